@@ -1,0 +1,67 @@
+"""interp: mechanistic interpretability of transformer language models, in a notebook.
+
+``%load_ext interp`` gives the ``%interp`` and ``%%interp`` magics; ``import interp`` gives the same as Python:
+``interp.load(…)``, ``interp.attention("…")``, ``interp.model.bridge``. Names are looked up when they are used, so that
+importing interp imports no torch.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+_NAMED = {
+    "InputError": "interp.spec:InputError",
+    "OutOfMemory": "interp.spec:OutOfMemory",
+    "Prompt": "interp.spec:Prompt",
+    "Result": "interp.results:Result",
+    "selection": "interp.selection:selection",
+    "technique": "interp.registry:technique",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # `from interp import registry` asks here first; only an AttributeError makes Python look for the submodule.
+    if name.startswith("_") or name in {part.name for part in pkgutil.iter_modules(__path__)}:
+        raise AttributeError(f"module 'interp' has no attribute {name!r}")
+    if name in _NAMED:
+        from interp.results import resolve
+
+        return resolve(_NAMED[name])
+    from interp.session import bound, session
+
+    if name == "model":
+        return session.get()
+    if name == "load":
+        return session.load
+    from interp import registry
+    from interp.spec import closest
+
+    known = registry.commands()
+    found = known.get(name.replace("_", "-"))
+    if found is None:
+        raise AttributeError(f"interp has no {name!r}{closest(name, [*known, *_NAMED, 'model', 'load'])}")
+    return bound(found, session)
+
+
+def __dir__() -> list[str]:
+    from interp import registry
+
+    return sorted([*_NAMED, "model", *(name.replace("-", "_") for name in registry.commands())])
+
+
+def load_ipython_extension(shell: InteractiveShell) -> None:
+    """Register the magics and the completer; doing so again replaces them."""
+    from interp.magics import install
+
+    install(shell)
+
+
+def unload_ipython_extension(shell: InteractiveShell) -> None:
+    """Take the magics and the completer out; loaded models stay loaded."""
+    from interp.magics import uninstall
+
+    uninstall(shell)

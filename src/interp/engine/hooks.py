@@ -1,0 +1,162 @@
+"""The only place that installs hooks. What it installs is gone when its scope ends, whatever ended the scope."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from torch import nn
+from transformer_lens.hook_points import HookPoint, LensHandle
+
+# The dictionaries in which torch keeps a module's hooks.
+_HOOK_DICTS = (
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+)
+
+Hook = Callable[..., Any]
+
+
+class Interrupts:
+    """A scope in which Ctrl-C can stop the work but never the setting up or the tearing down.
+
+    While `allowed` is false an interrupt waits; it is delivered when the scope has ended. While it is true an
+    interrupt goes to the handler that was there before, once: delivering it turns `allowed` off, so that the tearing
+    down that follows is not itself interrupted. Threads other than the main one get no signals and need no scope.
+    """
+
+    def __init__(self) -> None:
+        self.allowed = False
+        self._waiting: tuple[int, FrameType | None] | None = None
+        self._previous: Any = None
+        self._installed = False
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if not self.allowed:
+            self._waiting = (number, frame)
+            return
+        self.allowed = False
+        self._previous(number, frame)
+
+    def begin(self) -> None:
+        """Hold interrupts back from here on."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        current = signal.getsignal(signal.SIGINT)
+        if not callable(current):  # ignored, the system's default, or not Python's: nothing raises here
+            return
+        self._previous = current
+        self._installed = True
+        signal.signal(signal.SIGINT, self._handle)
+
+    def end(self) -> None:
+        """Put the earlier handler back and deliver an interrupt that waited."""
+        self.allowed = False
+        if not self._installed:
+            return
+        self._installed = False
+        signal.signal(signal.SIGINT, self._previous)
+        if self._waiting is not None:
+            self._previous(*self._waiting)
+
+
+def run_hooked(
+    points: Sequence[tuple[HookPoint, Hook]],
+    body: Callable[[], Any],
+    *,
+    before: Callable[[], Any] | None = None,
+    after: Callable[[], Any] | None = None,
+) -> Any:
+    """Call `body` with forward hooks on `points`, and take them off again.
+
+    An interrupt during `body` stops it; one during the installing or the removing waits until the hooks are off.
+
+    Parameters
+    ----------
+    points
+        Hook points and functions ``(tensor, hook=point) -> tensor | None``, installed in this order.
+    body
+        What runs with the hooks on.
+    before, after
+        Run next to the installing and the removing, held off from interrupts as those are (gates, for instance).
+
+    Returns
+    -------
+    Any
+        What `body` returned.
+    """
+    interrupts = Interrupts()
+    installed: list[tuple[HookPoint, LensHandle]] = []
+    interrupts.begin()
+    try:
+        if before is not None:
+            before()
+        for point, hook in points:
+            installed.append((point, point.add_hook(hook)))
+        interrupts.allowed = True
+        return body()
+    finally:
+        interrupts.allowed = False
+        try:
+            for point, handle in installed:
+                handle.hook.remove()
+                point.fwd_hooks[:] = [other for other in point.fwd_hooks if other is not handle]
+            if after is not None:
+                after()
+        finally:
+            interrupts.end()
+
+
+@dataclass(frozen=True)
+class FoundHook:
+    """A hook found on a module: where, in which of torch's dictionaries, and the function."""
+
+    module: str
+    kind: str
+    function: Any
+
+    def __str__(self) -> str:
+        name = getattr(self.function, "__qualname__", None) or type(self.function).__qualname__
+        return f"{self.module}: {name}"
+
+
+def census(modules: Sequence[tuple[str, nn.Module]]) -> frozenset[tuple[str, str, int]]:
+    """Return every hook on `modules` as (module, kind, id): equal before and after means that none leaked."""
+    return frozenset((found.module, found.kind, id(found.function)) for found in _all_hooks(modules))
+
+
+def foreign(modules: Sequence[tuple[str, nn.Module]]) -> list[FoundHook]:
+    """Return the hooks on `modules` that neither transformer-lens nor interp put there: the user's own."""
+    return [found for found in _all_hooks(modules) if not _is_wiring(found.function)]
+
+
+def _all_hooks(modules: Sequence[tuple[str, nn.Module]]) -> Iterator[FoundHook]:
+    # An unhooked module costs a few dictionary look-ups: a model has thousands, and every command asks.
+    for name, module in modules:
+        state = module.__dict__
+        if isinstance(module, HookPoint):
+            for kind, handles in (("fwd", module.fwd_hooks), ("bwd", module.bwd_hooks)):
+                for handle in handles:
+                    yield FoundHook(name, kind, handle.user_hook)
+            known = {handle.hook.id for handle in (*module.fwd_hooks, *module.bwd_hooks)}
+        else:
+            known = set[int]()
+        for kind in _HOOK_DICTS:
+            for key, function in state[kind].items():
+                if key not in known:
+                    yield FoundHook(name, kind, function)
+    for kind in ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks"):
+        for function in getattr(nn.modules.module, kind).values():
+            yield FoundHook("every module", kind, function)
+
+
+def _is_wiring(function: Any) -> bool:
+    """Whether transformer-lens wired this hook itself, at boot or in its first forward."""
+    module = getattr(getattr(function, "func", function), "__module__", None) or ""
+    return module.split(".")[0] in {"transformer_lens", "accelerate"}

@@ -1,0 +1,374 @@
+"""From a hub name, a folder, a GGUF file, an adapter or an object in memory to a `LoadedModel`.
+
+Every way ends in the same two things, a Hugging Face model and its tokenizer, which `TransformerBridge` then wraps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import transformers
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.sources.transformers.helpers import get_hf_model_class_for_architecture
+from transformer_lens.model_bridge.sources._hf_format import determine_architecture_from_hf_config
+
+from interp.engine.model import LoadedModel
+from interp.spec import InputError
+
+# Pickles run code when they are opened; what is not fetched cannot be opened.
+_FETCHED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken")
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+OnStep = Callable[[int, int, str], None]
+
+
+@dataclass
+class Source:
+    """A Hugging Face model and tokenizer, ready to be wrapped, and what is worth knowing about how they came."""
+
+    name: str
+    model: Any
+    tokenizer: Any
+    notes: list[str] = field(default_factory=list[str])
+    lacks_head: str = ""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to load: see `interp.load`."""
+
+    device: str = "auto"
+    dtype: str = "auto"
+    revision: str | None = None
+    remote_code: bool = False
+    on_step: OnStep = lambda done, total, what: None  # noqa: E731, ARG005
+
+
+def load(source: Any, *, tokenizer: Any = None, copy_model: bool = False, name: str | None = None, options: Options) -> LoadedModel:
+    """Load `source`: a name, a path, a Hugging Face or PEFT model, or a TransformerBridge.
+
+    Raises
+    ------
+    InputError
+        Nothing is there, the hub cannot be reached, the weights are pickles, remote code is needed, the tokenizer
+        does not survive saving, or the object is of a kind that cannot be wrapped.
+    """
+    if isinstance(source, TransformerBridge):
+        return LoadedModel(name or _plain_name(str(source.cfg.model_name)), source)
+    with _quiet():
+        if isinstance(source, str | Path):
+            found = _from_path(str(source), options)
+        elif isinstance(source, torch.nn.Module):
+            found = _from_object(source, tokenizer, copy_model)
+        else:
+            raise InputError(f"cannot load a {type(source).__name__}; give a name, a folder, a model or a bridge")
+        options.on_step(2, 3, "wrapping the model")
+        bridge = _wrap(found)
+        model = LoadedModel(
+            name or found.name, bridge, notes=found.notes, lacks_head=found.lacks_head
+        )
+    if model.device.type == "mps":
+        _compare_with_cpu(model)
+    options.on_step(3, 3, "ready")
+    return model
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence transformers' own progress bars and load report: interp says what matters of them itself."""
+    bars = transformers.utils.logging.is_progress_bar_enabled()
+    level = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers.utils.logging.set_verbosity(level)
+        if bars:
+            transformers.utils.logging.enable_progress_bar()
+
+
+# -- names and paths -----------------------------------------------------------------------------------------------
+
+
+def _from_path(source: str, options: Options) -> Source:
+    path = Path(source).expanduser()
+    if path.is_file() and path.suffix == ".gguf":
+        return _from_gguf(path, options)
+    if path.is_file():
+        raise InputError(f"{source} is a file; give its folder, or a .gguf file")
+    if path.is_dir():
+        ggufs = sorted(path.glob("*.gguf"))
+        if ggufs and not (path / "config.json").exists():
+            if len(ggufs) > 1:
+                raise InputError(f"{source} holds {len(ggufs)} GGUF files; name one: {ggufs[0].name}")
+            return _from_gguf(ggufs[0], options)
+        return _from_folder(path, _folder_name(path), options, local=True)
+    if source.startswith((".", "/", "~")) or source.count("/") > 1 or "\\" in source:
+        raise InputError(f"there is no folder {source!r} (looked in {Path.cwd()})")
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source):
+        raise InputError(f"{source!r} is neither a folder nor a hub name such as gpt2 or owner/name")
+    return _from_folder(_fetched(source, options), _plain_name(source), options, local=False)
+
+
+def _fetched(repository: str, options: Options) -> Path:
+    if options.remote_code and not re.fullmatch(r"[0-9a-f]{40}", options.revision or ""):
+        raise InputError("--remote-code runs the repository's code: pin it with --revision and a full commit hash")
+    options.on_step(0, 3, f"fetching {repository}")
+    patterns = [*_FETCHED, *(["*.py"] if options.remote_code else [])]
+    try:
+        return Path(snapshot_download(repository, revision=options.revision, allow_patterns=patterns))
+    except RepositoryNotFoundError:
+        raise InputError(
+            f"the hub has no model {repository!r}, or it is private; check the spelling, or log in with hf auth login"
+        ) from None
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(
+            f"{repository} is no folder here and could not be fetched ({reason}); what has arrived is kept: "
+            "try again, or give a local folder"
+        ) from None
+
+
+def _from_folder(folder: Path, name: str, options: Options, *, local: bool) -> Source:
+    adapter = folder / "adapter_config.json"
+    if adapter.exists() and not (folder / "config.json").exists():
+        return _from_adapter(folder, name, options)
+    config = _config(folder, name, options, local=local)
+    if not any(folder.glob("*.safetensors")):
+        pickles = [path.name for path in folder.iterdir() if path.suffix in _PICKLES]
+        if pickles or not local:
+            raise InputError(
+                f"{name} has no safetensors, only {', '.join(pickles) or 'pickles'}: a pickle runs code when it is "
+                "opened; convert it with model.save_pretrained(folder) where you trust it, and load that folder"
+            )
+        raise InputError(f"{folder} holds no .safetensors file")
+    architecture = determine_architecture_from_hf_config(config)
+    options.on_step(1, 3, f"reading {name}")
+    device = _device(options.device)
+    dtype, notes = _dtype(options.dtype, device, config)
+    model_class: Any = get_hf_model_class_for_architecture(architecture)
+    model, report = model_class.from_pretrained(
+        folder,
+        dtype=dtype,
+        attn_implementation="eager",
+        use_safetensors=True,
+        trust_remote_code=options.remote_code,
+        output_loading_info=True,
+    )
+    found = Source(name, model.to(device).eval(), _tokenizer(folder, options), notes)
+    missing = sorted(report["missing_keys"])
+    head = [key for key in missing if key.startswith(("lm_head", "cls.", "embed_out", "generator"))]
+    rest = [key for key in missing if key not in head]
+    if rest:
+        raise InputError(f"{name} lacks {len(rest)} weights its configuration asks for, such as {rest[0]}")
+    if head:
+        found.lacks_head = head[0]
+        found.notes.append("the checkpoint has no language-model head: attention and activations only, no predictions")
+    return found
+
+
+def _config(folder: Path, name: str, options: Options, *, local: bool) -> Any:
+    path = folder / "config.json"
+    if not path.exists():
+        raise InputError(f"{folder} is no model folder: it holds no config.json")
+    try:
+        raw: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {str(error).partition(chr(10))[0]}") from None
+    known = raw.get("model_type") in transformers.CONFIG_MAPPING
+    if "auto_map" in raw and not known and not options.remote_code:
+        how = "--remote-code" if local else "--remote-code --revision <commit hash>"
+        raise InputError(f"{name} needs Python code from its repository; read it, then allow it with {how}")
+    try:
+        return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=options.remote_code)
+    except (ValueError, KeyError, OSError) as error:
+        raise InputError(f"{name}: {str(error).strip().partition(chr(10))[0]}") from None
+
+
+def _tokenizer(folder: Path, options: Options) -> Any:
+    try:
+        return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=options.remote_code)
+    except (OSError, ValueError, KeyError, TypeError):
+        # A folder may hold weights alone; prompts are then given as ids, and a text says that it needs a tokenizer.
+        return None
+
+
+def _from_gguf(path: Path, options: Options) -> Source:
+    try:
+        import gguf  # noqa: F401  # pyright: ignore[reportUnusedImport, reportMissingImports]
+    except ImportError:
+        raise InputError("GGUF files need the gguf package: pip install gguf") from None
+    options.on_step(1, 3, f"reading {path.name}")
+    device = _device(options.device)
+    place = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+        **place, dtype=torch.float32, attn_implementation="eager"
+    )
+    tokenizer = transformers.AutoTokenizer.from_pretrained(**place)
+    notes = [f"{path.name} is a quantised model, dequantised to float32"]
+    dtype = torch.float32 if options.dtype == "auto" else _named_dtype(options.dtype)
+    return Source(path.stem, model.to(device=device, dtype=dtype).eval(), tokenizer, notes)
+
+
+def _from_adapter(folder: Path, name: str, options: Options) -> Source:
+    peft = _peft()
+    base_name = json.loads((folder / "adapter_config.json").read_text("utf-8")).get("base_model_name_or_path")
+    if not base_name:
+        raise InputError(f"{folder} is an adapter that does not name its base model (base_model_name_or_path)")
+    if not any(folder.glob("*.safetensors")):
+        raise InputError(f"{name} has no safetensors; a pickle runs code when it is opened")
+    base = _from_path(str(base_name), options)
+    merged = peft.PeftModel.from_pretrained(base.model, folder).merge_and_unload()
+    notes = [*base.notes, f"the adapter was merged into {base.name}"]
+    return Source(name, merged.eval(), base.tokenizer, notes, base.lacks_head)
+
+
+def _peft() -> Any:
+    try:
+        import peft
+    except ImportError:
+        raise InputError("adapters need the peft package: pip install peft") from None
+    return peft
+
+
+# -- objects in memory ---------------------------------------------------------------------------------------------
+
+
+def _from_object(model: Any, tokenizer: Any, copy_model: bool) -> Source:
+    notes: list[str] = []
+    name = _plain_name(getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__)
+    if hasattr(model, "merge_and_unload"):
+        # Wrapping a PEFT model drops its adapter or crashes: a merged copy is what it computes.
+        model = copy.deepcopy(model).merge_and_unload()
+        notes.append("this is a copy with the adapter merged in; your object is as it was")
+    elif copy_model:
+        model = copy.deepcopy(model)
+        notes.append("this is a copy; your object is as it was")
+    else:
+        notes.append(
+            "your model object was rewired in place (parameters renamed, attention eager); copy=True leaves it alone"
+        )
+    if getattr(model, "config", None) is None or not hasattr(model, "save_pretrained"):
+        raise InputError(f"cannot wrap a {type(model).__name__}; give a Hugging Face model or a TransformerBridge")
+    return Source(name, model.eval(), _survivor(tokenizer) if tokenizer is not None else None, notes)
+
+
+def _survivor(tokenizer: Any) -> Any:
+    """Return `tokenizer` as re-read from a folder, which the bridge does to it by path, losing tokens added since."""
+    folder = tempfile.mkdtemp(prefix="interp-tokenizer-")
+    tokenizer.save_pretrained(folder)
+    read = transformers.AutoTokenizer.from_pretrained(folder)
+    if read.get_vocab() != tokenizer.get_vocab():
+        lost = sorted(set(tokenizer.get_vocab()) - set(read.get_vocab()))
+        raise InputError(f"the tokenizer does not survive saving ({len(lost)} tokens lost, such as {lost[:1]})")
+    return read
+
+
+def _wrap(source: Source) -> TransformerBridge:
+    device = next(source.model.parameters()).device
+    if source.tokenizer is None:
+        return _wrap_without_tokenizer(source, device)
+    try:
+        return TransformerBridge.boot_transformers(
+            f"local/{source.name}", hf_model=source.model, tokenizer=source.tokenizer, device=str(device),
+            dtype=source.model.dtype,
+        )
+    except (ValueError, KeyError, NotImplementedError) as error:
+        raise _unsupported(source, error) from error
+
+
+def _wrap_without_tokenizer(source: Source, device: torch.device) -> TransformerBridge:
+    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
+
+    try:
+        source.model.set_attn_implementation("eager")
+        return build_bridge_from_module(
+            source.model,
+            determine_architecture_from_hf_config(source.model.config),
+            hf_config=source.model.config,
+            device=device,
+            model_name=source.name,
+        )
+    except (ValueError, KeyError, NotImplementedError) as error:
+        raise _unsupported(source, error) from error
+
+
+def _unsupported(source: Source, error: Exception) -> InputError:
+    architecture = (getattr(source.model.config, "architectures", None) or [type(source.model).__name__])[0]
+    reason = str(error).strip().partition("\n")[0]
+    return InputError(f"transformer-lens cannot wrap {source.name} ({architecture}): {reason}")
+
+
+# -- device, dtype, names ------------------------------------------------------------------------------------------
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device(best)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"{name!r} is no device; use auto, cpu, cuda, cuda:0 or mps") from None
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if not there.get(device.type, False):
+        raise InputError(f"there is no {device.type} device here; use --device auto")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"there is no {name}; devices are cuda:0–cuda:{torch.cuda.device_count() - 1}")
+    return device
+
+
+def _named_dtype(name: str) -> torch.dtype:
+    names = {"float32": "float32", "fp32": "float32", "float16": "float16", "fp16": "float16", "half": "float16"}
+    names |= {"bfloat16": "bfloat16", "bf16": "bfloat16", "float64": "float64", "fp64": "float64"}
+    if name not in names:
+        raise InputError(f"{name!r} is no dtype; use auto, float32, bfloat16, float16 or float64")
+    return cast(torch.dtype, getattr(torch, names[name]))
+
+
+def _dtype(name: str, device: torch.device, config: Any) -> tuple[torch.dtype, list[str]]:
+    if name != "auto":
+        return _named_dtype(name), []
+    stored = getattr(config, "dtype", None)
+    if device.type == "cpu" or not isinstance(stored, torch.dtype):
+        return torch.float32, []
+    plain = str(stored).removeprefix("torch.")
+    return stored, [f"loaded in {plain}, the checkpoint's dtype; --dtype float32 is exact and slower"] if plain != "float32" else []
+
+
+def _folder_name(path: Path) -> str:
+    """Return what to call the model in `path`; the snapshots of a hub cache are named after their repository."""
+    resolved = path.resolve()
+    if resolved.parent.name == "snapshots" and resolved.parent.parent.name.startswith("models--"):
+        return resolved.parent.parent.name.split("--")[-1]
+    return resolved.name
+
+
+def _plain_name(name: str) -> str:
+    return name.rstrip("/").split("/")[-1] or "model"
+
+
+def _compare_with_cpu(model: LoadedModel) -> None:
+    """Warn where a forward on Apple's GPU differs from the CPU's: some of its kernels have been wrong."""
+    ids = torch.arange(1, min(9, model.geometry.d_vocab))[None]
+    with torch.no_grad():
+        there = model.bridge.forward(ids.to(model.device), return_type="logits").float().cpu()
+        reference = copy.deepcopy(model.hf_model).to(device="cpu", dtype=torch.float32)(ids).logits
+    difference = float((there - reference).abs().max())
+    if difference > 1e-2:
+        model.notes = (
+            *model.notes,
+            f"a forward on mps differs from the CPU's by {difference:.2g} of a logit; --device cpu is exact",
+        )

@@ -1,0 +1,56 @@
+"""How much memory there is, and which exceptions mean that there was not enough."""
+
+from __future__ import annotations
+
+import psutil
+import torch
+
+# torch's CPU allocator and some kernels raise a plain RuntimeError.
+_SIGNS = ("not enough memory", "can't allocate memory", "cannot allocate memory", "out of memory", "bad allocation")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that memory ran out, on a device or in the CPU's allocator.
+
+    Examples
+    --------
+    >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."))
+    True
+    """
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return how many bytes an allocation on `device` could get now."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return free + cached
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return psutil.virtual_memory().available
+
+
+def empty_cache(device: torch.device) -> None:
+    """Give the memory that torch holds in reserve back to `device`."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+def readable(count: float) -> str:
+    """Return a number of bytes in the largest unit that leaves it above 1.
+
+    Examples
+    --------
+    >>> readable(538_060_032)
+    '538 MB'
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}" if count >= 100 or unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

@@ -1,0 +1,535 @@
+"""A loaded model: the bridge, its lock, its shape, its state's fingerprint, and the one door to its activations."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from transformer_lens.hook_points import HookPoint
+from transformer_lens.model_bridge import TransformerBridge
+
+from interp.engine import hooks, memory
+from interp.engine.fingerprint import fingerprint
+from interp.engine.store import ActivationStore
+from interp.engine.tokens import Encoded, Tokens
+from interp.results import Provenance, Result
+from interp.spec import InputError, OutOfMemory, Prompt, closest
+
+AnyResult = TypeVar("AnyResult", bound=Result)
+Value = TypeVar("Value")
+
+LAST_LOGITS = "last_logits"
+LOGITS = "logits"
+
+# Hook points that the bridge computes only on demand, and the switch for each.
+_GATES = {
+    "attn.hook_result": "use_attn_result",
+    "attn.hook_q_input": "use_split_qkv_input",
+    "attn.hook_k_input": "use_split_qkv_input",
+    "attn.hook_v_input": "use_split_qkv_input",
+    "attn.hook_attn_in": "use_attn_in",
+    "hook_mlp_in": "use_hook_mlp_in",
+}
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The model's shape; `n_kv_heads` equals `n_heads` where heads share no keys and values."""
+
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    d_model: int
+    d_head: int
+    d_vocab: int
+    n_ctx: int
+    causal: bool
+
+
+@dataclass
+class Operation:
+    """One command's work on a model, from which its provenance is written."""
+
+    technique: str
+    arguments: Mapping[str, Any]
+    fingerprint: str
+    user_hooks: tuple[str, ...]
+    started: float = field(default_factory=time.perf_counter)
+    forwards: int = 0
+    tokens: list[list[int]] = field(default_factory=list[list[int]])
+    notes: list[str] = field(default_factory=list[str])
+    path: str = "store"
+
+
+class Run:
+    """One forward of a prompt: its logits, and every activation by hook name, computed when it is looked at.
+
+    Attributes
+    ----------
+    logits
+        ``[1, position, d_vocab]``, on the model's device.
+    tokens
+        The prompt as the model saw it.
+    activations
+        Hook name (``"blocks.5.hook_resid_post"``) → tensor with a batch axis of 1 in front. Do not write to them.
+
+    Examples
+    --------
+    >>> run = interp.model.run("The cat sat")  # doctest: +SKIP
+    >>> run.activations["blocks.0.attn.hook_z"].shape  # doctest: +SKIP
+    torch.Size([1, 4, 9, 64])
+    """
+
+    def __init__(self, model: LoadedModel, tokens: Encoded, logits: Tensor, state: str) -> None:
+        self.logits = logits
+        self.tokens = tokens
+        self.activations: Mapping[str, Tensor] = _Activations(model, tokens, state)
+
+    def __repr__(self) -> str:
+        return f"Run({len(self.tokens.ids)} tokens, logits {tuple(self.logits.shape)})"
+
+
+class _Activations(Mapping[str, Tensor]):
+    def __init__(self, model: LoadedModel, tokens: Encoded, state: str) -> None:
+        self._model = model
+        self._tokens = tokens
+        self._state = state
+
+    def __getitem__(self, name: str) -> Tensor:
+        def look(operation: Operation) -> Tensor:
+            if operation.fingerprint != self._state:
+                raise InputError("the model has changed since this run; run the prompt again")
+            return self._model.activations(self._tokens, [name])[name]
+
+        return self._model.operate("run", {}, look)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._model.hook_names)
+
+    def __len__(self) -> int:
+        return len(self._model.hook_names)
+
+
+class LoadedModel:
+    """A TransformerBridge with what interp keeps beside it.
+
+    Parameters
+    ----------
+    name
+        What commands call it.
+    bridge
+        The live model; yours to use and to change at any time.
+    budget, disk_budget
+        Of the activation store, in bytes.
+    notes
+        What loading did that is worth knowing.
+    lacks_head
+        The name of a language-model head that the checkpoint does not hold, or an empty string.
+
+    Attributes
+    ----------
+    lock
+        Held by every forward of interp's own.
+    geometry
+        The model's shape.
+    store
+        Its activation store.
+    forwards
+        Forward passes that interp has run on it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        bridge: TransformerBridge,
+        *,
+        budget: int | None = None,
+        disk_budget: int = 0,
+        notes: Sequence[str] = (),
+        lacks_head: str = "",
+    ) -> None:
+        self.name = name
+        self.bridge = bridge
+        self.notes = tuple(notes)
+        self.lacks_head = lacks_head
+        self.lock = threading.RLock()
+        self.geometry = _geometry(bridge)
+        self.forwards = 0
+        config: Any = bridge.cfg
+        self.tokens = Tokens(
+            bridge.tokenizer,
+            self.geometry.d_vocab,
+            self.geometry.n_ctx,
+            default_bos=bool(getattr(config, "default_prepend_bos", True)),
+            bidirectional=not self.geometry.causal,
+        )
+        self.store = ActivationStore(
+            memory.free_bytes(self.device) // 4 if budget is None else budget, disk_budget=disk_budget
+        )
+        self._operation: Operation | None = None
+        # The bridge wires hooks of its own in its first forward; after it the census is at its baseline.
+        with torch.no_grad():
+            self._forward([0], {})
+
+    def __repr__(self) -> str:
+        g = self.geometry
+        return f"LoadedModel({self.name}: {g.n_layers} layers × {g.n_heads} heads, {self.dtype} on {self.device})"
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the model's first parameter."""
+        return next(self.hf_model.parameters()).device
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of the model's first parameter, without torch's prefix."""
+        return str(next(self.hf_model.parameters()).dtype).removeprefix("torch.")
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of weights and buffers, shared ones counted once."""
+        held = {t.data_ptr(): t.numel() * t.element_size() for t in (*self.hf_model.parameters(), *self.hf_model.buffers())}
+        return sum(held.values())
+
+    @property
+    def hf_model(self) -> nn.Module:
+        """The model that the bridge wraps."""
+        return self.bridge.original_model
+
+    def modules(self) -> list[tuple[str, nn.Module]]:
+        """Return every module of the bridge and of the model inside it, once, with its name."""
+        held = dict.fromkeys(id(module) for module in self.bridge.modules())
+        inside = [(name, module) for name, module in self.hf_model.named_modules() if id(module) not in held]
+        return [*self.bridge.named_modules(), *inside]
+
+    @property
+    def hook_names(self) -> tuple[str, ...]:
+        """Every name that `Run.activations` takes."""
+        return tuple(self.bridge.hook_dict)
+
+    def user_hooks(self) -> tuple[str, ...]:
+        """Return the hooks on the model that neither transformer-lens nor interp put there, as ``module: function``."""
+        return tuple(str(found) for found in hooks.foreign(self.modules()))
+
+    def fingerprint(self) -> str:
+        """Return the hash of all that a forward's result depends on (see `interp.engine.fingerprint`)."""
+        return fingerprint(self.modules(), self.bridge.cfg, getattr(self.hf_model, "config", None))
+
+    # -- one command's work --------------------------------------------------------------------------------------
+
+    def operate(self, technique: str, arguments: Mapping[str, Any], body: Callable[[Operation], Value]) -> Value:
+        """Call `body` under the lock with the account of one command; within another command, with that one's.
+
+        A function rather than a context manager: an interrupt between a generator's ``yield`` and the ``with`` block
+        would leave the lock taken and the account open.
+
+        Raises
+        ------
+        OutOfMemory
+            Memory ran out; no frame of ours keeps a tensor alive, and the model is as it was.
+        """
+        failure = ""
+        with self.lock:
+            if self._operation is not None:
+                return body(self._operation)
+            try:
+                modules = self.modules()
+                state = fingerprint(modules, self.bridge.cfg, getattr(self.hf_model, "config", None))
+                found = tuple(str(hook) for hook in hooks.foreign(modules))
+                self._operation = Operation(technique, arguments, state, found)
+                return body(self._operation)
+            except (RuntimeError, MemoryError) as error:
+                if isinstance(error, OutOfMemory) or not memory.is_out_of_memory(error):
+                    raise
+                traceback.clear_frames(error.__traceback__)
+                memory.empty_cache(self.device)
+                failure = (
+                    f"out of memory in {technique}: {memory.readable(memory.free_bytes(self.device))} is free on "
+                    f"{self.device}; use a shorter prompt or fewer layers, or free some with %interp clear"
+                )
+            finally:
+                self._operation = None
+        # Raised outside the except block, so that the new error does not carry the old one's frames.
+        raise OutOfMemory(failure)
+
+    def operate_if_free(self, technique: str, body: Callable[[Operation], Value]) -> Value:
+        """Call `body` as `operate` does, or refuse at once where another thread has the lock.
+
+        Raises
+        ------
+        InputError
+            The model is busy.
+        """
+        interrupts = hooks.Interrupts()
+        taken = False
+        interrupts.begin()
+        try:
+            taken = self.lock.acquire(blocking=False)
+            if not taken:
+                raise InputError(f"{self.name} is busy; try again when the cell has finished")
+            interrupts.allowed = True
+            return self.operate(technique, {}, body)
+        finally:
+            interrupts.allowed = False
+            if taken:
+                self.lock.release()
+            interrupts.end()
+
+    def finished(self, result: AnyResult, operation: Operation) -> AnyResult:
+        """Return `result` with the provenance and the notes of `operation`."""
+        g = operation
+        provenance = Provenance(
+            model=self.name,
+            fingerprint=g.fingerprint,
+            dtype=self.dtype,
+            device=str(self.device),
+            tokens=g.tokens,
+            technique=g.technique,
+            arguments=g.arguments,
+            path=g.path,
+            user_hooks=g.user_hooks,
+            forwards=g.forwards,
+            seconds=time.perf_counter() - g.started,
+            versions=_versions(),
+        )
+        hooked = (f"{len(g.user_hooks)} hooks of yours were on the model; %interp status lists them",)
+        return replace(
+            result, provenance=provenance, notes=(*g.notes, *result.notes, *(hooked if g.user_hooks else ()))
+        )
+
+    def encode(self, prompt: Prompt) -> Encoded:
+        """Return `prompt` as tokens, and note it in the current operation's account."""
+        encoded = self.tokens.encode(prompt)
+        if self._operation is not None:
+            self._operation.tokens.append(list(encoded.ids))
+            self._operation.notes.extend(encoded.notes)
+        return encoded
+
+    # -- activations ---------------------------------------------------------------------------------------------
+
+    def activations(self, tokens: Encoded, sites: Sequence[str]) -> dict[str, Tensor]:
+        """Return activations of one prompt, from the store where it has them: the only door to it.
+
+        Parameters
+        ----------
+        tokens
+            The prompt.
+        sites
+            Hook names, ``"logits"`` (all positions) or ``"last_logits"`` (the last position alone).
+
+        Returns
+        -------
+        dict
+            Site → tensor with a batch axis of 1 in front, on the model's device; shared, not to be written to.
+
+        Raises
+        ------
+        InputError
+            A site that this model lacks, or a run that cannot fit into memory.
+        """
+        return self.operate("activations", {"sites": list(sites)}, lambda operation: self._look_up(tokens, sites, operation))
+
+    def _look_up(self, tokens: Encoded, sites: Sequence[str], operation: Operation) -> dict[str, Tensor]:
+        if operation.user_hooks:  # what the user's functions do is not in any key
+            operation.path = "hooked: hooks of the user's own"
+            return self._compute(tokens, sites, operation)
+        context = self._key(tokens, operation.fingerprint)
+        found = {site: self.store.get((*context, site)) for site in sites}
+        missing = [site for site, tensor in found.items() if tensor is None]
+        computed = self._compute(tokens, missing, operation) if missing else {}
+        for site, tensor in computed.items():
+            self.store.put((*context, site), tensor)
+        present = {site: tensor for site, tensor in found.items() if tensor is not None}
+        return {site: (present | computed)[site] for site in sites}
+
+    def run(self, prompt: str | Sequence[int] | Prompt, *, bos: bool | None = None, truncate: bool = False) -> Run:
+        """Run a prompt and return its logits and, lazily, its activations.
+
+        Parameters
+        ----------
+        prompt
+            A text, token ids, or a `Prompt`.
+        bos, truncate
+            As in `Prompt`.
+
+        Examples
+        --------
+        >>> interp.model.run("The capital of France is").logits.shape  # doctest: +SKIP
+        torch.Size([1, 6, 49152])
+        """
+        asked = as_prompt(prompt, bos, truncate)
+
+        def once(operation: Operation) -> Run:
+            encoded = self.encode(asked)
+            return Run(self, encoded, self.activations(encoded, [LOGITS])[LOGITS], operation.fingerprint)
+
+        return self.operate("run", {"prompt": prompt}, once)
+
+    def close(self) -> None:
+        """Free what this object keeps: the store's entries and the device's reserve."""
+        device = self.device
+        self.store.clear()
+        memory.empty_cache(device)
+
+    def _key(self, tokens: Encoded, state: str) -> tuple[Any, ...]:
+        device = self.device
+        autocast = (
+            torch.is_autocast_enabled(device.type) and str(torch.get_autocast_dtype(device.type)),
+            torch.get_float32_matmul_precision(),
+        )
+        attention = getattr(getattr(self.hf_model, "config", None), "_attn_implementation", None)
+        return (state, self.dtype, str(device), attention, autocast, tokens.ids)
+
+    def _compute(self, tokens: Encoded, sites: Sequence[str], operation: Operation) -> dict[str, Tensor]:
+        if self.lacks_head and {LOGITS, LAST_LOGITS} & set(sites):
+            raise InputError(
+                f"the checkpoint of {self.name} holds no language-model head ({self.lacks_head}): "
+                "it has no predictions; attention and activations work"
+            )
+        names = [site for site in sites if site not in {LOGITS, LAST_LOGITS}]
+        points = {name: self._hook_point(name) for name in names}
+        self._refuse_what_cannot_fit(len(tokens.ids), sites)
+        held: dict[str, Tensor] = {}
+
+        def keep(name: str) -> hooks.Hook:
+            def hook(tensor: Tensor, hook: HookPoint) -> None:  # noqa: ARG001
+                # A copy: modules further on may write in place, and a view would keep all heads' storage.
+                held[name] = tensor.detach().clone()
+
+            return hook
+
+        with torch.no_grad():
+            logits = self._forward(
+                tokens.ids,
+                {name: (point, keep(name)) for name, point in points.items()},
+                last_only=LOGITS not in sites,
+            )
+        self.forwards += 1
+        operation.forwards += 1
+        operation.path = "forward" if operation.path == "store" else operation.path
+        absent = [name for name in names if name not in held]
+        if absent:
+            raise InputError(f"{absent[0]} does not fire in {self.name}; this model has no such activation")
+        # The last position's logits come with every forward and cost little: predict after attention runs nothing.
+        if not self.lacks_head and not self._gates(names):
+            held[LAST_LOGITS] = logits[:, -1].clone()
+        if LOGITS in sites:
+            held[LOGITS] = logits
+        return held
+
+    def _forward(
+        self, ids: Sequence[int], captured: Mapping[str, tuple[HookPoint, hooks.Hook]], *, last_only: bool = False
+    ) -> Tensor:
+        """Run one prompt with hooks on; return logits ``[1, position, d_vocab]``, of the last position if `last_only`."""
+        batch = torch.tensor([list(ids)], device=self.device)
+        options: dict[str, Any] = {"logits_to_keep": 1} if last_only and self._keeps_logits else {}
+        gates = self._gates(list(captured))
+        before = {gate: bool(getattr(self.bridge.cfg, gate, False)) for gate in gates}
+
+        def switch(values: Mapping[str, bool]) -> Callable[[], None]:
+            return lambda: [getattr(self.bridge, f"set_{gate}")(value) for gate, value in values.items()] and None
+
+        return hooks.run_hooked(
+            list(captured.values()),
+            lambda: self.bridge.forward(batch, return_type="logits", **options),
+            before=switch(dict.fromkeys(gates, True)),
+            after=switch(before),
+        )
+
+    @cached_property
+    def _keeps_logits(self) -> bool:
+        return "logits_to_keep" in inspect.signature(self.hf_model.forward).parameters
+
+    def _gates(self, names: Sequence[str]) -> list[str]:
+        return sorted({gate for name in names for suffix, gate in _GATES.items() if name.endswith(suffix)})
+
+    def _hook_point(self, name: str) -> HookPoint:
+        point = self.bridge.hook_dict.get(name)
+        if point is not None:
+            return point
+        parts = name.split(".")
+        if parts[0] == "blocks" and len(parts) > 1 and parts[1].isdigit() and int(parts[1]) >= self.geometry.n_layers:
+            raise InputError(f"no layer {parts[1]}; layers are 0–{self.geometry.n_layers - 1}")
+        raise InputError(f"{self.name} has no hook {name!r}{closest(name, self.hook_names)}")
+
+    def _refuse_what_cannot_fit(self, length: int, sites: Sequence[str]) -> None:
+        needed = self._bytes_of(length, sites)
+        free = memory.free_bytes(self.device)
+        if needed <= free:
+            return
+        fits = length
+        while fits > 1 and self._bytes_of(fits, sites) > free:
+            fits -= max(1, fits // 50)
+        raise InputError(
+            f"this needs {memory.readable(needed)} for {length} tokens and {memory.readable(free)} is free on "
+            f"{self.device}; about {fits} tokens fit, or choose fewer layers"
+        )
+
+    def _bytes_of(self, length: int, sites: Sequence[str]) -> int:
+        """Return the bytes that the captured sites take at `length` tokens, and the largest part of the forward's own."""
+        g = self.geometry
+        per_site = {"hook_pattern": g.n_heads * length, "hook_attn_scores": g.n_heads * length, "hook_result": g.n_heads * g.d_model}
+        element = next(self.hf_model.parameters()).element_size()
+        total = length * length * g.n_heads * 3  # scores, masked scores and weights of the layer being computed
+        for site in sites:
+            if site == LOGITS:
+                total += length * g.d_vocab
+            elif site != LAST_LOGITS:
+                total += length * per_site.get(site.rpartition(".")[2], g.d_model)
+        return total * element
+
+
+def as_prompt(prompt: Any, bos: bool | None = None, truncate: bool = False) -> Prompt:
+    """Return `prompt` (a text, ids, a tensor or array of ids, or a Prompt) as a `Prompt`.
+
+    Raises
+    ------
+    InputError
+        Anything else, or several prompts at once.
+
+    Examples
+    --------
+    >>> as_prompt([1, 2]).ids
+    (1, 2)
+    """
+    if isinstance(prompt, Prompt):
+        return replace(prompt, bos=prompt.bos if bos is None else bos, truncate=prompt.truncate or truncate)
+    if isinstance(prompt, str):
+        return Prompt(text=prompt, bos=bos, truncate=truncate)
+    ids: Any = prompt.tolist() if hasattr(prompt, "tolist") else prompt
+    if isinstance(ids, list | tuple):
+        if len(ids) == 1 and isinstance(ids[0], list | tuple):
+            ids = ids[0]
+        if all(isinstance(index, int) and not isinstance(index, bool) for index in ids):
+            return Prompt(ids=tuple(ids), truncate=truncate)
+        if any(isinstance(item, str | list | tuple) for item in ids):
+            raise InputError(f"one prompt at a time: {len(ids)} were given")
+    raise InputError(f"a prompt is a text or a list of token ids, not {type(prompt).__name__}")
+
+
+def _geometry(bridge: TransformerBridge) -> Geometry:
+    config: Any = bridge.cfg
+    heads = int(config.n_heads)
+    return Geometry(
+        n_layers=int(config.n_layers),
+        n_heads=heads,
+        n_kv_heads=int(getattr(config, "n_key_value_heads", None) or heads),
+        d_model=int(config.d_model),
+        d_head=int(config.d_head),
+        d_vocab=int(config.d_vocab),
+        n_ctx=int(config.n_ctx),
+        causal=getattr(config, "attention_dir", "causal") == "causal",
+    )
+
+
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in ("interp", "torch", "transformers", "transformer-lens")}

@@ -1,0 +1,111 @@
+"""The ``%interp`` and ``%%interp`` magics. Importing this imports IPython alone, so that loading the extension is quick."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand, output_can_be_silenced
+from traitlets import Int, TraitType, Unicode, observe
+
+
+@magics_class
+class Interp(Magics):
+    """Mechanistic interpretability: ``%interp help`` lists the commands."""
+
+    device: TraitType[str, str] = Unicode("auto", help="where models are loaded: auto, cpu, cuda, cuda:0 or mps").tag(
+        config=True
+    )
+    dtype: TraitType[str, str] = Unicode("auto", help="auto, float32, bfloat16, float16 or float64").tag(config=True)
+    store_budget: TraitType[int, int] = Int(
+        0, min=0, help="bytes of memory for a model's activations; 0: a quarter of what is free at loading"
+    ).tag(config=True)
+    disk_budget: TraitType[int, int] = Int(
+        0, min=0, help="bytes of temporary files for activations that no longer fit in memory; 0: none"
+    ).tag(config=True)
+
+    @no_var_expand
+    @output_can_be_silenced
+    @line_cell_magic
+    def interp(self, line: str, cell: str | None = None) -> Any:
+        """Ask a transformer language model. %interp help lists the commands."""
+        from interp.magics.dispatch import dispatch
+
+        self.configure()
+        return dispatch(self._shell(), line, cell)
+
+    @observe("device", "dtype", "store_budget", "disk_budget")
+    def _configured(self, change: Any) -> None:
+        self.configure()
+
+    def configure(self) -> None:
+        """Hand the configured values to the session, and the budgets to the models that are loaded."""
+        from interp.session import Settings, session
+
+        settings = Settings(self.device, self.dtype, self.store_budget, self.disk_budget)
+        if settings == session.settings:
+            return
+        budgets = (session.settings.store_budget, session.settings.disk_budget)
+        session.settings = settings
+        if budgets != (settings.store_budget, settings.disk_budget):
+            for model in session.models.values():
+                model.store.set_budget(settings.store_budget or model.store.budget, settings.disk_budget)
+
+    def _shell(self) -> InteractiveShell:
+        assert isinstance(self.shell, InteractiveShell)
+        return self.shell
+
+
+def _usage() -> str:
+    """Return what ``%%interp?`` shows: made when asked for, from the declared commands."""
+    from interp import registry
+    from interp.commands import usage
+
+    known = registry.commands().values()
+    width = max(len(usage(c)) for c in known) + 2
+    return "\n".join(
+        [
+            "Ask a transformer language model.",
+            "",
+            *(f"  {usage(c):<{width}}{c.summary}" for c in known),
+            "",
+            "The cell below a %%interp line is the prompt, byte for byte; -o NAME binds the result to a name.",
+            "%interp help COMMAND lists a command's arguments.",
+        ]
+    )
+
+
+# IPython's inspector asks an object for getdoc() before it reads a docstring.
+Interp.interp.getdoc = _usage  # pyright: ignore[reportFunctionMemberAccess]
+
+
+def install(shell: InteractiveShell) -> None:
+    """Register the magics and the completer with `shell`, in place of earlier ones."""
+    uninstall(shell)
+    magics = Interp(shell)
+    shell.register_magics(magics)
+
+    def matcher(context: Any) -> Any:
+        from interp.magics.completer import complete
+
+        return complete(context)
+
+    from IPython.core.completer import context_matcher
+
+    matched = context_matcher(identifier="interp", priority=100)(matcher)
+    if shell.Completer is not None:
+        shell.Completer.custom_matchers.append(matched)
+
+
+def uninstall(shell: InteractiveShell) -> None:
+    """Take the magics and the completer out of `shell`; nothing happens where they are not there."""
+    manager: Any = shell.magics_manager
+    for kind in ("line", "cell"):
+        manager.magics[kind].pop("interp", None)
+    magics = manager.registry.pop("Interp", None)
+    if magics is not None:
+        shell.configurables[:] = [c for c in shell.configurables if c is not magics]
+    if shell.Completer is not None:
+        shell.Completer.custom_matchers[:] = [
+            m for m in shell.Completer.custom_matchers if getattr(m, "matcher_identifier", None) != "interp"
+        ]

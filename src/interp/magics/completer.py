@@ -1,0 +1,102 @@
+"""What Tab offers inside an ``%interp`` line: commands, flags, models, hooks, choices, folders."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from IPython.core.completer import SimpleCompletion, SimpleMatcherResult
+
+from interp import registry
+from interp.magics.parser import flags
+from interp.registry import Command, Parameter
+from interp.session import session
+
+_LINE = re.compile(r"\s*%%?interp(\s.*)?$")
+
+
+def complete(context: Any) -> SimpleMatcherResult:
+    """Return what could stand at the cursor; nothing outside an ``%interp`` line.
+
+    Parameters
+    ----------
+    context
+        IPython's `CompletionContext`, which holds the whole cell.
+    """
+    lines = context.full_text.split("\n")
+    line = lines[context.cursor_line][: context.cursor_position]
+    found = _LINE.match(line)
+    if found is None or found.group(1) is None:
+        return SimpleMatcherResult(completions=[])
+    before, _, partial = found.group(1).rpartition(" ")
+    words = before.split()
+    offered = sorted({word for word in _offered(words, partial) if word.startswith(partial)})
+    return SimpleMatcherResult(
+        completions=[SimpleCompletion(text=word, type="keyword") for word in offered],
+        matched_fragment=partial,
+        suppress=True,
+    )
+
+
+def _offered(words: list[str], partial: str) -> Iterable[str]:
+    known = registry.commands()
+    if not words:
+        return known
+    command = known.get(words[0])
+    if command is None:
+        return ()
+    taking = flags(command)
+    if words[-1] in taking and taking[words[-1]][1] is None and len(words) > 1:
+        return _values(taking[words[-1]][0], partial)
+    if words[-1] in {"-o", "--out"}:
+        return ()
+    if partial.startswith("-"):
+        return [*taking, "-o"]
+    place = _next_positional(command, words[1:])
+    return _values(place, partial) if place is not None else [*taking, "-o"]
+
+
+def _next_positional(command: Command, words: list[str]) -> Parameter | None:
+    taking = flags(command)
+    given = 0
+    skip = False
+    for word in words:
+        if skip:
+            skip = False
+        elif word.startswith("-"):
+            skip = word in {"-o", "--out"} or (word in taking and taking[word][1] is None)
+        else:
+            given += 1
+    places = [p for p in command.parameters if p.positional]
+    return places[given] if given < len(places) else None
+
+
+def _values(parameter: Parameter, partial: str) -> Iterable[str]:
+    if parameter.choices:
+        return parameter.choices
+    if parameter.names == "command":
+        return registry.commands()
+    if parameter.names == "model":
+        return session.models
+    if parameter.names == "loadable":
+        return [*session.models, *_folders(partial)]
+    if parameter.names == "hook" and session.current is not None:
+        return session.get().hook_names
+    if parameter.name == "device":
+        return ("auto", "cpu", "cuda", "mps")
+    if parameter.name == "dtype":
+        return ("auto", "float32", "bfloat16", "float16", "float64")
+    return ()
+
+
+def _folders(partial: str) -> list[str]:
+    """Return the folders and GGUF files that `partial` may be the beginning of, spelled as it is."""
+    start, _, _ = partial.rpartition("/")
+    place = Path(start or ("/" if partial.startswith("/") else ".")).expanduser()
+    prefix = f"{start}/" if "/" in partial else ""
+    if not place.is_dir():
+        return []
+    entries = (path for path in place.iterdir() if not path.name.startswith("."))
+    return [f"{prefix}{path.name}{'/' if path.is_dir() else ''}" for path in entries if path.is_dir() or path.suffix == ".gguf"]

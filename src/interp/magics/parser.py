@@ -1,0 +1,196 @@
+"""The language of a magic's line: a command, its arguments, ``-o NAME``, and a comment at the end."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from interp import registry
+from interp.registry import Command, Parameter
+from interp.spec import InputError, closest
+
+_WORD = re.compile(r"""(?:[^\s"']|"[^"]*"|'[^']*')+""")
+_OUTPUT = ("-o", "--out")
+
+
+@dataclass(frozen=True)
+class Call:
+    """A parsed line.
+
+    Attributes
+    ----------
+    command
+        What is to be run.
+    arguments
+        Python name → value, for what was given.
+    output
+        The name to bind the result to, or ``None``.
+    """
+
+    command: Command
+    arguments: dict[str, Any] = field(default_factory=dict[str, Any])
+    output: str | None = None
+
+
+def split(line: str) -> list[str]:
+    """Return the words of `line`, less a trailing comment; quotes hold a word together and are dropped.
+
+    Nothing is expanded or evaluated. A backslash is a backslash.
+
+    Raises
+    ------
+    InputError
+        A quote that is not closed.
+
+    Examples
+    --------
+    >>> split('load "./my models" --device cpu  # the small one')
+    ['load', './my models', '--device', 'cpu']
+    """
+    words: list[str] = []
+    at = 0
+    while at < len(line):
+        if line[at].isspace():
+            at += 1
+            continue
+        if line[at] == "#":
+            break
+        found = _WORD.match(line, at)
+        if found is None or (found.end() < len(line) and not line[found.end()].isspace()):
+            raise InputError(f"a quote is not closed in: {line.strip()}")
+        words.append(re.sub(r'"([^"]*)"|\'([^\']*)\'', lambda m: m.group(1) or m.group(2) or "", found.group()))
+        at = found.end()
+    return words
+
+
+def parse(line: str) -> Call:
+    """Return what `line` asks for.
+
+    Raises
+    ------
+    InputError
+        No or an unknown command, flag or value; the closest known one is named.
+
+    Examples
+    --------
+    >>> parse("attention --layer 0-2 -o att").arguments
+    {'layer': (0, 1, 2)}
+    """
+    words = split(line)
+    if not words:
+        raise InputError("say what to do; %interp help lists the commands")
+    if words[0].startswith("-"):
+        raise InputError(f"the command comes first: %interp COMMAND {words[0]} …; %interp help lists the commands")
+    command = registry.find(words[0])
+    positional = [p for p in command.parameters if p.positional]
+    arguments: dict[str, Any] = {}
+    output: str | None = None
+    rest = words[1:]
+    while rest:
+        word = rest.pop(0)
+        flag, equals, attached = word.partition("=")
+        if word in _OUTPUT or (equals and flag in _OUTPUT):
+            output = _name(attached if equals else _next(rest, word))
+        elif word.startswith("--"):
+            name, value = _flag(command, flag, attached if equals else None, rest)
+            arguments[name] = value
+        elif word.startswith("-") and not re.fullmatch(r"-[\d.,–-]+", word):
+            raise InputError(f"{command.name} has no flag {word}{closest('-' + word, _flags(command))}")
+        else:
+            place = next((p for p in positional if p.name not in arguments), None)
+            if place is None:
+                raise InputError(_surplus(command, word))
+            arguments[place.name] = convert(place, word)
+    missing = [p for p in command.parameters if p.required and p.name not in arguments]
+    if missing:
+        raise InputError(f"{command.name} needs {missing[0].name.upper()}; %interp help {command.name} says what it takes")
+    return Call(command, arguments, output)
+
+
+def _surplus(command: Command, word: str) -> str:
+    if command.body is not None:
+        return f"{word!r} is no flag of {command.name}; the prompt goes below: %%interp {command.name}, and on the next line the text"
+    return f"{command.name} takes no {word!r}; %interp help {command.name} says what it takes"
+
+
+def flags(command: Command) -> dict[str, tuple[Parameter, bool | None]]:
+    """Return flag → its parameter, and the value that it stands for where it takes none."""
+    known: dict[str, tuple[Parameter, bool | None]] = {}
+    for parameter in command.parameters:
+        if parameter.positional:
+            continue
+        spelled = parameter.name.replace("_", "-")
+        if parameter.kind is not bool:
+            known[f"--{spelled}"] = (parameter, None)
+            continue
+        if parameter.default is not True:
+            known[f"--{spelled}"] = (parameter, True)
+        if parameter.default is not False:
+            known[f"--no-{spelled}"] = (parameter, False)
+    return known
+
+
+def _flags(command: Command) -> list[str]:
+    return [*flags(command), *_OUTPUT]
+
+
+def _flag(command: Command, flag: str, attached: str | None, rest: list[str]) -> tuple[str, Any]:
+    known = flags(command)
+    if flag not in known:
+        raise InputError(f"{command.name} has no flag {flag}{closest(flag, _flags(command))}; %interp help {command.name}")
+    parameter, stands_for = known[flag]
+    if stands_for is not None:
+        if attached is not None:
+            raise InputError(f"{flag} takes no value")
+        return parameter.name, stands_for
+    return parameter.name, convert(parameter, attached if attached is not None else _next(rest, flag))
+
+
+def _next(rest: list[str], flag: str) -> str:
+    if not rest or (rest[0].startswith("--")):
+        raise InputError(f"{flag} needs a value after it")
+    return rest.pop(0)
+
+
+def _name(text: str) -> str:
+    if not text.isidentifier() or keyword.iskeyword(text):
+        raise InputError(f"-o {text}: {text!r} is not a name that Python could bind")
+    return text
+
+
+def convert(parameter: Parameter, text: str) -> Any:
+    """Return `text` as the value of `parameter`.
+
+    Raises
+    ------
+    InputError
+        It is not such a value; what would be is said.
+    """
+    if parameter.choices:
+        if text not in parameter.choices:
+            raise InputError(f"{parameter.name} {text!r} is not one of {', '.join(parameter.choices)}{closest(text, parameter.choices)}")
+        return text
+    if parameter.names == "indices":
+        return _indices(parameter.name, text)
+    try:
+        return parameter.kind(text)
+    except ValueError:
+        kind = {"int": "a whole number", "float": "a number"}.get(parameter.kind.__name__, parameter.kind.__name__)
+        raise InputError(f"--{parameter.name} {text!r} is not {kind}") from None
+
+
+def _indices(name: str, text: str) -> int | tuple[int, ...]:
+    if re.fullmatch(r"-?\d+", text):
+        return int(text)
+    chosen: list[int] = []
+    for part in text.replace("–", "-").split(","):
+        found = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
+        if found is None or (found.group(2) and int(found.group(2)) < int(found.group(1))):
+            raise InputError(f"--{name} {text!r} cannot be read; write a number, a range or a list: 5, 0-3 or 0,5,7")
+        first, last = int(found.group(1)), int(found.group(2) or found.group(1))
+        if last - first > 10_000:
+            raise InputError(f"--{name} {text!r} is a range of {last - first + 1}")
+        chosen.extend(range(first, last + 1))
+    return tuple(chosen)

@@ -1,0 +1,234 @@
+"""One declaration per technique: the command, its flags, its help, its completion and its Python call come from it."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import re
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from interp.spec import InputError, ModelName, Prompt, closest
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+_MISSING = inspect.Parameter.empty
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One argument of a command.
+
+    Attributes
+    ----------
+    name
+        As Python spells it; the flag has hyphens for underscores.
+    kind
+        ``str``, ``int``, ``float`` or ``bool``.
+    default
+        The value when it is not given, or ``inspect.Parameter.empty`` where it must be.
+    positional
+        Whether it is written without a flag.
+    choices
+        The values allowed; empty where any is.
+    names
+        What its values name (``"model"``, ``"indices"``, ``"hook"`` …), for the completer and the parser.
+    help
+        One line from the docstring.
+    """
+
+    name: str
+    kind: type
+    default: Any
+    positional: bool
+    choices: tuple[str, ...] = ()
+    names: str = ""
+    help: str = ""
+
+    @property
+    def required(self) -> bool:
+        """Whether the argument must be given."""
+        return self.default is _MISSING
+
+
+@dataclass(frozen=True)
+class Command:
+    """A declared command: a technique, or one of the session's own.
+
+    Attributes
+    ----------
+    function
+        Takes the model (a technique) or the session first, then the body where there is one, then `parameters`.
+    body
+        The `spec` class that a cell's body becomes, or ``None``.
+    needs_model
+        Whether the function's first argument is the current model.
+    examples
+        The docstring's ``>>>`` lines.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    body: type | None
+    needs_model: bool
+    parameters: tuple[Parameter, ...]
+    summary: str
+    doc: str
+    examples: tuple[str, ...] = ()
+
+    def parameter(self, name: str) -> Parameter:
+        """Return the parameter called `name`.
+
+        Raises
+        ------
+        InputError
+            No such parameter; the closest one is named.
+        """
+        for parameter in self.parameters:
+            if parameter.name == name:
+                return parameter
+        known = [p.name for p in self.parameters]
+        raise InputError(f"{self.name} has no argument {name!r}{closest(name, known)}; it takes {', '.join(known)}")
+
+
+_commands: dict[str, Command] = {}
+
+# What every command over one prompt takes besides its own arguments; the session uses them up.
+_PROMPT_PARAMETERS = (
+    Parameter("bos", bool, None, False, help="put the tokenizer's BOS in front (default: as the model's config says)"),
+    Parameter("truncate", bool, False, False, help="cut a prompt that is longer than the context window"),
+)
+_MODEL_PARAMETER = Parameter("model", str, None, False, names="model", help="a loaded model, if not the current one")
+
+
+def technique(*, body: type | None, name: str | None = None) -> Callable[[Function], Function]:
+    """Declare a technique: a function ``(model, body, …) -> Result``.
+
+    Parameters
+    ----------
+    body
+        The `spec` class that a cell's body becomes (`spec.Prompt`), or ``None`` where it takes no body.
+    name
+        The command's name; the function's name with hyphens when not given.
+
+    Returns
+    -------
+    Callable
+        A decorator that registers the function and returns it unchanged.
+
+    Raises
+    ------
+    TypeError
+        A parameter whose annotation the command line cannot read.
+    ValueError
+        Another file already declares a command of this name.
+
+    Examples
+    --------
+    >>> @technique(body=None)  # doctest: +SKIP
+    ... def layers(model) -> Result: ...
+    """
+    return lambda function: _declare(function, body, needs_model=True, name=name)
+
+
+def command(function: Function) -> Function:
+    """Declare one of the session's own commands: a function ``(session, …) -> Result``."""
+    return _declare(function, None, needs_model=False, name=None)
+
+
+def _declare(function: Function, body: type | None, *, needs_model: bool, name: str | None) -> Function:
+    called = name or function.__name__.replace("_", "-")
+    held = _commands.get(called)
+    if held is not None and held.function.__module__ != function.__module__:
+        raise ValueError(f"{held.function.__module__} already declares a command named {called!r}")
+    doc = inspect.getdoc(function) or ""
+    own = _parameters(function, skip=2 if body else 1, descriptions=_described(doc))
+    shared = (*(_PROMPT_PARAMETERS if body is Prompt else ()), *((_MODEL_PARAMETER,) if needs_model else ()))
+    _commands[called] = Command(
+        name=called,
+        function=function,
+        body=body,
+        needs_model=needs_model,
+        parameters=(*own, *shared),
+        summary=doc.partition("\n")[0],
+        doc=doc,
+        examples=tuple(line[4:].strip() for line in doc.splitlines() if line.startswith(">>> ")),
+    )
+    return function
+
+
+def _parameters(function: Callable[..., Any], skip: int, descriptions: Mapping[str, str]) -> tuple[Parameter, ...]:
+    declared = list(inspect.signature(function).parameters.values())[skip:]
+
+    def annotated() -> None: ...
+
+    # Only these annotations are resolved: the model's type is imported for type checkers alone.
+    annotated.__annotations__ = {p.name: p.annotation for p in declared}
+    hints = get_type_hints(annotated, globalns=function.__globals__, include_extras=True)
+    return tuple(
+        _parameter(p.name, hints[p.name], p.default, p.kind is p.POSITIONAL_OR_KEYWORD, descriptions.get(p.name, ""))
+        for p in declared
+    )
+
+
+def _parameter(name: str, hint: Any, default: Any, positional: bool, description: str) -> Parameter:
+    names = ""
+    choices: tuple[str, ...] = ()
+    if get_origin(hint) in {Union, types.UnionType}:
+        options = [option for option in get_args(hint) if option is not type(None)]
+        hint = options[0] if len(options) == 1 else hint
+    if get_origin(hint) is Annotated:
+        base, names = get_args(hint)[:2]
+        hint = str if names == "indices" else base
+    if get_origin(hint) is Literal:
+        choices = tuple(str(choice) for choice in get_args(hint))
+        hint = str
+    if hint not in {str, int, float, bool}:
+        raise TypeError(f"parameter {name}: the command line cannot read a {hint}")
+    return Parameter(name, cast(type, hint), default, positional, choices, names, description)
+
+
+def _described(doc: str) -> dict[str, str]:
+    """Return parameter name → first sentence of its description in a numpy-style docstring."""
+    section = re.search(r"^Parameters\n-+\n(.*?)(?=^\w[^\n]*\n-+$|\Z)", doc, re.MULTILINE | re.DOTALL)
+    entries = re.split(r"^(\w[\w, ]*)(?: :[^\n]*)?\n", section.group(1), flags=re.MULTILINE)[1:] if section else []
+    described: dict[str, str] = {}
+    for names, text in zip(entries[::2], entries[1::2], strict=True):
+        line = re.split(r"(?<=[.;])\s", " ".join(text.split()))[0].rstrip(".;")
+        described |= dict.fromkeys(names.split(", "), line)
+    return described
+
+
+def commands() -> Mapping[str, Command]:
+    """Return every command by name, importing interp's own on the first call; no torch is imported."""
+    import interp.methods
+
+    for module in pkgutil.iter_modules(interp.methods.__path__):
+        importlib.import_module(f"interp.methods.{module.name}")
+    importlib.import_module("interp.commands")
+    return dict(sorted(_commands.items()))
+
+
+def find(name: str) -> Command:
+    """Return the command called `name`; underscores may stand for hyphens.
+
+    Raises
+    ------
+    InputError
+        No such command; the closest one is named.
+
+    Examples
+    --------
+    >>> find("attention").name
+    'attention'
+    """
+    known = commands()
+    found = known.get(name) or known.get(name.replace("_", "-"))
+    if found is None:
+        raise InputError(f"there is no command {name!r}{closest(name, known)}; %interp help lists them")
+    return found
+
+
+__all__ = ["Command", "ModelName", "Parameter", "command", "commands", "find", "technique"]

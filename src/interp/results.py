@@ -1,0 +1,240 @@
+"""What techniques return: frozen dataclasses of numpy arrays and token strings that know how they were made.
+
+A Result is data first. How it is drawn is named by a ``"module:attribute"`` string that is resolved when a picture is
+asked for, so that this file imports nothing of ours but `spec`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import numpy as np
+
+from interp.spec import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """How a Result was made: enough to make it again and to judge whether it can be trusted.
+
+    Parameters
+    ----------
+    model, fingerprint, dtype, device
+        The model's name here, the hash of its weights and state at the time, and where and how it ran.
+    tokens
+        Token ids of every prompt that was run, BOS included.
+    technique, arguments, seed
+        The call. `arguments` holds only what was given.
+    path
+        ``"store"`` when no forward ran, ``"forward"`` for plain forwards, ``"replay"``, or ``"hooked: why"``.
+    user_hooks
+        Hooks of the user's own that were on the model.
+    forwards, seconds
+        Forward passes run, and wall-clock time.
+    versions
+        Of interp, torch, transformers and transformer-lens.
+    """
+
+    model: str = ""
+    fingerprint: str = ""
+    dtype: str = ""
+    device: str = ""
+    tokens: list[list[int]] = field(default_factory=list[list[int]])
+    technique: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    seed: int | None = None
+    path: str = ""
+    user_hooks: tuple[str, ...] = ()
+    forwards: int = 0
+    seconds: float = 0.0
+    versions: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+def resolve(reference: str) -> Any:
+    """Import what a ``"module:attribute"`` string names."""
+    module, _, attribute = reference.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Result:
+    """The base of everything a command returns.
+
+    Subclasses are frozen dataclasses. They name their picture in `_html` (``(result) -> str``, a self-contained
+    fragment) and, where they have one, their figure in `_svg` (``(result, theme="light" | "dark") -> str``), their
+    Plotly figure in `_plotly` and their widget in `_widget`.
+    """
+
+    provenance: Provenance = field(default_factory=Provenance)
+    notes: tuple[str, ...] = ()
+    _live: Any = field(default=None, repr=False, compare=False)
+
+    _html: ClassVar[str] = "interp.views.table:html"
+    _svg: ClassVar[str | None] = None
+    _plotly: ClassVar[str | None] = None
+    _widget: ClassVar[str | None] = None
+
+    def summary(self) -> str:
+        """Return one line that says what this is, without the class name."""
+        return self.provenance.technique
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.summary()})"
+
+    def text(self) -> str:
+        """Return what a terminal shows."""
+        return "\n".join([repr(self), *(f"note: {note}" for note in self.notes)])
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the result as a pandas table."""
+        raise NotImplementedError(f"{type(self).__name__} has no table")
+
+    def to_plotly(self, **options: Any) -> go.Figure:
+        """Return the result as a Plotly figure; `options` are the figure's own."""
+        if self._plotly is None:
+            raise InputError(f"{type(self).__name__} has no Plotly figure; to_frame() gives its numbers")
+        return cast("go.Figure", resolve(self._plotly)(self, **options))
+
+    def code(self) -> str:
+        """Return the Python call that gives this result again."""
+        given = dict(self.provenance.arguments)
+        # The body of a cell is the call's first, positional argument.
+        positional = [repr(given.pop("prompt"))] if "prompt" in given else []
+        return f"interp.{self.provenance.technique}({', '.join([*positional, *(f'{k}={v!r}' for k, v in given.items())])})"
+
+    def html(self) -> str:
+        """Return the picture as a self-contained HTML fragment: no script, no network."""
+        return cast(str, resolve(self._html)(self))
+
+    def svg(self, theme: str = "light") -> str:
+        """Return the picture as a standalone SVG document in the ``"light"`` or ``"dark"`` theme."""
+        if self._svg is None:
+            raise InputError(f"{type(self).__name__} has no picture; save it as .json, .npz or .html")
+        return cast(str, resolve(self._svg)(self, theme=theme))
+
+    def png(self, theme: str = "light", scale: float = 2.0) -> bytes:
+        """Return the picture as PNG bytes; `scale` is in pixels per CSS pixel."""
+        return cast(bytes, resolve("interp.views.export:png")(self.svg(theme), scale))
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        return {"text/plain": self.text(), "text/html": self.html()}
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the result to `path`; the suffix says how: .json, .npz, .html, .svg or .png.
+
+        Returns
+        -------
+        Path
+            The file that was written; an existing regular file is replaced in one step.
+
+        Raises
+        ------
+        InputError
+            An unknown suffix, a relative path that climbs out of the working directory, a symbolic link, a NUL.
+
+        Examples
+        --------
+        >>> r.save("attention.html")  # doctest: +SKIP
+        """
+        writers: dict[str, Callable[[], bytes]] = {
+            ".json": lambda: json.dumps(as_data(self), ensure_ascii=False, indent=1).encode(),
+            ".npz": self._npz,
+            ".html": lambda: cast(str, resolve("interp.views.export:page")(self)).encode(),
+            ".svg": lambda: self.svg().encode(),
+            ".png": self.png,
+        }
+        target = checked_path(path)
+        writer = writers.get(target.suffix.lower())
+        if writer is None:
+            raise InputError(f"cannot save as {target.suffix or 'a file without a suffix'}; use {', '.join(writers)}")
+        write_atomically(target, writer())
+        return target
+
+    def _npz(self) -> bytes:
+        arrays: dict[str, Any] = {}
+        for name, value in _own_fields(self):
+            if isinstance(value, np.ndarray):
+                arrays[name] = value
+            elif isinstance(value, Mapping) and any(isinstance(v, np.ndarray) for v in value.values()):
+                arrays |= {f"{name}_{key}": v for key, v in value.items()}
+        rest = {name: value for name, value in as_data(self, arrays=False).items() if name not in arrays}
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, allow_pickle=False, **arrays, meta=np.array(json.dumps(rest)))
+        return buffer.getvalue()
+
+
+def _own_fields(value: Any) -> list[tuple[str, Any]]:
+    return [(f.name, getattr(value, f.name)) for f in fields(value) if not f.name.startswith("_")]
+
+
+def as_data(value: Any, arrays: bool = True) -> Any:
+    """Return `value` as what JSON can hold; arrays become nested lists, or are left out.
+
+    NaN and infinities become the strings ``"nan"``, ``"inf"`` and ``"-inf"``, which JSON has no numbers for.
+    """
+    if isinstance(value, np.ndarray):
+        return as_data(value.tolist()) if arrays else None
+    if isinstance(value, np.generic):
+        return as_data(value.item())
+    if isinstance(value, float) and not np.isfinite(value):
+        return str(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        held = [(k, v) for k, v in _own_fields(value) if arrays or not isinstance(v, np.ndarray)]
+        return {k: as_data(v, arrays) for k, v in held}
+    if isinstance(value, Mapping):
+        return {str(k): as_data(v, arrays) for k, v in cast("Mapping[Any, Any]", value).items()}
+    if isinstance(value, list | tuple):
+        return [as_data(v, arrays) for v in cast("list[Any]", value)]
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    return repr(value)
+
+
+def checked_path(path: str | os.PathLike[str]) -> Path:
+    """Return `path` as a Path that is safe to write to.
+
+    Raises
+    ------
+    InputError
+        A NUL in the name, a relative path with ``..``, a symbolic link, a folder, or a folder that does not exist.
+    """
+    text = os.fspath(path)
+    if "\0" in text:
+        raise InputError("a file name cannot hold a NUL character")
+    target = Path(text).expanduser()
+    if ".." in target.parts:
+        raise InputError(f"{text!r} climbs out of its folder; type the full path instead")
+    if target.is_symlink():
+        raise InputError(f"{text!r} is a symbolic link; type the path of the file itself")
+    if target.is_dir():
+        raise InputError(f"{text!r} is a folder; add a file name")
+    if not target.parent.is_dir():
+        raise InputError(f"there is no folder {str(target.parent)!r}; make it first")
+    return target
+
+
+def write_atomically(target: Path, content: bytes) -> None:
+    """Replace `target` with `content` in one step, so that a full disk leaves the old file as it was."""
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

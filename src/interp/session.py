@@ -1,0 +1,224 @@
+"""The one Session: what is loaded, which model is current, and how a call reaches a technique."""
+
+from __future__ import annotations
+
+import gc
+import os
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, cast
+
+from interp import registry
+from interp.results import Result
+from interp.spec import InputError, Prompt, closest
+
+if TYPE_CHECKING:
+    from interp.engine.load import OnStep
+    from interp.engine.model import LoadedModel, Operation
+
+
+@dataclass
+class Settings:
+    """What `%config Interp` sets.
+
+    Attributes
+    ----------
+    device, dtype
+        Where and how `load` puts a model when not told.
+    store_budget
+        Bytes that a model's activations may take in memory; 0 means a quarter of what is free when it is loaded.
+    disk_budget
+        Bytes that activations pushed out of memory may take in temporary files; 0 keeps none.
+    """
+
+    device: str = "auto"
+    dtype: str = "auto"
+    store_budget: int = 0
+    disk_budget: int = 0
+
+
+class Live:
+    """A Result's way back to the model that it came from, which it does not keep alive."""
+
+    def __init__(self, model: LoadedModel, state: str, ids: tuple[int, ...]) -> None:
+        self._model = weakref.ref(model)
+        self._name = model.name
+        self._state = state
+        self.ids = ids
+
+    def run(self, body: Callable[[LoadedModel], Any]) -> Any:
+        """Call `body` with the model, under its lock.
+
+        Raises
+        ------
+        InputError
+            The model is gone or has changed since the result was made, or a cell is using it at the moment.
+        """
+        model = self._model()
+        if model is None:
+            raise InputError(f"{self._name} is no longer loaded; load it and run the cell again")
+
+        def once(operation: Operation) -> Any:
+            if operation.fingerprint != self._state:
+                raise InputError(f"{self._name} has changed since this was computed; run the cell again")
+            return body(model)
+
+        return model.operate_if_free("view", once)
+
+
+@dataclass
+class Session:
+    """Loaded models by name, in the order they were loaded, and the current one.
+
+    Examples
+    --------
+    >>> session.load("./models/smollm2")  # doctest: +SKIP
+    LoadedModel(smollm2: 30 layers × 9 heads, float32 on cpu)
+    """
+
+    models: dict[str, LoadedModel] = field(default_factory=dict[str, "LoadedModel"])
+    current: str | None = None
+    settings: Settings = field(default_factory=Settings)
+    on_step: OnStep | None = None
+
+    def load(
+        self,
+        source: Any = None,
+        *,
+        tokenizer: Any = None,
+        device: str | None = None,
+        dtype: str | None = None,
+        revision: str | None = None,
+        remote_code: bool = False,
+        name: str | None = None,
+        copy: bool = False,
+        on_step: OnStep | None = None,
+    ) -> LoadedModel:
+        """Load a model and make it the current one; see `interp.load`."""
+        from interp.engine import load as loading
+
+        if source is None:
+            raise InputError("say what to load: a folder or a hub name, for instance %interp load gpt2")
+        options = loading.Options(
+            device=device or self.settings.device,
+            dtype=dtype or self.settings.dtype,
+            revision=revision,
+            remote_code=remote_code,
+        )
+        watcher = on_step or self.on_step
+        if watcher is not None:
+            options = replace(options, on_step=watcher)
+        model = loading.load(source, tokenizer=tokenizer, copy_model=copy, name=name, options=options)
+        if self.settings.store_budget:
+            model.store.set_budget(self.settings.store_budget)
+        model.store.set_budget(model.store.budget, self.settings.disk_budget)
+        # Only now, with the new one there: a load that fails leaves the old model as it was.
+        replaced = self.models.pop(model.name, None)
+        self.models[model.name] = model
+        self.current = model.name
+        if replaced is not None and replaced is not model:
+            _free(replaced)
+        return model
+
+    def use(self, name: str) -> LoadedModel:
+        """Make the loaded model `name` the current one."""
+        model = self.get(name)
+        self.current = model.name
+        return model
+
+    def unload(self, name: str | None = None) -> str:
+        """Forget a model (the current one when not named) and free its memory; return its name."""
+        model = self.get(name)
+        del self.models[model.name]
+        if self.current == model.name:
+            self.current = next(reversed(self.models), None)
+        freed = model.name
+        _free(model)
+        del model
+        gc.collect()  # modules and their hooks refer to each other in circles
+        return freed
+
+    def get(self, name: str | None = None) -> LoadedModel:
+        """Return the loaded model `name`, or the current one.
+
+        Raises
+        ------
+        InputError
+            None is loaded, or none of that name; the closest one is named.
+        """
+        if name is None:
+            if self.current is None:
+                raise InputError("no model is loaded; type %interp load and a folder or a hub name")
+            return self.models[self.current]
+        if name in self.models:
+            return self.models[name]
+        if not self.models:
+            raise InputError(f"no model is loaded; type %interp load {name}")
+        raise InputError(f"{name!r} is not loaded{closest(name, self.models)}; loaded: {', '.join(self.models)}")
+
+    def call(self, command: registry.Command, /, *body: Any, **arguments: Any) -> Any:
+        """Run `command` as the magic and the Python call do, and return its Result with provenance.
+
+        Raises
+        ------
+        InputError
+            A wrong argument, or what the technique refuses.
+        """
+        if not command.needs_model:
+            return command.function(self, *body, **arguments)
+        for given in arguments:
+            command.parameter(given)
+        model = self.get(arguments.pop("model", None))
+        given = dict(arguments)
+        inputs: tuple[Any, ...] = ()
+        if command.body is Prompt:
+            from interp.engine.model import as_prompt
+
+            if len(body) != 1:
+                raise InputError(f"{command.name} takes one prompt; {len(body)} were given")
+            inputs = (as_prompt(body[0], arguments.pop("bos", None), bool(arguments.pop("truncate", False))),)
+            given = {"prompt": inputs[0].text if inputs[0].text is not None else list(inputs[0].ids or ()), **given}
+        elif body:
+            raise InputError(f"{command.name} takes no prompt")
+
+        def once(operation: Operation) -> Result:
+            result = cast(Result, command.function(model, *inputs, **arguments))
+            live = Live(model, operation.fingerprint, tuple(operation.tokens[0]) if operation.tokens else ())
+            return replace(model.finished(result, operation), _live=live)
+
+        return model.operate(command.name, given, once)
+
+
+def _free(model: LoadedModel) -> None:
+    with model.lock:
+        model.close()
+
+
+def bound(command: registry.Command, session: Session) -> Callable[..., Any]:
+    """Return `command` as a plain Python function of its body and arguments."""
+    import inspect
+
+    def call(*body: Any, **arguments: Any) -> Any:
+        return session.call(command, *body, **arguments)
+
+    own = list(inspect.signature(command.function).parameters.values())[1:]
+    shared = [
+        inspect.Parameter(p.name, inspect.Parameter.KEYWORD_ONLY, default=p.default)
+        for p in command.parameters
+        if p.name not in {q.name for q in own}
+    ]
+    call.__name__ = call.__qualname__ = command.name.replace("-", "_")
+    call.__doc__ = command.doc
+    call.__signature__ = inspect.Signature([*own, *shared])  # pyright: ignore[reportFunctionMemberAccess]
+    return call
+
+
+session = Session()
+
+
+def memory_in_use() -> Mapping[str, int]:
+    """Return this process's memory and the machine's free memory, in bytes."""
+    import psutil
+
+    return {"process": psutil.Process(os.getpid()).memory_info().rss, "free": psutil.virtual_memory().available}
