@@ -43,7 +43,9 @@ class Table(Result):
         """Return the title and the rows, in aligned columns."""
         cells = [self.columns, *(tuple(str(value) for value in row) for row in self.rows)]
         widths = [max(len(row[n]) for row in cells) for n in range(len(self.columns))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
+        ]
         return "\n".join([self.title, *(lines if self.rows else []), *(f"note: {note}" for note in self.notes)])
 
     def __repr__(self) -> str:
@@ -99,9 +101,7 @@ def load(
     >>> interp.load("./models/smollm2")  # doctest: +SKIP
     LoadedModel(smollm2: 30 layers × 9 heads, float32 on cpu)
     """
-    return session.load(
-        source, device=device, dtype=dtype, revision=revision, remote_code=remote_code, name=name
-    )
+    return session.load(source, device=device, dtype=dtype, revision=revision, remote_code=remote_code, name=name)
 
 
 @command
@@ -180,14 +180,20 @@ def status(session: Session) -> Table:
         ("model", f"{model.name}, {model.dtype} on {model.device}, {readable(model.nbytes)}"),
         ("free memory", f"{readable(free_bytes(model.device))} on {model.device}"),
         ("this process", readable(memory_in_use()["process"])),
-        ("store", f"{account.entries} entries, {readable(account.device_bytes + account.ram_bytes)} of {readable(account.budget)}"),
+        (
+            "store",
+            f"{account.entries} entries, {readable(account.device_bytes + account.ram_bytes)} "
+            f"of {readable(account.budget)}",
+        ),
         ("store on disk", f"{readable(account.disk_bytes)} of {readable(account.disk_budget)}"),
         ("store hits", f"{account.hits} hits, {account.misses} misses"),
         ("forwards run", str(model.forwards)),
         ("your hooks", "none" if not hooks else f"{len(hooks)} (results are computed anew each time, past the store)"),
         *(("", hook) for hook in hooks),
     ]
-    return Table(title=f"{model.name} on {model.device}", columns=("what", "value"), rows=tuple(rows), notes=model.notes)
+    return Table(
+        title=f"{model.name} on {model.device}", columns=("what", "value"), rows=tuple(rows), notes=model.notes
+    )
 
 
 @command
@@ -237,7 +243,7 @@ def unload(session: Session, name: ModelName | None = None) -> Table:
 
 
 @command
-def help(session: Session, command: CommandName | None = None) -> Table:  # noqa: A001, ARG001
+def help(session: Session, command: CommandName | None = None) -> Table:  # noqa: ARG001
     """What commands there are, or what one of them takes.
 
     Parameters
@@ -266,7 +272,9 @@ def help(session: Session, command: CommandName | None = None) -> Table:  # noqa
     found = registry.find(command)
     rows = tuple((_spelled(p), p.help or "", _default(p)) for p in found.parameters)
     return Table(
-        title=f"{usage(found)} — {found.summary}", columns=("argument", "what it is", "default"), rows=rows,
+        title=f"{usage(found)} — {found.summary}",
+        columns=("argument", "what it is", "default"),
+        rows=rows,
         notes=tuple(f"in Python: {example.partition('  #')[0]}" for example in found.examples),
     )
 
@@ -290,7 +298,9 @@ def _spelled(parameter: registry.Parameter) -> str:
         return parameter.name.upper()
     if parameter.kind is bool:
         return f"--no-{flag[2:]}" if parameter.default in {True, None} else flag
-    value = "|".join(parameter.choices) or {"int": "N", "float": "X"}.get(parameter.kind.__name__, parameter.name.upper())
+    value = "|".join(parameter.choices) or {"int": "N", "float": "X"}.get(
+        parameter.kind.__name__, parameter.name.upper()
+    )
     return f"{flag} {value}"
 
 

@@ -112,7 +112,9 @@ class Result:
         given = dict(self.provenance.arguments)
         # The body of a cell is the call's first, positional argument.
         positional = [repr(given.pop("prompt"))] if "prompt" in given else []
-        return f"interp.{self.provenance.technique}({', '.join([*positional, *(f'{k}={v!r}' for k, v in given.items())])})"
+        return (
+            f"interp.{self.provenance.technique}({', '.join([*positional, *(f'{k}={v!r}' for k, v in given.items())])})"
+        )
 
     def html(self) -> str:
         """Return the picture as a self-contained HTML fragment: no script, no network."""
@@ -128,7 +130,7 @@ class Result:
         """Return the picture as PNG bytes; `scale` is in pixels per CSS pixel."""
         return cast(bytes, resolve("interp.views.export:png")(self.svg(theme), scale))
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         return {"text/plain": self.text(), "text/html": self.html()}
 
     def save(self, path: str | os.PathLike[str]) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 
 class InputError(ValueError):
@@ -88,7 +88,7 @@ def closest(word: str, known: Iterable[str]) -> str:
     return f" (did you mean {lowered[found[0]]}?)" if found else ""
 
 
-def resolve_indices(chosen: int | Sequence[int] | None, count: int, kind: str, where: str = "") -> tuple[int, ...]:
+def resolve_indices(chosen: Any, count: int, kind: str, where: str = "") -> tuple[int, ...]:
     """Check `chosen` against ``0 … count - 1`` and return it as a tuple; ``None`` means all of them.
 
     Raises
@@ -103,7 +103,7 @@ def resolve_indices(chosen: int | Sequence[int] | None, count: int, kind: str, w
     """
     if chosen is None:
         return tuple(range(count))
-    indices = (chosen,) if isinstance(chosen, int) else tuple(chosen)
+    indices: tuple[Any, ...] = tuple(chosen) if isinstance(chosen, Sequence) else (chosen,)
     if not indices:
         raise InputError(f"no {kind} was named; {kind}s are 0–{count - 1}{where}")
     for index in indices:

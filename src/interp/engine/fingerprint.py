@@ -85,10 +85,10 @@ def _content(tensor: Tensor) -> Any:
     if flat.numel() == 0:
         return b""
     if tensor.device.type == "cpu":
-        return memoryview(flat.view(torch.uint8).numpy())
+        return flat.view(torch.uint8).numpy()
     if tensor.device.type == "cuda":
         return device_hash(flat).to_bytes(16, "little")
-    return memoryview(flat.cpu().view(torch.uint8).numpy())
+    return flat.cpu().view(torch.uint8).numpy()
 
 
 def device_hash(flat: Tensor) -> int:
@@ -117,7 +117,9 @@ def device_hash(flat: Tensor) -> int:
 def _words(flat: Tensor) -> Tensor:
     content = flat.view(torch.uint8)
     whole = content.numel() // 8 * 8
-    words = content[:whole].view(torch.int64) if content.data_ptr() % 8 == 0 else content[:whole].clone().view(torch.int64)
+    words = (
+        content[:whole].view(torch.int64) if content.data_ptr() % 8 == 0 else content[:whole].clone().view(torch.int64)
+    )
     rest = content[whole:]
     if rest.numel() == 0:
         return words

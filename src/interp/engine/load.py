@@ -10,7 +10,7 @@ import copy
 import json
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -20,8 +20,8 @@ import transformers
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 from transformer_lens.model_bridge import TransformerBridge
-from transformer_lens.model_bridge.sources.transformers.helpers import get_hf_model_class_for_architecture
 from transformer_lens.model_bridge.sources._hf_format import determine_architecture_from_hf_config
+from transformer_lens.model_bridge.sources.transformers.helpers import get_hf_model_class_for_architecture
 
 from interp.engine.model import LoadedModel
 from interp.spec import InputError
@@ -52,10 +52,12 @@ class Options:
     dtype: str = "auto"
     revision: str | None = None
     remote_code: bool = False
-    on_step: OnStep = lambda done, total, what: None  # noqa: E731, ARG005
+    on_step: OnStep = lambda done, total, what: None  # noqa: ARG005
 
 
-def load(source: Any, *, tokenizer: Any = None, copy_model: bool = False, name: str | None = None, options: Options) -> LoadedModel:
+def load(
+    source: Any, *, tokenizer: Any = None, copy_model: bool = False, name: str | None = None, options: Options
+) -> LoadedModel:
     """Load `source`: a name, a path, a Hugging Face or PEFT model, or a TransformerBridge.
 
     Raises
@@ -75,9 +77,7 @@ def load(source: Any, *, tokenizer: Any = None, copy_model: bool = False, name: 
             raise InputError(f"cannot load a {type(source).__name__}; give a name, a folder, a model or a bridge")
         options.on_step(2, 3, "wrapping the model")
         bridge = _wrap(found)
-        model = LoadedModel(
-            name or found.name, bridge, notes=found.notes, lacks_head=found.lacks_head
-        )
+        model = LoadedModel(name or found.name, bridge, notes=found.notes, lacks_head=found.lacks_head)
     if model.device.type == "mps":
         _compare_with_cpu(model)
     options.on_step(3, 3, "ready")
@@ -85,7 +85,7 @@ def load(source: Any, *, tokenizer: Any = None, copy_model: bool = False, name: 
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """Silence transformers' own progress bars and load report: interp says what matters of them itself."""
     bars = transformers.utils.logging.is_progress_bar_enabled()
     level = transformers.utils.logging.get_verbosity()
@@ -282,7 +282,10 @@ def _wrap(source: Source) -> TransformerBridge:
         return _wrap_without_tokenizer(source, device)
     try:
         return TransformerBridge.boot_transformers(
-            f"local/{source.name}", hf_model=source.model, tokenizer=source.tokenizer, device=str(device),
+            f"local/{source.name}",
+            hf_model=source.model,
+            tokenizer=source.tokenizer,
+            device=str(device),
             dtype=source.model.dtype,
         )
     except (ValueError, KeyError, NotImplementedError) as error:
@@ -345,7 +348,9 @@ def _dtype(name: str, device: torch.device, config: Any) -> tuple[torch.dtype, l
     if device.type == "cpu" or not isinstance(stored, torch.dtype):
         return torch.float32, []
     plain = str(stored).removeprefix("torch.")
-    return stored, [f"loaded in {plain}, the checkpoint's dtype; --dtype float32 is exact and slower"] if plain != "float32" else []
+    return stored, [
+        f"loaded in {plain}, the checkpoint's dtype; --dtype float32 is exact and slower"
+    ] if plain != "float32" else []
 
 
 def _folder_name(path: Path) -> str:

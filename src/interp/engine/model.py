@@ -9,7 +9,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -197,7 +197,9 @@ class LoadedModel:
     @property
     def nbytes(self) -> int:
         """Bytes of weights and buffers, shared ones counted once."""
-        held = {t.data_ptr(): t.numel() * t.element_size() for t in (*self.hf_model.parameters(), *self.hf_model.buffers())}
+        held = {
+            t.data_ptr(): t.numel() * t.element_size() for t in (*self.hf_model.parameters(), *self.hf_model.buffers())
+        }
         return sum(held.values())
 
     @property
@@ -336,7 +338,9 @@ class LoadedModel:
         InputError
             A site that this model lacks, or a run that cannot fit into memory.
         """
-        return self.operate("activations", {"sites": list(sites)}, lambda operation: self._look_up(tokens, sites, operation))
+        return self.operate(
+            "activations", {"sites": list(sites)}, lambda operation: self._look_up(tokens, sites, operation)
+        )
 
     def _look_up(self, tokens: Encoded, sites: Sequence[str], operation: Operation) -> dict[str, Tensor]:
         if operation.user_hooks:  # what the user's functions do is not in any key
@@ -429,20 +433,21 @@ class LoadedModel:
     def _forward(
         self, ids: Sequence[int], captured: Mapping[str, tuple[HookPoint, hooks.Hook]], *, last_only: bool = False
     ) -> Tensor:
-        """Run one prompt with hooks on; return logits ``[1, position, d_vocab]``, of the last position if `last_only`."""
+        """Run one prompt with hooks on; return logits ``[1, position, d_vocab]``, of the last alone if `last_only`."""
         batch = torch.tensor([list(ids)], device=self.device)
         options: dict[str, Any] = {"logits_to_keep": 1} if last_only and self._keeps_logits else {}
         gates = self._gates(list(captured))
         before = {gate: bool(getattr(self.bridge.cfg, gate, False)) for gate in gates}
 
-        def switch(values: Mapping[str, bool]) -> Callable[[], None]:
-            return lambda: [getattr(self.bridge, f"set_{gate}")(value) for gate, value in values.items()] and None
+        def switch(values: Mapping[str, bool]) -> None:
+            for gate, value in values.items():
+                getattr(self.bridge, f"set_{gate}")(value)
 
         return hooks.run_hooked(
             list(captured.values()),
             lambda: self.bridge.forward(batch, return_type="logits", **options),
-            before=switch(dict.fromkeys(gates, True)),
-            after=switch(before),
+            before=lambda: switch(dict.fromkeys(gates, True)),
+            after=lambda: switch(before),
         )
 
     @cached_property
@@ -475,9 +480,13 @@ class LoadedModel:
         )
 
     def _bytes_of(self, length: int, sites: Sequence[str]) -> int:
-        """Return the bytes that the captured sites take at `length` tokens, and the largest part of the forward's own."""
+        """Return the bytes of the captured sites at `length` tokens and of the largest layer's own work."""
         g = self.geometry
-        per_site = {"hook_pattern": g.n_heads * length, "hook_attn_scores": g.n_heads * length, "hook_result": g.n_heads * g.d_model}
+        per_site = {
+            "hook_pattern": g.n_heads * length,
+            "hook_attn_scores": g.n_heads * length,
+            "hook_result": g.n_heads * g.d_model,
+        }
         element = next(self.hf_model.parameters()).element_size()
         total = length * length * g.n_heads * 3  # scores, masked scores and weights of the layer being computed
         for site in sites:
@@ -531,5 +540,6 @@ def _geometry(bridge: TransformerBridge) -> Geometry:
     )
 
 
-def _versions() -> dict[str, str]:
+@cache
+def _versions() -> Mapping[str, str]:
     return {name: importlib.metadata.version(name) for name in ("interp", "torch", "transformers", "transformer-lens")}

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import xxhash
@@ -78,7 +79,7 @@ class ActivationStore:
         self._serial = 0
 
     def get(self, key: Hashable) -> Tensor | None:
-        """Return the tensor under `key` on the device it was computed on, or ``None``; the caller must not write to it."""
+        """Return the tensor under `key`, on the device it was computed on, or ``None``; it is not to be written to."""
         tensor = self._held.get(key)
         if tensor is None:
             tensor = self._reload(key)
@@ -215,4 +216,5 @@ def _size(tensor: Tensor) -> int:
 
 
 def _checksum(tensor: Tensor) -> str:
-    return xxhash.xxh3_128_hexdigest(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    content: Any = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
+    return xxhash.xxh3_128_hexdigest(content)

@@ -46,7 +46,7 @@ class Tokens:
     """
 
     def __init__(self, tokenizer: Any, d_vocab: int, n_ctx: int, default_bos: bool, bidirectional: bool) -> None:
-        self.tokenizer = tokenizer
+        self.tokenizer: Any = tokenizer
         self.d_vocab = d_vocab
         self.n_ctx = n_ctx
         self.default_bos = default_bos
@@ -55,10 +55,10 @@ class Tokens:
     @cached_property
     def bos_id(self) -> int | None:
         """The id of the BOS token, or ``None`` where the tokenizer has none that is one token."""
-        bos = None if self.tokenizer is None else self.tokenizer.bos_token
-        if bos is None:
+        tokenizer: Any = self.tokenizer
+        if tokenizer is None or tokenizer.bos_token is None:
             return None
-        ids = self.tokenizer(bos, add_special_tokens=False)["input_ids"]
+        ids: list[int] = tokenizer(tokenizer.bos_token, add_special_tokens=False)["input_ids"]
         return ids[0] if len(ids) == 1 and ids[0] < self.d_vocab else None
 
     def encode(self, prompt: Prompt) -> Encoded:

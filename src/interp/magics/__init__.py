@@ -1,4 +1,4 @@
-"""The ``%interp`` and ``%%interp`` magics. Importing this imports IPython alone, so that loading the extension is quick."""
+"""The ``%interp`` and ``%%interp`` magics. Importing this imports IPython alone: loading the extension is quick."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ from typing import Any
 
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand, output_can_be_silenced
-from traitlets import Int, TraitType, Unicode, observe
+from traitlets import Int, Unicode
 
 
 @magics_class
 class Interp(Magics):
     """Mechanistic interpretability: ``%interp help`` lists the commands."""
 
-    device: TraitType[str, str] = Unicode("auto", help="where models are loaded: auto, cpu, cuda, cuda:0 or mps").tag(
-        config=True
-    )
-    dtype: TraitType[str, str] = Unicode("auto", help="auto, float32, bfloat16, float16 or float64").tag(config=True)
-    store_budget: TraitType[int, int] = Int(
+    device: Unicode[str, str | bytes] = Unicode(
+        "auto", help="where models are loaded: auto, cpu, cuda, cuda:0 or mps"
+    ).tag(config=True)
+    dtype: Unicode[str, str | bytes] = Unicode(
+        "auto", help="how models are loaded: auto, float32, bfloat16, float16 or float64"
+    ).tag(config=True)
+    store_budget: Int[int, int] = Int(
         0, min=0, help="bytes of memory for a model's activations; 0: a quarter of what is free at loading"
     ).tag(config=True)
-    disk_budget: TraitType[int, int] = Int(
+    disk_budget: Int[int, int] = Int(
         0, min=0, help="bytes of temporary files for activations that no longer fit in memory; 0: none"
     ).tag(config=True)
 
@@ -33,10 +35,6 @@ class Interp(Magics):
 
         self.configure()
         return dispatch(self._shell(), line, cell)
-
-    @observe("device", "dtype", "store_budget", "disk_budget")
-    def _configured(self, change: Any) -> None:
-        self.configure()
 
     def configure(self) -> None:
         """Hand the configured values to the session, and the budgets to the models that are loaded."""
@@ -93,8 +91,7 @@ def install(shell: InteractiveShell) -> None:
     from IPython.core.completer import context_matcher
 
     matched = context_matcher(identifier="interp", priority=100)(matcher)
-    if shell.Completer is not None:
-        shell.Completer.custom_matchers.append(matched)
+    shell.Completer.custom_matchers.append(matched)
 
 
 def uninstall(shell: InteractiveShell) -> None:
@@ -105,7 +102,6 @@ def uninstall(shell: InteractiveShell) -> None:
     magics = manager.registry.pop("Interp", None)
     if magics is not None:
         shell.configurables[:] = [c for c in shell.configurables if c is not magics]
-    if shell.Completer is not None:
-        shell.Completer.custom_matchers[:] = [
-            m for m in shell.Completer.custom_matchers if getattr(m, "matcher_identifier", None) != "interp"
-        ]
+    shell.Completer.custom_matchers[:] = [
+        m for m in shell.Completer.custom_matchers if getattr(m, "matcher_identifier", None) != "interp"
+    ]

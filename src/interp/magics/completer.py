@@ -99,4 +99,8 @@ def _folders(partial: str) -> list[str]:
     if not place.is_dir():
         return []
     entries = (path for path in place.iterdir() if not path.name.startswith("."))
-    return [f"{prefix}{path.name}{'/' if path.is_dir() else ''}" for path in entries if path.is_dir() or path.suffix == ".gguf"]
+    return [
+        f"{prefix}{path.name}{'/' if path.is_dir() else ''}"
+        for path in entries
+        if path.is_dir() or path.suffix == ".gguf"
+    ]

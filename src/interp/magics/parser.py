@@ -105,13 +105,15 @@ def parse(line: str) -> Call:
             arguments[place.name] = convert(place, word)
     missing = [p for p in command.parameters if p.required and p.name not in arguments]
     if missing:
-        raise InputError(f"{command.name} needs {missing[0].name.upper()}; %interp help {command.name} says what it takes")
+        raise InputError(
+            f"{command.name} needs {missing[0].name.upper()}; %interp help {command.name} says what it takes"
+        )
     return Call(command, arguments, output)
 
 
 def _surplus(command: Command, word: str) -> str:
     if command.body is not None:
-        return f"{word!r} is no flag of {command.name}; the prompt goes below: %%interp {command.name}, and on the next line the text"
+        return f"{word!r} is no flag of {command.name}; the prompt goes on the line below: %%interp {command.name} …"
     return f"{command.name} takes no {word!r}; %interp help {command.name} says what it takes"
 
 
@@ -139,7 +141,9 @@ def _flags(command: Command) -> list[str]:
 def _flag(command: Command, flag: str, attached: str | None, rest: list[str]) -> tuple[str, Any]:
     known = flags(command)
     if flag not in known:
-        raise InputError(f"{command.name} has no flag {flag}{closest(flag, _flags(command))}; %interp help {command.name}")
+        raise InputError(
+            f"{command.name} has no flag {flag}{closest(flag, _flags(command))}; %interp help {command.name}"
+        )
     parameter, stands_for = known[flag]
     if stands_for is not None:
         if attached is not None:
@@ -170,7 +174,10 @@ def convert(parameter: Parameter, text: str) -> Any:
     """
     if parameter.choices:
         if text not in parameter.choices:
-            raise InputError(f"{parameter.name} {text!r} is not one of {', '.join(parameter.choices)}{closest(text, parameter.choices)}")
+            raise InputError(
+                f"--{parameter.name} {text!r} is not one of {', '.join(parameter.choices)}"
+                f"{closest(text, parameter.choices)}"
+            )
         return text
     if parameter.names == "indices":
         return _indices(parameter.name, text)

@@ -101,7 +101,12 @@ class AttentionResult(Result):
         """
         if self._live is None:
             raise InputError("value-weighted attention needs the model; run the cell again")
-        return self._live.run(lambda model: value_norms(model, self._live.ids, self.layers, self.heads))
+        live = self._live
+
+        def norms(model: LoadedModel) -> Float:
+            return value_norms(model, live.ids, self.layers, self.heads)
+
+        return live.run(norms)
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per head: layer, head, the four statistics and the label."""
@@ -122,14 +127,13 @@ class AttentionResult(Result):
 
 
 def _span(indices: tuple[int, ...]) -> str:
-    consecutive = indices == tuple(range(indices[0], indices[-1] + 1)) and len(indices) > 1
-    return f"{indices[0]}–{indices[-1]}" if consecutive else ", ".join(map(str, indices))
+    first, last = min(indices), max(indices)
+    consecutive = indices == tuple(range(first, last + 1)) and len(indices) > 1
+    return f"{first}–{last}" if consecutive else ", ".join(map(str, indices))
 
 
 @technique(body=Prompt)
-def attention(
-    model: LoadedModel, prompt: Prompt, *, layer: Indices = None, head: Indices = None
-) -> AttentionResult:
+def attention(model: LoadedModel, prompt: Prompt, *, layer: Indices = None, head: Indices = None) -> AttentionResult:
     """Attention patterns of a prompt: who looks at whom, in every head.
 
     Parameters

@@ -42,7 +42,10 @@ class TokensResult(Result):
         """Return the tokens, one to a line."""
         from interp.views.text import visible
 
-        rows = [f"{n:>5} {index:>8}  {visible(string)}" for n, (index, string) in enumerate(zip(self.ids, self.tokens, strict=True))]
+        rows = [
+            f"{n:>5} {index:>8}  {visible(string)}"
+            for n, (index, string) in enumerate(zip(self.ids, self.tokens, strict=True))
+        ]
         shown = rows if len(rows) <= 60 else [*rows[:30], f"… {len(rows) - 50} more …", *rows[-20:]]
         return "\n".join([super().text(), *shown])
 
