@@ -22,13 +22,15 @@ from interp.spec import InputError
         (r"load C:\models\x", ["load", r"C:\models\x"]),
         ("load {1+1} $HOME", ["load", "{1+1}", "$HOME"]),
         ("", []),
+        ("status;", ["status"]),
+        ("load 'a;'", ["load", "a;"]),
     ],
 )
 def test_split(line: str, words: list[str]) -> None:
     assert split(line) == words
 
 
-@given(st.lists(st.text(st.characters(exclude_characters="\"'#", exclude_categories=["Z", "C"]), min_size=1)))
+@given(st.lists(st.text(st.characters(exclude_characters="\"'#;", exclude_categories=["Z", "C"]), min_size=1)))
 def test_words_without_quotes_come_back_as_they_were(words: list[str]) -> None:
     assert split("  ".join(words)) == words
 

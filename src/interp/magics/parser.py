@@ -60,7 +60,10 @@ def split(line: str) -> list[str]:
         found = _WORD.match(line, at)
         if found is None or (found.end() < len(line) and not line[found.end()].isspace()):
             raise InputError(f"a quote is not closed in: {line.strip()}")
-        words.append(re.sub(r'"([^"]*)"|\'([^\']*)\'', lambda m: m.group(1) or m.group(2) or "", found.group()))
+        word = found.group()
+        if not line[found.end() :].strip():
+            word = word.removesuffix(";")  # silences the output; IPython leaves it in the line
+        words.append(re.sub(r'"([^"]*)"|\'([^\']*)\'', lambda m: m.group(1) or m.group(2) or "", word))
         at = found.end()
     return words
 
