@@ -297,7 +297,8 @@ def _spelled(parameter: registry.Parameter) -> str:
     if parameter.positional:
         return parameter.name.upper()
     if parameter.kind is bool:
-        return f"--no-{flag[2:]}" if parameter.default in {True, None} else flag
+        spellings = {None: f"{flag}, --no-{flag[2:]}", True: f"--no-{flag[2:]}", False: flag}
+        return spellings[parameter.default]
     value = "|".join(parameter.choices) or {"int": "N", "float": "X"}.get(
         parameter.kind.__name__, parameter.name.upper()
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from interp import registry
-from interp.results import Result
+from interp.results import Provenance, Result
 from interp.spec import InputError, Prompt, closest
 
 if TYPE_CHECKING:
@@ -166,7 +166,16 @@ class Session:
             A wrong argument, or what the technique refuses.
         """
         if not command.needs_model:
-            return command.function(self, *body, **arguments)
+            places = [p.name for p in command.parameters if p.positional]
+            if len(body) > len(places):
+                raise InputError(f"{command.name} takes {len(places)} values without a name; {len(body)} were given")
+            arguments = {**dict(zip(places, body, strict=False)), **arguments}
+            for given in arguments:
+                command.parameter(given)
+            result = command.function(self, **arguments)
+            if not isinstance(result, Result):
+                return result
+            return replace(result, provenance=Provenance(technique=command.name, arguments=arguments))
         for given in arguments:
             command.parameter(given)
         model = self.get(arguments.pop("model", None))

@@ -2,64 +2,168 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import FunctionType, MethodType
 from typing import Any, cast
 
 import torch
 import xxhash
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd  # pyright: ignore[reportPrivateUsage]
 from transformer_lens.hook_points import HookPoint
 
-_SCALARS = (bool, int, float, str, bytes, type(None), torch.dtype)
+_SCALARS = {bool, int, float, str, bytes, type(None), torch.dtype, torch.device}
 _CHUNK = 1 << 22  # elements hashed at once on a device: 32 MB of weights beside them
+
+# Packages whose modules are what their class, scalars, functions and tensors say. Code from anywhere else may read
+# anything: a global, a list in a closure.
+_KNOWN = {"torch", "transformers", "transformer_lens", "transformers_modules", "peft", "accelerate", "bitsandbytes"}
+
+
+@dataclass(frozen=True)
+class State:
+    """What a model is at one moment.
+
+    Attributes
+    ----------
+    digest
+        128 bits in hexadecimal: equal digests, equal results, unless one of the next two says otherwise.
+    own_code
+        Functions of the user's own that the model runs, as ``module: function``.
+    random
+        Whether a module in training mode has active dropout or noise, so that no two forwards are equal.
+    """
+
+    digest: str
+    own_code: tuple[str, ...]
+    random: bool
 
 
 def fingerprint(modules: Sequence[tuple[str, nn.Module]], *configs: Any) -> str:
-    """Return a 128-bit hash of the weights, buffers and plain state of `modules`, as 32 hexadecimal digits.
-
-    It covers every parameter and buffer byte for byte (with shape, stride, dtype and device), tensors that were left
-    as plain attributes (processed weights), each module's class, scalars (``training``, ``eps``, ``scaling`` …) and
-    replaced ``forward``, and the scalars of `configs`. ``tensor._version`` would be cheaper, but edits through
-    ``.data``, a numpy view or a merged adapter do not move it.
-
-    Tensors on the CPU are hashed with xxh3 at the rate of memory; those on a device are reduced there (see
-    `device_hash`), so that weights never travel.
+    """Return the digest of `inspect`.
 
     Examples
     --------
     >>> len(fingerprint([("", torch.nn.Linear(2, 2))]))
     32
     """
+    return inspect(modules, *configs).digest
+
+
+def inspect(modules: Sequence[tuple[str, nn.Module]], *configs: Any) -> State:
+    """Hash the weights, buffers and plain state of `modules`, and say what no hash can cover.
+
+    The digest covers every parameter and buffer byte for byte (with shape, stride, dtype and device, and which of them
+    share memory), tensors that were left as plain attributes (processed weights), each module's class, its scalars
+    (``training``, ``eps``, ``scaling`` …) and functions (an activation, a replaced ``forward``), and the plain values
+    of `configs` and of the modules' own. ``tensor._version`` would be cheaper, but edits through ``.data``, a numpy
+    view or a merged adapter do not move it.
+
+    Tensors on the CPU are hashed with xxh3 at the rate of memory; those on a device are reduced there (see
+    `device_hash`), so that weights never travel.
+    """
     state = xxhash.xxh3_128()
-    described: list[Any] = [_scalars(vars(config)) if hasattr(config, "__dict__") else config for config in configs]
-    hashed: set[tuple[int, torch.Size, tuple[int, ...], torch.dtype]] = set()
+    seen = {id(config) for config in configs}
+    described: list[Any] = [_plain(vars(config)) if hasattr(config, "__dict__") else config for config in configs]
+    hashed: dict[tuple[int, torch.Size, tuple[int, ...], torch.dtype], int] = {}
+    classes: dict[type, tuple[int, bool]] = {}
+    own: list[str] = []
+    training = noisy = False
     for name, module in modules:
         if isinstance(module, HookPoint):
             continue
-        described.append((name, type(module).__qualname__, _scalars(module.__dict__)))
+        kind = type(module)
+        if kind not in classes:
+            classes[kind] = (_serial(kind.forward), _is_own(kind.forward))
+        if classes[kind][1]:
+            own.append(f"{name}: {kind.forward.__qualname__}")
+        training = training or module.training
+        noisy = noisy or (isinstance(module, _DropoutNd) and module.p > 0)
+        described.append((name, kind.__qualname__, classes[kind][0]))
+        # The bridge's private attributes are notes to itself that forwards change; others' are state (PEFT's switches).
+        bridged = kind.__module__.startswith("transformer_lens.")
+        for key, value in module.__dict__.items():
+            sort = type(value)
+            if sort is FunctionType or sort is MethodType:
+                described.append((key, _serial(value)))
+                if _is_own(value):
+                    own.append(f"{name}: {key} = {value.__qualname__}")
+            elif key[0] == "_" and (bridged or sort not in _SCALARS):
+                continue
+            elif sort in _SCALARS:
+                described.append((key, value))
+                noisy = noisy or (sort is float and value > 0 and any(word in key for word in _NOISE))
+            elif sort is list or sort is tuple:
+                if all(type(item) in _SCALARS for item in value):
+                    described.append((key, value))
+            elif sort is dict:
+                described.append((key, _plain(value)))
+            elif key == "config" or key == "cfg":
+                if id(value) not in seen:
+                    seen.add(id(value))
+                    described.append((key, _plain(vars(value))))
+            elif callable(value) and not isinstance(value, nn.Module):
+                described.append((key, _serial(value)))
+                if _is_own(value):
+                    own.append(f"{name}: {key} = {sort.__qualname__}")
         for key, tensor in _tensors(module):
             held = tensor.detach()
             identity = (held.data_ptr(), held.shape, held.stride(), held.dtype)
-            described.append((key, identity[1:], str(held.device), held.requires_grad))
             if identity not in hashed:
-                hashed.add(identity)
+                hashed[identity] = len(hashed)
                 state.update(_content(held))
+            described.append((key, hashed[identity], identity[1:], str(held.device), held.requires_grad))
     state.update(repr(described).encode("utf-8", "surrogatepass"))
-    return state.hexdigest()
+    return State(state.hexdigest(), tuple(own), training and noisy)
 
 
-def _scalars(attributes: dict[str, Any]) -> list[tuple[str, Any]]:
-    # Private attributes are the bridge's notes to itself, which forwards change.
-    plain = [(k, v) for k, v in attributes.items() if isinstance(v, _SCALARS) and not k.startswith("_")]
-    sequences = [
-        (k, v)
-        for k, v in attributes.items()
-        if isinstance(v, list | tuple)
-        and not k.startswith("_")
-        and all(isinstance(item, _SCALARS) for item in cast("list[Any]", v))
-    ]
-    replaced = [("forward", id(attributes["forward"]))] if "forward" in attributes else []
-    return [*plain, *sequences, *replaced]
+_NOISE = ("drop", "jitter", "noise")
+
+
+def _is_own(function: Any) -> bool:
+    """Whether a function, a partial or a callable object comes from code that is not a known package's."""
+    package = getattr(getattr(function, "func", function), "__module__", None)
+    return package is not None and package.partition(".")[0] not in _KNOWN
+
+
+def _plain(values: Mapping[Any, Any]) -> list[tuple[Any, Any]]:
+    """Return what is plain data among `values`, mappings and configurations inside them too."""
+    found: list[tuple[Any, Any]] = []
+    for key, value in values.items():
+        if str(key).startswith("_"):
+            continue
+        if type(value) in _SCALARS:
+            found.append((key, value))
+        elif isinstance(value, list | tuple):
+            if all(type(item) in _SCALARS for item in cast("list[Any]", value)):
+                found.append((key, value))
+        elif isinstance(value, dict):
+            found.append((key, _plain(cast("dict[Any, Any]", value))))
+        elif hasattr(value, "to_dict"):  # a configuration inside a configuration
+            found.append((key, _plain(vars(value))))
+    return found
+
+
+_serials: dict[int, tuple[Any, int]] = {}
+_next_serial = itertools.count()
+
+
+def _serial(function: Any) -> int:
+    """Return a number for `function` that no other object ever gets: an address is given again once it is free."""
+    reference, number = _serials.get(id(function), (None, 0))
+    if reference is not None and (reference() is function if type(reference) is weakref.ref else reference is function):
+        return number
+    number = next(_next_serial)
+    address = id(function)
+    try:
+        held: Any = weakref.ref(function, lambda _: _serials.pop(address, None))
+    except TypeError:  # kept alive, and its address with it
+        held = function
+    _serials[address] = (held, number)
+    return number
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -68,11 +172,11 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
             if tensor is not None:
                 yield key, tensor
     for key, value in module.__dict__.items():
-        if key.startswith("_") and "processed" not in key:
+        if key[0] == "_" and "processed" not in key:
             continue
         if isinstance(value, Tensor):
             yield key, value
-        elif isinstance(value, dict):
+        elif type(value) is dict:
             for inner, tensor in cast("dict[Any, Any]", value).items():
                 if isinstance(tensor, Tensor):
                     yield f"{key}.{inner}", tensor

@@ -18,7 +18,8 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
 from interp.engine import hooks, memory
-from interp.engine.fingerprint import fingerprint
+from interp.engine.fingerprint import State
+from interp.engine.fingerprint import inspect as inspect_state
 from interp.engine.store import ActivationStore
 from interp.engine.tokens import Encoded, Tokens
 from interp.results import Provenance, Result
@@ -63,6 +64,7 @@ class Operation:
     arguments: Mapping[str, Any]
     fingerprint: str
     user_hooks: tuple[str, ...]
+    random: bool = False
     started: float = field(default_factory=time.perf_counter)
     forwards: int = 0
     tokens: list[list[int]] = field(default_factory=list[list[int]])
@@ -117,6 +119,9 @@ class _Activations(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._model.hook_names)
+
+    def _ipython_key_completions_(self) -> tuple[str, ...]:
+        return self._model.hook_names
 
 
 class LoadedModel:
@@ -220,11 +225,19 @@ class LoadedModel:
 
     def user_hooks(self) -> tuple[str, ...]:
         """Return the hooks on the model that neither transformer-lens nor interp put there, as ``module: function``."""
-        return tuple(str(found) for found in hooks.foreign(self.modules()))
+        modules = self.modules()
+        return self._user_hooks(modules, self._state(modules))
 
     def fingerprint(self) -> str:
         """Return the hash of all that a forward's result depends on (see `interp.engine.fingerprint`)."""
-        return fingerprint(self.modules(), self.bridge.cfg, getattr(self.hf_model, "config", None))
+        return self._state(self.modules()).digest
+
+    def _state(self, modules: Sequence[tuple[str, nn.Module]]) -> State:
+        return inspect_state(modules, self.bridge.cfg, getattr(self.hf_model, "config", None))
+
+    def _user_hooks(self, modules: Sequence[tuple[str, nn.Module]], state: State) -> tuple[str, ...]:
+        # A replaced forward or a module of the user's own class does what a hook does.
+        return (*(str(found) for found in hooks.foreign(modules)), *state.own_code)
 
     # -- one command's work --------------------------------------------------------------------------------------
 
@@ -245,9 +258,14 @@ class LoadedModel:
                 return body(self._operation)
             try:
                 modules = self.modules()
-                state = fingerprint(modules, self.bridge.cfg, getattr(self.hf_model, "config", None))
-                found = tuple(str(hook) for hook in hooks.foreign(modules))
-                self._operation = Operation(technique, arguments, state, found)
+                state = self._state(modules)
+                self._operation = Operation(
+                    technique, arguments, state.digest, self._user_hooks(modules, state), state.random
+                )
+                if state.random:
+                    self._operation.notes.append(
+                        "the model is in training mode with dropout: every run differs; model.bridge.eval() stops that"
+                    )
                 return body(self._operation)
             except (RuntimeError, MemoryError) as error:
                 if isinstance(error, OutOfMemory) or not memory.is_out_of_memory(error):
@@ -345,6 +363,8 @@ class LoadedModel:
     def _look_up(self, tokens: Encoded, sites: Sequence[str], operation: Operation) -> dict[str, Tensor]:
         if operation.user_hooks:  # what the user's functions do is not in any key
             operation.path = "hooked: hooks of the user's own"
+            return self._compute(tokens, sites, operation)
+        if operation.random:  # a stored answer would be one draw, for ever
             return self._compute(tokens, sites, operation)
         context = self._key(tokens, operation.fingerprint)
         found = {site: self.store.get((*context, site)) for site in sites}

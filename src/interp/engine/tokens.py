@@ -73,7 +73,7 @@ class Tokens:
         notes: list[str] = []
         ids = list(self._literal(prompt.ids)) if prompt.ids is not None else self._tokenized(prompt, notes)
         if prompt.bos is not False or prompt.ids is not None:
-            ids = self._without_second_bos(ids, notes)
+            ids = self._without_doubled_ends(ids, notes)
         if len(ids) > self.n_ctx:
             if not prompt.truncate:
                 raise InputError(
@@ -89,6 +89,8 @@ class Tokens:
         if not ids:
             raise InputError("the prompt is empty; type some text")
         for index in ids:
+            if isinstance(index, bool) or not isinstance(index, int):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise InputError(f"token id {index!r} is not a whole number; ids are 0–{self.d_vocab - 1}")
             if not 0 <= index < self.d_vocab:
                 raise InputError(f"token id {index} is outside the vocabulary; ids are 0–{self.d_vocab - 1}")
         return ids
@@ -97,6 +99,8 @@ class Tokens:
         text = prompt.text
         if not text:
             raise InputError("the prompt is empty; type some text")
+        if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(f"a prompt is a text or a list of token ids, not {type(text).__name__}")
         if self.tokenizer is None:
             raise InputError("this model has no tokenizer; give token ids, or load it with tokenizer=…")
         try:
@@ -124,13 +128,21 @@ class Tokens:
             )
         return ids
 
-    def _without_second_bos(self, ids: list[int], notes: list[str]) -> list[int]:
-        first = 0
-        while first + 1 < len(ids) and ids[first] == ids[first + 1] == self.bos_id:
+    def _without_doubled_ends(self, ids: list[int], notes: list[str]) -> list[int]:
+        start, end = self.bos_id, None
+        if self.bidirectional and self.tokenizer is not None:
+            start, end = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
+        first, last = 0, len(ids)
+        while first + 1 < last and ids[first] == ids[first + 1] == start:
             first += 1
-        if first:
-            notes.append(f"BOS ({self.tokenizer.bos_token}) was given {first + 1} times; one was kept")
-        return ids[first:]
+        while last - 2 >= first and ids[last - 1] == ids[last - 2] == end:
+            last -= 1
+        for index, times in ((start, first + 1), (end, len(ids) - last + 1)):
+            if times > 1:
+                name = self.tokenizer.convert_ids_to_tokens(index)
+                called = f"BOS ({name})" if index == self.bos_id else name
+                notes.append(f"{called} was given {times} times; one was kept")
+        return ids[first:last]
 
     def strings(self, ids: Sequence[int]) -> tuple[tuple[str, ...], dict[int, str]]:
         """Return each id's own string, and position → character for characters that several tokens share.
