@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 
 from interp import registry
+from interp.results import Result
+from interp.spec import Indices, Prompt, resolve_indices
 
 
 def run(shell: Any, cell: str) -> Any:
@@ -166,12 +169,7 @@ def test_config_sets_the_budget(shell: Any, lend: Any) -> None:
 
 def test_a_command_of_ones_own_joins_by_being_registered(shell: Any, lend: Any) -> None:
     """The example of CONTRIBUTING: one declared function is a magic, a completion, a help page and a Python call."""
-    from dataclasses import dataclass
-
     import interp
-    from interp.engine.model import LoadedModel  # noqa: F401  (what a technique's annotation names)
-    from interp.results import Result
-    from interp.spec import Indices, Prompt, resolve_indices
 
     @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
     class NormsResult(Result):
