@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from interp.registry import technique
-from interp.results import Result
+from interp.results import Result, resolve
 from interp.spec import Indices, InputError, Prompt, Site, resolve_indices
 
 if TYPE_CHECKING:
@@ -121,9 +121,7 @@ class AttentionResult(Result):
 
     def to_circuitsvis(self) -> Any:
         """Return CircuitsVis' own attention view of the first layer held; its page loads a script from a CDN."""
-        from interp.views.attention import circuitsvis
-
-        return circuitsvis(self)
+        return resolve("interp.views.attention:circuitsvis")(self)
 
 
 def _span(indices: tuple[int, ...]) -> str:

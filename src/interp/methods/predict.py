@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from interp.registry import technique
-from interp.results import Result
+from interp.results import Result, resolve
 from interp.spec import InputError, Prompt
 
 if TYPE_CHECKING:
@@ -47,8 +47,7 @@ class PredictResult(Result):
 
     def text(self) -> str:
         """Return the tokens and their probabilities, one to a line."""
-        from interp.views.text import visible
-
+        visible = resolve("interp.views.text:visible")
         return "\n".join([super().text(), *(f"{p:8.4f}  {visible(token)}" for token, _, p in self.top)])
 
     def to_frame(self) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from interp.registry import technique
-from interp.results import Result
+from interp.results import Result, resolve
 from interp.spec import Prompt
 
 if TYPE_CHECKING:
@@ -40,8 +40,7 @@ class TokensResult(Result):
 
     def text(self) -> str:
         """Return the tokens, one to a line."""
-        from interp.views.text import visible
-
+        visible = resolve("interp.views.text:visible")
         rows = [
             f"{n:>5} {index:>8}  {visible(string)}"
             for n, (index, string) in enumerate(zip(self.ids, self.tokens, strict=True))

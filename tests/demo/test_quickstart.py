@@ -1,0 +1,57 @@
+"""The quickstart notebook, executed by a kernel as a user's first run would be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+NOTEBOOK = Path(__file__).parents[2] / "demo" / "quickstart.ipynb"
+
+
+@pytest.fixture(scope="module")
+def executed() -> Any:
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    NotebookClient(notebook, timeout=600, kernel_name="python3").execute(cwd=str(NOTEBOOK.parent))
+    return notebook
+
+
+def outputs(notebook: Any, source: str) -> list[Any]:
+    found = [cell for cell in notebook.cells if cell.cell_type == "code" and source in cell.source]
+    assert found, f"no cell holds {source!r}"
+    return [output for cell in found for output in cell.outputs]
+
+
+def test_every_code_cell_ran_without_an_error(executed: Any) -> None:
+    code = [cell for cell in executed.cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in code)
+    kinds = {output.output_type for cell in code for output in cell.outputs}
+    assert "error" not in kinds
+    assert not [o for cell in code for o in cell.outputs if o.output_type == "stream"], "something was printed"
+
+
+def test_the_predictions_are_the_measured_ones(executed: Any) -> None:
+    texts = [output.data["text/plain"] for output in outputs(executed, "%%interp predict")]
+    assert "' Paris'" in texts[0]
+    assert "' Mary'" in texts[1]
+
+
+def test_the_pictures_are_inline_and_contact_nothing(executed: Any) -> None:
+    shown = [output.data["text/html"] for output in outputs(executed, "%%interp")]
+    assert len(shown) == 4
+    for html in shown:
+        assert "<script" not in html
+        assert 'src="http' not in html
+        assert "url(http" not in html
+
+
+def test_the_same_question_runs_no_forward(executed: Any) -> None:
+    assert outputs(executed, ".provenance.forwards")[0].data["text/plain"] == "0"
+
+
+def test_the_notebook_is_committed_without_outputs() -> None:
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    assert not [cell for cell in notebook.cells if cell.get("outputs")]
