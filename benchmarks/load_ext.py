@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 LIMIT = 0.050  # seconds
-CODE = """
+CODE = """\
 import sys, time
 sys.path.insert(0, {folder!r})
 from IPython.core.interactiveshell import InteractiveShell
@@ -22,7 +22,9 @@ print(time.perf_counter() - started, "torch" in sys.modules)
 
 def seconds(extension: str, folder: str) -> tuple[float, bool]:
     code = CODE.format(folder=folder, extension=extension)
-    took, torch = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    took, torch = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
     return float(took), torch == "True"
 
 
