@@ -57,6 +57,20 @@ class AttentionResult(Result):
     _svg: ClassVar[str | None] = "interp.views.attention:svg"
     _plotly: ClassVar[str | None] = "interp.views.attention:plotly"
 
+    def __post_init__(self) -> None:
+        shape = self.pattern.shape
+        if len(shape) != 4:
+            raise InputError(f"a pattern has four axes, layer, head, query and key; this one has the shape {shape}")
+        layers, heads, queries, keys = shape
+        if not len(self.tokens) == queries == keys:
+            raise InputError(f"{len(self.tokens)} tokens do not fit a {queries} × {keys} pattern")
+        if (len(self.layers), len(self.heads)) != (layers, heads):
+            raise InputError(
+                f"{len(self.layers)} layers × {len(self.heads)} heads are named, but the pattern has {layers} × {heads}"
+            )
+        if not all(shape):
+            raise InputError(f"the pattern is empty: {layers} layers × {heads} heads × {queries} tokens")
+
     def summary(self) -> str:
         """Return the model and the size of the pattern."""
         layers, heads, length, _ = self.pattern.shape
@@ -120,7 +134,7 @@ class AttentionResult(Result):
         return table
 
     def to_circuitsvis(self) -> Any:
-        """Return CircuitsVis' own attention view of the first layer held; its page loads a script from a CDN."""
+        """Return CircuitsVis' own attention view of the first layer held, with its script inline."""
         return resolve("interp.views.attention:circuitsvis")(self)
 
 

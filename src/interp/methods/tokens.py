@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from interp.registry import technique
 from interp.results import Result, resolve
-from interp.spec import Prompt
+from interp.spec import InputError, Prompt
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +33,10 @@ class TokensResult(Result):
     glyphs: Mapping[int, str] = field(default_factory=dict[int, str])
 
     _html: ClassVar[str] = "interp.views.tokens:html"
+
+    def __post_init__(self) -> None:
+        if len(self.tokens) != len(self.ids):
+            raise InputError(f"{len(self.tokens)} tokens and {len(self.ids)} ids; there must be one id to each token")
 
     def summary(self) -> str:
         """Return the model and the number of tokens."""

@@ -1,0 +1,233 @@
+"""Pictures of an AttentionResult: the page, the standalone SVG, and the figures of two other libraries."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from interp.views import draw, frame, heads, matrix, reading, theme
+from interp.views.peers import circuitsvis, plotly
+from interp.views.text import columns, escape, head_label, labels, tooltip
+
+if TYPE_CHECKING:
+    from interp.methods.attention import AttentionResult
+
+__all__ = ["check", "circuitsvis", "html", "plotly", "svg"]
+
+_TOKEN = 40
+# Where a line cannot break, in a standalone picture.
+_SHORT = 20
+_CSS = """
+.interp-frame .interp-text{line-height:1.75;max-height:230px;overflow:auto}
+.interp-frame .interp-under{margin-top:10px}
+.interp-frame .interp-ink{color:var(--interp-fg)}
+.interp-frame .interp-held{outline:1.5px solid var(--interp-accent);outline-offset:0}
+.interp-frame .interp-dot{display:inline-block;width:7px;height:7px;border-radius:50%;margin:0 4px 0 10px}
+@media print{.interp-frame .interp-text{max-height:none}}
+"""
+
+
+def html(result: AttentionResult) -> str:
+    """Return the patterns as a self-contained HTML fragment: every head small, one head large, the text coloured.
+
+    Which head is large: see `interp.views.reading.interesting`.
+
+    Raises
+    ------
+    InputError
+        The number of tokens is not the pattern's.
+
+    Examples
+    --------
+    >>> html(result)[:26]  # doctest: +SKIP
+    '<div class="interp-frame">'
+    """
+    chosen = reading.interesting(result)
+    weights = result.pattern[chosen]
+    name, edge = _name(result, chosen), reading.strongest(weights)
+    grid = heads.grid(result, chosen, theme.THEMES)
+    large = matrix.matrix(weights, result.tokens, theme.THEMES, causal=result.causal, edge=edge)
+    dots = "".join(
+        f'<span class="interp-dot" style="background:var(--interp-k{n})"></span>{escape(label)} {count}'
+        for label, (n, count) in heads.classes(result).items()
+    )
+    count = result.pattern.shape[0] * result.pattern.shape[1]
+    picture = draw.inline(grid, f"{count} heads, {name} ringed")
+    small = f'<div><div class="interp-caption">{_GRID}{dots}</div>{picture}</div>'
+    body = (
+        f'<div class="interp-columns">{small if count > 1 else ""}'
+        f'<div><div class="interp-caption"><b class="interp-ink">{name}</b>: {_MATRIX}</div>'
+        f"{draw.inline(large, f'attention of {name}')}</div></div>{_text(result, weights)}"
+    )
+    foot = " ".join(f'<span class="interp-q">{escape(words)}</span>' for words in reading.statistics(result, chosen))
+    label = result.labels.get(f"{result.layers[chosen[0]]}.{result.heads[chosen[1]]}")
+    held = f"<span><b>{name}</b>{f' {escape(label)}' if label else ''}</span> {foot}"
+    if edge is not None:
+        query, key = (_token(result, n) for n in edge)
+        held += (
+            f'<span class="interp-far"><span class="interp-q">strongest '
+            f'<span class="interp-code">{query}</span> ({edge[0]}) → <span class="interp-code">{key}</span> ({edge[1]})'
+            f"</span> &nbsp;<b>{float(weights[edge]):.3f}</b></span>"
+        )
+    return frame.html("Attention", _facts(result), body, foot=held, notes=_notes(result), css=_CSS, plain=svg(result))
+
+
+def svg(result: AttentionResult, theme: str = "light") -> str:
+    """Return the same picture as a standalone SVG document in one theme.
+
+    Raises
+    ------
+    InputError
+        The number of tokens is not the pattern's, or there is no such theme.
+
+    Examples
+    --------
+    >>> svg(result, "dark")[:4]  # doctest: +SKIP
+    '<svg'
+    """
+    chosen = reading.interesting(result)
+    weights = result.pattern[chosen]
+    name, edge = _name(result, chosen), reading.strongest(weights)
+    large = matrix.matrix(weights, result.tokens, [theme], causal=result.causal, edge=edge)
+    body: list[str] = []
+    x = 0.0
+    height = large.height
+    if result.pattern.shape[0] * result.pattern.shape[1] > 1:
+        grid = heads.grid(result, chosen, [theme])
+        body += [_caption(0, _GRID, _legend(result)), draw.group(grid, 0, 16)]
+        x = max(grid.width, 6.0 * (columns(_GRID) + sum(columns(label) + 7 for label in heads.classes(result)))) + 20
+        height = max(height, grid.height)
+    body += [_caption(x, name, f'<tspan class="interp-q">: {_MATRIX}</tspan>'), draw.group(large, x, 16)]
+    width = max(x + large.width, 560)
+    drawn, tall = _lines(result, weights, width)
+    body.append(f'<g transform="translate(0 {draw.number(height + 34)})">{drawn}</g>')
+    label = result.labels.get(f"{result.layers[chosen[0]]}.{result.heads[chosen[1]]}", "")
+    foot = [
+        f'<tspan class="interp-b">{name}</tspan>'
+        + (f'<tspan dx="6">{escape(label)}</tspan>' if label else "")
+        + "".join(
+            f'<tspan class="interp-q" dx="14">{escape(words)}</tspan>' for words in reading.statistics(result, chosen)
+        )
+    ]
+    if edge is not None:
+        query, key = (draw.token(labels([result.tokens[n]], _SHORT)[0]) for n in edge)
+        foot.append(
+            f'<tspan class="interp-q">strongest </tspan><tspan class="interp-c">{query}</tspan>'
+            f'<tspan class="interp-q"> ({edge[0]}) → </tspan><tspan class="interp-c">{key}</tspan>'
+            f'<tspan class="interp-q"> ({edge[1]})</tspan>'
+            f'<tspan class="interp-b" dx="6">{float(weights[edge]):.3f}</tspan>'
+        )
+    foot += [f'<tspan class="interp-q">{escape(frame.visible_facts(note, 150))}</tspan>' for note in _notes(result)]
+    return frame.svg("Attention", _facts(result), "".join(body), (width, height + 34 + tall), theme, foot)
+
+
+_GRID = "Heads: a row per layer"
+_MATRIX = f"rows attend to columns, {theme.LIFT}"
+
+
+def _facts(result: AttentionResult) -> str:
+    layers, count, length, _ = result.pattern.shape
+    which = f"layer {result.layers[0]}" if layers == 1 else f"{layers} layers"
+    whose = f"head {result.heads[0]}" if count == 1 else f"{count} heads"
+    return frame.facts(result, f"{length} token{'s' * (length != 1)}", f"{which} × {whose}")
+
+
+def _notes(result: AttentionResult) -> list[str]:
+    count = len(result.tokens)
+    block = math.ceil(count / matrix.scale(count)[1])
+    pooled = [f"each pixel of the matrix is the largest of {block} × {block} weights"] if block > 1 else []
+    return [*reading.remarks(result), *pooled]
+
+
+def _name(result: AttentionResult, head: tuple[int, int]) -> str:
+    return head_label(result.layers[head[0]], result.heads[head[1]])
+
+
+def _token(result: AttentionResult, position: int) -> str:
+    return escape(labels([result.tokens[position]], _TOKEN)[0])
+
+
+def _text(result: AttentionResult, weights: NDArray[np.float32]) -> str:
+    """Return the prompt, each token coloured by what the last one gives it."""
+    last = len(result.tokens) - 1
+    row = weights[last]
+    names = labels(result.tokens, _TOKEN)
+    seen = ", ".join(
+        f'<span class="interp-code">{escape(names[n])}</span> ({n}) {weight:.3f}' for n, weight in reading.most(row)
+    )
+    spans: list[str] = []
+    for n, (token, step) in enumerate(zip(result.tokens, theme.level(row).tolist(), strict=True)):
+        held = " interp-held" if n == last else ""
+        fill = f' style="background:var(--interp-s{step});color:{theme.ink(step)}"' if step else ""
+        spans.append(
+            f'<span class="interp-w{held}"{fill}{tooltip(token, names[n])}><bdi>{escape(names[n])}</bdi></span>'
+            + ("<br>" if token.endswith("\n") and n < last else "<wbr>")
+        )
+    return (
+        f'<div class="interp-caption interp-under">Text: what <b class="interp-code">{escape(names[last])}</b>'
+        f" ({last}) looks at{f': {seen}' if seen else ''}</div>"
+        f'<div class="interp-text interp-code">{"".join(spans)}</div>'
+    )
+
+
+def _caption(x: float, lead: str, rest: str) -> str:
+    kind = "interp-q" if lead == _GRID else "interp-b"
+    return (
+        f'<text class="interp-f" x="{draw.number(x)}" y="8"><tspan class="{kind}">{escape(lead)}</tspan>{rest}</text>'
+    )
+
+
+def _legend(result: AttentionResult) -> str:
+    return "".join(
+        f'<tspan dx="10" style="fill:var(--interp-k{n})">●</tspan>'
+        f'<tspan class="interp-q" dx="4">{escape(label)} {count}</tspan>'
+        for label, (n, count) in heads.classes(result).items()
+    )
+
+
+def _lines(result: AttentionResult, weights: NDArray[np.float32], width: float) -> tuple[str, float]:
+    """Return the coloured text for a standalone picture, broken into lines, and its height."""
+    last = len(result.tokens) - 1
+    row = weights[last]
+    names = labels(result.tokens, _TOKEN)
+    advance = 12 * draw.ADVANCE
+    brief = labels(result.tokens, _SHORT)
+    lead = (
+        f'<tspan class="interp-c">{draw.token(brief[last])}</tspan><tspan class="interp-q"> ({last}) looks at</tspan>'
+    )
+    parts = [f'<text class="interp-f" x="0" y="0"><tspan class="interp-q">Text: what </tspan>{lead}']
+    used = 22 + columns(brief[last])
+    for n, (key, weight) in enumerate(reading.most(row)):
+        used += columns(brief[key]) + 14
+        if used * advance > width:
+            break
+        parts.append(
+            f'<tspan class="interp-q">{", " if n else ": "}</tspan>'
+            f'<tspan class="interp-c">{draw.token(brief[key])}</tspan>'
+            f'<tspan class="interp-q"> ({key}) {weight:.3f}</tspan>'
+        )
+    parts.append("</text>")
+    x, y = 0.0, 24.0
+    for n, (name, step) in enumerate(zip(names, theme.level(row).tolist(), strict=True)):
+        wide = columns(name) * advance
+        if x and x + wide > width:
+            x, y = 0.0, y + 20
+        box = f'x="{draw.number(x)}" y="{draw.number(y - 12.5)}" width="{draw.number(wide)}" height="17" rx="3"'
+        if step:
+            parts.append(f'<rect {box} style="fill:var(--interp-s{step})"/>')
+        if n == last:
+            parts.append(f'<rect class="interp-ring" style="stroke-width:1.5" {box}/>')
+        parts.append(
+            f'<text class="interp-f interp-c" x="{draw.number(x)}" y="{draw.number(y)}" style="fill:{theme.ink(step)}">'
+            f"{draw.token(name)}</text>"
+        )
+        parts.append(
+            f'<path class="interp-base" d="M{draw.number(x + 1)} {draw.number(y + 4.5)}h{draw.number(wide - 2)}"/>'
+        )
+        x += wide + 2
+        if result.tokens[n].endswith("\n") and n < last:
+            x, y = 0.0, y + 20
+    return "".join(parts), y + 8

@@ -1,0 +1,144 @@
+"""The one frame of every picture: a title, a line of facts, the picture, a footer in words and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from interp.views import theme
+from interp.views.draw import CSS, MONO, SANS, number
+from interp.views.text import columns, escape, visible
+
+if TYPE_CHECKING:
+    from interp.results import Result
+
+PADDING = 14
+
+_PAGE = f"""
+.interp-frame{{box-sizing:border-box;max-width:1120px;margin:2px 0;padding:12px {PADDING}px;overflow:hidden;
+background:var(--interp-bg);color:var(--interp-fg);border:1px solid var(--interp-line);border-radius:8px;
+font:12px/1.5 {SANS};font-variant-numeric:tabular-nums;text-align:left}}
+.interp-frame *{{box-sizing:border-box}}
+.interp-frame .interp-plain{{display:none}}
+.interp-frame .interp-rich[hidden]{{display:block!important}}
+.interp-frame .interp-head,.interp-frame .interp-foot{{display:flex;flex-wrap:wrap;align-items:baseline;gap:0 14px}}
+.interp-frame .interp-head{{gap:0 8px;margin-bottom:8px}}
+.interp-frame .interp-title{{font-size:13px;font-weight:600}}
+.interp-frame .interp-q{{color:var(--interp-muted);overflow-wrap:anywhere}}
+.interp-frame .interp-foot{{margin-top:10px;padding-top:8px;border-top:1px solid var(--interp-line)}}
+.interp-frame .interp-far{{margin-left:auto}}
+.interp-frame .interp-columns{{display:flex;flex-wrap:wrap;gap:12px 20px;align-items:flex-start}}
+.interp-frame .interp-columns>div{{min-width:0;max-width:100%}}
+.interp-frame .interp-svg{{display:block;max-width:100%;height:auto;overflow:visible}}
+.interp-frame .interp-code{{font-family:{MONO};unicode-bidi:isolate;white-space:pre-wrap;overflow-wrap:anywhere}}
+.interp-frame .interp-w{{border-radius:3px;padding:1px 0;margin-right:2px;border-bottom:1px solid var(--interp-line)}}
+.interp-frame .interp-caption{{color:var(--interp-muted);margin:0 0 4px}}
+.interp-frame .interp-note{{color:var(--interp-muted);margin-top:4px;overflow-wrap:anywhere}}
+"""
+
+
+def html(
+    title: str, facts: str, body: str, *, foot: str = "", notes: Sequence[str] = (), css: str = "", plain: str = ""
+) -> str:
+    """Return a self-contained HTML fragment: no script, no network, its own colours in both themes.
+
+    Parameters
+    ----------
+    title, facts, notes
+        Plain text.
+    body, foot
+        Markup.
+    css
+        Rules that this picture needs beyond the frame's.
+    plain
+        The same picture as a standalone SVG document, for a notebook that is not trusted: JupyterLab then takes
+        ``<style>`` and ``<svg>`` out of saved outputs, and leaves ``<img>``, and ``hidden`` if that has a value. Our
+        own style sheet is what hides the one and shows the other.
+
+    Examples
+    --------
+    >>> "<h1>" in html("<h1>", "", "")
+    False
+    """
+    style = f"{theme.page_css()}{_PAGE}{CSS}{css}".replace("\n", "")
+    rich = [
+        f'<div class="interp-head"><span class="interp-title">{escape(title)}</span>'
+        f'<span class="interp-q">{escape(facts)}</span></div>',
+        body,
+        f'<div class="interp-foot">{foot}</div>' if foot else "",
+        *(f'<div class="interp-note">{escape(note)}</div>' for note in notes),
+    ]
+    content = "".join(rich)
+    if plain:
+        # Quoted, not base64: the PNG inside is base64 already.
+        address = "data:image/svg+xml," + quote(plain, safe=" !$'()*+,-./;=?@[]_`{|}~")
+        content = (
+            f'<img class="interp-plain" alt="{escape(f"{title}: {facts}")}" src="{escape(address)}">'
+            f'<div class="interp-rich" hidden="hidden">{content}</div>'
+        )
+    return f'<div class="interp-frame"><style>{style}</style>{content}</div>'
+
+
+def svg(title: str, facts: str, body: str, size: tuple[float, float], name: str, foot: Sequence[str] = ()) -> str:
+    """Return a standalone SVG document in the frame; `body` starts below the title and is `size` wide and high.
+
+    `foot` holds the footer's lines as the markup of ``<text>`` contents, the first of them above the others.
+
+    Examples
+    --------
+    >>> svg("Attention", "gpt2", "", (100, 50), "light")[:4]
+    '<svg'
+    """
+    width = max(size[0], 320) + 2 * PADDING
+    top = 40
+    rule = top + size[1] + 12
+    height = rule + (12 + 18 * len(foot) if foot else 0) + 2
+    room = int((width - 2 * PADDING - 9 * columns(title)) / 6.2)
+    style = theme.plain(CSS, theme.check_theme(name)) + theme.plain(_STANDALONE, name)
+    lines = "".join(
+        f'<text class="interp-f" x="{PADDING}" y="{number(rule + 20 + 18 * n)}">{line}</text>'
+        for n, line in enumerate(foot)
+    )
+    divider = f'<path class="interp-rule" d="M{PADDING} {number(rule)}H{number(width - PADDING)}"/>' if foot else ""
+    w, h = number(width), number(height)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{w}" height="{h}" viewBox="0 0 {w} {h}">'
+        f"<title>{escape(f'{title}: {visible_facts(facts, 200)}')}</title><style>{style}</style>"
+        f'<rect class="interp-card" x="0.5" y="0.5" width="{number(width - 1)}" height="{number(height - 1)}" rx="8"/>'
+        f'<text class="interp-f" x="{PADDING}" y="25"><tspan class="interp-b">{escape(title)}</tspan>'
+        f'<tspan class="interp-q" dx="8">{escape(visible_facts(facts, max(24, room)))}</tspan></text>'
+        f'<g transform="translate({PADDING} {top})">{theme.plain(body, name)}</g>{divider}{lines}</svg>'
+    )
+
+
+def facts(result: Result, *parts: str) -> str:
+    """Return the line beside the title: the model, then `parts`.
+
+    Examples
+    --------
+    >>> from interp.results import Result
+    >>> facts(Result(), "15 tokens")
+    '15 tokens'
+    """
+    return " · ".join(part for part in (visible_facts(result.provenance.model, 80), *parts) if part)
+
+
+def visible_facts(text: str, limit: int) -> str:
+    """Return foreign text of a single line, with its spaces as they are, shortened to `limit` columns.
+
+    Examples
+    --------
+    >>> visible_facts("a model", 80)
+    'a model'
+    """
+    return visible(text, limit).replace("␣", " ")
+
+
+_STANDALONE = f"""
+.interp-card{{fill:var(--interp-bg);stroke:var(--interp-line)}}
+.interp-rule{{stroke:var(--interp-line)}}
+.interp-f{{font-family:{SANS};font-size:12px;fill:var(--interp-fg)}}
+.interp-b{{font-weight:600}}
+.interp-c{{font-family:{MONO};font-size:12px}}
+"""

@@ -1,0 +1,160 @@
+"""Attention in the figures of Plotly and CircuitsVis."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from interp.spec import InputError
+from interp.views import reading
+from interp.views import theme as themes
+from interp.views.text import escape, head_label, labels
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from interp.methods.attention import AttentionResult
+
+# Plotly keeps every weight of every head it can pick; 4 MB of float32 is what a notebook bears.
+_MOST_WEIGHTS = 1_000_000
+
+
+def plotly(
+    result: AttentionResult, *, head: str | None = None, pick: bool = True, theme: str = "light", size: int = 640
+) -> go.Figure:
+    """Return the patterns as a Plotly heatmap with a menu of heads; it is drawn without a network.
+
+    Parameters
+    ----------
+    head
+        The head shown first, for instance ``"5.1"``; the one that the picture shows large if not given.
+    pick
+        Whether the menu offers other heads: all of them, or that head's layer where all are more than a million
+        weights, or none where one layer is.
+    theme
+        ``"light"`` or ``"dark"``.
+    size
+        Width and height in pixels.
+
+    Examples
+    --------
+    >>> result.to_plotly(head="5.1").show()  # doctest: +SKIP
+    """
+    import plotly.graph_objects as go
+
+    themes.check_theme(theme)
+    first = _place(result, head) if head else reading.interesting(result)
+    layers, heads, length, _ = result.pattern.shape
+    every = [(layer, n) for layer in range(layers) for n in range(heads)]
+    offered = every if len(every) * length**2 <= _MOST_WEIGHTS else [place for place in every if place[0] == first[0]]
+    if not pick or len(offered) * length**2 > _MOST_WEIGHTS:
+        offered = [first]
+    # A position in front keeps equal tokens apart: Plotly would draw them as one.
+    names = [f"{n} {escape(label)}" for n, label in enumerate(labels(result.tokens, 24))]
+    figure = go.Figure()
+    for place in offered:
+        figure.add_trace(
+            go.Heatmap(
+                z=np.asarray(result.pattern[place], np.float32),
+                x=names,
+                y=names,
+                name=_name(result, place),
+                visible=place == first,
+                colorscale=_scale(theme),
+                zmin=0,
+                zmax=1,
+                hovertemplate="%{y} → %{x}<br><b>%{z:.3f}</b><extra></extra>",
+            )
+        )
+    menu = [
+        {
+            "label": _name(result, place),
+            "method": "update",
+            "args": [{"visible": [other == place for other in offered]}, {"title.text": _title(result, place)}],
+        }
+        for place in offered
+    ]
+    axis = {"type": "category", "tickfont": {"family": "monospace", "size": 10}, "showgrid": False}
+    figure.update_layout(
+        title={"text": _title(result, first), "font": {"size": 14}},
+        width=size,
+        height=size,
+        xaxis={**axis, "title": "key"},
+        yaxis={**axis, "title": "query", "autorange": "reversed", "scaleanchor": "x"},
+        paper_bgcolor=themes.colour("bg", theme),
+        plot_bgcolor=themes.colour("bg", theme),
+        font={"color": themes.colour("fg", theme), "size": 12},
+        updatemenus=[{"buttons": menu, "active": offered.index(first), "x": 1, "xanchor": "right", "y": 1.12}]
+        if len(menu) > 1
+        else [],
+    )
+    return figure
+
+
+def circuitsvis(result: AttentionResult, layer: int | None = None) -> Any:
+    """Return CircuitsVis' attention view of one layer; shown in a notebook, it brings its script along.
+
+    CircuitsVis' own object asks a public host whether there is a network each time it is shown, and then loads the
+    script from a CDN. This one does neither: its page is 1.3 MB instead. ``show_code()`` still gives the CDN's page.
+
+    Parameters
+    ----------
+    layer
+        The layer; the first that the result holds if not given.
+
+    Examples
+    --------
+    >>> result.to_circuitsvis()  # doctest: +SKIP
+    """
+    from circuitsvis.attention import attention_patterns
+
+    if layer is None:
+        layer = result.layers[0]
+    if layer not in result.layers:
+        raise InputError(f"no layer {layer} in this result; it holds {', '.join(map(str, result.layers))}")
+    weights = np.nan_to_num(np.asarray(result.pattern[result.layers.index(layer)], np.float32), posinf=0, neginf=0)
+    names = labels(result.tokens, 200)
+    rendered = attention_patterns(tokens=names, attention=weights)
+    # CircuitsVis writes the tokens into its script as they are, where "</script>" would end it.
+    written = json.dumps(names)
+    pages = [page.replace(written, written.replace("<", "\\u003c")) for page in (rendered.local_src, rendered.cdn_src)]
+    return _offline()(*pages)
+
+
+@cache
+def _offline() -> Any:
+    from circuitsvis.utils.render import RenderedHTML
+
+    class Offline(RenderedHTML):
+        def _repr_html_(self) -> str:
+            return str(self.local_src)
+
+    return Offline
+
+
+def _scale(name: str) -> list[list[Any]]:
+    base = themes.colour("bg", name)
+    red, green, blue = (int(base[n : n + 2], 16) for n in (1, 3, 5))
+    table: list[list[Any]] = []
+    for step, (r, g, b, alpha) in enumerate(themes.sequential(name)):
+        mixed = [round(back + (front - back) * alpha / 255) for back, front in ((red, r), (green, g), (blue, b))]
+        table.append([(step / themes.LEVELS) ** (1 / themes.POWER), f"rgb({','.join(map(str, mixed))})"])
+    return table
+
+
+def _place(result: AttentionResult, head: str) -> tuple[int, int]:
+    result.head(head)
+    layer, _, number = head.partition(".")
+    return result.layers.index(int(layer)), result.heads.index(int(number))
+
+
+def _name(result: AttentionResult, place: tuple[int, int]) -> str:
+    return head_label(result.layers[place[0]], result.heads[place[1]])
+
+
+def _title(result: AttentionResult, place: tuple[int, int]) -> str:
+    words = " · ".join(reading.statistics(result, place))
+    return f"{_name(result, place)}: rows attend to columns<br><sup>{escape(words)}</sup>"

@@ -1,0 +1,68 @@
+"""The picture of a prediction: the likeliest tokens with bars, under the end of the prompt."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from interp.views import frame
+from interp.views.text import escape, labels, tooltip
+
+if TYPE_CHECKING:
+    from interp.methods.predict import PredictResult
+
+_TAIL = 40
+_WIDE = 24
+_CSS = """
+.interp-frame .interp-prompt{margin:0 0 10px;line-height:1.7}
+.interp-frame .interp-asked{border-radius:3px;outline:1.5px solid var(--interp-accent)}
+.interp-frame .interp-bars{display:grid;grid-template-columns:max-content minmax(60px,420px) max-content max-content;
+gap:4px 12px;align-items:center;max-width:100%}
+.interp-frame .interp-bars .interp-code{text-align:right}
+.interp-frame .interp-track{height:12px;border-radius:2px;background:var(--interp-empty)}
+.interp-frame .interp-bar{display:block;height:12px;border-radius:2px;background:var(--interp-accent);min-width:1px}
+.interp-frame .interp-p{text-align:right}
+@media (max-width:480px){.interp-frame .interp-bars{grid-template-columns:max-content minmax(40px,1fr) max-content}
+.interp-frame .interp-bars .interp-id{display:none}}
+"""
+
+
+def html(result: PredictResult) -> str:
+    """Return the likeliest tokens, each with its probability as a bar and as a number, and its id.
+
+    Examples
+    --------
+    >>> html(result)[:26]  # doctest: +SKIP
+    '<div class="interp-frame">'
+    """
+    count = len(result.tokens)
+    position = getattr(result, "position", count - 1)
+    names = labels([token for token, _, _ in result.top], _WIDE)
+    rows = "".join(
+        f'<span class="interp-code"{tooltip(token, name)}><bdi>{escape(name)}</bdi></span>'
+        f'<span class="interp-track"><span class="interp-bar" style="width:{_percent(chance)}%"></span></span>'
+        f'<span class="interp-p">{chance:.4f}</span><span class="interp-q interp-id">id {index}</span>'
+        for name, (token, index, chance) in zip(names, result.top, strict=True)
+    )
+    first = max(0, min(position, count - 1) - _TAIL + 1)
+    held = labels(result.tokens[first:], _WIDE)[: 2 * _TAIL]
+    spans = "".join(
+        f'<span class="interp-w{" interp-asked" * (n == position)}"{tooltip(result.tokens[n], name)}>'
+        f"<bdi>{escape(name)}</bdi></span><wbr>"
+        for n, name in enumerate(held, first)
+    )
+    prompt = f'<div class="interp-prompt interp-code">{"… " if first else ""}{spans}</div>'
+    covered = sum(chance for _, _, chance in result.top if math.isfinite(chance))
+    foot = f"<span>these {len(result.top)} <b>{covered:.3f}</b> of the probability</span>"
+    if math.isfinite(entropy := getattr(result, "entropy", math.nan)):
+        foot += f'<span class="interp-q">entropy {entropy:.2f} nats</span>'
+    asked = "after the last token" if position == count - 1 else f"at position {position}"
+    foot += f'<span class="interp-far interp-q">{asked}, outlined</span>'
+    facts = frame.facts(result, f"{count:,} token{'s' * (count != 1)}")
+    body = f'{prompt}<div class="interp-bars">{rows}</div>'
+    return frame.html("Next token", facts, body, foot=foot, notes=result.notes, css=_CSS)
+
+
+def _percent(chance: float) -> str:
+    """Return the width of a bar; a chance that is not a number has none."""
+    return f"{100 * min(1.0, max(0.0, chance)):.2f}" if math.isfinite(chance) else "0"

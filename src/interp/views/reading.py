@@ -1,0 +1,114 @@
+"""What is said about attention patterns: which head is shown large, which edge is its strongest, its numbers."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from interp.methods.attention import AttentionResult
+
+_STATS = {
+    "entropy": "entropy {:.2f} nats",
+    "distance": "mean distance {:.1f}",
+    "focus": "focus {:.2f}",
+    "first_token": "first token {:.2f}",
+}
+
+
+def interesting(result: AttentionResult) -> tuple[int, int]:
+    """Return the indices of the head that is shown large.
+
+    It is the head whose queries put the largest weight, on average, on a single token other than the first, themselves
+    and their neighbours: one that looks something up rather than rests on a fixed place. In a bidirectional model the
+    last token, a resting place too, does not count either.
+
+    Examples
+    --------
+    >>> interesting(result)  # doctest: +SKIP
+    (18, 6)
+    """
+    _, _, length, _ = result.pattern.shape
+    positions = np.arange(length)
+    far = np.abs(positions[:, None] - positions[None, :]) > 1
+    far[:, 0] = False
+    if not result.causal:
+        far[:, -1] = False
+    # Layer by layer: a copy of the whole pattern could be as large as the model.
+    scores = np.stack([np.where(far & np.isfinite(layer), layer, 0).max(-1).mean(-1) for layer in result.pattern])
+    layer, head = np.unravel_index(int(scores.argmax()), scores.shape)
+    return int(layer), int(head)
+
+
+def strongest(weights: NDArray[np.float32]) -> tuple[int, int] | None:
+    """Return the (query, key) of the largest weight on a token other than the first and the query itself.
+
+    Where there is none, the largest of all; ``None`` if no weight is finite.
+
+    Examples
+    --------
+    >>> strongest(np.array([[1, 0, 0], [1, 0, 0], [0.3, 0.6, 0.1]], np.float32))
+    (2, 1)
+    """
+    finite = np.where(np.isfinite(weights), weights, -1)
+    if finite.max() < 0:
+        return None
+    beyond = finite.copy()
+    np.fill_diagonal(beyond, -1)
+    beyond[:, 0] = -1
+    table = beyond if beyond.max() > 0 else finite
+    query, key = divmod(int(table.argmax()), weights.shape[1])
+    return query, key
+
+
+def most(weights: NDArray[np.float32], count: int = 3) -> list[tuple[int, float]]:
+    """Return the (position, weight) of the largest finite weights of one row, largest first.
+
+    Examples
+    --------
+    >>> [n for n, _ in most(np.array([0.1, 0.7, 0.2], np.float32), 2)]
+    [1, 2]
+    """
+    order = np.argsort(-np.where(np.isfinite(weights), weights, -1), kind="stable")[:count]
+    return [(int(n), float(weights[n])) for n in order if np.isfinite(weights[n]) and weights[n] > 0]
+
+
+def statistics(result: AttentionResult, head: tuple[int, int]) -> list[str]:
+    """Return a head's statistics in words and numbers.
+
+    Examples
+    --------
+    >>> statistics(result, (5, 1))  # doctest: +SKIP
+    ['entropy 1.21 nats', 'mean distance 4.8', 'focus 0.87', 'first token 0.32']
+    """
+    words: list[str] = []
+    for name, values in result.stats.items():
+        value = float(values[head])
+        # What rounds to nothing has no sign.
+        value = 0.0 if abs(value) < 0.005 else value
+        form = _STATS.get(name, name.replace("_", " ").replace("{", "{{").replace("}", "}}") + " {:.3f}")
+        words.append(form.format(value) if math.isfinite(value) else f"{name.replace('_', ' ')} not a number")
+    return words
+
+
+def remarks(result: AttentionResult) -> list[str]:
+    """Return what must be said about weights that are not finite, and the result's own notes.
+
+    Examples
+    --------
+    >>> remarks(result)  # doctest: +SKIP
+    ['3 heads hold weights that are not finite (hatched); the first is L2H0']
+    """
+    bad = np.stack([~np.isfinite(layer).all((-1, -2)) for layer in result.pattern])
+    said: list[str] = []
+    if bad.any():
+        layer, head = np.argwhere(bad)[0].tolist()
+        count = int(bad.sum())
+        said.append(
+            f"{count} head{'s hold' if count > 1 else ' holds'} weights that are not finite (hatched), from layer "
+            f"{result.layers[layer]} on: L{result.layers[layer]}H{result.heads[head]} is the first"
+        )
+    return [*said, *result.notes]

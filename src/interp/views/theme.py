@@ -1,0 +1,233 @@
+"""Colours: one table per theme, as CSS variables for pages and as plain values for standalone pictures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from interp.spec import InputError, closest
+
+THEMES = ("light", "dark")
+# Weights are drawn in LEVELS steps of lifted value; 0 is nothing at all, so that it is the host's own background.
+LEVELS = 32
+POWER = 0.6
+LIFT = f"colour = weight^{POWER}"
+
+_FRAME = {
+    "light": {
+        "bg": "#ffffff",
+        "fg": "#1a1f2b",
+        "muted": "#1a1f2bad",
+        "line": "#1a1f2b1f",
+        "empty": "#1a1f2b0b",
+        "tint": "#3453d612",
+        "accent": "#3453d6",
+        "nan": "#c2410c",
+        "on-high": "#ffffff",
+        "show-light": "inline",
+        "show-dark": "none",
+    },
+    "dark": {
+        "bg": "#1e1f22",
+        "fg": "#e6e8ee",
+        "muted": "#e6e8eea6",
+        "line": "#e6e8ee24",
+        "empty": "#e6e8ee0b",
+        "tint": "#7c96ff1c",
+        "accent": "#7c96ff",
+        "nan": "#fb923c",
+        "on-high": "#1e1f22",
+        "show-light": "none",
+        "show-dark": "inline",
+    },
+}
+# Classes of heads: told apart by hue and lightness, readable as text on their theme's background.
+_CLASSES = {
+    "light": ("#0d9668", "#d97706", "#b4239a", "#0e7490", "#dc2626", "#6d28d9"),
+    "dark": ("#34d399", "#fbbf24", "#f472d0", "#22d3ee", "#f87171", "#a78bfa"),
+}
+_SEQUENTIAL = {
+    "light": ((0.0, "#ffffff"), (0.3, "#c3d3f1"), (0.55, "#769bde"), (0.75, "#3b57cc"), (1.0, "#171a63")),
+    "dark": (
+        (0.0, "#1e1f22"),
+        (0.28, "#3a2c72"),
+        (0.5, "#8a3583"),
+        (0.72, "#e8635f"),
+        (0.88, "#f6ad7b"),
+        (1.0, "#fdeab0"),
+    ),
+}
+_DIVERGING = {
+    "light": ((-1.0, "#1d4f91"), (-0.5, "#7fa8d6"), (0.0, "#ffffff"), (0.5, "#e2939a"), (1.0, "#a50f2a")),
+    "dark": ((-1.0, "#8cc4f5"), (-0.5, "#35689a"), (0.0, "#1e1f22"), (0.5, "#9c3b3a"), (1.0, "#ff9b85")),
+}
+
+# From this step on, text in the opposite lightness has the better contrast, in both themes (a test measures it).
+_INK_TURNS = 22
+
+_Colour = tuple[int, int, int, int]
+
+
+def check_theme(theme: str) -> str:
+    """Return `theme` if it is one.
+
+    Raises
+    ------
+    InputError
+        Anything but ``"light"`` and ``"dark"``.
+
+    Examples
+    --------
+    >>> check_theme("dark")
+    'dark'
+    """
+    if theme not in THEMES:
+        raise InputError(f"no theme {theme!r}; themes are light and dark{closest(theme, THEMES)}")
+    return theme
+
+
+def level(weights: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Return the step, 0 … `LEVELS`, that each weight in 0 … 1 is drawn in; what is not finite gives 0.
+
+    Examples
+    --------
+    >>> level(np.array([0.0, 0.1, 1.0])).tolist()
+    [0, 8, 32]
+    """
+    clean = np.clip(np.where(np.isfinite(weights), weights, 0.0), 0.0, 1.0)
+    return np.rint(clean**POWER * LEVELS).astype(np.uint8)
+
+
+@cache
+def sequential(theme: str) -> tuple[_Colour, ...]:
+    """Return the colour, ``(red, green, blue, alpha)``, of each step 0 … `LEVELS`.
+
+    The first segment is its end's colour with growing opacity: on the theme's background the same colours, and on
+    another background still a scale that starts there.
+
+    Examples
+    --------
+    >>> sequential("light")[0][3], sequential("light")[-1]
+    (0, (23, 26, 99, 255))
+    """
+    stops = _SEQUENTIAL[check_theme(theme)]
+    edge, first = stops[1]
+    table: list[_Colour] = []
+    for step in range(LEVELS + 1):
+        at = step / LEVELS
+        if at <= edge:
+            table.append((*_rgb(first), round(255 * at / edge)))
+        else:
+            table.append((*_between(stops, at), 255))
+    return tuple(table)
+
+
+def diverging(value: float, theme: str) -> str:
+    """Return the ``#rrggbb`` of `value` in −1 … 1: red towards the answer, blue against, the background at zero.
+
+    Examples
+    --------
+    >>> diverging(0.0, "light")
+    '#ffffff'
+    """
+    return "#{:02x}{:02x}{:02x}".format(*_between(_DIVERGING[check_theme(theme)], min(1.0, max(-1.0, value))))
+
+
+def colour(name: str, theme: str) -> str:
+    """Return one of a theme's plain colours, ``#rrggbb`` or ``#rrggbbaa``.
+
+    Examples
+    --------
+    >>> colour("bg", "light")
+    '#ffffff'
+    """
+    return _FRAME[check_theme(theme)][name]
+
+
+def ink(step: int) -> str:
+    """Return the CSS colour of text on a step of the sequential scale, for both themes at once.
+
+    Examples
+    --------
+    >>> ink(0), ink(LEVELS)
+    ('var(--interp-fg)', 'var(--interp-on-high)')
+    """
+    return f"var(--interp-{'on-high' if step >= _INK_TURNS else 'fg'})"
+
+
+@cache
+def variables(theme: str) -> dict[str, str]:
+    """Return every CSS variable of a theme, without the ``--interp-`` in front of its name.
+
+    Examples
+    --------
+    >>> variables("light")["s32"]
+    '#171a63'
+    """
+    table = dict(_FRAME[check_theme(theme)])
+    table |= {f"k{n}": value for n, value in enumerate(_CLASSES[theme])}
+    for step, rgba in enumerate(sequential(theme)):
+        table[f"s{step}"] = "#" + "".join(f"{part:02x}" for part in (rgba if rgba[3] < 255 else rgba[:3]))
+    return table
+
+
+def plain(css: str, theme: str) -> str:
+    """Return `css` with every variable replaced by its value, for renderers that know no variables.
+
+    Examples
+    --------
+    >>> plain("fill:var(--interp-fg)", "dark")
+    'fill:#e6e8ee'
+    """
+    table = variables(theme)
+    return re.sub(r"var\(--interp-([\w-]+)\)", lambda match: table[match[1]], css)
+
+
+@cache
+def page_css() -> str:
+    """Return the rules that choose the theme: VS Code's first, then JupyterLab's, then the system's.
+
+    VS Code paints an output's container white in every theme, so that the frame brings its own background. Its
+    ``--jp-*`` variables keep their light values: its body classes come last, and win.
+    """
+    jp_light, jp_dark = (f'body[data-jp-theme-light="{value}"] .interp-frame' for value in ("true", "false"))
+    code = "html body.vscode-{} .interp-frame"
+    light = [jp_light, code.format("light"), code.format("high-contrast-light")]
+    dark = [jp_dark, code.format("dark"), code.format("high-contrast:not(.vscode-high-contrast-light)")]
+    jp = ("--jp-layout-color1", "--jp-content-font-color1")
+    editor = ("--vscode-editor-background", "--vscode-editor-foreground")
+    return "\n".join(
+        [
+            f"{','.join(['.interp-frame', *light])}{{{_declarations('light')}}}",
+            f"@media (prefers-color-scheme:dark){{.interp-frame{{{_declarations('dark')}}}}}",
+            f"{','.join(dark)}{{{_declarations('dark')}}}",
+            _host([jp_light], "light", *jp),
+            _host([jp_dark], "dark", *jp),
+            _host(light[1:], "light", *editor),
+            _host(dark[1:], "dark", *editor),
+        ]
+    )
+
+
+def _declarations(theme: str) -> str:
+    return f"color-scheme:{theme};" + ";".join(f"--interp-{name}:{value}" for name, value in variables(theme).items())
+
+
+def _host(selectors: Sequence[str], theme: str, background: str, foreground: str) -> str:
+    bg, fg = colour("bg", theme), colour("fg", theme)
+    return f"{','.join(selectors)}{{--interp-bg:var({background},{bg});--interp-fg:var({foreground},{fg})}}"
+
+
+def _rgb(text: str) -> tuple[int, int, int]:
+    return int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16)
+
+
+def _between(stops: Sequence[tuple[float, str]], at: float) -> tuple[int, int, int]:
+    places = [place for place, _ in stops]
+    parts = zip(*(_rgb(text) for _, text in stops), strict=True)
+    red, green, blue = (round(float(np.interp(at, places, part))) for part in parts)
+    return red, green, blue
