@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from interp import registry
 from interp.registry import command
 from interp.results import Result
-from interp.spec import CommandName, InputError, LoadableName, ModelName
+from interp.spec import CommandName, InputError, LoadableName, ModelName, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,15 +41,15 @@ class Table(Result):
 
     def text(self) -> str:
         """Return the title and the rows, in aligned columns."""
-        cells = [self.columns, *(tuple(str(value) for value in row) for row in self.rows)]
+        cells = [tuple(printable(str(value)) for value in row) for row in (self.columns, *self.rows)]
         widths = [max(len(row[n]) for row in cells) for n in range(len(self.columns))]
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
         ]
-        return "\n".join([self.title, *(lines if self.rows else []), *(f"note: {note}" for note in self.notes)])
+        return "\n".join([printable(self.title), *(lines if self.rows else []), *(f"note: {printable(n)}" for n in self.notes)])
 
     def __repr__(self) -> str:
-        return f"Table({self.title})"
+        return f"Table({printable(self.title)})"
 
     def to_frame(self) -> pd.DataFrame:
         """Return the rows as a pandas table."""

@@ -9,7 +9,7 @@ import re
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, SupportsFloat, SupportsIndex, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from interp.spec import InputError, ModelName, Prompt, closest
 
@@ -51,6 +51,31 @@ class Parameter:
     def required(self) -> bool:
         """Whether the argument must be given."""
         return self.default is _MISSING
+
+    def check(self, value: Any) -> None:
+        """Refuse a value that a Python call gives and the command line could not.
+
+        Raises
+        ------
+        InputError
+            It is of another kind, or not one of the choices. Indices are for the technique, which knows their range.
+        """
+        if value is None and self.default is None or self.names == "indices":
+            return
+        if self.choices:
+            if value not in self.choices:
+                near = closest(str(value), self.choices)
+                raise InputError(f"{self.name} {value!r} is not one of {', '.join(self.choices)}{near}")
+            return
+        of_kind: dict[type, tuple[Any, str]] = {
+            bool: (bool, "True or False"),
+            int: (SupportsIndex, "a whole number"),
+            float: (SupportsFloat, "a number"),
+            str: (str, "a text"),
+        }
+        kinds, called = of_kind[self.kind]
+        if not isinstance(value, kinds) or (isinstance(value, bool) and self.kind is not bool):
+            raise InputError(f"{self.name} {value!r} is not {called}")
 
 
 @dataclass(frozen=True)

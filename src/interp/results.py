@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
-from interp.spec import InputError
+from interp.spec import InputError, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,11 +91,12 @@ class Result:
         return self.provenance.technique
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.summary()})"
+        summary = printable(self.summary())
+        return f"{type(self).__name__}({summary if len(summary) <= 300 else summary[:299] + '…'})"
 
     def text(self) -> str:
         """Return what a terminal shows."""
-        return "\n".join([repr(self), *(f"note: {note}" for note in self.notes)])
+        return "\n".join([repr(self), *(f"note: {printable(note)}" for note in self.notes)])
 
     def to_frame(self) -> pd.DataFrame:
         """Return the result as a pandas table."""
@@ -151,7 +152,7 @@ class Result:
         >>> r.save("attention.html")  # doctest: +SKIP
         """
         writers: dict[str, Callable[[], bytes]] = {
-            ".json": lambda: json.dumps(as_data(self), ensure_ascii=False, indent=1).encode(),
+            ".json": lambda: _json(as_data(self)),
             ".npz": self._npz,
             ".html": lambda: cast(str, resolve("interp.views.export:page")(self)).encode(),
             ".svg": lambda: self.svg().encode(),
@@ -175,6 +176,11 @@ class Result:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, allow_pickle=False, **arrays, meta=np.array(json.dumps(rest)))
         return buffer.getvalue()
+
+
+def _json(value: Any) -> bytes:
+    # Half a surrogate pair has no bytes in UTF-8; its escape is what JSON writes for it.
+    return json.dumps(value, ensure_ascii=False, indent=1).encode("utf-8", "backslashreplace")
 
 
 def _own_fields(value: Any) -> list[tuple[str, Any]]:

@@ -94,8 +94,12 @@ class Session:
         name: str | None = None,
         copy: bool = False,
         on_step: OnStep | None = None,
+        **unknown: Any,
     ) -> LoadedModel:
         """Load a model and make it the current one; see `interp.load`."""
+        for given in unknown:
+            known = ("source", "tokenizer", "device", "dtype", "revision", "remote_code", "name", "copy", "on_step")
+            raise InputError(f"load has no argument {given!r}{closest(given, known)}; it takes {', '.join(known)}")
         from interp.engine import load as loading
 
         if source is None:
@@ -135,8 +139,6 @@ class Session:
             self.current = next(reversed(self.models), None)
         freed = model.name
         _free(model)
-        del model
-        gc.collect()  # modules and their hooks refer to each other in circles
         return freed
 
     def get(self, name: str | None = None) -> LoadedModel:
@@ -170,14 +172,14 @@ class Session:
             if len(body) > len(places):
                 raise InputError(f"{command.name} takes {len(places)} values without a name; {len(body)} were given")
             arguments = {**dict(zip(places, body, strict=False)), **arguments}
-            for given in arguments:
-                command.parameter(given)
+            for given, value in arguments.items():
+                command.parameter(given).check(value)
             result = command.function(self, **arguments)
             if not isinstance(result, Result):
                 return result
             return replace(result, provenance=Provenance(technique=command.name, arguments=arguments))
-        for given in arguments:
-            command.parameter(given)
+        for given, value in arguments.items():
+            command.parameter(given).check(value)
         model = self.get(arguments.pop("model", None))
         given = dict(arguments)
         inputs: tuple[Any, ...] = ()
@@ -202,6 +204,7 @@ class Session:
 def _free(model: LoadedModel) -> None:
     with model.lock:
         model.close()
+    gc.collect()  # modules and their hooks refer to each other in circles
 
 
 def bound(command: registry.Command, session: Session) -> Callable[..., Any]:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any
+import operator
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, SupportsIndex, cast
 
 
 class InputError(ValueError):
     """The user's input cannot be used; the message is one line that says what to type instead."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class OutOfMemory(MemoryError):
@@ -70,8 +75,25 @@ class Site:
     @property
     def hook_name(self) -> str:
         """The name of the hook that transformer-lens gives this activation."""
-        where = "attn." if self.name in {"q", "k", "v", "z", "pattern"} else ""
-        return f"blocks.{self.layer}.{where}hook_{self.name}"
+        where = "attn." if self.name in _HEADED else ""
+        return (
+            f"blocks.{self.layer}.{where}hook_{self.name}"
+            if self.name != "neuron"
+            else f"blocks.{self.layer}.mlp.hook_post"
+        )
+
+
+def printable(text: str) -> str:
+    """Return `text` on one line, with a visible code for every character that has no ink or moves its neighbours.
+
+    Examples
+    --------
+    >>> printable("a\\u202eb")
+    'a⟨U+202E⟩b'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else f"⟨U+{ord(c):04X}⟩" for c in text)
 
 
 def closest(word: str, known: Iterable[str]) -> str:
@@ -103,12 +125,168 @@ def resolve_indices(chosen: Any, count: int, kind: str, where: str = "") -> tupl
     """
     if chosen is None:
         return tuple(range(count))
-    indices: tuple[Any, ...] = tuple(chosen) if isinstance(chosen, Sequence) else (chosen,)
-    if not indices:
+    several = isinstance(chosen, Iterable) and not isinstance(chosen, str | bytes | dict)
+    given: tuple[Any, ...] = tuple(cast("Iterable[Any]", chosen)) if several else (chosen,)
+    if not given:
         raise InputError(f"no {kind} was named; {kind}s are 0–{count - 1}{where}")
-    for index in indices:
-        if isinstance(index, bool) or not isinstance(index, int):
-            raise InputError(f"{kind} {index!r} is not a whole number; {kind}s are 0–{count - 1}{where}")
+    indices: dict[int, None] = {}
+    for value in given:
+        if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+            raise InputError(f"{kind} {value!r} is not a whole number; {kind}s are 0–{count - 1}{where}")
+        index = operator.index(value)  # numpy's integers too
         if not 0 <= index < count:
             raise InputError(f"no {kind} {index}; {kind}s are 0–{count - 1}{where}")
-    return tuple(dict.fromkeys(indices))
+        indices[index] = None
+    return tuple(indices)
+
+
+METRICS = ("logit-diff", "logit", "logprob", "prob", "rank", "kl")
+SITES = (
+    "resid_pre",
+    "resid_mid",
+    "resid_post",
+    "attn_out",
+    "mlp_out",
+    "z",
+    "q",
+    "k",
+    "v",
+    "pattern",
+    "neuron",
+)
+# What a sweep's answer is divided by → its axes.
+AXES = {
+    "layer": ("layer",),
+    "head": ("layer", "head"),
+    "position": ("layer", "position"),
+    "head-position": ("layer", "head", "position"),
+    "neuron": ("layer", "neuron"),
+}
+_HEADED = frozenset({"z", "q", "k", "v", "pattern"})
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What is measured on the last position's logits.
+
+    `name` is one of `METRICS`, or the name of `function`, which takes logits ``[batch, d_vocab]`` and returns
+    ``[batch]``. Answers may be sets of tokens: ``logit`` is then the log of the sum of exponentials, ``logit-diff`` the
+    log of the odds between the two sets, ``prob`` and ``logprob`` of the whole set, ``rank`` of its best token (0 is
+    the top). ``kl`` is the Kullback–Leibler divergence from the clean run's distribution, in nats.
+
+    Examples
+    --------
+    >>> Metric().name
+    'logit-diff'
+    """
+
+    name: str = "logit-diff"
+    function: Callable[..., Any] | None = None
+
+    @property
+    def needs_answer(self) -> bool:
+        """Whether a pair must say which answer is right."""
+        return self.function is None and self.name != "kl"
+
+    @property
+    def needs_wrong(self) -> bool:
+        """Whether a pair must say which answer is wrong."""
+        return self.function is None and self.name == "logit-diff"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two prompts of one length that differ in what is studied, and the answers that tell them apart.
+
+    Parameters
+    ----------
+    clean, corrupted
+        The prompts.
+    answer, wrong
+        The right and the wrong answers, as literal strings (``" John"``) or token ids; several make a set.
+    slots
+        Name → positions of the parts that the pair was made from, such as ``{"io": (2,)}``.
+
+    Examples
+    --------
+    >>> Pair(Prompt("A B"), Prompt("A C"), (" D",), (" E",)).answer
+    (' D',)
+    """
+
+    clean: Prompt
+    corrupted: Prompt
+    answer: tuple[str | int, ...] = ()
+    wrong: tuple[str | int, ...] = ()
+    slots: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """What a technique over pairs is asked about: the pairs, and the task that they came from.
+
+    Examples
+    --------
+    >>> len(Pairs((Pair(Prompt("A B"), Prompt("A C")),)).pairs)
+    1
+    """
+
+    pairs: tuple[Pair, ...]
+    task: str = ""
+    metric: str = ""
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """One change of a run: an activation, where in it, and what it becomes.
+
+    Parameters
+    ----------
+    site
+        The activation.
+    head, position, neuron
+        Where in it; ``None`` means everywhere. Key and value heads are numbered on their own.
+    mode
+        ``"replace"`` (by `value`, which broadcasts), ``"zero"``, ``"mean"`` (over positions), ``"add"`` `value`,
+        ``"scale"`` by `value`, ``"noise"`` (`value` standard deviations of the activation), or ``"function"``:
+        ``value(activation, hook)`` as transformer-lens' hooks are.
+    value
+        What `mode` needs: a number, an array, a tensor or a function.
+
+    Examples
+    --------
+    >>> Intervention(Site("z", 5), head=1, mode="zero").site.hook_name
+    'blocks.5.attn.hook_z'
+    """
+
+    site: Site
+    head: int | None = None
+    position: int | None = None
+    neuron: int | None = None
+    mode: str = "replace"
+    value: Any = None
+
+
+def axes(site: str, by: str) -> tuple[str, ...]:
+    """Return the axes of a sweep of `site` divided `by`.
+
+    Raises
+    ------
+    InputError
+        An unknown site or division, or one that does not go with the other.
+
+    Examples
+    --------
+    >>> axes("z", "head")
+    ('layer', 'head')
+    """
+    if site not in SITES:
+        raise InputError(f"there is no site {site!r}{closest(site, SITES)}; sites are {', '.join(SITES)}")
+    if by not in AXES:
+        raise InputError(f"cannot divide by {by!r}{closest(by, AXES)}; use {', '.join(AXES)}")
+    if "head" in by and site not in _HEADED:
+        raise InputError(
+            f"{site} has no heads; use --by position or --by layer, or a site with heads: z, q, k, v, pattern"
+        )
+    if by == "neuron" and site != "neuron":
+        raise InputError(f"{site} has no neurons; use --site neuron")
+    return AXES[by]

@@ -48,7 +48,7 @@ def test_python_and_magic_give_the_same(shell: Any, lend: Any) -> None:
 def test_code_gives_the_result_again(shell: Any, lend: Any) -> None:
     lend("gpt2")
     shell.run_cell("import interp")
-    first = run(shell, "%%interp attention --layer 1 --head 0,2 --no-bos\nIt's \"quoted\"\nand\ttabbed")
+    first = run(shell, '%%interp attention --layer 1 --head 0,2 --no-bos\nIt\'s "quoted"\nand\ttabbed')
     again = run(shell, first.code())
     np.testing.assert_array_equal(first.pattern, again.pattern)
     assert again.provenance.forwards == 0
@@ -61,7 +61,7 @@ def test_only_the_final_newline_of_a_body_is_dropped(shell: Any, lend: Any) -> N
     assert typed.provenance.arguments["prompt"] == body
 
 
-@pytest.mark.parametrize("cell", ["%interp models;", "%%interp predict\nAlice;"])
+@pytest.mark.parametrize("cell", ["%interp models;", "%%interp predict;\nAlice"])
 def test_a_semicolon_silences(shell: Any, lend: Any, cell: str) -> None:
     lend("gpt2")
     assert run(shell, cell) is None

@@ -133,7 +133,7 @@ def census(modules: Sequence[tuple[str, nn.Module]]) -> frozenset[tuple[str, str
 
 def foreign(modules: Sequence[tuple[str, nn.Module]]) -> list[FoundHook]:
     """Return the hooks on `modules` that neither transformer-lens nor interp put there: the user's own."""
-    return [found for found in _all_hooks(modules) if found.kind in {"fwd", "bwd"} or not _is_wiring(found.function)]
+    return [found for found in _all_hooks(modules) if not _is_wiring(found)]
 
 
 def _all_hooks(modules: Sequence[tuple[str, nn.Module]]) -> Iterator[FoundHook]:
@@ -156,11 +156,13 @@ def _all_hooks(modules: Sequence[tuple[str, nn.Module]]) -> Iterator[FoundHook]:
             yield FoundHook("every module", kind, function)
 
 
-def _is_wiring(function: Any) -> bool:
-    """Whether a library wired this hook itself: transformer-lens in its first forward, accelerate where it places a
-    model, transformers to collect outputs once somebody has asked for attentions (`run_with_cache` does).
+def _is_wiring(found: FoundHook) -> bool:
+    """Whether a library wired this hook itself: transformer-lens at boot and in its first forward, accelerate where it
+    places a model, transformers to collect outputs once somebody has asked for attentions (`run_with_cache` does).
 
-    They do so with torch's own hooks, never on a hook point: a library's patching function on one is the user's doing.
+    On a hook point only transformer-lens' set-up does so: a library's patching function there is the user's doing.
     """
-    module = getattr(getattr(function, "func", function), "__module__", None) or ""
+    module = getattr(getattr(found.function, "func", found.function), "__module__", None) or ""
+    if found.kind in {"fwd", "bwd"}:
+        return module == "transformer_lens.model_bridge.component_setup"
     return module.startswith(("transformer_lens.model_bridge", "accelerate.", "transformers.utils.output_capturing"))

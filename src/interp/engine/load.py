@@ -10,6 +10,7 @@ import copy
 import json
 import re
 import tempfile
+import traceback
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +24,9 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.sources._hf_format import determine_architecture_from_hf_config
 from transformer_lens.model_bridge.sources.transformers.helpers import get_hf_model_class_for_architecture
 
+from interp.engine import memory
 from interp.engine.model import LoadedModel
-from interp.spec import InputError
+from interp.spec import InputError, OutOfMemory
 
 # Pickles run code when they are opened; what is not fetched cannot be opened.
 _FETCHED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken")
@@ -65,7 +67,26 @@ def load(
     InputError
         Nothing is there, the hub cannot be reached, the weights are pickles, remote code is needed, the tokenizer
         does not survive saving, or the object is of a kind that cannot be wrapped.
+    OutOfMemory
+        The model does not fit.
     """
+    try:
+        return _load(source, tokenizer, copy_model, name, options)
+    except (RuntimeError, MemoryError) as error:
+        if not memory.is_out_of_memory(error):
+            raise
+        traceback.clear_frames(error.__traceback__)
+    # Outside the except block, so that the new error does not carry the old one's frames.
+    device = _device(options.device)
+    memory.empty_cache(device)
+    what = name or (source if isinstance(source, str | Path) else type(source).__name__)
+    raise OutOfMemory(
+        f"out of memory while loading {what}: {memory.readable(memory.free_bytes(device))} is free on {device}; free "
+        "some with %interp unload or %interp clear, or use --dtype bfloat16"
+    )
+
+
+def _load(source: Any, tokenizer: Any, copy_model: bool, name: str | None, options: Options) -> LoadedModel:
     if isinstance(source, TransformerBridge):
         return LoadedModel(name or _plain_name(str(source.cfg.model_name)), source)
     with _quiet():
@@ -106,6 +127,8 @@ def _from_path(source: str, options: Options) -> Source:
     path = Path(source).expanduser()
     if path.is_file() and path.suffix == ".gguf":
         return _from_gguf(path, options)
+    if path.is_file() and path.suffix in _PICKLES:
+        raise _pickled(path.name, "it is a pickle")
     if path.is_file():
         raise InputError(f"{source} is a file; give its folder, or a .gguf file")
     if path.is_dir():
@@ -147,12 +170,9 @@ def _from_folder(folder: Path, name: str, options: Options, *, local: bool) -> S
         return _from_adapter(folder, name, options)
     config = _config(folder, name, options, local=local)
     if not any(folder.glob("*.safetensors")):
-        pickles = [path.name for path in folder.iterdir() if path.suffix in _PICKLES]
+        pickles = _pickles(folder)
         if pickles or not local:
-            raise InputError(
-                f"{name} has no safetensors, only {', '.join(pickles) or 'pickles'}: a pickle runs code when it is "
-                "opened; convert it with model.save_pretrained(folder) where you trust it, and load that folder"
-            )
+            raise _pickled(name, f"only {', '.join(pickles) or 'pickles'}")
         raise InputError(f"{folder} holds no .safetensors file")
     architecture = determine_architecture_from_hf_config(config)
     options.on_step(1, 3, f"reading {name}")
@@ -167,7 +187,10 @@ def _from_folder(folder: Path, name: str, options: Options, *, local: bool) -> S
         trust_remote_code=options.remote_code,
         output_loading_info=True,
     )
-    found = Source(name, model.to(device).eval(), _tokenizer(folder, options), notes)
+    tokenizer = _tokenizer(folder, options)
+    if tokenizer is None and _names_code(folder / "tokenizer_config.json"):
+        notes.append("its tokenizer is Python code from its repository: prompts are ids only, unless --remote-code")
+    found = Source(name, model.to(device).eval(), tokenizer, notes)
     missing = sorted(report["missing_keys"])
     head = [key for key in missing if key.startswith(("lm_head", "cls.", "embed_out", "generator"))]
     rest = [key for key in missing if key not in head]
@@ -181,6 +204,8 @@ def _from_folder(folder: Path, name: str, options: Options, *, local: bool) -> S
 
 def _config(folder: Path, name: str, options: Options, *, local: bool) -> Any:
     path = folder / "config.json"
+    if not path.exists() and _pickles(folder) and not any(folder.glob("*.safetensors")):
+        raise _pickled(name, f"only {', '.join(_pickles(folder))}")
     if not path.exists():
         raise InputError(f"{folder} is no model folder: it holds no config.json")
     try:
@@ -195,6 +220,24 @@ def _config(folder: Path, name: str, options: Options, *, local: bool) -> Any:
         return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=options.remote_code)
     except (ValueError, KeyError, OSError) as error:
         raise InputError(f"{name}: {str(error).strip().partition(chr(10))[0]}") from None
+
+
+def _pickles(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
+
+
+def _pickled(name: str, what: str) -> InputError:
+    return InputError(
+        f"{name} has no safetensors, {what}: a pickle runs code when it is opened; convert it with "
+        "model.save_pretrained(folder) where you trust it, and load that folder"
+    )
+
+
+def _names_code(path: Path) -> bool:
+    try:
+        return "auto_map" in json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
 
 
 def _tokenizer(folder: Path, options: Options) -> Any:
@@ -227,8 +270,8 @@ def _from_adapter(folder: Path, name: str, options: Options) -> Source:
     base_name = json.loads((folder / "adapter_config.json").read_text("utf-8")).get("base_model_name_or_path")
     if not base_name:
         raise InputError(f"{folder} is an adapter that does not name its base model (base_model_name_or_path)")
-    if not any(folder.glob("*.safetensors")):
-        raise InputError(f"{name} has no safetensors; a pickle runs code when it is opened")
+    if not (folder / "adapter_model.safetensors").exists():  # PEFT would open adapter_model.bin
+        raise _pickled(name, f"only {', '.join(_pickles(folder)) or 'no weights'}")
     base = _from_path(str(base_name), options)
     merged = peft.PeftModel.from_pretrained(base.model, folder).merge_and_unload()
     notes = [*base.notes, f"the adapter was merged into {base.name}"]

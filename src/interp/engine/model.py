@@ -23,7 +23,7 @@ from interp.engine.fingerprint import inspect as inspect_state
 from interp.engine.store import ActivationStore
 from interp.engine.tokens import Encoded, Tokens
 from interp.results import Provenance, Result
-from interp.spec import InputError, OutOfMemory, Prompt, closest
+from interp.spec import InputError, OutOfMemory, Prompt, closest, printable
 
 AnyResult = TypeVar("AnyResult", bound=Result)
 Value = TypeVar("Value")
@@ -114,6 +114,9 @@ class _Activations(Mapping[str, Tensor]):
 
         return self._model.operate("run", {}, look)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._model.hook_names  # Mapping's own would run the model to find out
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._model.hook_names)
 
@@ -162,32 +165,56 @@ class LoadedModel:
         notes: Sequence[str] = (),
         lacks_head: str = "",
     ) -> None:
-        self.name = name
-        self.bridge = bridge
+        self.name = printable(name)
+        self._bridge: TransformerBridge | None = bridge
         self.notes = tuple(notes)
         self.lacks_head = lacks_head
         self.lock = threading.RLock()
         self.geometry = _geometry(bridge)
         self.forwards = 0
-        config: Any = bridge.cfg
-        self.tokens = Tokens(
-            bridge.tokenizer,
-            self.geometry.d_vocab,
-            self.geometry.n_ctx,
-            default_bos=bool(getattr(config, "default_prepend_bos", True)),
-            bidirectional=not self.geometry.causal,
-        )
+        self._tokens: Tokens | None = None
         self.store = ActivationStore(
             memory.free_bytes(self.device) // 4 if budget is None else budget, disk_budget=disk_budget
         )
         self._operation: Operation | None = None
+        self._trusted: set[tuple[str, str]] = set()
         # The bridge wires hooks of its own in its first forward; after it the census is at its baseline.
         with torch.no_grad():
-            self._forward([0], {})
+            self._forward([[0]], {})
 
     def __repr__(self) -> str:
+        if self._bridge is None:
+            return f"LoadedModel({self.name}: unloaded)"
         g = self.geometry
         return f"LoadedModel({self.name}: {g.n_layers} layers × {g.n_heads} heads, {self.dtype} on {self.device})"
+
+    @property
+    def bridge(self) -> TransformerBridge:
+        """The live model; yours to use and to change at any time.
+
+        Raises
+        ------
+        InputError
+            It was unloaded, or replaced by another one of its name.
+        """
+        if self._bridge is None:
+            raise InputError(f"{self.name} was unloaded or replaced; load it again, or use interp.model")
+        return self._bridge
+
+    @property
+    def tokens(self) -> Tokens:
+        """The tokenizer as the bridge has it now, with the vocabulary and the context window of the model."""
+        config: Any = self.bridge.cfg
+        tokenizer: Any = self.bridge.tokenizer
+        bos = bool(getattr(config, "default_prepend_bos", True))
+        size = 0 if tokenizer is None else len(tokenizer)
+        held = self._tokens
+        if held is None or held.tokenizer is not tokenizer or (held.size, held.default_bos) != (size, bos):
+            held = Tokens(
+                tokenizer, self.geometry.d_vocab, self.geometry.n_ctx, bos, bidirectional=not self.geometry.causal
+            )
+            self._tokens = held
+        return held
 
     @property
     def device(self) -> torch.device:
@@ -257,15 +284,7 @@ class LoadedModel:
             if self._operation is not None:
                 return body(self._operation)
             try:
-                modules = self.modules()
-                state = self._state(modules)
-                self._operation = Operation(
-                    technique, arguments, state.digest, self._user_hooks(modules, state), state.random
-                )
-                if state.random:
-                    self._operation.notes.append(
-                        "the model is in training mode with dropout: every run differs; model.bridge.eval() stops that"
-                    )
+                self._operation = self._account(technique, arguments)
                 return body(self._operation)
             except (RuntimeError, MemoryError) as error:
                 if isinstance(error, OutOfMemory) or not memory.is_out_of_memory(error):
@@ -280,6 +299,17 @@ class LoadedModel:
                 self._operation = None
         # Raised outside the except block, so that the new error does not carry the old one's frames.
         raise OutOfMemory(failure)
+
+    def _account(self, technique: str, arguments: Mapping[str, Any]) -> Operation:
+        # Not in `operate`: the traceback of an error keeps its frame, and a list of modules in it all the weights.
+        modules = self.modules()
+        state = self._state(modules)
+        operation = Operation(technique, arguments, state.digest, self._user_hooks(modules, state), state.random)
+        if state.random:
+            operation.notes.append(
+                "the model is in training mode with dropout: every run differs; model.bridge.eval() stops that"
+            )
+        return operation
 
     def operate_if_free(self, technique: str, body: Callable[[Operation], Value]) -> Value:
         """Call `body` as `operate` does, or refuse at once where another thread has the lock.
@@ -366,7 +396,7 @@ class LoadedModel:
             return self._compute(tokens, sites, operation)
         if operation.random:  # a stored answer would be one draw, for ever
             return self._compute(tokens, sites, operation)
-        context = self._key(tokens, operation.fingerprint)
+        context = self._key(tokens.ids, operation.fingerprint)
         found = {site: self.store.get((*context, site)) for site in sites}
         missing = [site for site, tensor in found.items() if tensor is None]
         computed = self._compute(tokens, missing, operation) if missing else {}
@@ -399,19 +429,25 @@ class LoadedModel:
         return self.operate("run", {"prompt": prompt}, once)
 
     def close(self) -> None:
-        """Free what this object keeps: the store's entries and the device's reserve."""
+        """Let go of the bridge, the store's entries and the device's reserve; the object says then that it is unloaded.
+
+        ``Out`` and the user's names keep this object, and must not keep the weights with it.
+        """
+        if self._bridge is None:
+            return
         device = self.device
+        self._bridge = None
         self.store.clear()
         memory.empty_cache(device)
 
-    def _key(self, tokens: Encoded, state: str) -> tuple[Any, ...]:
+    def _key(self, ids: Sequence[int], state: str) -> tuple[Any, ...]:
         device = self.device
         autocast = (
             torch.is_autocast_enabled(device.type) and str(torch.get_autocast_dtype(device.type)),
             torch.get_float32_matmul_precision(),
         )
         attention = getattr(getattr(self.hf_model, "config", None), "_attn_implementation", None)
-        return (state, self.dtype, str(device), attention, autocast, tokens.ids)
+        return (state, self.dtype, str(device), attention, autocast, tuple(ids))
 
     def _compute(self, tokens: Encoded, sites: Sequence[str], operation: Operation) -> dict[str, Tensor]:
         if self.lacks_head and {LOGITS, LAST_LOGITS} & set(sites):
@@ -433,7 +469,7 @@ class LoadedModel:
 
         with torch.no_grad():
             logits = self._forward(
-                tokens.ids,
+                [tokens.ids],
                 {name: (point, keep(name)) for name, point in points.items()},
                 last_only=LOGITS not in sites,
             )
@@ -450,11 +486,79 @@ class LoadedModel:
             held[LOGITS] = logits
         return held
 
-    def _forward(
-        self, ids: Sequence[int], captured: Mapping[str, tuple[HookPoint, hooks.Hook]], *, last_only: bool = False
+    def forward(
+        self, prompts: Sequence[Sequence[int]], functions: Mapping[str, hooks.Hook], *, last_only: bool = True
     ) -> Tensor:
-        """Run one prompt with hooks on; return logits ``[1, position, d_vocab]``, of the last alone if `last_only`."""
-        batch = torch.tensor([list(ids)], device=self.device)
+        """Run prompts of one length with functions on hooks, past the store.
+
+        Parameters
+        ----------
+        prompts
+            Token ids, ``[prompt][position]``.
+        functions
+            Hook name → ``(tensor, hook) -> tensor | None``.
+        last_only
+            Whether the last position's logits are enough.
+
+        Returns
+        -------
+        Tensor
+            Logits, ``[prompt, position or 1, d_vocab]``.
+        """
+
+        def once(operation: Operation) -> Tensor:
+            points = {name: (self._hook_point(name), function) for name, function in functions.items()}
+            with torch.no_grad():
+                logits = self._forward(prompts, points, last_only=last_only)
+            self.forwards += 1
+            operation.forwards += 1
+            return logits[:, -1:] if last_only else logits
+
+        return self.operate("forward", {}, once)
+
+    def activations_of(self, ids: Sequence[int], sites: Sequence[str]) -> dict[str, Tensor]:
+        """Return `activations` of token ids that are known to be good."""
+        return self.activations(Encoded(tuple(ids), (), {}), sites)
+
+    def count(self, forwards: int) -> None:
+        """Add forwards that were run without the bridge to the account."""
+        self.forwards += forwards
+        if self._operation is not None:
+            self._operation.forwards += forwards
+
+    def trusted(self, site: str) -> bool:
+        """Whether the replay has been compared with the hooked forward on this state of the model, for `site`."""
+        return self._operation is not None and (self._operation.fingerprint, site) in self._trusted
+
+    def trust(self, site: str) -> None:
+        """Note that the replay agreed with the hooked forward."""
+        if self._operation is not None:
+            self._trusted.add((self._operation.fingerprint, site))
+
+    def remembered(self, ids: Sequence[int], name: str, make: Callable[[], Tensor]) -> Tensor:
+        """Return what `make` computes from a plain run of `ids`, from the store where it is there under `name`."""
+
+        def once(operation: Operation) -> Tensor:
+            key = (*self._key(ids, operation.fingerprint), name)
+            if operation.user_hooks or operation.random:
+                return make()
+            held = self.store.get(key)
+            if held is None:
+                held = make()
+                self.store.put(key, held)
+            return held
+
+        return self.operate("run", {}, once)
+
+    def _forward(
+        self,
+        ids: Sequence[Sequence[int]],
+        captured: Mapping[str, tuple[HookPoint, hooks.Hook]],
+        *,
+        last_only: bool = False,
+    ) -> Tensor:
+        """Return logits, ``[prompt, position, d_vocab]``, run with hooks on; of the last position if `last_only`."""
+        batch = torch.tensor([list(prompt) for prompt in ids], device=self.device)
         options: dict[str, Any] = {"logits_to_keep": 1} if last_only and self._keeps_logits else {}
         gates = self._gates(list(captured))
         before = {gate: bool(getattr(self.bridge.cfg, gate, False)) for gate in gates}
@@ -463,11 +567,19 @@ class LoadedModel:
             for gate, value in values.items():
                 getattr(self.bridge, f"set_{gate}")(value)
 
+        def tidy() -> None:
+            switch(before)
+            # transformer-lens keeps each layer's last pattern in an attribute that nothing reads.
+            for block in getattr(self.bridge, "blocks", ()):
+                kept = vars(getattr(block, "attn", block))
+                if isinstance(kept.get("_pattern"), Tensor):
+                    kept["_pattern"] = None
+
         return hooks.run_hooked(
             list(captured.values()),
             lambda: self.bridge.forward(batch, return_type="logits", **options),
             before=lambda: switch(dict.fromkeys(gates, True)),
-            after=lambda: switch(before),
+            after=tidy,
         )
 
     @cached_property
@@ -475,7 +587,9 @@ class LoadedModel:
         return "logits_to_keep" in inspect.signature(self.hf_model.forward).parameters
 
     def _gates(self, names: Sequence[str]) -> list[str]:
-        return sorted({gate for name in names for suffix, gate in _GATES.items() if name.endswith(suffix)})
+        # By the point's own name: blocks.0.hook_q_input is another name of blocks.0.attn.hook_q_input.
+        points = [str(self._hook_point(name).name) for name in names]
+        return sorted({gate for name in points for suffix, gate in _GATES.items() if name.endswith(suffix)})
 
     def _hook_point(self, name: str) -> HookPoint:
         point = self.bridge.hook_dict.get(name)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+import uuid
 import weakref
 from collections import OrderedDict
 from collections.abc import Hashable
@@ -76,7 +77,6 @@ class ActivationStore:
         self._moved: dict[Hashable, torch.device] = {}  # held in RAM, computed on this device
         self._spilled: OrderedDict[Hashable, _Spilled] = OrderedDict()
         self._folder = Path(folder) if folder is not None else None
-        self._serial = 0
 
     def get(self, key: Hashable) -> Tensor | None:
         """Return the tensor under `key`, on the device it was computed on, or ``None``; it is not to be written to."""
@@ -165,11 +165,10 @@ class ActivationStore:
     def _spill(self, key: Hashable, tensor: Tensor, device: torch.device) -> None:
         if _size(tensor) > self.disk_budget:
             return
-        self._serial += 1
         content = tensor.contiguous()
         # A full disk costs the entry, which can be computed again, and nothing else.
         with contextlib.suppress(OSError, SafetensorError):
-            path = self._place() / f"{os.getpid()}-{self._serial}.safetensors"
+            path = self._place() / f"{uuid.uuid4().hex}.safetensors"  # other stores may use the folder
             partial = path.with_suffix(".partial")
             checksum = _checksum(content)
             try:

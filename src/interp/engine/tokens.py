@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -47,6 +48,7 @@ class Tokens:
 
     def __init__(self, tokenizer: Any, d_vocab: int, n_ctx: int, default_bos: bool, bidirectional: bool) -> None:
         self.tokenizer: Any = tokenizer
+        self.size = 0 if tokenizer is None else len(tokenizer)
         self.d_vocab = d_vocab
         self.n_ctx = n_ctx
         self.default_bos = default_bos
@@ -112,6 +114,12 @@ class Tokens:
             ) from None
         wrapped = self.bidirectional and prompt.bos is not False
         ids = list(self.tokenizer(text, add_special_tokens=wrapped)["input_ids"])
+        if self._spelling == "bytes" and not wrapped:
+            spelled = b"".join(self._bytes(index) for index in ids)
+            if spelled.removeprefix(b" ") != text.encode().removeprefix(b" "):
+                notes.append(
+                    f"the tokenizer cannot spell the prompt as typed; its tokens read {_readable(spelled)[:60]!r}"
+                )
         if not self.bidirectional:
             wanted = self.default_bos if prompt.bos is None else prompt.bos
             if wanted and self.bos_id is not None:
@@ -139,7 +147,7 @@ class Tokens:
             last -= 1
         for index, times in ((start, first + 1), (end, len(ids) - last + 1)):
             if times > 1:
-                name = self.tokenizer.convert_ids_to_tokens(index)
+                name = self.string(index or 0)
                 called = f"BOS ({name})" if index == self.bos_id else name
                 notes.append(f"{called} was given {times} times; one was kept")
         return ids[first:last]
@@ -198,7 +206,12 @@ def _byte_alphabet() -> dict[str, int]:
 _BYTE_OF = _byte_alphabet()
 
 
+# What looks like one of our escapes, in text that spells it out: its backslash is escaped in turn.
+_LIKE_A_BYTE = re.compile(rb"\\(?=x[0-9A-F]{2})")
+
+
 def _readable(piece: bytes) -> str:
+    piece = _LIKE_A_BYTE.sub(rb"\\x5C", piece)
     text = ""
     while piece:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from IPython.core.interactiveshell import InteractiveShell
-from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand, output_can_be_silenced
+from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
 from traitlets import Int, Unicode
 
 
@@ -26,8 +26,8 @@ class Interp(Magics):
         0, min=0, help="bytes of temporary files for activations that no longer fit in memory; 0: none"
     ).tag(config=True)
 
+    # Not @output_can_be_silenced: it reads the prompt as Python, fails on an open bracket and drops what ends in ";".
     @no_var_expand
-    @output_can_be_silenced
     @line_cell_magic
     def interp(self, line: str, cell: str | None = None) -> Any:
         """Ask a transformer language model. %interp help lists the commands."""

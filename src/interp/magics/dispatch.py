@@ -14,7 +14,7 @@ from interp.spec import InputError, OutOfMemory
 
 
 def dispatch(shell: InteractiveShell, line: str, cell: str | None) -> Any:
-    """Run a magic's line and cell, and return its result.
+    """Run a magic's line and cell, and return its result, or ``None`` where the line ends in a semicolon.
 
     Raises
     ------
@@ -51,4 +51,4 @@ def _run(shell: InteractiveShell, line: str, cell: str | None) -> Any:
             session.on_step = None
     if call.output is not None:
         shell.push({call.output: result})
-    return result
+    return None if call.silent else result

@@ -27,11 +27,14 @@ class Call:
         Python name → value, for what was given.
     output
         The name to bind the result to, or ``None``.
+    silent
+        Whether the line ends in a semicolon, so that the result is not shown.
     """
 
     command: Command
     arguments: dict[str, Any] = field(default_factory=dict[str, Any])
     output: str | None = None
+    silent: bool = False
 
 
 def split(line: str) -> list[str]:
@@ -49,7 +52,13 @@ def split(line: str) -> list[str]:
     >>> split('load "./my models" --device cpu  # the small one')
     ['load', './my models', '--device', 'cpu']
     """
+    return _words(line)[0]
+
+
+def _words(line: str) -> tuple[list[str], bool]:
+    """Return the words of `line`, and whether a semicolon ends it."""
     words: list[str] = []
+    silent = False
     at = 0
     while at < len(line):
         if line[at].isspace():
@@ -61,11 +70,13 @@ def split(line: str) -> list[str]:
         if found is None or (found.end() < len(line) and not line[found.end()].isspace()):
             raise InputError(f"a quote is not closed in: {line.strip()}")
         word = found.group()
-        if not line[found.end() :].strip():
-            word = word.removesuffix(";")  # silences the output; IPython leaves it in the line
+        if not line[found.end() :].strip() and word.endswith(";"):
+            word, silent = word[:-1], True
+            if not word:
+                break
         words.append(re.sub(r'"([^"]*)"|\'([^\']*)\'', lambda m: m.group(1) or m.group(2) or "", word))
         at = found.end()
-    return words
+    return words, silent
 
 
 def parse(line: str) -> Call:
@@ -81,7 +92,7 @@ def parse(line: str) -> Call:
     >>> parse("attention --layer 0-2 -o att").arguments
     {'layer': (0, 1, 2)}
     """
-    words = split(line)
+    words, silent = _words(line)
     if not words:
         raise InputError("say what to do; %interp help lists the commands")
     if words[0].startswith("-"):
@@ -111,7 +122,7 @@ def parse(line: str) -> Call:
         raise InputError(
             f"{command.name} needs {missing[0].name.upper()}; %interp help {command.name} says what it takes"
         )
-    return Call(command, arguments, output)
+    return Call(command, arguments, output, silent)
 
 
 def _surplus(command: Command, word: str) -> str:

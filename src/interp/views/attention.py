@@ -15,7 +15,7 @@ from interp.views.text import columns, escape, head_label, labels, tooltip
 if TYPE_CHECKING:
     from interp.methods.attention import AttentionResult
 
-__all__ = ["check", "circuitsvis", "html", "plotly", "svg"]
+__all__ = ["circuitsvis", "html", "plotly", "svg"]
 
 _TOKEN = 40
 # Where a line cannot break, in a standalone picture.
