@@ -46,7 +46,9 @@ class Table(Result):
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
         ]
-        return "\n".join([printable(self.title), *(lines if self.rows else []), *(f"note: {printable(n)}" for n in self.notes)])
+        return "\n".join(
+            [printable(self.title), *(lines if self.rows else []), *(f"note: {printable(n)}" for n in self.notes)]
+        )
 
     def __repr__(self) -> str:
         return f"Table({printable(self.title)})"

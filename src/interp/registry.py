@@ -9,9 +9,21 @@ import re
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, SupportsFloat, SupportsIndex, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    SupportsFloat,
+    SupportsIndex,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
-from interp.spec import InputError, ModelName, Prompt, closest
+from interp.spec import InputError, ModelName, Pairs, Prompt, closest
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _MISSING = inspect.Parameter.empty
@@ -60,7 +72,7 @@ class Parameter:
         InputError
             It is of another kind, or not one of the choices. Indices are for the technique, which knows their range.
         """
-        if value is None and self.default is None or self.names == "indices":
+        if (value is None and self.default is None) or self.names in {"indices", "metric"}:
             return
         if self.choices:
             if value not in self.choices:
@@ -125,7 +137,16 @@ _PROMPT_PARAMETERS = (
     Parameter("bos", bool, None, False, help="put the tokenizer's BOS in front (default: as the model's config says)"),
     Parameter("truncate", bool, False, False, help="cut a prompt that is longer than the context window"),
 )
+# What every command over pairs takes besides: where the pairs come from, when not from the cell.
+_PAIRS_PARAMETERS = (
+    Parameter("task", str, None, False, names="task", help="a task that makes the pairs, such as ioi"),
+    Parameter("n", int, 32, False, help="how many pairs the task makes"),
+    Parameter("seed", int, 0, False, help="of the task's pairs"),
+    Parameter("corruption", str, None, False, help="which of the task's corruptions"),
+    Parameter("bos", bool, None, False, help="put the tokenizer's BOS in front (default: as the model's config says)"),
+)
 _MODEL_PARAMETER = Parameter("model", str, None, False, names="model", help="a loaded model, if not the current one")
+_SHARED: dict[type | None, tuple[Parameter, ...]] = {Prompt: _PROMPT_PARAMETERS, Pairs: _PAIRS_PARAMETERS}
 
 
 def technique(*, body: type | None, name: str | None = None) -> Callable[[Function], Function]:
@@ -170,7 +191,7 @@ def _declare(function: Function, body: type | None, *, needs_model: bool, name: 
         raise ValueError(f"{held.function.__module__} already declares a command named {called!r}")
     doc = inspect.getdoc(function) or ""
     own = _parameters(function, skip=2 if body else 1, descriptions=_described(doc))
-    shared = (*(_PROMPT_PARAMETERS if body is Prompt else ()), *((_MODEL_PARAMETER,) if needs_model else ()))
+    shared = (*_SHARED.get(body, ()), *((_MODEL_PARAMETER,) if needs_model else ()))
     _commands[called] = Command(
         name=called,
         function=function,

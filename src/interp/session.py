@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from interp import registry
+from interp.inputs import INPUTS, inputs_of
 from interp.results import Provenance, Result
-from interp.spec import InputError, Prompt, closest
+from interp.spec import InputError, Interrupted, closest
 
 if TYPE_CHECKING:
     from interp.engine.load import OnStep
@@ -179,24 +180,28 @@ class Session:
                 return result
             return replace(result, provenance=Provenance(technique=command.name, arguments=arguments))
         for given, value in arguments.items():
-            command.parameter(given).check(value)
+            if given not in INPUTS.get(command.body, ()):
+                command.parameter(given).check(value)
         model = self.get(arguments.pop("model", None))
-        given = dict(arguments)
-        inputs: tuple[Any, ...] = ()
-        if command.body is Prompt:
-            from interp.engine.model import as_prompt
-
-            if len(body) != 1:
-                raise InputError(f"{command.name} takes one prompt; {len(body)} were given")
-            inputs = (as_prompt(body[0], arguments.pop("bos", None), bool(arguments.pop("truncate", False))),)
-            given = {"prompt": inputs[0].text if inputs[0].text is not None else list(inputs[0].ids or ()), **given}
-        elif body:
-            raise InputError(f"{command.name} takes no prompt")
+        inputs, given = inputs_of(command, model, body, arguments)
+        for parameter in command.parameters:
+            if parameter.names == "model" and isinstance(arguments.get(parameter.name), str):
+                arguments[parameter.name] = self.get(arguments[parameter.name])
+        watcher = self.on_step
 
         def once(operation: Operation) -> Result:
-            result = cast(Result, command.function(model, *inputs, **arguments))
-            live = Live(model, operation.fingerprint, tuple(operation.tokens[0]) if operation.tokens else ())
-            return replace(model.finished(result, operation), _live=live)
+            if watcher is not None:
+                operation.on_step = lambda done, total: watcher(done, total, command.name)
+
+            def whole(result: Result) -> Result:
+                live = Live(model, operation.fingerprint, tuple(operation.tokens[0]) if operation.tokens else ())
+                return replace(model.finished(result, operation), _live=live)
+
+            try:
+                return whole(cast(Result, command.function(model, *inputs, **arguments)))
+            except Interrupted as stop:
+                stop.result = whole(stop.result)
+                raise
 
         return model.operate(command.name, given, once)
 

@@ -21,12 +21,27 @@ class OutOfMemory(MemoryError):
     """A run did not fit into memory; the message says what it was and what to try."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """The user stopped a long command; `result` holds what was finished.
+
+    Attributes
+    ----------
+    result
+        The partial result, marked so.
+    """
+
+    def __init__(self, result: Any) -> None:
+        super().__init__(str(result))
+        self.result = result
+
+
 # What a parameter's value names. The annotation is what the command line, the completer and the help read.
 Indices = Annotated[int | Sequence[int] | None, "indices"]
 ModelName = Annotated[str, "model"]
 LoadableName = Annotated[str, "loadable"]
 CommandName = Annotated[str, "command"]
 HookName = Annotated[str, "hook"]
+MetricName = Annotated[str, "metric"]
 
 
 @dataclass(frozen=True)

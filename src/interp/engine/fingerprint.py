@@ -56,11 +56,11 @@ def fingerprint(modules: Sequence[tuple[str, nn.Module]], *configs: Any) -> str:
 def inspect(modules: Sequence[tuple[str, nn.Module]], *configs: Any) -> State:
     """Hash the weights, buffers and plain state of `modules`, and say what no hash can cover.
 
-    The digest covers every parameter and buffer byte for byte (with shape, stride, dtype and device, and which of them
-    share memory), tensors that were left as plain attributes (processed weights), each module's class, its scalars
-    (``training``, ``eps``, ``scaling`` …) and functions (an activation, a replaced ``forward``), and the plain values
-    of `configs` and of the modules' own. ``tensor._version`` would be cheaper, but edits through ``.data``, a numpy
-    view or a merged adapter do not move it.
+    The digest covers every parameter and buffer byte for byte (with shape, stride, dtype and device, which of them
+    share memory, and whatever else lies in their storages), tensors that were left as plain attributes (processed
+    weights), each module's class, its scalars (``training``, ``eps``, ``scaling`` …) and functions (an activation, a
+    replaced ``forward``), and the plain values of `configs` and of the modules' own. ``tensor._version`` would be
+    cheaper, but edits through ``.data``, a numpy view or a merged adapter do not move it.
 
     Tensors on the CPU are hashed with xxh3 at the rate of memory; those on a device are reduced there (see
     `device_hash`), so that weights never travel.
@@ -68,7 +68,7 @@ def inspect(modules: Sequence[tuple[str, nn.Module]], *configs: Any) -> State:
     state = xxhash.xxh3_128()
     seen = {id(config) for config in configs}
     described: list[Any] = [_plain(vars(config)) if hasattr(config, "__dict__") else config for config in configs]
-    hashed: dict[tuple[int, torch.Size, tuple[int, ...], torch.dtype], int] = {}
+    hashed: dict[tuple[int, int, torch.device], int] = {}
     classes: dict[type, tuple[int, bool]] = {}
     own: list[str] = []
     training = noisy = False
@@ -111,11 +111,15 @@ def inspect(modules: Sequence[tuple[str, nn.Module]], *configs: Any) -> State:
                     own.append(f"{name}: {key} = {sort.__qualname__}")
         for key, tensor in _tensors(module):
             held = tensor.detach()
-            identity = (held.data_ptr(), held.shape, held.stride(), held.dtype)
-            if identity not in hashed:
-                hashed[identity] = len(hashed)
-                state.update(_content(held))
-            described.append((key, hashed[identity], identity[1:], str(held.device), held.requires_grad))
+            memory = _memory(held)
+            # Whole storages, once each: a slice or a transposed weight is then not copied. Where a tensor lies in its
+            # storage is part of the description.
+            place = (memory.data_ptr(), memory.numel(), memory.device)
+            if place not in hashed:
+                hashed[place] = len(hashed)
+                state.update(_content(memory))
+            layout = (held.storage_offset(), held.shape, held.stride(), held.dtype, str(held.device))
+            described.append((key, hashed[place], layout, held.requires_grad))
     state.update(repr(described).encode("utf-8", "surrogatepass"))
     return State(state.hexdigest(), tuple(own), training and noisy)
 
@@ -182,17 +186,27 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
                     yield f"{key}.{inner}", tensor
 
 
-def _content(tensor: Tensor) -> Any:
+def _memory(tensor: Tensor) -> Tensor:
+    """Return the whole storage that a tensor lies in, as bytes; a tensor that has none, as a contiguous copy."""
     if tensor.is_meta:
+        return tensor
+    try:
+        return torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(tensor.untyped_storage())
+    except (RuntimeError, NotImplementedError):  # a kind of tensor of its own: sparse, quantised, sharded
+        dense = tensor.to_dense() if tensor.layout != torch.strided else tensor
+        return dense.contiguous().reshape(-1).view(torch.uint8)
+
+
+def _content(memory: Tensor) -> Any:
+    if memory.is_meta:
         return b"meta"
-    flat = tensor.contiguous().reshape(-1)
-    if flat.numel() == 0:
+    if memory.numel() == 0:
         return b""
-    if tensor.device.type == "cpu":
-        return flat.view(torch.uint8).numpy()
-    if tensor.device.type == "cuda":
-        return device_hash(flat).to_bytes(16, "little")
-    return flat.cpu().view(torch.uint8).numpy()
+    if memory.device.type == "cpu":
+        return memoryview(memory.numpy())
+    if memory.device.type == "cuda":
+        return device_hash(memory).to_bytes(16, "little")
+    return memoryview(memory.cpu().numpy())
 
 
 def device_hash(flat: Tensor) -> int:

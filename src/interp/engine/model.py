@@ -70,6 +70,7 @@ class Operation:
     tokens: list[list[int]] = field(default_factory=list[list[int]])
     notes: list[str] = field(default_factory=list[str])
     path: str = "store"
+    on_step: Callable[[int, int], None] = lambda done, total: None  # noqa: ARG005
 
 
 class Run:
@@ -519,6 +520,17 @@ class LoadedModel:
     def activations_of(self, ids: Sequence[int], sites: Sequence[str]) -> dict[str, Tensor]:
         """Return `activations` of token ids that are known to be good."""
         return self.activations(Encoded(tuple(ids), (), {}), sites)
+
+    def on_step(self, done: int, total: int) -> None:
+        """Tell whoever watches the current command how far it is."""
+        if self._operation is not None:
+            self._operation.on_step(done, total)
+
+    def note(self, path: str, notes: Sequence[str] = ()) -> None:
+        """Write how the current command ran, and what is worth knowing, into its account."""
+        if self._operation is not None:
+            self._operation.path = path
+            self._operation.notes.extend(notes)
 
     def count(self, forwards: int) -> None:
         """Add forwards that were run without the bridge to the account."""

@@ -6,11 +6,13 @@ from typing import Any
 
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
+from IPython.display import display
 
-from interp.magics.parser import parse
+from interp.magics.body import pairs
+from interp.magics.parser import Call, parse
 from interp.magics.progress import Progress
 from interp.session import session
-from interp.spec import InputError, OutOfMemory
+from interp.spec import METRICS, InputError, Interrupted, OutOfMemory, Pairs, closest
 
 
 def dispatch(shell: InteractiveShell, line: str, cell: str | None) -> Any:
@@ -33,8 +35,16 @@ def dispatch(shell: InteractiveShell, line: str, cell: str | None) -> Any:
 
 def _run(shell: InteractiveShell, line: str, cell: str | None) -> Any:
     call = parse(line)
-    body: list[str] = []
-    if call.command.body is not None:
+    body: list[Any] = []
+    if call.command.body is Pairs and cell is not None:
+        body = [pairs(cell)]
+    elif call.command.body is Pairs:
+        if "task" not in call.arguments:
+            raise InputError(
+                f"{call.command.name} needs pairs: name a --task, or type %%interp {call.command.name} (two percent "
+                "signs) with clean:, corrupted:, answer: and wrong: lines below"
+            )
+    elif call.command.body is not None:
         if cell is None:
             raise InputError(
                 f"{call.command.name} needs a prompt: type %%interp {call.command.name} (two percent signs), "
@@ -46,9 +56,30 @@ def _run(shell: InteractiveShell, line: str, cell: str | None) -> Any:
     with Progress(shell) as progress:
         session.on_step = progress.step
         try:
-            result = session.call(call.command, *body, **call.arguments)
+            result = session.call(call.command, *body, **_functions(shell, call))
+        except Interrupted as stop:
+            if call.output is not None:
+                shell.push({call.output: stop.result})
+            display(stop.result)
+            raise
         finally:
             session.on_step = None
     if call.output is not None:
         shell.push({call.output: result})
     return None if call.silent else result
+
+
+def _functions(shell: InteractiveShell, call: Call) -> dict[str, Any]:
+    """Return the call's arguments, with the user's own metric for its name."""
+    arguments = dict(call.arguments)
+    for parameter in call.command.parameters:
+        value = arguments.get(parameter.name)
+        if parameter.names == "metric" and value is not None and value not in METRICS:
+            function = shell.user_ns.get(value)
+            if not callable(function):
+                raise InputError(
+                    f"there is no metric {value!r}{closest(value, METRICS)}; use {', '.join(METRICS)}, "
+                    "or the name of a function that this notebook defines"
+                )
+            arguments[parameter.name] = function
+    return arguments

@@ -1,0 +1,241 @@
+"""A causal transformer as plain functions over its own weights: what the exact replay computes with, without hooks.
+
+The weights are the bridge's, read anew for every use; nothing is folded, copied or converted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from interp.engine.model import LoadedModel
+
+# The families whose layers `Layer` describes completely; `read` checks the settings that would change that.
+FAMILIES = frozenset({"gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3"})
+
+
+class Unreadable(Exception):
+    """The replay does not know this model; the message is the reason, for a result's provenance."""
+
+
+@dataclass(frozen=True)
+class Linear:
+    """``x @ weight.T + bias``; `weight` is ``[out, in]``."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return functional.linear(x, self.weight, self.bias)
+
+
+@dataclass(frozen=True)
+class Norm:
+    """LayerNorm (`rms` false) or RMSNorm over the last axis."""
+
+    weight: Tensor
+    bias: Tensor | None
+    eps: float
+    rms: bool
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.rms:
+            return functional.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        return functional.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One block: attention and MLP, one after the other or side by side.
+
+    `gate` is ``None`` for an MLP without a gate; `q_norm`, `k_norm` are per head, before rotary.
+    """
+
+    norm1: Norm
+    norm2: Norm
+    q: Linear
+    k: Linear
+    v: Linear
+    o: Linear
+    gate: Linear | None
+    up: Linear
+    down: Linear
+    act: Callable[[Tensor], Tensor]
+    scale: float
+    q_norm: Norm | None = None
+    k_norm: Norm | None = None
+
+    def neurons(self, x: Tensor) -> Tensor:
+        """Return the MLP's post-activation values, ``[…, neuron]``, of its normed input."""
+        if self.gate is None:
+            return self.act(self.up(x))
+        return self.act(self.gate(x)).mul_(self.up(x))
+
+    def mlp(self, x: Tensor) -> Tensor:
+        """Return the MLP's output, ``[…, d_model]``, of its normed input."""
+        return self.down(self.neurons(x))
+
+
+@dataclass(frozen=True)
+class Network:
+    """The whole model.
+
+    Attributes
+    ----------
+    parallel
+        Whether a block's MLP reads the residual stream before the attention (NeoX).
+    rotary
+        Length → (cos, sin), each ``[position, rotated dims]``; ``None`` for learned positions.
+    embed
+        Token ids ``[position]`` → the residual stream before layer 0, ``[position, d_model]``.
+    """
+
+    layers: tuple[Layer, ...]
+    final: Norm
+    unembed: Linear
+    embed: Callable[[Tensor], Tensor]
+    rotary: Callable[[int], tuple[Tensor, Tensor]] | None
+    n_heads: int
+    n_kv_heads: int
+    d_head: int
+    parallel: bool
+
+
+def read(model: LoadedModel) -> Network:
+    """Return `model` as a `Network` of its own weights.
+
+    Raises
+    ------
+    Unreadable
+        It is of another family, or a setting, a dtype or a hook makes its forward something else.
+    """
+    hf: Any = model.hf_model
+    config = hf.config
+    family = getattr(config, "model_type", "")
+    if family not in FAMILIES:
+        raise Unreadable(f"the replay does not know {family or type(hf).__name__}")
+    if model.user_hooks():
+        raise Unreadable("hooks of the user's own")
+    if next(hf.parameters()).dtype not in {torch.float32, torch.float64}:
+        raise Unreadable(f"{model.dtype} rounds differently from one batch to the next")
+    if hf.training:
+        raise Unreadable("the model is in training mode")
+    if getattr(config, "reorder_and_upcast_attn", False):
+        raise Unreadable("attention is upcast")
+    if getattr(config, "use_sliding_window", family == "mistral") and getattr(config, "sliding_window", None):
+        longest = config.sliding_window
+        if longest < model.geometry.n_ctx:
+            raise Unreadable(f"attention slides over {longest} tokens")
+    bridge: Any = model.bridge
+    geometry = model.geometry
+    return Network(
+        layers=tuple(_layer(block, index, geometry.d_head) for index, block in enumerate(bridge.blocks)),
+        final=_norm(bridge.ln_final),
+        unembed=_linear(bridge.unembed),
+        embed=_embedding(bridge, family),
+        rotary=_rotary(bridge) if family != "gpt2" else None,
+        n_heads=geometry.n_heads,
+        n_kv_heads=geometry.n_kv_heads,
+        d_head=geometry.d_head,
+        parallel=bool(getattr(config, "use_parallel_residual", False)),
+    )
+
+
+def _layer(block: Any, index: int, d_head: int) -> Layer:
+    attention, mlp = block.attn, block.mlp
+    own = attention.original_component
+    inner = mlp.original_component
+    modules = dict(mlp.named_children())
+    return Layer(
+        norm1=_norm(block.ln1),
+        norm2=_norm(block.ln2),
+        q=_linear(attention.q),
+        k=_linear(attention.k),
+        v=_linear(attention.v),
+        o=_linear(attention.o),
+        gate=_linear(modules["gate"]) if "gate" in modules else None,
+        up=_linear(modules["in"]),
+        down=_linear(modules["out"]),
+        act=inner.act if hasattr(inner, "act") else inner.act_fn,
+        scale=_scale(own, index, d_head),
+        q_norm=_norm(attention.q_norm) if "q_norm" in dict(attention.named_children()) else None,
+        k_norm=_norm(attention.k_norm) if "k_norm" in dict(attention.named_children()) else None,
+    )
+
+
+def _scale(attention: Any, index: int, d_head: int) -> float:
+    if hasattr(attention, "scale_attn_weights"):  # GPT-2's three settings
+        scale = d_head**-0.5 if attention.scale_attn_weights else 1.0
+        return scale / (index + 1) if attention.scale_attn_by_inverse_layer_idx else scale
+    return float(attention.scaling)
+
+
+def _linear(component: Any) -> Linear:
+    module = component.original_component
+    weight = module.weight.detach()
+    bias = getattr(module, "bias", None)
+    # Conv1D, GPT-2's own linear layer, keeps its weight the other way round.
+    return Linear(weight if isinstance(module, torch.nn.Linear) else weight.T, None if bias is None else bias.detach())
+
+
+def _norm(component: Any) -> Norm:
+    module = component.original_component
+    rms = not isinstance(module, torch.nn.LayerNorm)
+    bias = getattr(module, "bias", None)
+    return Norm(
+        weight=module.weight.detach(),
+        bias=None if bias is None else bias.detach(),
+        eps=float(module.variance_epsilon if rms else module.eps),
+        rms=rms,
+    )
+
+
+def _embedding(bridge: Any, family: str) -> Callable[[Tensor], Tensor]:
+    words = bridge.embed.original_component.weight.detach()
+    if family != "gpt2":
+        return lambda ids: functional.embedding(ids, words)
+    positions = bridge.pos_embed.original_component.weight.detach()
+    return lambda ids: functional.embedding(ids, words) + positions[: len(ids)]
+
+
+def _rotary(bridge: Any) -> Callable[[int], tuple[Tensor, Tensor]]:
+    module = bridge.rotary_emb.original_component
+
+    def tables(length: int) -> tuple[Tensor, Tensor]:
+        sample = bridge.embed.original_component.weight.detach()
+        cos, sin = module(sample, torch.arange(length, device=sample.device)[None])
+        return cos[0], sin[0]
+
+    return tables
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate the first dims of each head, in halves, as Llama and NeoX do.
+
+    Parameters
+    ----------
+    x
+        ``[…, position, head, d_head]``.
+    cos, sin
+        ``[position, rotated dims]``.
+    """
+    width = cos.shape[-1]
+    turned, rest = x[..., :width], x[..., width:]
+    half = width // 2
+    swapped = torch.cat([-turned[..., half:], turned[..., :half]], dim=-1)
+    rotated = turned * cos[:, None] + swapped * sin[:, None]
+    return rotated if rest.shape[-1] == 0 else torch.cat([rotated, rest], dim=-1)
+
+
+def chunked(function: Callable[[Tensor], Tensor], rows: Tensor, size: int = 2048) -> Tensor:
+    """Apply `function` to `rows`, ``[row, d_model]``, in chunks that keep its wide intermediate values in cache."""
+    if len(rows) <= size:
+        return function(rows)
+    parts: Sequence[Tensor] = [function(part) for part in rows.split(size)]
+    return torch.cat(list(parts))

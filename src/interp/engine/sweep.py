@@ -1,0 +1,453 @@
+"""A sweep of interventions: plan → waves → values, with what is finished kept whatever stops it."""
+
+from __future__ import annotations
+
+import random
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from interp.engine import hooks, memory, network, replay
+from interp.engine.metrics import MetricFailed, Scorer
+from interp.engine.plan import Atom, Plan
+from interp.engine.replay import Base, Joining
+from interp.spec import SITES, InputError, Site, axes
+
+if TYPE_CHECKING:
+    from transformer_lens.hook_points import HookPoint
+
+    from interp.engine.model import LoadedModel
+
+# Rows of the residual stream that travel together. Matrix products are at their full rate from about 240 rows, so
+# larger waves gain nothing, and a smaller one loses less to an interrupt.
+WAVE_ROWS = 4096
+TOLERANCE = 1e-4  # of the metric's scale; above it the replay is not trusted
+CHECKED = 4  # cells that the plain hooked forward computes too, at the first sweep on a state of a model
+
+OnStep = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One pair, ready to run.
+
+    Attributes
+    ----------
+    base, source
+        Token ids of the run that is changed and of the run whose activations are put into it.
+    scorer
+        The metric; for ``kl`` the clean run's distribution is put into it.
+    clean_base
+        Whether the base is the clean run.
+    """
+
+    base: tuple[int, ...]
+    source: tuple[int, ...]
+    scorer: Scorer
+    clean_base: bool = False
+
+    @property
+    def start(self) -> int:
+        """The first position at which the two prompts differ; their length where they do not."""
+        pairs = zip(self.base, self.source, strict=True)
+        return next((n for n, (a, b) in enumerate(pairs) if a != b), len(self.base))
+
+
+@dataclass
+class Swept:
+    """What a sweep has computed.
+
+    Attributes
+    ----------
+    values
+        ``float64 [case, …axes]``: the metric of every patched run; NaN where it was not reached.
+    done
+        ``bool [case, …axes]``.
+    base, source
+        ``float64 [case]``: the metric of the unpatched runs.
+    path
+        How: ``"replay"``, or ``"hooked: why"``.
+    stopped
+        Why it ended early, or an empty string.
+    notes
+        What is worth knowing.
+    interrupt
+        The interrupt that ended it, to be raised again when the result is in order.
+    """
+
+    values: Tensor
+    done: Tensor
+    base: Tensor
+    source: Tensor
+    path: str = "replay"
+    stopped: str = ""
+    notes: list[str] = field(default_factory=list[str])
+    interrupt: BaseException | None = None
+
+
+def shape_of(model: LoadedModel, site: str, by: str, layers: Sequence[int], length: int) -> tuple[int, ...]:
+    """Return the shape of a sweep's answer over one pair of prompts of `length` tokens."""
+    geometry = model.geometry
+    heads = geometry.n_kv_heads if site in {"k", "v"} else geometry.n_heads
+    sizes = {"layer": len(layers), "head": heads, "position": length, "neuron": 0}
+    if by == "neuron":
+        sizes["neuron"] = int(getattr(model.bridge.cfg, "d_mlp", 0) or 0)
+    return tuple(sizes[axis] for axis in axes(site, by))
+
+
+def require(model: LoadedModel, site: str) -> None:
+    """Refuse a site that `model` lacks.
+
+    Raises
+    ------
+    InputError
+        The model has no such activation; the sites that it has are named.
+    """
+    there = [name for name in SITES if Site(name, 0).hook_name in model.bridge.hook_dict]
+    if site not in there:
+        raise InputError(f"{model.name} has no {site}; it has {', '.join(there)}")
+
+
+def sweep(
+    model: LoadedModel,
+    cases: Sequence[Case],
+    *,
+    site: str,
+    by: str,
+    layers: Sequence[int],
+    source_model: LoadedModel | None = None,
+    on_step: OnStep = lambda done, total: None,  # noqa: ARG005
+) -> Swept:
+    """Put the source run's activation at every cell of a site into the base run, one cell at a time.
+
+    Parameters
+    ----------
+    model
+        The model that runs.
+    cases
+        Pairs; for a division by position all of one length.
+    site, by, layers
+        What is swept, see `interp.patch`.
+    source_model
+        Where the source activations come from, if not from `model`.
+    on_step
+        Called with cells done and cells in all.
+
+    Returns
+    -------
+    Swept
+        Complete, or with what was finished when memory ran out, a metric failed or the user interrupted.
+    """
+    shape = (len(cases), *shape_of(model, site, by, layers, len(cases[0].base)))
+    nothing = torch.full(shape, float("nan"), dtype=torch.float64)
+    unpatched = torch.zeros(2, len(cases), dtype=torch.float64)
+    swept = Swept(nothing, torch.zeros(shape, dtype=torch.bool), base=unpatched[0], source=unpatched[1])
+    job = _Job(model, cases, site, by, layers, source_model or model, on_step, swept)
+    try:
+        with torch.no_grad():
+            try:
+                job.by_replay()
+            except network.Unreadable as reason:
+                swept.path = f"hooked: {reason}"
+                job.by_hooks()
+    except KeyboardInterrupt as interrupt:
+        swept.stopped = f"interrupted after {job.progress()}"
+        swept.interrupt = interrupt
+    except MetricFailed as error:
+        swept.stopped = f"the metric failed after {job.progress()}: {error}"
+    except (RuntimeError, MemoryError) as error:
+        if not memory.is_out_of_memory(error):
+            raise
+        traceback.clear_frames(error.__traceback__)
+        swept.stopped = f"out of memory after {job.progress()}, one cell at a time"
+    swept.values[~swept.done] = float("nan")
+    return swept
+
+
+class _Job:
+    """One sweep under way: what is asked, and what is done."""
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        cases: Sequence[Case],
+        site: str,
+        by: str,
+        layers: Sequence[int],
+        source_model: LoadedModel,
+        on_step: OnStep,
+        swept: Swept,
+    ) -> None:
+        self.model = model
+        self.cases = list(cases)
+        self.site = site
+        self.by = by
+        self.layers = tuple(layers)
+        self.source_model = source_model
+        self.on_step = on_step
+        self.swept = swept
+        self.values = swept.values.view(len(cases), -1)
+        self.done = swept.done.view(len(cases), -1)
+
+    def progress(self) -> str:
+        """Return cells done and cells in all, such as ``37/144``."""
+        return f"{int(self.done.sum())}/{self.done.numel()}"
+
+    def _step(self) -> None:
+        self.on_step(int(self.done.sum()), self.done.numel())
+
+    # -- the exact replay ------------------------------------------------------------------------------------------
+
+    def by_replay(self) -> None:
+        """Compute every cell without hooks.
+
+        Raises
+        ------
+        Unreadable
+            The replay does not know the model, or a few cells that the hooked forward computed too came out otherwise.
+        """
+        net = network.read(self.model)
+        other = net if self.source_model is self.model else network.read(self.source_model)
+        plans: list[Plan] = []
+        for index, case in enumerate(self.cases):
+            base = self._run(self.model, net, case.base)
+            shared = None if self.source_model is not self.model else base
+            source = self._run(self.source_model, other, case.source, shared, case.start if shared else 0)
+            last = len(case.base) - 1
+            start = case.start if shared else 0
+            plans.append(
+                Plan(
+                    net,
+                    base,
+                    source,
+                    site=self.site,
+                    by=self.by,
+                    layers=self.layers,
+                    case=index,
+                    start=start,
+                    stop=last,
+                )
+            )
+            ends = [(net, base.resid[-1][last:]), (other, source.resid[-1][last:])]
+            case = self._with_clean(index, lambda ends=ends: [of.unembed(of.final(end)) for of, end in ends])
+            self.swept.base[index], self.swept.source[index] = (case.scorer.of_residual(of, end)[0] for of, end in ends)
+            # A change before the prompts differ is none, and one after the position asked about is not seen there.
+            self.values[index] = self.swept.base[index]
+            reached = torch.cat(
+                [torch.empty(0, dtype=torch.long), *(plans[-1].cells(atom) for atom in plans[-1].atoms())]
+            )
+            self.done[index] = True
+            self.done[index, reached] = False
+        atoms = sorted((atom for plan in plans for atom in plan.atoms()), key=lambda atom: (atom.layer, atom.case))
+        self._waves(net, plans, atoms)
+
+    def _with_clean(self, index: int, logits: Callable[[], Sequence[Tensor]]) -> Case:
+        """Return a case whose metric knows the clean run's distribution, where it asks for that."""
+        case = self.cases[index]
+        if case.scorer.metric.name == "kl" and case.scorer.clean is None:
+            base, source = logits()
+            clean = (base if case.clean_base else source)[0].float().log_softmax(-1)
+            self.cases[index] = case = replace(case, scorer=replace(case.scorer, clean=clean))
+        return case
+
+    def _run(
+        self, model: LoadedModel, net: network.Network, ids: tuple[int, ...], shared: Base | None = None, start: int = 0
+    ) -> Base:
+        """Return a run of `ids` from the store, or computed; before `start` it is `shared`."""
+        tensor = torch.tensor(ids, device=model.device)
+        made: list[Base] = []
+
+        def part(name: str) -> Tensor:
+            if not made:
+                made.append(replay.run(net, tensor, shared, min(start, len(ids) - 1)))
+                model.count(1)
+            return torch.stack(getattr(made[0], name))
+
+        names = ("resid", "mid", "q", "k", "v", "z")
+        stacked = {name: model.remembered(ids, f"replay:{name}", lambda name=name: part(name)) for name in names}
+        return Base(tensor, **{name: list(value.unbind()) for name, value in stacked.items()})
+
+    def _waves(self, net: network.Network, plans: Sequence[Plan], atoms: list[Atom]) -> None:
+        limit = self._rows_that_fit(net, len(plans[0].base))
+        trusted = self.model.trusted(self.site)
+        while atoms:
+            wave = _take(atoms, limit)
+            try:
+                self._wave(net, plans, wave)
+            except (RuntimeError, MemoryError) as error:
+                if not memory.is_out_of_memory(error):
+                    raise
+                traceback.clear_frames(error.__traceback__)
+                rows = sum(atom.rows for atom in wave)
+                if len(wave) == 1 and len(wave[0].parts) == 1:
+                    raise
+                memory.empty_cache(self.model.device)
+                limit = max(1, rows // 2)
+                continue
+            finished = len(wave)
+            rest = wave[-1] if wave[-1] != atoms[finished - 1] else None
+            if rest is not None:  # the last atom was split: what is left of it stays
+                atoms[finished - 1] = _after(atoms[finished - 1], rest)
+                finished -= 1
+            del atoms[:finished]
+            if not trusted:
+                self._compare(random.Random(0))
+                trusted = True
+                self.model.trust(self.site)
+            self._step()
+
+    def _wave(self, net: network.Network, plans: Sequence[Plan], wave: Sequence[Atom]) -> None:
+        entering: dict[tuple[int, str], list[Atom]] = {}
+        for atom in wave:
+            entering.setdefault(plans[atom.case].stage(atom.layer), []).append(atom)
+
+        def joins(layer: int, stage: str) -> list[Joining]:
+            return [plans[atom.case].joining(atom) for atom in entering.get((layer, stage), [])]
+
+        arrived: dict[int, list[tuple[Tensor, Tensor]]] = {}
+
+        def finish(case: int, cells: Tensor, rows: Tensor) -> None:
+            arrived.setdefault(case, []).append((cells, rows))
+
+        replay.replay(
+            net,
+            [plan.base for plan in plans],
+            joins,
+            [plan.stop for plan in plans],
+            finish,
+            first=min(layer for layer, _ in entering),
+        )
+        for case, parts in arrived.items():
+            cells = torch.cat([cells for cells, _ in parts])
+            scores = self.cases[case].scorer.of_residual(net, torch.cat([rows for _, rows in parts]))
+            self.values[case, cells] = scores.double().cpu()
+        # Only now: an interrupt before this leaves the wave's cells undone.
+        for atom in wave:
+            self.done[atom.case, plans[atom.case].cells(atom)] = True
+
+    def _rows_that_fit(self, net: network.Network, length: int) -> int:
+        layer = net.layers[0]
+        wide = 4 * layer.o.weight.shape[0] + 2 * length * net.n_kv_heads * net.d_head + 2 * layer.up.weight.shape[0]
+        element = layer.o.weight.element_size()
+        fits = memory.free_bytes(self.model.device) // 4 // (wide * element)
+        return max(1, min(WAVE_ROWS, fits))
+
+    def _compare(self, chance: random.Random) -> None:
+        """Compute a few finished cells by the plain hooked forward too."""
+        finished = self.done.nonzero().tolist()
+        chosen = chance.sample(finished, min(CHECKED, len(finished)))
+        worst = 0.0
+        for case, cell in chosen:
+            expected = float(self._hooked(case, [cell])[0])
+            scale = max(1.0, abs(expected))
+            worst = max(worst, abs(float(self.values[case, cell]) - expected) / scale)
+        if worst > TOLERANCE:
+            reason = f"the replay differed by {worst:.1g} from the hooked forward"
+            self.swept.notes.append(f"{reason} on this model and was not used")
+            self.done[:] = False
+            raise network.Unreadable(reason)
+
+    # -- the hooked forward ----------------------------------------------------------------------------------------
+
+    def by_hooks(self) -> None:
+        """Compute every cell by the model's own forward, a batch of cells at a time."""
+        self.done[:] = False
+        geometry = self.model.geometry
+        length = max(len(case.base) for case in self.cases)
+        per_run = 4 * length * (6 * geometry.d_model + 2 * geometry.n_heads * length) + 4 * geometry.d_vocab
+        batch = max(1, min(64, memory.free_bytes(self.model.device) // 4 // per_run))
+        for case in range(len(self.cases)):
+            self._unpatched(case)
+            cells = list(range(self.done.shape[1]))
+            while cells:
+                try:
+                    self.values[case, cells[:batch]] = self._hooked(case, cells[:batch]).double().cpu()
+                except (RuntimeError, MemoryError) as error:
+                    if not memory.is_out_of_memory(error) or batch == 1:
+                        raise
+                    traceback.clear_frames(error.__traceback__)
+                    memory.empty_cache(self.model.device)
+                    batch = max(1, batch // 2)
+                    continue
+                self.done[case, cells[:batch]] = True
+                del cells[:batch]
+                self._step()
+
+    def _unpatched(self, index: int) -> None:
+        case = self.cases[index]
+        runs = [(self.model, case.base), (self.source_model, case.source)]
+        logits = [of.activations_of(ids, ["last_logits"])["last_logits"].float() for of, ids in runs]
+        case = self._with_clean(index, lambda: logits)
+        self.swept.base[index], self.swept.source[index] = (case.scorer.of_logits(end)[0] for end in logits)
+
+    def _hooked(self, case: int, cells: Sequence[int]) -> Tensor:
+        """Return the metric of the cells of one pair, ``[cell]``, each in its own row of one batch."""
+        asked = self.cases[case]
+        placed = [self._place(cell) for cell in cells]
+        layers = sorted({layer for layer, _, _ in placed})
+        # The bridge's hook_resid_mid is the norm's input: what is written there does not reach the residual stream.
+        written = "attn_out" if self.site == "resid_mid" else self.site
+        names = {layer: Site(written, layer).hook_name for layer in layers}
+        source = {names[layer]: self._source(asked, layer) for layer in layers}
+
+        def writing(layer: int) -> hooks.Hook:
+            def write(tensor: Tensor, hook: HookPoint) -> Tensor:  # noqa: ARG001
+                patched = tensor.clone()
+                for row, (there, part, position) in enumerate(placed):
+                    if there == layer:
+                        where = self._index(part, position)
+                        patched[row][where] = source[names[layer]][0][where].to(patched)
+                return patched
+
+            return write
+
+        functions = {names[layer]: writing(layer) for layer in layers}
+        logits = self.model.forward([asked.base] * len(cells), functions)
+        return asked.scorer.of_logits(logits[:, -1].float() if logits.dtype != torch.float64 else logits[:, -1])
+
+    def _source(self, asked: Case, layer: int) -> Tensor:
+        name = Site(self.site, layer).hook_name
+        value = self.source_model.activations_of(asked.source, [name])[name]
+        if self.site != "resid_mid":
+            return value
+        before = Site("resid_pre", layer).hook_name
+        return value - self.model.activations_of(asked.base, [before])[before]
+
+    def _place(self, cell: int) -> tuple[int, int | None, int | None]:
+        """Return layer, head or neuron, and position of a flattened cell."""
+        shape = self.swept.values.shape[1:]
+        index = [int(n) for n in torch.unravel_index(torch.tensor(cell), shape)]
+        named = dict(zip(axes(self.site, self.by), index, strict=True))
+        return self.layers[named["layer"]], named.get("head", named.get("neuron")), named.get("position")
+
+    def _index(self, part: int | None, position: int | None) -> tuple[Any, ...]:
+        everywhere = slice(None)
+        at = everywhere if position is None else position
+        of = everywhere if part is None else part
+        # A pattern's axes are [head, query, key]; all others are [position, head or neuron or d_model, …].
+        return (of, at) if self.site == "pattern" else (at, of)
+
+
+def _take(atoms: Sequence[Atom], limit: int) -> list[Atom]:
+    """Return the first atoms, together of at most `limit` rows; one that is larger alone is cut."""
+    first = atoms[0]
+    while first.rows > limit and len(first.parts) > 1:
+        first, _ = first.halves()
+    wave = [first]
+    if first is not atoms[0]:
+        return wave
+    rows = first.rows
+    for atom in atoms[1:]:
+        if rows + atom.rows > limit:
+            break
+        wave.append(atom)
+        rows += atom.rows
+    return wave
+
+
+def _after(whole: Atom, taken: Atom) -> Atom:
+    return replace(whole, parts=range(taken.parts.stop, whole.parts.stop))

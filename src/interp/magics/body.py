@@ -1,0 +1,72 @@
+"""The language of a cell's body over pairs: ``clean:``, ``corrupted:``, ``answer:`` and ``wrong:`` lines."""
+
+from __future__ import annotations
+
+import re
+
+from interp.spec import InputError, Pair, Pairs, Prompt, closest
+
+_KEYS = ("clean", "corrupted", "answer", "wrong")
+_LINE = re.compile(r"\s*([A-Za-z_-]+)\s*:\s*(.*?)\s*$")
+
+
+def pairs(cell: str) -> Pairs:
+    """Return the pairs that a cell's body spells, a blank line between two.
+
+    Values are stripped; an answer continues the clean prompt, so that ``answer: John`` after "… to" means " John".
+
+    Raises
+    ------
+    InputError
+        A line that is none of the four, one that comes twice, or a pair without its prompts; the line is named.
+
+    Examples
+    --------
+    >>> pairs("clean: A is\\ncorrupted: B is\\nanswer: C\\nwrong: D").pairs[0].answer
+    (' C',)
+    """
+    found: list[dict[str, str]] = [{}]
+    for number, line in enumerate(cell.splitlines(), 1):
+        if not line.strip():
+            if found[-1]:
+                found.append({})
+            continue
+        match = _LINE.match(line)
+        key = match.group(1).lower() if match else ""
+        if match is None or key not in _KEYS:
+            named = closest(key, _KEYS) if key else ""
+            raise InputError(
+                f"line {number} is not one of clean:, corrupted:, answer:, wrong:{named}: {line.strip()[:60]}"
+            )
+        if key in found[-1]:
+            raise InputError(f"line {number} gives {key}: a second time; put a blank line between two pairs")
+        found[-1][key] = match.group(2)
+    spelled = [entry for entry in found if entry]
+    if not spelled:
+        raise InputError(
+            "the cell holds no pair; type a clean: and a corrupted: line, and answer: and wrong: below them"
+        )
+    return Pairs(tuple(_pair(entry, number, len(spelled)) for number, entry in enumerate(spelled)))
+
+
+def _pair(entry: dict[str, str], number: int, count: int) -> Pair:
+    where = f"pair {number}: " if count > 1 else ""
+    for key in ("clean", "corrupted"):
+        if key not in entry:
+            raise InputError(f"{where}there is no {key}: line")
+    clean = entry["clean"]
+    return Pair(
+        clean=Prompt(clean),
+        corrupted=Prompt(entry["corrupted"]),
+        answer=_answers(clean, entry, "answer"),
+        wrong=_answers(clean, entry, "wrong"),
+    )
+
+
+def _answers(clean: str, entry: dict[str, str], key: str) -> tuple[str, ...]:
+    if key not in entry:
+        return ()
+    value = entry[key]
+    # A word goes on after a space; punctuation, and what follows an open quote or bracket, does not.
+    spaced = value[:1].isalnum() and not clean.endswith(("(", "[", "{", '"', "“", "'"))
+    return (f" {value}" if spaced else value,)
