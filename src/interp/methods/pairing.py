@@ -121,7 +121,9 @@ def _encoded(model: LoadedModel, pair: Pair, metric: Metric, number: int, count:
         )
     shared = set(answer) & set(wrong)
     if shared:
-        raise InputError(f"{where}answer and wrong share the token {model.tokens.string(min(shared))!r}; they must differ")
+        raise InputError(
+            f"{where}answer and wrong share the token {model.tokens.string(min(shared))!r}; they must differ"
+        )
     return Encodings(clean, corrupted, answer, wrong)
 
 
@@ -138,7 +140,9 @@ def _answers(model: LoadedModel, given: Sequence[str | int], where: str, which: 
     for answer in given:
         if isinstance(answer, int):
             if not 0 <= answer < model.geometry.d_vocab:
-                raise InputError(f"{where}{which} {answer} is outside the vocabulary; ids are 0–{model.geometry.d_vocab - 1}")
+                raise InputError(
+                    f"{where}{which} {answer} is outside the vocabulary; ids are 0–{model.geometry.d_vocab - 1}"
+                )
             ids.append(answer)
             continue
         if not answer.strip():
@@ -171,7 +175,9 @@ def pieces(model: LoadedModel, text: str) -> list[int]:
     return list(model.tokens.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def lint(model: LoadedModel, encoded: Sequence[Encodings], metric: Metric, clean: Sequence[float], corrupted: Sequence[float]) -> Lint:
+def lint(
+    model: LoadedModel, encoded: Sequence[Encodings], metric: Metric, clean: Sequence[float], corrupted: Sequence[float]
+) -> Lint:
     """Return the pairs with what each run's own metric says about them."""
 
     def taken(ids: Sequence[int]) -> tuple[tuple[str, int], ...]:
@@ -199,10 +205,14 @@ def _warnings(
     if metric.name == "logit-diff":
         failing = [n for n, value in enumerate(clean) if value <= 0]
         if failing:
-            found.append(f"the model prefers the wrong answer on clean in {_pairs(failing)}: what it does there is not the task")
+            found.append(
+                f"the model prefers the wrong answer on clean in {_pairs(failing)}: what it does there is not the task"
+            )
         unharmed = [n for n, value in enumerate(corrupted) if value >= 0]
         if unharmed:
-            found.append(f"the corrupted prompt does not turn the answer in {_pairs(unharmed)}: recovery is of a part of the effect")
+            found.append(
+                f"the corrupted prompt does not turn the answer in {_pairs(unharmed)}: recovery is of a part of the effect"
+            )
     close = [n for n, (a, b) in enumerate(zip(clean, corrupted, strict=True)) if abs(a - b) < 0.1]
     if close and metric.function is None:
         found.append(f"clean and corrupted differ by less than 0.1 in {_pairs(close)}: recovery divides by that")
@@ -231,4 +241,8 @@ def _likelier(model: LoadedModel, encoded: Sequence[Encodings]) -> list[str]:
 
 def _pairs(numbers: Sequence[int]) -> str:
     shown = ", ".join(map(str, numbers[:_WARNED]))
-    return f"pair {shown}" if len(numbers) == 1 else f"{len(numbers)} pairs ({shown}{' …' if len(numbers) > _WARNED else ''})"
+    return (
+        f"pair {shown}"
+        if len(numbers) == 1
+        else f"{len(numbers)} pairs ({shown}{' …' if len(numbers) > _WARNED else ''})"
+    )

@@ -1,0 +1,325 @@
+"""Activation patching: which activation carries the answer from one prompt to another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+
+import numpy as np
+
+from interp.methods.pairing import Encodings, Lint, encode, lint
+from interp.registry import technique
+from interp.results import Result
+from interp.spec import (
+    METRICS,
+    Indices,
+    InputError,
+    Interrupted,
+    Metric,
+    MetricName,
+    ModelName,
+    Pairs,
+    axes,
+    closest,
+    resolve_indices,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from interp.engine.model import LoadedModel
+    from interp.engine.sweep import Swept
+
+    Float = NDArray[np.float64]
+
+_RESAMPLES = 1000
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class PatchingResult(Result):
+    """A sweep of activation patching.
+
+    Attributes
+    ----------
+    site, by, metric, direction
+        What was patched, how it was divided, what was measured, and which run was patched (``denoise``: clean
+        activations into the corrupted run; ``noise``: the reverse).
+    axes
+        The names of the arrays' axes, such as ``("layer", "head")``.
+    layers
+        The layers of the first axis.
+    positions
+        The token strings of the first pair's patched prompt, for a division by position.
+    patched
+        ``float64 [*axes]``: the metric of every patched run, mean over pairs; NaN where the sweep did not get to.
+    effect
+        ``float64 [*axes]``: `patched` less the metric of the run that was patched.
+    recovery
+        ``float64 [*axes]``: (patched − corrupted) / (clean − corrupted), a ratio of means over pairs: 0 nothing, 1 clean
+        behaviour restored, negative works against it.
+    interval
+        ``float64 [2, *axes]``: the 95 % bootstrap interval of `effect` over pairs; NaN for a single pair.
+    per_pair
+        ``float64 [pair, *axes]``: `patched` of each pair.
+    clean_metric, corrupted_metric
+        Mean over pairs.
+    done
+        ``bool [*axes]``: which cells were computed for every pair.
+    lint
+        The pairs, token by token, with warnings.
+    task
+        The task that the pairs came from, or an empty string.
+    """
+
+    site: str
+    by: str
+    metric: str
+    direction: str
+    axes: tuple[str, ...]
+    layers: tuple[int, ...]
+    positions: tuple[str, ...]
+    patched: Float
+    effect: Float
+    recovery: Float
+    interval: Float
+    per_pair: Float
+    clean_metric: float
+    corrupted_metric: float
+    done: NDArray[np.bool_]
+    lint: Lint
+    task: str = ""
+
+    _html: ClassVar[str] = "interp.views.patching:html"
+    _svg: ClassVar[str | None] = "interp.views.patching:svg"
+    _plotly: ClassVar[str | None] = "interp.views.patching:plotly"
+
+    def summary(self) -> str:
+        """Return what was patched and how much of it is done."""
+        size = " × ".join(map(str, self.patched.shape))
+        part = "" if self.done.all() else f", {int(self.done.sum())}/{self.done.size} done"
+        return f"{self.provenance.model}: {self.site} by {self.by}, {size}, {len(self.per_pair)} pairs{part}"
+
+    def name(self, index: Sequence[int]) -> str:
+        """Return what the cell at `index` is called: a head ``"5.1"``, or ``"L5 position 3"``.
+
+        Examples
+        --------
+        >>> result.name((5, 1))  # doctest: +SKIP
+        '5.1'
+        """
+        at = dict(zip(self.axes, index, strict=True))
+        layer = self.layers[at["layer"]]
+        if "head" in at:
+            head = f"{layer}.{at['head']}"
+            return f"{head} position {at['position']}" if "position" in at else head
+        if "neuron" in at:
+            return f"L{layer} neuron {at['neuron']}"
+        return f"L{layer} position {at['position']}" if "position" in at else f"L{layer}"
+
+    def top(self, n: int = 10) -> list[tuple[str, float, float]]:
+        """Return the `n` cells of the largest effect either way: (name, effect, recovery), strongest first.
+
+        Examples
+        --------
+        >>> result.top(1)  # doctest: +SKIP
+        [('18.6', 3.41, 0.52)]
+        """
+        size = np.where(np.isfinite(self.effect), np.abs(self.effect), -1.0)
+        order = np.argsort(-size, axis=None, kind="stable")[:n]
+        cells = [tuple(int(i) for i in np.unravel_index(flat, size.shape)) for flat in order]
+        return [(self.name(c), float(self.effect[c]), float(self.recovery[c])) for c in cells if size[c] >= 0]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per cell: its axes, the patched metric, effect, recovery and interval."""
+        import pandas as pd
+
+        grid = np.indices(self.patched.shape).reshape(len(self.axes), -1)
+        table = pd.DataFrame(dict(zip(self.axes, grid, strict=True)))
+        table["layer"] = [self.layers[index] for index in grid[0]]
+        if self.positions and "position" in self.axes:
+            table["token"] = [self.positions[index] for index in grid[self.axes.index("position")]]
+        for name in ("patched", "effect", "recovery"):
+            table[name] = getattr(self, name).reshape(-1)
+        table["low"], table["high"] = self.interval.reshape(2, -1)
+        return table
+
+
+@technique(body=Pairs)
+def patch(
+    model: LoadedModel,
+    pairs: Pairs,
+    *,
+    site: str = "z",
+    by: Literal["layer", "head", "position", "head-position", "neuron"] = "head",
+    metric: MetricName | None = None,
+    direction: Literal["denoise", "noise"] = "denoise",
+    layer: Indices = None,
+    from_model: ModelName | None = None,
+) -> PatchingResult:
+    """Activation patching: put one run's activations into the other, one place at a time.
+
+    Parameters
+    ----------
+    pairs
+        Clean and corrupted prompts of one length, with answers.
+    site
+        resid_pre, resid_mid, resid_post, attn_out, mlp_out, z, q, k, v (before rotary), pattern or neuron.
+    by
+        How the site is divided.
+    metric
+        logit-diff, logit, logprob, prob, rank, kl, or the name of a function of yours.
+    direction
+        denoise puts clean activations into the corrupted run; noise the reverse.
+    layer
+        Layers to sweep, such as 5, 0-3 or 0,5,7; all when not given.
+    from_model
+        Another loaded model of the same shape whose activations on the same prompt are put in.
+
+    Returns
+    -------
+    PatchingResult
+        Arrays over the axes that `by` names.
+
+    Raises
+    ------
+    InputError
+        Prompts that do not line up, answers that are not one token, a site that the model lacks.
+
+    Notes
+    -----
+    Meng et al. (2022), "Locating and Editing Factual Associations in GPT"; Heimersheim and Nanda (2024), "How to Use and
+    Interpret Activation Patching". Every cell is exact: the replay's values are those of the hooked forward.
+
+    Examples
+    --------
+    >>> interp.patch("When John and Mary went to the store, Mary gave a drink to",
+    ...              "When John and Mary went to the store, John gave a drink to",
+    ...              answer=" John", wrong=" Mary").top(1)  # doctest: +SKIP
+    """
+    from interp.engine import metrics, sweep
+
+    chosen = resolve_metric(metric or pairs.metric or "logit-diff")
+    axes(site, by)
+    layers = resolve_indices(layer, model.geometry.n_layers, "layer")
+    sweep.require(model, site)
+    metrics.try_out(chosen, model.geometry.d_vocab, model.device)
+    encoded = encode(model, pairs, chosen)
+    lengths = {len(e.clean.ids) for e in encoded}
+    if len(lengths) > 1 and "position" in by:
+        raise InputError(
+            f"the pairs have {min(lengths)} to {max(lengths)} tokens; by position they must have one length"
+        )
+    other = _other(model, cast("LoadedModel | None", from_model))
+    clean_base = direction == "noise" or other is not model
+    cases = [
+        sweep.Case(
+            base=(e.clean if clean_base else e.corrupted).ids,
+            source=(e.corrupted if direction == "noise" else e.clean).ids,
+            scorer=metrics.Scorer(chosen, e.answer, e.wrong),
+            clean_base=direction == "noise",
+        )
+        for e in encoded
+    ]
+    swept = sweep.sweep(model, cases, site=site, by=by, layers=layers, source_model=other, on_step=model.on_step)
+    model.note(swept.path, swept.notes)
+    result = _result(model, pairs, encoded, swept, chosen, layers, site=site, by=by, direction=direction)
+    if swept.interrupt is not None:
+        raise Interrupted(result)
+    return result
+
+
+def _result(
+    model: LoadedModel,
+    pairs: Pairs,
+    encoded: Sequence[Encodings],
+    swept: Swept,
+    metric: Metric,
+    layers: tuple[int, ...],
+    *,
+    site: str,
+    by: str,
+    direction: str,
+) -> PatchingResult:
+    per_pair: Float = swept.values.numpy()
+    base, source = swept.base.numpy(), swept.source.numpy()
+    clean, corrupted = (base, source) if direction == "noise" else (source, base)
+    done: NDArray[np.bool_] = swept.done.numpy().all(axis=0)
+    patched = np.where(done, per_pair.mean(axis=0), np.nan)
+    each = per_pair - base.reshape(-1, *[1] * (per_pair.ndim - 1))
+    span = clean.mean() - corrupted.mean()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        recovery = (patched - corrupted.mean()) / span
+    checked = lint(model, encoded, metric, clean.tolist(), corrupted.tolist())
+    finite = np.isfinite(patched) | ~done
+    notes = list(checked.warnings)
+    if not finite.all():
+        first = layers[int(np.argwhere(~finite)[0][0])]
+        notes.append(f"the metric is NaN or infinite in {int((~finite).sum())} cells, first in layer {first}")
+    if swept.stopped:
+        notes.insert(0, f"partial: {swept.stopped}; cells that were not reached are NaN")
+    shown = encoded[0].clean if direction == "noise" else encoded[0].corrupted
+    return PatchingResult(
+        site=site,
+        by=by,
+        metric=metric.name,
+        direction=direction,
+        axes=axes(site, by),
+        layers=layers,
+        positions=shown.strings if "position" in by else (),
+        patched=patched,
+        effect=patched - base.mean(),
+        recovery=recovery,
+        interval=_bootstrap(np.where(done, each, np.nan)),
+        per_pair=per_pair,
+        clean_metric=float(clean.mean()),
+        corrupted_metric=float(corrupted.mean()),
+        done=done,
+        lint=checked,
+        task=pairs.task,
+        notes=tuple(notes),
+    )
+
+
+def _bootstrap(each: Float) -> Float:
+    """Return the 95 % percentile interval of the mean over pairs, ``[2, *axes]``; NaN for a single pair."""
+    count = len(each)
+    if count < 2:
+        return np.full((2, *each.shape[1:]), np.nan)
+    drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=_RESAMPLES) / count
+    means = np.tensordot(drawn, each, axes=1)
+    return np.quantile(means, [0.025, 0.975], axis=0)
+
+
+def resolve_metric(given: Any) -> Metric:
+    """Return a metric by its name, or the user's function as one.
+
+    Raises
+    ------
+    InputError
+        A name that is none.
+    """
+    if isinstance(given, Metric):
+        return given
+    if callable(given):
+        return Metric(name=getattr(given, "__name__", "function"), function=given)
+    if given not in METRICS:
+        raise InputError(
+            f"there is no metric {given!r}{closest(str(given), METRICS)}; use {', '.join(METRICS)}, or the name of a function of yours"
+        )
+    return Metric(name=given)
+
+
+def _other(model: LoadedModel, named: LoadedModel | None) -> LoadedModel:
+    if named is None:
+        return model
+    ours, theirs = model.geometry, named.geometry
+    if (ours.n_layers, ours.n_heads, ours.n_kv_heads, ours.d_model) != (
+        theirs.n_layers,
+        theirs.n_heads,
+        theirs.n_kv_heads,
+        theirs.d_model,
+    ):
+        raise InputError(f"{named.name} is not of the shape of {model.name}: its activations do not fit")
+    return named
