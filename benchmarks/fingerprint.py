@@ -1,9 +1,9 @@
 """What a command costs when the store has its answer: one fingerprint and little else.
 
 Prints, for SmolLM2 and for a random model of GPT-2 small's shape, the fingerprint's rate beside two plain reads of the
-same bytes (xxh3 alone, and a sum of its 64-bit words by numpy), and the second identical command beside the fingerprint and
-beside the first command. The measurements are interleaved in one run; a figure is the median of the rounds, and what
-counts is the ratio. The exit status counts the models whose second command misses its limit.
+same bytes (xxh3 alone, and a sum of its 64-bit words by numpy), and the second identical command beside the fingerprint
+and beside the first command. The measurements are interleaved in one run; a figure is the median of the rounds, and
+what counts is the ratio. The exit status counts the models whose second command misses its limit.
 """
 
 from __future__ import annotations
@@ -71,10 +71,10 @@ def measure(model: Any) -> bool:
 
     work: dict[str, Callable[[], Any]] = {
         "first": first,
-        "second": second,
+        "summed": summed,  # after the forward, whose threads take a while to go to sleep
         "fingerprint": model.fingerprint,
+        "second": second,
         "hashed": hashed,
-        "summed": summed,
     }
     taken: dict[str, list[float]] = {name: [] for name in work}
     for _ in range(ROUNDS + 1):

@@ -10,6 +10,9 @@ from __future__ import annotations
 import pkgutil
 from typing import TYPE_CHECKING, Any
 
+# At once and not when it is used: importing the module of that name would else put the module in its place.
+from interp.selection import selection as selection
+
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
@@ -18,7 +21,6 @@ _NAMED = {
     "OutOfMemory": "interp.spec:OutOfMemory",
     "Prompt": "interp.spec:Prompt",
     "Result": "interp.results:Result",
-    "selection": "interp.selection:selection",
     "technique": "interp.registry:technique",
 }
 
@@ -50,7 +52,7 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     from interp import registry
 
-    return sorted([*_NAMED, "model", *(name.replace("-", "_") for name in registry.commands())])
+    return sorted([*_NAMED, "model", "selection", *(name.replace("-", "_") for name in registry.commands())])
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:

@@ -187,11 +187,10 @@ class Session:
         for parameter in command.parameters:
             if parameter.names == "model" and isinstance(arguments.get(parameter.name), str):
                 arguments[parameter.name] = self.get(arguments[parameter.name])
-        watcher = self.on_step
+        watcher = self.on_step or _nobody
 
         def once(operation: Operation) -> Result:
-            if watcher is not None:
-                operation.on_step = lambda done, total: watcher(done, total, command.name)
+            operation.on_step = lambda done, total: watcher(done, total, command.name)
 
             def whole(result: Result) -> Result:
                 live = Live(model, operation.fingerprint, tuple(operation.tokens[0]) if operation.tokens else ())
@@ -204,6 +203,10 @@ class Session:
                 raise
 
         return model.operate(command.name, given, once)
+
+
+def _nobody(done: int, total: int, what: str) -> None:
+    """Watch nothing."""
 
 
 def _free(model: LoadedModel) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
@@ -111,13 +112,12 @@ def inspect(modules: Sequence[tuple[str, nn.Module]], *configs: Any) -> State:
                     own.append(f"{name}: {key} = {sort.__qualname__}")
         for key, tensor in _tensors(module):
             held = tensor.detach()
-            memory = _memory(held)
             # Whole storages, once each: a slice or a transposed weight is then not copied. Where a tensor lies in its
             # storage is part of the description.
-            place = (memory.data_ptr(), memory.numel(), memory.device)
+            place = _place(tensor)
             if place not in hashed:
                 hashed[place] = len(hashed)
-                state.update(_content(memory))
+                state.update(_content(held, place))
             layout = (held.storage_offset(), held.shape, held.stride(), held.dtype, str(held.device))
             described.append((key, hashed[place], layout, held.requires_grad))
     state.update(repr(described).encode("utf-8", "surrogatepass"))
@@ -186,27 +186,27 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
                     yield f"{key}.{inner}", tensor
 
 
-def _memory(tensor: Tensor) -> Tensor:
-    """Return the whole storage that a tensor lies in, as bytes; a tensor that has none, as a contiguous copy."""
-    if tensor.is_meta:
-        return tensor
+def _place(tensor: Tensor) -> tuple[int, int, torch.device]:
+    """Return where the storage of a tensor is and its size in bytes; a negative size for a tensor that has none."""
     try:
-        return torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(tensor.untyped_storage())
+        storage = tensor.untyped_storage()
+        return (0, 0, tensor.device) if tensor.is_meta else (storage.data_ptr(), storage.nbytes(), tensor.device)
     except (RuntimeError, NotImplementedError):  # a kind of tensor of its own: sparse, quantised, sharded
-        dense = tensor.to_dense() if tensor.layout != torch.strided else tensor
-        return dense.contiguous().reshape(-1).view(torch.uint8)
+        return (id(tensor), -1, tensor.device)
 
 
-def _content(memory: Tensor) -> Any:
-    if memory.is_meta:
-        return b"meta"
-    if memory.numel() == 0:
+def _content(tensor: Tensor, place: tuple[int, int, torch.device]) -> Any:
+    address, size, device = place
+    if size == 0:
         return b""
-    if memory.device.type == "cpu":
-        return memoryview(memory.numpy())
-    if memory.device.type == "cuda":
-        return device_hash(memory).to_bytes(16, "little")
-    return memoryview(memory.cpu().numpy())
+    if device.type == "cpu" and size > 0:
+        return (ctypes.c_ubyte * size).from_address(address)
+    if size > 0:
+        memory = torch.empty(0, dtype=torch.uint8, device=device).set_(tensor.untyped_storage())
+    else:
+        dense = tensor.to_dense() if tensor.layout != torch.strided else tensor
+        memory = dense.contiguous().reshape(-1).view(torch.uint8)
+    return device_hash(memory).to_bytes(16, "little") if device.type == "cuda" else memoryview(memory.cpu().numpy())
 
 
 def device_hash(flat: Tensor) -> int:

@@ -140,7 +140,16 @@ def _all_hooks(modules: Sequence[tuple[str, nn.Module]]) -> Iterator[FoundHook]:
     # An unhooked module costs a few dictionary look-ups: a model has thousands, and every command asks.
     for name, module in modules:
         state = module.__dict__
-        if isinstance(module, HookPoint):
+        point = isinstance(module, HookPoint)
+        if not (
+            state["_forward_hooks"]
+            or state["_forward_pre_hooks"]
+            or state["_backward_hooks"]
+            or state["_backward_pre_hooks"]
+            or (point and (module.fwd_hooks or module.bwd_hooks))
+        ):
+            continue
+        if point:
             for kind, handles in (("fwd", module.fwd_hooks), ("bwd", module.bwd_hooks)):
                 for handle in handles:
                     yield FoundHook(name, kind, handle.user_hook)

@@ -117,7 +117,7 @@ def _encoded(model: LoadedModel, pair: Pair, metric: Metric, number: int, count:
         raise InputError(f"{where}{metric.name} needs an answer: add a line answer: …, or answer=… in Python")
     if metric.needs_wrong and not wrong:
         raise InputError(
-            f"{where}{metric.name} needs a wrong answer: add a line wrong: …, or use --metric logprob with an answer alone"
+            f"{where}{metric.name} needs a wrong answer: add a line wrong: …, or use --metric logprob, which needs none"
         )
     shared = set(answer) & set(wrong)
     if shared:
@@ -211,7 +211,7 @@ def _warnings(
         unharmed = [n for n, value in enumerate(corrupted) if value >= 0]
         if unharmed:
             found.append(
-                f"the corrupted prompt does not turn the answer in {_pairs(unharmed)}: recovery is of a part of the effect"
+                f"the corrupted prompt does not turn the answer in {_pairs(unharmed)}: recovery is partial"
             )
     close = [n for n, (a, b) in enumerate(zip(clean, corrupted, strict=True)) if abs(a - b) < 0.1]
     if close and metric.function is None:

@@ -57,8 +57,8 @@ class PatchingResult(Result):
     effect
         ``float64 [*axes]``: `patched` less the metric of the run that was patched.
     recovery
-        ``float64 [*axes]``: (patched − corrupted) / (clean − corrupted), a ratio of means over pairs: 0 nothing, 1 clean
-        behaviour restored, negative works against it.
+        ``float64 [*axes]``: (patched − corrupted) / (clean − corrupted), a ratio of means over pairs: 0 nothing,
+        1 clean behaviour restored, negative works against it.
     interval
         ``float64 [2, *axes]``: the 95 % bootstrap interval of `effect` over pairs; NaN for a single pair.
     per_pair
@@ -189,8 +189,8 @@ def patch(
 
     Notes
     -----
-    Meng et al. (2022), "Locating and Editing Factual Associations in GPT"; Heimersheim and Nanda (2024), "How to Use and
-    Interpret Activation Patching". Every cell is exact: the replay's values are those of the hooked forward.
+    Meng et al. (2022), "Locating and Editing Factual Associations in GPT"; Heimersheim and Nanda (2024), "How to Use
+    and Interpret Activation Patching". Every cell is exact: the replay's values are those of the hooked forward.
 
     Examples
     --------
@@ -245,7 +245,7 @@ def _result(
     per_pair: Float = swept.values.numpy()
     base, source = swept.base.numpy(), swept.source.numpy()
     clean, corrupted = (base, source) if direction == "noise" else (source, base)
-    done: NDArray[np.bool_] = swept.done.numpy().all(axis=0)
+    done = np.asarray(swept.done.numpy().all(axis=0))
     patched = np.where(done, per_pair.mean(axis=0), np.nan)
     each = per_pair - base.reshape(-1, *[1] * (per_pair.ndim - 1))
     span = clean.mean() - corrupted.mean()
@@ -306,7 +306,7 @@ def resolve_metric(given: Any) -> Metric:
         return Metric(name=getattr(given, "__name__", "function"), function=given)
     if given not in METRICS:
         raise InputError(
-            f"there is no metric {given!r}{closest(str(given), METRICS)}; use {', '.join(METRICS)}, or the name of a function of yours"
+            f"there is no metric {given!r}{closest(str(given), METRICS)}; use {', '.join(METRICS)} or a function"
         )
     return Metric(name=given)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from interp.views import draw, frame, heads, matrix, reading, theme
 from interp.views.peers import circuitsvis, plotly
-from interp.views.text import columns, escape, head_label, labels, tooltip
+from interp.views.text import columns, escape, glyph_groups, head_label, labels, tooltip, visible
 
 if TYPE_CHECKING:
     from interp.methods.attention import AttentionResult
@@ -20,6 +20,7 @@ __all__ = ["circuitsvis", "html", "plotly", "svg"]
 _TOKEN = 40
 # Where a line cannot break, in a standalone picture.
 _SHORT = 20
+_GLYPHS = 8
 _CSS = """
 .interp-frame .interp-text{line-height:1.75;max-height:230px;overflow:auto}
 .interp-frame .interp-under{margin-top:10px}
@@ -139,7 +140,14 @@ def _notes(result: AttentionResult) -> list[str]:
     count = len(result.tokens)
     block = math.ceil(count / matrix.scale(count)[1])
     pooled = [f"each pixel of the matrix is the largest of {block} × {block} weights"] if block > 1 else []
-    return [*reading.remarks(result), *pooled]
+    return [*reading.remarks(result), *_glyphs(result), *pooled]
+
+
+def _glyphs(result: AttentionResult) -> list[str]:
+    groups = glyph_groups(result.glyphs, len(result.tokens))
+    named = [f"{visible(glyph, _SHORT)} from position {start}" for start, glyph in groups[:_GLYPHS]]
+    more = f" and {len(groups) - _GLYPHS} more" if len(groups) > _GLYPHS else ""
+    return [f"characters split into several tokens: {', '.join(named)}{more}"] if named else []
 
 
 def _name(result: AttentionResult, head: tuple[int, int]) -> str:

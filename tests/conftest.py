@@ -1,0 +1,117 @@
+"""Shared fixtures: a shell with the extension loaded, a clean session, and small random models."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+pytest.register_assert_rewrite("faults.harness")
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return ``folder(family, bos=True, added=())``: a model saved as a Hugging Face folder, made once."""
+    made: dict[Any, Path] = {}
+
+    def of(family: str = "gpt2", *, bos: bool = True, added: Sequence[str] = ()) -> Path:
+        import models
+
+        key = (family, bos, tuple(added))
+        if key not in made:
+            name = family if bos else f"{family}-no-bos"
+            made[key] = models.save(tmp_path_factory.mktemp("models") / name, family, bos=bos, added=added)
+        return made[key]
+
+    return of
+
+
+@pytest.fixture(scope="session")
+def _engine_models(folder: Callable[..., Path]) -> Callable[..., Any]:
+    made: dict[Any, Any] = {}
+
+    def of(family: str = "gpt2", *, bos: bool = True, added: Sequence[str] = ()) -> Any:
+        from interp.engine.load import Options, load
+
+        key = (family, bos, tuple(added))
+        if key not in made:
+            made[key] = load(folder(family, bos=bos, added=added), options=Options(device="cpu"))
+        return made[key]
+
+    return of
+
+
+@pytest.fixture
+def clean_session() -> Iterator[Any]:
+    """Yield the session with no model in it and the default settings, and empty it again."""
+    from interp.session import Settings, session
+
+    def empty() -> None:
+        session.models.clear()
+        session.current = None
+        session.settings = Settings()
+        session.on_step = None
+
+    empty()
+    yield session
+    empty()
+
+
+@pytest.fixture
+def lend(clean_session: Any, _engine_models: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """Return ``lend(family, bos=True, added=())``: a loaded model shared by all tests, as the current one.
+
+    Whoever changes its weights, its hooks or its shape, or unloads it, loads an own one from `folder` instead.
+    """
+    lent: list[Any] = []
+
+    def of(family: str = "gpt2", **kind: Any) -> Any:
+        model = _engine_models(family, **kind)
+        model.store.clear()
+        clean_session.models[model.name] = model
+        clean_session.current = model.name
+        lent.append((model, model.fingerprint()))
+        return model
+
+    yield of
+    for model, state in lent:
+        model.store.clear()
+        assert model.fingerprint() == state, "a test changed a model that it shares with others"
+
+
+@pytest.fixture(scope="session")
+def _one_shell() -> Any:
+    from IPython.core.interactiveshell import InteractiveShell
+    from traitlets.config import Config
+
+    # The libraries' own objects need no looking through again: a collection then takes milliseconds.
+    importlib.import_module("interp.engine.load")
+    gc.collect()
+    gc.freeze()
+    importlib.import_module("torch").set_num_threads(1)  # threads that wait for a busy core cost more than they give
+    config = Config()
+    config.HistoryManager.enabled = False
+    return InteractiveShell.instance(config=config)
+
+
+@pytest.fixture
+def shell(_one_shell: Any, clean_session: Any) -> Iterator[Any]:  # noqa: ARG001
+    """Yield an IPython shell with the extension loaded and nothing of an earlier test in its namespace."""
+    before = set(_one_shell.user_ns)
+    _one_shell.run_line_magic("load_ext", "interp")
+    yield _one_shell
+    if "interp" in _one_shell.extension_manager.loaded:
+        _one_shell.run_line_magic("unload_ext", "interp")
+    for name in set(_one_shell.user_ns) - before:
+        del _one_shell.user_ns[name]
+        _one_shell.user_ns_hidden.pop(name, None)
+    hook = _one_shell.displayhook
+    hook._ = hook.__ = hook.___ = ""
+    _one_shell.push({"_": "", "__": "", "___": ""}, interactive=False)
+    _one_shell.user_ns["_oh"].clear()

@@ -1,0 +1,1 @@
+"""Faults and bad input: what must happen, for every command."""

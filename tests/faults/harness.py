@@ -1,0 +1,240 @@
+"""One harness for every fault: a valid cell of any registered command, both doors to it, and what must survive.
+
+A command joins by being registered. A new kind of cell body joins by one line in `BODIES`, a new kind of required
+argument by one in `VALUES`; `test_harness.py` fails with that sentence until it is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+import torch
+from IPython.core.error import UsageError
+
+import interp
+from interp import registry
+from interp.engine import hooks
+from interp.registry import Command
+from interp.results import Result
+from interp.session import session
+from interp.spec import InputError, OutOfMemory
+
+FAMILIES = ("gpt2", "llama", "neox", "bert")
+DOORS = ("magic", "python")
+
+# Body class → a body that is fine but for the text in it.
+BODIES: dict[str, Callable[[str], str]] = {"Prompt": lambda text: text}
+
+# What a required argument names → a value that is there.
+VALUES: dict[str, Callable[[], Any]] = {
+    "model": lambda: session.current,
+    "command": lambda: "tokens",
+    "hook": lambda: "blocks.0.hook_resid_pre",
+    "indices": lambda: 0,
+}
+
+
+def commands() -> Mapping[str, Command]:
+    """Return every registered command by name."""
+    return registry.commands()
+
+
+def techniques() -> list[str]:
+    """Return the names of the commands that need a model: what every test over "each command" runs through."""
+    return [name for name, command in commands().items() if command.needs_model]
+
+
+def bodied() -> list[str]:
+    """Return the names of the commands that have a cell body."""
+    return [name for name, command in commands().items() if command.body is not None]
+
+
+def texts(family: str) -> str:
+    """Return a short prompt that every technique accepts on a model of `family`."""
+    return "Mary gave the [MASK] to John" if family == "bert" else "Mary gave the drink to"
+
+
+def family_of(model: Any) -> str:
+    """Return which of `FAMILIES` a model is of."""
+    return next(family for family in FAMILIES if family in type(model.hf_model).__name__.lower())
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One use of a command, which can go through either door.
+
+    Attributes
+    ----------
+    command
+        The command's name.
+    arguments
+        Python name → value.
+    body
+        The cell's body; ``None`` where the command takes none.
+    """
+
+    command: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+    body: Any = None
+
+    def line(self) -> str:
+        """Return what stands after ``%interp``."""
+        words = [self.command]
+        known = {p.name: p for p in commands()[self.command].parameters} if self.command in commands() else {}
+        for name, value in self.arguments.items():
+            flag = "--" + name.replace("_", "-")
+            if name in known and known[name].positional:
+                words.append(f'"{value}"')
+            elif isinstance(value, bool):
+                words.append(flag if value else "--no-" + flag[2:])
+            else:
+                words.append(f'{flag}="{value}"')
+        return " ".join(words)
+
+    def source(self, out: str | None = None) -> str:
+        """Return the cell as it is typed."""
+        line = self.line() + (f" -o {out}" if out else "")
+        return f"%interp {line}" if self.body is None else f"%%interp {line}\n{self.body}\n"
+
+
+@dataclass
+class Outcome:
+    """What came of a cell: its value or its error, and everything that was printed."""
+
+    value: Any = None
+    error: BaseException | None = None
+    shown: str = ""
+
+
+def valid(name: str, /, family: str = "gpt2", text: str | None = None, **arguments: Any) -> Cell:
+    """Return a minimal valid cell of the command `name`, with `text` in its body and `arguments` beside it.
+
+    Raises
+    ------
+    LookupError
+        The harness has no example of the command's kind of body or argument yet.
+    """
+    command = commands()[name]
+    given: dict[str, Any] = {}
+    for parameter in command.parameters:
+        if not parameter.required:
+            continue
+        if parameter.choices:
+            given[parameter.name] = parameter.choices[0]
+        elif parameter.names in VALUES:
+            given[parameter.name] = VALUES[parameter.names]()
+        elif parameter.kind is not str:
+            given[parameter.name] = parameter.kind(1)
+        else:
+            raise LookupError(f"{name} needs {parameter.name}: give faults/harness.py's VALUES a {parameter.names!r}")
+    body = None
+    if command.body is not None:
+        if command.body.__name__ not in BODIES:
+            raise LookupError(f"{name}: give faults/harness.py's BODIES an example of a {command.body.__name__}")
+        body = BODIES[command.body.__name__](texts(family) if text is None else text)
+    return Cell(name, given | arguments, body)
+
+
+def ask(door: str, shell: Any, cell: Cell | str, *, direct: bool = False) -> Outcome:
+    """Send `cell` through a door: ``"magic"`` types it into `shell`, ``"python"`` calls ``interp.command(…)``.
+
+    `direct` calls the magic without IPython's reading of the cell, for text that IPython itself cannot read.
+    """
+    outcome = Outcome()
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        if door == "python":
+            assert isinstance(cell, Cell)
+            try:
+                function = getattr(interp, cell.command.replace("-", "_"))
+                outcome.value = function(*([] if cell.body is None else [cell.body]), **cell.arguments)
+            except Exception as error:
+                outcome.error = error
+        elif direct:
+            assert isinstance(cell, Cell)
+            try:
+                outcome.value = shell.run_cell_magic("interp", cell.line(), f"{cell.body}\n")
+            except Exception as error:
+                outcome.error = error
+        else:
+            ran = shell.run_cell(cell if isinstance(cell, str) else cell.source())
+            outcome.value, outcome.error = ran.result, ran.error_in_exec or ran.error_before_exec
+    outcome.shown = printed.getvalue()
+    return outcome
+
+
+def refused(outcome: Outcome, *words: str, out_of_memory: bool = False) -> str:
+    """Assert that a cell ended in a one-line error of the right class that says `words`; return its message."""
+    error = outcome.error
+    assert error is not None, f"nothing was refused; the cell gave {outcome.value!r}"
+    expected = (UsageError, OutOfMemory if out_of_memory else InputError)
+    assert type(error) in expected, f"{type(error).__name__}: {error}"
+    message = str(error)
+    assert message.strip()
+    assert len(message.splitlines()) == 1, message
+    assert "Traceback" not in outcome.shown
+    for word in words:
+        assert word in message, f"{word!r} is not in: {message}"
+    return message
+
+
+def worked(outcome: Outcome) -> Any:
+    """Assert that a cell ended well, with nothing but its result printed; return the value."""
+    if outcome.error is not None:
+        raise AssertionError(f"{type(outcome.error).__name__}: {outcome.error}") from outcome.error
+    assert "Traceback" not in outcome.shown, outcome.shown
+    return outcome.value
+
+
+def forward(model: Any) -> torch.Tensor:
+    """Return the logits of a fixed prompt from the model itself, past everything of ours."""
+    with torch.no_grad():
+        return model.bridge.forward(torch.tensor([[1, 2, 3, 4, 5, 6, 7]]), return_type="logits").clone()
+
+
+def census(model: Any) -> Any:
+    """Return the hooks on a model's modules."""
+    return hooks.census(model.modules())
+
+
+def content(value: Any) -> Any:
+    """Return a Result's fields as an independent, comparable value: arrays by shape, dtype and bytes."""
+    if isinstance(value, Result):
+        return {f.name: content(getattr(value, f.name)) for f in fields(value) if f.name != "_live"}
+    if isinstance(value, np.ndarray):
+        return (value.shape, str(value.dtype), value.tobytes())
+    if isinstance(value, Mapping):
+        return {key: content(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [content(item) for item in value]
+    return value if isinstance(value, str | int | float | bool | type(None)) else repr(value)
+
+
+def answer(result: Any) -> Any:
+    """Return what a Result says, without how it came to be: equal for the same model and the same cell."""
+    return {key: item for key, item in content(result).items() if key not in {"provenance", "notes"}}
+
+
+@contextlib.contextmanager
+def unharmed(model: Any, shell: Any) -> Iterator[None]:
+    """Assert that a fault inside leaves earlier results, the next forward, the hooks and the session as they were."""
+    kept = {}
+    for name in bodied()[:2]:
+        worked(ask("magic", shell, valid(name, family_of(model)).source(out=f"kept_{name.replace('-', '_')}")))
+        result = shell.user_ns[f"kept_{name.replace('-', '_')}"]
+        kept[name] = (result, content(result), repr(result), result.text())
+    hooked, logits, loaded, current = census(model), forward(model), dict(session.models), session.current
+    yield
+    assert census(model) == hooked, "a hook was left behind or taken away"
+    assert torch.equal(forward(model), logits), "the next forward is not bit-identical"
+    assert session.models == loaded
+    assert session.current == current
+    for name, (result, before, shown, text) in kept.items():
+        assert shell.user_ns[f"kept_{name.replace('-', '_')}"] is result
+        assert content(result) == before, f"an earlier result of {name} has changed"
+        assert (repr(result), result.text()) == (shown, text)

@@ -1,0 +1,85 @@
+"""The harness itself: every command has a cell, a new one joins by being registered, and harm does not go unseen."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from faults import harness
+from interp import registry
+from interp.registry import technique
+from interp.results import Result
+from interp.session import session
+from interp.spec import HookName, Prompt
+
+
+@pytest.mark.parametrize("door", harness.DOORS)
+@pytest.mark.parametrize("family", harness.FAMILIES)
+@pytest.mark.parametrize("name", harness.techniques())
+def test_every_technique_has_a_valid_cell(name, family, door, shell, lend):
+    lend(family)
+    assert isinstance(harness.worked(harness.ask(door, shell, harness.valid(name, family))), Result)
+
+
+@pytest.mark.parametrize("name", sorted(set(harness.commands()) - set(harness.techniques())))
+def test_every_session_command_has_a_valid_cell(name, shell, lend, folder):
+    lend("gpt2")
+    if name == "unload":  # what is lent is not to be freed
+        harness.worked(harness.ask("magic", shell, f"%interp load {folder('neox')} --name own"))
+    if name == "load":
+        assert harness.ask("magic", shell, harness.valid(name)).error is not None
+    else:
+        harness.worked(harness.ask("magic", shell, harness.valid(name)))
+
+
+def test_a_command_joins_by_being_registered(shell, lend, monkeypatch):
+    monkeypatch.setattr(registry, "_commands", dict(registry._commands))
+
+    @technique(body=Prompt, name="fault-probe")
+    def fault_probe(model, prompt: Prompt, hook: HookName, *, count: int) -> Result:
+        model.encode(prompt)
+        return Result(notes=(f"{hook} {count}",))
+
+    assert "fault-probe" in harness.techniques()
+    assert "fault-probe" in harness.bodied()
+    lend("gpt2")
+    for door in harness.DOORS:
+        result = harness.worked(harness.ask(door, shell, harness.valid("fault-probe")))
+        assert result.notes == ("blocks.0.hook_resid_pre 1",)
+        harness.refused(harness.ask(door, shell, harness.valid("fault-probe", text="a " * 100)), "48")
+
+
+def test_an_unknown_kind_of_body_or_argument_names_what_to_add(monkeypatch):
+    monkeypatch.setattr(registry, "_commands", dict(registry._commands))
+
+    class Novel: ...
+
+    @technique(body=Novel, name="fault-body")
+    def fault_body(model, novel: Novel) -> Result:  # noqa: ARG001
+        return Result()
+
+    @technique(body=None, name="fault-argument")
+    def fault_argument(model, anything: str) -> Result:  # noqa: ARG001
+        return Result()
+
+    with pytest.raises(LookupError, match="BODIES"):
+        harness.valid("fault-body")
+    with pytest.raises(LookupError, match="VALUES"):
+        harness.valid("fault-argument")
+
+
+def test_harm_is_seen(shell, folder):
+    session.load(folder("gpt2"), name="own")
+    model = session.get()
+    with pytest.raises(AssertionError, match="hook"), harness.unharmed(model, shell):
+        handle = model.bridge.hook_dict["blocks.0.hook_resid_pre"].add_hook(print)
+    handle.hook.remove()
+    model.bridge.hook_dict["blocks.0.hook_resid_pre"].fwd_hooks.clear()
+    with pytest.raises(AssertionError, match="bit-identical"), harness.unharmed(model, shell), torch.no_grad():
+        next(model.bridge.parameters()).mul_(1.5)
+    with pytest.raises(AssertionError, match="has changed"), harness.unharmed(model, shell):
+        shell.user_ns["kept_attention"].pattern[0] += 1
+    with pytest.raises(AssertionError), harness.unharmed(model, shell):
+        shell.user_ns["kept_attention"] = None
+    with pytest.raises(AssertionError), harness.unharmed(model, shell):
+        session.current = None
