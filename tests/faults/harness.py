@@ -19,16 +19,20 @@ from IPython.core.error import UsageError
 import interp
 from interp import registry
 from interp.engine import hooks
+from interp.magics.body import pairs
 from interp.registry import Command
 from interp.results import Result
 from interp.session import session
-from interp.spec import InputError, OutOfMemory
+from interp.spec import InputError, OutOfMemory, Pairs
 
 FAMILIES = ("gpt2", "llama", "neox", "bert")
 DOORS = ("magic", "python")
 
 # Body class → a body that is fine but for the text in it.
-BODIES: dict[str, Callable[[str], str]] = {"Prompt": lambda text: text}
+BODIES: dict[str, Callable[[str], str]] = {
+    "Prompt": lambda text: text,
+    "Pairs": lambda text: f"clean: {text}\ncorrupted: {text}\nanswer: e\nwrong: a",
+}
 
 # What a required argument names → a value that is there.
 VALUES: dict[str, Callable[[], Any]] = {
@@ -152,7 +156,7 @@ def ask(door: str, shell: Any, cell: Cell | str, *, direct: bool = False) -> Out
             assert isinstance(cell, Cell)
             try:
                 function = getattr(interp, cell.command.replace("-", "_"))
-                outcome.value = function(*([] if cell.body is None else [cell.body]), **cell.arguments)
+                outcome.value = function(*_python(cell), **cell.arguments)
             except Exception as error:
                 outcome.error = error
         elif direct:
@@ -166,6 +170,13 @@ def ask(door: str, shell: Any, cell: Cell | str, *, direct: bool = False) -> Out
             outcome.value, outcome.error = ran.result, ran.error_in_exec or ran.error_before_exec
     outcome.shown = printed.getvalue()
     return outcome
+
+
+def _python(cell: Cell) -> list[Any]:
+    """Return what a Python call gives for the cell's body."""
+    if cell.body is None:
+        return []
+    return [pairs(cell.body) if commands()[cell.command].body is Pairs else cell.body]
 
 
 def refused(outcome: Outcome, *words: str, out_of_memory: bool = False) -> str:

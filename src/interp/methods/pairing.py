@@ -210,9 +210,7 @@ def _warnings(
             )
         unharmed = [n for n, value in enumerate(corrupted) if value >= 0]
         if unharmed:
-            found.append(
-                f"the corrupted prompt does not turn the answer in {_pairs(unharmed)}: recovery is partial"
-            )
+            found.append(f"the corrupted prompt does not turn the answer in {_pairs(unharmed)}: recovery is partial")
     close = [n for n, (a, b) in enumerate(zip(clean, corrupted, strict=True)) if abs(a - b) < 0.1]
     if close and metric.function is None:
         found.append(f"clean and corrupted differ by less than 0.1 in {_pairs(close)}: recovery divides by that")

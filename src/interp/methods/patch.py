@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 import numpy as np
 
 from interp.methods.pairing import Encodings, Lint, encode, lint
-from interp.registry import technique
 from interp.results import Result
 from interp.spec import (
     METRICS,
@@ -146,7 +145,6 @@ class PatchingResult(Result):
         return table
 
 
-@technique(body=Pairs)
 def patch(
     model: LoadedModel,
     pairs: Pairs,
