@@ -1,0 +1,228 @@
+"""Every way to load a model gives the model that was meant, and a way that fails leaves everything as it was."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+import transformers
+from transformer_lens.model_bridge import TransformerBridge
+
+import interp
+import models
+from interp.engine.load import Options, load
+from interp.spec import InputError
+from real import PROMPT
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+IDS = [5, 90, 33, 171, 40, 2]
+CPU = Options(device="cpu")
+
+
+def logits(model: Any, ids: list[int] = IDS) -> torch.Tensor:
+    return model.run(ids).logits
+
+
+def reference(hf: Any, ids: list[int] = IDS) -> torch.Tensor:
+    with torch.no_grad():
+        return hf(torch.tensor([ids])).logits
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "neox", "bert"])
+def test_a_folder(folder: Callable[..., Path], family: str) -> None:
+    hf = models.FAMILIES[family](len(models.tokenizer(encoder=family == "bert")))
+    model = load(folder(family), options=CPU)
+    torch.testing.assert_close(logits(model), reference(hf), rtol=0, atol=1e-4)
+    assert model.name == family
+    assert model.geometry.n_kv_heads == (2 if family == "llama" else 4)
+    assert model.geometry.causal == (family != "bert")
+    assert not model.user_hooks()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
+def test_a_dtype(folder: Callable[..., Path], dtype: str) -> None:
+    model = load(folder("llama"), options=Options(device="cpu", dtype=dtype))
+    assert model.dtype == dtype
+    assert str(logits(model).dtype) == f"torch.{dtype}"
+    hf = models.llama(len(models.tokenizer())).to(getattr(torch, dtype))
+    torch.testing.assert_close(logits(model), reference(hf), rtol=0, atol=0.1 if dtype == "bfloat16" else 1e-2)
+
+
+def test_a_gguf_file(gguf_file: Path, smollm2: Any) -> None:
+    model = load(gguf_file, options=CPU)
+    ids = list(smollm2.tokens.encode(interp.Prompt(PROMPT)).ids)
+    assert list(model.tokens.encode(interp.Prompt(PROMPT)).ids) == ids
+    assert torch.equal(logits(model, ids), logits(smollm2, ids))
+    assert "dequantised" in model.notes[0]
+    assert model.name == gguf_file.stem
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "neox", "bert"])
+def test_an_object_in_memory_is_rewired_and_says_so(family: str) -> None:
+    tokenizer = models.tokenizer(encoder=family == "bert")
+    hf = models.FAMILIES[family](len(tokenizer))
+    expected = reference(hf)
+    model = load(hf, tokenizer=tokenizer, options=CPU)
+    torch.testing.assert_close(logits(model), expected, rtol=0, atol=1e-4)
+    assert any("rewired" in note for note in model.notes)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "neox", "bert"])
+def test_a_copy_leaves_the_object_alone(family: str) -> None:
+    hf = models.FAMILIES[family](340)
+    names, expected = list(hf.state_dict()), reference(hf)
+    model = load(hf, copy_model=True, options=CPU)
+    with torch.no_grad():
+        next(model.hf_model.parameters()).add_(1)
+    assert list(hf.state_dict()) == names
+    assert torch.equal(reference(hf), expected)
+    assert any("copy" in note for note in model.notes)
+
+
+def test_tokens_added_after_loading_survive(folder: Callable[..., Path]) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder("gpt2"))
+    tokenizer.add_tokens(["<thought>"])
+    hf = models.gpt2(len(tokenizer))
+    model = load(hf, tokenizer=tokenizer, options=CPU)
+    encoded = model.tokens.encode(interp.Prompt("a <thought> b"))
+    assert "<thought>" in encoded.strings
+    assert encoded.ids[encoded.strings.index("<thought>")] == len(tokenizer) - 1
+
+
+def test_a_model_without_a_tokenizer_takes_ids() -> None:
+    model = load(models.gpt2(340), options=CPU)
+    assert logits(model).shape == (1, len(IDS), 340)
+    with pytest.raises(InputError, match="no tokenizer"):
+        model.run("text")
+
+
+def test_a_bridge_is_taken_as_it_is(folder: Callable[..., Path]) -> None:
+    bridge = TransformerBridge.boot_transformers(str(folder("gpt2")), device="cpu")
+    bridge.set_use_attn_result(True)
+    expected = bridge(torch.tensor([IDS]))
+    model = load(bridge, name="mine", options=CPU)
+    assert model.bridge is bridge
+    assert model.name == "mine"
+    assert bridge.cfg.use_attn_result
+    assert torch.equal(logits(model), expected)
+
+
+def adapted(family: str) -> tuple[Any, Any]:
+    """Return a PEFT model whose adapter does something, and the model without it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        hf = models.FAMILIES[family](len(models.tokenizer()))
+        plain = copy.deepcopy(hf)
+        targets = ["c_attn", "c_fc"] if family == "gpt2" else ["q_proj", "v_proj", "up_proj"]
+        config = peft.LoraConfig(
+            r=4, target_modules=targets, init_lora_weights=False, fan_in_fan_out=family == "gpt2", task_type="CAUSAL_LM"
+        )
+        return peft.get_peft_model(hf, config).eval(), plain
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_peft_model_is_what_peft_computes(family: str) -> None:
+    adapter, plain = adapted(family)
+    expected = reference(adapter)
+    assert float((expected - reference(plain)).abs().max()) > 1e-2
+    model = load(adapter, tokenizer=models.tokenizer(), options=CPU)
+    torch.testing.assert_close(logits(model), expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(reference(adapter), expected, rtol=0, atol=0)
+    assert any("merged" in note for note in model.notes)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_an_adapters_folder(family: str, folder: Callable[..., Path], tmp_path: Path) -> None:
+    adapter, _ = adapted(family)
+    expected = reference(adapter)
+    adapter.peft_config["default"].base_model_name_or_path = str(folder(family))
+    adapter.save_pretrained(tmp_path / "adapter")
+    model = load(tmp_path / "adapter", options=CPU)
+    torch.testing.assert_close(logits(model), expected, rtol=0, atol=1e-4)
+    assert model.name == "adapter"
+    assert model.run("The cat").logits.shape[-1] == model.geometry.d_vocab
+
+
+def test_several_models_side_by_side(folder: Callable[..., Path], clean_session: Any) -> None:
+    loaded = {family: clean_session.load(folder(family), device="cpu") for family in ("gpt2", "llama", "neox")}
+    answers = {family: interp.attention(IDS, model=family).pattern for family in loaded}
+    assert len({answer.tobytes() for answer in answers.values()}) == 3
+    for family, model in loaded.items():
+        forwards = model.forwards
+        again = interp.attention(IDS, model=family)
+        assert again.provenance.model == family
+        assert (again.pattern == answers[family]).all()
+        assert model.forwards == forwards
+    assert clean_session.current == "neox"
+    clean_session.unload("neox")
+    assert clean_session.current == "llama"
+
+
+def test_a_hub_name_offline_is_refused_and_the_old_model_stays(lend: Callable[..., Any], clean_session: Any) -> None:
+    model = lend("gpt2")
+    for name in ("someone/no-such-model", "no-such-model"):
+        with pytest.raises(InputError, match=name) as refused:
+            clean_session.load(name)
+        assert "\n" not in str(refused.value)
+    assert clean_session.current == "gpt2"
+    assert clean_session.get() is model
+    assert interp.attention(IDS).pattern.shape == (2, 4, len(IDS), len(IDS))
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("./nowhere", "no folder"),
+        ("a b c", "neither"),
+        (3, "cannot load a int"),
+        (torch.nn.Linear(2, 2), "cannot wrap"),
+    ],
+)
+def test_what_cannot_be_loaded_is_refused_in_one_line(source: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message) as refused:
+        load(source, options=CPU)
+    assert "\n" not in str(refused.value)
+
+
+def test_pickles_are_refused(folder: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text((folder("gpt2") / "config.json").read_text())
+    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04N.")
+    with pytest.raises(InputError, match="pickle"):
+        load(tmp_path, options=CPU)
+
+
+def test_a_checkpoint_with_missing_weights_is_refused(folder: Callable[..., Path], tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    for path in folder("llama").iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    held = load_file(tmp_path / "model.safetensors")
+    del held["model.layers.1.mlp.up_proj.weight"]
+    save_file(held, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match="lacks 1 weight"):
+        load(tmp_path, options=CPU)
+
+
+def test_an_encoder_without_a_head_has_attention_and_no_predictions(minilm: Any) -> None:
+    assert minilm.lacks_head
+    result = interp.attention("A man walks his dog.")
+    assert result.pattern.shape[:2] == (6, 12)
+    assert not result.causal
+    for refuses in (lambda: interp.predict("A man [MASK] his dog."), lambda: minilm.run("A man.").logits):
+        with pytest.raises(InputError, match="no language-model head") as refused:
+            refuses()
+        assert "\n" not in str(refused.value)
+
+
+def test_a_decoder_without_a_head(tmp_path: Path) -> None:
+    models.gpt2(len(models.tokenizer())).transformer.save_pretrained(tmp_path)
+    models.tokenizer().save_pretrained(tmp_path)
+    model = load(tmp_path, options=CPU)
+    # GPT-2's head is its embedding: it lacks nothing.
+    torch.testing.assert_close(logits(model), reference(models.gpt2(len(models.tokenizer()))), rtol=0, atol=1e-4)
