@@ -10,6 +10,7 @@ import importlib
 import io
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -131,8 +132,28 @@ class Result:
         """Return the picture as PNG bytes; `scale` is in pixels per CSS pixel."""
         return cast(bytes, resolve("interp.views.export:png")(self.svg(theme), scale))
 
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        return {"text/plain": self.text(), "text/html": self.html()}
+    @property
+    def widget(self) -> Any:
+        """The interactive view, made on first use and again after it was closed.
+
+        Raises
+        ------
+        InputError
+            This kind of result has none.
+        """
+        if self._widget is None:
+            raise InputError(f"{type(self).__name__} has no interactive view; html() is its picture")
+        made = self.__dict__.get("_made")
+        if made is None or made.comm is None:
+            made = resolve(self._widget)(self)
+            object.__setattr__(self, "_made", made)
+        return made
+
+    def _repr_mimebundle_(self, **_: Any) -> Any:
+        # Without a Jupyter kernel there is no page that could show a live view.
+        if self._widget is None or "ipykernel" not in sys.modules:
+            return {"text/plain": self.text(), "text/html": self.html()}
+        return self.widget._repr_mimebundle_()
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the result to `path`; the suffix says how: .json, .npz, .html, .svg or .png.

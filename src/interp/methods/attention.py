@@ -56,6 +56,7 @@ class AttentionResult(Result):
     _html: ClassVar[str] = "interp.views.attention:html"
     _svg: ClassVar[str | None] = "interp.views.attention:svg"
     _plotly: ClassVar[str | None] = "interp.views.attention:plotly"
+    _widget: ClassVar[str | None] = "interp.widgets.attention:AttentionWidget"
 
     def __post_init__(self) -> None:
         shape = self.pattern.shape
