@@ -1,0 +1,22 @@
+/** What a front end gives a widget (the anywidget front-end module interface), as far as it is used here. */
+export type Message = Record<string, unknown>;
+
+export interface Model {
+  get(name: string): unknown;
+  on(name: string, callback: (...args: never[]) => void): void;
+  off(name: string, callback: (...args: never[]) => void): void;
+  send(content: Message, callbacks?: unknown, buffers?: ArrayBuffer[]): void;
+}
+
+export interface View {
+  model: Model;
+  el: HTMLElement;
+  signal?: AbortSignal;
+}
+
+/** A `Bytes` trait and a message's buffer arrive as a DataView, an ArrayBuffer or a typed array. */
+export function bytes(value: unknown): Uint8Array {
+  if (value instanceof ArrayBuffer) return new Uint8Array(value);
+  if (ArrayBuffer.isView(value)) return new Uint8Array(value.buffer, value.byteOffset, value.byteLength);
+  return new Uint8Array();
+}

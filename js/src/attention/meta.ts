@@ -1,0 +1,47 @@
+export interface Meta {
+  model: string;
+  tokens: string[];
+  axis: Record<string, string>;
+  glyphs: Record<string, string>;
+  layers: number[];
+  heads: number[];
+  causal: boolean;
+  labels: Record<string, string>;
+  stats: Record<string, (number | null)[][]>;
+  bad: [number, number][];
+  notes: string[];
+  side: number;
+  first: (Form & { layer: number; head: number }) | null;
+}
+
+/** How the bytes of a head are to be read. */
+export interface Form {
+  side: number;
+  type: string;
+  triangle: boolean;
+  scale: number;
+}
+
+export type Mode = "pattern" | "weighted";
+export type Direction = "from" | "to";
+
+export interface Selected {
+  layer: number;
+  head: number;
+  query: number | null;
+  key: number | null;
+  position: number | null;
+}
+
+export const headName = (layer: number, head: number) => `L${layer}H${head}`;
+
+/** The token that colours the text: the one that looks (`from`) or that is looked at (`to`). */
+export const heldToken = ({ query, key, position }: Selected, direction: Direction) =>
+  (direction === "from" ? query : key) ?? position;
+
+/** What holding a token selects. */
+export const holding = (token: number | null, direction: Direction) => ({
+  query: direction === "from" ? token : null,
+  key: direction === "to" ? token : null,
+  position: token,
+});

@@ -1,0 +1,68 @@
+import { binStart } from "../draw/codec";
+import { type Cells, mask } from "../draw/heatmap";
+import type { Viewer } from "./view";
+
+export const MONO = "ui-monospace, DejaVu Sans Mono, Menlo, Consolas, monospace";
+export const TILT = -55; // degrees of the column labels
+const LARGEST = 400; // px a side
+export const ABOVE = 5; // px, so that the first label of a fine matrix is whole
+const LABEL = 104; // px that a label is wide at most
+
+/** What the matrix' picture is made of, on the screen and in a file. */
+export interface Picture {
+  cells: Cells;
+  /** The first token that each row (column) stands for, and the end. */
+  rows: number[];
+  columns: number[];
+  /** Of the square, of the row labels' and of the column labels' room, in px. */
+  side: number;
+  gutter: number;
+  below: number;
+  cell: number;
+  /** Every how-manieth label is drawn, so that none touch. */
+  every: number;
+}
+
+export function picture({ meta, heads, sink, top, shown }: Viewer, room: number): Picture {
+  const { tokens, causal } = meta;
+  const { top: first, left, span } = shown.value;
+  const matrix = heads.current.value;
+  const whole = span === tokens.length;
+  const count = whole ? matrix.side : span;
+  const starts = (from: number) =>
+    Array.from({ length: count + 1 }, (_, i) => (whole ? binStart(i, span, count) : from + i));
+  const [rows, columns] = [starts(first), starts(left)];
+  const values = whole ? matrix.values : heads.window(first, left, span);
+  const hidden = mask(causal, sink.value);
+  const masked: Cells["masked"] = hidden && ((row, column) => hidden(rows[row] ?? 0, columns[column] ?? 0));
+  const longest = Math.min(LABEL, Math.max(...[...rows, ...columns].map((at) => widthOf(label(meta, at)))));
+  const gutter = Math.ceil(longest) + 10;
+  const below = Math.ceil(longest * 0.82) + 14;
+  const largest = Math.min(LARGEST, count * (count < 4 ? 60 : 26));
+  const side = Math.max(60, Math.min(room - gutter, largest));
+  const cell = side / count;
+  return {
+    cells: { values, rows: count, factor: 1 / top.value, masked },
+    rows,
+    columns,
+    side,
+    gutter,
+    below,
+    cell,
+    every: Math.ceil(13 / cell),
+  };
+}
+
+/** A token as an axis has it. */
+export function label(meta: Viewer["meta"], at: number): string {
+  return meta.axis[at] ?? meta.tokens[at] ?? "";
+}
+
+let ruler: CanvasRenderingContext2D | null | undefined;
+
+function widthOf(text: string): number {
+  ruler ??= document.createElement("canvas").getContext("2d");
+  if (!ruler) return text.length * 7;
+  ruler.font = `11px ${MONO}`;
+  return ruler.measureText(text).width;
+}

@@ -1,0 +1,21 @@
+import { h } from "./dom";
+
+/** Hand a file to the user through a data: link, the one way that works in every front end. */
+export function download(name: string, url: string): void {
+  const link = h("a", { href: url, download: name, hidden: true });
+  document.body.append(link);
+  link.click();
+  link.remove();
+}
+
+export const svgUrl = (svg: string) => `data:image/svg+xml;charset=utf-8,${encodeURIComponent(svg)}`;
+
+/** An SVG document as a PNG's data: URL, two pixels to a CSS pixel. */
+export async function rasterise(svg: string): Promise<string> {
+  const image = new Image();
+  image.src = svgUrl(svg);
+  await image.decode();
+  const canvas: HTMLCanvasElement = h("canvas", { width: 2 * image.width, height: 2 * image.height });
+  canvas.getContext("2d")?.drawImage(image, 0, 0, canvas.width, canvas.height);
+  return canvas.toDataURL();
+}

@@ -1,0 +1,58 @@
+import { type ReadonlySignal, signal } from "@preact/signals-core";
+import { css, luminance, type Rgb, sequential } from "../draw/colours";
+import type { Palette } from "../draw/heatmap";
+
+export interface Theme extends Palette {
+  ink: string;
+  faint: string;
+  accent: string;
+  line: string;
+}
+
+/** The computed colours of `frame`, and again whenever the page's theme changes or `update` is called. */
+export function theme(frame: HTMLElement, ends: AbortSignal): { current: ReadonlySignal<Theme>; update: () => void } {
+  const current = signal(read(frame));
+  const key = ({ background, ink, accent }: Theme) => `${background}${ink}${accent}`;
+  const update = () => {
+    const next = read(frame);
+    if (key(next) !== key(current.peek())) current.value = next;
+  };
+  const observer = new MutationObserver(update);
+  for (const element of [document.body, document.documentElement]) observer.observe(element, { attributes: true });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", update, { signal: ends });
+  // A theme's style sheet may come after the attributes that announce it.
+  document.addEventListener("load", update, { capture: true, signal: ends });
+  ends.addEventListener("abort", () => observer.disconnect());
+  return { current, update };
+}
+
+function read(frame: HTMLElement): Theme {
+  const style = getComputedStyle(frame);
+  const background = rgb(style.backgroundColor) ?? [255, 255, 255];
+  const text = rgb(style.color) ?? [17, 24, 39];
+  const dark = luminance(background) < 0.3;
+  // The accent that the style sheet gives depends on it.
+  frame.dataset.theme = dark ? "dark" : "light";
+  const mix = (part: number) => background.map((b, i) => Math.round(b + ((text[i] ?? 0) - b) * part)) as unknown as Rgb;
+  return {
+    background,
+    table: sequential(background, dark),
+    muted: mix(dark ? 0.06 : 0.045),
+    hatch: mix(0.55),
+    ink: css(text),
+    faint: css(mix(0.66)),
+    line: css(mix(0.16)),
+    accent: style.accentColor,
+  };
+}
+
+/** A computed colour, which may be written in any colour space: painted and read back. */
+function rgb(text: string): Rgb | undefined {
+  const context = document.createElement("canvas").getContext("2d");
+  // A frame that is not on the page yet has no colours.
+  if (!context || !text) return undefined;
+  context.fillStyle = text;
+  context.fillRect(0, 0, 1, 1);
+  const [r = 0, g = 0, b = 0, alpha] = context.getImageData(0, 0, 1, 1).data;
+  return alpha ? [r, g, b] : undefined;
+}

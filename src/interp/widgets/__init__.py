@@ -1,0 +1,1 @@
+"""Interactive views of results: anywidget classes that read a Result's arrays and never a model."""

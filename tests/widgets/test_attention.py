@@ -1,0 +1,362 @@
+"""The attention viewer's kernel side: what it sends, how large, how exact, and what it refuses."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import Any
+
+import numpy as np
+import pytest
+
+from interp.spec import InputError
+from interp.widgets import _encode as encode
+from interp.widgets._base import STATIC, asset, bundle
+from interp.widgets.attention import AttentionWidget
+
+from .conftest import Wire, ask, deliver, made
+
+LIMIT = 500_000
+
+
+def unpack(how: dict[str, Any], data: bytes) -> np.ndarray:
+    """Read a head's bytes as the page does."""
+    flat = np.frombuffer(data, "<f2").astype(np.float32) if how["type"] == "f2" else np.frombuffer(data, np.uint8) / 255
+    side = how["side"]
+    cells = np.zeros((side, side), np.float32)
+    if how["triangle"]:
+        cells[np.tril_indices(side)] = flat
+    else:
+        cells[:] = flat.reshape(side, side)
+    return cells * how["scale"]
+
+
+@pytest.mark.usefixtures("wire")
+def test_first_paint_holds_every_thumbnail_and_the_chosen_head() -> None:
+    result = made(2, 3, 15)
+    widget = AttentionWidget(result)
+    first = widget.meta["first"]
+    assert widget.selection["layer"] == first["layer"]
+    shown = unpack(first, widget.first)
+    np.testing.assert_allclose(shown, result.pattern[first["layer"], first["head"]], atol=5e-4)
+    thumbnails = np.frombuffer(widget.atlas, np.uint8).reshape(2, 3, 15, 15)
+    assert np.abs(thumbnails / 255 - result.pattern).max() <= 1 / 510 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("layers", "heads", "tokens", "causal"),
+    [
+        (12, 12, 512, True),
+        (30, 9, 300, True),
+        (12, 12, 1024, True),
+        (6, 12, 690, False),
+        (1, 1, 1, True),
+        (48, 25, 64, True),
+    ],
+)
+def test_no_message_is_above_the_limit(wire: Wire, layers: int, heads: int, tokens: int, causal: bool) -> None:
+    one = made(1, 1, tokens, causal=causal).pattern
+    pattern = np.broadcast_to(one, (layers, heads, tokens, tokens))
+    stats = {"focus": np.ones((layers, heads), np.float32), "first_token": np.zeros((layers, heads), np.float32)}
+    widget = AttentionWidget(made(layers, heads, tokens, causal=causal, pattern=pattern, stats=stats))
+    sizes = wire.sizes()
+    for method, params in (
+        ("head", {}),
+        ("tile", {"row": 0, "column": 0}),
+        ("line", {"axis": "key", "index": tokens - 1}),
+    ):
+        answer, buffers = ask(widget, wire, method, layer=0, head=0, mode="pattern", **params)
+        assert "reply" in answer
+        assert buffers
+        sizes += wire.sizes()
+    ask(widget, wire, "atlas", mode="pattern")
+    sizes += wire.sizes()
+    assert max(sizes) < LIMIT
+    side = widget.meta["side"]
+    assert side == min(64, tokens, side)
+    assert len(widget.atlas) == layers * heads * side**2
+    # The atlas uses what it may: a side more would not fit, unless it is at its most.
+    assert side in {64, tokens} or layers * heads * (side + 1) ** 2 > LIMIT - 110_000
+
+
+@pytest.mark.parametrize(
+    ("tokens", "causal"), [(1, True), (2, False), (15, True), (300, False), (512, True), (690, False)]
+)
+def test_a_head_arrives_as_it_is(wire: Wire, tokens: int, causal: bool) -> None:
+    result = made((3, 7), (1, 4), tokens, causal=causal)
+    widget = AttentionWidget(result)
+    answer, (data,) = ask(widget, wire, "head", layer=7, head=4, mode="pattern")
+    got = unpack(answer["reply"], data)
+    exact = answer["reply"]["type"] == "f2"
+    assert exact == (tokens < 600)
+    error = np.abs(got - result.pattern[1, 1])
+    assert error.max() <= (5e-4 if exact else 1 / 510 + 1e-6)
+    line, (row,) = ask(widget, wire, "line", layer=7, head=4, mode="pattern", axis="query", index=tokens - 1)
+    assert (np.frombuffer(row, "<f4") * np.float32(line["reply"]["scale"]) == result.pattern[1, 1, -1]).all()
+
+
+def test_a_large_head_is_an_overview_with_exact_tiles(wire: Wire) -> None:
+    result = made(1, 1, 1000)
+    widget = AttentionWidget(result)
+    answer, (data,) = ask(widget, wire, "head", layer=0, head=0, mode="pattern")
+    overview = unpack(answer["reply"], data)
+    assert overview.shape == (encode.OVERVIEW, encode.OVERVIEW)
+    starts = [*encode.bins(1000, encode.OVERVIEW).tolist(), 1000]
+    matrix = result.pattern[0, 0]
+    for row, column in ((0, 0), (1, 0), (511, 0), (300, 299), (511, 511)):
+        cell = matrix[starts[row] : starts[row + 1], starts[column] : starts[column + 1]]
+        assert abs(overview[row, column] - cell.max()) <= 1 / 510 + 1e-6
+    tile, (cells,) = ask(widget, wire, "tile", layer=0, head=0, mode="pattern", row=2, column=1)
+    assert (tile["reply"]["rows"], tile["reply"]["columns"]) == (1000 - 2 * encode.TILE, encode.TILE)
+    expected = matrix[2 * encode.TILE :, encode.TILE : 2 * encode.TILE]
+    np.testing.assert_allclose(np.frombuffer(cells, "<f2").reshape(expected.shape), expected, atol=5e-4)
+
+
+def test_bins_cover_every_token_once_and_the_first_alone() -> None:
+    for tokens in (1, 2, 63, 64, 65, 100, 128, 511, 1024, 5000):
+        for side in (1, 2, 55, 64):
+            starts = encode.bins(tokens, side)
+            assert len(starts) == min(tokens, side)
+            assert (np.diff(starts) > 0).all()
+            assert starts[0] == 0
+            assert side < 2 or tokens < 2 or starts[1] == 1
+
+
+def test_quantisation_is_off_by_half_a_step_at_most() -> None:
+    values = np.random.default_rng(0).uniform(0, 7.5, 100_000).astype(np.float32)
+    error = np.abs(encode.quantise(values, 7.5) / 255 * 7.5 - values)
+    assert error.max() <= 7.5 / 510 * 1.0001
+    assert error.max() > 7.5 / 600, "the bound is reached, so a coarser code would fail this test"
+
+
+def test_pooling_keeps_the_largest_weight() -> None:
+    matrix = np.zeros((1, 200, 200), np.float32)
+    matrix[0, 150, 3] = 0.9
+    small = encode.pool(matrix, 20)
+    assert small.max() == np.float32(0.9)
+    assert (small > 0).sum() == 1
+
+
+def test_value_weighting_is_the_pattern_times_the_norms(wire: Wire) -> None:
+    norms = np.random.default_rng(1).uniform(0.1, 9, (2, 2, 20)).astype(np.float32)
+    asked: list[int] = []
+
+    class WithNorms(type(made(1, 1, 1))):
+        def value_norms(self) -> np.ndarray:
+            asked.append(1)
+            return norms
+
+    plain = made(2, 2, 20)
+    fields = ("tokens", "layers", "heads", "pattern", "stats")
+    result = WithNorms(**{name: getattr(plain, name) for name in fields})
+    widget = AttentionWidget(result)
+    assert not asked, "norms are computed when they are asked for"
+    answer, (data,) = ask(widget, wire, "head", layer=1, head=0, mode="weighted")
+    expected = result.pattern[1, 0] * norms[1, 0][None, :]
+    assert answer["reply"]["scale"] == pytest.approx(float(expected.max()))
+    np.testing.assert_allclose(unpack(answer["reply"], data), expected, atol=float(expected.max()) * 5e-4)
+    ask(widget, wire, "atlas", mode="weighted")
+    assert asked == [1]
+
+
+def test_a_refusal_of_the_model_is_the_line_that_is_shown(wire: Wire) -> None:
+    widget = AttentionWidget(made(1, 1, 4))
+    answer, _ = ask(widget, wire, "atlas", mode="weighted")
+    assert answer["error"] == "value-weighted attention needs the model; run the cell again"
+
+
+@pytest.mark.usefixtures("wire")
+def test_unknown_keywords_fail() -> None:
+    with pytest.raises(TypeError, match=r"no keyword 'atlass' \(did you mean atlas\?\)"):
+        AttentionWidget(made(1, 1, 3), atlass=b"")
+    with pytest.raises(TypeError, match="no keyword '_esm'"):
+        AttentionWidget(made(1, 1, 3), _esm="x")
+
+
+@pytest.mark.usefixtures("wire")
+def test_sizes_that_do_not_agree_are_named() -> None:
+    result = made(1, 1, 3)
+    object.__setattr__(result, "layers", (0, 1))
+    with pytest.raises(InputError, match="1 × 1 × 3 × 3, but layers × heads × tokens × tokens are 2 × 1 × 3 × 3"):
+        AttentionWidget(result)
+
+
+def test_hostile_tokens_travel_as_visible_text(wire: Wire) -> None:
+    hostile = ("</script><script>x", "\u202eabc", "\0\x1b", "A" * 100_000)
+    widget = AttentionWidget(made(1, 1, 4, strings=hostile, glyphs={0: "\u202e"}))
+    assert widget.meta["tokens"][0] == "</script><script>x"
+    assert "\u202e" not in str(widget.meta)
+    assert "\\x00" not in repr(widget.meta)
+    assert all(len(token) < 100 for token in widget.meta["tokens"])
+    full, _ = ask(widget, wire, "token", position=3)
+    assert len(full["reply"]["text"]) == 100_000
+
+
+def test_broken_weights_are_named_and_the_rest_is_shown(wire: Wire) -> None:
+    pattern = made(2, 2, 5).pattern.copy()
+    pattern[1, 0, 3, 2] = np.nan
+    result = made(2, 2, 5, pattern=pattern)
+    widget = AttentionWidget(result)
+    assert widget.meta["bad"] == [[1, 0]]
+    answer, (data,) = ask(widget, wire, "head", layer=1, head=0, mode="pattern")
+    assert np.isnan(unpack(answer["reply"], data)[3, 2])
+
+
+def test_the_script_is_small_and_contacts_nothing() -> None:
+    script, style = asset("attention.js"), asset("attention.css")
+    assert len(script.encode()) < 30_000
+    assert len(style.encode()) < 8_000
+    addresses = (script + style).replace("http://www.w3.org/2000/svg", "")
+    for word in (
+        "http",
+        "fetch(",
+        "XMLHttpRequest",
+        "WebSocket",
+        "innerHTML",
+        "eval(",
+        "importScripts",
+        "@import",
+        "url(",
+    ):
+        assert word not in addresses
+    assert sorted(path.name for path in STATIC.iterdir()) == ["attention.css", "attention.js"]
+
+
+def test_every_class_of_the_style_sheet_is_ours() -> None:
+    import re
+
+    style = re.sub(r"(?:body|:root)[^ {]*", "", asset("attention.css"))
+    names = set(re.findall(r"\.(-?[a-zA-Z_][\w-]*)", re.sub(r"\{[^}]*\}", "", style)))
+    assert names
+    assert {name for name in names if not name.startswith("interp-")} <= {
+        "vscode-dark",
+        "vscode-light",
+        "vscode-high-contrast",
+    }
+
+
+@pytest.mark.usefixtures("wire")
+def test_a_cell_gets_the_view_the_picture_and_the_text() -> None:
+    result = made(1, 2, 3)
+    widget = AttentionWidget(result)
+    shown = bundle(widget, result)
+    assert shown["application/vnd.jupyter.widget-view+json"]["model_id"] == widget.model_id
+    assert shown["text/plain"].startswith("AttentionResult(")
+    assert "text/html" in shown
+
+
+def test_a_closed_widget_is_freed(wire: Wire) -> None:
+    result = made(2, 2, 30)
+    widget = AttentionWidget(result)
+    ask(widget, wire, "views", count=1)
+    ask(widget, wire, "head", layer=0, head=0, mode="pattern")
+    page = widget.comm
+    held, shown = weakref.ref(widget), weakref.ref(result)
+    # The page closes its end.
+    page.handle_close({"content": {"data": {}}})
+    del widget, result, page
+    wire.clear()
+    gc.collect()
+    assert held() is None
+    assert shown() is None
+
+
+def test_a_result_on_screen_is_kept_and_one_off_screen_only_for_a_while(wire: Wire) -> None:
+    result = made(1, 1, 8)
+    widget = AttentionWidget(result)
+    shown = weakref.ref(result)
+    ask(widget, wire, "views", count=1)
+    del result
+    others = [AttentionWidget(made(1, 1, 3)) for _ in range(12)]
+    gc.collect()
+    assert shown() is not None
+    assert "reply" in ask(widget, wire, "head", layer=0, head=0, mode="pattern")[0]
+    ask(widget, wire, "views", count=0)
+    others += [AttentionWidget(made(1, 1, 3)) for _ in range(12)]
+    gc.collect()
+    assert shown() is None
+    assert widget.comm is None, "what nobody sees and nothing can answer for is closed"
+
+
+def test_a_thousand_cells_keep_a_handful_of_results(wire: Wire) -> None:
+    alive = weakref.WeakSet[Any]()
+    for _ in range(200):
+        result = made(1, 1, 3)
+        alive.add(result)
+        AttentionWidget(result)
+        wire.clear()
+    del result
+    gc.collect()
+    assert len(alive) <= 8
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        [],
+        "x",
+        7,
+        {},
+        {"id": None, "method": "head"},
+        {"id": 5, "method": "head"},
+        {"id": "", "method": "head"},
+        {"id": "x" * 1000, "method": "head"},
+        {"id": "1"},
+        {"id": "1", "method": None},
+        {"id": "1", "method": ["head"]},
+        {"id": "1", "method": "__init__"},
+        {"id": "1", "method": "head", "params": None},
+        {"id": "1", "method": "head", "params": [0, 0]},
+        {"id": "1", "method": "head", "params": {"layer": 0}},
+        {"id": "1", "method": "head", "params": {"layer": 0, "head": 0, "mode": "pattern", "_esm": "x"}},
+        {"id": "1", "method": "head", "params": {"layer": "0", "head": 0, "mode": "pattern"}},
+        {"id": "1", "method": "head", "params": {"layer": True, "head": 0, "mode": "pattern"}},
+        {"id": "1", "method": "head", "params": {"layer": -1, "head": 0, "mode": "pattern"}},
+        {"id": "1", "method": "head", "params": {"layer": 99, "head": 0, "mode": "pattern"}},
+        {"id": "1", "method": "head", "params": {"layer": 0, "head": 0, "mode": {}}},
+        {"id": "1", "method": "tile", "params": {"layer": 0, "head": 0, "mode": "pattern", "row": 9, "column": 0}},
+        {"id": "1", "method": "line", "params": {"layer": 0, "head": 0, "mode": "pattern", "axis": "x", "index": 0}},
+        {"id": "1", "method": "select", "params": {"layer": 0, "_esm": "x"}},
+        {"id": "1", "method": "select", "params": {"layer": 2.5}},
+        {"id": "1", "method": "select", "params": {"query": 10**30}},
+        {"id": "1", "method": "views", "params": {"count": -1}},
+        {"id": "1", "method": "head", "params": {}, "extra": 1},
+        {"id": "1", "method": "x" * 1_000_000},
+        {"id": "1", "method": "head", "params": {"layer": "x" * 5_000_000, "head": 0, "mode": "pattern"}},
+    ],
+)
+def test_a_malformed_message_is_answered_with_an_error(wire: Wire, content: Any) -> None:
+    widget = AttentionWidget(made(2, 2, 6))
+    before = widget.get_state()
+    wire.clear()
+    deliver(widget, content)
+    ((answer, buffers),) = wire.customs()
+    assert not buffers
+    assert set(answer) == {"id", "error"}
+    assert "\n" not in answer["error"]
+    assert len(answer["error"]) < 400
+    assert widget.get_state() == before
+    assert "reply" in ask(widget, wire, "head", layer=0, head=0, mode="pattern")[0]
+
+
+def test_buffers_from_the_page_are_refused(wire: Wire) -> None:
+    widget = AttentionWidget(made(1, 1, 6))
+    wire.clear()
+    deliver(widget, {"id": "1", "method": "views", "params": {"count": 1}}, buffers=[bytes(50_000_000)])
+    assert "error" in wire.customs()[0][0]
+
+
+@pytest.mark.parametrize(
+    "state", [{"_esm": "export default {}"}, {"layout": None}, {"meta": {}}, {"selection": {}}, {"x": 1}, None]
+)
+def test_the_page_cannot_set_state(wire: Wire, state: Any) -> None:
+    widget = AttentionWidget(made(1, 1, 6))
+    before = widget.get_state()
+    wire.clear()
+    widget.comm.handle_msg({"content": {"data": {"method": "update", "state": state}}, "buffers": []})
+    assert widget.get_state() == before
+    assert "error" in wire.customs()[0][0]
+    for data in (None, [], {}, {"method": 5}):
+        widget.comm.handle_msg({"content": {"data": data}, "buffers": []})
+    assert "reply" in ask(widget, wire, "views", count=1)[0]
