@@ -3,6 +3,10 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
+NPM := $(BIN)/python tools/npm.py
+SCRIPTS := src/interp/widgets/static/attention.js
+SOURCES := $(wildcard js/*.*) $(shell find js/src -type f)
+
 .PHONY: demo test check clean
 
 # torch goes first and under the constraints, so that no later step can bring another build of it.
@@ -13,6 +17,15 @@ export HF_HUB_OFFLINE ?= 1
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
+js/node_modules/.installed: js/package-lock.json .venv/.installed
+	$(NPM) ci --ignore-scripts --silent
+	touch $@
+
+# The install above builds the scripts; this builds them again when their sources change.
+$(SCRIPTS): $(SOURCES) js/node_modules/.installed
+	$(NPM) run --silent build
+	touch $@
+
 # Opens the quickstart in JupyterLab; HEADLESS=1 runs it and writes demo/quickstart.html instead.
 demo: .venv/.installed
 ifdef HEADLESS
@@ -21,13 +34,15 @@ else
 	$(BIN)/jupyter lab demo/quickstart.ipynb
 endif
 
-test: .venv/.installed check
+test: check
+	$(NPM) test --silent
 	$(BIN)/python -m pytest
 
-check: .venv/.installed
+check: .venv/.installed $(SCRIPTS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	$(NPM) run --silent check
 
 clean:
-	rm -rf .venv build dist
+	rm -rf .venv build dist js/node_modules src/interp/widgets/static

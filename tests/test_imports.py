@@ -86,7 +86,8 @@ SHELL = "from IPython.core.interactiveshell import InteractiveShell; ip = Intera
 
 
 def test_import_and_load_ext_leave_the_heavy_libraries_out() -> None:
-    code = f"{SHELL} import interp; ip.run_line_magic('load_ext', 'interp'); print([m for m in {HEAVY} if m in sys.modules])"
+    loads = f"{SHELL} import interp; ip.run_line_magic('load_ext', 'interp');"
+    code = f"{loads} print([m for m in {HEAVY} if m in sys.modules])"
     assert run(code) == "[]"
 
 

@@ -71,12 +71,13 @@ def load(
     remote_code: bool = False,
     name: str | None = None,
 ) -> LoadedModel:
-    """Load a model and make it the current one: a folder, a hub name, or a GGUF file.
+    """Load a model and make it the current one: a folder, a hub name, a GGUF file; without a name, the bundled one.
 
     Parameters
     ----------
     source
-        A folder, a .gguf file, an adapter's folder, or a hub name such as gpt2 or owner/name.
+        A folder, a .gguf file, an adapter's folder, or a hub name such as gpt2 or owner/name; the small model that
+        comes with interp when not given.
     device
         auto (cuda, then mps, then cpu), cpu, cuda, cuda:0 or mps.
     dtype
@@ -131,7 +132,7 @@ def models(session: Session) -> Table:
     )
     count = f"{len(rows)} model{'' if len(rows) == 1 else 's'} loaded"
     return Table(
-        title=count if rows else "no model is loaded; type %interp load and a folder or a hub name",
+        title=count if rows else "no model is loaded; type %interp load, alone for the bundled model or with a folder or a hub name",
         columns=("current", "model", "layers × heads", "device", "dtype", "weights"),
         rows=rows,
     )
@@ -170,7 +171,7 @@ def status(session: Session) -> Table:
     """
     if session.current is None:
         return Table(
-            title="no model is loaded; type %interp load and a folder or a hub name", columns=("what", "value"), rows=()
+            title="no model is loaded; type %interp load, alone for the bundled model or with a folder or a hub name", columns=("what", "value"), rows=()
         )
     from interp.engine.memory import free_bytes, readable
     from interp.session import memory_in_use

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +65,7 @@ def _pairs(
     if task is not None and sources:
         raise InputError(f"{command.name} takes a task or pairs, not both")
     if task is not None:
-        found = from_task(model, task, n=n, seed=seed, corruption=corruption)
+        found = from_task(model, task, n=n, seed=seed, corruption=corruption, bos=bos)
     elif "pairs" in sources:
         listed = sources["pairs"]
         found = listed if isinstance(listed, Pairs) else Pairs(tuple(listed))
@@ -81,7 +81,7 @@ def _pairs(
         given |= {name: sources[name] for name in ("clean", "corrupted")}
     else:
         raise InputError(f"{command.name} needs a clean and a corrupted prompt, pairs=…, or a task, such as ioi")
-    if bos is not None:
+    if bos is not None and task is None:
         found = replace(found, pairs=tuple(_with_bos(pair, bos) for pair in found.pairs))
     return (found,), given
 
@@ -96,7 +96,9 @@ def _several(answer: Any) -> tuple[str | int, ...]:
     return (answer,) if isinstance(answer, str | int) else tuple(answer)
 
 
-def from_task(model: LoadedModel, task: str, *, n: int, seed: int, corruption: str | None) -> Pairs:
+def from_task(
+    model: LoadedModel, task: str, *, n: int, seed: int, corruption: str | None = None, bos: bool | None = None
+) -> Pairs:
     """Return a task's pairs for the tokenizer of `model`.
 
     Raises
@@ -112,5 +114,16 @@ def from_task(model: LoadedModel, task: str, *, n: int, seed: int, corruption: s
         return tuple(model.tokens.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     options = {} if corruption is None else {"corruption": corruption}
-    made = tasks.build(task, tasks.Vocabulary(encode), n=n, seed=seed, **options)
-    return Pairs(made.pairs, task=made.name, metric=made.metric)
+    unknown = getattr(model.tokens.tokenizer, "unk_token_id", None)
+    made = tasks.build(task, tasks.Vocabulary(encode, unknown), n=n, seed=seed, **options)
+    pairs = tuple(pair if bos is None else _with_bos(pair, bos) for pair in made.pairs)
+    return Pairs(tuple(_shifted(model, pair, encode) for pair in pairs), task=made.name, metric=made.metric)
+
+
+def _shifted(model: LoadedModel, pair: Pair, encode: Callable[[str], Sequence[int]]) -> Pair:
+    """Return `pair` with its slots counted as the model counts: after what the tokenizer puts in front."""
+    if pair.clean.text is None or not pair.slots:
+        return pair
+    ids, plain = model.tokens.encode(pair.clean).ids, tuple(encode(pair.clean.text))
+    front = next((n for n in range(len(ids)) if ids[n : n + len(plain)] == plain), 0)
+    return replace(pair, slots={name: tuple(p + front for p in places) for name, places in pair.slots.items()})

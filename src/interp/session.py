@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
-from interp import registry
+from interp import bundled, registry
 from interp.inputs import INPUTS, inputs_of
 from interp.results import Provenance, Result
 from interp.spec import InputError, Interrupted, closest
@@ -104,7 +104,7 @@ class Session:
         from interp.engine import load as loading
 
         if source is None:
-            raise InputError("say what to load: a folder or a hub name, for instance %interp load gpt2")
+            source, name = bundled.MODEL, name or "bundled"
         options = loading.Options(
             device=device or self.settings.device,
             dtype=dtype or self.settings.dtype,
@@ -152,7 +152,7 @@ class Session:
         """
         if name is None:
             if self.current is None:
-                raise InputError("no model is loaded; type %interp load and a folder or a hub name")
+                raise InputError("no model is loaded; type %interp load, alone for the bundled model or with a folder or a hub name")
             return self.models[self.current]
         if name in self.models:
             return self.models[name]

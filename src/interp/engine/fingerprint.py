@@ -206,7 +206,7 @@ def _content(tensor: Tensor, place: tuple[int, int, torch.device]) -> Any:
     else:
         dense = tensor.to_dense() if tensor.layout != torch.strided else tensor
         memory = dense.contiguous().reshape(-1).view(torch.uint8)
-    return device_hash(memory).to_bytes(16, "little") if device.type == "cuda" else memoryview(memory.cpu().numpy())
+    return device_hash(memory).to_bytes(16, "little") if device.type == "cuda" else memory.cpu().numpy()
 
 
 def device_hash(flat: Tensor) -> int:

@@ -111,8 +111,8 @@ def _encoded(model: LoadedModel, pair: Pair, metric: Metric, number: int, count:
             f"{where}clean has {len(clean.ids)} tokens and corrupted {len(corrupted.ids)}; they must line up: "
             f"{_aligned(clean, corrupted)}"
         )
-    answer = _answers(model, pair.answer, where, "answer")
-    wrong = _answers(model, pair.wrong, where, "wrong")
+    answer = _answers(model, pair, pair.answer, where, "answer")
+    wrong = _answers(model, pair, pair.wrong, where, "wrong")
     if metric.needs_answer and not answer:
         raise InputError(f"{where}{metric.name} needs an answer: add a line answer: …, or answer=… in Python")
     if metric.needs_wrong and not wrong:
@@ -135,7 +135,7 @@ def _aligned(clean: Encoded, corrupted: Encoded) -> str:
     return " against ".join("|".join(e.strings[shown]) for e in (clean, corrupted)) + f" (from token {shown.start})"
 
 
-def _answers(model: LoadedModel, given: Sequence[str | int], where: str, which: str) -> tuple[int, ...]:
+def _answers(model: LoadedModel, pair: Pair, given: Sequence[str | int], where: str, which: str) -> tuple[int, ...]:
     ids: list[int] = []
     for answer in given:
         if isinstance(answer, int):
@@ -147,19 +147,25 @@ def _answers(model: LoadedModel, given: Sequence[str | int], where: str, which: 
             continue
         if not answer.strip():
             raise InputError(f"{where}the {which} is empty; type a word, such as {which}: John")
-        ids.append(_one_token(model, answer, where, which))
+        ids.append(_one_token(model, pair.clean.text or "", answer, where, which))
     return tuple(dict.fromkeys(ids))
 
 
-def _one_token(model: LoadedModel, answer: str, where: str, which: str) -> int:
-    found = pieces(model, answer)
+def _one_token(model: LoadedModel, text: str, answer: str, where: str, which: str) -> int:
+    found = continued(model, text, answer)
     if len(found) == 1:
         return found[0]
     split = "|".join(model.tokens.string(index) for index in found)
     spelled = f" {answer.strip()}"
-    hint = f"; {spelled!r} with a space in front is one" if len(pieces(model, spelled)) == 1 else ""
+    hint = f"; {spelled!r} with a space in front is one" if len(continued(model, text, spelled)) == 1 else ""
     first = f"; or take its first token, {model.tokens.string(found[0])!r}" if not hint else ""
     raise InputError(f"{where}{which} {answer!r} is {len(found)} tokens ({split}), and must be one{hint}{first}")
+
+
+def continued(model: LoadedModel, text: str, answer: str) -> list[int]:
+    """Return the token ids of `answer` where it goes on after `text`."""
+    before, both = pieces(model, text), pieces(model, text + answer)
+    return both[len(before) :] if text and both[: len(before)] == before else pieces(model, answer)
 
 
 def pieces(model: LoadedModel, text: str) -> list[int]:

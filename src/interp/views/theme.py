@@ -137,6 +137,22 @@ def diverging(value: float, theme: str) -> str:
     return "#{:02x}{:02x}{:02x}".format(*_between(_DIVERGING[check_theme(theme)], min(1.0, max(-1.0, value))))
 
 
+def paint(value: float) -> tuple[tuple[str, float], ...]:
+    """Return the coats, ``(CSS colour, opacity)``, that lie over each other where `value` in −1 … 1 is drawn.
+
+    On a theme's background they look as `diverging`; on another background they still start there.
+
+    Examples
+    --------
+    >>> paint(0.25)
+    (('var(--interp-towards)', 0.5),)
+    """
+    side, size = "towards" if value > 0 else "against", min(1.0, abs(value))
+    if size <= 0.5:
+        return ((f"var(--interp-{side})", 2 * size),) if size else ()
+    return (f"var(--interp-{side})", 1.0), (f"var(--interp-{side}-high)", 2 * size - 1)
+
+
 def colour(name: str, theme: str) -> str:
     """Return one of a theme's plain colours, ``#rrggbb`` or ``#rrggbbaa``.
 
@@ -170,6 +186,9 @@ def variables(theme: str) -> dict[str, str]:
     """
     table = dict(_FRAME[check_theme(theme)])
     table |= {f"k{n}": value for n, value in enumerate(_CLASSES[theme])}
+    (_, table["against-high"]), (_, table["against"]), _, (_, table["towards"]), (_, table["towards-high"]) = (
+        _DIVERGING[theme]
+    )
     for step, rgba in enumerate(sequential(theme)):
         table[f"s{step}"] = "#" + "".join(f"{part:02x}" for part in (rgba if rgba[3] < 255 else rgba[:3]))
     return table
