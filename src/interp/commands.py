@@ -132,7 +132,7 @@ def models(session: Session) -> Table:
     )
     count = f"{len(rows)} model{'' if len(rows) == 1 else 's'} loaded"
     return Table(
-        title=count if rows else "no model is loaded; type %interp load, alone for the bundled model or with a folder or a hub name",
+        title=count if rows else "no model is loaded; type %interp load, with a folder or a hub name if you like",
         columns=("current", "model", "layers × heads", "device", "dtype", "weights"),
         rows=rows,
     )
@@ -171,7 +171,9 @@ def status(session: Session) -> Table:
     """
     if session.current is None:
         return Table(
-            title="no model is loaded; type %interp load, alone for the bundled model or with a folder or a hub name", columns=("what", "value"), rows=()
+            title="no model is loaded; type %interp load, with a folder or a hub name if you like",
+            columns=("what", "value"),
+            rows=(),
         )
     from interp.engine.memory import free_bytes, readable
     from interp.session import memory_in_use

@@ -152,7 +152,7 @@ class Session:
         """
         if name is None:
             if self.current is None:
-                raise InputError("no model is loaded; type %interp load, alone for the bundled model or with a folder or a hub name")
+                raise InputError("no model is loaded; type %interp load, with a folder or a hub name if you like")
             return self.models[self.current]
         if name in self.models:
             return self.models[name]
