@@ -23,7 +23,7 @@ from interp.magics.body import pairs
 from interp.registry import Command
 from interp.results import Result
 from interp.session import session
-from interp.spec import InputError, OutOfMemory, Pairs
+from interp.spec import InputError, OutOfMemory, Pairs, Prompt
 
 FAMILIES = ("gpt2", "llama", "neox", "bert")
 DOORS = ("magic", "python")
@@ -31,7 +31,7 @@ DOORS = ("magic", "python")
 # Body class → a body that is fine but for the text in it.
 BODIES: dict[str, Callable[[str], str]] = {
     "Prompt": lambda text: text,
-    "Pairs": lambda text: f"clean: {text}\ncorrupted: {text}\nanswer: e\nwrong: a",
+    "Pairs": lambda text: f"clean: {text}\ncorrupted: {text}\nanswer: Mary\nwrong: John",
 }
 
 # What a required argument names → a value that is there.
@@ -54,8 +54,8 @@ def techniques() -> list[str]:
 
 
 def bodied() -> list[str]:
-    """Return the names of the commands that have a cell body."""
-    return [name for name, command in commands().items() if command.body is not None]
+    """Return the names of the commands whose cell body is one prompt."""
+    return [name for name, command in commands().items() if command.body is Prompt]
 
 
 def texts(family: str) -> str:

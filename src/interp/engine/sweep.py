@@ -41,6 +41,8 @@ class Case:
         Token ids of the run that is changed and of the run whose activations are put into it.
     scorer
         The metric; for ``kl`` the clean run's distribution is put into it.
+    position
+        The position whose logits are measured.
     clean_base
         Whether the base is the clean run.
     """
@@ -48,6 +50,7 @@ class Case:
     base: tuple[int, ...]
     source: tuple[int, ...]
     scorer: Scorer
+    position: int
     clean_base: bool = False
 
     @property
@@ -217,7 +220,7 @@ class _Job:
             base = self._run(self.model, net, case.base)
             shared = None if self.source_model is not self.model else base
             source = self._run(self.source_model, other, case.source, shared, case.start if shared else 0)
-            last = len(case.base) - 1
+            last = case.position
             start = case.start if shared else 0
             plans.append(
                 Plan(
@@ -232,7 +235,7 @@ class _Job:
                     stop=last,
                 )
             )
-            ends = [(net, base.resid[-1][last:]), (other, source.resid[-1][last:])]
+            ends = [(net, base.resid[-1][last : last + 1]), (other, source.resid[-1][last : last + 1])]
             case = self._with_clean(index, lambda ends=ends: [of.unembed(of.final(end)) for of, end in ends])
             self.swept.base[index], self.swept.source[index] = (case.scorer.of_residual(of, end)[0] for of, end in ends)
             # A change before the prompts differ is none, and one after the position asked about is not seen there.
@@ -380,7 +383,7 @@ class _Job:
     def _unpatched(self, index: int) -> None:
         case = self.cases[index]
         runs = [(self.model, case.base), (self.source_model, case.source)]
-        logits = [of.activations_of(ids, ["last_logits"])["last_logits"].float() for of, ids in runs]
+        logits = [_logits(of, ids, case.position) for of, ids in runs]
         case = self._with_clean(index, lambda: logits)
         self.swept.base[index], self.swept.source[index] = (case.scorer.of_logits(end)[0] for end in logits)
 
@@ -406,8 +409,9 @@ class _Job:
             return write
 
         functions = {names[layer]: writing(layer) for layer in layers}
-        logits = self.model.forward([asked.base] * len(cells), functions)
-        return asked.scorer.of_logits(logits[:, -1].float() if logits.dtype != torch.float64 else logits[:, -1])
+        last = asked.position == len(asked.base) - 1
+        logits = self.model.forward([asked.base] * len(cells), functions, last_only=last)
+        return asked.scorer.of_logits(_wide(logits[:, -1 if last else asked.position]))
 
     def _source(self, asked: Case, layer: int) -> Tensor:
         name = Site(self.site, layer).hook_name
@@ -430,6 +434,17 @@ class _Job:
         of = everywhere if part is None else part
         # A pattern's axes are [head, query, key]; all others are [position, head or neuron or d_model, …].
         return (of, at) if self.site == "pattern" else (at, of)
+
+
+def _logits(model: LoadedModel, ids: Sequence[int], position: int) -> Tensor:
+    """Return a plain run's logits at `position`, ``[1, d_vocab]``."""
+    if position == len(ids) - 1:
+        return _wide(model.activations_of(ids, ["last_logits"])["last_logits"])
+    return _wide(model.activations_of(ids, ["logits"])["logits"][:, position])
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def _take(atoms: Sequence[Atom], limit: int) -> list[Atom]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from interp.methods.predict import logits_of
 from interp.spec import InputError, Metric, Pair, Pairs
 
 if TYPE_CHECKING:
@@ -237,7 +238,7 @@ def _likelier(model: LoadedModel, encoded: Sequence[Encodings]) -> list[str]:
         spelled = pieces(model, other) if other.strip() else []
         if len(spelled) != 1 or model.tokens.string(spelled[0]) != other:
             continue
-        logits = model.activations(pair.clean, ["last_logits"])["last_logits"][0]
+        logits = logits_of(model, pair.clean)
         if float(logits[spelled[0]]) > float(logits[pair.answer[0]]):
             found.append(f"{other!r} is likelier than {string!r} on the clean prompt; was that the answer you meant?")
     return found

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 import numpy as np
 
 from interp.methods.pairing import Encodings, Lint, encode, lint
+from interp.methods.predict import predicted
+from interp.registry import technique
 from interp.results import Result
 from interp.spec import (
     METRICS,
@@ -145,6 +147,7 @@ class PatchingResult(Result):
         return table
 
 
+@technique(body=Pairs)
 def patch(
     model: LoadedModel,
     pairs: Pairs,
@@ -216,6 +219,7 @@ def patch(
             base=(e.clean if clean_base else e.corrupted).ids,
             source=(e.corrupted if direction == "noise" else e.clean).ids,
             scorer=metrics.Scorer(chosen, e.answer, e.wrong),
+            position=predicted(model, e.clean),
             clean_base=direction == "noise",
         )
         for e in encoded

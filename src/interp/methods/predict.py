@@ -87,7 +87,7 @@ def predict(model: LoadedModel, prompt: Prompt, *, top: int = 10) -> PredictResu
     if top < 1:
         raise InputError(f"--top {top} lists nothing; use 1 or more")
     encoded = model.encode(prompt)
-    position, logits = _logits(model, encoded)
+    position, logits = predicted(model, encoded), logits_of(model, encoded)
     logs = logits.float().log_softmax(-1)
     best = logs.topk(min(top, logs.shape[-1]))
     ids: list[int] = best.indices.tolist()
@@ -101,10 +101,23 @@ def predict(model: LoadedModel, prompt: Prompt, *, top: int = 10) -> PredictResu
     )
 
 
-def _logits(model: LoadedModel, encoded: Encoded) -> tuple[int, Tensor]:
-    """Return the position that is predicted and its logits, ``[d_vocab]``."""
+def logits_of(model: LoadedModel, encoded: Encoded) -> Tensor:
+    """Return the logits of the position that is predicted, ``[d_vocab]``."""
     if model.geometry.causal:
-        return len(encoded.ids) - 1, model.activations(encoded, ["last_logits"])["last_logits"][0]
+        return model.activations(encoded, ["last_logits"])["last_logits"][0]
+    return model.activations(encoded, ["logits"])["logits"][0, predicted(model, encoded)]
+
+
+def predicted(model: LoadedModel, encoded: Encoded) -> int:
+    """Return the position whose logits answer a prompt: the last, or the one mask of a bidirectional model.
+
+    Raises
+    ------
+    InputError
+        A bidirectional model and a prompt without exactly one mask token.
+    """
+    if model.geometry.causal:
+        return len(encoded.ids) - 1
     mask = getattr(model.tokens.tokenizer, "mask_token_id", None)
     places = [n for n, index in enumerate(encoded.ids) if index == mask]
     if len(places) != 1:
@@ -112,4 +125,4 @@ def _logits(model: LoadedModel, encoded: Encoded) -> tuple[int, Tensor]:
         raise InputError(
             f"{model.name} reads in both directions: put one {name} where the word is missing ({len(places)} found)"
         )
-    return places[0], model.activations(encoded, ["logits"])["logits"][0, places[0]]
+    return places[0]

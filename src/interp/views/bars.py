@@ -19,6 +19,8 @@ _FONT = 11
 _NUMBER = 62
 # How many values of a row are drawn one by one.
 _SINGLE = 48
+# A bar that is this many times longer than the others is broken.
+_SPREAD = 30.0
 
 Float = NDArray[np.float64]
 
@@ -64,10 +66,10 @@ def bars(rows: Sequence[Bar], least: float, turned: bool = False) -> Drawing:
     19
     """
     values = np.array([row.value for row in rows])
-    end = diverging.limit(values[[row.done for row in rows]], least, 12.0)
+    end = diverging.limit(values[[row.done for row in rows]], least, spread=_SPREAD)
     end = min(end, max([least, *np.abs(values[np.isfinite(values)])]))
     pitch = max(_LEAST, min(_ROW, _HIGH / len(rows)))
-    left = max(columns(row.label) for row in rows) * _FONT * ADVANCE + 10
+    left = math.ceil(max(columns(row.label) for row in rows) * _FONT * ADVANCE + 10)
     shown = [math.copysign(min(abs(row.value), end), row.value) if _finite(row) else 0.0 for row in rows]
     below, above = max(0.0, -min(shown)), max(0.0, *shown)
     unit = _TRACK / ((below + above) or 1)
@@ -119,9 +121,9 @@ def strips(values: Float, done: NDArray[np.bool_], labels: Sequence[str], least:
     size = np.where(known, np.abs(values), -1.0)
     best = size.argmax(1)
     peaks = np.array([values[row, column] if known[row, column] else 0.0 for row, column in enumerate(best)])
-    end = diverging.limit(peaks, least, 12.0)
+    end = diverging.limit(peaks, least, spread=_SPREAD)
     pitch = max(_LEAST, min(_ROW, _HIGH / len(labels)))
-    left = max(columns(label) for label in labels) * 6.2 + 8
+    left = diverging.margin(labels)
     zero, unit, thick = left + _STRIP / 2, _STRIP / 2 / end, pitch - 4
     body: list[str] = []
     for row, label in enumerate(labels):

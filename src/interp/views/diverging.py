@@ -55,11 +55,11 @@ class Cells:
         return math.ceil(len(self.columns) / _NAMED * 2)
 
 
-def limit(values: Float, least: float, spread: float = 4.0) -> float:
+def limit(values: Float, least: float, natural: float = 0.0, spread: float = 3.0) -> float:
     """Return where the scale of `values` ends: a round number.
 
-    It is the largest size, unless that is more than `spread` times what 95 % of the sizes stay below: then a few would
-    wash out the rest, and lie beyond the scale.
+    It is the largest size, unless that is more than `spread` times a size that three values and 1 % of them reach: then
+    a few would wash out the rest, and lie beyond the scale.
 
     Parameters
     ----------
@@ -67,20 +67,24 @@ def limit(values: Float, least: float, spread: float = 4.0) -> float:
         Any shape; what is not finite does not count.
     least
         The smallest limit, so that rounding errors are not drawn as effects.
+    natural
+        A size that is large by itself: a limit that leaves values out is no smaller.
     spread
         See above.
 
     Examples
     --------
-    >>> limit(np.array([0.1, -0.2, 0.45]), 0.001), limit(np.array([0.1, 0.2, 1e6]), 0.001)
-    (0.5, 0.8)
+    >>> limit(np.array([0.1, -0.2, 0.45]), 0.001), limit(np.array([0.1, 0.2, 0.1, 1e6]), 0.001)
+    (0.5, 0.3)
     """
-    sizes = np.abs(values[np.isfinite(values)])
+    sizes = np.sort(np.abs(values[np.isfinite(values)]))[::-1]
     if not sizes.size:
         return least
-    largest = float(sizes.max())
-    usual = float(np.quantile(sizes, 0.95, method="lower"))
-    end = max(least, min(largest, spread * usual) if usual > least / spread else largest)
+    usual = float(sizes[min(sizes.size - 1, max(2, sizes.size // 100))])
+    end = float(sizes[0])
+    if usual > least / spread:
+        end = min(end, max(natural, spread * usual))
+    end = max(least, end)
     power = 10.0 ** math.floor(math.log10(end) + 1e-9)
     return float(f"{next(n for n in _ROUND if n * power >= end * (1 - 1e-9)) * power:.3g}")
 
@@ -90,14 +94,20 @@ def signed(value: float) -> str:
 
     Examples
     --------
-    >>> signed(0.5174), signed(-3.1), signed(0.0), signed(-2e-5)
-    ('+0.517', '−3.100', '0', '−2.0e−05')
+    >>> signed(0.5174), signed(-3.1), signed(0.0), signed(-2e-4), signed(-2e-6)
+    ('+0.517', '−3.100', '0', '−0.0002', '−2.0e−06')
     """
     if not math.isfinite(value):
         return "not a number" if math.isnan(value) else f"{'+' if value > 0 else '−'}∞"
     size = abs(value)
-    form = "+.1e" if size < 0.001 or size >= 1e6 else "+.3f" if size < 100 else "+,.1f" if size < 1e4 else "+,.0f"
-    return "0" if not size else format(value, form).replace("-", "−").replace("e+", "e")
+    if size < 1e-3 or size >= 1e6:
+        return (
+            "0"
+            if not size
+            else format(value, "+.4f" if 5e-5 <= size < 1 else "+.1e").replace("-", "−").replace("e+", "e")
+        )
+    form = "+.3f" if size < 100 else "+,.1f" if size < 1e4 else "+,.0f"
+    return format(value, form).replace("-", "−")
 
 
 def heat(cells: Cells, end: float, ring: tuple[int, int] | None = None) -> Drawing:
@@ -116,7 +126,7 @@ def heat(cells: Cells, end: float, ring: tuple[int, int] | None = None) -> Drawi
         ring = (ring[0], ring[1] // block) if ring else None
     count = cells.values.shape
     wide, high = _size(count, _NAMED if cells.tokens else _WIDE)
-    left = max(columns(label) for label in cells.rows) * 6.2 + 6
+    left = margin(cells.rows)
     across, down = count[1] * wide, count[0] * high
     body = [
         draw.text(left - 6, (row + 0.5) * high + 3.5, cells.rows[row], anchor="end")
@@ -141,6 +151,17 @@ def heat(cells: Cells, end: float, ring: tuple[int, int] | None = None) -> Drawi
     return Drawing(max(right, left + across + 2), down + below, "".join(body))
 
 
+def margin(rows: Sequence[str]) -> int:
+    """Return the room that the labels of rows take, in whole pixels.
+
+    Examples
+    --------
+    >>> margin(["L0", "L11"])
+    25
+    """
+    return math.ceil(max(columns(label) for label in rows) * 6.2 + 6)
+
+
 def colours(values: Float, wide: float, high: float) -> str:
     """Return values in −1 … 1, ``[row, column]``, as painted rectangles: one path per colour, zero unpainted.
 
@@ -162,24 +183,36 @@ def colours(values: Float, wide: float, high: float) -> str:
     return "".join(paths)
 
 
-def scale(end: float, words: Sequence[str]) -> Drawing:
-    """Return the bar of colours from −`end` to `end`, and lines of words below it.
+def scale(end: float, turned: bool = False) -> Drawing:
+    """Return the bar of colours from −`end` to `end`; `turned` swaps the values.
 
     Examples
     --------
-    >>> scale(0.5, ["recovery"]).height
-    44.0
+    >>> scale(0.5).height
+    22
     """
-    steps = np.linspace(-1, 1, 64)[None]
+    steps = np.linspace(-1, 1, _BAR // 3)[None]
+    low, high = (f"+{end:g}", f"−{end:g}") if turned else (f"−{end:g}", f"+{end:g}")
     body = [
-        colours(steps, _BAR / 64, 8),
+        colours(steps, 3, 8),
         f'<rect class="interp-base" fill="none" width="{_BAR}" height="8"/>',
-        draw.text(0, 20, f"−{end:g}"),
+        draw.text(0, 20, low),
         draw.text(_BAR / 2, 20, "0", anchor="middle"),
-        draw.text(_BAR, 20, f"+{end:g}", anchor="end"),
+        draw.text(_BAR, 20, high, anchor="end"),
     ]
-    body += [draw.text(0, 36 + 14 * n, line) for n, line in enumerate(words)]
-    return Drawing(max([_BAR, *(5.6 * columns(line) for line in words)]), 30 + 14.0 * len(words), "".join(body))
+    return Drawing(_BAR, 22, "".join(body))
+
+
+def words(lines: Sequence[str]) -> Drawing:
+    """Return lines of small muted text.
+
+    Examples
+    --------
+    >>> words(["recovery"]).height
+    14
+    """
+    body = "".join(draw.text(0, 10 + 14 * n, line) for n, line in enumerate(lines))
+    return Drawing(max((5.4 * columns(line) for line in lines), default=0), 14 * len(lines), body)
 
 
 def stack(parts: Sequence[tuple[float, Drawing]]) -> Drawing:
@@ -190,10 +223,10 @@ def stack(parts: Sequence[tuple[float, Drawing]]) -> Drawing:
     >>> stack([(0, Drawing(5, 5, "")), (2, Drawing(5, 5, ""))]).height
     20
     """
-    y, body = 0.0, ""
+    y, body = 0, ""
     for x, part in parts:
         body += draw.group(part, x, y)
-        y += part.height + 10
+        y = math.ceil(y + part.height + 10)
     return Drawing(max(x + part.width for x, part in parts), y - 10, body)
 
 
