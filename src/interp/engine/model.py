@@ -20,10 +20,11 @@ from transformer_lens.model_bridge import TransformerBridge
 from interp.engine import hooks, memory
 from interp.engine.fingerprint import State
 from interp.engine.fingerprint import inspect as inspect_state
+from interp.engine.interventions import functions_of
 from interp.engine.store import ActivationStore
 from interp.engine.tokens import Encoded, Tokens
 from interp.results import Provenance, Result
-from interp.spec import InputError, OutOfMemory, Prompt, closest, printable
+from interp.spec import InputError, Intervention, OutOfMemory, Prompt, closest, printable
 
 AnyResult = TypeVar("AnyResult", bound=Result)
 Value = TypeVar("Value")
@@ -92,25 +93,35 @@ class Run:
     torch.Size([1, 4, 9, 64])
     """
 
-    def __init__(self, model: LoadedModel, tokens: Encoded, logits: Tensor, state: str) -> None:
+    def __init__(
+        self,
+        model: LoadedModel,
+        tokens: Encoded,
+        logits: Tensor,
+        state: str,
+        functions: Mapping[str, hooks.Hook] | None = None,
+    ) -> None:
         self.logits = logits
         self.tokens = tokens
-        self.activations: Mapping[str, Tensor] = _Activations(model, tokens, state)
+        self.activations: Mapping[str, Tensor] = _Activations(model, tokens, state, functions or {})
 
     def __repr__(self) -> str:
         return f"Run({len(self.tokens.ids)} tokens, logits {tuple(self.logits.shape)})"
 
 
 class _Activations(Mapping[str, Tensor]):
-    def __init__(self, model: LoadedModel, tokens: Encoded, state: str) -> None:
+    def __init__(self, model: LoadedModel, tokens: Encoded, state: str, functions: Mapping[str, hooks.Hook]) -> None:
         self._model = model
         self._tokens = tokens
         self._state = state
+        self._functions = functions
 
     def __getitem__(self, name: str) -> Tensor:
         def look(operation: Operation) -> Tensor:
             if operation.fingerprint != self._state:
                 raise InputError("the model has changed since this run; run the prompt again")
+            if self._functions:
+                return self._model.captured(self._tokens, name, self._functions)
             return self._model.activations(self._tokens, [name])[name]
 
         return self._model.operate("run", {}, look)
@@ -406,15 +417,29 @@ class LoadedModel:
         present = {site: tensor for site, tensor in found.items() if tensor is not None}
         return {site: (present | computed)[site] for site in sites}
 
-    def run(self, prompt: str | Sequence[int] | Prompt, *, bos: bool | None = None, truncate: bool = False) -> Run:
+    def run(
+        self,
+        prompt: str | Sequence[int] | Prompt,
+        interventions: Sequence[Intervention] = (),
+        *,
+        bos: bool | None = None,
+        truncate: bool = False,
+    ) -> Run:
         """Run a prompt and return its logits and, lazily, its activations.
 
         Parameters
         ----------
         prompt
             A text, token ids, or a `Prompt`.
+        interventions
+            Changes of the run: patches, ablations, steering, functions. The store is then left alone.
         bos, truncate
             As in `Prompt`.
+
+        Raises
+        ------
+        InputError
+            A prompt that cannot be used, or an intervention on what is not there.
 
         Examples
         --------
@@ -425,7 +450,11 @@ class LoadedModel:
 
         def once(operation: Operation) -> Run:
             encoded = self.encode(asked)
-            return Run(self, encoded, self.activations(encoded, [LOGITS])[LOGITS], operation.fingerprint)
+            if not interventions:
+                return Run(self, encoded, self.activations(encoded, [LOGITS])[LOGITS], operation.fingerprint)
+            functions = functions_of(self, interventions, len(encoded.ids))
+            logits = self.forward([encoded.ids], functions, last_only=False)
+            return Run(self, encoded, logits, operation.fingerprint, functions)
 
         return self.operate("run", {"prompt": prompt}, once)
 
@@ -516,6 +545,21 @@ class LoadedModel:
             return logits[:, -1:] if last_only else logits
 
         return self.operate("forward", {}, once)
+
+    def captured(self, tokens: Encoded, name: str, functions: Mapping[str, hooks.Hook]) -> Tensor:
+        """Return one activation of a run with functions on hooks, as it goes on from there; past the store."""
+        held: list[Tensor] = []
+        own = functions.get(name)
+
+        def keep(tensor: Tensor, hook: HookPoint) -> Tensor:
+            changed = tensor if own is None else own(tensor, hook)
+            held[:] = [changed.detach().clone()]
+            return changed
+
+        self.forward([tokens.ids], {**functions, name: keep})
+        if not held:
+            raise InputError(f"{name} does not fire in {self.name}; this model has no such activation")
+        return held[0]
 
     def activations_of(self, ids: Sequence[int], sites: Sequence[str]) -> dict[str, Tensor]:
         """Return `activations` of token ids that are known to be good."""

@@ -151,6 +151,18 @@ def heat(cells: Cells, end: float, ring: tuple[int, int] | None = None) -> Drawi
     return Drawing(max(right, left + across + 2), down + below, "".join(body))
 
 
+def lifted(values: Float) -> Float:
+    """Return where on the scale of colours, −1 … 1, values in −1 … 1 are drawn.
+
+    Examples
+    --------
+    >>> lifted(np.array([-1.0, 0.0, 0.1])).round(2).tolist()
+    [-1.0, 0.0, 0.25]
+    """
+    known = np.clip(np.nan_to_num(values), -1, 1)
+    return np.sign(known) * np.abs(known) ** theme.POWER
+
+
 def margin(rows: Sequence[str]) -> int:
     """Return the room that the labels of rows take, in whole pixels.
 
@@ -165,12 +177,14 @@ def margin(rows: Sequence[str]) -> int:
 def colours(values: Float, wide: float, high: float) -> str:
     """Return values in −1 … 1, ``[row, column]``, as painted rectangles: one path per colour, zero unpainted.
 
+    Small values are lifted, as `theme.level` lifts weights.
+
     Examples
     --------
-    >>> colours(np.array([[0.0, 0.5]]), 8, 8)
-    '<path style="fill:var(--interp-towards)" d="M8 0h8v8h-8z"/>'
+    >>> colours(np.array([[0.0, 1.0]]), 8, 8)[-25:]
+    'high)" d="M8 0h8v8h-8z"/>'
     """
-    level = np.rint(np.clip(np.nan_to_num(values), -1, 1) * _LEVELS).astype(int)
+    level = np.rint(lifted(values) * _LEVELS).astype(int)
     paths: list[str] = []
     for step in np.unique(level[level != 0]).tolist():
         shape = "".join(
@@ -292,8 +306,10 @@ def _turned(cells: Cells, left: float, wide: float, down: float, block: int) -> 
         length, at = columns(label) * _FONT * ADVANCE, left + (n + 0.5) * wide
         right = max(right, at + length * math.cos(turn) + 4)
         below = max(below, length * math.sin(turn) + 14)
-        line = ' text-decoration="underline"' if n in set(cells.marked) else ""
-        body.append(draw.text(at - 3, down + 10, label, "m", turn=_TURN, more=line))
+        body.append(draw.text(at - 3, down + 10, label, "m", turn=_TURN))
+        if n in set(cells.marked):
+            place = f"translate({number(at - 3)} {number(down + 10)}) rotate({_TURN})"
+            body.append(f'<path style="stroke:var(--interp-fg)" transform="{place}" d="M0 3h{number(length)}"/>')
     return "".join(body), right, below
 
 

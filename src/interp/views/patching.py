@@ -39,7 +39,7 @@ _TOKEN = 12
 _NATURAL = 0.3
 # What of a pair is shown: this many tokens, or that many around each that differs.
 _WHOLE, _AROUND, _MOST = 28, 4, 60
-_GAP, _ROOM, _LEAST, _NARROW = 24, 1090, 700, 230
+_GAP, _ROOM, _NARROW = 24, 1090, 230
 _PAIR, _PROMPT = 300, 66
 _CSS = """
 .interp-frame .interp-progress{height:2px;margin:-2px 0 10px;background:var(--interp-line);border-radius:1px}
@@ -121,20 +121,27 @@ def svg(result: PatchingResult, theme: str = "light") -> str:
             body.append(draw.group(drawing, x, y + 20))
             y += math.ceil(drawing.height) + 38
         wide, tall = x + _width(blocks), max(tall, y - 18)
-    wide = max(wide, _LEAST)
+    wide = max(wide, min(_ROOM, math.ceil(6.3 * columns(_facts(view))) + 180))
     if not view.whole:
         part = result.done.mean() if result.done.size else 0
         body.append(
             f'<path style="stroke:var(--interp-line);stroke-width:2" d="M0 -6H{draw.number(wide)}"/>'
             f'<path style="stroke:var(--interp-accent);stroke-width:2" d="M0 -6H{draw.number(part * wide)}"/>'
         )
-    first = "".join(
-        f'<tspan class="{"interp-q" if muted else "interp-said"}" dx="{14 if n else 0}">{draw.token(lead)}</tspan>'
-        f'<tspan class="interp-b">{draw.token(bold)}</tspan>'
-        for n, (lead, bold, muted) in enumerate(_foot(view))
-    )
+    lines: list[list[str]] = []
+    used = math.inf
+    for lead, bold, muted in _foot(view):
+        room = 6.3 * columns(lead) + 7.2 * columns(bold) + 14
+        if used + room > wide:
+            lines.append([])
+            used = 0.0
+        lines[-1].append(
+            f'<tspan class="{"interp-q" if muted else "interp-said"}" dx="{14 if used else 0}">{draw.token(lead)}</tspan>'
+            f'<tspan class="interp-b">{draw.token(bold)}</tspan>'
+        )
+        used += room
     notes = [line for note in _notes(view) for line in textwrap.wrap(frame.visible_facts(note, 600), int(wide / 6.3))]
-    foot = [first, *(f'<tspan class="interp-q">{escape(line)}</tspan>' for line in notes)]
+    foot = [*("".join(line) for line in lines), *(f'<tspan class="interp-q">{escape(line)}</tspan>' for line in notes)]
     return frame.svg("Activation patching", _facts(view), "".join(body), (wide, tall), theme, foot)
 
 
@@ -300,7 +307,7 @@ class _View:
         if self.peaks is not None:
             best = self.peaks[..., None]
             values = np.where(lost.any(-1), np.nan, np.take_along_axis(values, best, -1)[..., 0])
-            done = done.any(-1)
+            done = np.logical_or.reduce(done, -1)
         if result.axes[1:] == ("position",):
             names = self.tokens
             return Cells(values, done, rows, names, tokens=True, marked=self.differing)
@@ -382,7 +389,7 @@ def _caption(view: _View) -> str:
         whose = " of pair 1" if len(view.result.per_pair) > 1 else ""
         return f"Positions{whose}: a row per layer"
     kind = _HEADS.get(view.result.site, "Heads")
-    return f"{kind}: a row per layer{', at the position of the largest effect' if len(axes) > 2 else ''}"
+    return f"{kind}, each at its strongest position" if len(axes) > 2 else f"{kind}: a row per layer"
 
 
 def _where(view: _View) -> list[tuple[str, Drawing]]:

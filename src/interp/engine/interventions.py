@@ -1,0 +1,145 @@
+"""`spec.Intervention` as functions on hooks: patching, ablation, steering, or the user's own function."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from interp.engine.hooks import Hook
+from interp.spec import SITES, InputError, Intervention, Site, closest, resolve_indices
+
+if TYPE_CHECKING:
+    from transformer_lens.hook_points import HookPoint
+
+    from interp.engine.model import LoadedModel
+
+_MODES = ("replace", "zero", "mean", "add", "scale", "noise", "function")
+
+
+def functions_of(model: LoadedModel, interventions: Sequence[Intervention], length: int) -> dict[str, Hook]:
+    """Return hook name → function, for `LoadedModel.forward`; several on one activation are done in their order.
+
+    Raises
+    ------
+    InputError
+        A layer, head, position, neuron, site or mode that is not there, or a value that does not fit.
+    """
+    found: dict[str, list[Hook]] = {}
+    for intervention in interventions:
+        _check(model, intervention, length)
+        for name, function in _functions(intervention):
+            found.setdefault(name, []).append(function)
+    return {name: _composed(functions) for name, functions in found.items()}
+
+
+def _check(model: LoadedModel, intervention: Intervention, length: int) -> None:
+    site, geometry = intervention.site, model.geometry
+    if site.name not in SITES:
+        raise InputError(f"there is no site {site.name!r}{closest(site.name, SITES)}; sites are {', '.join(SITES)}")
+    resolve_indices(site.layer, geometry.n_layers, "layer")
+    if site.hook_name not in model.bridge.hook_dict:
+        raise InputError(f"{model.name} has no {site.name}")
+    if intervention.mode not in _MODES:
+        raise InputError(
+            f"there is no mode {intervention.mode!r}{closest(intervention.mode, _MODES)}; use {', '.join(_MODES)}"
+        )
+    headed = site.name in {"z", "q", "k", "v", "pattern"}
+    if intervention.head is not None:
+        if not headed:
+            raise InputError(f"{site.name} has no heads")
+        count = geometry.n_kv_heads if site.name in {"k", "v"} else geometry.n_heads
+        resolve_indices(intervention.head, count, "head", " (of keys and values)" if site.name in {"k", "v"} else "")
+    if intervention.neuron is not None:
+        if site.name != "neuron":
+            raise InputError(f"{site.name} has no neurons; use Site('neuron', {site.layer})")
+        resolve_indices(intervention.neuron, int(getattr(model.bridge.cfg, "d_mlp", 0) or 0), "neuron")
+    if intervention.position is not None:
+        resolve_indices(intervention.position, length, "position")
+    if intervention.mode in {"replace", "add", "scale", "noise"} and intervention.value is None:
+        raise InputError(f"{intervention.mode} needs a value")
+    if intervention.mode == "mean" and site.name == "pattern":
+        raise InputError("the mean of a pattern over positions is no pattern; use zero, scale or a function")
+    if intervention.mode == "function" and not callable(intervention.value):
+        raise InputError("a function intervention needs a function (activation, hook) as its value")
+
+
+def _functions(intervention: Intervention) -> list[tuple[str, Hook]]:
+    site = intervention.site
+    if site.name != "resid_mid":
+        return [(site.hook_name, _changing(intervention))]
+    # The bridge's hook_resid_mid is the norm's input, beside the residual stream: what attention adds is changed, so
+    # that the stream comes out as wanted.
+    change = _changing(intervention)
+    before: list[Tensor] = []
+
+    def remember(tensor: Tensor, hook: HookPoint) -> None:  # noqa: ARG001
+        before[:] = [tensor]
+
+    def write(tensor: Tensor, hook: HookPoint) -> Tensor:
+        changed = change(before[0] + tensor, hook)
+        return tensor if changed is None else changed - before[0]
+
+    return [(Site("resid_pre", site.layer).hook_name, remember), (Site("attn_out", site.layer).hook_name, write)]
+
+
+def _changing(intervention: Intervention) -> Hook:
+    value, mode = intervention.value, intervention.mode
+    where = _index(intervention)
+
+    def change(tensor: Tensor, hook: HookPoint) -> Any:
+        if mode == "function":
+            return value(tensor, hook)
+        changed = tensor.clone()
+        part = changed[where]
+        changed[where] = _changed(part, mode, _fitting(value, part, hook), tensor, where)
+        return changed
+
+    return change
+
+
+def _changed(part: Tensor, mode: str, value: Any, whole: Tensor, where: tuple[Any, ...]) -> Tensor:
+    if mode == "zero":
+        return torch.zeros_like(part)
+    if mode == "mean":
+        return whole.mean(dim=1, keepdim=True).expand_as(whole)[where]
+    if mode == "add":
+        return part + value
+    if mode == "scale":
+        return part * value
+    if mode == "noise":
+        drawn = torch.randn(part.shape, generator=torch.Generator().manual_seed(0)).to(part)
+        return part + drawn * value * whole.std()
+    return value if isinstance(value, Tensor) else torch.full_like(part, float(value))
+
+
+def _fitting(value: Any, part: Tensor, hook: HookPoint) -> Any:
+    if value is None or isinstance(value, int | float):
+        return value
+    tensor = torch.as_tensor(value).to(part)
+    missing = part.dim() - tensor.dim()
+    fits = missing >= 0 and all(a in {1, b} for a, b in zip(tensor.shape, part.shape[missing:], strict=True))
+    if not fits:
+        raise InputError(f"a value of shape {tuple(tensor.shape)} does not fit {hook.name}, {tuple(part.shape)}")
+    return tensor.expand_as(part)
+
+
+def _index(intervention: Intervention) -> tuple[Any, ...]:
+    everywhere = slice(None)
+    at = everywhere if intervention.position is None else intervention.position
+    part = intervention.head if intervention.head is not None else intervention.neuron
+    of = everywhere if part is None else part
+    # A pattern's axes are [batch, head, query, key]; all others are [batch, position, head or neuron or d_model, …].
+    return (everywhere, of, at) if intervention.site.name == "pattern" else (everywhere, at, of)
+
+
+def _composed(functions: Sequence[Hook]) -> Hook:
+    def run(tensor: Tensor, hook: HookPoint) -> Tensor:
+        for function in functions:
+            changed = function(tensor, hook)
+            tensor = tensor if changed is None else changed
+        return tensor
+
+    return run
