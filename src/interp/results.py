@@ -149,11 +149,12 @@ class Result:
             object.__setattr__(self, "_made", made)
         return made
 
-    def _repr_mimebundle_(self, **_: Any) -> Any:
+    def _repr_mimebundle_(self, **_options: Any) -> dict[str, Any]:
         # Without a Jupyter kernel there is no page that could show a live view.
         if self._widget is None or "ipykernel" not in sys.modules:
             return {"text/plain": self.text(), "text/html": self.html()}
-        return self.widget._repr_mimebundle_()
+        data, _ = self.widget._repr_mimebundle_()
+        return data
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the result to `path`; the suffix says how: .json, .npz, .html, .svg or .png.

@@ -96,6 +96,7 @@ def test_interrupts_leave_nothing_behind(family: str, folder: Callable[..., Path
                 assert model._operation is None, f"turn {turn}: an account was left open"
                 assert other.submit(_can_lock, model).result(), f"turn {turn}: the lock was left taken"
                 assert census(model.modules()) == hooks, f"turn {turn}: a hook was left behind"
+                assert torch.is_grad_enabled(), f"turn {turn}: gradients were left off"
                 assert not model.bridge.cfg.use_attn_result, f"turn {turn}: a gate was left open"
                 assert not model.bridge.cfg.use_split_qkv_input, f"turn {turn}: a gate was left open"
                 with torch.no_grad():

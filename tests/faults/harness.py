@@ -242,6 +242,7 @@ def unharmed(model: Any, shell: Any) -> Iterator[None]:
     hooked, logits, loaded, current = census(model), forward(model), dict(session.models), session.current
     yield
     assert census(model) == hooked, "a hook was left behind or taken away"
+    assert torch.is_grad_enabled(), "gradients were left off"
     assert torch.equal(forward(model), logits), "the next forward is not bit-identical"
     assert session.models == loaded
     assert session.current == current

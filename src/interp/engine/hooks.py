@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
+import torch
 from torch import nn
 from transformer_lens.hook_points import HookPoint, LensHandle
 
@@ -28,11 +29,13 @@ class Interrupts:
 
     While `allowed` is false an interrupt waits; it is delivered when the scope has ended. While it is true an
     interrupt goes to the handler that was there before, once: delivering it turns `allowed` off, so that the tearing
-    down that follows is not itself interrupted. Threads other than the main one get no signals and need no scope.
+    down that follows is not itself interrupted; a second one meanwhile asks for what is happening already, and is
+    dropped. Threads other than the main one get no signals and need no scope.
     """
 
     def __init__(self) -> None:
         self.allowed = False
+        self._delivered = False
         self._waiting: tuple[int, FrameType | None] | None = None
         self._previous: Any = None
         self._installed = False
@@ -42,6 +45,7 @@ class Interrupts:
             self._waiting = (number, frame)
             return
         self.allowed = False
+        self._delivered = True
         self._previous(number, frame)
 
     def begin(self) -> None:
@@ -62,8 +66,20 @@ class Interrupts:
             return
         self._installed = False
         signal.signal(signal.SIGINT, self._previous)
-        if self._waiting is not None:
+        if self._waiting is not None and not self._delivered:
             self._previous(*self._waiting)
+
+
+def interruptible(body: Callable[[], Any]) -> Any:
+    """Call `body`; of the interrupts that come meanwhile the first one stops it, and only that one is delivered."""
+    interrupts = Interrupts()
+    interrupts.begin()
+    try:
+        interrupts.allowed = True
+        return body()
+    finally:
+        interrupts.allowed = False
+        interrupts.end()
 
 
 def run_hooked(
@@ -72,10 +88,13 @@ def run_hooked(
     *,
     before: Callable[[], Any] | None = None,
     after: Callable[[], Any] | None = None,
+    gradients: bool = False,
 ) -> Any:
     """Call `body` with forward hooks on `points`, and take them off again.
 
     An interrupt during `body` stops it; one during the installing or the removing waits until the hooks are off.
+    Gradients are off meanwhile unless asked for. This is not ``torch.no_grad``, whose leaving an interrupt can prevent:
+    the user's own backward would fail from then on.
 
     Parameters
     ----------
@@ -85,6 +104,8 @@ def run_hooked(
         What runs with the hooks on.
     before, after
         Run next to the installing and the removing, held off from interrupts as those are (gates, for instance).
+    gradients
+        Whether autograd records what `body` does.
 
     Returns
     -------
@@ -94,7 +115,9 @@ def run_hooked(
     interrupts = Interrupts()
     installed: list[tuple[HookPoint, LensHandle]] = []
     interrupts.begin()
+    recording = torch.is_grad_enabled()
     try:
+        torch.set_grad_enabled(gradients)
         if before is not None:
             before()
         for point, hook in points:
@@ -110,6 +133,7 @@ def run_hooked(
             if after is not None:
                 after()
         finally:
+            torch.set_grad_enabled(recording)
             interrupts.end()
 
 

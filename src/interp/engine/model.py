@@ -191,8 +191,7 @@ class LoadedModel:
         self._operation: Operation | None = None
         self._trusted: set[tuple[str, str]] = set()
         # The bridge wires hooks of its own in its first forward; after it the census is at its baseline.
-        with torch.no_grad():
-            self._forward([[0]], {})
+        self._forward([[0]], {})
 
     def __repr__(self) -> str:
         if self._bridge is None:
@@ -296,8 +295,7 @@ class LoadedModel:
             if self._operation is not None:
                 return body(self._operation)
             try:
-                self._operation = self._account(technique, arguments)
-                return body(self._operation)
+                return hooks.interruptible(lambda: self._begun(technique, arguments, body))
             except (RuntimeError, MemoryError) as error:
                 if isinstance(error, OutOfMemory) or not memory.is_out_of_memory(error):
                     raise
@@ -311,6 +309,10 @@ class LoadedModel:
                 self._operation = None
         # Raised outside the except block, so that the new error does not carry the old one's frames.
         raise OutOfMemory(failure)
+
+    def _begun(self, technique: str, arguments: Mapping[str, Any], body: Callable[[Operation], Value]) -> Value:
+        self._operation = self._account(technique, arguments)
+        return body(self._operation)
 
     def _account(self, technique: str, arguments: Mapping[str, Any]) -> Operation:
         # Not in `operate`: the traceback of an error keeps its frame, and a list of modules in it all the weights.
@@ -497,12 +499,11 @@ class LoadedModel:
 
             return hook
 
-        with torch.no_grad():
-            logits = self._forward(
-                [tokens.ids],
-                {name: (point, keep(name)) for name, point in points.items()},
-                last_only=LOGITS not in sites,
-            )
+        logits = self._forward(
+            [tokens.ids],
+            {name: (point, keep(name)) for name, point in points.items()},
+            last_only=LOGITS not in sites,
+        )
         self.forwards += 1
         operation.forwards += 1
         operation.path = "forward" if operation.path == "store" else operation.path
@@ -538,8 +539,7 @@ class LoadedModel:
 
         def once(operation: Operation) -> Tensor:
             points = {name: (self._hook_point(name), function) for name, function in functions.items()}
-            with torch.no_grad():
-                logits = self._forward(prompts, points, last_only=last_only)
+            logits = self._forward(prompts, points, last_only=last_only)
             self.forwards += 1
             operation.forwards += 1
             return logits[:, -1:] if last_only else logits

@@ -151,12 +151,7 @@ def sweep(
     swept = Swept(nothing, torch.zeros(shape, dtype=torch.bool), base=unpatched[0], source=unpatched[1])
     job = _Job(model, cases, site, by, layers, source_model or model, on_step, swept)
     try:
-        with torch.no_grad():
-            try:
-                job.by_replay()
-            except network.Unreadable as reason:
-                swept.path = f"hooked: {reason}"
-                job.by_hooks()
+        hooks.run_hooked([], job.run)
     except KeyboardInterrupt as interrupt:
         swept.stopped = f"interrupted after {job.progress()}"
         swept.interrupt = interrupt
@@ -195,6 +190,14 @@ class _Job:
         self.swept = swept
         self.values = swept.values.view(len(cases), -1)
         self.done = swept.done.view(len(cases), -1)
+
+    def run(self) -> None:
+        """Compute every cell, without hooks where the replay knows the model."""
+        try:
+            self.by_replay()
+        except network.Unreadable as reason:
+            self.swept.path = f"hooked: {reason}"
+            self.by_hooks()
 
     def progress(self) -> str:
         """Return cells done and cells in all, such as ``37/144``."""

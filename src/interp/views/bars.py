@@ -18,7 +18,7 @@ _TRACK, _STRIP = 118, 250
 _FONT = 11
 _NUMBER = 62
 # How many values of a row are drawn one by one.
-_SINGLE = 48
+_SINGLE = 16
 # A bar that is this many times longer than the others is broken.
 _SPREAD = 30.0
 
@@ -82,7 +82,7 @@ def bars(rows: Sequence[Bar], least: float, turned: bool = False) -> Drawing:
         body.append(draw.text(0, middle + 4, row.label, "m", more=f' style="font-size:{_FONT}px"'))
         if not _finite(row):
             body.append(_nothing(row, left, top, thick))
-        else:
+        elif value:
             side = "towards" if (value > 0) != turned else "against"
             x, wide = min(zero, zero + value * unit), max(1.0, abs(value) * unit)
             body.append(
@@ -137,7 +137,7 @@ def strips(values: Float, done: NDArray[np.bool_], labels: Sequence[str], least:
         held = np.clip(values[row][known[row]], -end, end)
         low, high = (zero + float(q) * unit for q in np.quantile(held, [0.005, 0.995]))
         body.append(
-            f'<rect class="interp-band" style="fill:var(--interp-line)" x="{number(low)}" y="{number(top)}" '
+            f'<rect style="fill:var(--interp-muted);fill-opacity:0.45" x="{number(low)}" y="{number(top)}" '
             f'width="{number(max(1.0, high - low))}" height="{number(thick)}" rx="1.5"/>'
         )
         body.append(_needles(held, zero, unit, top, thick))

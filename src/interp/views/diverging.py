@@ -15,6 +15,8 @@ from interp.views.text import columns
 
 # How finely a value is told apart in a colour, each way from zero.
 _LEVELS = 64
+# Less of a lift than for weights: many small effects of both signs are noise.
+_POWER = 0.8
 # The room for cells beside and above each other, and the largest a cell gets, in CSS pixels.
 _WIDE, _NAMED, _HIGH, _LARGEST = 340, 560, 400, 24
 _FONT, _TURN = 10.0, 55
@@ -58,8 +60,8 @@ class Cells:
 def limit(values: Float, least: float, natural: float = 0.0, spread: float = 3.0) -> float:
     """Return where the scale of `values` ends: a round number.
 
-    It is the largest size, unless that is more than `spread` times a size that three values and 1 % of them reach: then
-    a few would wash out the rest, and lie beyond the scale.
+    It is the largest size, unless a few values would wash out the rest: then they lie beyond the scale, which ends at
+    `spread` times a size that three values and 1 % of all reach. It does so only where it is at least halved by that.
 
     Parameters
     ----------
@@ -82,8 +84,9 @@ def limit(values: Float, least: float, natural: float = 0.0, spread: float = 3.0
         return least
     usual = float(sizes[min(sizes.size - 1, max(2, sizes.size // 100))])
     end = float(sizes[0])
-    if usual > least / spread:
-        end = min(end, max(natural, spread * usual))
+    trimmed = max(natural, spread * usual)
+    if usual > least / spread and end > 2 * trimmed:
+        end = trimmed
     end = max(least, end)
     power = 10.0 ** math.floor(math.log10(end) + 1e-9)
     return float(f"{next(n for n in _ROUND if n * power >= end * (1 - 1e-9)) * power:.3g}")
@@ -157,10 +160,10 @@ def lifted(values: Float) -> Float:
     Examples
     --------
     >>> lifted(np.array([-1.0, 0.0, 0.1])).round(2).tolist()
-    [-1.0, 0.0, 0.25]
+    [-1.0, 0.0, 0.16]
     """
     known = np.clip(np.nan_to_num(values), -1, 1)
-    return np.sign(known) * np.abs(known) ** theme.POWER
+    return np.sign(known) * np.abs(known) ** _POWER
 
 
 def margin(rows: Sequence[str]) -> int:
@@ -177,12 +180,12 @@ def margin(rows: Sequence[str]) -> int:
 def colours(values: Float, wide: float, high: float) -> str:
     """Return values in −1 … 1, ``[row, column]``, as painted rectangles: one path per colour, zero unpainted.
 
-    Small values are lifted, as `theme.level` lifts weights.
+    Small values are lifted: see `lifted`.
 
     Examples
     --------
-    >>> colours(np.array([[0.0, 1.0]]), 8, 8)[-25:]
-    'high)" d="M8 0h8v8h-8z"/>'
+    >>> colours(np.array([[0.0, 1.0]]), 8, 8)[-29:]
+    'high)" d="M8 0h8v8h-8z"/></g>'
     """
     level = np.rint(lifted(values) * _LEVELS).astype(int)
     paths: list[str] = []
@@ -194,7 +197,8 @@ def colours(values: Float, wide: float, high: float) -> str:
         for css, opacity in theme.paint(step / _LEVELS):
             faint = f";fill-opacity:{number(opacity)}" if opacity < 1 else ""
             paths.append(f'<path style="fill:{css}{faint}" d="{shape}"/>' if opacity else "")
-    return "".join(paths)
+    # Smoothed edges would leave seams between neighbours.
+    return f'<g shape-rendering="crispEdges">{"".join(paths)}</g>'
 
 
 def scale(end: float, turned: bool = False) -> Drawing:
@@ -297,7 +301,10 @@ def _numbers(cells: Cells, left: float, wide: float, down: float) -> tuple[str, 
 
 def _turned(cells: Cells, left: float, wide: float, down: float, block: int) -> tuple[str, float, float]:
     """Return the labels of token columns, and the room that they need to the right and below."""
-    shown = _ticks(len(cells.columns), wide, 9 if wide >= 9 else 14)
+    gap = 11 if wide >= 11 else 15
+    marked = sorted(set(cells.marked))[: len(cells.columns) // 4 + 1]
+    free = [n for n in _ticks(len(cells.columns), wide, gap) if all(abs(n - m) * wide >= gap for m in marked)]
+    shown = sorted({*free, *marked})
     numbered = len(shown) < len(cells.columns) or block > 1
     turn, right, below = math.radians(_TURN), 0.0, 0.0
     body: list[str] = []
@@ -307,7 +314,7 @@ def _turned(cells: Cells, left: float, wide: float, down: float, block: int) -> 
         right = max(right, at + length * math.cos(turn) + 4)
         below = max(below, length * math.sin(turn) + 14)
         body.append(draw.text(at - 3, down + 10, label, "m", turn=_TURN))
-        if n in set(cells.marked):
+        if n in marked:
             place = f"translate({number(at - 3)} {number(down + 10)}) rotate({_TURN})"
             body.append(f'<path style="stroke:var(--interp-fg)" transform="{place}" d="M0 3h{number(length)}"/>')
     return "".join(body), right, below

@@ -36,11 +36,12 @@ _SPREAD = "band: 99 % of the layer's neurons; lines: the strongest, each"
 _TOP, _STRIPS = 10, 6
 _TOKEN = 12
 # A recovery that is large whatever the others are.
-_NATURAL = 0.3
+_NATURAL = 0.5
 # What of a pair is shown: this many tokens, or that many around each that differs.
 _WHOLE, _AROUND, _MOST = 28, 4, 60
 _GAP, _ROOM, _NARROW = 24, 1090, 230
 _PAIR, _PROMPT = 300, 66
+_MUTED = ' class="interp-q"'
 _CSS = """
 .interp-frame .interp-progress{height:2px;margin:-2px 0 10px;background:var(--interp-line);border-radius:1px}
 .interp-frame .interp-progress div{height:2px;background:var(--interp-accent);border-radius:1px}
@@ -84,7 +85,7 @@ def html(result: PatchingResult) -> str:
     progress = "" if view.whole else f'<div class="interp-progress"><div style="width:{share}%"></div></div>'
     body = f'{progress}<div class="interp-columns">{drawn}</div>'
     foot = "".join(
-        f'<span class="{"interp-q" if muted else "interp-said"}">{escape(lead)}<b>{escape(bold)}</b></span>'
+        f"<span{_MUTED if muted else ''}>{escape(lead)}<b>{escape(bold)}</b></span>"
         for lead, bold, muted in _foot(view)
     )
     return frame.html(
@@ -125,8 +126,8 @@ def svg(result: PatchingResult, theme: str = "light") -> str:
     if not view.whole:
         part = result.done.mean() if result.done.size else 0
         body.append(
-            f'<path style="stroke:var(--interp-line);stroke-width:2" d="M0 -6H{draw.number(wide)}"/>'
-            f'<path style="stroke:var(--interp-accent);stroke-width:2" d="M0 -6H{draw.number(part * wide)}"/>'
+            f'<path style="stroke:var(--interp-line);stroke-width:2" d="M0 -9H{draw.number(wide)}"/>'
+            f'<path style="stroke:var(--interp-accent);stroke-width:2" d="M0 -9H{draw.number(part * wide)}"/>'
         )
     lines: list[list[str]] = []
     used = math.inf
@@ -136,7 +137,7 @@ def svg(result: PatchingResult, theme: str = "light") -> str:
             lines.append([])
             used = 0.0
         lines[-1].append(
-            f'<tspan class="{"interp-q" if muted else "interp-said"}" dx="{14 if used else 0}">{draw.token(lead)}</tspan>'
+            f'<tspan{_MUTED if muted else ""} dx="{14 if used else 0}">{draw.token(lead)}</tspan>'
             f'<tspan class="interp-b">{draw.token(bold)}</tspan>'
         )
         used += room
@@ -330,11 +331,11 @@ class _View:
 
     @cached_property
     def order(self) -> list[tuple[int, ...]]:
-        """The cells by the size of their effect, the largest first; those without one are left out."""
+        """The cells by the size of their effect, the largest first; those without any are left out."""
         size = np.where(self.known, np.abs(self.values), -1.0)
         flat = np.argsort(-size, axis=None, kind="stable")[: max(_TOP, 64)]
         cells = [tuple(int(i) for i in np.unravel_index(at, size.shape)) for at in flat]
-        return [cell for cell in cells if size[cell] >= 0]
+        return [cell for cell in cells if size[cell] > 0]
 
 
 def _name(view: _View, cell: Sequence[int]) -> str:
@@ -358,7 +359,8 @@ def _blocks(view: _View) -> list[tuple[str, Drawing]]:
     legend = diverging.words([view.meaning, *_marks(view)])
     if axes == ("layer",):
         listed = bars.bars([_bar(view, (n,), row) for n, row in enumerate(rows)], view.least, view.turned)
-        return [(f"Layers, {view.quantity}", diverging.stack([(0, listed), (0, legend)]))]
+        lines = diverging.words([view.meaning, *_intervals(view), *_marks(view)])
+        return [(f"Layers, {view.quantity}", diverging.stack([(0, listed), (0, lines)]))]
     strongest = _strongest(view)
     if axes[1] == "neuron":
         spread = bars.strips(view.values, view.result.done, rows, view.least)
@@ -413,11 +415,14 @@ def _strongest(view: _View) -> list[tuple[str, Drawing]]:
     if not view.order:
         return []
     listed = bars.bars([_bar(view, cell, _name(view, cell)) for cell in view.order[:_TOP]], view.least, view.turned)
-    count = len(view.result.per_pair)
-    if count > 1:
-        line = diverging.words([f"thin line: 95 % interval over {count} pairs"])
-        listed = diverging.stack([(0, listed), (0, line)])
+    if lines := _intervals(view):
+        listed = diverging.stack([(0, listed), (0, diverging.words(lines))])
     return [(f"Strongest components, {view.quantity}", listed)]
+
+
+def _intervals(view: _View) -> list[str]:
+    count = len(view.result.per_pair)
+    return [f"thin line: 95 % interval over {count} pairs"] if count > 1 else []
 
 
 def _bar(view: _View, cell: tuple[int, ...], name: str) -> bars.Bar:
@@ -468,7 +473,8 @@ def _foot(view: _View) -> list[tuple[str, str, bool]]:
     """Return the footer: pieces of (words, bold words, whether muted)."""
     result = view.result
     if not view.order:
-        return [("no cell has a finite effect" if result.done.any() else "no cell is computed yet", "", True)]
+        nothing = "no cell changes the metric" if view.known.any() else "no cell has a finite effect"
+        return [(nothing if result.done.any() else "no cell is computed yet", "", True)]
     cell = view.order[0]
     pieces = [("", _name(view, cell), False)]
     if result.patched.size > 1:
@@ -516,10 +522,14 @@ def _excerpt(tokens: Sequence[str], differing: set[int]) -> list[tuple[str, bool
     shown: list[tuple[str, bool]] = []
     last = -1
     for n, name in zip(held, names, strict=True):
+        begins = not shown
         if n != last + 1:
-            shown.append((" … ", False))
+            shown.append(("… " if begins else " … ", False))
+            begins = True
         # A token that differs keeps the sign of its space, so that a space that differs is seen.
-        plain = f" {name[1:]}" if name.startswith("␣") and n not in differing else name
+        plain = name
+        if name.startswith("␣") and n not in differing:
+            plain = name[1:] if begins else f" {name[1:]}"
         shown.append((plain, n in differing))
         last = n
     return shown
