@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 _NAMED = {
     "InputError": "interp.spec:InputError",
     "OutOfMemory": "interp.spec:OutOfMemory",
+    "Intervention": "interp.spec:Intervention",
+    "Metric": "interp.spec:Metric",
+    "Pair": "interp.spec:Pair",
     "Prompt": "interp.spec:Prompt",
+    "Site": "interp.spec:Site",
     "Result": "interp.results:Result",
     "technique": "interp.registry:technique",
 }

@@ -60,6 +60,9 @@ def _pairs(
     }
     if len(body) == 1 and isinstance(body[0], Pairs):
         sources = {"pairs": body[0]}
+    elif len(body) == 1 and isinstance(body[0], str) and task is None and "corrupted" not in sources:
+        task, sources = body[0], {}  # interp.task("ioi"): one text alone is a task's name
+        given["task"] = task
     elif len(body) > 2:
         raise InputError(f"{command.name} takes a clean and a corrupted prompt; {len(body)} were given")
     if task is not None and sources:

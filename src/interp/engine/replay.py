@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from interp.engine.network import Layer, Network, Norm, chunked, rotate
 
@@ -94,7 +95,10 @@ def run(network: Network, ids: Tensor, base: Base | None = None, start: int = 0)
         q, k, v = _project(network, layer, layer.norm1(x), tables, slice(len(ids) - len(x), len(ids)))
         keys = k if base is None else torch.cat([base.k[index][:start], k])
         values = v if base is None else torch.cat([base.v[index][:start], v])
-        z = attend(q[None], keys[None], values[None], layer.scale, len(ids) - len(x))[0]
+        if base is None:
+            z = _attend_fused(q, k, v, layer.scale)
+        else:
+            z = attend(q[None], keys[None], values[None], layer.scale, len(ids) - len(x))[0]
         middle = x + layer.o(z)
         after = middle + layer.mlp(layer.norm2(x if network.parallel else middle))
         for name, tensor in {"resid": x, "mid": middle, "q": q, "k": keys, "v": values, "z": z}.items():
@@ -121,6 +125,13 @@ def _turn(norm: Norm | None, x: Tensor, tables: tuple[Tensor, Tensor] | None, pl
     if norm is not None:
         x = norm(x)
     return x if tables is None else rotate(x, tables[0][places], tables[1][places])
+
+
+def _attend_fused(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """Return a whole prompt's z, ``[position, head · d_head]``, without its pattern ever being in memory."""
+    heads_first = [tensor.transpose(0, 1)[None] for tensor in (q, k, v)]
+    z = functional.scaled_dot_product_attention(*heads_first, is_causal=True, scale=scale, enable_gqa=True)
+    return z[0].transpose(0, 1).reshape(len(q), -1)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, offset: int) -> Tensor:
