@@ -129,9 +129,9 @@ def _turn(norm: Norm | None, x: Tensor, tables: tuple[Tensor, Tensor] | None, pl
 
 def _attend_fused(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     """Return a whole prompt's z, ``[position, head · d_head]``, without its pattern ever being in memory."""
-    heads_first = [tensor.transpose(0, 1)[None] for tensor in (q, k, v)]
-    z = functional.scaled_dot_product_attention(*heads_first, is_causal=True, scale=scale, enable_gqa=True)
-    return z[0].transpose(0, 1).reshape(len(q), -1)
+    q, k, v = (tensor.transpose(0, 1)[None] for tensor in (q, k, v))
+    z = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=True)
+    return z[0].transpose(0, 1).reshape(z.shape[2], -1)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, offset: int) -> Tensor:
