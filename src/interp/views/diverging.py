@@ -265,7 +265,7 @@ def hatch(x: float, y: float, wide: float, high: float) -> str:
 
 def _size(count: Sequence[int], room: float) -> tuple[float, float]:
     wide, high = (min(_LARGEST, space / n) for space, n in ((room, count[1]), (_HIGH, count[0])))
-    wide, high = min(wide, 2 * high), min(high, 2 * wide)
+    wide, high = min(wide, 2 * high), min(high, max(12, 2 * wide))
     # Whole and half pixels are sharpest.
     return max(0.5, math.floor(2 * wide) / 2), max(0.5, math.floor(2 * high) / 2)
 
@@ -281,7 +281,8 @@ def _joined(cells: Cells, block: int) -> Cells:
         values=np.where(lost, np.nan, np.take_along_axis(cells.values, best, 1)),
         done=np.logical_or.reduceat(cells.done, list(starts), 1),
         columns=[cells.columns[start] for start in starts],
-        marked={column // block for column in cells.marked},
+        # A shared column is labelled by its first token, which need not be the one that is marked.
+        marked=(),
     )
 
 
