@@ -36,6 +36,7 @@ endif
 
 test: check
 	$(NPM) test --silent
+	sh tools/need_chromium.sh
 	$(BIN)/python -m pytest
 
 check: .venv/.installed $(SCRIPTS)

@@ -15,6 +15,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,16 @@ import fetch_smollm2
 import numpy as np
 import torch
 import transformers
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+from tqdm import tqdm
 from transformer_lens import patching as peer
 
 import interp
 from interp.session import session
 from interp.spec import Pair, Prompt
+
+tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)  # type: ignore[method-assign]  # the peer's bars
 
 # sweep → (site, division, the peer's function, bar with a shared prefix, bar with nothing shared)
 SWEEPS: dict[str, tuple[str, str, Callable[..., Any], float, float]] = {
@@ -40,6 +45,21 @@ SWEEPS: dict[str, tuple[str, str, Callable[..., Any], float, float]] = {
     "mlp_out": ("mlp_out", "position", peer.get_act_patch_mlp_out, 60, 15),
     "head z × position": ("z", "head-position", peer.get_act_patch_attn_head_out_by_pos, 120, 16),
 }
+
+
+class Operations(TorchDispatchMode):
+    """Counts floating-point operations of matrix products; torch's own counter hooks every module, which is noticed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        value = function(*args, **(kwargs or {}))
+        count = flop_registry.get(function._overloadpacket)
+        if count is not None:
+            self.total += count(*args, **(kwargs or {}), out_val=value)
+        return value
 
 
 def cpu_seconds(work: Callable[[], Any]) -> tuple[float, Any]:
@@ -106,9 +126,9 @@ def measure(model: Any, length: int, first: int, count: int, names: Sequence[str
             ours.append(seconds)
             seconds, expected = cpu_seconds(lambda function=function: by_peer(model, pairs, function))
             theirs.append(seconds)
-        with FlopCounterMode(display=False) as counter:
+        with Operations() as counter:
             by_interp(model, pairs, site, by)
-        limit = counter.get_total_flops() / gemm_rate()
+        limit = counter.total / gemm_rate()
         bar = bars[0] if first > 1 else bars[1]
         print(
             f"  {name:<18} ratio {min(theirs) / min(ours):6.1f}  (bar {bar:>3} for 15 tokens, 1 pair)   "

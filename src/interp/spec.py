@@ -31,8 +31,11 @@ class Interrupted(KeyboardInterrupt):
     """
 
     def __init__(self, result: Any) -> None:
-        super().__init__(str(result))
+        super().__init__()
         self.result = result
+
+    def __str__(self) -> str:
+        return str(self.result)  # as it is now: its provenance is written after this was raised
 
 
 # What a parameter's value names. The annotation is what the command line, the completer and the help read.

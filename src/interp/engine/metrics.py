@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from interp.engine import memory
 from interp.engine.network import Network
 from interp.spec import InputError, Metric
 
@@ -75,6 +76,8 @@ def _called(metric: Metric, logits: Tensor) -> Tensor:
     try:
         return checked(metric.function(logits), len(logits), metric.name)
     except Exception as error:
+        if memory.is_out_of_memory(error):  # then fewer rows are tried
+            raise
         raise MetricFailed(f"{type(error).__name__}: {error}".partition("\n")[0]) from error
 
 

@@ -263,6 +263,8 @@ class LoadedModel:
 
     def user_hooks(self) -> tuple[str, ...]:
         """Return the hooks on the model that neither transformer-lens nor interp put there, as ``module: function``."""
+        if self._operation is not None:  # looked for when the command began
+            return self._operation.user_hooks
         modules = self.modules()
         return self._user_hooks(modules, self._state(modules))
 

@@ -112,6 +112,8 @@ class Plan:
     def atoms(self) -> Iterator[Atom]:
         """Yield every intervention that can have an effect, layer by layer."""
         positions = range(self.start, self.stop + 1)
+        if not positions:  # the runs differ nowhere, or only after the position that is asked about
+            return
         for layer in self.layers:
             if "position" not in self.by:
                 yield Atom(self.case, layer, self.start, False, range(self.parts), len(self.base) - self.start)

@@ -202,8 +202,6 @@ def replay(
         active += joins(index, "pre")
         last = index == depth - 1
         active = _step(network, index, bases, tables, active, joins, positions if last else None)
-    if depth == first or not network.layers:
-        return
     active += [
         _at(joined, positions[joined.base])
         for joined in joins(depth, "pre")

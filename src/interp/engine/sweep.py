@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import random
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -29,6 +30,7 @@ TOLERANCE = 1e-4  # of the metric's scale; above it the replay is not trusted
 CHECKED = 4  # cells that the plain hooked forward computes too, at the first sweep on a state of a model
 
 OnStep = Callable[[int, int], None]
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Swept:
     done
         ``bool [case, …axes]``.
     base, source
-        ``float64 [case]``: the metric of the unpatched runs.
+        ``float64 [case]``: the metric of the unpatched runs; NaN where they were not reached.
     path
         How: ``"replay"``, or ``"hooked: why"``.
     stopped
@@ -147,7 +149,7 @@ def sweep(
     """
     shape = (len(cases), *shape_of(model, site, by, layers, len(cases[0].base)))
     nothing = torch.full(shape, float("nan"), dtype=torch.float64)
-    unpatched = torch.zeros(2, len(cases), dtype=torch.float64)
+    unpatched = torch.full((2, len(cases)), float("nan"), dtype=torch.float64)
     swept = Swept(nothing, torch.zeros(shape, dtype=torch.bool), base=unpatched[0], source=unpatched[1])
     job = _Job(model, cases, site, by, layers, source_model or model, on_step, swept)
     try:
@@ -181,6 +183,7 @@ class _Job:
         swept: Swept,
     ) -> None:
         self.model = model
+        self.given = tuple(cases)
         self.cases = list(cases)
         self.site = site
         self.by = by
@@ -190,6 +193,7 @@ class _Job:
         self.swept = swept
         self.values = swept.values.view(len(cases), -1)
         self.done = swept.done.view(len(cases), -1)
+        self.reached = torch.zeros_like(self.done)  # cells that are more than the unpatched run
 
     def run(self) -> None:
         """Compute every cell, without hooks where the replay knows the model."""
@@ -220,11 +224,15 @@ class _Job:
         other = net if self.source_model is self.model else network.read(self.source_model)
         plans: list[Plan] = []
         for index, case in enumerate(self.cases):
-            base = self._run(self.model, net, case.base)
+            base = self._retried(lambda case=case: self._run(self.model, net, case.base))
             shared = None if self.source_model is not self.model else base
-            source = self._run(self.source_model, other, case.source, shared, case.start if shared else 0)
-            last = case.position
             start = case.start if shared else 0
+            source = self._retried(
+                lambda case=case, shared=shared, start=start: self._run(
+                    self.source_model, other, case.source, shared, start
+                )
+            )
+            last = case.position
             plans.append(
                 Plan(
                     net,
@@ -239,26 +247,28 @@ class _Job:
                 )
             )
             ends = [(net, base.resid[-1][last : last + 1]), (other, source.resid[-1][last : last + 1])]
-            case = self._with_clean(index, lambda ends=ends: [of.unembed(of.final(end)) for of, end in ends])
+            case = _with_clean(case, lambda ends=ends: [of.unembed(of.final(end)) for of, end in ends])
+            self.cases[index] = case
             self.swept.base[index], self.swept.source[index] = (case.scorer.of_residual(of, end)[0] for of, end in ends)
             # A change before the prompts differ is none, and one after the position asked about is not seen there.
             self.values[index] = self.swept.base[index]
-            reached = torch.cat(
-                [torch.empty(0, dtype=torch.long), *(plans[-1].cells(atom) for atom in plans[-1].atoms())]
-            )
-            self.done[index] = True
-            self.done[index, reached] = False
+            for atom in plans[-1].atoms():
+                self.reached[index, plans[-1].cells(atom)] = True
+            # At once: an interrupt between two steps would leave cells that are marked as done and are not.
+            self.done[index] = ~self.reached[index]
         atoms = sorted((atom for plan in plans for atom in plan.atoms()), key=lambda atom: (atom.layer, atom.case))
         self._waves(net, plans, atoms)
 
-    def _with_clean(self, index: int, logits: Callable[[], Sequence[Tensor]]) -> Case:
-        """Return a case whose metric knows the clean run's distribution, where it asks for that."""
-        case = self.cases[index]
-        if case.scorer.metric.name == "kl" and case.scorer.clean is None:
-            base, source = logits()
-            clean = (base if case.clean_base else source)[0].float().log_softmax(-1)
-            self.cases[index] = case = replace(case, scorer=replace(case.scorer, clean=clean))
-        return case
+    def _retried(self, make: Callable[[], Value]) -> Value:
+        """Call `make`, which cannot be halved; where memory runs out, once more with all that can be had."""
+        try:
+            return make()
+        except (RuntimeError, MemoryError) as error:
+            if not memory.is_out_of_memory(error):
+                raise
+            traceback.clear_frames(error.__traceback__)
+        memory.empty_cache(self.model.device)
+        return make()
 
     def _run(
         self, model: LoadedModel, net: network.Network, ids: tuple[int, ...], shared: Base | None = None, start: int = 0
@@ -344,13 +354,15 @@ class _Job:
 
     def _compare(self, chance: random.Random) -> None:
         """Compute a few finished cells by the plain hooked forward too."""
-        finished = self.done.nonzero().tolist()
+        finished = (self.done & self.reached).nonzero().tolist()
         chosen = chance.sample(finished, min(CHECKED, len(finished)))
         worst = 0.0
-        for case, cell in chosen:
-            expected = float(self._hooked(case, [cell])[0])
-            scale = max(1.0, abs(expected))
-            worst = max(worst, abs(float(self.values[case, cell]) - expected) / scale)
+        for index, cell in cast("list[list[int]]", chosen):
+            case, *ends = self._retried(lambda index=index: self._unpatched(index))
+            patched = self._retried(lambda case=case, cell=cell: self._hooked(case, [cell]))[0]
+            found = (self.swept.base[index], self.swept.source[index], self.values[index, cell])
+            both = zip(found, (*ends, patched), strict=True)
+            worst = max(worst, *(_apart(float(value), float(expected)) for value, expected in both))
         if worst > TOLERANCE:
             reason = f"the replay differed by {worst:.1g} from the hooked forward"
             self.swept.notes.append(f"{reason} on this model and was not used")
@@ -366,33 +378,41 @@ class _Job:
         length = max(len(case.base) for case in self.cases)
         per_run = 4 * length * (6 * geometry.d_model + 2 * geometry.n_heads * length) + 4 * geometry.d_vocab
         batch = max(1, min(64, memory.free_bytes(self.model.device) // 4 // per_run))
-        for case in range(len(self.cases)):
-            self._unpatched(case)
-            cells = list(range(self.done.shape[1]))
-            while cells:
-                try:
-                    self.values[case, cells[:batch]] = self._hooked(case, cells[:batch]).double().cpu()
-                except (RuntimeError, MemoryError) as error:
-                    if not memory.is_out_of_memory(error) or batch == 1:
-                        raise
-                    traceback.clear_frames(error.__traceback__)
-                    memory.empty_cache(self.model.device)
-                    batch = max(1, batch // 2)
-                    continue
-                self.done[case, cells[:batch]] = True
-                del cells[:batch]
-                self._step()
+        for index in range(len(self.cases)):
+            self.cases[index], self.swept.base[index], self.swept.source[index] = self._retried(
+                lambda index=index: self._unpatched(index)
+            )
+        # Pair after pair for the same cells, so that what an early end leaves is there for every pair.
+        first, last = 0, self.done.shape[1]
+        while first < last:
+            cells = list(range(first, min(first + batch, last)))
+            case = next((n for n in range(len(self.cases)) if not self.done[n, cells].all()), None)
+            if case is None:
+                first = cells[-1] + 1
+                continue
+            try:
+                self.values[case, cells] = self._hooked(self.cases[case], cells).double().cpu()
+            except (RuntimeError, MemoryError) as error:
+                if not memory.is_out_of_memory(error) or len(cells) == 1:
+                    raise
+                traceback.clear_frames(error.__traceback__)
+                memory.empty_cache(self.model.device)
+                batch = max(1, len(cells) // 2)
+                continue
+            self.done[case, cells] = True
+            self._step()
 
-    def _unpatched(self, index: int) -> None:
-        case = self.cases[index]
+    def _unpatched(self, index: int) -> tuple[Case, Tensor, Tensor]:
+        """Return a case that is ready for the hooked forward, and the metric of its base and its source run."""
+        case = self.given[index]  # what a replay found for it may be wrong
         runs = [(self.model, case.base), (self.source_model, case.source)]
         logits = [_logits(of, ids, case.position) for of, ids in runs]
-        case = self._with_clean(index, lambda: logits)
-        self.swept.base[index], self.swept.source[index] = (case.scorer.of_logits(end)[0] for end in logits)
+        case = _with_clean(case, lambda: logits)
+        base, source = (case.scorer.of_logits(end)[0] for end in logits)
+        return case, base, source
 
-    def _hooked(self, case: int, cells: Sequence[int]) -> Tensor:
+    def _hooked(self, asked: Case, cells: Sequence[int]) -> Tensor:
         """Return the metric of the cells of one pair, ``[cell]``, each in its own row of one batch."""
-        asked = self.cases[case]
         placed = [self._place(cell) for cell in cells]
         layers = sorted({layer for layer, _, _ in placed})
         # The bridge's hook_resid_mid is the norm's input: what is written there does not reach the residual stream.
@@ -439,6 +459,15 @@ class _Job:
         return (of, at) if self.site == "pattern" else (at, of)
 
 
+def _with_clean(case: Case, logits: Callable[[], Sequence[Tensor]]) -> Case:
+    """Return a case whose metric knows the clean run's distribution, where it asks for that."""
+    if case.scorer.metric.name != "kl" or case.scorer.metric.function is not None:
+        return case
+    base, source = logits()
+    clean = _wide(base if case.clean_base else source)[0].log_softmax(-1)
+    return replace(case, scorer=replace(case.scorer, clean=clean))
+
+
 def _logits(model: LoadedModel, ids: Sequence[int], position: int) -> Tensor:
     """Return a plain run's logits at `position`, ``[1, d_vocab]``."""
     if position == len(ids) - 1:
@@ -448,6 +477,14 @@ def _logits(model: LoadedModel, ids: Sequence[int], position: int) -> Tensor:
 
 def _wide(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def _apart(value: float, expected: float) -> float:
+    """Return how far a value is from what it should be, by that one's size; infinite where only one is a number."""
+    if value == expected or (math.isnan(value) and math.isnan(expected)):
+        return 0.0
+    apart = abs(value - expected) / max(1.0, abs(expected))
+    return apart if math.isfinite(apart) else math.inf
 
 
 def _take(atoms: Sequence[Atom], limit: int) -> list[Atom]:

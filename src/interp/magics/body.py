@@ -7,6 +7,7 @@ import re
 from interp.spec import InputError, Pair, Pairs, Prompt, closest
 
 _KEYS = ("clean", "corrupted", "answer", "wrong")
+_LINES = re.compile(r"\r\n|\n|\r")  # str.splitlines also cuts at a form feed, at U+2028 …
 _LINE = re.compile(r"\s*([A-Za-z_-]+)\s*:\s*(.*?)\s*$")
 
 
@@ -26,7 +27,7 @@ def pairs(cell: str) -> Pairs:
     (' C',)
     """
     found: list[dict[str, str]] = [{}]
-    for number, line in enumerate(cell.splitlines(), 1):
+    for number, line in enumerate(_LINES.split(cell), 1):
         if not line.strip():
             if found[-1]:
                 found.append({})

@@ -226,7 +226,9 @@ def patch(
     ]
     swept = sweep.sweep(model, cases, site=site, by=by, layers=layers, source_model=other, on_step=model.on_step)
     model.note(swept.path, swept.notes)
-    result = _result(model, pairs, encoded, swept, chosen, layers, site=site, by=by, direction=direction)
+    shown = encoded[0].clean if clean_base else encoded[0].corrupted
+    positions = shown.strings if "position" in by else ()
+    result = _result(model, pairs, encoded, swept, chosen, layers, positions, site=site, by=by, direction=direction)
     if swept.interrupt is not None:
         raise Interrupted(result)
     return result
@@ -239,6 +241,7 @@ def _result(
     swept: Swept,
     metric: Metric,
     layers: tuple[int, ...],
+    positions: tuple[str, ...],
     *,
     site: str,
     by: str,
@@ -261,7 +264,6 @@ def _result(
         notes.append(f"the metric is NaN or infinite in {int((~finite).sum())} cells, first in layer {first}")
     if swept.stopped:
         notes.insert(0, f"partial: {swept.stopped}; cells that were not reached are NaN")
-    shown = encoded[0].clean if direction == "noise" else encoded[0].corrupted
     return PatchingResult(
         site=site,
         by=by,
@@ -269,7 +271,7 @@ def _result(
         direction=direction,
         axes=axes(site, by),
         layers=layers,
-        positions=shown.strings if "position" in by else (),
+        positions=positions,
         patched=patched,
         effect=patched - base.mean(),
         recovery=recovery,
