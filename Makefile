@@ -7,7 +7,7 @@ NPM := $(BIN)/python tools/npm.py
 SCRIPTS := src/interp/widgets/static/attention.js
 SOURCES := $(wildcard js/*.*) $(shell find js/src -type f)
 
-.PHONY: demo test check clean
+.PHONY: demo test browser check clean
 
 # torch goes first and under the constraints, so that no later step can bring another build of it.
 .venv/.installed: pyproject.toml constraints.txt
@@ -36,8 +36,12 @@ endif
 
 test: check
 	$(NPM) test --silent
+	$(BIN)/python -m pytest --ignore=tests/browser
+
+# JupyterLab and Notebook 7 in the system's Chromium or Chrome: minutes, and apart while some of it depends on load.
+browser: .venv/.installed $(SCRIPTS)
 	sh tools/need_chromium.sh
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest tests/browser
 
 check: .venv/.installed $(SCRIPTS)
 	$(BIN)/ruff check .

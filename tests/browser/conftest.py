@@ -18,13 +18,6 @@ from pathlib import Path
 import interp
 sys.path.append({str(Path(__file__).parents[1])!r})
 import models
-import interp.widgets._encode as e, interp.widgets._base as b
-q = e.quantise
-e.quantise = lambda v, s: q(v ** 1.5 if v.ndim > 1 else v, s)[::1, ::-1] if v.ndim > 1 else q(v, s)
-h = e.head
-e.head = lambda m, c, s: h(m * 0.97 + 0.03 * (m > 0.5), c, s)
-b.Widget._on_select = lambda self, p, request: b.Reply(dict(self.selection))
-b.Widget.close = lambda self: None
 interp.load(str(models.save(Path(tempfile.mkdtemp()) / "gpt2", "gpt2")))"""
 ATTENTION = f"%%interp attention -o att\n{PROMPT}"
 MOVE = "interp.selection.set(layer=1, head=3, query=9, key=4)"
