@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# A job in the background is started with interrupts ignored; the tests of interrupts need Python's own handler.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 pytest.register_assert_rewrite("faults.harness")
 
 
