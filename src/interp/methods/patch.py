@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
@@ -72,6 +72,13 @@ class PatchingResult(Result):
         The pairs, token by token, with warnings.
     task
         The task that the pairs came from, or an empty string.
+    method
+        ``"exact"``, or ``"attribution"``: then `estimate` is everywhere, and the rest where it was verified.
+    estimate
+        ``float64 [*axes]``: attribution patching's first-order estimate of `effect`; ``None`` for an exact sweep.
+    estimates
+        Site → ``float64 [layer, head]`` (sites with heads) or ``[layer, position]``: the estimate of every node of
+        every site, mean over pairs; empty for an exact sweep.
     """
 
     site: str
@@ -91,6 +98,9 @@ class PatchingResult(Result):
     done: NDArray[np.bool_]
     lint: Lint
     task: str = ""
+    method: str = "exact"
+    estimate: Float | None = None
+    estimates: Mapping[str, Float] = field(default_factory=dict[str, "Float"])
 
     _html: ClassVar[str] = "interp.views.patching:html"
     _svg: ClassVar[str | None] = "interp.views.patching:svg"
