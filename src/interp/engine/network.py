@@ -5,6 +5,7 @@ The weights are the bridge's, read anew for every use; nothing is folded, copied
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -75,7 +76,9 @@ class Layer:
         """Return the MLP's post-activation values, ``[…, neuron]``, of its normed input."""
         if self.gate is None:
             return self.act(self.up(x))
-        return self.act(self.gate(x)).mul_(self.up(x))
+        gated, up = self.act(self.gate(x)), self.up(x)
+        # Not in place under autograd: some activation functions keep their output for the backward pass.
+        return gated * up if gated.requires_grad else gated.mul_(up)
 
     def mlp(self, x: Tensor) -> Tensor:
         """Return the MLP's output, ``[…, d_model]``, of its normed input."""
@@ -162,11 +165,18 @@ def _layer(block: Any, index: int, d_head: int) -> Layer:
         gate=_linear(modules["gate"]) if "gate" in modules else None,
         up=_linear(modules["in"]),
         down=_linear(modules["out"]),
-        act=inner.act if hasattr(inner, "act") else inner.act_fn,
+        act=_activation(inner.act if hasattr(inner, "act") else inner.act_fn),
         scale=_scale(own, index, d_head),
         q_norm=_norm(attention.q_norm) if "q_norm" in dict(attention.named_children()) else None,
         k_norm=_norm(attention.k_norm) if "k_norm" in dict(attention.named_children()) else None,
     )
+
+
+def _activation(function: Any) -> Callable[[Tensor], Tensor]:
+    # GPT-2's own GELU is written out in eight passes over the neurons; torch has the same function in one.
+    if type(function).__name__ == "NewGELUActivation":
+        return functools.partial(functional.gelu, approximate="tanh")
+    return function
 
 
 def _scale(attention: Any, index: int, d_head: int) -> float:
