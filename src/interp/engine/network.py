@@ -119,10 +119,7 @@ def read(model: LoadedModel) -> Network:
         It is of another family, or a setting, a dtype or a hook makes its forward something else.
     """
     hf: Any = model.hf_model
-    config = hf.config
-    family = getattr(config, "model_type", "")
-    if family not in FAMILIES:
-        raise Unreadable(f"the replay does not know {family or type(hf).__name__}")
+    config, family = hf.config, _family(hf)
     if model.user_hooks():
         raise Unreadable("hooks of the user's own")
     if next(hf.parameters()).dtype not in {torch.float32, torch.float64}:
@@ -135,6 +132,19 @@ def read(model: LoadedModel) -> Network:
         longest = config.sliding_window
         if longest < model.geometry.n_ctx:
             raise Unreadable(f"attention slides over {longest} tokens")
+    return weights(model)
+
+
+def weights(model: LoadedModel) -> Network:
+    """Return `model`'s weights, whatever its dtype, its mode and its hooks: for what needs no forward.
+
+    Raises
+    ------
+    Unreadable
+        It is of another family.
+    """
+    family = _family(model.hf_model)
+    config: Any = model.hf_model.config
     bridge: Any = model.bridge
     geometry = model.geometry
     return Network(
@@ -148,6 +158,13 @@ def read(model: LoadedModel) -> Network:
         d_head=geometry.d_head,
         parallel=bool(getattr(config, "use_parallel_residual", False)),
     )
+
+
+def _family(hf: Any) -> str:
+    family = getattr(hf.config, "model_type", "")
+    if family not in FAMILIES:
+        raise Unreadable(f"the replay does not know {family or type(hf).__name__}")
+    return family
 
 
 def _layer(block: Any, index: int, d_head: int) -> Layer:
