@@ -593,20 +593,28 @@ class LoadedModel:
         if self._operation is not None:
             self._trusted.add((self._operation.fingerprint, site))
 
-    def remembered(self, ids: Sequence[int], name: str, make: Callable[[], Tensor]) -> Tensor:
-        """Return what `make` computes from a plain run of `ids`, from the store where it is there under `name`."""
+    def recall(self, ids: Sequence[int], names: Sequence[str]) -> dict[str, Tensor] | None:
+        """Return what `keep` stored under `names` for a plain run of `ids`; ``None`` where any of it is missing."""
 
-        def once(operation: Operation) -> Tensor:
-            key = (*self._key(ids, operation.fingerprint), name)
+        def look(operation: Operation) -> dict[str, Tensor] | None:
             if operation.user_hooks or operation.random:
-                return make()
-            held = self.store.get(key)
-            if held is None:
-                held = make()
-                self.store.put(key, held)
-            return held
+                return None
+            context = self._key(ids, operation.fingerprint)
+            found = {name: self.store.get((*context, name)) for name in names}
+            held = {name: tensor for name, tensor in found.items() if tensor is not None}
+            return held if len(held) == len(found) else None
 
-        return self.operate("run", {}, once)
+        return self.operate("run", {}, look)
+
+    def keep(self, ids: Sequence[int], tensors: Mapping[str, Tensor]) -> None:
+        """Store parts of a plain run of `ids` by name; they are not to be written to any more."""
+
+        def put(operation: Operation) -> None:
+            if not (operation.user_hooks or operation.random):
+                for name, tensor in tensors.items():
+                    self.store.put((*self._key(ids, operation.fingerprint), name), tensor)
+
+        self.operate("run", {}, put)
 
     def _forward(
         self,

@@ -8,8 +8,9 @@ are read once, and its matrix products have many rows.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,12 +19,14 @@ from torch.nn import functional
 from interp.engine.network import Layer, Network, Norm, chunked, rotate
 
 
-@dataclass
+@dataclass(frozen=True)
 class Base:
     """One prompt's own run, layer by layer; what a replay leaves unchanged it reads from here.
 
     Attributes
     ----------
+    ids
+        ``int64 [position]``.
     resid
         ``[layer + 1, position, d_model]``: before each layer, and after the last.
     mid
@@ -36,16 +39,36 @@ class Base:
     """
 
     ids: Tensor
-    resid: list[Tensor] = field(default_factory=list[Tensor])
-    mid: list[Tensor] = field(default_factory=list[Tensor])
-
-    q: list[Tensor] = field(default_factory=list[Tensor])
-    k: list[Tensor] = field(default_factory=list[Tensor])
-    v: list[Tensor] = field(default_factory=list[Tensor])
-    z: list[Tensor] = field(default_factory=list[Tensor])
+    resid: Tensor
+    mid: Tensor
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    z: Tensor
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+PARTS = ("resid", "mid", "q", "k", "v", "z")  # of a Base, each a tensor
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A prompt to run.
+
+    Attributes
+    ----------
+    ids
+        ``int64 [position]``.
+    like, start
+        The run of a prompt of the same length that agrees before `start`, or the number of one earlier in the same
+        list: those positions are taken from it.
+    """
+
+    ids: Tensor
+    like: Base | int | None = None
+    start: int = 0
 
 
 @dataclass
@@ -76,48 +99,73 @@ class Joining:
 Joins = Callable[[int, str], Iterable[Joining]]
 
 
-def run(network: Network, ids: Tensor, base: Base | None = None, start: int = 0) -> Base:
-    """Run one prompt and keep what a replay needs.
-
-    Parameters
-    ----------
-    ids
-        ``int64 [position]``.
-    base, start
-        Another prompt's run of the same length that agrees before `start`: those positions are taken from it.
-    """
-    made = Base(ids)
-    x = network.embed(ids)
-    if base is not None:
-        x = x[start:]
-    tables = network.rotary(len(ids)) if network.rotary is not None else None
+def runs(network: Network, asked: Sequence[Asked]) -> list[Base]:
+    """Run prompts together, so that each layer's weights are read once, and keep what a replay needs."""
+    made = [_empty(network, one.ids) for one in asked]
+    likes = [made[one.like] if isinstance(one.like, int) else one.like for one in asked]
+    tables = {
+        length: network.rotary(length) if network.rotary is not None else None
+        for length in {len(one.ids) for one in asked}
+    }
+    counts = [len(one.ids) - one.start for one in asked]
+    x = torch.cat([network.embed(one.ids)[one.start :] for one in asked])
     for index, layer in enumerate(network.layers):
-        q, k, v = _project(network, layer, layer.norm1(x), tables, slice(len(ids) - len(x), len(ids)))
-        keys = k if base is None else torch.cat([base.k[index][:start], k])
-        values = v if base is None else torch.cat([base.v[index][:start], v])
-        if base is None:
-            z = _attend_fused(q, k, v, layer.scale)
-        else:
-            z = attend(q[None], keys[None], values[None], layer.scale, len(ids) - len(x))[0]
-        middle = x + layer.o(z)
-        after = middle + layer.mlp(layer.norm2(x if network.parallel else middle))
-        for name, tensor in {"resid": x, "mid": middle, "q": q, "k": keys, "v": values, "z": z}.items():
-            if base is not None and len(tensor) < len(ids):
-                tensor = torch.cat([getattr(base, name)[index][:start], tensor])
-            getattr(made, name).append(tensor)
+        normed = layer.norm1(x)
+        projected = [linear(normed).split(counts) for linear in (layer.q, layer.k, layer.v)]
+        for one, run, like, *heads in zip(asked, made, likes, *projected, strict=True):
+            _attended(network, layer, index, tables[len(run)], one.start, run, like, heads)
+        middle = x + layer.o(torch.cat([run.z[index, one.start :] for one, run in zip(asked, made, strict=True)]))
+        after = middle + chunked(
+            lambda rows, layer=layer: layer.mlp(layer.norm2(rows)), x if network.parallel else middle
+        )
+        for one, run, before, between in zip(asked, made, x.split(counts), middle.split(counts), strict=True):
+            run.resid[index, one.start :] = before
+            run.mid[index, one.start :] = between
         x = after
-    made.resid.append(torch.cat([base.resid[-1][:start], x]) if base is not None else x)
+    for one, run, like, end in zip(asked, made, likes, x.split(counts), strict=True):
+        run.resid[-1, one.start :] = end
+        if like is not None:
+            for part in ("resid", "mid", "q", "z"):
+                getattr(run, part)[:, : one.start] = getattr(like, part)[:, : one.start]
     return made
 
 
-def _project(
-    network: Network, layer: Layer, normed: Tensor, tables: tuple[Tensor, Tensor] | None, positions: slice
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return q, k, v, ``[row, head, d_head]``, of normed rows ``[row, d_model]`` that stand at `positions`."""
-    q = layer.q(normed).view(-1, network.n_heads, network.d_head)
-    k = layer.k(normed).view(-1, network.n_kv_heads, network.d_head)
-    v = layer.v(normed).view(-1, network.n_kv_heads, network.d_head)
-    return _turn(layer.q_norm, q, tables, positions), _turn(layer.k_norm, k, tables, positions), v
+def _empty(network: Network, ids: Tensor) -> Base:
+    depth, length, width = len(network.layers), len(ids), network.d_head
+    heads, shared = network.n_heads, network.n_kv_heads
+    new = network.unembed.weight.new_empty
+    return Base(
+        ids,
+        resid=new(depth + 1, length, network.unembed.weight.shape[1]),
+        mid=new(depth, length, network.unembed.weight.shape[1]),
+        q=new(depth, length, heads, width),
+        k=new(depth, length, shared, width),
+        v=new(depth, length, shared, width),
+        z=new(depth, length, heads * width),
+    )
+
+
+def _attended(
+    network: Network,
+    layer: Layer,
+    index: int,
+    tables: tuple[Tensor, Tensor] | None,
+    start: int,
+    run: Base,
+    like: Base | None,
+    projected: Sequence[Tensor],
+) -> None:
+    """Write a run's q, k, v and z of one layer, from `start` on, of their projections ``[row, head · d_head]``."""
+    q, k, v = (rows.view(len(rows), -1, network.d_head) for rows in projected)
+    places = slice(start, len(run))
+    run.q[index, start:] = q = _turn(layer.q_norm, q, tables, places)
+    run.k[index, start:] = _turn(layer.k_norm, k, tables, places)
+    run.v[index, start:] = v
+    if like is None:
+        run.z[index] = _attend_fused(q, run.k[index], v, layer.scale)
+        return
+    run.k[index, :start], run.v[index, :start] = like.k[index, :start], like.v[index, :start]
+    run.z[index, start:] = attend(q[None], run.k[index][None], run.v[index][None], layer.scale, start)[0]
 
 
 def _turn(norm: Norm | None, x: Tensor, tables: tuple[Tensor, Tensor] | None, places: slice | Tensor) -> Tensor:
@@ -243,8 +291,8 @@ def _step(
     return _mlp(network, layer, index, bases, middle)
 
 
-# After the attention an intervention has its rows in the middle of the block and, for a parallel block, the rows that
-# its MLP reads: None where the MLP's input is unchanged.
+# After the attention an intervention has its rows in the middle of the block and, for a parallel block, the changed
+# rows that its MLP reads, [n, position, d_model] from the start on: None where it reads nothing that is changed.
 Middle = tuple[Joining, Tensor | None]
 
 
@@ -289,20 +337,20 @@ def _attention(
     for joined, rows in zip(active, written, strict=True):
         n = len(joined.cells)
         base = bases[joined.base].resid[index]
+        read = joined.rows[:, None] if joined.single else joined.rows
         if wanted is None:
             before = joined.rows
             if joined.single:
                 before = base[joined.start :].expand(n, -1, -1).clone()
                 before[:, 0] = joined.rows
             middle = before + rows.view(n, -1, width)
-            out.append((Joining(joined.base, joined.start, joined.cells, middle, single=False), before))
+            out.append((Joining(joined.base, joined.start, joined.cells, middle, single=False), read))
             continue
         position = wanted[joined.base]
-        if joined.single:
-            before = joined.rows if joined.start == position else base[position].expand(n, -1)
-        else:
-            before = joined.rows[:, position - joined.start]
-        out.append((Joining(joined.base, position, joined.cells, before + rows, single=True), before))
+        at = position - joined.start
+        read = read[:, at : at + 1]
+        before = read[:, 0] if read.shape[1] else base[position].expand(n, -1)
+        out.append((Joining(joined.base, position, joined.cells, before + rows, single=True), read))
     return out
 
 
@@ -363,30 +411,45 @@ def _placed(base: Tensor, own: Tensor, start: int, stop: int) -> Tensor:
 
 
 def _mlp(network: Network, layer: Layer, index: int, bases: Sequence[Base], middle: Sequence[Middle]) -> list[Joining]:
-    width = layer.o.weight.shape[0]
+    """Take the middle of a block through its MLP; interventions on the same rows of one base go on as one."""
     if not middle:
         return []
+    middle = sorted(middle, key=lambda pair: _place(pair[0]))
+    width = layer.o.weight.shape[0]
+    rows = torch.cat([joined.rows.reshape(-1, width) for joined, _ in middle])
     if not network.parallel:
-        rows = torch.cat([joined.rows.reshape(-1, width) for joined, _ in middle])
         rows = rows + chunked(lambda part: layer.mlp(layer.norm2(part)), rows)
-        parts = rows.split([joined.rows.numel() // width for joined, _ in middle])
-        return [
-            Joining(j.base, j.start, j.cells, part.view(j.rows.shape), j.single)
-            for (j, _), part in zip(middle, parts, strict=True)
-        ]
-    read = [before.reshape(-1, width) for _, before in middle if before is not None]
-    parts = iter(
-        chunked(lambda part: layer.mlp(layer.norm2(part)), torch.cat(read)).split([len(rows) for rows in read])
-        if read
-        else []
-    )
+    else:
+        rows += _beside(layer, index, bases, middle, width)
     out: list[Joining] = []
-    for joined, before in middle:
-        base = bases[joined.base]
-        if before is not None:
-            rows = joined.rows + next(parts).view(joined.rows.shape)
-        else:  # the block's MLP reads what is before the attention: unchanged
-            unchanged = base.resid[index + 1] - base.mid[index]
-            rows = joined.rows + (unchanged[joined.start] if joined.single else unchanged[joined.start :])
-        out.append(Joining(joined.base, joined.start, joined.cells, rows, joined.single))
+    first = 0
+    for place, together in itertools.groupby((joined for joined, _ in middle), _place):
+        base, start, single = place
+        cells = torch.cat([joined.cells for joined in together])
+        span = 1 if single else len(bases[base]) - start
+        own = rows[first : first + len(cells) * span]
+        first += len(own)
+        out.append(Joining(base, start, cells, own if single else own.view(len(cells), span, width), single))
     return out
+
+
+def _place(joined: Joining) -> tuple[int, int, bool]:
+    return joined.base, joined.start, joined.single
+
+
+def _beside(layer: Layer, index: int, bases: Sequence[Base], middle: Sequence[Middle], width: int) -> Tensor:
+    """Return what the MLP of a parallel block adds, ``[row, d_model]``: it reads what is before the attention."""
+    read = [rows.reshape(-1, width) for _, rows in middle if rows is not None]
+    fresh = chunked(lambda rows: layer.mlp(layer.norm2(rows)), torch.cat(read)) if read else bases[0].mid[index, :0]
+    added: list[Tensor] = []
+    taken = 0
+    for joined, rows in middle:
+        base, count = bases[joined.base], len(joined.cells)
+        changed = 0 if rows is None else rows.shape[1]
+        stop = joined.start + 1 if joined.single else len(base)
+        rest = slice(joined.start + changed, stop)
+        unchanged = (base.resid[index + 1, rest] - base.mid[index, rest]).expand(count, -1, -1)
+        own = fresh[taken : taken + count * changed].view(count, changed, width)
+        taken += count * changed
+        added.append(torch.cat([own, unchanged], dim=1).view(-1, width))
+    return torch.cat(added)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -31,6 +31,9 @@ CHECKED = 4  # cells that the plain hooked forward computes too, at the first sw
 
 OnStep = Callable[[int, int], None]
 Value = TypeVar("Value")
+Ids = tuple[int, ...]
+Runs = dict[Ids, Base]
+_NAMES = tuple(f"replay:{part}" for part in replay.PARTS)  # in the store
 
 
 @dataclass(frozen=True)
@@ -222,17 +225,16 @@ class _Job:
         """
         net = network.read(self.model)
         other = net if self.source_model is self.model else network.read(self.source_model)
+        ours = {case.base: (None, 0) for case in self.cases}
+        if other is net:
+            likes = {case.source: (case.base, case.start) for case in self.cases}
+            bases = sources = self._runs(self.model, net, {**likes, **ours})
+        else:
+            bases = self._runs(self.model, net, ours)
+            sources = self._runs(self.source_model, other, {case.source: (None, 0) for case in self.cases})
         plans: list[Plan] = []
         for index, case in enumerate(self.cases):
-            base = self._retried(lambda case=case: self._run(self.model, net, case.base))
-            shared = None if self.source_model is not self.model else base
-            start = case.start if shared else 0
-            source = self._retried(
-                lambda case=case, shared=shared, start=start: self._run(
-                    self.source_model, other, case.source, shared, start
-                )
-            )
-            last = case.position
+            base, source, last = bases[case.base], sources[case.source], case.position
             plans.append(
                 Plan(
                     net,
@@ -242,7 +244,7 @@ class _Job:
                     by=self.by,
                     layers=self.layers,
                     case=index,
-                    start=start,
+                    start=case.start if other is net else 0,
                     stop=last,
                 )
             )
@@ -270,22 +272,62 @@ class _Job:
         memory.empty_cache(self.model.device)
         return make()
 
-    def _run(
-        self, model: LoadedModel, net: network.Network, ids: tuple[int, ...], shared: Base | None = None, start: int = 0
-    ) -> Base:
-        """Return a run of `ids` from the store, or computed; before `start` it is `shared`."""
-        tensor = torch.tensor(ids, device=model.device)
-        made: list[Base] = []
+    def _runs(self, model: LoadedModel, net: network.Network, wanted: Mapping[Ids, tuple[Ids | None, int]]) -> Runs:
+        """Return the runs of prompts, from the store or computed together.
 
-        def part(name: str) -> Tensor:
-            if not made:
-                made.append(replay.run(net, tensor, shared, min(start, len(ids) - 1)))
-                model.count(1)
-            return torch.stack(getattr(made[0], name))
+        Parameters
+        ----------
+        wanted
+            Prompt → another one of them that it agrees with, and up to where.
+        """
+        found: Runs = {}
+        missing: list[Ids] = []
+        for ids in sorted(wanted, key=lambda ids: wanted[ids][0] is not None):  # after those that they are like
+            held = model.recall(ids, _NAMES)
+            if held is None:
+                missing.append(ids)
+            else:
+                found[ids] = Base(torch.tensor(ids, device=model.device), *(held[name] for name in _NAMES))
+        together = max(1, WAVE_ROWS // max(map(len, wanted), default=1))
+        while missing:
+            try:
+                made = self._made(model, net, wanted, missing[:together], found)
+            except (RuntimeError, MemoryError) as error:
+                if not memory.is_out_of_memory(error):
+                    raise
+                traceback.clear_frames(error.__traceback__)
+                memory.empty_cache(model.device)
+                if together > 1:
+                    together = min(together, len(missing)) // 2 or 1
+                    continue
+                made = self._made(model, net, wanted, missing[:1], found)
+            found |= made
+            del missing[: len(made)]
+        return found
 
-        names = ("resid", "mid", "q", "k", "v", "z")
-        stacked = {name: model.remembered(ids, f"replay:{name}", lambda name=name: part(name)) for name in names}
-        return Base(tensor, **{name: list(value.unbind()) for name, value in stacked.items()})
+    def _made(
+        self,
+        model: LoadedModel,
+        net: network.Network,
+        wanted: Mapping[Ids, tuple[Ids | None, int]],
+        missing: Sequence[Ids],
+        found: Runs,
+    ) -> Runs:
+        """Run `missing` together and keep what comes out in the store."""
+        asked: list[replay.Asked] = []
+        for ids in missing:
+            tensor = torch.tensor(ids, device=model.device)
+            like, start = wanted[ids]
+            if like is None:
+                asked.append(replay.Asked(tensor))
+            else:
+                known = found[like] if like in found else missing.index(like)
+                asked.append(replay.Asked(tensor, known, min(start, len(ids) - 1)))
+        made = dict(zip(missing, replay.runs(net, asked), strict=True))
+        model.count(len(made))
+        for ids, run in made.items():
+            model.keep(ids, {name: getattr(run, part) for name, part in zip(_NAMES, replay.PARTS, strict=True)})
+        return made
 
     def _waves(self, net: network.Network, plans: Sequence[Plan], atoms: list[Atom]) -> None:
         limit = self._rows_that_fit(net, len(plans[0].base))
