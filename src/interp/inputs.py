@@ -31,8 +31,6 @@ def inputs_of(
         return _prompt(command, body, arguments, given)
     if command.body is Pairs:
         return _pairs(command, model, body, arguments, given)
-    if body:
-        raise InputError(f"{command.name} takes no prompt")
     return (), given
 
 

@@ -168,11 +168,16 @@ class Session:
         InputError
             A wrong argument, or what the technique refuses.
         """
-        if not command.needs_model:
+        if command.body is None:
             places = [p.name for p in command.parameters if p.positional]
             if len(body) > len(places):
                 raise InputError(f"{command.name} takes {len(places)} values without a name; {len(body)} were given")
             arguments = {**dict(zip(places, body, strict=False)), **arguments}
+            body = ()
+            missing = [p.name for p in command.parameters if p.required and p.name not in arguments]
+            if missing:
+                raise InputError(f"{command.name} needs {missing[0]}; interp.help({command.name!r}) says what it takes")
+        if not command.needs_model:
             for given, value in arguments.items():
                 command.parameter(given).check(value)
             result = command.function(self, **arguments)
