@@ -24,7 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "methods": {"registry", "engine", "tasks", "spec", "results"},
     "views": {"results", "spec"},
     "widgets": {"results", "views", "spec", "selection"},
-    "inputs": {"engine", "tasks", "registry", "spec"},
+    "inputs": {"engine", "methods", "registry", "spec"},
     "session": {"inputs", "engine", "methods", "tasks", "registry", "spec", "results", "bundled"},
     "commands": {"registry", "results", "spec", "engine", "session"},
     "magics": {"commands", "registry", "results", "session", "spec", "engine", "views", "widgets"},

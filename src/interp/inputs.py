@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from interp.registry import Command
-from interp.spec import InputError, Pair, Pairs, Prompt
+from interp.spec import InputError, Pair, Pairs, Prompt, Texts
 
 if TYPE_CHECKING:
     from interp.engine.model import LoadedModel
 
 # Arguments of a Python call that have no flag, by the kind of body.
-INPUTS: dict[type | None, tuple[str, ...]] = {Pairs: ("clean", "corrupted", "answer", "wrong", "pairs")}
+INPUTS: dict[type, tuple[str, ...]] = {
+    Pairs: ("clean", "corrupted", "answer", "wrong", "pairs"),
+    Texts: ("texts",),
+}
+
+
+def named(command: Command) -> set[str]:
+    """Return the arguments of a Python call of `command` that have no flag."""
+    return {name for kind in command.bodies for name in INPUTS.get(kind, ())}
 
 
 def inputs_of(
@@ -29,7 +38,9 @@ def inputs_of(
     given = dict(arguments)
     if command.body is Prompt:
         return _prompt(command, body, arguments, given)
-    if command.body is Pairs:
+    if Texts in command.bodies and (Pairs not in command.bodies or _running(body, arguments)):
+        return _texts(command, body, arguments, given)
+    if Pairs in command.bodies:
         return _pairs(command, model, body, arguments, given)
     return (), given
 
@@ -51,8 +62,9 @@ def _pairs(
     from interp.engine.model import as_prompt
 
     bos = arguments.pop("bos", None)
-    task, n, seed = arguments.pop("task", None), arguments.pop("n", 32), arguments.pop("seed", 0)
-    corruption = arguments.pop("corruption", None)
+    task, n, corruption = arguments.pop("task", None), arguments.pop("n", 32), arguments.pop("corruption", None)
+    seed = arguments.get("seed", 0)
+    _drop(command, arguments, "seed", "text", "column", "truncate")
     sources = dict(zip(("clean", "corrupted"), body, strict=False)) | {
         name: arguments.pop(name) for name in INPUTS[Pairs] if name in arguments
     }
@@ -66,6 +78,8 @@ def _pairs(
     if task is not None and sources:
         raise InputError(f"{command.name} takes a task or pairs, not both")
     if task is not None:
+        from interp.methods.pairing import from_task
+
         found = from_task(model, task, n=n, seed=seed, corruption=corruption, bos=bos)
     elif "pairs" in sources:
         listed = sources["pairs"]
@@ -83,48 +97,55 @@ def _pairs(
     else:
         raise InputError(f"{command.name} needs a clean and a corrupted prompt, pairs=…, or a task, such as ioi")
     if bos is not None and task is None:
-        found = replace(found, pairs=tuple(_with_bos(pair, bos) for pair in found.pairs))
+        from interp.methods.pairing import with_bos
+
+        found = replace(found, pairs=tuple(with_bos(pair, bos) for pair in found.pairs))
     return (found,), given
 
 
-def _with_bos(pair: Pair, bos: bool) -> Pair:
-    return replace(pair, clean=replace(pair.clean, bos=bos), corrupted=replace(pair.corrupted, bos=bos))
+def _running(body: Sequence[Any], arguments: dict[str, Any]) -> bool:
+    """Whether a call of a technique that takes pairs or texts gives texts."""
+    if arguments.get("text") is not None or "texts" in arguments:
+        return True
+    alone = len(body) == 1 and not {"task", "clean", "corrupted", "pairs"} & {
+        name for name, value in arguments.items() if value is not None
+    }
+    return alone and not isinstance(body[0], Pairs)
+
+
+def _texts(
+    command: Command, body: Sequence[Any], arguments: dict[str, Any], given: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    from interp.methods import texts
+
+    bos, truncate = arguments.pop("bos", None), bool(arguments.pop("truncate", False))
+    n, column = arguments.pop("n", 32), arguments.pop("column", "text")
+    path, listed = arguments.pop("text", None), arguments.pop("texts", None)
+    other = [name for name in ("task", *INPUTS[Pairs]) if arguments.get(name) is not None]
+    if len(body) + (path is not None) + (listed is not None) + len(other) != 1:
+        raise InputError(f"{command.name} takes one of them: a text, texts=…, --text FILE, a task or pairs")
+    _drop(command, arguments, "task", "corruption", *INPUTS[Pairs])
+    found = texts.from_file(path, column) if path is not None else texts.several(body[0] if body else listed)
+    if n < 1:
+        raise InputError(f"--n {n} takes no text; use 1 or more")
+    prompts = tuple(
+        replace(prompt, bos=prompt.bos if bos is None else bos, truncate=prompt.truncate or truncate)
+        for prompt in found.texts[: n if path is not None else None]
+    )
+    if path is None:
+        given["texts"] = [prompt.text if prompt.text is not None else list(prompt.ids or ()) for prompt in prompts]
+    return (replace(found, texts=prompts),), given
+
+
+def _drop(command: Command, arguments: dict[str, Any], *names: str) -> None:
+    """Take arguments out that the technique itself does not take."""
+    taken = inspect.signature(command.function).parameters
+    for name in names:
+        if name not in taken:
+            arguments.pop(name, None)
 
 
 def _several(answer: Any) -> tuple[str | int, ...]:
     if answer is None:
         return ()
     return (answer,) if isinstance(answer, str | int) else tuple(answer)
-
-
-def from_task(
-    model: LoadedModel, task: str, *, n: int, seed: int, corruption: str | None = None, bos: bool | None = None
-) -> Pairs:
-    """Return a task's pairs for the tokenizer of `model`.
-
-    Raises
-    ------
-    InputError
-        No such task, or more pairs than it can make.
-    """
-    from interp import tasks
-
-    def encode(text: str) -> tuple[int, ...]:
-        if model.tokens.tokenizer is None:
-            raise InputError("this model has no tokenizer, and tasks are texts; give pairs of token ids")
-        return tuple(model.tokens.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    options = {} if corruption is None else {"corruption": corruption}
-    unknown = getattr(model.tokens.tokenizer, "unk_token_id", None)
-    made = tasks.build(task, tasks.Vocabulary(encode, unknown), n=n, seed=seed, **options)
-    pairs = tuple(pair if bos is None else _with_bos(pair, bos) for pair in made.pairs)
-    return Pairs(tuple(_shifted(model, pair, encode) for pair in pairs), task=made.name, metric=made.metric)
-
-
-def _shifted(model: LoadedModel, pair: Pair, encode: Callable[[str], Sequence[int]]) -> Pair:
-    """Return `pair` with its slots counted as the model counts: after what the tokenizer puts in front."""
-    if pair.clean.text is None or not pair.slots:
-        return pair
-    ids, plain = model.tokens.encode(pair.clean).ids, tuple(encode(pair.clean.text))
-    front = next((n for n in range(len(ids)) if ids[n : n + len(plain)] == plain), 0)
-    return replace(pair, slots={name: tuple(p + front for p in places) for name, places in pair.slots.items()})

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from interp.methods.predict import logits_of
-from interp.spec import InputError, Metric, Pair, Pairs
+from interp.spec import InputError, Metric, Pair, Pairs, Prompt
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from interp.engine.model import LoadedModel
     from interp.engine.tokens import Encoded
+    from interp.tasks import Vocabulary
 
 _WARNED = 3  # pairs that are named where many have the same fault
 
@@ -146,13 +147,20 @@ def _answers(model: LoadedModel, pair: Pair, given: Sequence[str | int], where: 
                 )
             ids.append(answer)
             continue
-        if not answer.strip():
-            raise InputError(f"{where}the {which} is empty; type a word, such as {which}: John")
-        ids.append(_one_token(model, pair.clean.text or "", answer, where, which))
+        ids.append(one_token(model, pair.clean.text or "", answer, which, where))
     return tuple(dict.fromkeys(ids))
 
 
-def _one_token(model: LoadedModel, text: str, answer: str, where: str, which: str) -> int:
+def one_token(model: LoadedModel, text: str, answer: str, which: str, where: str = "") -> int:
+    """Return the token id of `answer` where it goes on after `text`; `which` and `where` are for the message.
+
+    Raises
+    ------
+    InputError
+        It is empty or several tokens; how they are cut and what would be one is said.
+    """
+    if not answer.strip():
+        raise InputError(f"{where}the {which} is empty; type a word, such as {which}: John")
     found = continued(model, text, answer)
     if len(found) == 1:
         return found[0]
@@ -251,3 +259,51 @@ def _pairs(numbers: Sequence[int]) -> str:
         if len(numbers) == 1
         else f"{len(numbers)} pairs ({shown}{' …' if len(numbers) > _WARNED else ''})"
     )
+
+
+def with_bos(pair: Pair, bos: bool) -> Pair:
+    """Return `pair` with or without BOS in front of both prompts."""
+    return replace(pair, clean=replace(pair.clean, bos=bos), corrupted=replace(pair.corrupted, bos=bos))
+
+
+def from_task(
+    model: LoadedModel, task: str, *, n: int, seed: int, corruption: str | None = None, bos: bool | None = None
+) -> Pairs:
+    """Return a task's pairs for the tokenizer of `model`.
+
+    Raises
+    ------
+    InputError
+        No such task, or more pairs than it can make.
+    """
+    from interp import tasks
+
+    options = {} if corruption is None else {"corruption": corruption}
+    made = tasks.build(task, vocabulary(model), n=n, seed=seed, **options)
+    pairs = tuple(pair if bos is None else with_bos(pair, bos) for pair in made.pairs)
+    return Pairs(
+        tuple(replace(pair, slots=counted(model, pair.clean, pair.slots)) for pair in pairs),
+        task=made.name,
+        metric=made.metric,
+    )
+
+
+def vocabulary(model: LoadedModel) -> Vocabulary:
+    """Return the tokenizer of `model` as tasks use it; what it spells raises InputError where there is none."""
+    from interp.tasks import Vocabulary
+
+    def encode(text: str) -> tuple[int, ...]:
+        if model.tokens.tokenizer is None:
+            raise InputError("this model has no tokenizer, and tasks are texts; give pairs of token ids")
+        return tuple(model.tokens.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    return Vocabulary(encode, getattr(model.tokens.tokenizer, "unk_token_id", None))
+
+
+def counted(model: LoadedModel, prompt: Prompt, slots: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Return a text's slots counted as the model counts: after what the tokenizer puts in front."""
+    if prompt.text is None or not slots:
+        return dict(slots)
+    ids, plain = model.tokens.encode(prompt).ids, tuple(vocabulary(model).encode(prompt.text))
+    front = next((n for n in range(len(ids)) if ids[n : n + len(plain)] == plain), 0)
+    return {name: tuple(p + front for p in places) for name, places in slots.items()}

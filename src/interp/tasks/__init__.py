@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from interp.spec import METRICS, InputError, Pair, Prompt, closest
-from interp.tasks._fitting import Vocabulary, combinations, make_pair
+from interp.tasks._fitting import Vocabulary, combinations, fill, make_pair
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -396,4 +396,16 @@ def _excerpt(prompt: Prompt) -> str:
     return repr(_content(prompt))[-60:]
 
 
-__all__ = ["Option", "Task", "TaskSet", "Vocabulary", "build", "combinations", "find", "make_pair", "names", "task"]
+__all__ = [
+    "Option",
+    "Task",
+    "TaskSet",
+    "Vocabulary",
+    "build",
+    "combinations",
+    "fill",
+    "find",
+    "make_pair",
+    "names",
+    "task",
+]

@@ -89,11 +89,25 @@ def make_pair(
     >>> dict(make_pair(letters, "a{x}c", {"x": "b"}, {"x": "d"}, ("e",), ("f",)).slots)
     {'x': (1,), 'end': (2,)}
     """
-    texts = [_filled(template, words) for words in (clean, corrupted)]
-    places = [_located(vocabulary, *text) for text in texts]
-    if places[0] is None or places[0] != places[1]:
+    texts = [fill(vocabulary, template, words) for words in (clean, corrupted)]
+    if texts[0] is None or texts[1] is None or texts[0][1] != texts[1][1]:
         return None
-    return Pair(Prompt(texts[0][0]), Prompt(texts[1][0]), answer, wrong, places[0])
+    return Pair(Prompt(texts[0][0]), Prompt(texts[1][0]), answer, wrong, texts[0][1])
+
+
+def fill(
+    vocabulary: Vocabulary, template: str, words: Mapping[str, str]
+) -> tuple[str, dict[str, tuple[int, ...]]] | None:
+    """Fill a template and return the text with its slots; ``None`` where a token goes across a field's edge.
+
+    Examples
+    --------
+    >>> fill(Vocabulary(lambda text: [ord(character) for character in text]), "a{x}c", {"x": "b"})
+    ('abc', {'x': (1,), 'end': (2,)})
+    """
+    text, spans = _filled(template, words)
+    slots = _located(vocabulary, text, spans)
+    return None if slots is None else (text, slots)
 
 
 def _filled(template: str, words: Mapping[str, str]) -> tuple[str, list[tuple[str, Span]]]:
