@@ -97,7 +97,30 @@ def checked(values: Any, count: int, name: str) -> Tensor:
             f"the metric {name} must return one number for each run, shape ({count},), not {shape}; "
             "it is called with the last position's logits, [batch, d_vocab]"
         )
-    return values.detach().to(torch.float64 if values.dtype == torch.float64 else torch.float32)
+    return values.to(torch.float64 if values.dtype == torch.float64 else torch.float32)
+
+
+def require_gradient(metric: Metric, d_vocab: int, device: torch.device) -> None:
+    """Refuse a metric that autograd cannot follow from the logits.
+
+    Raises
+    ------
+    InputError
+        ``rank``, or a user's function whose value has no gradient.
+    """
+    if metric.function is None:
+        if metric.name == "rank":
+            raise InputError("rank has no gradient to estimate from; use --metric logit-diff, or --method exact")
+        return
+    logits = torch.zeros(2, d_vocab, device=device, requires_grad=True)
+    reason = "its value does not depend on the logits through torch"
+    try:
+        with torch.enable_grad():
+            if _called(metric, logits).requires_grad:
+                return
+    except MetricFailed as error:
+        reason = str(error).removeprefix("InputError: ")
+    raise InputError(f"the metric {metric.name} has no gradient to estimate from ({reason}); use --method exact")
 
 
 def try_out(metric: Metric, d_vocab: int, device: torch.device) -> None:

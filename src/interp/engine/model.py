@@ -520,7 +520,12 @@ class LoadedModel:
         return held
 
     def forward(
-        self, prompts: Sequence[Sequence[int]], functions: Mapping[str, hooks.Hook], *, last_only: bool = True
+        self,
+        prompts: Sequence[Sequence[int]],
+        functions: Mapping[str, hooks.Hook],
+        *,
+        last_only: bool = True,
+        gradients: bool = False,
     ) -> Tensor:
         """Run prompts of one length with functions on hooks, past the store.
 
@@ -532,6 +537,8 @@ class LoadedModel:
             Hook name → ``(tensor, hook) -> tensor | None``.
         last_only
             Whether the last position's logits are enough.
+        gradients
+            Whether autograd records the run.
 
         Returns
         -------
@@ -541,7 +548,7 @@ class LoadedModel:
 
         def once(operation: Operation) -> Tensor:
             points = {name: (self._hook_point(name), function) for name, function in functions.items()}
-            logits = self._forward(prompts, points, last_only=last_only)
+            logits = self._forward(prompts, points, last_only=last_only, gradients=gradients)
             self.forwards += 1
             operation.forwards += 1
             return logits[:, -1:] if last_only else logits
@@ -622,6 +629,7 @@ class LoadedModel:
         captured: Mapping[str, tuple[HookPoint, hooks.Hook]],
         *,
         last_only: bool = False,
+        gradients: bool = False,
     ) -> Tensor:
         """Return logits, ``[prompt, position, d_vocab]``, run with hooks on; of the last position if `last_only`."""
         batch = torch.tensor([list(prompt) for prompt in ids], device=self.device)
@@ -646,6 +654,7 @@ class LoadedModel:
             lambda: self.bridge.forward(batch, return_type="logits", **options),
             before=lambda: switch(dict.fromkeys(gates, True)),
             after=tidy,
+            gradients=gradients,
         )
 
     @cached_property

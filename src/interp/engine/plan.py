@@ -129,6 +129,13 @@ class Plan:
         parts = torch.arange(atom.parts.start, atom.parts.stop) + row * self.parts
         return parts * len(self.base) + atom.start if "position" in self.by else parts
 
+    def only(self, atom: Atom, cells: Tensor) -> Iterator[Atom]:
+        """Yield the parts of `atom` whose place in the flattened answer is among `cells`, neighbours together."""
+        wanted = torch.isin(self.cells(atom), cells).tolist()
+        edges = [n for n, (a, b) in enumerate(zip([False, *wanted], [*wanted, False], strict=True)) if a != b]
+        for first, last in zip(edges[::2], edges[1::2], strict=True):
+            yield replace(atom, parts=atom.parts[first:last])
+
     def stage(self, layer: int) -> tuple[int, str]:
         """Return the layer and stage at which interventions on this site of `layer` enter."""
         if self.site == "resid_pre":

@@ -128,6 +128,7 @@ def sweep(
     by: str,
     layers: Sequence[int],
     source_model: LoadedModel | None = None,
+    cells: Sequence[int] | None = None,
     on_step: OnStep = lambda done, total: None,  # noqa: ARG005
 ) -> Swept:
     """Put the source run's activation at every cell of a site into the base run, one cell at a time.
@@ -142,6 +143,8 @@ def sweep(
         What is swept, see `interp.patch`.
     source_model
         Where the source activations come from, if not from `model`.
+    cells
+        Which cells, as indices into one pair's flattened answer; all when not given.
     on_step
         Called with cells done and cells in all.
 
@@ -150,28 +153,45 @@ def sweep(
     Swept
         Complete, or with what was finished when memory ran out, a metric failed or the user interrupted.
     """
-    shape = (len(cases), *shape_of(model, site, by, layers, len(cases[0].base)))
-    nothing = torch.full(shape, float("nan"), dtype=torch.float64)
-    unpatched = torch.full((2, len(cases)), float("nan"), dtype=torch.float64)
-    swept = Swept(nothing, torch.zeros(shape, dtype=torch.bool), base=unpatched[0], source=unpatched[1])
-    job = _Job(model, cases, site, by, layers, source_model or model, on_step, swept)
-    try:
-        hooks.run_hooked([], job.run)
-    except KeyboardInterrupt as interrupt:
-        swept.stopped = f"interrupted after {job.progress()}"
-        swept.interrupt = interrupt
-    except MetricFailed as error:
-        swept.stopped = f"the metric failed after {job.progress()}: {error}"
-    except (RuntimeError, MemoryError) as error:
-        if not memory.is_out_of_memory(error):
-            raise
-        traceback.clear_frames(error.__traceback__)
-        swept.stopped = f"out of memory after {job.progress()}, one cell at a time"
+    swept = unfinished(len(cases), shape_of(model, site, by, layers, len(cases[0].base)))
+    return finished(Job(model, cases, site, by, layers, source_model or model, on_step, swept, cells))
+
+
+def unfinished(count: int, shape: Sequence[int]) -> Swept:
+    """Return a sweep over `count` pairs, each of `shape`, of which nothing is computed."""
+    nothing = torch.full((count, *shape), float("nan"), dtype=torch.float64)
+    unpatched = torch.full((2, count), float("nan"), dtype=torch.float64)
+    return Swept(nothing, torch.zeros(nothing.shape, dtype=torch.bool), base=unpatched[0], source=unpatched[1])
+
+
+def finished(job: Job) -> Swept:
+    """Run a sweep to its end, or to where it had to stop."""
+    swept = job.swept
+    swept.stopped, swept.interrupt = contained(job.run, job.progress)
     swept.values[~swept.done] = float("nan")
     return swept
 
 
-class _Job:
+def contained(run: Callable[[], object], progress: Callable[[], str]) -> tuple[str, BaseException | None]:
+    """Call `run`, and return why it ended early (an empty string where it did not) and the interrupt that ended it.
+
+    Other errors than interrupts, failing metrics and memory that ran out are raised.
+    """
+    try:
+        hooks.run_hooked([], run)
+    except KeyboardInterrupt as interrupt:
+        return f"interrupted after {progress()}", interrupt
+    except MetricFailed as error:
+        return f"the metric failed after {progress()}: {error}", None
+    except (RuntimeError, MemoryError) as error:
+        if not memory.is_out_of_memory(error):
+            raise
+        traceback.clear_frames(error.__traceback__)
+        return f"out of memory after {progress()}, one cell at a time", None
+    return "", None
+
+
+class Job:
     """One sweep under way: what is asked, and what is done."""
 
     def __init__(
@@ -184,6 +204,7 @@ class _Job:
         source_model: LoadedModel,
         on_step: OnStep,
         swept: Swept,
+        cells: Sequence[int] | None = None,
     ) -> None:
         self.model = model
         self.given = tuple(cases)
@@ -196,6 +217,7 @@ class _Job:
         self.swept = swept
         self.values = swept.values.view(len(cases), -1)
         self.done = swept.done.view(len(cases), -1)
+        self.chosen = torch.arange(self.done.shape[1]) if cells is None else torch.tensor(sorted(set(cells)))
         self.reached = torch.zeros_like(self.done)  # cells that are more than the unpatched run
 
     def run(self) -> None:
@@ -208,10 +230,15 @@ class _Job:
 
     def progress(self) -> str:
         """Return cells done and cells in all, such as ``37/144``."""
-        return f"{int(self.done.sum())}/{self.done.numel()}"
+        return f"{int(self.done.sum())}/{self.total}"
+
+    @property
+    def total(self) -> int:
+        """How many cells there are to do, over all pairs."""
+        return len(self.cases) * len(self.chosen)
 
     def _step(self) -> None:
-        self.on_step(int(self.done.sum()), self.done.numel())
+        self.on_step(int(self.done.sum()), self.total)
 
     # -- the exact replay ------------------------------------------------------------------------------------------
 
@@ -235,19 +262,7 @@ class _Job:
         plans: list[Plan] = []
         for index, case in enumerate(self.cases):
             base, source, last = bases[case.base], sources[case.source], case.position
-            plans.append(
-                Plan(
-                    net,
-                    base,
-                    source,
-                    site=self.site,
-                    by=self.by,
-                    layers=self.layers,
-                    case=index,
-                    start=case.start if other is net else 0,
-                    stop=last,
-                )
-            )
+            plans.append(self._plan(net, base, source, index, case.start if other is net else 0))
             ends = [(net, base.resid[-1][last : last + 1]), (other, source.resid[-1][last : last + 1])]
             case = _with_clean(case, lambda ends=ends: [of.unembed(of.final(end)) for of, end in ends])
             self.cases[index] = case
@@ -257,9 +272,24 @@ class _Job:
             for atom in plans[-1].atoms():
                 self.reached[index, plans[-1].cells(atom)] = True
             # At once: an interrupt between two steps would leave cells that are marked as done and are not.
-            self.done[index] = ~self.reached[index]
-        atoms = sorted((atom for plan in plans for atom in plan.atoms()), key=lambda atom: (atom.layer, atom.case))
+            self.done[index, self.chosen] = ~self.reached[index, self.chosen]
+        atoms = [part for plan in plans for atom in plan.atoms() for part in plan.only(atom, self.chosen)]
+        atoms.sort(key=lambda atom: (atom.layer, atom.case))
         self._waves(net, plans, atoms)
+
+    def _plan(self, net: network.Network, base: Base, source: Base, index: int, start: int) -> Plan:
+        """Return the sweep over one pair, whose runs can differ from `start` on."""
+        return Plan(
+            net,
+            base,
+            source,
+            site=self.site,
+            by=self.by,
+            layers=self.layers,
+            case=index,
+            start=start,
+            stop=self.cases[index].position,
+        )
 
     def _retried(self, make: Callable[[], Value]) -> Value:
         """Call `make`, which cannot be halved; where memory runs out, once more with all that can be had."""
@@ -400,11 +430,13 @@ class _Job:
         chosen = chance.sample(finished, min(CHECKED, len(finished)))
         worst = 0.0
         for index, cell in cast("list[list[int]]", chosen):
-            case, *ends = self._retried(lambda index=index: self._unpatched(index))
+            # The case as it was given: what a replay found for it may be wrong.
+            given = self.given[index]
+            case, *ends = self._retried(lambda given=given: unpatched(self.model, self.source_model, given))
             patched = self._retried(lambda case=case, cell=cell: self._hooked(case, [cell]))[0]
             found = (self.swept.base[index], self.swept.source[index], self.values[index, cell])
             both = zip(found, (*ends, patched), strict=True)
-            worst = max(worst, *(_apart(float(value), float(expected)) for value, expected in both))
+            worst = max(worst, *(apart(float(value), float(expected)) for value, expected in both))
         if worst > TOLERANCE:
             reason = f"the replay differed by {worst:.1g} from the hooked forward"
             self.swept.notes.append(f"{reason} on this model and was not used")
@@ -422,15 +454,15 @@ class _Job:
         batch = max(1, min(64, memory.free_bytes(self.model.device) // 4 // per_run))
         for index in range(len(self.cases)):
             self.cases[index], self.swept.base[index], self.swept.source[index] = self._retried(
-                lambda index=index: self._unpatched(index)
+                lambda index=index: unpatched(self.model, self.source_model, self.given[index])
             )
         # Pair after pair for the same cells, so that what an early end leaves is there for every pair.
-        first, last = 0, self.done.shape[1]
+        first, last = 0, len(self.chosen)
         while first < last:
-            cells = list(range(first, min(first + batch, last)))
+            cells: list[int] = self.chosen[first : first + batch].tolist()
             case = next((n for n in range(len(self.cases)) if not self.done[n, cells].all()), None)
             if case is None:
-                first = cells[-1] + 1
+                first += len(cells)
                 continue
             try:
                 self.values[case, cells] = self._hooked(self.cases[case], cells).double().cpu()
@@ -443,15 +475,6 @@ class _Job:
                 continue
             self.done[case, cells] = True
             self._step()
-
-    def _unpatched(self, index: int) -> tuple[Case, Tensor, Tensor]:
-        """Return a case that is ready for the hooked forward, and the metric of its base and its source run."""
-        case = self.given[index]  # what a replay found for it may be wrong
-        runs = [(self.model, case.base), (self.source_model, case.source)]
-        logits = [_logits(of, ids, case.position) for of, ids in runs]
-        case = _with_clean(case, lambda: logits)
-        base, source = (case.scorer.of_logits(end)[0] for end in logits)
-        return case, base, source
 
     def _hooked(self, asked: Case, cells: Sequence[int]) -> Tensor:
         """Return the metric of the cells of one pair, ``[cell]``, each in its own row of one batch."""
@@ -476,7 +499,7 @@ class _Job:
         functions = {names[layer]: writing(layer) for layer in layers}
         last = asked.position == len(asked.base) - 1
         logits = self.model.forward([asked.base] * len(cells), functions, last_only=last)
-        return asked.scorer.of_logits(_wide(logits[:, -1 if last else asked.position]))
+        return asked.scorer.of_logits(wide(logits[:, -1 if last else asked.position]))
 
     def _source(self, asked: Case, layer: int) -> Tensor:
         name = Site(self.site, layer).hook_name
@@ -501,27 +524,41 @@ class _Job:
         return (of, at) if self.site == "pattern" else (at, of)
 
 
+def unpatched(model: LoadedModel, source_model: LoadedModel, case: Case) -> tuple[Case, Tensor, Tensor]:
+    """Run `case` by the plain hooked forward.
+
+    Returns
+    -------
+    tuple
+        The case, its metric ready; the metric of its base run; that of its source run.
+    """
+    logits = [_logits(of, ids, case.position) for of, ids in ((model, case.base), (source_model, case.source))]
+    case = _with_clean(case, lambda: logits)
+    base, source = (case.scorer.of_logits(end)[0] for end in logits)
+    return case, base, source
+
+
 def _with_clean(case: Case, logits: Callable[[], Sequence[Tensor]]) -> Case:
     """Return a case whose metric knows the clean run's distribution, where it asks for that."""
     if case.scorer.metric.name != "kl" or case.scorer.metric.function is not None:
         return case
     base, source = logits()
-    clean = _wide(base if case.clean_base else source)[0].log_softmax(-1)
+    clean = wide(base if case.clean_base else source)[0].log_softmax(-1)
     return replace(case, scorer=replace(case.scorer, clean=clean))
 
 
 def _logits(model: LoadedModel, ids: Sequence[int], position: int) -> Tensor:
     """Return a plain run's logits at `position`, ``[1, d_vocab]``."""
     if position == len(ids) - 1:
-        return _wide(model.activations_of(ids, ["last_logits"])["last_logits"])
-    return _wide(model.activations_of(ids, ["logits"])["logits"][:, position])
+        return wide(model.activations_of(ids, ["last_logits"])["last_logits"])
+    return wide(model.activations_of(ids, ["logits"])["logits"][:, position])
 
 
-def _wide(logits: Tensor) -> Tensor:
+def wide(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def _apart(value: float, expected: float) -> float:
+def apart(value: float, expected: float) -> float:
     """Return how far a value is from what it should be, by that one's size; infinite where only one is a number."""
     if value == expected or (math.isnan(value) and math.isnan(expected)):
         return 0.0
