@@ -298,15 +298,13 @@ def usage(found: registry.Command) -> str:
 
 
 def _spelled(parameter: registry.Parameter) -> str:
-    flag = "--" + parameter.name.replace("_", "-")
+    flag = parameter.flag
     if parameter.positional:
         return parameter.name.upper()
     if parameter.kind is bool:
         spellings = {None: f"{flag}, --no-{flag[2:]}", True: f"--no-{flag[2:]}", False: flag}
         return spellings[parameter.default]
-    value = "|".join(parameter.choices) or {"int": "N", "float": "X"}.get(
-        parameter.kind.__name__, parameter.name.upper()
-    )
+    value = "|".join(parameter.choices) or {"int": "N", "float": "X"}.get(parameter.kind.__name__, flag[2:].upper())
     return f"{flag} {value}"
 
 

@@ -8,7 +8,7 @@ import pkgutil
 import re
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import (
     Annotated,
     Any,
@@ -23,7 +23,7 @@ from typing import (
     get_type_hints,
 )
 
-from interp.spec import InputError, ModelName, Pairs, Prompt, closest
+from interp.spec import InputError, ModelName, Pairs, Prompt, Texts, closest
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _MISSING = inspect.Parameter.empty
@@ -36,7 +36,7 @@ class Parameter:
     Attributes
     ----------
     name
-        As Python spells it; the flag has hyphens for underscores.
+        As Python spells it; a name that is Python's own ends in an underscore.
     kind
         ``str``, ``int``, ``float`` or ``bool``.
     default
@@ -64,6 +64,11 @@ class Parameter:
         """Whether the argument must be given."""
         return self.default is _MISSING
 
+    @property
+    def flag(self) -> str:
+        """As the command line spells it."""
+        return "--" + self.name.rstrip("_").replace("_", "-")
+
     def check(self, value: Any) -> None:
         """Refuse a value that a Python call gives and the command line could not.
 
@@ -72,7 +77,7 @@ class Parameter:
         InputError
             It is of another kind, or not one of the choices. Indices are for the technique, which knows their range.
         """
-        if (value is None and self.default is None) or self.names in {"indices", "metric"}:
+        if (value is None and self.default is None) or self.names in {"indices", "metric", "components"}:
             return
         if self.choices:
             if value not in self.choices:
@@ -90,6 +95,22 @@ class Parameter:
             raise InputError(f"{self.name} {value!r} is not {called}")
 
 
+Body = type | types.UnionType | None
+
+
+def classes(body: Body) -> tuple[type, ...]:
+    """Return the classes of a declared body.
+
+    Examples
+    --------
+    >>> [kind.__name__ for kind in classes(Pairs | Texts)]
+    ['Pairs', 'Texts']
+    """
+    if isinstance(body, types.UnionType):
+        return get_args(body)
+    return () if body is None else (body,)
+
+
 @dataclass(frozen=True)
 class Command:
     """A declared command: a technique, or one of the session's own.
@@ -99,7 +120,7 @@ class Command:
     function
         Takes the model (a technique) or the session first, then the body where there is one, then `parameters`.
     body
-        The `spec` class that a cell's body becomes, or ``None``.
+        The `spec` class that a cell's body becomes, a union of such classes, or ``None``.
     needs_model
         Whether the function's first argument is the current model.
     examples
@@ -108,12 +129,17 @@ class Command:
 
     name: str
     function: Callable[..., Any]
-    body: type | None
+    body: Body
     needs_model: bool
     parameters: tuple[Parameter, ...]
     summary: str
     doc: str
     examples: tuple[str, ...] = ()
+
+    @property
+    def bodies(self) -> tuple[type, ...]:
+        """The `spec` classes that a cell's body can become."""
+        return classes(self.body)
 
     def parameter(self, name: str) -> Parameter:
         """Return the parameter called `name`.
@@ -145,17 +171,31 @@ _PAIRS_PARAMETERS = (
     Parameter("corruption", str, None, False, help="which of the task's corruptions"),
     Parameter("bos", bool, None, False, help="put the tokenizer's BOS in front (default: as the model's config says)"),
 )
+# What every command over running text takes besides.
+_TEXTS_PARAMETERS = (
+    Parameter(
+        "text", str, None, False, names="file", help="a file of texts: .txt (a blank line between two), .csv, .json"
+    ),
+    Parameter("column", str, "text", False, help="the file's column or key that holds the text"),
+    Parameter("n", int, 32, False, help="how many of the file's texts, from the first on"),
+    *_PROMPT_PARAMETERS,
+)
 _MODEL_PARAMETER = Parameter("model", str, None, False, names="model", help="a loaded model, if not the current one")
-_SHARED: dict[type | None, tuple[Parameter, ...]] = {Prompt: _PROMPT_PARAMETERS, Pairs: _PAIRS_PARAMETERS}
+_SHARED: dict[type, tuple[Parameter, ...]] = {
+    Prompt: _PROMPT_PARAMETERS,
+    Pairs: _PAIRS_PARAMETERS,
+    Texts: _TEXTS_PARAMETERS,
+}
 
 
-def technique(*, body: type | None, name: str | None = None) -> Callable[[Function], Function]:
+def technique(*, body: Body, name: str | None = None) -> Callable[[Function], Function]:
     """Declare a technique: a function ``(model, body, …) -> Result``.
 
     Parameters
     ----------
     body
-        The `spec` class that a cell's body becomes (`spec.Prompt`), or ``None`` where it takes no body.
+        The `spec` class that a cell's body becomes (`spec.Prompt`), a union of such classes (``Pairs | Texts``), or
+        ``None`` where it takes no body.
     name
         The command's name; the function's name with hyphens when not given.
 
@@ -184,14 +224,14 @@ def command(function: Function) -> Function:
     return _declare(function, None, needs_model=False, name=None)
 
 
-def _declare(function: Function, body: type | None, *, needs_model: bool, name: str | None) -> Function:
+def _declare(function: Function, body: Body, *, needs_model: bool, name: str | None) -> Function:
     called = name or function.__name__.replace("_", "-")
     held = _commands.get(called)
     if held is not None and held.function.__module__ != function.__module__:
         raise ValueError(f"{held.function.__module__} already declares a command named {called!r}")
     doc = inspect.getdoc(function) or ""
     own = _parameters(function, skip=2 if body else 1, descriptions=_described(doc))
-    shared = (*_SHARED.get(body, ()), *((_MODEL_PARAMETER,) if needs_model else ()))
+    shared = _shared(body, {parameter.name for parameter in own}, needs_model=needs_model)
     _commands[called] = Command(
         name=called,
         function=function,
@@ -203,6 +243,19 @@ def _declare(function: Function, body: type | None, *, needs_model: bool, name: 
         examples=tuple(line[4:].strip() for line in doc.splitlines() if line.startswith(">>> ")),
     )
     return function
+
+
+def _shared(body: Body, own: set[str], *, needs_model: bool) -> tuple[Parameter, ...]:
+    """Return what a command takes besides its `own` arguments, each name once."""
+    found: dict[str, Parameter] = {}
+    for kind in classes(body):
+        for parameter in _SHARED.get(kind, ()):
+            held = found.get(parameter.name)
+            both = held is not None and held.help != parameter.help
+            found[parameter.name] = replace(parameter, help=f"{held.help}; {parameter.help}") if both else parameter
+    if needs_model:
+        found["model"] = _MODEL_PARAMETER
+    return tuple(parameter for name, parameter in found.items() if name not in own)
 
 
 def _parameters(function: Callable[..., Any], skip: int, descriptions: Mapping[str, str]) -> tuple[Parameter, ...]:
@@ -227,7 +280,7 @@ def _parameter(name: str, hint: Any, default: Any, positional: bool, description
         hint = options[0] if len(options) == 1 else hint
     if get_origin(hint) is Annotated:
         base, names = get_args(hint)[:2]
-        hint = str if names == "indices" else base
+        hint = str if names in {"indices", "components"} else base
     if get_origin(hint) is Literal:
         choices = tuple(str(choice) for choice in get_args(hint))
         hint = str

@@ -91,7 +91,7 @@ class Cell:
         words = [self.command]
         known = {p.name: p for p in commands()[self.command].parameters} if self.command in commands() else {}
         for name, value in self.arguments.items():
-            flag = "--" + name.replace("_", "-")
+            flag = known[name].flag if name in known else "--" + name.replace("_", "-")
             if name in known and known[name].positional:
                 words.append(f'"{value}"')
             elif isinstance(value, bool):

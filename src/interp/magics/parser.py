@@ -137,14 +137,13 @@ def flags(command: Command) -> dict[str, tuple[Parameter, bool | None]]:
     for parameter in command.parameters:
         if parameter.positional:
             continue
-        spelled = parameter.name.replace("_", "-")
         if parameter.kind is not bool:
-            known[f"--{spelled}"] = (parameter, None)
+            known[parameter.flag] = (parameter, None)
             continue
         if parameter.default is not True:
-            known[f"--{spelled}"] = (parameter, True)
+            known[parameter.flag] = (parameter, True)
         if parameter.default is not False:
-            known[f"--no-{spelled}"] = (parameter, False)
+            known[f"--no-{parameter.flag[2:]}"] = (parameter, False)
     return known
 
 
@@ -189,7 +188,7 @@ def convert(parameter: Parameter, text: str) -> Any:
     if parameter.choices:
         if text not in parameter.choices:
             raise InputError(
-                f"--{parameter.name} {text!r} is not one of {', '.join(parameter.choices)}"
+                f"{parameter.flag} {text!r} is not one of {', '.join(parameter.choices)}"
                 f"{closest(text, parameter.choices)}"
             )
         return text
@@ -199,7 +198,7 @@ def convert(parameter: Parameter, text: str) -> Any:
         return parameter.kind(text)
     except ValueError:
         kind = {"int": "a whole number", "float": "a number"}.get(parameter.kind.__name__, parameter.kind.__name__)
-        raise InputError(f"--{parameter.name} {text!r} is not {kind}") from None
+        raise InputError(f"{parameter.flag} {text!r} is not {kind}") from None
 
 
 def _indices(name: str, text: str) -> int | tuple[int, ...]:
