@@ -69,6 +69,12 @@ def resolve(reference: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
+def has_page() -> bool:
+    """Return whether a Jupyter kernel runs this code, so that a page may show live views."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
+
+
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Result:
     """The base of everything a command returns.
@@ -149,12 +155,14 @@ class Result:
             object.__setattr__(self, "_made", made)
         return made
 
-    def _repr_mimebundle_(self, **_options: Any) -> dict[str, Any]:
-        # Without a Jupyter kernel there is no page that could show a live view.
-        if self._widget is None or "ipykernel" not in sys.modules:
-            return {"text/plain": self.text(), "text/html": self.html()}
-        data, _ = self.widget._repr_mimebundle_()
-        return data
+    def _ipython_display_(self) -> None:
+        if self._widget is None or not has_page():
+            raise NotImplementedError  # IPython then shows what follows.
+        if not self.__dict__.pop("_settled", False):
+            resolve("interp.widgets._base:publish")(self.widget, self)
+
+    def _repr_mimebundle_(self, **_options: Any) -> dict[str, str]:
+        return {"text/plain": self.text(), "text/html": self.html()}
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the result to `path`; the suffix says how: .json, .npz, .html, .svg or .png.

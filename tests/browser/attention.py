@@ -64,7 +64,7 @@ class Viewer:
 
     def __init__(self, notebook: Notebook, cell: int) -> None:
         self.notebook = notebook
-        self.frame: Locator = notebook.cell(cell).locator(".interp-frame")
+        self.frame: Locator = notebook.cell(cell).locator("section.interp-frame")
         self.frame.wait_for()
         self.frame.scroll_into_view_if_needed()
         self.thumbnails = self.frame.locator(".interp-grid canvas")

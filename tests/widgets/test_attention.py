@@ -11,7 +11,7 @@ import pytest
 
 from interp.spec import InputError
 from interp.widgets import _encode as encode
-from interp.widgets._base import STATIC, asset, bundle
+from interp.widgets._base import STATIC, asset
 from interp.widgets.attention import AttentionWidget
 
 from .conftest import Wire, ask, deliver, made
@@ -203,6 +203,8 @@ def test_broken_weights_are_named_and_the_rest_is_shown(wire: Wire) -> None:
 
 
 def test_the_script_is_small_and_contacts_nothing() -> None:
+    for path in STATIC.iterdir():
+        assert path.suffix in {".js", ".css"}
     script, style = asset("attention.js"), asset("attention.css")
     assert len(script.encode()) < 30_000
     assert len(style.encode()) < 8_000
@@ -219,7 +221,6 @@ def test_the_script_is_small_and_contacts_nothing() -> None:
         "url(",
     ):
         assert word not in addresses
-    assert sorted(path.name for path in STATIC.iterdir()) == ["attention.css", "attention.js"]
 
 
 def test_every_class_of_the_style_sheet_is_ours() -> None:
@@ -233,16 +234,6 @@ def test_every_class_of_the_style_sheet_is_ours() -> None:
         "vscode-light",
         "vscode-high-contrast",
     }
-
-
-@pytest.mark.usefixtures("wire")
-def test_a_cell_gets_the_view_the_picture_and_the_text() -> None:
-    result = made(1, 2, 3)
-    widget = AttentionWidget(result)
-    shown = bundle(widget, result)
-    assert shown["application/vnd.jupyter.widget-view+json"]["model_id"] == widget.model_id
-    assert shown["text/plain"].startswith("AttentionResult(")
-    assert "text/html" in shown
 
 
 def test_a_closed_widget_is_freed(wire: Wire) -> None:

@@ -4,6 +4,7 @@ import "./attention.css";
 import type { Model, View } from "../afm/model";
 import { Cancelled, connect, send } from "../afm/rpc";
 import { h, segmented } from "../ui/dom";
+import { frame as framed } from "../ui/frame";
 import { theme } from "../ui/theme";
 import { watch } from "../ui/watch";
 import { data } from "./data";
@@ -42,8 +43,7 @@ export default () => {
 
 function show(model: Model, el: HTMLElement, views: number, ends: AbortSignal): void {
   const meta = model.get("meta") as Meta;
-  const frame = h("section.frame", { "aria-label": "Attention" });
-  el.append(frame);
+  const frame = framed(model, el, "Attention");
   const problem = h("p.error", { role: "alert", hidden: true });
   const fail = (error: unknown) => {
     if (error instanceof Cancelled) return;

@@ -11,11 +11,13 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
+from uuid import uuid4
 
 import anywidget
 import traitlets
+from IPython.display import DisplayHandle, display
 
-from interp.results import Result
+from interp.results import Result, has_page
 from interp.selection import FIELDS, Selection, checked_fields, selection
 from interp.spec import InputError, closest
 from interp.widgets._rpc import Handler, Reply, Request, Requests, parameters
@@ -43,10 +45,58 @@ def _read(name: str) -> str:
 _read_once = cache(_read)
 
 
-def bundle(widget: Widget, result: Result) -> dict[str, Any]:
-    """Return what a cell's output holds: the live view, and the picture for where nothing is live."""
-    live = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
-    return {_VIEW: live, "text/html": result.html(), "text/plain": result.text()}
+class Shown:
+    """A result in a cell's output: a picture, and below it the live view; a page shows one of them.
+
+    Two outputs, since a front end that prefers the live view of one shows "model not found" where no kernel has it. A
+    live view hides its pictures, wherever they are; a picture hides the empty place of a view that is not live.
+
+    Examples
+    --------
+    >>> shown = publish(result.widget, result)  # doctest: +SKIP
+    >>> shown.update(later)  # doctest: +SKIP
+    """
+
+    def __init__(self, widget: Widget, result: Result) -> None:
+        self._name = widget.picture
+        self._picture = DisplayHandle()
+        self._picture.display(self._bundle(result), raw=True)
+        view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
+        display({_VIEW: view, "text/plain": ""}, raw=True)
+
+    def update(self, result: Result) -> None:
+        """Let the picture be that of `result`."""
+        self._picture.update(self._bundle(result), raw=True)
+
+    def settle(self, result: Result) -> None:
+        """Let the picture be that of `result`, which is then not shown once more as the value of its cell."""
+        self.update(result)
+        object.__setattr__(result, "_settled", True)
+
+    def _bundle(self, result: Result) -> dict[str, str]:
+        html = f'<div class="{self._name}"><style>{_without_view(self._name)}</style>{result.html()}</div>'
+        return {"text/html": html, "text/plain": result.text()}
+
+
+def publish(widget: Widget, result: Result) -> Shown:
+    """Show `result` in the output of the running cell, live where that can be."""
+    return Shown(widget, result)
+
+
+def _place(name: str) -> str:
+    # JupyterLab's, Notebook's and nbconvert's box of one output; elsewhere there is none, and nothing to hide but this.
+    return f".jp-OutputArea-child:has(>*>.{name})"
+
+
+def _without_view(name: str) -> str:
+    """Return the style of a picture: it hides the place of the live view while there is none in it."""
+    # Of all outputs only a widget's place does not say what it holds.
+    return f"{_place(name)}+.jp-OutputArea-child:not(:has(>[data-mime-type],.interp-frame)){{display:none}}"
+
+
+def _with_view(name: str) -> str:
+    """Return the style of a live view: it hides the pictures that stand in for it."""
+    return f".{name},{_place(name)}{{display:none}}"
 
 
 class Widget(anywidget.AnyWidget):
@@ -71,6 +121,7 @@ class Widget(anywidget.AnyWidget):
     script = ""
     _esm = traitlets.Unicode().tag(sync=True)
     _css = traitlets.Unicode().tag(sync=True)
+    _style = traitlets.Unicode().tag(sync=True)
     selection = traitlets.Dict().tag(sync=True)
 
     # Closing comes even where making failed half-way.
@@ -91,7 +142,9 @@ class Widget(anywidget.AnyWidget):
         _off_screen.append(result)
         handlers = {"views": self._on_views, "select": self._on_select, **self.handlers()}
         self._requests = Requests(handlers, self._reply)
-        super().__init__(_esm=asset(f"{self.script}.js"), _css=asset(f"{self.script}.css"), **traits)
+        self.picture = f"interp-{uuid4().hex}"
+        script, css = (asset(f"{self.script}.{kind}") for kind in ("js", "css"))
+        super().__init__(_esm=script, _css=css, _style=_with_view(self.picture), **traits)
         self._unfollow = selection.observe(_weakly(self._follow))
         cast(Any, self.comm).on_close(_weakly(self._on_page_closed))
         self._follow(selection)
@@ -119,6 +172,15 @@ class Widget(anywidget.AnyWidget):
             raise InputError("this view's result is gone; run the cell again")
         return held
 
+    def hold(self, result: Result) -> None:
+        """Be a view of `result` from here on; a subclass tells the page what it shows of it."""
+        self._leave_off_screen()
+        self._weak_result = weakref.ref(result, _closer(self))
+        if self._shown is not None:
+            self._shown = result
+        else:
+            _off_screen.append(result)
+
     # Life.
 
     def close(self) -> None:
@@ -134,8 +196,13 @@ class Widget(anywidget.AnyWidget):
         if layout is not None:
             layout.close()
 
+    def _ipython_display_(self) -> None:
+        if not has_page():
+            raise NotImplementedError
+        publish(self, self.result)
+
     def _repr_mimebundle_(self, **_: Any) -> Any:
-        return bundle(self, self.result), {}
+        return self.result._repr_mimebundle_(), {}
 
     # The page's messages.
 
