@@ -63,7 +63,7 @@ def plotly(
                 y=names,
                 name=_name(result, place),
                 visible=place == first,
-                colorscale=_scale(theme),
+                colorscale=sequential_scale(theme),
                 zmin=0,
                 zmax=1,
                 hovertemplate="%{y} → %{x}<br><b>%{z:.3f}</b><extra></extra>",
@@ -135,7 +135,14 @@ def _offline() -> Any:
     return Offline
 
 
-def _scale(name: str) -> list[list[Any]]:
+def sequential_scale(name: str) -> list[list[Any]]:
+    """Return a theme's sequential colours as a Plotly colour scale, with the lift of small values.
+
+    Examples
+    --------
+    >>> sequential_scale("light")[0]
+    [0.0, 'rgb(255,255,255)']
+    """
     base = themes.colour("bg", name)
     red, green, blue = (int(base[n : n + 2], 16) for n in (1, 3, 5))
     table: list[list[Any]] = []

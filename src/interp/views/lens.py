@@ -1,0 +1,302 @@
+"""Pictures of a LensResult: each layer's likeliest token, and what becomes of the token that is followed."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from interp.views import draw, frame
+from interp.views import theme as themes
+from interp.views.draw import Drawing
+from interp.views.grid import Cell, grid
+from interp.views.text import columns, escape, labels, visible
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from interp.methods.lens import LensResult
+
+_TOKEN, _SHORT = 9, 20
+# What fits: positions beside each other, layers above each other.
+_WIDE, _HIGH = 18, 42
+_ROOM, _GAP = 1090, 28
+_TITLE = {"logit": "Logit lens", "tuned": "Tuned lens", "jacobian": "Jacobian lens"}
+_WHERE = {"pre": "before", "mid": "in the middle of", "post": "after"}
+_MUTED = ' class="interp-q"'
+
+
+def html(result: LensResult) -> str:
+    """Return the lens as a self-contained HTML fragment: the likeliest tokens, and the target's rank.
+
+    Examples
+    --------
+    >>> html(result)[:26]  # doctest: +SKIP
+    '<div class="interp-frame">'
+    """
+    view = _View(result)
+    drawn = "".join(
+        f'<div><div class="interp-caption">{escape(caption)}</div>{draw.inline(drawing, caption)}</div>'
+        for caption, drawing in view.blocks(titles=True)
+    )
+    foot = "".join(
+        f"<span{_MUTED if muted else ''}>{escape(lead)}<b>{escape(bold)}</b></span>" for lead, bold, muted in view.foot
+    )
+    return frame.html(
+        _TITLE[result.kind],
+        view.facts,
+        f'<div class="interp-columns">{drawn}</div>',
+        foot=foot,
+        notes=view.notes,
+        plain=svg(result),
+    )
+
+
+def svg(result: LensResult, theme: str = "light") -> str:
+    """Return the same picture as a standalone SVG document in one theme.
+
+    Raises
+    ------
+    InputError
+        There is no such theme.
+
+    Examples
+    --------
+    >>> svg(result, "dark")[:4]  # doctest: +SKIP
+    '<svg'
+    """
+    view = _View(result)
+    body: list[str] = []
+    x = y = wide = tall = 0
+    for caption, drawing in view.blocks(titles=False):
+        room = math.ceil(max(drawing.width, 6 * columns(caption)))
+        if x and x + room > _ROOM:
+            x, y = 0, tall + 20
+        body.append(f'<text class="interp-f interp-q" x="{x}" y="{y + 10}">{draw.token(caption)}</text>')
+        body.append(draw.group(drawing, x, y + 20))
+        wide, tall = max(wide, x + room), max(tall, y + 20 + math.ceil(drawing.height))
+        x += room + _GAP
+    wide = max(wide, 520)
+    lines: list[list[str]] = []
+    used = math.inf
+    for lead, bold, muted in view.foot:
+        room = 6.3 * columns(lead) + 7.2 * columns(bold) + 14
+        if used + room > wide:
+            lines.append([])
+            used = 0.0
+        lines[-1].append(
+            f'<tspan{_MUTED if muted else ""} dx="{14 if used else 0}">{draw.token(lead)}</tspan>'
+            f'<tspan class="interp-b">{draw.token(bold)}</tspan>'
+        )
+        used += room
+    notes = [line for note in view.notes for line in textwrap.wrap(frame.visible_facts(note, 600), int(wide / 6.3))]
+    foot = [*("".join(line) for line in lines), *(f'<tspan class="interp-q">{escape(line)}</tspan>' for line in notes)]
+    return frame.svg(_TITLE[result.kind], view.facts, "".join(body), (wide, tall), theme, foot)
+
+
+def plotly(
+    result: LensResult, *, show: str = "top", theme: str = "light", width: int = 900, height: int = 620
+) -> go.Figure:
+    """Return the lens as a Plotly heatmap with a menu: the likeliest tokens, or the target; drawn without a network.
+
+    Parameters
+    ----------
+    show
+        What is shown first: ``"top"``, ``"target"``, ``"entropy"`` or ``"kl"``.
+    theme
+        ``"light"`` or ``"dark"``.
+    width, height
+        In pixels.
+
+    Examples
+    --------
+    >>> result.to_plotly(show="target").show()  # doctest: +SKIP
+    """
+    import plotly.graph_objects as go
+
+    from interp.spec import InputError, closest
+    from interp.views.peers import sequential_scale
+
+    themes.check_theme(theme)
+    names = {index: visible(name, _SHORT) for index, name in result.names.items()}
+    target = visible(result.target[0], _SHORT)
+    shown: dict[str, tuple[str, Any, Any, float | None]] = {
+        "top": (
+            "likeliest token",
+            result.probabilities[..., 0],
+            [[escape(names[int(i)]) for i in row] for row in result.ids[..., 0]],
+            1.0,
+        ),
+        "target": (f"{target}: rank", result.target_probability, result.target_rank.astype(str).tolist(), 1.0),
+        "entropy": ("entropy, nats", result.entropy, np.char.mod("%.1f", result.entropy).tolist(), None),
+        "kl": ("divergence from the end, nats", result.kl, np.char.mod("%.1f", result.kl).tolist(), None),
+    }
+    if show not in shown:
+        raise InputError(f"show {show!r} is none of {', '.join(shown)}{closest(show, shown)}")
+    x = [f"{n} {escape(visible(result.tokens[n], _SHORT))}" for n in result.positions]
+    y = [f"L{layer}" for layer in result.layers]
+    hover = [
+        [
+            "<br>".join(
+                [
+                    *(
+                        f"{p:.4f} {escape(names[int(i)])}"
+                        for i, p in zip(result.ids[a, b], result.probabilities[a, b], strict=True)
+                    ),
+                    f"{escape(target)}: {result.target_probability[a, b]:.4f}, rank {result.target_rank[a, b]}",
+                    f"entropy {result.entropy[a, b]:.3f}, divergence {result.kl[a, b]:.3f} nats",
+                ]
+            )
+            for b in range(len(x))
+        ]
+        for a in range(len(y))
+    ]
+    figure = go.Figure()
+    for name, (_, values, text, end) in shown.items():
+        figure.add_heatmap(
+            z=np.asarray(values, np.float32),
+            x=x,
+            y=y,
+            text=text,
+            texttemplate="%{text}" if len(x) <= 2 * _WIDE else "",
+            customdata=hover,
+            visible=name == show,
+            colorscale=sequential_scale(theme),
+            zmin=0,
+            zmax=end,
+            colorbar={"thickness": 12},
+            hovertemplate="%{y} · %{x}<br>%{customdata}<extra></extra>",
+        )
+    menu = [
+        {
+            "label": escape(label),
+            "method": "update",
+            "args": [{"visible": [other == name for other in shown]}],
+        }
+        for name, (label, *_) in shown.items()
+    ]
+    figure.update_layout(
+        title={"text": f"{_TITLE[result.kind]}<br><sup>{escape(_View(result).facts)}</sup>", "font": {"size": 14}},
+        width=width,
+        height=height,
+        paper_bgcolor=themes.colour("bg", theme),
+        plot_bgcolor=themes.colour("bg", theme),
+        font={"color": themes.colour("fg", theme), "size": 12},
+        updatemenus=[{"buttons": menu, "active": list(shown).index(show), "x": 1, "xanchor": "right", "y": 1.1}],
+    )
+    figure.update_xaxes(type="category", showgrid=False, title="position", tickfont={"family": "monospace"})
+    figure.update_yaxes(type="category", showgrid=False, title="layer")
+    return figure
+
+
+class _View:
+    """A result, and what of it is shown."""
+
+    def __init__(self, result: LensResult) -> None:
+        self.result = result
+        count = len(result.positions)
+        self.columns = range(max(0, count - _WIDE), count)
+        # The last layer on top, and always there.
+        depth = len(result.layers)
+        self.rows = range(depth - 1, -1, -math.ceil(depth / _HIGH))
+
+    @cached_property
+    def target(self) -> str:
+        return visible(self.result.target[0], _SHORT)
+
+    @cached_property
+    def settled(self) -> int | None:
+        """The index of the first layer from which on the target is on top at the last position."""
+        away = np.flatnonzero(self.result.target_rank[:, -1] != 0)
+        first = int(away[-1]) + 1 if away.size else 0
+        return first if first < len(self.result.layers) else None
+
+    @cached_property
+    def facts(self) -> str:
+        result = self.result
+        count, depth = len(result.positions), len(result.layers)
+        which = f"layer {result.layers[0]}" if depth == 1 else f"{depth} layers"
+        return frame.facts(
+            result,
+            f"{count} position{'s' * (count != 1)}",
+            f"read {_WHERE[result.at]} {'each of ' * (depth > 1)}{which}",
+        )
+
+    @cached_property
+    def foot(self) -> list[tuple[str, str, bool]]:
+        """The footer: pieces of (words, bold words, whether muted)."""
+        result = self.result
+        where = visible(result.tokens[result.positions[-1]], _SHORT)
+        last = f"L{result.layers[-1]}"
+        pieces = [("", self.target, False), (f"followed; at position {result.positions[-1]}, {where}:", "", True)]
+        if self.settled is None:
+            pieces.append((f"not on top {_WHERE[result.at]} ", last, False))
+        elif result.layers[self.settled] == result.layers[-1]:
+            pieces.append((f"on top only {_WHERE[result.at]} ", last, False))
+        else:
+            pieces.append(("on top from ", f"L{result.layers[self.settled]}", False))
+        rank = int(result.target_rank[-1, -1])
+        return [
+            *pieces,
+            (f"{last} probability ", f"{result.target_probability[-1, -1]:.3f}", False),
+            ("rank ", str(rank) if rank >= 0 else "none", False),
+            (f"entropy {result.entropy[-1, -1]:.2f} nats", "", True),
+            (f"divergence from the end {result.kl[0, -1]:.2f} nats at L{result.layers[0]}", "", True),
+        ]
+
+    @cached_property
+    def notes(self) -> list[str]:
+        result = self.result
+        notes = list(result.notes)
+        if len(self.columns) < len(result.positions):
+            notes.append(
+                f"the last {len(self.columns)} of {len(result.positions)} positions are drawn; --position chooses "
+                "others, to_frame() and to_plotly() have all"
+            )
+        if len(self.rows) < len(result.layers):
+            notes.append(f"every {-self.rows.step}. layer of {len(result.layers)} is drawn; to_frame() has all")
+        return notes
+
+    def blocks(self, titles: bool) -> list[tuple[str, Drawing]]:
+        """Return the two grids, each with its caption."""
+        result = self.result
+        rows = [f"L{result.layers[n]}" for n in self.rows]
+        tokens = labels([result.tokens[result.positions[n]] for n in self.columns], 12)
+        names = dict(zip(result.names, labels(list(result.names.values()), _TOKEN), strict=True))
+        top = [[self._top(a, b, names, titles) for b in self.columns] for a in self.rows]
+        rank = [[self._rank(a, b, titles) for b in self.columns] for a in self.rows]
+        ring = None
+        if self.settled is not None and self.settled in self.rows:
+            ring = (list(self.rows).index(self.settled), len(self.columns) - 1)
+        return [
+            (
+                f"Likeliest token; {themes.LIFT.replace('weight', 'probability')}",
+                grid(top, rows, tokens, titles=titles),
+            ),
+            (f"Rank of {self.target}, 0 on top; coloured likewise", grid(rank, rows, tokens, ring=ring, titles=titles)),
+        ]
+
+    def _top(self, a: int, b: int, names: dict[int, str], titles: bool) -> Cell:
+        result = self.result
+        value = float(result.probabilities[a, b, 0])
+        listed = ""
+        if titles:
+            pairs = zip(result.ids[a, b, :3].tolist(), result.probabilities[a, b, :3].tolist(), strict=True)
+            listed = ", ".join(f"{visible(result.names[i], _SHORT)} {p:.3f}" for i, p in pairs)
+        return Cell(names[int(result.ids[a, b, 0])] if math.isfinite(value) else "", value, listed)
+
+    def _rank(self, a: int, b: int, titles: bool) -> Cell:
+        result = self.result
+        value, rank = float(result.target_probability[a, b]), int(result.target_rank[a, b])
+        said = f"probability {value:.4f}, rank {rank}" if titles else ""
+        return Cell(_brief(rank) if rank >= 0 else "", value, said)
+
+
+def _brief(rank: int) -> str:
+    """Return a rank in at most four columns."""
+    if rank < 10_000:
+        return str(rank)
+    return f"{rank // 1000}k"
