@@ -6,6 +6,8 @@ export interface Model {
   on(name: string, callback: (...args: never[]) => void): void;
   off(name: string, callback: (...args: never[]) => void): void;
   send(content: Message, callbacks?: unknown, buffers?: ArrayBuffer[]): void;
+  /** The front end's own; what it can do besides differs. */
+  widget_manager?: unknown;
 }
 
 export interface View {

@@ -7,6 +7,7 @@ export interface Theme extends Palette {
   faint: string;
   accent: string;
   line: string;
+  dark: boolean;
 }
 
 /** The computed colours of `frame`, and again whenever the page's theme changes or `update` is called. */
@@ -43,6 +44,7 @@ function read(frame: HTMLElement): Theme {
     faint: css(mix(0.66)),
     line: css(mix(0.16)),
     accent: style.accentColor,
+    dark,
   };
 }
 

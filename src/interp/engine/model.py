@@ -72,6 +72,7 @@ class Operation:
     notes: list[str] = field(default_factory=list[str])
     path: str = "store"
     on_step: Callable[[int, int], None] = lambda done, total: None  # noqa: ARG005
+    on_partial: Callable[[Callable[[], Result]], None] = lambda make: None  # noqa: ARG005
 
 
 class Run:
@@ -578,6 +579,11 @@ class LoadedModel:
         """Tell whoever watches the current command how far it is."""
         if self._operation is not None:
             self._operation.on_step(done, total)
+
+    def on_partial(self, make: Callable[[], Result]) -> None:
+        """Offer what a command has so far to whoever watches it; `make` is called at once, or not at all."""
+        if self._operation is not None:
+            self._operation.on_partial(make)
 
     def note(self, path: str, notes: Sequence[str] = ()) -> None:
         """Write how the current command ran, and what is worth knowing, into its account."""

@@ -96,6 +96,12 @@ class Swept:
     notes: list[str] = field(default_factory=list[str])
     interrupt: BaseException | None = None
 
+    def so_far(self) -> Swept:
+        """Return what is computed now, which later steps leave as it is."""
+        values = self.values.clone()
+        values[~self.done] = float("nan")
+        return replace(self, values=values, done=self.done.clone(), notes=list(self.notes))
+
 
 def shape_of(model: LoadedModel, site: str, by: str, layers: Sequence[int], length: int) -> tuple[int, ...]:
     """Return the shape of a sweep's answer over one pair of prompts of `length` tokens."""
@@ -130,6 +136,7 @@ def sweep(
     source_model: LoadedModel | None = None,
     cells: Sequence[int] | None = None,
     on_step: OnStep = lambda done, total: None,  # noqa: ARG005
+    on_partial: Callable[[Swept], None] = lambda swept: None,  # noqa: ARG005
 ) -> Swept:
     """Put the source run's activation at every cell of a site into the base run, one cell at a time.
 
@@ -147,6 +154,8 @@ def sweep(
         Which cells, as indices into one pair's flattened answer; all when not given.
     on_step
         Called with cells done and cells in all.
+    on_partial
+        Called after each step with the sweep, which goes on: `Swept.so_far` is what can be kept of it.
 
     Returns
     -------
@@ -154,7 +163,12 @@ def sweep(
         Complete, or with what was finished when memory ran out, a metric failed or the user interrupted.
     """
     swept = unfinished(len(cases), shape_of(model, site, by, layers, len(cases[0].base)))
-    return finished(Job(model, cases, site, by, layers, source_model or model, on_step, swept, cells))
+
+    def step(done: int, total: int) -> None:
+        on_step(done, total)
+        on_partial(swept)
+
+    return finished(Job(model, cases, site, by, layers, source_model or model, step, swept, cells))
 
 
 def unfinished(count: int, shape: Sequence[int]) -> Swept:

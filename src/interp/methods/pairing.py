@@ -191,9 +191,15 @@ def pieces(model: LoadedModel, text: str) -> list[int]:
 
 
 def lint(
-    model: LoadedModel, encoded: Sequence[Encodings], metric: Metric, clean: Sequence[float], corrupted: Sequence[float]
+    model: LoadedModel,
+    encoded: Sequence[Encodings],
+    metric: Metric,
+    clean: Sequence[float],
+    corrupted: Sequence[float],
+    *,
+    warn: bool = True,
 ) -> Lint:
-    """Return the pairs with what each run's own metric says about them."""
+    """Return the pairs with what each run's own metric says about them; `warn` may run the model."""
 
     def taken(ids: Sequence[int]) -> tuple[tuple[str, int], ...]:
         return tuple((model.tokens.string(index), index) for index in ids)
@@ -206,7 +212,7 @@ def lint(
         wrong=tuple(taken(e.wrong) for e in encoded),
         clean_metric=tuple(clean),
         corrupted_metric=tuple(corrupted),
-        warnings=tuple(_warnings(model, encoded, metric, clean, corrupted)),
+        warnings=tuple(_warnings(model, encoded, metric, clean, corrupted)) if warn else (),
     )
 
 

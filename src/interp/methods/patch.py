@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 import numpy as np
 
 from interp.methods.pairing import Encodings, Lint, encode, lint
+from interp.methods.patched import likeliest
 from interp.methods.predict import predicted
 from interp.registry import technique
 from interp.results import Result
@@ -105,6 +106,7 @@ class PatchingResult(Result):
     _html: ClassVar[str] = "interp.views.patching:html"
     _svg: ClassVar[str | None] = "interp.views.patching:svg"
     _plotly: ClassVar[str | None] = "interp.views.patching:plotly"
+    _widget: ClassVar[str | None] = "interp.widgets.patching:PatchingWidget"
 
     def summary(self) -> str:
         """Return what was patched and how much of it is done."""
@@ -141,6 +143,33 @@ class PatchingResult(Result):
         order = np.argsort(-size, axis=None, kind="stable")[:n]
         cells = [tuple(int(i) for i in np.unravel_index(flat, size.shape)) for flat in order]
         return [(self.name(c), float(self.effect[c]), float(self.recovery[c])) for c in cells if size[c] >= 0]
+
+    def likeliest(self, index: Sequence[int], top: int = 5) -> list[tuple[str, float, float]]:
+        """Return what the model says next on the first pair with the cell at `index` patched; needs the model loaded.
+
+        Returns
+        -------
+        list
+            (token string, probability unpatched, probability patched): the `top` of both runs, the likeliest of the
+            patched one first.
+
+        Raises
+        ------
+        InputError
+            The model is gone, busy, or has changed since, or its forward is not known here.
+
+        Examples
+        --------
+        >>> result.likeliest((9, 9))[0]  # doctest: +SKIP
+        (' John', 0.12, 0.61)
+        """
+        if self._live is None:
+            raise InputError("what the patched model says needs the model; run the cell again")
+
+        def run(model: LoadedModel) -> list[tuple[str, float, float]]:
+            return likeliest(model, self, index, top)
+
+        return self._live.run(run)
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per cell: its axes, the patched metric, effect, recovery and interval."""
@@ -234,11 +263,25 @@ def patch(
         )
         for e in encoded
     ]
-    swept = sweep.sweep(model, cases, site=site, by=by, layers=layers, source_model=other, on_step=model.on_step)
-    model.note(swept.path, swept.notes)
     shown = encoded[0].clean if clean_base else encoded[0].corrupted
     positions = shown.strings if "position" in by else ()
-    result = _result(model, pairs, encoded, swept, chosen, layers, positions, site=site, by=by, direction=direction)
+
+    def made(swept: Swept, whole: bool = True) -> PatchingResult:
+        asked = {"site": site, "by": by, "direction": direction}
+        return _result(model, pairs, encoded, swept, chosen, layers, positions, **asked, whole=whole)
+
+    swept = sweep.sweep(
+        model,
+        cases,
+        site=site,
+        by=by,
+        layers=layers,
+        source_model=other,
+        on_step=model.on_step,
+        on_partial=lambda swept: model.on_partial(lambda: made(swept.so_far(), whole=False)),
+    )
+    model.note(swept.path, swept.notes)
+    result = made(swept)
     if swept.interrupt is not None:
         raise Interrupted(result)
     return result
@@ -256,7 +299,9 @@ def _result(
     site: str,
     by: str,
     direction: str,
+    whole: bool = True,
 ) -> PatchingResult:
+    """Return a sweep's numbers; while it runs (not `whole`), without what takes long: intervals and warnings."""
     per_pair: Float = swept.values.numpy()
     base, source = swept.base.numpy(), swept.source.numpy()
     clean, corrupted = (base, source) if direction == "noise" else (source, base)
@@ -266,7 +311,7 @@ def _result(
     span = clean.mean() - corrupted.mean()
     with np.errstate(divide="ignore", invalid="ignore"):
         recovery = (patched - corrupted.mean()) / span
-    checked = lint(model, encoded, metric, clean.tolist(), corrupted.tolist())
+    checked = lint(model, encoded, metric, clean.tolist(), corrupted.tolist(), warn=whole)
     finite = np.isfinite(patched) | ~done
     notes = list(checked.warnings)
     if not finite.all():
@@ -285,7 +330,7 @@ def _result(
         patched=patched,
         effect=patched - base.mean(),
         recovery=recovery,
-        interval=_bootstrap(np.where(done, each, np.nan)),
+        interval=_bootstrap(np.where(done, each, np.nan) if whole else each[:1]),
         per_pair=per_pair,
         clean_metric=float(clean.mean()),
         corrupted_metric=float(corrupted.mean()),

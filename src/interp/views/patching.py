@@ -637,3 +637,35 @@ def _drawn_pair(view: _View) -> list[tuple[str, Drawing]]:
 def _scale(name: str, turned: bool) -> list[list[Any]]:
     steps = [n / 8 - 1 for n in range(17)]
     return [[(step + 1) / 2, themes.diverging(-step if turned else step, name)] for step in steps]
+
+
+def words(result: PatchingResult) -> dict[str, Any]:
+    """Return what the interactive view says of a sweep: its facts, its pair, what its numbers mean.
+
+    Examples
+    --------
+    >>> words(result)["quantity"]  # doctest: +SKIP
+    'recovery'
+    """
+    view = _View(result)
+    return {
+        "facts": _facts(view),
+        "metric": view.metric,
+        "span": view.span,
+        "turned": result.metric in _FALLING,
+        "quantity": view.quantity,
+        "meaning": {
+            "recovery": view.meaning,
+            "effect": f"effect on the {view.metric}: 0 nothing" if view.span else view.meaning,
+        },
+        "least": {"recovery": 1e-3, "effect": 1e-4},
+        "pair": {
+            "heading": _heading(view),
+            "prompts": _prompts(view),
+            "sides": _sides(view),
+            "answers": _answers(view),
+        },
+        "notes": _notes(view),
+        "tokens": view.tokens if "position" in result.axes else [],
+        "marked": view.differing,
+    }

@@ -1,0 +1,114 @@
+import "../ui/frame.css";
+import "./patching.css";
+import { signal } from "@preact/signals-core";
+import { h, segmented } from "../ui/dom";
+import { frame as framed } from "../ui/frame";
+import { type Mounted, mount } from "../ui/mount";
+import { saveMenu } from "../ui/save";
+import { theme } from "../ui/theme";
+import { watch } from "../ui/watch";
+import { foot } from "./foot";
+import { list } from "./list";
+import { pair } from "./pair";
+import { plot } from "./plot";
+import { isTurned, viewer } from "./view";
+
+const TITLE = "Activation patching";
+
+export default mount((mounted: Mounted, el: HTMLElement) => {
+  const { model, rpc, ends, problem, fail, live } = mounted;
+  const frame = framed(model, el, TITLE);
+  const colours = theme(frame, ends);
+  const view = viewer(mounted, colours.current);
+  const { sweep, quantity, source, wanted, width } = view;
+
+  const resize = () => {
+    // A front end may put the frame on the page after this: only then has it a width and colours.
+    colours.update();
+    width.value = frame.clientWidth ? Math.max(240, frame.clientWidth - 28) : 800;
+  };
+  const resized = new ResizeObserver(resize);
+  resized.observe(frame);
+  resize();
+
+  const quantities = segmented("Quantity", { recovery: "Recovery", effect: "Effect" }, (value) => {
+    wanted.quantity.value = value;
+  });
+  const sources = segmented("Source", { exact: "Exact", estimate: "Estimate" }, (value) => {
+    wanted.source.value = value;
+  });
+  const facts = h("span.muted");
+  const bar = h("div");
+  const progress = h("div.progress", { role: "progressbar", "aria-label": "cells computed", "aria-valuemin": 0 }, bar);
+  const notes = h("div");
+  const { element: asked, say } = pair(view);
+  // The kernel draws it: what is saved from here and what result.save() writes is one picture.
+  const picture = async () => {
+    const { data } = await rpc.latest("picture", { theme: colours.current.peek().dark ? "dark" : "light" });
+    return data.svg as string;
+  };
+  const menu = saveMenu("patching", picture, fail);
+  frame.append(
+    h(
+      "header.head",
+      {},
+      h("span.title", {}, TITLE),
+      facts,
+      h("div.controls", {}, quantities.element, sources.element, menu),
+    ),
+    progress,
+    problem,
+    h(
+      "div.body",
+      {},
+      ...(sweep.peek().axes.length > 1 ? [plot(view, () => width.value, say)] : []),
+      list(view, say),
+      asked,
+    ),
+    foot(view),
+    notes,
+  );
+
+  const kernel = signal(false);
+  watch(
+    ends,
+    () => {
+      facts.textContent = sweep.value.facts;
+      notes.replaceChildren(...sweep.value.notes.map((note) => h("p.muted.note", {}, note)));
+    },
+    () => {
+      const { done, total, running } = sweep.value;
+      progress.hidden = !running && done === total;
+      progress.setAttribute("aria-valuemax", `${total}`);
+      progress.setAttribute("aria-valuenow", `${done}`);
+      bar.style.width = `${total ? (100 * done) / total : 0}%`;
+    },
+    () => {
+      quantities.element.hidden = !sweep.value.span;
+      quantities.show(quantity.value);
+    },
+    () => {
+      sources.element.hidden = !sweep.value.estimated;
+      sources.show(source.value);
+    },
+    () => {
+      const dark = colours.current.value.dark;
+      frame.style.setProperty("--towards", dark ? "#ff9b85" : "#a50f2a");
+      frame.style.setProperty("--against", dark ? "#8cc4f5" : "#1d4f91");
+      frame.classList.toggle("interp-turned", isTurned(sweep.value, quantity.value));
+    },
+    () => {
+      view.selected.value;
+      problem.hidden = true;
+    },
+    // A notebook without a kernel never answers: what needs one stays disabled.
+    () => frame.classList.toggle("interp-live", kernel.value),
+  );
+  live.then(() => {
+    kernel.value = true;
+  }, fail);
+  ends.addEventListener("abort", () => {
+    resized.disconnect();
+    frame.remove();
+  });
+});

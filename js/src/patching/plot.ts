@@ -1,0 +1,142 @@
+import { computed } from "@preact/signals-core";
+import { tag } from "../draw/svg";
+import { h, on } from "../ui/dom";
+import { clamp, keys, step } from "../ui/keys";
+import { watch } from "../ui/watch";
+import type { Axis, Form } from "./meta";
+import { picture } from "./picture";
+import { stop } from "./stop";
+import { cellAt, nameOf, placeOf, strongest, type Viewer } from "./view";
+
+const HOLDS: Record<Form["hold"], string> = {
+  strongest: "each head's strongest position",
+  layer: "heads × positions of layer",
+  head: "layers × positions of head",
+  position: "layers × heads at position",
+  neuron: "",
+};
+
+/** The sweep as a heatmap. */
+export function plot(viewer: Viewer, room: () => number, say: () => void): HTMLElement {
+  const { sweep, slice, pointer, chosen, choose, hold, ends } = viewer;
+  const drawing = h("div.drawing");
+  const ring = h("div.ring", { hidden: true });
+  const hover = h("div.ring.hover", { hidden: true });
+  const area = h("div.plot", { tabindex: 0, role: "application" }, drawing, hover, ring);
+  const caption = h("span");
+  const count = h("span.count");
+  const current = computed(() => picture(viewer, room(), viewer.theme.value.dark));
+  const three = sweep.peek().axes.length > 2;
+
+  const which: HTMLSelectElement = h("select.select", {
+    "aria-label": "Show",
+    change: () => {
+      hold.value = which.value as Form["hold"];
+    },
+  });
+  const number: HTMLSelectElement = h("select.select", {
+    "aria-label": "Which",
+    change: () => {
+      const at = chosen.peek() ?? strongest(sweep.peek(), viewer.source.peek());
+      choose({ ...at, [hold.peek()]: Number(number.value) });
+    },
+  });
+  if (three) {
+    const kinds: Form["hold"][] = ["strongest", "layer", "head", "position"];
+    which.append(...kinds.map((kind) => h("option", { value: kind }, HOLDS[kind])));
+  }
+
+  const under = (event: MouseEvent) => {
+    const { left, wide, high } = current.peek().place;
+    const { x, y } = drawing.getBoundingClientRect();
+    const column = Math.floor((event.clientX - x - left) / wide);
+    return cellAt(slice.peek(), Math.floor((event.clientY - y) / high), column);
+  };
+  const put = (element: HTMLElement, at: ReturnType<typeof under>) => {
+    const { left, wide, high } = current.value.place;
+    const found = placeOf(slice.value, at);
+    element.hidden = !found;
+    if (!found) return;
+    const [w, tall] = [Math.max(wide, 6), Math.max(high, 6)];
+    const [x, y] = [left + (found[1] + 0.5) * wide - w / 2, (found[0] + 0.5) * high - tall / 2];
+    element.style.cssText = `translate:${x - 1}px ${y - 1}px;width:${w + 2}px;height:${tall + 2}px`;
+  };
+
+  watch(
+    ends,
+    () => {
+      const { body, width, height } = current.value;
+      const size = { xmlns: "http://www.w3.org/2000/svg", width, height, viewBox: `0 0 ${width} ${height}` };
+      // Parsed as XML, where nothing of a token could be markup: `tag` has escaped it.
+      const parsed = new DOMParser().parseFromString(tag("svg", size, body), "image/svg+xml").documentElement;
+      parsed.setAttribute("aria-hidden", "true");
+      drawing.replaceChildren(document.importNode(parsed, true));
+    },
+    () => put(ring, chosen.value),
+    () => put(hover, pointer.value),
+    () => {
+      caption.textContent = slice.value.form.caption;
+    },
+    () => {
+      const { done, total, seconds, running } = sweep.value;
+      count.hidden = !running && done === total;
+      count.textContent = `${done.toLocaleString("en-US")} of ${total.toLocaleString("en-US")} cells · ${running ? `${seconds.toFixed(1)} s` : "stopped"}`;
+    },
+    () => {
+      const at = chosen.value;
+      const name = at ? `${nameOf(sweep.value, at)} is chosen` : "no cell is chosen";
+      area.setAttribute(
+        "aria-label",
+        `${slice.value.form.caption}; ${name}. Arrow keys choose, Enter asks what the model then says.`,
+      );
+    },
+    () => {
+      const kind = hold.value;
+      number.hidden = kind === "strongest";
+      const { layers, shape, axes, tokens, named } = sweep.peek();
+      const label = (i: number) =>
+        kind === "layer" ? `L${layers[i]}` : kind === "position" && named ? `${i} ${tokens[i]}` : `${i}`;
+      const size = shape[axes.indexOf(kind as Axis)] ?? 0;
+      number.replaceChildren(...Array.from({ length: size }, (_, i) => h("option", { value: i }, label(i))));
+    },
+    () => {
+      hold.value;
+      number.value = `${slice.value.form.index}`;
+    },
+  );
+
+  on(area, {
+    click(event) {
+      const at = under(event);
+      if (at) choose(at);
+    },
+    dblclick(event) {
+      if (under(event)) say();
+    },
+    pointermove(event) {
+      const at = under(event);
+      if (JSON.stringify(at) !== JSON.stringify(pointer.peek())) pointer.value = at;
+    },
+    pointerleave() {
+      pointer.value = undefined;
+    },
+  });
+  keys(area, (key) => {
+    const by = step(key);
+    if (key === "Enter") say();
+    else if (key === "Escape") choose({});
+    else if (by) {
+      const [rows, columns] = slice.peek().form.shape;
+      const from = placeOf(slice.peek(), chosen.peek());
+      const start = placeOf(slice.peek(), strongest(sweep.peek(), viewer.source.peek())) ?? [0, 0];
+      const next = from
+        ? cellAt(slice.peek(), clamp(from[0] + by[0], 0, rows - 1), clamp(from[1] + by[1], 0, columns - 1))
+        : cellAt(slice.peek(), ...start);
+      if (next) choose(next);
+    } else return false;
+    return true;
+  });
+  const above = h("div.caption", {}, caption, h("span.line", {}, count, stop(viewer)));
+  const picker = three ? [h("div.caption", {}, h("span", {}, "Show"), which, number)] : [];
+  return h("div.panel", {}, above, ...picker, h("div.scroll", {}, area));
+}

@@ -1,0 +1,45 @@
+import { h } from "../ui/dom";
+import { watch } from "../ui/watch";
+import type { Viewer } from "./view";
+
+/** The page's own connection to the kernel, where the front end has one. */
+interface Kernel {
+  status?: string;
+  interrupt?(): Promise<unknown>;
+}
+
+const HINT = "to stop: the notebook’s Interrupt";
+
+/**
+ * What ends a sweep that runs. A busy kernel reads no message of a view before its cell has ended, but it always hears
+ * an interrupt, which keeps what is finished. Where the front end lets no view interrupt, this says who can.
+ */
+export function stop({ model, sweep, ends }: Viewer): HTMLElement {
+  const kernel = (model.widget_manager as { kernel?: Kernel } | undefined)?.kernel;
+  const hint = h("span", { hidden: true }, HINT);
+  const button: HTMLButtonElement = h("button.button", {
+    type: "button",
+    click() {
+      // Idle, it has ended meanwhile: an interrupt would be for whatever comes next.
+      if (!sweep.peek().running || (kernel?.status ?? "busy") !== "busy") return;
+      button.disabled = true;
+      button.textContent = "Stopping …";
+      kernel?.interrupt?.().catch(unable);
+    },
+  });
+  const unable = () => {
+    button.hidden = true;
+    hint.hidden = !sweep.peek().running;
+  };
+  const can = typeof kernel?.interrupt === "function";
+  watch(ends, () => {
+    const { running } = sweep.value;
+    if (!running) {
+      button.disabled = false;
+      button.textContent = "Stop";
+    }
+    button.hidden = !running || !can || !hint.hidden;
+    if (!can || !running) hint.hidden = !running;
+  });
+  return h("span", {}, button, hint);
+}
