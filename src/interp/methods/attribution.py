@@ -277,8 +277,8 @@ def _on_agreement(result: PatchingResult) -> list[str]:
     if found.unsafe:
         shown = ", ".join(found.unsafe[:_NAMED]) + (" …" if len(found.unsafe) > _NAMED else "")
         notes.append(
-            f"saturation: {len(found.unsafe)} of {cells} have an estimate of the wrong sign or off by more than a "
-            f"factor of two ({shown}); do not trust the estimates that were not verified by their size"
+            f"saturation: the estimate has the wrong sign or is off by more than a factor of two in "
+            f"{len(found.unsafe)} of them ({shown}); so may those be that were not verified"
         )
     return notes
 
@@ -295,9 +295,8 @@ def _on_cuts(result: PatchingResult, cuts: Float, steps: int) -> list[str]:
         return []
     worst = int(off[np.abs(np.log(np.maximum(ratio[off], 1e-12))).argmax()])
     where = f"layer {off[0]}" if len(off) == 1 else f"{len(off)} of {len(cuts)} layers, up to layer {off[-1]}"
-    more = "use --steps 5, or --verify" if steps == 1 else f"use more steps than {steps}, or --verify"
+    more = "--steps 5 or --verify helps" if steps == 1 else f"more steps than {steps}, or --verify, would help"
     return [
-        f"saturation: estimates over the whole residual stream before a layer should sum to {true:+.3g}, clean against "
-        f"corrupted, and are off by more than a factor of two in {where} (before layer {worst}: {cuts[worst]:+.3g}); "
-        f"{more}"
+        f"saturation: over the whole residual stream before a layer the estimates should sum to {true:+.3g}, and are "
+        f"off by more than a factor of two in {where} ({cuts[worst]:+.3g} before layer {worst}); {more}"
     ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 
+from interp.methods import attribution
 from interp.methods.pairing import Encodings, Lint, encode, lint
 from interp.methods.patched import likeliest
 from interp.methods.predict import predicted
@@ -76,10 +77,10 @@ class PatchingResult(Result):
     method
         ``"exact"``, or ``"attribution"``: then `estimate` is everywhere, and the rest where it was verified.
     estimate
-        ``float64 [*axes]``: attribution patching's first-order estimate of `effect`; ``None`` for an exact sweep.
+        ``float64 [*axes]``: attribution patching's estimate of `effect`; ``None`` for an exact sweep.
     estimates
         Site → ``float64 [layer, head]`` (sites with heads) or ``[layer, position]``: the estimate of every node of
-        every site, mean over pairs; empty for an exact sweep.
+        every site, mean over pairs; empty for an exact sweep. By position, pairs must have one length.
     """
 
     site: str
@@ -111,8 +112,16 @@ class PatchingResult(Result):
     def summary(self) -> str:
         """Return what was patched and how much of it is done."""
         size = " × ".join(map(str, self.patched.shape))
-        part = "" if self.done.all() else f", {int(self.done.sum())}/{self.done.size} done"
+        done = int(self.done.sum())
+        part = "" if self.done.all() else f", {done}/{self.done.size} done"
+        if self.estimate is not None:
+            part = f", estimated; {done} verified" if done else ", estimated"
         return f"{self.provenance.model}: {self.site} by {self.by}, {size}, {len(self.per_pair)} pairs{part}"
+
+    @property
+    def agreement(self) -> attribution.Agreement | None:
+        """How the estimates compare with the exact effects of the verified cells; ``None`` where there are none."""
+        return attribution.agreement(self)
 
     def name(self, index: Sequence[int]) -> str:
         """Return what the cell at `index` is called: a head ``"5.1"``, or ``"L5 position 3"``.
@@ -134,15 +143,20 @@ class PatchingResult(Result):
     def top(self, n: int = 10) -> list[tuple[str, float, float]]:
         """Return the `n` cells of the largest effect either way: (name, effect, recovery), strongest first.
 
+        Of an estimate, a verified cell is here with its exact effect; the name of another ends in `` (estimated)``.
+
         Examples
         --------
         >>> result.top(1)  # doctest: +SKIP
         [('18.6', 3.41, 0.52)]
         """
-        size = np.where(np.isfinite(self.effect), np.abs(self.effect), -1.0)
+        effect, recovery = attribution.best(self)
+        size = np.where(np.isfinite(effect), np.abs(effect), -1.0)
         order = np.argsort(-size, axis=None, kind="stable")[:n]
         cells = [tuple(int(i) for i in np.unravel_index(flat, size.shape)) for flat in order]
-        return [(self.name(c), float(self.effect[c]), float(self.recovery[c])) for c in cells if size[c] >= 0]
+        guessed = " (estimated)" if self.estimate is not None else ""
+        named = [(c, self.name(c) + ("" if self.done[c] else guessed)) for c in cells if size[c] >= 0]
+        return [(name, float(effect[c]), float(recovery[c])) for c, name in named]
 
     def likeliest(self, index: Sequence[int], top: int = 5) -> list[tuple[str, float, float]]:
         """Return what the model says next on the first pair with the cell at `index` patched; needs the model loaded.
@@ -172,7 +186,7 @@ class PatchingResult(Result):
         return self._live.run(run)
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row per cell: its axes, the patched metric, effect, recovery and interval."""
+        """Return one row per cell: its axes, the patched metric, effect, recovery, interval and, if any, estimate."""
         import pandas as pd
 
         grid = np.indices(self.patched.shape).reshape(len(self.axes), -1)
@@ -183,6 +197,8 @@ class PatchingResult(Result):
         for name in ("patched", "effect", "recovery"):
             table[name] = getattr(self, name).reshape(-1)
         table["low"], table["high"] = self.interval.reshape(2, -1)
+        if self.estimate is not None:
+            table["estimate"] = self.estimate.reshape(-1)
         return table
 
 
@@ -197,6 +213,9 @@ def patch(
     direction: Literal["denoise", "noise"] = "denoise",
     layer: Indices = None,
     from_model: ModelName | None = None,
+    method: Literal["exact", "attribution"] = "exact",
+    steps: int = 1,
+    verify: int = 0,
 ) -> PatchingResult:
     """Activation patching: put one run's activations into the other, one place at a time.
 
@@ -216,21 +235,30 @@ def patch(
         Layers to sweep, such as 5, 0-3 or 0,5,7; all when not given.
     from_model
         Another loaded model of the same shape whose activations on the same prompt are put in.
+    method
+        exact runs every patch; attribution estimates the effect of all nodes of all sites from one gradient.
+    steps
+        Of an estimate, the points between the two prompts at which gradients are taken; 1 is first order.
+    verify
+        How many of the cells of the largest estimates are patched exactly too.
 
     Returns
     -------
     PatchingResult
-        Arrays over the axes that `by` names.
+        Arrays over the axes that `by` names. Of an estimate, `effect` and the like are NaN but in the verified cells.
 
     Raises
     ------
     InputError
-        Prompts that do not line up, answers that are not one token, a site that the model lacks.
+        Prompts that do not line up, answers that are not one token, a site that the model lacks, a metric without a
+        gradient where one is needed, or flags that do not go together.
 
     Notes
     -----
     Meng et al. (2022), "Locating and Editing Factual Associations in GPT"; Heimersheim and Nanda (2024), "How to Use
     and Interpret Activation Patching". Every cell is exact: the replay's values are those of the hooked forward.
+    Estimates: Nanda (2023), "Attribution Patching"; Syed et al. (2023); with more steps, the integral along the way
+    from one prompt's embeddings to the other's (`interp.engine.attribution.attribute` says how).
 
     Examples
     --------
@@ -246,12 +274,13 @@ def patch(
     sweep.require(model, site)
     metrics.try_out(chosen, model.geometry.d_vocab, model.device)
     encoded = encode(model, pairs, chosen)
+    other = _other(model, cast("LoadedModel | None", from_model))
+    attribution.check(method, steps, verify, chosen, model, foreign=other is not model)
     lengths = {len(e.clean.ids) for e in encoded}
     if len(lengths) > 1 and "position" in by:
         raise InputError(
             f"the pairs have {min(lengths)} to {max(lengths)} tokens; by position they must have one length"
         )
-    other = _other(model, cast("LoadedModel | None", from_model))
     clean_base = direction == "noise" or other is not model
     cases = [
         sweep.Case(
@@ -266,20 +295,35 @@ def patch(
     shown = encoded[0].clean if clean_base else encoded[0].corrupted
     positions = shown.strings if "position" in by else ()
 
+    estimated: attribution.Estimate | None = None
+    if method == "attribution":
+        attribution.room(model, cases, verify, site, by, layers)
+        estimated = attribution.estimate(
+            model, cases, site=site, by=by, layers=layers, steps=steps, source_model=other, on_step=model.on_step
+        )
+
     def made(swept: Swept, whole: bool = True) -> PatchingResult:
         asked = {"site": site, "by": by, "direction": direction}
-        return _result(model, pairs, encoded, swept, chosen, layers, positions, **asked, whole=whole)
+        result = _result(model, pairs, encoded, swept, chosen, layers, positions, **asked, whole=whole)
+        if estimated is None:
+            return result
+        return attribution.with_estimate(result, estimated, steps, foreign=other is not model)
 
-    swept = sweep.sweep(
-        model,
-        cases,
-        site=site,
-        by=by,
-        layers=layers,
-        source_model=other,
-        on_step=model.on_step,
-        on_partial=lambda swept: model.on_partial(lambda: made(swept.so_far(), whole=False)),
-    )
+    if estimated is not None and not verify:
+        swept = estimated.unverified()
+    else:
+        swept = sweep.sweep(
+            model,
+            cases,
+            site=site,
+            by=by,
+            layers=layers,
+            source_model=other,
+            cells=None if estimated is None else estimated.strongest(verify),
+            on_step=model.on_step,
+            on_partial=lambda swept: model.on_partial(lambda: made(swept.so_far(), whole=False)),
+        )
+        swept = swept if estimated is None else estimated.beside(swept)
     model.note(swept.path, swept.notes)
     result = made(swept)
     if swept.interrupt is not None:
