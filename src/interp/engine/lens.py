@@ -64,6 +64,8 @@ def readout(model: LoadedModel) -> Readout:
     if not isinstance(weight, Tensor) or not weight.is_floating_point() or final is None:
         raise InputError(f"{model.name} has no final norm and unembedding that could read its residual stream")
     bias = getattr(unembed, "bias", None)
+    if bias is not None and not bias.any():
+        bias = None  # transformer-lens gives one of zeros to a model that has none
     norm = final if not hasattr(bridge, "mlm_head") else _head(bridge, final)
     return Readout(norm, weight.detach(), None if bias is None else bias.detach())
 

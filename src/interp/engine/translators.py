@@ -110,7 +110,8 @@ def load(source: str, kind: Kind, model: LoadedModel) -> Translators:
 def _ours(path: Path, model: LoadedModel) -> Translators:
     if path.suffix.lower() != ".safetensors":
         raise InputError(
-            f"{path} is not a lens; give a .safetensors file of lens-train's, or a folder with config.json and params.pt"
+            f"{path} is not a lens; give a .safetensors file of lens-train's, or a folder with config.json and "
+            "params.pt"
         )
     try:
         with safe_open(path, framework="pt", device=str(model.device)) as file:

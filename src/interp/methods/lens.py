@@ -249,7 +249,7 @@ def _translators(model: LoadedModel, kind: Literal["tuned", "jacobian"], source:
     if source is None:
         made = {
             "tuned": "%%interp lens-train --out lens.safetensors makes one",
-            "jacobian": "transformer_lens.tools.analysis.JacobianLens.fit(interp.model.bridge, texts, …).save(…) makes one",
+            "jacobian": "transformer_lens.tools.analysis.JacobianLens.fit(interp.model.bridge, …).save(FILE) makes one",
         }
         raise InputError(f"the {kind} lens is read from a file: add --from FILE; {made[kind]}")
     return translators.load(source, kind, model)

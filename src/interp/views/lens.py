@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from interp.views import draw, frame
+from interp.views import frame, layout
 from interp.views import theme as themes
-from interp.views.draw import Drawing
 from interp.views.grid import Cell, grid
-from interp.views.text import columns, escape, labels, visible
+from interp.views.text import escape, labels, visible
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -23,10 +21,8 @@ if TYPE_CHECKING:
 _TOKEN, _SHORT = 9, 20
 # What fits: positions beside each other, layers above each other.
 _WIDE, _HIGH = 18, 42
-_ROOM, _GAP = 1090, 28
 _TITLE = {"logit": "Logit lens", "tuned": "Tuned lens", "jacobian": "Jacobian lens"}
 _WHERE = {"pre": "before", "mid": "in the middle of", "post": "after"}
-_MUTED = ' class="interp-q"'
 
 
 def html(result: LensResult) -> str:
@@ -38,21 +34,8 @@ def html(result: LensResult) -> str:
     '<div class="interp-frame">'
     """
     view = _View(result)
-    drawn = "".join(
-        f'<div><div class="interp-caption">{escape(caption)}</div>{draw.inline(drawing, caption)}</div>'
-        for caption, drawing in view.blocks(titles=True)
-    )
-    foot = "".join(
-        f"<span{_MUTED if muted else ''}>{escape(lead)}<b>{escape(bold)}</b></span>" for lead, bold, muted in view.foot
-    )
-    return frame.html(
-        _TITLE[result.kind],
-        view.facts,
-        f'<div class="interp-columns">{drawn}</div>',
-        foot=foot,
-        notes=view.notes,
-        plain=svg(result),
-    )
+    blocks = [[block] for block in view.blocks(titles=True)]
+    return layout.html(_TITLE[result.kind], view.facts, blocks, view.foot, view.notes, svg(result))
 
 
 def svg(result: LensResult, theme: str = "light") -> str:
@@ -69,32 +52,8 @@ def svg(result: LensResult, theme: str = "light") -> str:
     '<svg'
     """
     view = _View(result)
-    body: list[str] = []
-    x = y = wide = tall = 0
-    for caption, drawing in view.blocks(titles=False):
-        room = math.ceil(max(drawing.width, 6 * columns(caption)))
-        if x and x + room > _ROOM:
-            x, y = 0, tall + 20
-        body.append(f'<text class="interp-f interp-q" x="{x}" y="{y + 10}">{draw.token(caption)}</text>')
-        body.append(draw.group(drawing, x, y + 20))
-        wide, tall = max(wide, x + room), max(tall, y + 20 + math.ceil(drawing.height))
-        x += room + _GAP
-    wide = max(wide, 520)
-    lines: list[list[str]] = []
-    used = math.inf
-    for lead, bold, muted in view.foot:
-        room = 6.3 * columns(lead) + 7.2 * columns(bold) + 14
-        if used + room > wide:
-            lines.append([])
-            used = 0.0
-        lines[-1].append(
-            f'<tspan{_MUTED if muted else ""} dx="{14 if used else 0}">{draw.token(lead)}</tspan>'
-            f'<tspan class="interp-b">{draw.token(bold)}</tspan>'
-        )
-        used += room
-    notes = [line for note in view.notes for line in textwrap.wrap(frame.visible_facts(note, 600), int(wide / 6.3))]
-    foot = [*("".join(line) for line in lines), *(f'<tspan class="interp-q">{escape(line)}</tspan>' for line in notes)]
-    return frame.svg(_TITLE[result.kind], view.facts, "".join(body), (wide, tall), theme, foot)
+    blocks = [[block] for block in view.blocks(titles=False)]
+    return layout.svg(_TITLE[result.kind], view.facts, blocks, view.foot, view.notes, theme)
 
 
 def plotly(
@@ -226,8 +185,8 @@ class _View:
         )
 
     @cached_property
-    def foot(self) -> list[tuple[str, str, bool]]:
-        """The footer: pieces of (words, bold words, whether muted)."""
+    def foot(self) -> list[layout.Piece]:
+        """The footer."""
         result = self.result
         where = visible(result.tokens[result.positions[-1]], _SHORT)
         last = f"L{result.layers[-1]}"
@@ -260,11 +219,11 @@ class _View:
             notes.append(f"every {-self.rows.step}. layer of {len(result.layers)} is drawn; to_frame() has all")
         return notes
 
-    def blocks(self, titles: bool) -> list[tuple[str, Drawing]]:
+    def blocks(self, titles: bool) -> list[layout.Block]:
         """Return the two grids, each with its caption."""
         result = self.result
         rows = [f"L{result.layers[n]}" for n in self.rows]
-        tokens = labels([result.tokens[result.positions[n]] for n in self.columns], 12)
+        tokens = labels([result.tokens[result.positions[n]] for n in self.columns], _TOKEN)
         names = dict(zip(result.names, labels(list(result.names.values()), _TOKEN), strict=True))
         top = [[self._top(a, b, names, titles) for b in self.columns] for a in self.rows]
         rank = [[self._rank(a, b, titles) for b in self.columns] for a in self.rows]
@@ -273,10 +232,13 @@ class _View:
             ring = (list(self.rows).index(self.settled), len(self.columns) - 1)
         return [
             (
-                f"Likeliest token; {themes.LIFT.replace('weight', 'probability')}",
-                grid(top, rows, tokens, titles=titles),
+                f"Likeliest token: {themes.LIFT.replace('weight', 'probability')}",
+                grid(top, rows, tokens, level=True, titles=titles),
             ),
-            (f"Rank of {self.target}, 0 on top; coloured likewise", grid(rank, rows, tokens, ring=ring, titles=titles)),
+            (
+                f"{self.target}: its rank, 0 is the top; colour = its probability",
+                grid(rank, rows, tokens, ring=ring, titles=titles),
+            ),
         ]
 
     def _top(self, a: int, b: int, names: dict[int, str], titles: bool) -> Cell:

@@ -1,0 +1,388 @@
+"""Direct logit attribution: what each component writes into a token's logit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from interp.methods.pairing import one_token
+from interp.methods.predict import predicted
+from interp.registry import technique
+from interp.results import Result, resolve
+from interp.spec import InputError, Prompt, Site
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from interp.engine.lens import Readout
+    from interp.engine.model import LoadedModel
+
+    Float = NDArray[np.float64]
+
+# Of the sum of the parts' sizes: what rounding in the model's own dtype can make the parts miss its logit by.
+_ROUNDING = {"float64": 1e-9, "float32": 1e-5}
+_ROUGH = 0.05
+# What the residual stream begins with → the component's name.
+_STARTS = {"embed": "embed", "pos_embed": "pos_embed", "token_type_embed": "type_embed"}
+_FROZEN = "direct effects only: the scale of the final norm is that of this run, whatever a component does to it"
+_FROZEN_ALL = (
+    "direct effects only: the scales of the norms after a component, and the head's activation, are this run's"
+)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class DLAResult(Result):
+    """What each component adds to a logit, or to the difference of two.
+
+    Attributes
+    ----------
+    tokens
+        The prompt's token strings.
+    position
+        Whose prediction this is; counted from 0.
+    answer, wrong
+        (string, id); `wrong` is ``None`` where a single logit is attributed.
+    contributions
+        Component → its part, in logits. Disjoint: ``embed``, ``pos_embed``, every head (``"5.1"``), ``attn_bias 5``,
+        ``mlp 5``, ``norm_bias``, ``unembed_bias``, those that the model has. They sum to `total`.
+    heads
+        ``float64 [layer, head]``: the heads' parts.
+    per_position
+        ``float64 [layer, head, position]``: a head's part by the position that it read it from, α · (v W_O), with the
+        value's own bias; sums over positions to `heads`.
+    neurons
+        (``"L5 neuron 123"``, part) of the neurons with the largest parts, strongest first; each is inside its MLP's.
+    total
+        Sum of the contributions.
+    logit
+        The model's own logit, or difference.
+    """
+
+    tokens: tuple[str, ...]
+    position: int
+    answer: tuple[str, int]
+    wrong: tuple[str, int] | None = None
+    contributions: Mapping[str, float] = field(default_factory=dict[str, float])
+    heads: Float
+    per_position: Float
+    neurons: tuple[tuple[str, float], ...] = ()
+    total: float
+    logit: float
+
+    _html: ClassVar[str] = "interp.views.dla:html"
+    _svg: ClassVar[str | None] = "interp.views.dla:svg"
+    _plotly: ClassVar[str | None] = "interp.views.dla:plotly"
+
+    def summary(self) -> str:
+        """Return the logit and its largest part."""
+        over = f" over {self.wrong[0]!r}" if self.wrong else ""
+        name, value = self.top(1)[0]
+        return (
+            f"{self.provenance.model}: {self.answer[0]!r}{over} at position {self.position}: {self.logit:+.3f}, "
+            f"most of it from {name} {value:+.3f}"
+        )
+
+    def text(self) -> str:
+        """Return the ten largest parts, one to a line."""
+        shown = resolve("interp.spec:printable")
+        return "\n".join([super().text(), *(f"{value:+9.3f}  {shown(name)}" for name, value in self.top(10))])
+
+    def top(self, n: int = 10) -> list[tuple[str, float]]:
+        """Return the `n` largest parts either way: (component, part), strongest first.
+
+        Examples
+        --------
+        >>> r.top(1)  # doctest: +SKIP
+        [('mlp 29', 4.81)]
+        """
+        order = sorted(self.contributions.items(), key=lambda item: -abs(np.nan_to_num(item[1], nan=-1.0)))
+        return order[:n]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per component: component, kind, layer, head, contribution."""
+        import pandas as pd
+
+        rows: list[tuple[str, str, int | None, int | None, float]] = []
+        for name, value in self.contributions.items():
+            kind, layer, head = place(name)
+            rows.append((name, kind, layer, head, value))
+        table = pd.DataFrame(rows, columns=["component", "kind", "layer", "head", "contribution"])
+        return table.astype({"layer": "Int64", "head": "Int64"})
+
+
+def place(name: str) -> tuple[str, int | None, int | None]:
+    """Return a component's kind, layer and head.
+
+    Examples
+    --------
+    >>> place("5.1"), place("mlp 3"), place("embed")
+    (('head', 5, 1), ('mlp', 3, None), ('embed', None, None))
+    """
+    layer, dot, head = name.partition(".")
+    if dot:
+        return "head", int(layer), int(head)
+    kind, space, number = name.partition(" ")
+    return kind, int(number) if space else None, None
+
+
+@technique(body=Prompt)
+def dla(
+    model: LoadedModel,
+    prompt: Prompt,
+    *,
+    answer: str | None = None,
+    wrong: str | None = None,
+    position: int | None = None,
+    top: int = 10,
+) -> DLAResult:
+    """Direct logit attribution: what each head, MLP, embedding and bias adds to a logit, or to a difference of two.
+
+    Parameters
+    ----------
+    prompt
+        The text.
+    answer
+        The token, such as " Mary"; the model's own answer when not given.
+    wrong
+        The token whose logit is taken off, such as " John".
+    position
+        The position whose prediction is attributed, −1 for the last; the one that predict answers when not given.
+    top
+        How many neurons to keep.
+
+    Returns
+    -------
+    DLAResult
+        ``contributions`` is component → part, and sums to ``total``, which is the model's ``logit``.
+
+    Raises
+    ------
+    InputError
+        A prompt, token or position that cannot be used, or a model whose layers do more than add to the residual
+        stream.
+
+    Notes
+    -----
+    Elhage et al. (2021), "A Mathematical Framework for Transformer Circuits". The final norm's scale is frozen at this
+    run; LayerNorm's centering is part of the direction that the parts are measured along. A BERT-type model normalises
+    after every part, so that all those norms, and its head's activation, are frozen.
+
+    Examples
+    --------
+    >>> interp.dla("The capital of France is", answer=" Paris").top(3)  # doctest: +SKIP
+    """
+    from interp.engine import lens as engine
+
+    if top < 1:
+        raise InputError(f"--top {top} keeps no neuron; use 1 or more")
+    encoded = model.encode(prompt)
+    length = len(encoded.ids)
+    if position is not None and not -length <= position < length:
+        raise InputError(f"no position {position}; positions are 0–{length - 1}, and −1 is the last")
+    at = predicted(model, encoded) if position is None else position % length
+    ids = [
+        None if given is None else one_token(model, prompt.text or "", given, which)
+        for which, given in (("answer", answer), ("wrong answer", wrong))
+    ]
+    found = engine.readout(model)
+    run = _Run(model, model.activations(encoded, _sites(model)), at)
+    engine.require(model, found, run.end[-1], run.held["last_logits"][0])
+    logits: Tensor = engine.detached(lambda: found.logits(run.end[at])).double()
+    right = int(logits.argmax()) if ids[0] is None else ids[0]
+    if right == ids[1]:
+        raise InputError(f"answer and wrong answer are both {model.tokens.string(right)!r}; they must differ")
+    parts = engine.detached(lambda: _attributed(run, found, right, ids[1], top))
+    total = float(sum(parts.contributions.values()))
+    logit = float(logits[right] - (0.0 if ids[1] is None else logits[ids[1]]))
+    return DLAResult(
+        tokens=encoded.strings,
+        position=at,
+        answer=(model.tokens.string(right), right),
+        wrong=None if ids[1] is None else (model.tokens.string(ids[1]), ids[1]),
+        contributions=parts.contributions,
+        heads=parts.heads,
+        per_position=parts.per_position,
+        neurons=parts.neurons,
+        total=total,
+        logit=logit,
+        notes=_notes(model, run, parts.contributions, total, logit),
+    )
+
+
+def _sites(model: LoadedModel) -> list[str]:
+    bridge: Any = model.bridge
+    layers = range(model.geometry.n_layers)
+    each = [Site(name, n).hook_name for n in layers for name in ("z", "v", "pattern", "mlp_out", "neuron")]
+    wrapped = [f"blocks.{n}.{name}.hook_in" for n in layers for name in ("ln1", "ln2")] + ["embed_ln.hook_in"]
+    # hook_pos_embed is another name of the rotary tables where positions are not learned.
+    start = [f"{name}.hook_out" for name in _STARTS if hasattr(bridge, name)]
+    found = [*each, *start, *(wrapped if hasattr(bridge, "mlm_head") else [])]
+    absent = [name for name in found if name not in bridge.hook_dict]
+    if absent:
+        raise InputError(
+            f"{model.name} has no {absent[0]}: its layers are not attention and MLP, which dla takes apart"
+        )
+    return [*found, Site("resid_post", layers[-1]).hook_name, "last_logits"]
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A prompt's activations, and the position that is attributed."""
+
+    model: LoadedModel
+    held: Mapping[str, Tensor]
+    at: int
+
+    @property
+    def end(self) -> Tensor:
+        return self.held[Site("resid_post", self.model.geometry.n_layers - 1).hook_name][0]
+
+    @property
+    def wrapped(self) -> bool:
+        """Whether norms stand after each part, as BERT's do, instead of before it."""
+        return hasattr(self.model.bridge, "mlm_head")
+
+    def of(self, name: str, layer: int) -> Tensor:
+        """Return an activation without its batch axis."""
+        return self.held[Site(name, layer).hook_name][0]
+
+
+@dataclass(frozen=True)
+class _Parts:
+    contributions: dict[str, float]
+    heads: Float
+    per_position: Float
+    neurons: tuple[tuple[str, float], ...]
+
+
+def _attributed(run: _Run, found: Readout, right: int, wrong: int | None, top: int) -> _Parts:
+    """Walk from the logit back to the embedding with the direction that the logit reads, norms frozen."""
+    import torch
+
+    bridge: Any = run.model.bridge
+    geometry = run.model.geometry
+    group = geometry.n_heads // geometry.n_kv_heads
+    direction, biases = _start(run, found, right, wrong)
+    heads = torch.zeros(geometry.n_layers, geometry.n_heads, dtype=torch.float64)
+    sources = torch.zeros(*heads.shape, len(run.end), dtype=torch.float64)
+    neurons: list[tuple[float, int, int]] = []
+    others: dict[str, float] = {}
+    at = run.at
+    for layer in reversed(range(geometry.n_layers)):
+        block = bridge.blocks[layer]
+        if run.wrapped:
+            direction, biases["norm_bias"] = _back(run, f"blocks.{layer}.ln2", block.ln2, direction, biases)
+        others[f"mlp {layer}"] = float(run.of("mlp_out", layer)[at].double() @ direction)
+        acting = run.of("neuron", layer)[at]
+        each = (acting * (block.mlp.W_out @ direction.to(acting.dtype))).double()
+        best = each.abs().topk(min(top, len(each))).indices.tolist()
+        neurons += [(float(each[n]), layer, n) for n in best]
+        if run.wrapped:
+            direction, biases["norm_bias"] = _back(run, f"blocks.{layer}.ln1", block.ln1, direction, biases)
+        reads = block.attn.W_O.double() @ direction  # [head, d_head]
+        heads[layer] = (run.of("z", layer)[at].double() * reads).sum(-1).cpu()
+        value = run.of("v", layer).double().repeat_interleave(group, dim=1)  # [position, head, d_head]
+        seen = run.of("pattern", layer)[:, at].double()  # [head, position]
+        sources[layer] = (seen * torch.einsum("phd,hd->hp", value, reads)).cpu()
+        bias = getattr(block.attn, "b_O", None)
+        if bias is not None:
+            others[f"attn_bias {layer}"] = float(bias.double() @ direction)
+    if run.wrapped:
+        direction, biases["norm_bias"] = _back(run, "embed_ln", bridge.embed_ln, direction, biases)
+    starts = {
+        name: float(run.held[f"{site}.hook_out"][0, at].double() @ direction)
+        for site, name in _STARTS.items()
+        if f"{site}.hook_out" in run.held
+    }
+    neurons.sort(key=lambda item: -abs(item[0]))
+    contributions = dict(starts)
+    for layer in range(geometry.n_layers):
+        contributions |= {f"{layer}.{head}": float(heads[layer, head]) for head in range(geometry.n_heads)}
+        contributions |= {name: others[name] for name in (f"attn_bias {layer}", f"mlp {layer}") if name in others}
+    return _Parts(
+        contributions=contributions | biases,
+        heads=heads.numpy(),
+        per_position=sources.numpy(),
+        neurons=tuple((f"L{layer} neuron {n}", value) for value, layer, n in neurons[:top]),
+    )
+
+
+def _start(run: _Run, found: Readout, right: int, wrong: int | None) -> tuple[Tensor, dict[str, float]]:
+    """Return the direction that the logit reads in the last residual stream, and what biases after it add."""
+    direction = found.weight[right].double()
+    biases: dict[str, float] = {}
+    if wrong is not None:
+        direction = direction - found.weight[wrong].double()
+    if found.bias is not None:
+        biases["unembed_bias"] = float(found.bias[right] - (0 if wrong is None else found.bias[wrong]))
+    bridge: Any = run.model.bridge
+    stream = run.end[run.at]
+    if not run.wrapped:
+        direction, added = _frozen(bridge.ln_final, stream, direction)
+        return direction, biases if added is None else {"norm_bias": added, **biases}
+    from transformers.activations import ACT2FN
+
+    dense = bridge.mlm_head.original_component
+    before = dense(stream)
+    after = ACT2FN[bridge.original_model.config.hidden_act](before)
+    direction, added = _frozen(bridge.ln_final, after, direction)
+    direction = direction * (after.double() / before.double()).nan_to_num()
+    biases["head_bias"] = float(dense.bias.double() @ direction)
+    return dense.weight.double().T @ direction, {"norm_bias": added or 0.0, **biases}
+
+
+def _back(run: _Run, name: str, norm: Any, direction: Tensor, biases: Mapping[str, float]) -> tuple[Tensor, float]:
+    moved, added = _frozen(norm, run.held[f"{name}.hook_in"][0, run.at], direction)
+    return moved, biases["norm_bias"] + (added or 0.0)
+
+
+def _frozen(norm: Any, stream: Tensor, direction: Tensor) -> tuple[Tensor, float | None]:
+    """Return the direction before a norm with its scale as it is for `stream`, and what the norm's bias adds.
+
+    LayerNorm: (x − mean x) / σ · w + b, so x is read along (w d − mean(w d)) / σ. RMSNorm has neither mean nor bias.
+    """
+    import torch
+
+    module = norm.original_component
+    x = stream.double()
+    scaled = direction * module.weight.double()
+    if not isinstance(module, torch.nn.LayerNorm):
+        eps = float(getattr(module, "variance_epsilon", getattr(module, "eps", 0.0)))
+        return scaled / (x.square().mean() + eps).sqrt(), None
+    sigma = (x.var(unbiased=False) + module.eps).sqrt()
+    bias = getattr(module, "bias", None)
+    return (scaled - scaled.mean()) / sigma, None if bias is None else float(bias.double() @ direction)
+
+
+def _notes(model: LoadedModel, run: _Run, parts: Mapping[str, float], total: float, logit: float) -> tuple[str, ...]:
+    """Return what is worth knowing; refuse a model whose parts do not add up to its logit.
+
+    Raises
+    ------
+    InputError
+        They do not, and neither hooks of the user's own nor rounding can be why.
+    """
+    frozen = _FROZEN_ALL if run.wrapped else _FROZEN
+    if not np.isfinite(total):
+        return (frozen, f"the parts are NaN or infinite, first in {_first(parts)}")
+    gap = abs(total - logit)
+    size = sum(abs(value) for value in parts.values())
+    if gap <= 1e-4 + _ROUNDING["float32"] * size:
+        return (frozen,)
+    said = f"the parts add up to {total:+.4f} and the model's own logit is {logit:+.4f}"
+    if model.user_hooks():
+        return (frozen, f"{said}: hooks of yours change the residual stream between them")
+    if gap <= _ROUGH * size and model.dtype not in _ROUNDING:
+        return (frozen, f"{said}: the model rounds in {model.dtype}")
+    raise InputError(f"{said}: {model.name} does more than add attention and MLPs, and dla would be wrong")
+
+
+def _first(parts: Mapping[str, float]) -> str:
+    lost = [name for name, value in parts.items() if not np.isfinite(value)]
+    order: Sequence[str] = sorted(lost, key=lambda name: (place(name)[1] is None, place(name)[1] or 0))
+    return order[0] if order else "their sum"
