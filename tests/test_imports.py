@@ -21,6 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "truth": {"spec"},
     "bundled": set(),
     "engine": {"spec", "results"},
+    "comparison": {"results", "spec"},
     "methods": {"registry", "engine", "tasks", "spec", "results"},
     "views": {"results", "spec"},
     "widgets": {"results", "views", "spec", "selection"},
@@ -28,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "session": {"inputs", "engine", "methods", "tasks", "registry", "spec", "results", "bundled"},
     "commands": {"registry", "results", "spec", "engine", "session"},
     "magics": {"commands", "registry", "results", "session", "spec", "engine", "views", "widgets"},
-    "__init__": {"magics", "session", "registry", "results", "spec", "selection"},
+    "__init__": {"magics", "session", "registry", "results", "spec", "selection", "comparison"},
 }
 NEVER = {"spec": {"torch", "numpy", "IPython"}, "widgets": {"torch"}, "views": {"torch"}, "engine": {"IPython"}}
 HEAVY = ["torch", "transformers", "transformer_lens", "pandas", "plotly", "circuitsvis"]

@@ -25,6 +25,7 @@ _NAMED = {
     "Prompt": "interp.spec:Prompt",
     "Site": "interp.spec:Site",
     "Result": "interp.results:Result",
+    "compare": "interp.comparison:compare",
     "technique": "interp.registry:technique",
 }
 

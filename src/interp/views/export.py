@@ -6,6 +6,7 @@ import warnings
 from functools import cache
 from typing import TYPE_CHECKING
 
+from interp.views.draw import SANS
 from interp.views.frame import visible_facts
 from interp.views.text import escape
 
@@ -62,5 +63,6 @@ def _render(svg: str, scale: float, fonts: bool = True) -> bytes:
 
 @cache
 def _has_fonts() -> bool:
-    shell = '<svg xmlns="http://www.w3.org/2000/svg" width="20" height="20"><text y="15">{}</text></svg>'
-    return _render(shell.format("M"), 1) != _render(shell.format(""), 1)
+    # In the pictures' own fonts: without a family the renderer asks for one that few systems have.
+    shell = f'<svg xmlns="http://www.w3.org/2000/svg" width="20" height="20" style="font-family:{escape(SANS)}">'
+    return _render(f'{shell}<text y="15">M</text></svg>', 1) != _render(f"{shell}</svg>", 1)
