@@ -25,6 +25,13 @@ def named(command: Command) -> set[str]:
     return {name for kind in command.bodies for name in INPUTS.get(kind, ())}
 
 
+def seed_of(command: Command, given: dict[str, Any]) -> int | None:
+    """Return the seed of what a call draws: a task's pairs, or what the technique itself takes one for."""
+    draws = given.get("task") is not None or "seed" in inspect.signature(command.function).parameters
+    default = next((p.default for p in command.parameters if p.name == "seed"), None)
+    return given.get("seed", default) if draws else None
+
+
 def inputs_of(
     command: Command, model: LoadedModel, body: Sequence[Any], arguments: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:

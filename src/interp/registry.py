@@ -250,9 +250,9 @@ def _shared(body: Body, own: set[str], *, needs_model: bool) -> tuple[Parameter,
     found: dict[str, Parameter] = {}
     for kind in classes(body):
         for parameter in _SHARED.get(kind, ()):
-            held = found.get(parameter.name)
-            both = held is not None and held.help != parameter.help
-            found[parameter.name] = replace(parameter, help=f"{held.help}; {parameter.help}") if both else parameter
+            held = found.get(parameter.name, parameter)
+            said = dict.fromkeys([held.help, parameter.help])
+            found[parameter.name] = replace(parameter, help="; ".join(said))
     if needs_model:
         found["model"] = _MODEL_PARAMETER
     return tuple(parameter for name, parameter in found.items() if name not in own)

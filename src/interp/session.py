@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from interp import bundled, registry
-from interp.inputs import INPUTS, inputs_of
+from interp.inputs import inputs_of, named, seed_of
 from interp.results import Provenance, Result
 from interp.spec import InputError, Interrupted, closest
 
@@ -185,10 +185,11 @@ class Session:
                 return result
             return replace(result, provenance=Provenance(technique=command.name, arguments=arguments))
         for given, value in arguments.items():
-            if given not in INPUTS.get(command.body, ()):
+            if given not in named(command):
                 command.parameter(given).check(value)
         model = self.get(arguments.pop("model", None))
         inputs, given = inputs_of(command, model, body, arguments)
+        seed = seed_of(command, given)
         for parameter in command.parameters:
             if parameter.names == "model" and isinstance(arguments.get(parameter.name), str):
                 arguments[parameter.name] = self.get(arguments[parameter.name])
@@ -199,7 +200,8 @@ class Session:
 
             def whole(result: Result) -> Result:
                 live = Live(model, operation.fingerprint, tuple(operation.tokens[0]) if operation.tokens else ())
-                return replace(model.finished(result, operation), _live=live)
+                made = model.finished(result, operation)
+                return replace(made, provenance=replace(made.provenance, seed=seed), _live=live)
 
             try:
                 return whole(cast(Result, command.function(model, *inputs, **arguments)))

@@ -45,6 +45,7 @@ LoadableName = Annotated[str, "loadable"]
 CommandName = Annotated[str, "command"]
 HookName = Annotated[str, "hook"]
 MetricName = Annotated[str, "metric"]
+Components = Annotated[str | Sequence[str], "components"]
 
 
 @dataclass(frozen=True)
@@ -251,6 +252,47 @@ class Pairs:
     pairs: tuple[Pair, ...]
     task: str = ""
     metric: str = ""
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What a technique over running text is asked about: the texts, and where they came from.
+
+    Examples
+    --------
+    >>> len(Texts((Prompt("Once upon a time"), Prompt("The end"))).texts)
+    2
+    """
+
+    texts: tuple[Prompt, ...]
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One end of a path through the model: what writes to the residual stream, or one input that reads it.
+
+    `kind` is ``"embed"``, ``"head"`` or ``"mlp"`` for what writes, ``"q"``, ``"k"``, ``"v"``, ``"mlp"`` or ``"logits"``
+    for what reads; keys and values have the numbers of KV heads.
+
+    Examples
+    --------
+    >>> Node("q", 8, 6).name, Node("mlp", 3).name, Node("embed").name
+    ('8.6.q', '3.mlp', 'embed')
+    """
+
+    kind: str
+    layer: int = 0
+    head: int = 0
+
+    @property
+    def name(self) -> str:
+        """Return what arguments and results call it."""
+        if self.kind in {"embed", "logits"}:
+            return self.kind
+        if self.kind == "mlp":
+            return f"{self.layer}.mlp"
+        return f"{self.layer}.{self.head}" + ("" if self.kind == "head" else f".{self.kind}")
 
 
 @dataclass(frozen=True)

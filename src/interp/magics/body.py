@@ -50,6 +50,18 @@ def pairs(cell: str) -> Pairs:
     return Pairs(tuple(_pair(entry, number, len(spelled)) for number, entry in enumerate(spelled)))
 
 
+def spells_pairs(cell: str) -> bool:
+    """Whether any line of a cell's body begins as a pair's lines do.
+
+    Examples
+    --------
+    >>> spells_pairs("clean: A is"), spells_pairs("The end: a story")
+    (True, False)
+    """
+    found = (_LINE.match(line) for line in _LINES.split(cell))
+    return any(match is not None and match.group(1).lower() in _KEYS for match in found)
+
+
 def _pair(entry: dict[str, str], number: int, count: int) -> Pair:
     where = f"pair {number}: " if count > 1 else ""
     for key in ("clean", "corrupted"):

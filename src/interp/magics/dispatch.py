@@ -8,11 +8,11 @@ from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
 
-from interp.magics.body import pairs
+from interp.magics.body import pairs, spells_pairs
 from interp.magics.parser import Call, parse
 from interp.magics.progress import Progress
 from interp.session import session
-from interp.spec import METRICS, InputError, Interrupted, OutOfMemory, Pairs, closest
+from interp.spec import METRICS, InputError, Interrupted, OutOfMemory, Pairs, Texts, closest
 
 
 def dispatch(shell: InteractiveShell, line: str, cell: str | None) -> Any:
@@ -36,9 +36,12 @@ def dispatch(shell: InteractiveShell, line: str, cell: str | None) -> Any:
 def _run(shell: InteractiveShell, line: str, cell: str | None) -> Any:
     call = parse(line)
     body: list[Any] = []
-    if call.command.body is Pairs and cell is not None:
+    bodies = call.command.bodies
+    if cell is None and Texts in bodies and "text" in call.arguments:
+        pass
+    elif Pairs in bodies and cell is not None and (Texts not in bodies or spells_pairs(cell)):
         body = [pairs(cell)]
-    elif call.command.body is Pairs:
+    elif Pairs in bodies and cell is None:
         if "task" not in call.arguments:
             raise InputError(
                 f"{call.command.name} needs pairs: name a --task, or type %%interp {call.command.name} (two percent "

@@ -1,0 +1,282 @@
+"""Pictures of a PathResult: from where to where an output carries the answer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from interp.views import bars, blocks, diverging, draw, frame
+from interp.views.blocks import Block, Piece
+from interp.views.diverging import Cells, signed
+from interp.views.draw import Drawing
+from interp.views.text import head_label
+
+if TYPE_CHECKING:
+    from interp.methods.path import PathResult
+
+_TOP = 10
+_FEW = 12  # paths that bars alone show
+_KINDS = {"head": "heads", "q": "queries", "k": "keys", "v": "values", "mlp": "MLP"}
+_BETWEEN = {
+    "all": "everything between frozen",
+    "heads": "heads between frozen, MLPs answer",
+    "none": "nothing frozen between",
+}
+
+
+def html(result: PathResult) -> str:
+    """Return the paths as a self-contained HTML fragment: all of them as cells, and the strongest.
+
+    Examples
+    --------
+    >>> html(result)[:26]  # doctest: +SKIP
+    '<div class="interp-frame">'
+    """
+    view = _View(result)
+    return blocks.html("Path patching", _facts(view), _blocks(view), _foot(view), result.notes)
+
+
+def svg(result: PathResult, theme: str = "light") -> str:
+    """Return the same picture as a standalone SVG document in one theme.
+
+    Raises
+    ------
+    InputError
+        There is no such theme.
+
+    Examples
+    --------
+    >>> svg(result, "dark")[:4]  # doctest: +SKIP
+    '<svg'
+    """
+    view = _View(result)
+    return blocks.svg("Path patching", _facts(view), _blocks(view), _foot(view), result.notes, theme)
+
+
+def label(name: str) -> str:
+    """Return an end of a path as it is drawn.
+
+    Examples
+    --------
+    >>> label("8.6.q"), label("5.mlp"), label("5.1"), label("logits")
+    ('L8H6 q', 'L5 MLP', 'L5H1', 'logits')
+    """
+    kind, layer, head = _node(name)
+    if kind in {"embed", "logits"}:
+        return name
+    if kind == "mlp":
+        return f"L{layer} MLP"
+    return head_label(layer, head) + ("" if kind == "head" else f" {kind}")
+
+
+def _node(name: str) -> tuple[str, int, int]:
+    """Return kind, layer and head of a name."""
+    parts = name.split(".")
+    if len(parts) == 1:
+        return name, 0, 0
+    if parts[1] == "mlp":
+        return "mlp", int(parts[0]), 0
+    return (parts[2] if len(parts) == 3 else "head"), int(parts[0]), int(parts[1])
+
+
+@dataclass(frozen=True)
+class _View:
+    """A result, and what of it is coloured."""
+
+    result: PathResult
+
+    @cached_property
+    def restores(self) -> bool:
+        """Whether recovery, which divides by clean less corrupted, is defined."""
+        clean, corrupted = self.result.clean_metric, self.result.corrupted_metric
+        span = clean - corrupted
+        return math.isfinite(span) and abs(span) > 1e-6 * max(1.0, abs(clean))
+
+    @cached_property
+    def values(self) -> NDArray[np.float64]:
+        """What is coloured, ``[sender, receiver]``: 0 where the path changes nothing."""
+        if not self.restores:
+            return self.result.effect
+        return self.result.recovery - (1 if self.result.direction == "noise" else 0)
+
+    @cached_property
+    def interval(self) -> NDArray[np.float64]:
+        span = self.result.clean_metric - self.result.corrupted_metric if self.restores else 1.0
+        return np.sort(self.result.interval / span, axis=0)
+
+    @cached_property
+    def quantity(self) -> str:
+        if not self.restores:
+            return "effect"
+        return "change of recovery" if self.result.direction == "noise" else "recovery"
+
+    @cached_property
+    def known(self) -> NDArray[np.bool_]:
+        return self.result.done & self.result.exists
+
+    @cached_property
+    def least(self) -> float:
+        """The smallest end of a scale: below, all is noise."""
+        return 1e-3 if self.restores else 1e-4
+
+    @cached_property
+    def end(self) -> float:
+        # One path that carries all would leave the rest white: it lies beyond the scale then.
+        return diverging.limit(self.values[self.known], self.least)
+
+    @cached_property
+    def order(self) -> list[tuple[int, int]]:
+        """The paths by the size of what they change, the largest first; those that change nothing are left out."""
+        size = np.where(self.known & np.isfinite(self.values), np.abs(self.values), -1.0)
+        flat = np.argsort(-size, axis=None, kind="stable")[:_TOP]
+        cells = [divmod(int(at), size.shape[1]) for at in flat]
+        return [cell for cell in cells if size[cell] > 0]
+
+
+def _blocks(view: _View) -> list[Block]:
+    result = view.result
+    shape, count = result.exists.shape, int(result.exists.sum())
+    listed = _listed(view)
+    if count <= _FEW:
+        return [(f"Paths, {view.quantity}", diverging.stack([(0, listed), (0, _words(view))]))]
+    if 1 in shape:
+        fixed, names, values, known = (
+            (f"{label(result.senders[0])} →", result.receivers, view.values[0], view.known[0])
+            if shape[0] == 1
+            else (f"→ {label(result.receivers[0])}", result.senders, view.values[:, 0], view.known[:, 0])
+        )
+        best = view.order[0][1 if shape[0] == 1 else 0] if view.order else None
+        picture, lone = _grids(names, values, known, view.end, best)
+        caption = f"{fixed} a row per layer" if shape[0] == 1 else f"a row per layer {fixed}"
+    else:
+        cells = Cells(view.values, view.known, [*map(label, result.senders)], [*map(label, result.receivers)], True)
+        ring = view.order[0] if view.order else None
+        picture, lone, caption = diverging.heat(cells, view.end, ring), [], "Rows are senders, columns receivers"
+    legend = diverging.stack([(0, picture), (0, diverging.scale(view.end)), (0, _words(view, lone))])
+    return [(caption, legend), (f"Strongest paths, {view.quantity}", listed)]
+
+
+def _grids(
+    names: Sequence[str], values: NDArray[np.float64], known: NDArray[np.bool_], end: float, best: int | None
+) -> tuple[Drawing, list[str]]:
+    """Return a grid of layers for each kind of end, and in words those that have no layer."""
+    nodes = [_node(name) for name in names]
+    layers = sorted({layer for kind, layer, _ in nodes if kind in _KINDS})
+    lone = [
+        f"{name} {signed(float(value))}"
+        for name, (kind, _, _), value, there in zip(names, nodes, values, known, strict=True)
+        if kind not in _KINDS and there
+    ]
+    drawn: list[Drawing] = []
+    for kind, called in _KINDS.items():
+        held = [(n, layer, head) for n, (of, layer, head) in enumerate(nodes) if of == kind]
+        if not held:
+            continue
+        width = max(head for _, _, head in held) + 1
+        grid, done = np.full((len(layers), width), np.nan), np.zeros((len(layers), width), bool)
+        ring = None
+        for n, layer, head in held:
+            at = layers.index(layer), head
+            grid[at], done[at] = values[n], known[n]
+            ring = at if n == best else ring
+        rows = [f"L{layer}" for layer in layers]
+        columns = [""] if kind == "mlp" else [str(n) for n in range(width)]
+        heat = diverging.heat(Cells(grid, done, rows, columns), end, ring)
+        title = draw.text(diverging.margin(rows), 9, called)
+        drawn.append(
+            Drawing(
+                max(heat.width, diverging.margin(rows) + 6 * len(called)),
+                heat.height + 16,
+                title + draw.group(heat, 0, 16),
+            )
+        )
+    return blocks.row(drawn), lone
+
+
+def _listed(view: _View) -> Drawing:
+    result = view.result
+    cells = view.order or [(int(s), int(r)) for s, r in np.argwhere(result.exists)[:1]]
+
+    def bar(cell: tuple[int, int]) -> bars.Bar:
+        low, high = (float(view.interval[end][cell]) for end in (0, 1))
+        name = f"{label(result.senders[cell[0]])} → {label(result.receivers[cell[1]])}"
+        if 1 in result.exists.shape and result.exists.size > 1:
+            name = name.split(" → ")[1 if result.exists.shape[0] == 1 else 0]
+        return bars.Bar(name, float(view.values[cell]), low, high, bool(view.known[cell]))
+
+    return bars.bars([bar(cell) for cell in cells], view.least)
+
+
+def _words(view: _View, lone: Sequence[str] = ()) -> Drawing:
+    """Return what the colours and the marks mean."""
+    result = view.result
+    lines = [
+        f"{view.quantity}: {'0 nothing, ' if view.restores else ''}"
+        + (
+            ("−1 corrupted behaviour reached" if result.direction == "noise" else "1 clean behaviour restored")
+            if view.restores
+            else "clean = corrupted, so no recovery"
+        )
+    ]
+    if lone:
+        lines.append(", ".join(lone))
+    shown = view.values[view.known & np.isfinite(view.values)]
+    beyond = shown[np.abs(shown) > view.end * (1 + 1e-9)]
+    if beyond.size and result.exists.sum() > _FEW:
+        most = signed(float(beyond[np.abs(beyond).argmax()]))
+        lines.append(f"dotted: {beyond.size} beyond the scale, up to {most}")
+    if len(result.per_pair) > 1:
+        lines.append(f"thin line: 95 % interval over {len(result.per_pair)} pairs")
+    if not result.exists.all() and result.exists.sum() > _FEW:
+        lines.append("grey: no path, the receiver reads below the sender")
+    if not result.done.all():
+        lines.append(f"grey: {int((~result.done).sum()):,} paths not computed")
+    if bool((view.known & ~np.isfinite(view.values)).any()):
+        lines.append("hatched: no finite value")
+    return diverging.words(lines)
+
+
+def _facts(view: _View) -> str:
+    result = view.result
+    count = len(result.per_pair)
+    pairs = f"{count} pair{'s' * (count != 1)}"
+    whole = int(result.exists.sum())
+    done = int(view.known.sum())
+    return frame.facts(
+        result,
+        f"{_several(result.senders, 'sender')} → {_several(result.receivers, 'receiver')}",
+        _BETWEEN[result.freeze],
+        f"{frame.visible_facts(result.task, 40)}, {pairs}" if result.task else pairs,
+        "corrupted into clean" if result.direction == "noise" else "clean into corrupted",
+        frame.visible_facts(result.metric, 40),
+        "" if done == whole else f"{done:,}/{whole:,} done",
+    )
+
+
+def _several(names: Sequence[str], what: str) -> str:
+    return label(names[0]) if len(names) == 1 else f"{len(names):,} {what}s"
+
+
+def _foot(view: _View) -> list[Piece]:
+    result = view.result
+    if not view.order:
+        done = bool(view.known.any())
+        return [("no path changes the metric" if done else "no path is computed yet", "", True)]
+    cell = view.order[0]
+    pieces: list[Piece] = [("", f"{label(result.senders[cell[0]])} → {label(result.receivers[cell[1]])}", False)]
+    if int(result.exists.sum()) > 1:
+        pieces.append((f"strongest of {int(view.known.sum()):,} paths", "", True))
+    if view.restores:
+        pieces.append(("recovery ", signed(float(result.recovery[cell])), False))
+    pieces.append(("effect ", signed(float(result.effect[cell])), False))
+    low, high = (float(result.interval[end][cell]) for end in (0, 1))
+    if math.isfinite(low) and math.isfinite(high):
+        pieces.append((f"95 % interval [{signed(low)}, {signed(high)}] over {len(result.per_pair)} pairs", "", True))
+    pieces.append((f"clean {signed(result.clean_metric)}, corrupted {signed(result.corrupted_metric)}", "", True))
+    return pieces
