@@ -99,13 +99,14 @@ def parse(line: str) -> Call:
         raise InputError(f"the command comes first: %interp COMMAND {words[0]} …; %interp help lists the commands")
     command = registry.find(words[0])
     positional = [p for p in command.parameters if p.positional]
+    outputs = [flag for flag in _OUTPUT if flag not in flags(command)]  # a command's own --out is a file
     arguments: dict[str, Any] = {}
     output: str | None = None
     rest = words[1:]
     while rest:
         word = rest.pop(0)
         flag, equals, attached = word.partition("=")
-        if word in _OUTPUT or (equals and flag in _OUTPUT):
+        if word in outputs or (equals and flag in outputs):
             output = _name(attached if equals else _next(rest, word))
         elif word.startswith("--"):
             name, value = _flag(command, flag, attached if equals else None, rest)
