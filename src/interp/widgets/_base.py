@@ -174,8 +174,10 @@ class Widget(anywidget.AnyWidget):
 
     def hold(self, result: Result) -> None:
         """Be a view of `result` from here on; a subclass tells the page what it shows of it."""
+        before = self._weak_result()  # alive until it is no longer the one whose end closes this view
         self._leave_off_screen()
         self._weak_result = weakref.ref(result, _closer(self))
+        del before
         if self._shown is not None:
             self._shown = result
         else:
