@@ -82,6 +82,7 @@ class Session:
     current: str | None = None
     settings: Settings = field(default_factory=Settings)
     on_step: OnStep | None = None
+    on_partial: Callable[[Callable[[], Result]], None] | None = None
 
     def load(
         self,
@@ -203,6 +204,9 @@ class Session:
                 made = model.finished(result, operation)
                 return replace(made, provenance=replace(made.provenance, seed=seed), _live=live)
 
+            partly = self.on_partial
+            if partly is not None:
+                operation.on_partial = lambda make: partly(lambda: whole(make()))
             try:
                 return whole(cast(Result, command.function(model, *inputs, **arguments)))
             except Interrupted as stop:

@@ -155,7 +155,7 @@ def sweep(
     on_step
         Called with cells done and cells in all.
     on_partial
-        Called after each step with the sweep, which goes on: `Swept.so_far` is what can be kept of it.
+        Called before `on_step` while cells are missing: `Swept.so_far` is what can be kept.
 
     Returns
     -------
@@ -165,8 +165,9 @@ def sweep(
     swept = unfinished(len(cases), shape_of(model, site, by, layers, len(cases[0].base)))
 
     def step(done: int, total: int) -> None:
+        if done < total:
+            on_partial(swept)
         on_step(done, total)
-        on_partial(swept)
 
     return finished(Job(model, cases, site, by, layers, source_model or model, step, swept, cells))
 

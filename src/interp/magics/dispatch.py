@@ -9,6 +9,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
 
 from interp.magics.body import pairs, spells_pairs
+from interp.magics.live import LiveView
 from interp.magics.parser import Call, parse
 from interp.magics.progress import Progress
 from interp.session import session
@@ -57,18 +58,25 @@ def _run(shell: InteractiveShell, line: str, cell: str | None) -> Any:
     elif cell is not None and cell.strip():
         raise InputError(f"{call.command.name} takes no text below it: type %interp {line.strip()} (one percent sign)")
     with Progress(shell) as progress:
+        live = LiveView(shell, progress)
         session.on_step = progress.step
+        session.on_partial = None if call.silent else live.offer
         try:
             result = session.call(call.command, *body, **_functions(shell, call))
         except Interrupted as stop:
             if call.output is not None:
                 shell.push({call.output: stop.result})
-            display(stop.result)
+            if not live.finish(stop.result, is_value=False):
+                display(stop.result)
+            raise
+        except BaseException:
+            live.end()
             raise
         finally:
-            session.on_step = None
+            session.on_step = session.on_partial = None
     if call.output is not None:
         shell.push({call.output: result})
+    live.finish(result)
     return None if call.silent else result
 
 

@@ -39,8 +39,13 @@ class Progress:
         else:
             self._handle.update(bundle, raw=True)
 
+    def leave(self) -> None:
+        """Show nothing any more: something else says how far it is."""
+        self._shown = False
+        if self._handle is not None:
+            self._handle.update({"text/plain": ""}, raw=True)
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._handle is not None:
-            self._handle.update({"text/plain": ""}, raw=True)
+        self.leave()
