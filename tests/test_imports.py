@@ -22,6 +22,7 @@ ALLOWED: dict[str, set[str]] = {
     "bundled": set(),
     "engine": {"spec", "results"},
     "comparison": {"results", "spec"},
+    "tracking": {"results", "spec"},
     "methods": {"registry", "engine", "tasks", "spec", "results"},
     "views": {"results", "spec"},
     "widgets": {"results", "views", "spec", "selection"},

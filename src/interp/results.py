@@ -195,6 +195,27 @@ class Result:
         write_atomically(target, writer())
         return target
 
+    def log(self, run: Any, step: int | None = None) -> None:
+        """Write single numbers, picture, table and provenance to an experiment tracker, under the technique's name.
+
+        Parameters
+        ----------
+        run
+            A Weights & Biases run (online or offline), or a TensorBoard ``SummaryWriter``.
+        step
+            The training step that this belongs to.
+
+        Raises
+        ------
+        InputError
+            Another kind of object.
+
+        Examples
+        --------
+        >>> r.log(wandb.init(mode="offline"), step=100)  # doctest: +SKIP
+        """
+        resolve("interp.tracking:log")(self, run, step)
+
     def _npz(self) -> bytes:
         arrays: dict[str, Any] = {}
         for name, value in _own_fields(self):
