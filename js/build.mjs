@@ -1,4 +1,6 @@
 // Bundles each widget into src/interp/widgets/static: one script and one style sheet, nothing else at run time.
+import { readFileSync, writeFileSync } from "node:fs";
+import { basename, join } from "node:path";
 import { build } from "esbuild";
 
 const LIMIT = 30_000; // bytes of script: every widget in a notebook carries its own copy
@@ -14,6 +16,32 @@ const { metafile } = await build({
   legalComments: "none",
   metafile: true,
 });
+
+/**
+ * The page has one sheet of styles for all: confine each bundle's rules to its own frame, whose class is the bundle's
+ * name. No rule gets more specific by it.
+ */
+function confined(css, name) {
+  const own = `:where(.interp-${name})`;
+  const one = (selector) => {
+    if (selector.split("(").length !== selector.split(")").length) throw new Error(`cannot confine ${selector}`);
+    return selector.includes(".interp-frame")
+      ? selector.replaceAll(".interp-frame", `.interp-frame${own}`)
+      : `${own} ${selector}`;
+  };
+  // A list of selectors: all that stands before an opening brace and is no at-rule.
+  const list = (selectors) =>
+    selectors
+      .split(/,(?![^(]*\))/)
+      .map(one)
+      .join(",");
+  return css.trim().replace(/(?<=^|[{}])[^{}@]+(?=\{)/g, list);
+}
+
+for (const path of Object.keys(metafile.outputs).filter((path) => path.endsWith(".css"))) {
+  const file = join(import.meta.dirname, path);
+  writeFileSync(file, confined(readFileSync(file, "utf8"), basename(path, ".css")));
+}
 for (const [path, { bytes }] of Object.entries(metafile.outputs)) {
   console.log(`${path}: ${bytes} bytes`);
   if (bytes > LIMIT) throw new Error(`${path} has ${bytes} bytes; the limit is ${LIMIT}`);

@@ -100,10 +100,47 @@ describe("the viewer", () => {
     await settled();
     const weighted = [...el.querySelectorAll("button")].find((b) => b.textContent === "Value-weighted");
     expect(weighted?.disabled).toBe(true);
+    expect(find(".interp-menu").hidden).toBe(true);
     press(find("canvas"), "ArrowDown");
     expect(text(find(".interp-foot"))).toContain("L1H0");
     tokens(el)[3]?.click();
-    expect(text(find(".interp-readout"))).toContain("≈ 0.502");
+    expect(text(find(".interp-readout"))).toContain("≈ 0.500");
+  });
+
+  it("saves the kernel's picture of what it shows", async () => {
+    const host = attention(TOKENS);
+    const answer = host.answer;
+    host.answer = (message) =>
+      message.method === "picture" ? [{ id: message.id, reply: { svg: "<svg/>" } }] : answer?.(message);
+    const { el, find } = open(host);
+    await settled();
+    expect(find(".interp-menu").hidden).toBe(false);
+    press(find("canvas"), "ArrowDown");
+    tokens(el)[2]?.click();
+    const saved: { name: string; url: string }[] = [];
+    vi.spyOn(HTMLAnchorElement.prototype, "click").mockImplementation(function (this: HTMLAnchorElement) {
+      saved.push({ name: this.download, url: this.href });
+    });
+    [...el.querySelectorAll("button")].find((b) => b.textContent === "Drawing (SVG)")?.click();
+    await settled();
+    expect(host.requests("picture").map(({ params }) => params)).toEqual([
+      { layer: 1, head: 0, mode: "pattern", token: 2, theme: "light" },
+    ]);
+    expect(saved).toEqual([{ name: "attention-L1H0.svg", url: "data:image/svg+xml;charset=utf-8,%3Csvg%2F%3E" }]);
+  });
+
+  it("says of a rounded weight that is no number what it is", async () => {
+    const host = attention(TOKENS);
+    const [cells] = [new Uint8Array(10).fill(127)];
+    cells[8] = 255; // of the last row, the third
+    host.answer = ({ id, method }) =>
+      method === "head"
+        ? [{ id, reply: { side: 4, type: "u1", triangle: true, scale: 1 } }, [cells.buffer]]
+        : [{ id, reply: {} }];
+    const { find } = open(host);
+    await settled();
+    host.change("selection", { layer: 0, head: 0, query: 3, key: 2, position: 3 });
+    expect(text(find(".interp-readout"))).toContain("not a number");
   });
 
   it("says exact numbers once they are here", async () => {
@@ -139,8 +176,7 @@ describe("the text", () => {
     box.checked = true;
     box.dispatchEvent(new Event("change"));
     await settled();
-    // Of a top that is known to 1/255.
-    const full = `rgb(${[...colour(sequential([255, 255, 255], false), 0.5 / (128 / 255))].join(",")})`;
+    const full = `rgb(${[...colour(sequential([255, 255, 255], false), 1)].join(",")})`;
     expect(tokens(el).map((token) => token.style.background.replaceAll(" ", ""))).toEqual(["", "", full, ""]);
     expect(text(el)).toContain("first token hidden · scale to 0.50");
     expect(text(find(".interp-readout"))).toContain("most at ␣cat (2)");

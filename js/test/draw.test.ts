@@ -108,7 +108,7 @@ describe("bytes", () => {
     const halves = new Uint8Array(new Uint16Array([0x3c00, 0x3800, 0, 1, 0xbc00, 0x7e00, 0x7c00]).buffer);
     expect([...decode(halves, "f2")]).toEqual([1, 0.5, 0, 2 ** -24, -1, Number.NaN, Number.POSITIVE_INFINITY]);
     expect([...decode(new Uint8Array(new Float32Array([0.25, -3]).buffer), "f4")]).toEqual([0.25, -3]);
-    expect([...decode(new Uint8Array([0, 255]), "u1")]).toEqual([0, 1]);
+    expect([...decode(new Uint8Array([0, 127, 254, 255]), "u1")]).toEqual([0, 0.5, 1, Number.NaN]);
     // A buffer that begins at an odd place.
     expect([...decode(new Uint8Array([9, 0, 0x3c]).subarray(1), "f2")]).toEqual([1]);
   });

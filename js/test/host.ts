@@ -2,6 +2,7 @@ import { vi } from "vitest";
 import type { Message, Model } from "../src/afm/model";
 import mount from "../src/attention/index";
 import type { Meta } from "../src/attention/meta";
+import { STEPS } from "../src/draw/codec";
 
 type Listener = (...args: unknown[]) => void;
 
@@ -87,7 +88,7 @@ export function attention(tokens: string[], layers = [0, 1], heads = [0, 1, 2], 
     heads.forEach((_, h) => {
       for (let q = 0; q < n; q++) {
         for (let k = 0; k < n; k++)
-          atlas[((l * heads.length + h) * n + q) * n + k] = Math.round(255 * weight(l, h, q, k));
+          atlas[((l * heads.length + h) * n + q) * n + k] = Math.round(STEPS * weight(l, h, q, k));
       }
     });
   });
@@ -119,7 +120,7 @@ export function attention(tokens: string[], layers = [0, 1], heads = [0, 1, 2], 
     if (method === "head") {
       const flat: number[] = [];
       for (let q = 0; q < n; q++)
-        for (let k = 0; k < (causal ? q + 1 : n); k++) flat.push(Math.round(255 * weight(0, 0, q, k)));
+        for (let k = 0; k < (causal ? q + 1 : n); k++) flat.push(Math.round(STEPS * weight(0, 0, q, k)));
       return [{ id, reply: { side: n, type: "u1", triangle: causal, scale: 1 } }, [Uint8Array.from(flat).buffer]];
     }
     if (method === "line") {

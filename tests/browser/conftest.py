@@ -18,6 +18,7 @@ from pathlib import Path
 import interp
 sys.path.append({str(Path(__file__).parents[1])!r})
 import models
+from widgets.conftest import made
 interp.load(str(models.save(Path(tempfile.mkdtemp()) / "gpt2", "gpt2")))"""
 ATTENTION = f"%%interp attention -o att\n{PROMPT}"
 MOVE = "interp.selection.set(layer=1, head=3, query=9, key=4)"
@@ -35,20 +36,23 @@ HOSTILE = [
 STRANGE = f"""\
 from dataclasses import replace
 from interp.results import Provenance
-from widgets.conftest import made
 strings = tuple({HOSTILE!r})
 strange = made(2, 3, len(strings), strings=strings, labels={{"0.1": strings[1]}}, notes=(strings[0],))
 strange = replace(strange, provenance=Provenance(model=strings[1]))
 strange"""
 PASSING = """\
 from IPython.display import display
-from widgets.conftest import made
 passing = made(2, 3, 5)
 widget = weakref.ref(passing.widget)
 display(passing)
 del passing"""
+TWICE = """\
+from interp.widgets._base import publish
+twice = made(2, 3, 5)
+shown = publish(twice.widget, twice)
+twice"""
 LARGE = "large = made(12, 12, 512)\nlarge"
-CELLS = [MODEL, ATTENTION, MOVE, BUSY, STRANGE, PASSING, LARGE]
+CELLS = [MODEL, ATTENTION, MOVE, BUSY, STRANGE, PASSING, LARGE, TWICE]
 
 
 @pytest.fixture(scope="session")

@@ -14,13 +14,15 @@ from browser.attention import contrasts
 from browser.conftest import ATTENTION, CELLS, HOSTILE, STRANGE
 from browser.lab import Notebook, Server
 
-# How many different colours a picture has.
+# How many different colours a picture has, and the one near its corner.
 _COLOURS = """async png => {
   const image = await createImageBitmap(await (await fetch(`data:image/png;base64,${png}`)).blob());
   const canvas = new OffscreenCanvas(image.width, image.height);
   const context = canvas.getContext("2d");
   context.drawImage(image, 0, 0);
-  return new Set(new Uint32Array(context.getImageData(0, 0, image.width, image.height).data.buffer)).size;
+  const { data } = context.getImageData(0, 0, image.width, image.height);
+  const at = 4 * (8 * image.width + 8);
+  return [new Set(new Uint32Array(data.buffer)).size, [...data.slice(at, at + 3)]];
 }"""
 
 # The text that is seen: innerText also tells what an element holds that is not.
@@ -74,9 +76,11 @@ def shown(notebook: Notebook, source: str) -> Locator:
     return output
 
 
-def painted(notebook: Notebook, output: Locator, name: str) -> bool:
+def painted(notebook: Notebook, output: Locator, name: str, dark: bool) -> bool:
+    """Return whether there is a picture in the page's own theme."""
     shot = base64.b64encode(notebook.shot(output, name)).decode()
-    return notebook.page.evaluate(_COLOURS, shot) > 30
+    colours, background = notebook.page.evaluate(_COLOURS, shot)
+    return colours > 30 and (max(background) < 60 if dark else min(background) > 240)
 
 
 def assert_inert(notebook: Notebook, output: Locator) -> None:
@@ -92,13 +96,13 @@ def test_without_trust_and_kernel_it_shows_the_picture(reopened: Callable[..., N
     picture = output.locator("img")
     assert picture.get_attribute("alt") == "Attention: gpt2 · 20 tokens · 2 layers × 4 heads"
     assert picture.evaluate("e => e.decode().then(() => e.naturalWidth)") > 400
-    assert painted(notebook, output, f"{front_end}-untrusted-light")
+    assert painted(notebook, output, f"{front_end}-untrusted-light", dark=False)
     strange = shown(notebook, STRANGE)
     assert HOSTILE[1] in (strange.locator("img").get_attribute("alt") or "").replace("␣", " ")
     assert_inert(notebook, strange)
     notebook.theme("dark")
     try:
-        assert painted(notebook, output, f"{front_end}-untrusted-dark")
+        assert painted(notebook, output, f"{front_end}-untrusted-dark", dark=True)
     finally:
         notebook.theme("light")
     assert notebook.traffic.kernels() == [], "a message to a kernel"
@@ -114,7 +118,7 @@ def test_its_author_sees_the_picture(reopened: Callable[..., Notebook], front_en
     assert "gpt2 · 20 tokens" in output.inner_text()
     for theme in ("light", "dark"):
         notebook.theme(theme)
-        assert painted(notebook, output, f"{front_end}-author-{theme}")
+        assert painted(notebook, output, f"{front_end}-author-{theme}", dark=theme == "dark")
         found = contrasts(output)
         assert len(found) > 15
         assert not [text for text in found if text[0] < 4.5]

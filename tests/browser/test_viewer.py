@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from playwright.sync_api import Locator
 
 from browser.attention import Viewer, assert_painted, contrasts, luminance
-from browser.conftest import ATTENTION, BUSY, CELLS, HOSTILE, LARGE, MOVE, PASSING, STRANGE
+from browser.conftest import ATTENTION, BUSY, CELLS, HOSTILE, LARGE, MOVE, PASSING, STRANGE, TWICE
 from browser.lab import Notebook
 
 LIMIT = 500_000  # bytes of a message
@@ -248,6 +249,31 @@ def test_hostile_tokens_stay_text(viewer: Notebook) -> None:
     for part in ("</script><script>window.ran", "<img", "data-commandlinker-command", "${window.ran"):
         assert part in said.replace("␣", " "), part
     assert not set(said) & set("\u202e\x00\x1b"), "a character that is not seen"
+
+
+def test_of_picture_and_view_one_is_seen(viewer: Notebook) -> None:
+    viewer.run(CELLS.index(TWICE))
+    outputs = viewer.output(CELLS.index(TWICE))
+    pictures, views = (outputs.locator(f"{tag}.interp-frame") for tag in ("div", "section"))
+
+    def seen(which: Locator) -> list[bool]:
+        return [which.nth(at).is_visible() for at in range(which.count())]
+
+    def only(which: Locator, other: Locator) -> bool:
+        return seen(which) == [True, True] and not any(seen(other))
+
+    viewer.until(lambda: only(views, pictures), "the views are live, in both places")
+    assert outputs.count() == 4
+    # A picture that is drawn anew while the view is live is not seen either.
+    viewer.kernel.run("shown.update(twice)")
+    viewer.until(lambda: pictures.count() == 2, "both pictures are there")
+    assert only(views, pictures)
+    heights = "e => e.closest('.jp-OutputArea-child').getBoundingClientRect().height"
+    assert [outputs.nth(at).evaluate(heights) for at in (0, 2)] == [0, 0]
+    # Where the view goes, the picture stands in for it.
+    viewer.kernel.run("twice.widget.close()")
+    viewer.until(lambda: only(pictures, views), "the pictures stand in")
+    viewer.shot(viewer.cell(CELLS.index(TWICE)), f"{viewer.front_end}-closed")
 
 
 def test_a_view_that_is_gone_lets_go_of_its_data(viewer: Notebook) -> None:

@@ -289,6 +289,10 @@ def test_both_themes_are_in_the_page() -> None:
     assert np.array_equal(light[..., 3] > 0, dark[..., 3] > 0)
 
 
+def without_images(svg: str) -> str:
+    return re.sub("<image[^>]*>", "", svg)
+
+
 def test_an_untrusted_notebook_still_has_the_picture() -> None:
     """JupyterLab's sanitizer takes <style> and <svg> out of it, and leaves <img> and hidden."""
     result = attention(2, 3, 15)
@@ -297,7 +301,14 @@ def test_an_untrusted_notebook_still_has_the_picture() -> None:
     # An attribute without a value would be taken out too.
     assert rich["hidden"]
     image = next(attributes for tag, attributes in page.tags if tag == "img")
-    assert unquote((image["src"] or "").partition(",")[2]) == result.svg()
+    drawn = unquote((image["src"] or "").partition(",")[2])
+    # It has the theme of the page that shows it: the variables and the images of both, and nothing else that differs.
+    assert "@media(prefers-color-scheme:dark){svg{" in drawn
+    bare = drawn.replace(theme.standalone(theme.AUTO), "")
+    for name in theme.THEMES:
+        (image,) = re.findall(r'href="data:image/png[^"]*"', result.svg(name))
+        assert image in bare
+        assert without_images(theme.plain(bare, name)) == without_images(result.svg(name))
     assert ".interp-plain{display:none}" in page.styles[0]
     assert ".interp-rich[hidden]{display:block!important}" in page.styles[0]
 

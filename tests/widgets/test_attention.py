@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import gc
+import re
 import weakref
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from interp.spec import InputError
+from interp.views import attention as pictures
 from interp.widgets import _encode as encode
 from interp.widgets._base import STATIC, asset
 from interp.widgets.attention import AttentionWidget
@@ -19,9 +22,15 @@ from .conftest import Wire, ask, deliver, made
 LIMIT = 500_000
 
 
+def decode(data: bytes) -> np.ndarray:
+    """Read uint8 weights as the page does."""
+    steps = np.frombuffer(data, np.uint8)
+    return np.where(steps < 255, steps / np.float32(254), np.nan)
+
+
 def unpack(how: dict[str, Any], data: bytes) -> np.ndarray:
     """Read a head's bytes as the page does."""
-    flat = np.frombuffer(data, "<f2").astype(np.float32) if how["type"] == "f2" else np.frombuffer(data, np.uint8) / 255
+    flat = np.frombuffer(data, "<f2").astype(np.float32) if how["type"] == "f2" else decode(data)
     side = how["side"]
     cells = np.zeros((side, side), np.float32)
     if how["triangle"]:
@@ -39,8 +48,8 @@ def test_first_paint_holds_every_thumbnail_and_the_chosen_head() -> None:
     assert widget.selection["layer"] == first["layer"]
     shown = unpack(first, widget.first)
     np.testing.assert_allclose(shown, result.pattern[first["layer"], first["head"]], atol=5e-4)
-    thumbnails = np.frombuffer(widget.atlas, np.uint8).reshape(2, 3, 15, 15)
-    assert np.abs(thumbnails / 255 - result.pattern).max() <= 1 / 510 + 1e-6
+    thumbnails = decode(widget.atlas).reshape(2, 3, 15, 15)
+    assert np.abs(thumbnails - result.pattern).max() <= 1 / 508 + 1e-6
 
 
 @pytest.mark.parametrize(
@@ -90,7 +99,7 @@ def test_a_head_arrives_as_it_is(wire: Wire, tokens: int, causal: bool) -> None:
     exact = answer["reply"]["type"] == "f2"
     assert exact == (tokens < 600)
     error = np.abs(got - result.pattern[1, 1])
-    assert error.max() <= (5e-4 if exact else 1 / 510 + 1e-6)
+    assert error.max() <= (5e-4 if exact else 1 / 508 + 1e-6)
     line, (row,) = ask(widget, wire, "line", layer=7, head=4, mode="pattern", axis="query", index=tokens - 1)
     assert (np.frombuffer(row, "<f4") * np.float32(line["reply"]["scale"]) == result.pattern[1, 1, -1]).all()
 
@@ -105,7 +114,7 @@ def test_a_large_head_is_an_overview_with_exact_tiles(wire: Wire) -> None:
     matrix = result.pattern[0, 0]
     for row, column in ((0, 0), (1, 0), (511, 0), (300, 299), (511, 511)):
         cell = matrix[starts[row] : starts[row + 1], starts[column] : starts[column + 1]]
-        assert abs(overview[row, column] - cell.max()) <= 1 / 510 + 1e-6
+        assert abs(overview[row, column] - cell.max()) <= 1 / 508 + 1e-6
     tile, (cells,) = ask(widget, wire, "tile", layer=0, head=0, mode="pattern", row=2, column=1)
     assert (tile["reply"]["rows"], tile["reply"]["columns"]) == (1000 - 2 * encode.TILE, encode.TILE)
     expected = matrix[2 * encode.TILE :, encode.TILE : 2 * encode.TILE]
@@ -124,8 +133,8 @@ def test_bins_cover_every_token_once_and_the_first_alone() -> None:
 
 def test_quantisation_is_off_by_half_a_step_at_most() -> None:
     values = np.random.default_rng(0).uniform(0, 7.5, 100_000).astype(np.float32)
-    error = np.abs(encode.quantise(values, 7.5) / 255 * 7.5 - values)
-    assert error.max() <= 7.5 / 510 * 1.0001
+    error = np.abs(encode.quantise(values, 7.5) / 254 * 7.5 - values)
+    assert error.max() <= 7.5 / 508 * 1.0001
     assert error.max() > 7.5 / 600, "the bound is reached, so a coarser code would fail this test"
 
 
@@ -202,12 +211,23 @@ def test_broken_weights_are_named_and_the_rest_is_shown(wire: Wire) -> None:
     assert np.isnan(unpack(answer["reply"], data)[3, 2])
 
 
+@pytest.mark.parametrize("tokens", [690, 1000])
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_broken_weights_stay_broken_where_they_are_rounded(wire: Wire, tokens: int, broken: float) -> None:
+    pattern = made(1, 1, tokens, causal=False).pattern.copy()
+    pattern[0, 0, 30, 2] = broken
+    result = made(1, 1, tokens, causal=False, pattern=pattern)
+    widget = AttentionWidget(result)
+    answer, (data,) = ask(widget, wire, "head", layer=0, head=0, mode="pattern")
+    assert answer["reply"]["type"] == "u1"
+    got = unpack(answer["reply"], data)
+    assert np.isnan(got).sum() == 1
+
+
 def test_the_script_is_small_and_contacts_nothing() -> None:
-    for path in STATIC.iterdir():
-        assert path.suffix in {".js", ".css"}
     script, style = asset("attention.js"), asset("attention.css")
     assert len(script.encode()) < 30_000
-    assert len(style.encode()) < 8_000
+    assert len(style.encode()) < 10_000
     addresses = (script + style).replace("http://www.w3.org/2000/svg", "")
     for word in (
         "http",
@@ -223,17 +243,71 @@ def test_the_script_is_small_and_contacts_nothing() -> None:
         assert word not in addresses
 
 
-def test_every_class_of_the_style_sheet_is_ours() -> None:
-    import re
+@pytest.mark.parametrize("sheet", sorted(STATIC.glob("*.css")), ids=lambda path: path.name)
+def test_a_style_sheet_touches_its_own_views_alone(sheet: Path) -> None:
+    """A page has one sheet of styles for all: views of every kind, and the pictures of other results."""
+    style = sheet.read_text()
+    confined = f":where(.interp-{sheet.stem})"
+    selectors = [one for group in re.findall(r"(?:^|(?<=[{}]))([^{}@]+)\{", style) for one in split(group)]
+    assert len(selectors) > 50
+    for selector in selectors:
+        assert confined in selector, selector
+        foreign = {name for name in re.findall(r"\.(-?[a-zA-Z_][\w-]*)", selector) if not name.startswith("interp-")}
+        assert foreign <= {"vscode-dark", "vscode-light", "vscode-high-contrast"}, selector
 
-    style = re.sub(r"(?:body|:root)[^ {]*", "", asset("attention.css"))
-    names = set(re.findall(r"\.(-?[a-zA-Z_][\w-]*)", re.sub(r"\{[^}]*\}", "", style)))
-    assert names
-    assert {name for name in names if not name.startswith("interp-")} <= {
-        "vscode-dark",
-        "vscode-light",
-        "vscode-high-contrast",
-    }
+
+def split(selectors: str) -> list[str]:
+    """Return the selectors of a list: a comma inside parentheses is one selector's own."""
+    parts = [""]
+    for character in selectors:
+        outside = parts[-1].count("(") == parts[-1].count(")")
+        if character == "," and outside:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
+
+
+def test_the_saved_picture_is_the_static_one_of_what_is_shown(wire: Wire) -> None:
+    norms = np.random.default_rng(1).uniform(0.1, 9, (2, 3, 9)).astype(np.float32)
+
+    class WithNorms(type(made(1, 1, 1))):
+        def value_norms(self) -> np.ndarray:
+            return norms
+
+    plain = made((4, 7), (0, 1, 5), 9)
+    result = WithNorms(**{name: getattr(plain, name) for name in ("tokens", "layers", "heads", "pattern", "stats")})
+    widget = AttentionWidget(result)
+    asked = {"layer": 7, "head": 5, "token": 3}
+    for theme in ("light", "dark"):
+        answer, _ = ask(widget, wire, "picture", mode="pattern", theme=theme, **asked)
+        assert answer["reply"]["svg"] == pictures.svg(result, theme, head=(1, 2), token=3)
+    assert "L7H5" in answer["reply"]["svg"]
+    answer, _ = ask(widget, wire, "picture", mode="weighted", theme="light", **asked)
+    drawn = answer["reply"]["svg"]
+    top = (result.pattern[1, 2] * norms[1, 2]).max()
+    assert f"scale to {top:.3g}" in drawn
+    edge = np.where(np.tri(9, k=-1).astype(bool), result.pattern[1, 2] * norms[1, 2], 0)[:, 1:].max()
+    assert f">{edge:.3f}<" in drawn
+    for wrong in ({"theme": "auto"}, {"token": 9}, {"layer": 0}):
+        refused, _ = ask(widget, wire, "picture", **{"mode": "pattern", "theme": "light", **asked, **wrong})
+        assert "error" in refused
+
+
+@pytest.mark.usefixtures("wire")
+def test_a_view_opens_on_a_head_that_looks_something_up() -> None:
+    """Neither one that rests on the first token, nor on itself, nor on its neighbour, however sharp they are."""
+    tokens = 12
+    pattern = np.zeros((2, 2, tokens, tokens), np.float32)
+    rows = np.arange(tokens)
+    pattern[0, 0, rows, np.maximum(rows - 1, 0)] = 1
+    pattern[0, 1, rows, rows] = 1
+    pattern[1, 0, rows, 0] = 1
+    pattern[1, 1, rows, np.maximum(rows - 4, 0)] = 0.6
+    pattern[1, 1, rows, 0] += 0.4
+    widget = AttentionWidget(made(2, 2, tokens, pattern=pattern))
+    assert (widget.selection["layer"], widget.selection["head"]) == (1, 1)
+    assert ">L1H1<" in made(2, 2, tokens, pattern=pattern).html(), "and so does its picture"
 
 
 def test_a_closed_widget_is_freed(wire: Wire) -> None:

@@ -1,3 +1,4 @@
+import { STEPS } from "../draw/codec";
 import { css, DOTS } from "../draw/colours";
 import { mask, pixels, put } from "../draw/heatmap";
 import { fit, h, on } from "../ui/dom";
@@ -112,7 +113,7 @@ export function grid(viewer: Viewer, room: () => number): HTMLElement {
         const [x, y] = [column * pitch + 2, row * pitch + 2];
         put(
           context,
-          pixels({ values, rows, factor: 1 / 255, masked }, size, colours),
+          pixels({ values, rows, factor: 1 / STEPS, masked }, size, colours),
           size,
           Math.round(x * ratio),
           Math.round(y * ratio),

@@ -1,10 +1,10 @@
 import { signal } from "@preact/signals-core";
 import "../ui/frame.css";
 import "./attention.css";
-import type { Model, View } from "../afm/model";
-import { Cancelled, connect, send } from "../afm/rpc";
 import { h, segmented } from "../ui/dom";
 import { frame as framed } from "../ui/frame";
+import { type Mounted, mount } from "../ui/mount";
+import { saveMenu } from "../ui/save";
 import { theme } from "../ui/theme";
 import { watch } from "../ui/watch";
 import { data } from "./data";
@@ -13,44 +13,19 @@ import { grid, measure } from "./grid";
 import { loadHeads } from "./heads";
 import { linked } from "./link";
 import { matrix } from "./matrix";
-import type { Meta } from "./meta";
-import { save } from "./save";
+import { headName, type Meta } from "./meta";
 import { text } from "./text";
 import { viewer } from "./view";
 
-const TWO_COLUMNS = 700;
-const THREE_COLUMNS = 1240;
+const BESIDE = 700; // px from which on the grid, or the text, stands beside the matrix
 const GAP = 24;
 const TEXT = 360;
+const MATRIX = 330; // px that a matrix with its labels has at least, before the text goes below it
 
-/** One widget: any number of views of it on the page. */
-export default () => {
-  let views = 0;
-  return {
-    render({ model, el, signal: given }: View) {
-      const controller = new AbortController();
-      const end = () => {
-        if (controller.signal.aborted) return;
-        controller.abort();
-        send(model, { id: `views${Math.random()}`, method: "views", params: { count: --views } });
-      };
-      given?.addEventListener("abort", end);
-      show(model, el, ++views, controller.signal);
-      return end;
-    },
-  };
-};
-
-function show(model: Model, el: HTMLElement, views: number, ends: AbortSignal): void {
+export default mount((mounted: Mounted, el: HTMLElement) => {
+  const { model, rpc, ends, problem, fail } = mounted;
   const meta = model.get("meta") as Meta;
-  const frame = framed(model, el, "Attention");
-  const problem = h("p.error", { role: "alert", hidden: true });
-  const fail = (error: unknown) => {
-    if (error instanceof Cancelled) return;
-    problem.textContent = error instanceof Error ? error.message : `${error}`;
-    problem.hidden = false;
-  };
-  const rpc = connect(model, ends);
+  const frame = framed(model, el, "attention", "Attention");
   const link = linked(rpc, model, meta, fail, ends);
   const heads = loadHeads(rpc, model, meta, link.selected, fail, ends);
   const colours = theme(frame, ends);
@@ -66,12 +41,12 @@ function show(model: Model, el: HTMLElement, views: number, ends: AbortSignal): 
   resized.observe(frame);
   resize();
   // The grid stands beside the matrix where there is room, and above it where it is only a row or two of thumbnails.
-  const beside = () => width.value >= TWO_COLUMNS && meta.layers.length > 2;
-  const gridRoom = () => (beside() ? width.value * (width.value >= THREE_COLUMNS ? 0.37 : 0.47) : width.value);
+  const beside = () => width.value >= BESIDE && meta.layers.length > 2;
+  const gridRoom = () => (beside() ? width.value * (width.value >= 1240 ? 0.37 : 0.47) : width.value);
   const matrixRoom = () => {
     const grid = beside() ? measure(meta.layers.length, meta.heads.length, gridRoom()).width + GAP : 0;
-    const text = width.value >= (beside() ? THREE_COLUMNS : TWO_COLUMNS) ? TEXT + GAP : 0;
-    return width.value - grid - text;
+    const rest = width.value - grid;
+    return width.value >= BESIDE && rest >= MATRIX + GAP + TEXT ? rest - GAP - TEXT : rest;
   };
 
   const live = signal(false);
@@ -88,13 +63,19 @@ function show(model: Model, el: HTMLElement, views: number, ends: AbortSignal): 
   const plural = (count: number, name: string) => `${count} ${name}${count === 1 ? "" : "s"}`;
   const size = `${plural(meta.layers.length, "layer")} × ${plural(meta.heads.length, "head")}`;
   const facts = [meta.model, plural(meta.tokens.length, "token"), size].filter(Boolean).join(" · ");
-  const controls = h(
-    "div.controls",
-    {},
-    modes.element,
-    h("label.check", {}, box, "Hide first-token sink"),
-    save(view, facts, fail),
-  );
+  const chosen = () => heads.current.peek().params;
+  // The kernel draws it: what is saved from here and what result.save() writes is one picture.
+  const picture = async () => {
+    const token = view.held.peek() ?? meta.tokens.length - 1;
+    const { data } = await rpc.latest("picture", {
+      ...chosen(),
+      token,
+      theme: colours.current.peek().dark ? "dark" : "light",
+    });
+    return data.svg as string;
+  };
+  const menu = saveMenu(() => `attention-${headName(chosen().layer, chosen().head)}`, picture, fail);
+  const controls = h("div.controls", {}, modes.element, h("label.check", {}, box, "Hide first-token sink"), menu);
   frame.append(
     h("header.head", {}, h("span.title", {}, "Attention"), h("span.muted", {}, facts), controls),
     problem,
@@ -116,14 +97,20 @@ function show(model: Model, el: HTMLElement, views: number, ends: AbortSignal): 
       link.selected.value;
       problem.hidden = true;
     },
-    () => modes.show(heads.mode.value, live.value),
+    // A notebook without a kernel never answers: what needs one stays disabled.
+    () => {
+      modes.show(heads.mode.value, live.value);
+      menu.hidden = !live.value;
+    },
   );
-  // A notebook without a kernel never answers: what needs one stays disabled.
-  rpc.request("views", { count: views }).then(() => {
-    live.value = true;
-  }, fail);
+  mounted.live.then(
+    () => {
+      live.value = true;
+    },
+    () => undefined,
+  );
   ends.addEventListener("abort", () => {
     resized.disconnect();
     frame.remove();
   });
-}
+});

@@ -1,12 +1,14 @@
 /** Bytes of a message → numbers. The other end is `interp/widgets/_encode.py`. */
 
+export const STEPS = 254; // of a uint8's range
+
 function half(bits: number): number {
   const [exponent, fraction] = [(bits >> 10) & 31, bits & 1023];
   const size = exponent ? 2 ** (exponent - 25) * (1024 + fraction) : 2 ** -24 * fraction;
   return (bits >> 15 ? -1 : 1) * (exponent < 31 ? size : fraction ? Number.NaN : Number.POSITIVE_INFINITY);
 }
 
-/** Little-endian float16 (`f2`), float32 (`f4`) or uint8 of the range 0 to 1 (`u1`) → numbers. */
+/** Little-endian float16 (`f2`), float32 (`f4`) or uint8 of the range 0 to 1 (`u1`; 255 is no number) → numbers. */
 export function decode(data: Uint8Array, type: string): Float32Array {
   const view = new DataView(data.buffer, data.byteOffset, data.byteLength);
   const [size, read]: [number, (at: number) => number] =
@@ -14,7 +16,7 @@ export function decode(data: Uint8Array, type: string): Float32Array {
       ? [2, (at) => half(view.getUint16(at, true))]
       : type === "f4"
         ? [4, (at) => view.getFloat32(at, true)]
-        : [1, (at) => view.getUint8(at) / 255];
+        : [1, (at) => (view.getUint8(at) < 255 ? view.getUint8(at) / STEPS : Number.NaN)];
   const out = new Float32Array(data.length / size);
   for (let i = 0; i < out.length; i++) out[i] = read(i * size);
   return out;

@@ -34,7 +34,7 @@ export function pixels(cells: Cells, size: number, palette: Palette, gap = 0): U
         if (masked?.(row, column)) continue;
         const value = values[row * rows + column] as number;
         // A broken cell must be seen, whatever lies beside it.
-        if (!(value < Number.POSITIVE_INFINITY)) return Number.NaN;
+        if (!Number.isFinite(value)) return Number.NaN;
         if (value > found) found = value;
       }
     }

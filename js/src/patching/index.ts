@@ -17,7 +17,7 @@ const TITLE = "Activation patching";
 
 export default mount((mounted: Mounted, el: HTMLElement) => {
   const { model, rpc, ends, problem, fail, live } = mounted;
-  const frame = framed(model, el, TITLE);
+  const frame = framed(model, el, "patching", TITLE);
   const colours = theme(frame, ends);
   const view = viewer(mounted, colours.current);
   const { sweep, quantity, source, wanted, width } = view;
@@ -47,7 +47,7 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
     const { data } = await rpc.latest("picture", { theme: colours.current.peek().dark ? "dark" : "light" });
     return data.svg as string;
   };
-  const menu = saveMenu("patching", picture, fail);
+  const menu = saveMenu(() => "patching", picture, fail);
   frame.append(
     h(
       "header.head",
@@ -77,11 +77,10 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
       notes.replaceChildren(...sweep.value.notes.map((note) => h("p.muted.note", {}, note)));
     },
     () => {
-      const { done, total, running } = sweep.value;
-      progress.hidden = !running && done === total;
-      progress.setAttribute("aria-valuemax", `${total}`);
-      progress.setAttribute("aria-valuenow", `${done}`);
-      bar.style.width = `${total ? (100 * done) / total : 0}%`;
+      const { done, total, share, running, estimated } = sweep.value;
+      progress.hidden = !running && (estimated || done === total);
+      progress.setAttribute("aria-valuenow", `${Math.round(share)}`);
+      bar.style.width = `${share}%`;
     },
     () => {
       quantities.element.hidden = !sweep.value.span;

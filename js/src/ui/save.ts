@@ -1,14 +1,14 @@
 import { button, h, on } from "./dom";
 import { download, rasterise, svgUrl } from "./download";
 
-/** The menu that saves a view's picture under `name`: `draw` gives the SVG document. */
-export function saveMenu(name: string, draw: () => Promise<string>, fail: (error: unknown) => void): HTMLElement {
+/** The menu that saves a view's picture under `name()`: `draw` gives the SVG document. */
+export function saveMenu(name: () => string, draw: () => Promise<string>, fail: (error: unknown) => void): HTMLElement {
   const menu: HTMLDetailsElement = h("details.menu", {}, h("summary", {}, "Save ▾"));
   const entry = (what: string, suffix: string, url: (svg: string) => string | Promise<string>) =>
     button(what, async () => {
       menu.open = false;
       try {
-        download(`${name}.${suffix}`, await url(await draw()));
+        download(`${name()}.${suffix}`, await url(await draw()));
       } catch (error) {
         fail(error);
       }

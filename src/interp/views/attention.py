@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from interp.views import draw, frame, heads, matrix, reading, theme
+from interp.views.draw import Drawing
 from interp.views.peers import circuitsvis, plotly
 from interp.views.text import columns, escape, glyph_groups, head_label, labels, tooltip, visible
+from interp.views.theme import check_theme
 
 if TYPE_CHECKING:
     from interp.methods.attention import AttentionResult
@@ -46,38 +51,55 @@ def html(result: AttentionResult) -> str:
     >>> html(result)[:26]  # doctest: +SKIP
     '<div class="interp-frame">'
     """
-    chosen = reading.interesting(result)
-    weights = result.pattern[chosen]
-    name, edge = _name(result, chosen), reading.strongest(weights)
-    grid = heads.grid(result, chosen, theme.THEMES)
-    large = matrix.matrix(weights, result.tokens, theme.THEMES, causal=result.causal, edge=edge)
+    view = _View.of(result)
+    grid, large = view.draw(theme.THEMES)
     dots = "".join(
         f'<span class="interp-dot" style="background:var(--interp-k{n})"></span>{escape(label)} {count}'
         for label, (n, count) in heads.classes(result).items()
     )
-    count = result.pattern.shape[0] * result.pattern.shape[1]
-    picture = draw.inline(grid, f"{count} heads, {name} ringed")
-    small = f'<div><div class="interp-caption">{_GRID}{dots}</div>{picture}</div>'
+    small = ""
+    if grid is not None:
+        picture = draw.inline(grid, f"{view.count} heads, {view.name} ringed")
+        small = f'<div><div class="interp-caption">{_GRID}{dots}</div>{picture}</div>'
     body = (
-        f'<div class="interp-columns">{small if count > 1 else ""}'
-        f'<div><div class="interp-caption"><b class="interp-ink">{name}</b>: {_MATRIX}</div>'
-        f"{draw.inline(large, f'attention of {name}')}</div></div>{_text(result, weights)}"
+        f'<div class="interp-columns">{small}'
+        f'<div><div class="interp-caption"><b class="interp-ink">{view.name}</b>: {view.says}</div>'
+        f"{draw.inline(large, f'attention of {view.name}')}</div></div>{_text(view)}"
     )
-    foot = " ".join(f'<span class="interp-q">{escape(words)}</span>' for words in reading.statistics(result, chosen))
-    label = result.labels.get(f"{result.layers[chosen[0]]}.{result.heads[chosen[1]]}")
-    held = f"<span><b>{name}</b>{f' {escape(label)}' if label else ''}</span> {foot}"
-    if edge is not None:
-        query, key = (_token(result, n) for n in edge)
+    foot = " ".join(f'<span class="interp-q">{escape(words)}</span>' for words in reading.statistics(result, view.head))
+    held = f"<span><b>{view.name}</b>{f' {escape(view.label)}' if view.label else ''}</span> {foot}"
+    if view.edge is not None:
+        query, key = (_token(result, n) for n in view.edge)
         held += (
             f'<span class="interp-far"><span class="interp-q">strongest '
-            f'<span class="interp-code">{query}</span> ({edge[0]}) → <span class="interp-code">{key}</span> ({edge[1]})'
-            f"</span> &nbsp;<b>{float(weights[edge]):.3f}</b></span>"
+            f'<span class="interp-code">{query}</span> ({view.edge[0]}) → '
+            f'<span class="interp-code">{key}</span> ({view.edge[1]})'
+            f"</span> &nbsp;<b>{float(view.weights[view.edge]):.3f}</b></span>"
         )
-    return frame.html("Attention", _facts(result), body, foot=held, notes=_notes(result), css=_CSS, plain=svg(result))
+    plain = _standalone(view, grid, large, theme.AUTO)
+    return frame.html("Attention", _facts(result), body, foot=held, notes=_notes(result), css=_CSS, plain=plain)
 
 
-def svg(result: AttentionResult, theme: str = "light") -> str:
+def svg(
+    result: AttentionResult,
+    theme: str = "light",
+    *,
+    head: tuple[int, int] | None = None,
+    token: int | None = None,
+    norms: NDArray[np.float32] | None = None,
+) -> str:
     """Return the same picture as a standalone SVG document in one theme.
+
+    Parameters
+    ----------
+    theme
+        ``"light"`` or ``"dark"``.
+    head
+        Indices into the pattern of the head that is large; see `interp.views.reading.interesting`.
+    token
+        The position whose weights colour the text; the last.
+    norms
+        ``float32 [key]``: what the large head's weights are multiplied by, such as the length of what each key writes.
 
     Raises
     ------
@@ -89,40 +111,95 @@ def svg(result: AttentionResult, theme: str = "light") -> str:
     >>> svg(result, "dark")[:4]  # doctest: +SKIP
     '<svg'
     """
-    chosen = reading.interesting(result)
-    weights = result.pattern[chosen]
-    name, edge = _name(result, chosen), reading.strongest(weights)
-    large = matrix.matrix(weights, result.tokens, [theme], causal=result.causal, edge=edge)
+    view = _View.of(result, head, token, norms)
+    return _standalone(view, *view.draw([check_theme(theme)]), theme)
+
+
+@dataclass(frozen=True)
+class _View:
+    """What of a result is large: a head, its weights ``float32 [query, key]`` of 0 … `top`, and a token."""
+
+    result: AttentionResult
+    head: tuple[int, int]
+    token: int
+    weights: NDArray[np.float32]
+    top: float
+    says: str
+
+    @classmethod
+    def of(
+        cls,
+        result: AttentionResult,
+        head: tuple[int, int] | None = None,
+        token: int | None = None,
+        norms: NDArray[np.float32] | None = None,
+    ) -> _View:
+        head = head or reading.interesting(result)
+        weights, top, says = result.pattern[head], 1.0, _MATRIX
+        if norms is not None:
+            weights = weights * norms[None, :]
+            top = reading.largest(weights)
+            says = f"attention × value norm, scale to {top:.3g}, {theme.LIFT}"
+        return cls(result, head, len(result.tokens) - 1 if token is None else token, weights, top, says)
+
+    @property
+    def count(self) -> int:
+        return self.result.pattern.shape[0] * self.result.pattern.shape[1]
+
+    @property
+    def name(self) -> str:
+        return head_label(self.result.layers[self.head[0]], self.result.heads[self.head[1]])
+
+    @property
+    def label(self) -> str:
+        return self.result.labels.get(f"{self.result.layers[self.head[0]]}.{self.result.heads[self.head[1]]}", "")
+
+    @cached_property
+    def edge(self) -> tuple[int, int] | None:
+        return reading.strongest(self.weights)
+
+    @property
+    def row(self) -> NDArray[np.float32]:
+        return self.weights[self.token]
+
+    def draw(self, themes: Sequence[str]) -> tuple[Drawing | None, Drawing]:
+        """Return the grid of all heads, where there are several, and the large one."""
+        result = self.result
+        large = matrix.matrix(self.weights / self.top, result.tokens, themes, causal=result.causal, edge=self.edge)
+        return heads.grid(result, self.head, themes) if self.count > 1 else None, large
+
+
+def _standalone(view: _View, grid: Drawing | None, large: Drawing, which: str) -> str:
+    result = view.result
     body: list[str] = []
     x = 0.0
     height = large.height
-    if result.pattern.shape[0] * result.pattern.shape[1] > 1:
-        grid = heads.grid(result, chosen, [theme])
+    if grid is not None:
         body += [_caption(0, _GRID, _legend(result)), draw.group(grid, 0, 16)]
         x = max(grid.width, 6.0 * (columns(_GRID) + sum(columns(label) + 7 for label in heads.classes(result)))) + 20
         height = max(height, grid.height)
-    body += [_caption(x, name, f'<tspan class="interp-q">: {_MATRIX}</tspan>'), draw.group(large, x, 16)]
+    body += [_caption(x, view.name, f'<tspan class="interp-q">: {view.says}</tspan>'), draw.group(large, x, 16)]
     width = max(x + large.width, 560)
-    drawn, tall = _lines(result, weights, width)
+    drawn, tall = _lines(view, width)
     body.append(f'<g transform="translate(0 {draw.number(height + 34)})">{drawn}</g>')
-    label = result.labels.get(f"{result.layers[chosen[0]]}.{result.heads[chosen[1]]}", "")
     foot = [
-        f'<tspan class="interp-b">{name}</tspan>'
-        + (f'<tspan dx="6">{escape(label)}</tspan>' if label else "")
+        f'<tspan class="interp-b">{view.name}</tspan>'
+        + (f'<tspan dx="6">{escape(view.label)}</tspan>' if view.label else "")
         + "".join(
-            f'<tspan class="interp-q" dx="14">{escape(words)}</tspan>' for words in reading.statistics(result, chosen)
+            f'<tspan class="interp-q" dx="14">{escape(words)}</tspan>'
+            for words in reading.statistics(result, view.head)
         )
     ]
-    if edge is not None:
-        query, key = (draw.token(labels([result.tokens[n]], _SHORT)[0]) for n in edge)
+    if view.edge is not None:
+        query, key = (draw.token(labels([result.tokens[n]], _SHORT)[0]) for n in view.edge)
         foot.append(
             f'<tspan class="interp-q">strongest </tspan><tspan class="interp-c">{query}</tspan>'
-            f'<tspan class="interp-q"> ({edge[0]}) → </tspan><tspan class="interp-c">{key}</tspan>'
-            f'<tspan class="interp-q"> ({edge[1]})</tspan>'
-            f'<tspan class="interp-b" dx="6">{float(weights[edge]):.3f}</tspan>'
+            f'<tspan class="interp-q"> ({view.edge[0]}) → </tspan><tspan class="interp-c">{key}</tspan>'
+            f'<tspan class="interp-q"> ({view.edge[1]})</tspan>'
+            f'<tspan class="interp-b" dx="6">{float(view.weights[view.edge]):.3f}</tspan>'
         )
     foot += [f'<tspan class="interp-q">{escape(frame.visible_facts(note, 150))}</tspan>' for note in _notes(result)]
-    return frame.svg("Attention", _facts(result), "".join(body), (width, height + 34 + tall), theme, foot)
+    return frame.svg("Attention", _facts(result), "".join(body), (width, height + 34 + tall), which, foot)
 
 
 _GRID = "Heads: a row per layer"
@@ -150,33 +227,28 @@ def _glyphs(result: AttentionResult) -> list[str]:
     return [f"characters split into several tokens: {', '.join(named)}{more}"] if named else []
 
 
-def _name(result: AttentionResult, head: tuple[int, int]) -> str:
-    return head_label(result.layers[head[0]], result.heads[head[1]])
-
-
 def _token(result: AttentionResult, position: int) -> str:
     return escape(labels([result.tokens[position]], _TOKEN)[0])
 
 
-def _text(result: AttentionResult, weights: NDArray[np.float32]) -> str:
-    """Return the prompt, each token coloured by what the last one gives it."""
-    last = len(result.tokens) - 1
-    row = weights[last]
+def _text(view: _View) -> str:
+    """Return the prompt, each token coloured by what the held one gives it."""
+    result, row, held = view.result, view.row, view.token
     names = labels(result.tokens, _TOKEN)
     seen = ", ".join(
         f'<span class="interp-code">{escape(names[n])}</span> ({n}) {weight:.3f}' for n, weight in reading.most(row)
     )
     spans: list[str] = []
-    for n, (token, step) in enumerate(zip(result.tokens, theme.level(row).tolist(), strict=True)):
-        held = " interp-held" if n == last else ""
+    for n, (token, step) in enumerate(zip(result.tokens, theme.level(row / view.top).tolist(), strict=True)):
+        ring = " interp-held" if n == held else ""
         fill = f' style="background:var(--interp-s{step});color:{theme.ink(step)}"' if step else ""
         spans.append(
-            f'<span class="interp-w{held}"{fill}{tooltip(token, names[n])}><bdi>{escape(names[n])}</bdi></span>'
-            + ("<br>" if token.endswith("\n") and n < last else "<wbr>")
+            f'<span class="interp-w{ring}"{fill}{tooltip(token, names[n])}><bdi>{escape(names[n])}</bdi></span>'
+            + ("<br>" if token.endswith("\n") and n < len(names) - 1 else "<wbr>")
         )
     return (
-        f'<div class="interp-caption interp-under">Text: what <b class="interp-code">{escape(names[last])}</b>'
-        f" ({last}) looks at{f': {seen}' if seen else ''}</div>"
+        f'<div class="interp-caption interp-under">Text: what <b class="interp-code">{escape(names[held])}</b>'
+        f" ({held}) looks at{f': {seen}' if seen else ''}</div>"
         f'<div class="interp-text interp-code">{"".join(spans)}</div>'
     )
 
@@ -196,18 +268,17 @@ def _legend(result: AttentionResult) -> str:
     )
 
 
-def _lines(result: AttentionResult, weights: NDArray[np.float32], width: float) -> tuple[str, float]:
+def _lines(view: _View, width: float) -> tuple[str, float]:
     """Return the coloured text for a standalone picture, broken into lines, and its height."""
-    last = len(result.tokens) - 1
-    row = weights[last]
+    result, row, held = view.result, view.row, view.token
     names = labels(result.tokens, _TOKEN)
     advance = 12 * draw.ADVANCE
     brief = labels(result.tokens, _SHORT)
     lead = (
-        f'<tspan class="interp-c">{draw.token(brief[last])}</tspan><tspan class="interp-q"> ({last}) looks at</tspan>'
+        f'<tspan class="interp-c">{draw.token(brief[held])}</tspan><tspan class="interp-q"> ({held}) looks at</tspan>'
     )
     parts = [f'<text class="interp-f" x="0" y="0"><tspan class="interp-q">Text: what </tspan>{lead}']
-    used = 22 + columns(brief[last])
+    used = 22 + columns(brief[held])
     for n, (key, weight) in enumerate(reading.most(row)):
         used += columns(brief[key]) + 14
         if used * advance > width:
@@ -219,14 +290,14 @@ def _lines(result: AttentionResult, weights: NDArray[np.float32], width: float) 
         )
     parts.append("</text>")
     x, y = 0.0, 24.0
-    for n, (name, step) in enumerate(zip(names, theme.level(row).tolist(), strict=True)):
+    for n, (name, step) in enumerate(zip(names, theme.level(row / view.top).tolist(), strict=True)):
         wide = columns(name) * advance
         if x and x + wide > width:
             x, y = 0.0, y + 20
         box = f'x="{draw.number(x)}" y="{draw.number(y - 12.5)}" width="{draw.number(wide)}" height="17" rx="3"'
         if step:
             parts.append(f'<rect {box} style="fill:var(--interp-s{step})"/>')
-        if n == last:
+        if n == held:
             parts.append(f'<rect class="interp-ring" style="stroke-width:1.5" {box}/>')
         parts.append(
             f'<text class="interp-f interp-c" x="{draw.number(x)}" y="{draw.number(y)}" style="fill:{theme.ink(step)}">'
@@ -236,6 +307,6 @@ def _lines(result: AttentionResult, weights: NDArray[np.float32], width: float) 
             f'<path class="interp-base" d="M{draw.number(x + 1)} {draw.number(y + 4.5)}h{draw.number(wide - 2)}"/>'
         )
         x += wide + 2
-        if result.tokens[n].endswith("\n") and n < last:
+        if result.tokens[n].endswith("\n") and n < len(names) - 1:
             x, y = 0.0, y + 20
     return "".join(parts), y + 8

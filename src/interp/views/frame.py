@@ -54,14 +54,16 @@ def html(
     plain
         The same picture as a standalone SVG document, for a notebook that is not trusted: JupyterLab then takes
         ``<style>`` and ``<svg>`` out of saved outputs, and leaves ``<img>``, and ``hidden`` if that has a value. Our
-        own style sheet is what hides the one and shows the other.
+        own style sheet is what hides the one and shows the other. With the theme `theme.AUTO` it has the page's.
 
     Examples
     --------
     >>> "<h1>" in html("<h1>", "", "")
     False
     """
-    style = f"{theme.page_css()}{_PAGE}{CSS}{css}".replace("\n", "")
+    # A page has one sheet of styles: these are for pictures, whose frame is a <div>, not for live views beside them.
+    scoped = f"{theme.page_css()}{_PAGE}{css}".replace(".interp-frame", "div.interp-frame")
+    style = f"{scoped}div.interp-frame{{{CSS}}}".replace("\n", "")
     rich = [
         f'<div class="interp-head"><span class="interp-title">{escape(title)}</span>'
         f'<span class="interp-q">{escape(facts)}</span></div>',
@@ -95,7 +97,7 @@ def svg(title: str, facts: str, body: str, size: tuple[float, float], name: str,
     rule = top + size[1] + 12
     height = rule + (12 + 18 * len(foot) if foot else 0) + 2
     room = int((width - 2 * PADDING - 9 * columns(title)) / 6.2)
-    style = theme.plain(CSS, theme.check_theme(name)) + theme.plain(_STANDALONE, name)
+    style = theme.standalone(theme.check_theme(name, theme.AUTO)) + theme.plain(CSS + _STANDALONE, name)
     lines = "".join(
         f'<text class="interp-f" x="{PADDING}" y="{number(rule + 20 + 18 * n)}">{line}</text>'
         for n, line in enumerate(foot)

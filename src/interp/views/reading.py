@@ -43,6 +43,19 @@ def interesting(result: AttentionResult) -> tuple[int, int]:
     return int(layer), int(head)
 
 
+def largest(weights: NDArray[np.float32]) -> float:
+    """Return the largest finite weight, or 1 where there is none above 0.
+
+    Examples
+    --------
+    >>> largest(np.array([0.5, np.inf], np.float32))
+    0.5
+    """
+    finite = weights[np.isfinite(weights)]
+    top = float(finite.max()) if finite.size else 0.0
+    return top if top > 0 else 1.0
+
+
 def strongest(weights: NDArray[np.float32]) -> tuple[int, int] | None:
     """Return the (query, key) of the largest weight on a token other than the first and the query itself.
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from interp.spec import InputError, closest
 
 THEMES = ("light", "dark")
+AUTO = "auto"  # a standalone picture of both, between which the page that shows it chooses
 # Weights are drawn in LEVELS steps of lifted value; 0 is nothing at all, so that it is the host's own background.
 LEVELS = 32
 POWER = 0.6
@@ -72,8 +73,8 @@ _INK_TURNS = 22
 _Colour = tuple[int, int, int, int]
 
 
-def check_theme(theme: str) -> str:
-    """Return `theme` if it is one.
+def check_theme(theme: str, *also: str) -> str:
+    """Return `theme` if it is one, or one of `also`.
 
     Raises
     ------
@@ -85,7 +86,7 @@ def check_theme(theme: str) -> str:
     >>> check_theme("dark")
     'dark'
     """
-    if theme not in THEMES:
+    if theme not in (*THEMES, *also):
         raise InputError(f"no theme {theme!r}; themes are light and dark{closest(theme, THEMES)}")
     return theme
 
@@ -197,13 +198,26 @@ def variables(theme: str) -> dict[str, str]:
 def plain(css: str, theme: str) -> str:
     """Return `css` with every variable replaced by its value, for renderers that know no variables.
 
+    With `AUTO` they stay as they are: see `standalone`.
+
     Examples
     --------
     >>> plain("fill:var(--interp-fg)", "dark")
     'fill:#e6e8ee'
     """
+    if theme == AUTO:
+        return css
     table = variables(theme)
     return re.sub(r"var\(--interp-([\w-]+)\)", lambda match: table[match[1]], css)
+
+
+@cache
+def standalone(theme: str) -> str:
+    """Return the rules that a standalone picture begins with: with `AUTO`, the variables of both themes."""
+    if theme != AUTO:
+        return ""
+    light, dark = (f"svg{{{_declarations(name)}}}" for name in THEMES)
+    return f"{light}@media(prefers-color-scheme:dark){{{dark}}}"
 
 
 @cache

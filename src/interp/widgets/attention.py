@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 
 from interp.selection import selection
 from interp.spec import InputError
+from interp.views.attention import svg
+from interp.views.reading import interesting, largest
 from interp.views.text import labels, visible
+from interp.views.theme import THEMES
 from interp.widgets import _encode as encode
 from interp.widgets._base import Widget, asset
 from interp.widgets._rpc import Handler, Reply, Request, parameters
@@ -74,6 +77,7 @@ class AttentionWidget(Widget):
             "line": self._on_line,
             "atlas": self._on_atlas,
             "token": self._on_token,
+            "picture": self._on_picture,
         }
 
     def check_selection(self, chosen: Mapping[str, int | None]) -> None:
@@ -87,18 +91,15 @@ class AttentionWidget(Widget):
                 raise InputError(f"no {name} {index} in this view; positions are 0–{self._length - 1}")
 
     def _initial(self, result: Any) -> tuple[int, int]:
-        """Return the head to open with: the selected one, a classified one, or the sharpest that is not a sink."""
+        """Return the head to open with: the selected one, a classified one, or the one that its picture shows large."""
         if selection.layer in self._layers and selection.head in self._heads:
             return selection.layer, selection.head
         held = {f"{layer}.{head}": (layer, head) for layer in self._layers for head in self._heads}
         for name in result.labels:
             if name in held:
                 return held[name]
-        sharp = result.stats["focus"] * (1 - result.stats["first_token"]) if "focus" in result.stats else None
-        if sharp is None or not np.isfinite(sharp).any():
-            return self._layers[0], self._heads[0]
-        layer, head = np.unravel_index(int(np.nanargmax(sharp)), sharp.shape)
-        return self._layers[int(layer)], self._heads[int(head)]
+        layer, head = interesting(result)
+        return self._layers[layer], self._heads[head]
 
     def _index(self, layer: int, head: int) -> tuple[int, int]:
         self.check_selection({"layer": layer, "head": head})
@@ -120,7 +121,7 @@ class AttentionWidget(Widget):
         if mode == "pattern":
             return matrix, 1.0
         weighted = matrix * self._value_norms()[where][None, :]
-        return weighted, encode.largest(weighted)
+        return weighted, largest(weighted)
 
     def _on_head(self, params: Mapping[str, Any], request: Request) -> Reply:  # noqa: ARG002
         layer, head, mode = parameters(params, layer=int, head=int, mode=_MODES)
@@ -150,6 +151,18 @@ class AttentionWidget(Widget):
         (mode,) = parameters(params, mode=_MODES)
         norms = self._value_norms() if mode == "weighted" else None
         return Reply({}, (encode.atlas(self.result.pattern, self._side, norms),))
+
+    def _on_picture(self, params: Mapping[str, Any], request: Request) -> Reply:  # noqa: ARG002
+        """Answer with the static picture of what a view shows."""
+        layer, head, mode, token, theme = parameters(
+            params, layer=int, head=int, mode=_MODES, token=range(self._length), theme=THEMES
+        )
+        where = self._index(layer, head)
+        norms = self._value_norms()[where] if mode == "weighted" else None
+        drawn = svg(self.result, theme, head=where, token=token, norms=norms)
+        if len(drawn.encode()) > encode.MESSAGE:
+            raise InputError('this picture is too large for a message; .save("attention.svg") writes it')
+        return Reply({"svg": drawn})
 
     def _on_token(self, params: Mapping[str, Any], request: Request) -> Reply:  # noqa: ARG002
         """Answer with a token in full, as far as a message can take it."""
