@@ -221,9 +221,8 @@ def lens(
         streams = engine.detached(lambda: _moved(maps, layers, at, streams))
     chosen = list(places)
     seen = engine.project(found, streams[:, chosen], end[chosen], goal, top, model.on_step)
-    kl = seen.kl.numpy()
-    ids = seen.ids.numpy()
-    lost = ~np.isfinite(kl).all(1)
+    ids, entropy = seen.ids.numpy(), seen.entropy.numpy()
+    lost = ~np.isfinite(entropy).all(1)
     notes = [f"the predictions are NaN, first in layer {layers[int(lost.argmax())]}"] if lost.any() else []
     return LensResult(
         kind=kind,
@@ -234,8 +233,8 @@ def lens(
         ids=ids,
         probabilities=seen.probabilities.numpy(),
         names={int(index): model.tokens.string(int(index)) for index in np.unique(ids)},
-        entropy=seen.entropy.numpy(),
-        kl=kl,
+        entropy=entropy,
+        kl=seen.kl.numpy(),
         target=(model.tokens.string(goal), goal),
         target_probability=seen.target_probability.numpy(),
         target_rank=seen.target_rank.numpy(),
