@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import traceback
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
 import psutil
 import torch
+
+Item = TypeVar("Item")
 
 # torch's CPU allocator and some kernels raise a plain RuntimeError.
 _SIGNS = ("not enough memory", "can't allocate memory", "cannot allocate memory", "out of memory", "bad allocation")
@@ -39,6 +45,35 @@ def empty_cache(device: torch.device) -> None:
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
+
+
+def halving(items: Sequence[Item], size: int, run: Callable[[Sequence[Item]], object], device: torch.device) -> None:
+    """Call `run` with `size` items at a time, with half as many from where memory ran out on.
+
+    Raises
+    ------
+    RuntimeError, MemoryError
+        There is not enough for a single one.
+
+    Examples
+    --------
+    >>> halving([1, 2, 3], 2, print, torch.device("cpu"))
+    [1, 2]
+    [3]
+    """
+    first = 0
+    while first < len(items):
+        some = items[first : first + size]
+        try:
+            run(some)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or len(some) == 1:
+                raise
+            traceback.clear_frames(error.__traceback__)
+            empty_cache(device)
+            size = len(some) // 2
+            continue
+        first += len(some)
 
 
 def readable(count: float) -> str:

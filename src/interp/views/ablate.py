@@ -1,0 +1,125 @@
+"""Pictures of an AblationResult: the metric or the loss without components, alone and together."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from interp.views import bars, blocks, diverging, frame
+from interp.views.blocks import Block, Piece
+from interp.views.diverging import signed
+from interp.views.path import label
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from interp.methods.ablate import AblationResult
+
+# Quantities that fall when the model does better.
+_FALLING = frozenset({"loss", "rank", "kl"})
+_NAMES = {"loss": "loss, nats per token", "logit-diff": "logit difference", "kl": "KL divergence, nats"}
+_LEAST = 1e-4
+
+
+def html(result: AblationResult) -> str:
+    """Return the ablation as a self-contained HTML fragment: bars of every condition, and of what each changes.
+
+    Examples
+    --------
+    >>> html(result)[:26]  # doctest: +SKIP
+    '<div class="interp-frame">'
+    """
+    return blocks.html("Ablation", _facts(result), _blocks(result), _foot(result), result.notes)
+
+
+def svg(result: AblationResult, theme: str = "light") -> str:
+    """Return the same picture as a standalone SVG document in one theme.
+
+    Raises
+    ------
+    InputError
+        There is no such theme.
+
+    Examples
+    --------
+    >>> svg(result, "dark")[:4]  # doctest: +SKIP
+    '<svg'
+    """
+    return blocks.svg("Ablation", _facts(result), _blocks(result), _foot(result), result.notes, theme)
+
+
+def _named(name: str) -> str:
+    head, colon, edge = name.partition(":")
+    return f"{label(head)} {edge.replace('->', ' → ')}" if colon else label(name)
+
+
+def _quantity(result: AblationResult) -> str:
+    return _NAMES.get(result.metric, frame.visible_facts(result.metric, 40))
+
+
+def _blocks(result: AblationResult) -> list[Block]:
+    count = len(result.components)
+    turned = result.metric in _FALLING
+    done = np.array([bool(np.isfinite(row).all()) for row in result.per_prompt])
+    names = ["nothing", *map(_named, result.components), *(["all together"] if count > 1 else [])]
+
+    def bar(n: int, values: NDArray[np.float64], ends: NDArray[np.float64]) -> bars.Bar:
+        there = bool(done[n]) or not _partial(result)
+        return bars.Bar(names[n], float(values[n]), float(ends[0, n]), float(ends[1, n]), there)
+
+    rows = [bar(n, result.values, result.value_interval) for n in range(len(names))]
+    changes = [bar(n, result.effect, result.effect_interval) for n in range(1, len(names))]
+    if count > 1:
+        whole = bool(done.all()) or not _partial(result)
+        low, high = (float(end) for end in result.additive_interval)
+        rows.append(bars.Bar("all, if additive", result.additive, low, high, whole))
+        expected = result.additive - float(result.values[0])
+        changes.append(bars.Bar("sum of each", expected, done=whole))
+        low, high = (float(end) for end in result.superadditive_interval)
+        changes.append(bars.Bar("all − sum", result.superadditive, low, high, whole))
+    lines = [f"in place of the output: {result.replacement}"] if not result.replacement.startswith("edges") else []
+    if result.per_prompt.shape[1] > 1:
+        lines.append(f"thin line: 95 % interval over {result.per_prompt.shape[1]} prompts")
+    if not done.all() and _partial(result):
+        lines.append("grey: not computed")
+    first = bars.bars(rows, _LEAST, turned)
+    said = diverging.words(lines)
+    return [
+        (f"Without …: {_quantity(result)}", diverging.stack([(0, first), (0, said)]) if lines else first),
+        ("Change from the whole model", bars.bars(changes, _LEAST, turned)),
+    ]
+
+
+def _partial(result: AblationResult) -> bool:
+    return any(note.startswith("partial") for note in result.notes)
+
+
+def _facts(result: AblationResult) -> str:
+    count, prompts = len(result.components), result.per_prompt.shape[1]
+    of = "text" if result.metric == "loss" else "prompt"
+    what = _named(result.components[0]) if count == 1 else f"{count} components"
+    number = f"{prompts} {of}{'s' * (prompts != 1)}"
+    return frame.facts(
+        result,
+        what,
+        "" if result.replacement.startswith("edges") else result.mode,
+        f"{frame.visible_facts(result.task, 40)}, {number}" if result.task else number,
+        _quantity(result),
+    )
+
+
+def _foot(result: AblationResult) -> list[Piece]:
+    if not math.isfinite(result.values[0]):
+        return [("nothing is computed yet", "", True)]
+    pieces: list[Piece] = [("unablated ", signed(float(result.values[0])), False)]
+    last = _named(result.components[0]) if len(result.components) == 1 else "all"
+    if math.isfinite(result.values[-1]):
+        pieces.append((f"without {last} ", signed(float(result.values[-1])), False))
+    if len(result.components) > 1 and math.isfinite(result.superadditive):
+        pieces.append(("all − sum of each ", signed(result.superadditive), False))
+        low, high = (float(end) for end in result.superadditive_interval)
+        if math.isfinite(low):
+            pieces.append((f"95 % interval [{signed(low)}, {signed(high)}]", "", True))
+    return pieces
