@@ -268,11 +268,11 @@ def _on_agreement(result: PatchingResult) -> list[str]:
     found = agreement(result)
     if found is None:
         return []
-    ranks = "" if np.isnan(found.rank_correlation) else f"rank correlation {found.rank_correlation:.2f}, "
+    ranks = "" if np.isnan(found.rank_correlation) else f"rank correlation {_number(found.rank_correlation, '.2f')}, "
     cells = f"{found.verified} verified cell{'s' * (found.verified != 1)}"
     notes = [
         f"estimate against exact over {cells}: {ranks}furthest apart at {found.where} "
-        f"({found.estimate:+.3g} estimated, {found.exact:+.3g} exact)"
+        f"({_number(found.estimate)} estimated, {_number(found.exact)} exact)"
     ]
     if found.unsafe:
         shown = ", ".join(found.unsafe[:_NAMED]) + (" …" if len(found.unsafe) > _NAMED else "")
@@ -297,6 +297,10 @@ def _on_cuts(result: PatchingResult, cuts: Float, steps: int) -> list[str]:
     where = f"layer {off[0]}" if len(off) == 1 else f"{len(off)} of {len(cuts)} layers, up to layer {off[-1]}"
     more = "--steps 5 or --verify helps" if steps == 1 else f"more steps than {steps}, or --verify, would help"
     return [
-        f"saturation: over the whole residual stream before a layer the estimates should sum to {true:+.3g}, and are "
-        f"off by more than a factor of two in {where} ({cuts[worst]:+.3g} before layer {worst}); {more}"
+        f"saturation: over the whole residual stream before a layer the estimates should sum to {_number(true)}, and "
+        f"are off by more than a factor of two in {where} ({_number(float(cuts[worst]))} before layer {worst}); {more}"
     ]
+
+
+def _number(value: float, form: str = "+.3g") -> str:
+    return format(value, form).replace("-", "−")

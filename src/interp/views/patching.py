@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from interp.views import bars, diverging, draw, frame
+from interp.spec import InputError
+from interp.views import attribution, bars, diverging, draw, frame
 from interp.views import theme as themes
 from interp.views.diverging import Cells, signed
 from interp.views.draw import Drawing
@@ -150,13 +151,17 @@ def _width(blocks: Sequence[tuple[str, Drawing]]) -> int:
     return math.ceil(max((max(part.width, 6 * columns(caption)) for caption, part in blocks), default=0))
 
 
-def plotly(result: PatchingResult, *, theme: str = "light", width: int = 720, height: int = 560) -> go.Figure:
+def plotly(
+    result: PatchingResult, *, kind: str = "heatmap", theme: str = "light", width: int = 720, height: int = 560
+) -> go.Figure:
     """Return the sweep as a Plotly heatmap, or as bars where it is by layer; it is drawn without a network.
 
     By head and position, each head shows the position of its largest effect, which the pointer names.
 
     Parameters
     ----------
+    kind
+        ``"heatmap"``, or ``"scatter"``: the verified cells of an estimate, estimate against exact effect.
     theme
         ``"light"`` or ``"dark"``.
     width, height
@@ -168,6 +173,10 @@ def plotly(result: PatchingResult, *, theme: str = "light", width: int = 720, he
     """
     import plotly.graph_objects as go
 
+    if kind == "scatter":
+        return attribution.plotly(result, theme=theme, width=height, height=height)
+    if kind != "heatmap":
+        raise InputError(f"there is no figure {kind!r}; use heatmap or scatter")
     themes.check_theme(theme)
     view = _View(result)
     rows = [f"L{layer}" for layer in result.layers]
@@ -262,6 +271,20 @@ class _View:
     @cached_property
     def values(self) -> NDArray[np.float64]:
         """What is coloured, ``[*axes]``; 0 where patching changed nothing."""
+        return self.exact if self.result.estimate is None else self.result.estimate / (self.span or 1.0)
+
+    @cached_property
+    def best(self) -> NDArray[np.float64]:
+        """The same, of an estimate with the exact value wherever that is known."""
+        return self.values if self.result.estimate is None else np.where(self.result.done, self.exact, self.values)
+
+    @cached_property
+    def done(self) -> NDArray[np.bool_]:
+        """Which cells have a value."""
+        return self.result.done if self.result.estimate is None else np.ones_like(self.result.done)
+
+    @cached_property
+    def exact(self) -> NDArray[np.float64]:
         if not self.span:
             return self.result.effect
         return self.result.recovery - 1 if self.noising else self.result.recovery
@@ -277,15 +300,15 @@ class _View:
 
     @cached_property
     def lost(self) -> NDArray[np.bool_]:
-        return self.result.done & ~np.isfinite(self.values)
+        return self.done & ~np.isfinite(self.values)
 
     @cached_property
     def known(self) -> NDArray[np.bool_]:
-        return self.result.done & np.isfinite(self.values)
+        return self.done & np.isfinite(self.values)
 
     @cached_property
     def whole(self) -> bool:
-        return bool(self.result.done.all())
+        return bool(self.done.all())
 
     @cached_property
     def least(self) -> float:
@@ -304,7 +327,7 @@ class _View:
         """The picture's cells, a row per layer."""
         result = self.result
         rows = [f"L{layer}" for layer in result.layers]
-        values, done, lost = self.values, result.done, self.lost
+        values, done, lost = self.values, self.done, self.lost
         if self.peaks is not None:
             best = self.peaks[..., None]
             values = np.where(lost.any(-1), np.nan, np.take_along_axis(values, best, -1)[..., 0])
@@ -332,10 +355,15 @@ class _View:
     @cached_property
     def order(self) -> list[tuple[int, ...]]:
         """The cells by the size of their effect, the largest first; those without any are left out."""
-        size = np.where(self.known, np.abs(self.values), -1.0)
+        size = np.where(self.known & np.isfinite(self.best), np.abs(self.best), -1.0)
         flat = np.argsort(-size, axis=None, kind="stable")[: max(_TOP, 64)]
         cells = [tuple(int(i) for i in np.unravel_index(at, size.shape)) for at in flat]
         return [cell for cell in cells if size[cell] > 0]
+
+
+def _guessed(view: _View, cell: tuple[int, ...]) -> bool:
+    """Whether a cell is known by its estimate only."""
+    return view.result.estimate is not None and not view.result.done[cell]
 
 
 def _name(view: _View, cell: Sequence[int]) -> str:
@@ -360,23 +388,24 @@ def _blocks(view: _View) -> list[tuple[str, Drawing]]:
     if axes == ("layer",):
         listed = bars.bars([_bar(view, (n,), row) for n, row in enumerate(rows)], view.least, view.turned)
         lines = diverging.words([view.meaning, *_intervals(view), *_marks(view)])
-        return [(f"Layers, {view.quantity}", diverging.stack([(0, listed), (0, lines)]))]
-    strongest = _strongest(view)
+        return [(f"Layers, {view.quantity}", diverging.stack([(0, listed), (0, lines)])), *_agreeing(view)]
+    strongest, agreeing = _strongest(view), _agreeing(view)
     if axes[1] == "neuron":
-        spread = bars.strips(view.values, view.result.done, rows, view.least)
+        spread = bars.strips(view.values, view.done, rows, view.least)
         lines = diverging.words([_SPREAD, view.meaning, *_marks(view)])
         return [
-            ("Neurons: a row per layer, its strongest at the right", diverging.stack([(0, spread), (0, lines)])),
+            (_caption(view), diverging.stack([(0, spread), (0, lines)])),
             *strongest,
+            *agreeing,
         ]
     grid, best = view.grid, view.order[0][:2] if view.order else None
     picture = _heat(view, grid, best)
     left = diverging.margin(rows)
-    first = (
-        _caption(view),
-        diverging.stack([(0, picture), (left, diverging.scale(view.end, view.turned)), (left, legend)]),
-    )
-    return [first, *_where(view), *strongest]
+    parts = [(0, picture), (left, diverging.scale(view.end, view.turned)), (left, legend)]
+    if (where := _where(view)) and agreeing:  # the other column is the longer one
+        parts += [(0, part) for caption, drawing in agreeing for part in (diverging.words(["", caption]), drawing)]
+        agreeing = []
+    return [(_caption(view), diverging.stack(parts)), *where, *strongest, *agreeing]
 
 
 def _heat(view: _View, cells: Cells, ring: Sequence[int] | None) -> Drawing:
@@ -385,8 +414,19 @@ def _heat(view: _View, cells: Cells, ring: Sequence[int] | None) -> Drawing:
     return diverging.heat(shown if view.turned else cells, view.end, held)
 
 
+def _agreeing(view: _View) -> list[tuple[str, Drawing]]:
+    drawn = attribution.scatter(view.result, view.span or 1.0)
+    return [] if drawn is None else [(attribution.caption(view.result), drawn)]
+
+
 def _caption(view: _View) -> str:
+    return f"{_cut(view)}{', estimated' if view.result.estimate is not None else ''}"
+
+
+def _cut(view: _View) -> str:
     axes = view.result.axes
+    if axes[1] == "neuron":
+        return "Neurons: a row per layer, its strongest at the right"
     if axes[1] == "position":
         whose = " of pair 1" if len(view.result.per_pair) > 1 else ""
         return f"Positions{whose}: a row per layer"
@@ -402,7 +442,7 @@ def _where(view: _View) -> list[tuple[str, Drawing]]:
     layer, head = np.array(heads).T
     cells = Cells(
         view.values[layer, head, :],
-        view.result.done[layer, head, :],
+        view.done[layer, head, :],
         [head_label(view.result.layers[at], n) for at, n in heads],
         view.tokens,
         tokens=True,
@@ -421,13 +461,14 @@ def _strongest(view: _View) -> list[tuple[str, Drawing]]:
 
 
 def _intervals(view: _View) -> list[str]:
-    count = len(view.result.per_pair)
-    return [f"thin line: 95 % interval over {count} pairs"] if count > 1 else []
+    count, sure = len(view.result.per_pair), view.result.estimate is None
+    said = [f"thin line: 95 % interval over {count} pairs"] if count > 1 and (sure or view.result.done.any()) else []
+    return [*said, "≈ by its estimate alone"] if any(_guessed(view, cell) for cell in view.order[:_TOP]) else said
 
 
 def _bar(view: _View, cell: tuple[int, ...], name: str) -> bars.Bar:
     low, high = (float(view.interval[end][cell]) for end in (0, 1))
-    return bars.Bar(name, float(view.values[cell]), low, high, bool(view.result.done[cell]))
+    return bars.Bar(f"{'≈ ' * _guessed(view, cell)}{name}", float(view.best[cell]), low, high, bool(view.done[cell]))
 
 
 def _marks(view: _View) -> list[str]:
@@ -444,7 +485,7 @@ def _marks(view: _View) -> list[str]:
     if view.lost.any():
         said.append(f"hatched: {_cells(int(view.lost.sum()))} without a finite value")
     if not view.whole:
-        said.append(f"grey: {_cells(int((~view.result.done).sum()))} not computed")
+        said.append(f"grey: {_cells(int((~view.done).sum()))} not computed")
     return said
 
 
@@ -465,8 +506,15 @@ def _facts(view: _View) -> str:
         f"{frame.visible_facts(result.task, 40)}, {pairs}" if result.task else pairs,
         way,
         view.metric,
-        "" if view.whole else f"{int(result.done.sum()):,}/{result.done.size:,} done",
+        _progress(view),
     )
+
+
+def _progress(view: _View) -> str:
+    done = int(view.result.done.sum())
+    if view.result.estimate is not None:
+        return f"estimated, {done:,} verified" if done else "estimated"
+    return "" if view.whole else f"{done:,}/{view.result.done.size:,} done"
 
 
 def _foot(view: _View) -> list[tuple[str, str, bool]]:
@@ -474,16 +522,21 @@ def _foot(view: _View) -> list[tuple[str, str, bool]]:
     result = view.result
     if not view.order:
         nothing = "no cell changes the metric" if view.known.any() else "no cell has a finite effect"
-        return [(nothing if result.done.any() else "no cell is computed yet", "", True)]
+        return [(nothing if view.done.any() else "no cell is computed yet", "", True)]
     cell = view.order[0]
     pieces = [("", _name(view, cell), False)]
     if result.patched.size > 1:
-        pieces.append((f"strongest of {int(result.done.sum()):,}", "", True))
+        pieces.append((f"strongest of {int(view.done.sum()):,}", "", True))
+    if result.estimate is not None and _guessed(view, cell):
+        pieces.append((f"estimated {view.quantity} ", signed(float(view.values[cell])), False))
+        return [*pieces, ("estimated effect ", signed(float(result.estimate[cell])), False)]
     if view.span:
         pieces.append(("recovery ", signed(float(result.recovery[cell])), False))
     else:
         pieces.append(("recovery undefined: clean = corrupted", "", True))
     pieces.append(("effect ", signed(float(result.effect[cell])), False))
+    if result.estimate is not None:
+        pieces.append((f"estimated {signed(float(result.estimate[cell]))}", "", True))
     low, high = (float(result.interval[end][cell]) for end in (0, 1))
     if math.isfinite(low) and math.isfinite(high):
         pieces.append((f"95 % interval [{signed(low)}, {signed(high)}] over {len(result.per_pair)} pairs", "", True))
@@ -649,7 +702,10 @@ def words(result: PatchingResult) -> dict[str, Any]:
     """
     view = _View(result)
     return {
-        "facts": _facts(view),
+        # How far a sweep is, a view says elsewhere.
+        "facts": _facts(
+            view if result.estimate is not None else _View(replace(result, done=np.ones_like(result.done)))
+        ),
         "metric": view.metric,
         "span": view.span,
         "turned": result.metric in _FALLING,
