@@ -7,7 +7,6 @@ import { entryOf, nameOf, strongest, type Viewer } from "./view";
 /** The line that says in words and exact numbers what is under the pointer, chosen, or else the strongest. */
 export function foot(viewer: Viewer): HTMLElement {
   const line = h("span.line", { role: "status", "aria-live": "polite" });
-  const hint = h("span.readout.muted", {}, "double-click or Enter: what the patched model says");
   watch(viewer.ends, () => {
     line.replaceChildren(
       ...words(viewer).map(([lead, bold = "", loud = false]) =>
@@ -15,7 +14,7 @@ export function foot(viewer: Viewer): HTMLElement {
       ),
     );
   });
-  return h("div.foot", {}, line, hint);
+  return h("div.foot", {}, line);
 }
 
 type Piece = [lead: string, bold?: string, loud?: boolean];

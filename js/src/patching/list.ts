@@ -131,7 +131,7 @@ export function list(viewer: Viewer, say: () => void): HTMLElement {
       );
       const { axes, quantity, pairs, estimated } = sweep.value;
       const what = viewer.quantity.value === "recovery" ? quantity : "effect";
-      caption.textContent = `${axes.length > 1 ? "Strongest components" : "Layers"}, ${estimated ? `${viewer.source.value} ` : ""}${what}`;
+      caption.textContent = `${axes.length > 1 ? "Strongest components" : "Layers"}, ${estimated ? (viewer.source.value === "exact" ? "exact " : "estimated ") : ""}${what}`;
       box.setAttribute("aria-label", caption.textContent);
       note.textContent =
         pairs > 1 && viewer.source.value === "exact" ? `thin line: 95 % interval over ${pairs} pairs` : "";

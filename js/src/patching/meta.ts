@@ -64,6 +64,8 @@ export interface Sweep {
   };
   notes: string[];
   done: number;
+  /** Of all cells of all pairs, in percent. */
+  share: number;
   total: number;
   seconds: number;
   running: boolean;

@@ -64,7 +64,10 @@ export function pair(viewer: Viewer): { element: HTMLElement; say: () => void } 
           h("div.caption", {}, h("span", {}, `${waits.value} patched: asking the model …`)),
         );
       const found = said.value;
-      if (!found) return answer.replaceChildren();
+      if (!found) {
+        const hint = "Double-click a cell, or press Enter: what the patched model says";
+        return answer.replaceChildren(h("div.caption.hint", {}, h("span", {}, hint)));
+      }
       const close = button(
         "×",
         () => {

@@ -73,14 +73,16 @@ export function plot(viewer: Viewer, room: () => number, say: () => void): HTMLE
       drawing.replaceChildren(document.importNode(parsed, true));
     },
     () => put(ring, chosen.value),
-    () => put(hover, pointer.value),
+    // What the footer speaks of: under the pointer, or the strongest while nothing is chosen.
+    () => put(hover, pointer.value ?? (chosen.value ? undefined : strongest(sweep.value, viewer.source.value))),
     () => {
       caption.textContent = slice.value.form.caption;
     },
     () => {
-      const { done, total, seconds, running } = sweep.value;
-      count.hidden = !running && done === total;
-      count.textContent = `${done.toLocaleString("en-US")} of ${total.toLocaleString("en-US")} cells · ${running ? `${seconds.toFixed(1)} s` : "stopped"}`;
+      const { done, total, seconds, running, estimated } = sweep.value;
+      count.hidden = !running && (estimated || done === total);
+      const cells = estimated ? `${done} cells verified` : `${done} of ${total} cells`;
+      count.textContent = `${cells} · ${running ? `${seconds.toFixed(1)} s` : "stopped"}`;
     },
     () => {
       const at = chosen.value;
@@ -137,6 +139,6 @@ export function plot(viewer: Viewer, room: () => number, say: () => void): HTMLE
     return true;
   });
   const above = h("div.caption", {}, caption, h("span.line", {}, count, stop(viewer)));
-  const picker = three ? [h("div.caption", {}, h("span", {}, "Show"), which, number)] : [];
+  const picker = three ? [h("div.line", {}, "Show", which, number)] : [];
   return h("div.panel", {}, above, ...picker, h("div.scroll", {}, area));
 }

@@ -32,12 +32,9 @@ export function stop({ model, sweep, ends }: Viewer): HTMLElement {
     hint.hidden = !sweep.peek().running;
   };
   const can = typeof kernel?.interrupt === "function";
+  button.textContent = "Stop";
   watch(ends, () => {
     const { running } = sweep.value;
-    if (!running) {
-      button.disabled = false;
-      button.textContent = "Stop";
-    }
     button.hidden = !running || !can || !hint.hidden;
     if (!can || !running) hint.hidden = !running;
   });

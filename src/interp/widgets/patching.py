@@ -131,6 +131,7 @@ def _state(result: PatchingResult, running: bool) -> dict[str, Any]:
         "pairs": len(result.per_pair),
         "done": int(result.done.sum()),
         "total": result.done.size,
+        "share": round(100 * float(1 - np.isnan(result.per_pair).mean()), 2) if result.per_pair.size else 0.0,
         "seconds": round(result.provenance.seconds, 1),
         "running": running,
         "estimated": result.estimate is not None,
@@ -295,7 +296,7 @@ class _Slice:
         if (lost := int(np.isinf(values).sum())) > 0:
             said.append(f"hatched: {_cells(lost)} without a finite value")
         if (missing := int(np.isnan(values).sum())) > 0:
-            said.append(f"grey: {_cells(missing)} not computed")
+            said.append(f"grey: {_cells(missing)} not {'computed' if self.result.estimate is None else 'verified'}")
         return said
 
     def _caption(self) -> str:
