@@ -27,6 +27,8 @@ from interp.spec import InputError, ModelName, Pairs, Prompt, Texts, closest
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _MISSING = inspect.Parameter.empty
+# Values that Python may give as something else than the text that is typed; the technique checks them itself.
+_OPEN = frozenset({"indices", "metric", "components", "numbers", "examples", "variable"})
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Parameter:
         InputError
             It is of another kind, or not one of the choices. Indices are for the technique, which knows their range.
         """
-        if (value is None and self.default is None) or self.names in {"indices", "metric", "components"}:
+        if (value is None and self.default is None) or self.names in _OPEN:
             return
         if self.choices:
             if value not in self.choices:
@@ -280,7 +282,7 @@ def _parameter(name: str, hint: Any, default: Any, positional: bool, description
         hint = options[0] if len(options) == 1 else hint
     if get_origin(hint) is Annotated:
         base, names = get_args(hint)[:2]
-        hint = str if names in {"indices", "components"} else base
+        hint = str if names in _OPEN else base
     if get_origin(hint) is Literal:
         choices = tuple(str(choice) for choice in get_args(hint))
         hint = str

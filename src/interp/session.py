@@ -197,7 +197,7 @@ class Session:
         watcher = self.on_step or _nobody
 
         def once(operation: Operation) -> Result:
-            operation.on_step = lambda done, total: watcher(done, total, command.name)
+            operation.on_step = lambda done, total, said: watcher(done, total, said or command.name)
 
             def whole(result: Result) -> Result:
                 live = Live(model, operation.fingerprint, tuple(operation.tokens[0]) if operation.tokens else ())

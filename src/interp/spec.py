@@ -46,6 +46,9 @@ CommandName = Annotated[str, "command"]
 HookName = Annotated[str, "hook"]
 MetricName = Annotated[str, "metric"]
 Components = Annotated[str | Sequence[str], "components"]
+Numbers = Annotated[str | Sequence[float], "numbers"]
+Examples = Annotated[str | Sequence[str], "examples"]
+Variable = Annotated[Any, "variable"]  # in a magic, the name of what the notebook holds
 
 
 @dataclass(frozen=True)

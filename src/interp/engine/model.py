@@ -71,7 +71,7 @@ class Operation:
     tokens: list[list[int]] = field(default_factory=list[list[int]])
     notes: list[str] = field(default_factory=list[str])
     path: str = "store"
-    on_step: Callable[[int, int], None] = lambda done, total: None  # noqa: ARG005
+    on_step: Callable[[int, int, str], None] = lambda done, total, said: None  # noqa: ARG005
     on_partial: Callable[[Callable[[], Result]], None] = lambda make: None  # noqa: ARG005
 
 
@@ -527,6 +527,7 @@ class LoadedModel:
         *,
         last_only: bool = True,
         gradients: bool = False,
+        past: Any = None,
     ) -> Tensor:
         """Run prompts of one length with functions on hooks, past the store.
 
@@ -540,6 +541,8 @@ class LoadedModel:
             Whether the last position's logits are enough.
         gradients
             Whether autograd records the run.
+        past
+            A Hugging Face cache of the keys and values of what stands before `prompts`; theirs are added to it.
 
         Returns
         -------
@@ -549,7 +552,7 @@ class LoadedModel:
 
         def once(operation: Operation) -> Tensor:
             points = {name: (self._hook_point(name), function) for name, function in functions.items()}
-            logits = self._forward(prompts, points, last_only=last_only, gradients=gradients)
+            logits = self._forward(prompts, points, last_only=last_only, gradients=gradients, past=past)
             self.forwards += 1
             operation.forwards += 1
             return logits[:, -1:] if last_only else logits
@@ -575,10 +578,10 @@ class LoadedModel:
         """Return `activations` of token ids that are known to be good."""
         return self.activations(Encoded(tuple(ids), (), {}), sites)
 
-    def on_step(self, done: int, total: int) -> None:
-        """Tell whoever watches the current command how far it is."""
+    def on_step(self, done: int, total: int, said: str = "") -> None:
+        """Tell whoever watches the current command how far it is, and what there is to be said of it so far."""
         if self._operation is not None:
-            self._operation.on_step(done, total)
+            self._operation.on_step(done, total, said)
 
     def on_partial(self, make: Callable[[], Result]) -> None:
         """Offer what a command has so far to whoever watches it; `make` is called at once, or not at all."""
@@ -636,10 +639,13 @@ class LoadedModel:
         *,
         last_only: bool = False,
         gradients: bool = False,
+        past: Any = None,
     ) -> Tensor:
         """Return logits, ``[prompt, position, d_vocab]``, run with hooks on; of the last position if `last_only`."""
         batch = torch.tensor([list(prompt) for prompt in ids], device=self.device)
         options: dict[str, Any] = {"logits_to_keep": 1} if last_only and self._keeps_logits else {}
+        if past is not None:
+            options |= {"past_key_values": past, "use_cache": True}
         gates = self._gates(list(captured))
         before = {gate: bool(getattr(self.bridge.cfg, gate, False)) for gate in gates}
 

@@ -62,7 +62,7 @@ def _run(shell: InteractiveShell, line: str, cell: str | None) -> Any:
         session.on_step = progress.step
         session.on_partial = None if call.silent else live.offer
         try:
-            result = session.call(call.command, *body, **_functions(shell, call))
+            result = session.call(call.command, *body, **_resolved(shell, call))
         except Interrupted as stop:
             if call.output is not None:
                 shell.push({call.output: stop.result})
@@ -80,8 +80,8 @@ def _run(shell: InteractiveShell, line: str, cell: str | None) -> Any:
     return None if call.silent else result
 
 
-def _functions(shell: InteractiveShell, call: Call) -> dict[str, Any]:
-    """Return the call's arguments, with the user's own metric for its name."""
+def _resolved(shell: InteractiveShell, call: Call) -> dict[str, Any]:
+    """Return the call's arguments, with the user's own metric or variable for its name."""
     arguments = dict(call.arguments)
     for parameter in call.command.parameters:
         value = arguments.get(parameter.name)
@@ -93,4 +93,9 @@ def _functions(shell: InteractiveShell, call: Call) -> dict[str, Any]:
                     "or the name of a function that this notebook defines"
                 )
             arguments[parameter.name] = function
+        elif parameter.names == "variable" and value is not None:
+            if value not in shell.user_ns:
+                near = closest(value, [name for name in shell.user_ns if not name.startswith("_")])
+                raise InputError(f"{parameter.flag} {value!r} is no variable of this notebook{near}; name one that is")
+            arguments[parameter.name] = shell.user_ns[value]
     return arguments
