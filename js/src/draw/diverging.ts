@@ -79,7 +79,7 @@ export function measure({ rows, columns, tokens }: Signed, room: number): Place 
   const below = tokens ? longest(columns) * ADVANCE : 0;
   const turn = (TURN * Math.PI) / 180;
   const beyond = tokens ? Math.min(below * Math.cos(turn), room / 4) : 2;
-  const space = Math.max(60, Math.min(tokens ? NAMED : WIDE, room - left - beyond));
+  const space = Math.max(60, Math.min(tokens ? NAMED : WIDE, room - left - beyond - 3));
   let wide = Math.min(LARGEST, space / columns.length);
   let high = Math.min(LARGEST, HIGH / rows.length);
   wide = Math.min(wide, 2 * high);

@@ -6,8 +6,9 @@ export function signed(value: number | null | undefined): string {
   if (size === Number.POSITIVE_INFINITY) return `${sign}∞`;
   if (!size) return "0";
   if (size < 5e-5 || size >= 1e6) {
-    const [digits, power = ""] = size.toExponential(1).split("e");
-    return `${sign}${digits}e${power.replace("+", "").replace("-", "−").padStart(2, "0")}`;
+    // As in Python: an exponent has two digits.
+    const [digits, power = ""] = size.toExponential(1).split(/e\+?/);
+    return `${sign}${digits}e${power.replace(/^(-?)(\d)$/, "$10$2").replace("-", "−")}`;
   }
   if (size < 1e-3) return `${sign}${size.toFixed(4)}`;
   if (size < 100) return `${sign}${size.toFixed(3)}`;
