@@ -71,7 +71,7 @@ def forward(
         q = edited("q", index, _heads(layer.q(normed), network.n_heads))
         k = edited("k", index, _heads(layer.k(normed), network.n_kv_heads))
         v = edited("v", index, _heads(layer.v(normed), network.n_kv_heads))
-        q, k = _turned(layer.q_norm, q, tables), _turned(layer.k_norm, k, tables)
+        q, k = turned(layer.q_norm, q, tables), turned(layer.k_norm, k, tables)
         if "scores" in found or "pattern" in found:
             scores = edited("scores", index, _scores(q, k, layer.scale).masked_fill(hidden, float("-inf")))
             z = _mixed(edited("pattern", index, scores.softmax(-1)), v)
@@ -88,7 +88,8 @@ def _heads(projected: Tensor, heads: int) -> Tensor:
     return projected.view(*projected.shape[:2], heads, -1)
 
 
-def _turned(norm: Norm | None, x: Tensor, tables: tuple[Tensor, Tensor] | None) -> Tensor:
+def turned(norm: Norm | None, x: Tensor, tables: tuple[Tensor, Tensor] | None) -> Tensor:
+    """Return queries or keys, ``[…, position, head, d_head]``, as scores are made of them: normed and rotated."""
     if norm is not None:
         x = norm(x)
     return x if tables is None else rotate(x, *tables)
