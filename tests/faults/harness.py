@@ -32,6 +32,7 @@ DOORS = ("magic", "python")
 BODIES: dict[str, Callable[[str], str]] = {
     "Prompt": lambda text: text,
     "Pairs": lambda text: f"clean: {text}\ncorrupted: {text}\nanswer: Mary\nwrong: John",
+    "Texts": lambda text: text,
 }
 
 # What a required argument names → a value that is there.
