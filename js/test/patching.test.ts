@@ -323,7 +323,7 @@ describe("the selection", () => {
     await settled();
     const answer = host.answer;
     host.answer = (message) => (message.method === "select" ? undefined : answer?.(message));
-    for (let i = 0; i < 999; i++) press(find(".interp-plot"), i % 2 ? "ArrowLeft" : "ArrowRight");
+    for (let i = 0; i < 99; i++) press(find(".interp-plot"), i % 2 ? "ArrowLeft" : "ArrowRight");
     expect(selects()).toHaveLength(1);
     host.answer = answer;
     host.deliver({ id: host.requests("select")[0]?.id, reply: {} });
