@@ -26,6 +26,8 @@ _TOKEN = 40
 # Where a line cannot break, in a standalone picture.
 _SHORT = 20
 _GLYPHS = 8
+# Characters from which on the picture of an untrusted page has one theme alone: what a cell shows is one message.
+_PLAIN = 150_000
 _CSS = """
 .interp-frame .interp-text{line-height:1.75;max-height:230px;overflow:auto}
 .interp-frame .interp-under{margin-top:10px}
@@ -77,6 +79,8 @@ def html(result: AttentionResult) -> str:
             f"</span> &nbsp;<b>{float(view.weights[view.edge]):.3f}</b></span>"
         )
     plain = _standalone(view, grid, large, theme.AUTO)
+    if len(plain) > _PLAIN:
+        plain = _standalone(view, *view.draw(["light"]), "light")
     return frame.html("Attention", _facts(result), body, foot=held, notes=_notes(result), css=_CSS, plain=plain)
 
 
