@@ -69,6 +69,7 @@ def load(
     dtype: str | None = None,
     revision: str | None = None,
     remote_code: bool = False,
+    adapter: str | None = None,
     name: str | None = None,
 ) -> LoadedModel:
     """Load a model and make it the current one: a folder, a hub name, a GGUF file; without a name, the bundled one.
@@ -86,6 +87,8 @@ def load(
         The hub revision: a branch, a tag, or a commit hash.
     remote_code
         Allow the repository's own Python code to run; off unless given, and pinned by --revision.
+    adapter
+        A folder with a PEFT adapter, such as LoRA's, to merge in; in Python, a model object is copied first.
     name
         What to call the model here; its folder's or repository's name when not given.
 
@@ -104,7 +107,9 @@ def load(
     >>> interp.load("./models/smollm2")  # doctest: +SKIP
     LoadedModel(smollm2: 30 layers × 9 heads, float32 on cpu)
     """
-    return session.load(source, device=device, dtype=dtype, revision=revision, remote_code=remote_code, name=name)
+    return session.load(
+        source, device=device, dtype=dtype, revision=revision, remote_code=remote_code, adapter=adapter, name=name
+    )
 
 
 @command

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import os
 import weakref
 from collections.abc import Callable, Mapping
@@ -93,6 +94,7 @@ class Session:
         dtype: str | None = None,
         revision: str | None = None,
         remote_code: bool = False,
+        adapter: str | os.PathLike[str] | None = None,
         name: str | None = None,
         copy: bool = False,
         on_step: OnStep | None = None,
@@ -100,7 +102,7 @@ class Session:
     ) -> LoadedModel:
         """Load a model and make it the current one; see `interp.load`."""
         for given in unknown:
-            known = ("source", "tokenizer", "device", "dtype", "revision", "remote_code", "name", "copy", "on_step")
+            known = [name for name in inspect.signature(self.load).parameters if name != "unknown"]
             raise InputError(f"load has no argument {given!r}{closest(given, known)}; it takes {', '.join(known)}")
         from interp.engine import load as loading
 
@@ -111,6 +113,7 @@ class Session:
             dtype=dtype or self.settings.dtype,
             revision=revision,
             remote_code=remote_code,
+            adapter=None if adapter is None else os.fspath(adapter),
         )
         watcher = on_step or self.on_step
         if watcher is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,57 @@ def test_an_adapters_folder(family: str, folder: Callable[..., Path], tmp_path: 
     torch.testing.assert_close(logits(model), expected, rtol=0, atol=1e-4)
     assert model.name == "adapter"
     assert model.run("The cat").logits.shape[-1] == model.geometry.d_vocab
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("kind", ["folder", "object"])
+def test_an_adapter_on_a_base_that_is_named(family: str, kind: str, tmp_path: Path, clean_session: Any) -> None:
+    adapter, plain = adapted(family)
+    expected = reference(adapter)
+    adapter.peft_config["default"].base_model_name_or_path = None
+    adapter.save_pretrained(tmp_path / "lora")
+    with pytest.raises(InputError, match="--adapter"):
+        clean_session.load(tmp_path / "lora")
+    before = reference(plain)
+    plain.save_pretrained(tmp_path / "base")
+    source = tmp_path / "base" if kind == "folder" else plain
+    model = clean_session.load(source, adapter=tmp_path / "lora", device="cpu")
+    torch.testing.assert_close(logits(model), expected, rtol=0, atol=1e-4)
+    assert any("lora was merged" in note for note in model.notes)
+    assert model.name.endswith("+lora")
+    torch.testing.assert_close(reference(plain), before, rtol=0, atol=0)
+
+
+def test_adapters_that_cannot_be_taken(folder: Callable[..., Path], tmp_path: Path, clean_session: Any) -> None:
+    adapter, _ = adapted("gpt2")
+    adapter.save_pretrained(tmp_path / "lora")
+    with pytest.raises(InputError, match="no adapter folder"):
+        clean_session.load(folder("gpt2"), adapter=tmp_path)
+    with pytest.raises(InputError, match="does not fit llama"):
+        clean_session.load(folder("llama"), adapter=tmp_path / "lora")
+    (tmp_path / "lora" / "adapter_model.safetensors").rename(tmp_path / "lora" / "adapter_model.bin")
+    with pytest.raises(InputError, match="pickle"):
+        clean_session.load(folder("gpt2"), adapter=tmp_path / "lora")
+    assert clean_session.models == {}
+
+
+def test_damaged_folders_say_what_is_wrong(folder: Callable[..., Path], tmp_path: Path, clean_session: Any) -> None:
+    source = shutil.copytree(folder("gpt2"), tmp_path / "model")
+    weights = source / "model.safetensors"
+    whole = weights.read_bytes()
+    for damaged in (whole[:100], whole[: len(whole) // 2], b"\0" * 64):
+        weights.write_bytes(damaged)
+        with pytest.raises(InputError, match="the weights of model are damaged") as refused:
+            clean_session.load(source)
+        assert "\n" not in str(refused.value)
+    weights.write_bytes(whole)
+    (source / "config.json").write_text("[1]")
+    with pytest.raises(InputError, match="no model's configuration"):
+        clean_session.load(source)
+    (source / "config.json").write_text('{"model_type": "segformer", "architectures": ["SegformerModel"]}')
+    with pytest.raises(InputError, match="SegformerModel"):
+        clean_session.load(source)
+    assert clean_session.models == {}
 
 
 def test_several_models_side_by_side(folder: Callable[..., Path], clean_session: Any) -> None:

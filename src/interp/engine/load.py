@@ -12,7 +12,7 @@ import re
 import tempfile
 import traceback
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +20,7 @@ import torch
 import transformers
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from safetensors import SafetensorError
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.sources._hf_format import determine_architecture_from_hf_config
 from transformer_lens.model_bridge.sources.transformers.helpers import get_hf_model_class_for_architecture
@@ -54,6 +55,7 @@ class Options:
     dtype: str = "auto"
     revision: str | None = None
     remote_code: bool = False
+    adapter: str | None = None
     on_step: OnStep = lambda done, total, what: None  # noqa: ARG005
 
 
@@ -88,14 +90,20 @@ def load(
 
 def _load(source: Any, tokenizer: Any, copy_model: bool, name: str | None, options: Options) -> LoadedModel:
     if isinstance(source, TransformerBridge):
+        if options.adapter is not None:
+            raise InputError(
+                "a TransformerBridge takes no adapter any more; give the Hugging Face model it was made of"
+            )
         return LoadedModel(name or _plain_name(str(source.cfg.model_name)), source)
     with _quiet():
         if isinstance(source, str | Path):
             found = _from_path(str(source), options)
         elif isinstance(source, torch.nn.Module):
-            found = _from_object(source, tokenizer, copy_model)
+            found = _from_object(source, tokenizer, copy_model or options.adapter is not None)
         else:
             raise InputError(f"cannot load a {type(source).__name__}; give a name, a folder, a model or a bridge")
+        if options.adapter is not None:
+            found = _adapted(found, Path(options.adapter).expanduser())
         options.on_step(2, 3, "wrapping the model")
         bridge = _wrap(found)
         model = LoadedModel(name or found.name, bridge, notes=found.notes, lacks_head=found.lacks_head)
@@ -174,19 +182,25 @@ def _from_folder(folder: Path, name: str, options: Options, *, local: bool) -> S
         if pickles or not local:
             raise _pickled(name, f"only {', '.join(pickles) or 'pickles'}")
         raise InputError(f"{folder} holds no .safetensors file")
-    architecture = determine_architecture_from_hf_config(config)
+    try:
+        architecture = determine_architecture_from_hf_config(config)
+        model_class: Any = get_hf_model_class_for_architecture(architecture)
+    except (ValueError, KeyError, NotImplementedError) as error:
+        raise _unsupported(name, config, error) from error
     options.on_step(1, 3, f"reading {name}")
     device = _device(options.device)
     dtype, notes = _dtype(options.dtype, device, config)
-    model_class: Any = get_hf_model_class_for_architecture(architecture)
-    model, report = model_class.from_pretrained(
-        folder,
-        dtype=dtype,
-        attn_implementation="eager",
-        use_safetensors=True,
-        trust_remote_code=options.remote_code,
-        output_loading_info=True,
-    )
+    try:
+        model, report = model_class.from_pretrained(
+            folder,
+            dtype=dtype,
+            attn_implementation="eager",
+            use_safetensors=True,
+            trust_remote_code=options.remote_code,
+            output_loading_info=True,
+        )
+    except SafetensorError as error:
+        raise InputError(f"the weights of {name} are damaged ({error}); fetch or save them again") from None
     tokenizer = _tokenizer(folder, options)
     if tokenizer is None and _names_code(folder / "tokenizer_config.json"):
         notes.append("its tokenizer is Python code from its repository: prompts are ids only, unless --remote-code")
@@ -209,9 +223,11 @@ def _config(folder: Path, name: str, options: Options, *, local: bool) -> Any:
     if not path.exists():
         raise InputError(f"{folder} is no model folder: it holds no config.json")
     try:
-        raw: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        raw: Any = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {str(error).partition(chr(10))[0]}") from None
+    if not isinstance(raw, dict):
+        raise InputError(f"{path} is no model's configuration: it holds a {type(raw).__name__}")
     known = raw.get("model_type") in transformers.CONFIG_MAPPING
     if "auto_map" in raw and not known and not options.remote_code:
         how = "--remote-code" if local else "--remote-code --revision <commit hash>"
@@ -266,16 +282,36 @@ def _from_gguf(path: Path, options: Options) -> Source:
 
 
 def _from_adapter(folder: Path, name: str, options: Options) -> Source:
-    peft = _peft()
     base_name = json.loads((folder / "adapter_config.json").read_text("utf-8")).get("base_model_name_or_path")
     if not base_name:
-        raise InputError(f"{folder} is an adapter that does not name its base model (base_model_name_or_path)")
+        raise InputError(
+            f"{folder} is an adapter that does not name its base model; load that one with --adapter {folder}"
+        )
+    _check_adapter(folder)
+    return replace(_adapted(_from_path(str(base_name), replace(options, adapter=None)), folder), name=name)
+
+
+def _adapted(base: Source, folder: Path) -> Source:
+    """Return `base` with the adapter in `folder` merged in; its weights are changed in place."""
+    peft = _check_adapter(folder)
+    try:
+        merged = peft.PeftModel.from_pretrained(base.model, folder).merge_and_unload()
+    except (ValueError, RuntimeError) as error:
+        if memory.is_out_of_memory(error):
+            raise
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(f"the adapter {folder.name} does not fit {base.name}: {reason}") from None
+    notes = [*base.notes, f"the adapter {folder.name} was merged into {base.name}"]
+    return replace(base, name=f"{base.name}+{folder.name}", model=merged.eval(), notes=notes)
+
+
+def _check_adapter(folder: Path) -> Any:
+    """Return the peft package where `folder` holds an adapter that it can read without running code."""
+    if not (folder / "adapter_config.json").is_file():
+        raise InputError(f"{folder} is no adapter folder: it holds no adapter_config.json")
     if not (folder / "adapter_model.safetensors").exists():  # PEFT would open adapter_model.bin
-        raise _pickled(name, f"only {', '.join(_pickles(folder)) or 'no weights'}")
-    base = _from_path(str(base_name), options)
-    merged = peft.PeftModel.from_pretrained(base.model, folder).merge_and_unload()
-    notes = [*base.notes, f"the adapter was merged into {base.name}"]
-    return Source(name, merged.eval(), base.tokenizer, notes, base.lacks_head)
+        raise _pickled(folder.name, f"only {', '.join(_pickles(folder)) or 'no weights'}")
+    return _peft()
 
 
 def _peft() -> Any:
@@ -332,7 +368,7 @@ def _wrap(source: Source) -> TransformerBridge:
             dtype=source.model.dtype,
         )
     except (ValueError, KeyError, NotImplementedError) as error:
-        raise _unsupported(source, error) from error
+        raise _unsupported(source.name, source.model.config, error) from error
 
 
 def _wrap_without_tokenizer(source: Source, device: torch.device) -> TransformerBridge:
@@ -348,13 +384,13 @@ def _wrap_without_tokenizer(source: Source, device: torch.device) -> Transformer
             model_name=source.name,
         )
     except (ValueError, KeyError, NotImplementedError) as error:
-        raise _unsupported(source, error) from error
+        raise _unsupported(source.name, source.model.config, error) from error
 
 
-def _unsupported(source: Source, error: Exception) -> InputError:
-    architecture = (getattr(source.model.config, "architectures", None) or [type(source.model).__name__])[0]
+def _unsupported(name: str, config: Any, error: Exception) -> InputError:
+    architecture = (getattr(config, "architectures", None) or [getattr(config, "model_type", "unknown")])[0]
     reason = str(error).strip().partition("\n")[0]
-    return InputError(f"transformer-lens cannot wrap {source.name} ({architecture}): {reason}")
+    return InputError(f"transformer-lens cannot wrap {name} ({architecture}): {reason}")
 
 
 # -- device, dtype, names ------------------------------------------------------------------------------------------
