@@ -95,6 +95,17 @@ def partial(result: PatchingResult, count: int) -> PatchingResult:
     return replace(result, done=done, **held)
 
 
+def estimated(result: PatchingResult, verified: int = 0) -> PatchingResult:
+    """Return `result` as an estimate of it, some of whose cells were verified."""
+    off = np.random.default_rng(1).normal(1, 0.4, result.effect.shape)
+    estimate = result.effect * off
+    order = np.argsort(-np.abs(estimate), axis=None)
+    done = np.isin(np.arange(estimate.size), order[:verified]).reshape(estimate.shape)
+    held = {name: np.where(done, getattr(result, name), np.nan) for name in ("patched", "effect", "recovery")}
+    interval = np.where(done, result.interval, np.nan)
+    return replace(result, method="attribution", estimate=estimate, done=done, interval=interval, **held)
+
+
 def real_like(by: str = "head", shape: tuple[int, ...] = (12, 12), **fields: object) -> PatchingResult:
     """Return a sweep with the strong cells of a well-known circuit."""
     strong = {(9, 9): 0.517, (10, 7): -0.42, (8, 6): 0.36, (9, 6): 0.31, (11, 10): -0.3, (10, 0): 0.28, (7, 9): 0.22}
@@ -122,6 +133,12 @@ SHAPES = {
     "neurons": lambda: sweep("neuron", (12, 3072), site="neuron", noise=0.001, planted={(3, 17): 0.1}),
     "head and position": lambda: real_like("head-position", (12, 12, 15)),
     "many heads": lambda: sweep(shape=(48, 64), planted={(40, 60): 0.3}),
+    "estimate": lambda: estimated(real_like()),
+    "verified estimate": lambda: estimated(real_like(pairs=32, task="ioi"), 20),
+    "verified estimate of layers": lambda: estimated(sweep("layer", (30,), site="mlp_out", planted={(3,): 0.7}), 5),
+    "verified estimate of positions": lambda: estimated(sweep("position", (30, 60), site="resid_pre"), 1),
+    "verified estimate of neurons": lambda: estimated(sweep("neuron", (12, 300), site="neuron"), 9),
+    "verified estimate by head and position": lambda: estimated(real_like("head-position", (12, 12, 15)), 20),
     "noising": lambda: real_like(direction="noise"),
     "partial": lambda: partial(real_like(), 37),
     "partial neurons": lambda: partial(sweep("neuron", (4, 100), site="neuron"), 150),
