@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -126,12 +128,12 @@ class Projected:
         Of the target; rank 0 is the top, and −1 stands where the logits are NaN.
     """
 
-    ids: Tensor
-    probabilities: Tensor
-    entropy: Tensor
-    kl: Tensor
-    target_probability: Tensor
-    target_rank: Tensor
+    ids: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+    entropy: NDArray[np.float64]
+    kl: NDArray[np.float64]
+    target_probability: NDArray[np.float32]
+    target_rank: NDArray[np.int64]
 
 
 def project(
@@ -161,7 +163,7 @@ def project(
     Examples
     --------
     >>> project(found, streams, streams[-1], target=5, top=3).ids.shape  # doctest: +SKIP
-    torch.Size([30, 15, 3])
+    (30, 15, 3)
     """
     length = end.shape[0]
     size = max(1, ROWS // (len(streams) + 1))
@@ -176,7 +178,7 @@ def project(
 
     detached(work)
     names = tuple(Projected.__dataclass_fields__)
-    return Projected(*(torch.cat([getattr(part, name) for part in parts], dim=1) for name in names))
+    return Projected(*(np.concatenate([getattr(part, name) for part in parts], axis=1) for name in names))
 
 
 def _block(found: Readout, streams: Tensor, target: int, top: int) -> Projected:
@@ -219,8 +221,9 @@ def _block(found: Readout, streams: Tensor, target: int, top: int) -> Projected:
     crossed = sums[:, 2] / sums[last, 0].repeat(depth)
     kl = (logs - crossed - entropy[last].repeat(depth)).clamp(min=0)
 
-    def shaped(tensor: Tensor) -> Tensor:
-        return tensor.view(depth, length, *tensor.shape[1:])[:-1].cpu()
+    def shaped(tensor: Tensor) -> NDArray[Any]:
+        # A copy: an array over a tensor's own memory would keep the tensor alive in every result.
+        return tensor.view(depth, length, *tensor.shape[1:])[:-1].cpu().numpy().copy()
 
     return Projected(
         ids=shaped(ids),

@@ -306,8 +306,8 @@ def _attributed(run: _Run, found: Readout, right: int, wrong: int | None, top: i
         contributions |= {name: others[name] for name in (f"attn_bias {layer}", f"mlp {layer}") if name in others}
     return _Parts(
         contributions=contributions | biases,
-        heads=heads.numpy(),
-        per_position=sources.numpy(),
+        heads=heads.numpy().copy(),
+        per_position=sources.numpy().copy(),
         neurons=tuple((f"L{layer} neuron {n}", value) for value, layer, n in neurons[:top]),
     )
 

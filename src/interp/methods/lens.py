@@ -221,7 +221,7 @@ def lens(
         streams = engine.detached(lambda: _moved(maps, layers, at, streams))
     chosen = list(places)
     seen = engine.project(found, streams[:, chosen], end[chosen], goal, top, model.on_step)
-    ids, entropy = seen.ids.numpy(), seen.entropy.numpy()
+    ids, entropy = seen.ids, seen.entropy
     lost = ~np.isfinite(entropy).all(1)
     notes = [f"the predictions are NaN, first in layer {layers[int(lost.argmax())]}"] if lost.any() else []
     return LensResult(
@@ -231,13 +231,13 @@ def lens(
         layers=layers,
         positions=places,
         ids=ids,
-        probabilities=seen.probabilities.numpy(),
+        probabilities=seen.probabilities,
         names={int(index): model.tokens.string(int(index)) for index in np.unique(ids)},
         entropy=entropy,
-        kl=seen.kl.numpy(),
+        kl=seen.kl,
         target=(model.tokens.string(goal), goal),
-        target_probability=seen.target_probability.numpy(),
-        target_rank=seen.target_rank.numpy(),
+        target_probability=seen.target_probability,
+        target_rank=seen.target_rank,
         notes=(*(maps.notes if maps is not None else ()), *notes),
     )
 

@@ -188,8 +188,8 @@ def lens_train(
     saved = "" if out is None else str(translators.save(out, pairs, model))
     result = LensTrainResult(
         layers=layers,
-        weights=training.weights.detach().float().cpu().numpy(),
-        biases=training.biases.detach().float().cpu().numpy(),
+        weights=training.weights.detach().float().cpu().numpy().copy(),
+        biases=training.biases.detach().float().cpu().numpy().copy(),
         logit_kl=measured[0],
         tuned_kl=measured[1],
         loss=np.array(training.losses, np.float64).reshape(-1, len(layers)),
@@ -333,7 +333,7 @@ def _measured(
     held = held.to(found.weight.dtype)
 
     def mean(streams: Tensor) -> Float:
-        return lens.project(found, streams, held[-1], target=0, top=1).kl.mean(1).numpy()
+        return lens.project(found, streams, held[-1], target=0, top=1).kl.mean(1)
 
     moved = [translators.affine(*pairs[n])(rows) for n, rows in zip(layers, held[:-1], strict=True)]
     return mean(held[:-1]), mean(torch.stack(moved))
