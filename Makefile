@@ -29,16 +29,18 @@ $(SCRIPTS): $(SOURCES) js/node_modules/.installed
 # Opens the quickstart in JupyterLab; HEADLESS=1 runs it and writes demo/quickstart.html instead.
 demo: .venv/.installed
 ifdef HEADLESS
-	$(BIN)/jupyter nbconvert --to html --execute --output quickstart.html demo/quickstart.ipynb
+	$(BIN)/jupyter nbconvert --to html --execute --ExecutePreprocessor.store_widget_state=False \
+	  --output quickstart.html demo/quickstart.ipynb
 else
 	$(BIN)/jupyter lab demo/quickstart.ipynb
 endif
 
 test: check
+	sh tools/need_chromium.sh
 	$(NPM) test --silent
-	$(BIN)/python -m pytest --ignore=tests/browser
+	$(BIN)/python -m pytest
 
-# JupyterLab and Notebook 7 in the system's Chromium or Chrome: minutes, and apart while some of it depends on load.
+# The tests in JupyterLab and Notebook 7 alone.
 browser: .venv/.installed $(SCRIPTS)
 	sh tools/need_chromium.sh
 	$(BIN)/python -m pytest tests/browser

@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 SHOTS = ROOT / "build" / "screenshots"
 FRONT_ENDS = {"JupyterLab": "lab/tree", "Notebook 7": "notebooks"}
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
-TIMEOUT = 60.0  # seconds; the machine may be busy
+TIMEOUT = 180.0  # seconds; the machine may be busy
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 _FLAGS = [
@@ -283,14 +283,14 @@ class Notebook:
         before = prompt.inner_text()
         cell.locator(".jp-InputArea-editor").click(position={"x": 40, "y": 8})
         # A run before the session is bound to the page is dropped without a word: ask again until it is heard.
-        for _ in range(int(TIMEOUT / 5)):
+        for _ in range(int(TIMEOUT / 10)):
             self.page.keyboard.press("Control+Enter")
             try:
-                self.until(lambda: prompt.inner_text() != before, "the cell runs", 5)
+                self.until(lambda: prompt.inner_text() != before, "the cell runs", 10)
                 break
             except AssertionError:
                 cell.locator(".jp-InputArea-editor").click(position={"x": 40, "y": 8})
-        self.until(lambda: re.search(r"\d", prompt.inner_text()), f"cell {index} has run", 4 * TIMEOUT)
+        self.until(lambda: re.search(r"\d", prompt.inner_text()), f"cell {index} has run", 2 * TIMEOUT)
 
     def command(self, name: str, **arguments: Any) -> None:
         self.page.evaluate(

@@ -8,11 +8,12 @@ from typing import Any
 
 import nbformat
 import pytest
+from nbconvert import HTMLExporter
 from playwright.sync_api import Browser, Locator
 
 from browser.attention import contrasts
 from browser.conftest import ATTENTION, CELLS, HOSTILE, STRANGE
-from browser.lab import Notebook, Server
+from browser.lab import SHOTS, TIMEOUT, Notebook, Server
 
 # How many different colours a picture has, and the one near its corner.
 _COLOURS = """async png => {
@@ -27,6 +28,8 @@ _COLOURS = """async png => {
 
 # The text that is seen: innerText also tells what an element holds that is not.
 _SEEN = "e => e.checkVisibility() ? e.innerText.trim() : ''"
+
+_VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +91,31 @@ def assert_inert(notebook: Notebook, output: Locator) -> None:
     foreign = "script, img:not(.interp-plain), a, iframe, [onerror], [onload], [data-commandlinker-command]"
     assert output.locator(foreign).count() == 0
     assert not set(output.evaluate("e => e.innerHTML")) & set("\u202e\x00\x1b"), "a character that is not seen"
+
+
+@pytest.mark.parametrize("state", [False, True], ids=["no state", "state"])
+def test_an_exported_page_shows_the_picture(server: Server, chrome: Browser, saved: Any, state: bool) -> None:
+    """On a machine without a network, where a page that holds widgets' states asks for their scripts in vain."""
+    notebook = nbformat.from_dict(saved)
+    shown = notebook.cells[CELLS.index(ATTENTION)].outputs[1].data[_VIEW]
+    if state:
+        model = {"model_name": "AnyModel", "model_module": "anywidget", "model_module_version": "~0.11.*", "state": {}}
+        held = {"version_major": 2, "version_minor": 0, "state": {shown["model_id"]: model}}
+        notebook.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": held}
+    html, _ = HTMLExporter().from_notebook_node(notebook)
+    assert (shown["model_id"] in html) == state
+    path = server.files / f"exported-{state}.html"
+    path.write_text(html)
+    with chrome.new_context(viewport={"width": 1300, "height": 1000}) as context:
+        page = context.new_page()
+        page.goto(path.as_uri(), wait_until="commit", timeout=TIMEOUT * 1e3)
+        outputs = page.locator(".jp-Cell").nth(CELLS.index(ATTENTION)).locator(".jp-OutputArea-child")
+        picture = outputs.nth(0).locator("div.interp-frame")
+        picture.wait_for(timeout=TIMEOUT * 1e3)
+        assert "gpt2 · 20 tokens" in picture.inner_text()
+        assert len(contrasts(picture)) > 15
+        assert outputs.nth(1).evaluate(_SEEN) == ""
+        picture.screenshot(path=SHOTS / f"exported-{state}.png")
 
 
 def test_without_trust_and_kernel_it_shows_the_picture(reopened: Callable[..., Notebook], front_end: str) -> None:

@@ -343,6 +343,20 @@ def test_a_result_on_screen_is_kept_and_one_off_screen_only_for_a_while(wire: Wi
     assert widget.comm is None, "what nobody sees and nothing can answer for is closed"
 
 
+def test_at_the_interpreters_end_nothing_is_closed(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    widget = AttentionWidget(made(1, 1, 3))
+    for _ in range(7):
+        AttentionWidget(made(1, 1, 3))
+    assert widget._weak_result() is not None
+    monkeypatch.setattr("sys.is_finalizing", lambda: True)
+    wire.clear()
+    AttentionWidget(made(1, 1, 3))
+    gc.collect()
+    assert widget._weak_result() is None
+    assert widget.comm is not None
+    assert not [kind for kind, _, _ in wire.sent if kind == "comm_close"]
+
+
 def test_a_thousand_cells_keep_a_handful_of_results(wire: Wire) -> None:
     alive = weakref.WeakSet[Any]()
     for _ in range(200):

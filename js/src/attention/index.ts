@@ -19,7 +19,7 @@ import { viewer } from "./view";
 
 const BESIDE = 700; // px from which on the grid, or the text, stands beside the matrix
 const GAP = 24;
-const TEXT = 360;
+const TEXT = 300;
 const MATRIX = 330; // px that a matrix with its labels has at least, before the text goes below it
 
 export default mount((mounted: Mounted, el: HTMLElement) => {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -302,7 +303,8 @@ def _closer(widget: Widget) -> Callable[[Any], None]:
 
     def close(_: Any) -> None:
         target = weak()
-        if target is not None:
+        # At the interpreter's end what closing needs may be gone before the view is.
+        if target is not None and not sys.is_finalizing():
             target.close()
 
     return close
