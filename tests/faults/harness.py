@@ -43,6 +43,9 @@ VALUES: dict[str, Callable[[], Any]] = {
     "indices": lambda: 0,
 }
 
+# A command that needs one of several arguments → one of them.
+ONE_OF: dict[str, dict[str, Any]] = {"ablate": {"heads": "0.0"}}
+
 
 def commands() -> Mapping[str, Command]:
     """Return every registered command by name."""
@@ -139,10 +142,11 @@ def valid(name: str, /, family: str = "gpt2", text: str | None = None, **argumen
             raise LookupError(f"{name} needs {parameter.name}: give faults/harness.py's VALUES a {parameter.names!r}")
     body = None
     if command.body is not None:
-        if command.body.__name__ not in BODIES:
-            raise LookupError(f"{name}: give faults/harness.py's BODIES an example of a {command.body.__name__}")
-        body = BODIES[command.body.__name__](texts(family) if text is None else text)
-    return Cell(name, given | arguments, body)
+        kind = command.bodies[0].__name__
+        if kind not in BODIES:
+            raise LookupError(f"{name}: give faults/harness.py's BODIES an example of a {kind}")
+        body = BODIES[kind](texts(family) if text is None else text)
+    return Cell(name, ONE_OF.get(name, {}) | given | arguments, body)
 
 
 def ask(door: str, shell: Any, cell: Cell | str, *, direct: bool = False) -> Outcome:
@@ -177,7 +181,7 @@ def _python(cell: Cell) -> list[Any]:
     """Return what a Python call gives for the cell's body."""
     if cell.body is None:
         return []
-    return [pairs(cell.body) if commands()[cell.command].body is Pairs else cell.body]
+    return [pairs(cell.body) if Pairs in commands()[cell.command].bodies else cell.body]
 
 
 def refused(outcome: Outcome, *words: str, out_of_memory: bool = False) -> str:

@@ -140,7 +140,7 @@ def test_row_24_a_misspelt_flag(name, door, shell, lend):
             misspelt = flag + "z" if flag + "z" not in flags else flag + "zz"
             cell = harness.valid(name, **{misspelt: "1"})
             outcome = harness.ask(door, shell, cell)
-            spelled = (lambda word: "--" + word.replace("_", "-")) if door == "magic" else str
+            spelled = (lambda word: "--" + word.rstrip("_").replace("_", "-")) if door == "magic" else str
             words = [spelled(misspelt)]
             if flag in flags and len(flag) > 2:
                 meant = "--no-" + flag.replace("_", "-") if door == "magic" else flag

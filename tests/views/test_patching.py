@@ -353,8 +353,7 @@ def test_the_interval_is_drawn_on_the_bars_scale() -> None:
     unit = float(bar["width"]) / result.recovery[0]
     low, high = (float(x) for x in re.findall(r"[MH]([\d.]+)", line))
     assert low == pytest.approx(float(bar["x"]) + result.interval[0, 0] / 5 * unit, abs=0.02)
-    # What is longer than the room for bars ends there.
-    assert high <= float(bar["x"]) + float(bar["width"]) + 0.01
+    assert high == pytest.approx(float(bar["x"]) + result.interval[1, 0] / 5 * unit, abs=0.02)
     assert "thin line: 95 % interval over 9 pairs" in result.html()
 
 

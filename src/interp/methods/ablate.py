@@ -90,9 +90,13 @@ class AblationResult(Result):
         named = self.components[0] if len(self.components) == 1 else f"{len(self.components)} components"
         done = np.isfinite(self.per_prompt)
         part = "" if done.all() else f", {int(done.sum())}/{done.size} done"
+        values = [f"{value:+.3f}" if np.isfinite(value) else "not finite" for value in self.values[[0, -1]]]
+        if part:
+            values = [value.replace("not finite", "not computed") for value in values]
+        count = self.per_prompt.shape[1]
         return (
-            f"{self.provenance.model}: {self.metric} {self.values[0]:+.3f}, without {named} {self.values[-1]:+.3f} "
-            f"({self.mode}, {self.per_prompt.shape[1]} prompts){part}"
+            f"{self.provenance.model}: {self.metric} {values[0]}, without {named} {values[1]} "
+            f"({self.mode}, {count} prompt{'s' * (count != 1)}){part}"
         )
 
     def to_frame(self) -> pd.DataFrame:

@@ -71,7 +71,9 @@ def bars(rows: Sequence[Bar], least: float, turned: bool = False) -> Drawing:
     pitch = max(_LEAST, min(_ROW, _HIGH / len(rows)))
     left = math.ceil(max(columns(row.label) for row in rows) * _FONT * ADVANCE + 10)
     shown = [math.copysign(min(abs(row.value), end), row.value) if _finite(row) else 0.0 for row in rows]
-    below, above = max(0.0, -min(shown)), max(0.0, *shown)
+    # An interval is seen whole, unless it is longer than twice the longest bar.
+    reach = [min(max(x, -2 * end), 2 * end) for row in rows for x in (row.low, row.high) if _finite(row) and x == x]
+    below, above = max(0.0, -min(shown + reach)), max(0.0, *shown, *reach)
     unit = _TRACK / ((below + above) or 1)
     zero = left + below * unit
     thick = min(9.0, pitch - 4)

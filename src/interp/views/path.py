@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _TOP = 10
 _FEW = 12  # paths that bars alone show
+_ROWS, _COLUMNS = 40, 60  # of a grid of senders and receivers
 _KINDS = {"head": "heads", "q": "queries", "k": "keys", "v": "values", "mlp": "MLP"}
 _BETWEEN = {
     "all": "everything between frozen",
@@ -147,19 +148,37 @@ def _blocks(view: _View) -> list[Block]:
         return [(f"Paths, {view.quantity}", diverging.stack([(0, listed), (0, _words(view))]))]
     if 1 in shape:
         fixed, names, values, known = (
-            (f"{label(result.senders[0])} →", result.receivers, view.values[0], view.known[0])
+            (f"From {label(result.senders[0])}", result.receivers, view.values[0], view.known[0])
             if shape[0] == 1
-            else (f"→ {label(result.receivers[0])}", result.senders, view.values[:, 0], view.known[:, 0])
+            else (f"Into {label(result.receivers[0])}", result.senders, view.values[:, 0], view.known[:, 0])
         )
         best = view.order[0][1 if shape[0] == 1 else 0] if view.order else None
         picture, lone = _grids(names, values, known, view.end, best)
-        caption = f"{fixed} a row per layer" if shape[0] == 1 else f"a row per layer {fixed}"
+        caption = f"{fixed}: a row per layer"
     else:
-        cells = Cells(view.values, view.known, [*map(label, result.senders)], [*map(label, result.receivers)], True)
-        ring = view.order[0] if view.order else None
-        picture, lone, caption = diverging.heat(cells, view.end, ring), [], "Rows are senders, columns receivers"
+        picture, lone, caption = *_matrix(view), "Rows are senders, columns receivers"
     legend = diverging.stack([(0, picture), (0, diverging.scale(view.end)), (0, _words(view, lone))])
     return [(caption, legend), (f"Strongest paths, {view.quantity}", listed)]
+
+
+def _matrix(view: _View) -> tuple[Drawing, list[str]]:
+    """Return a row per sender and a column per receiver, of very many only those with the strongest paths."""
+    result = view.result
+    size = np.where(view.known & np.isfinite(view.values), np.abs(view.values), -1.0)
+    held = [
+        np.sort(np.argsort(-size.max(axis=1 - axis), kind="stable")[:most])
+        for axis, most in ((0, _ROWS), (1, _COLUMNS))
+    ]
+    at = np.ix_(*held)
+    rows, columns = (
+        [label(names[n]) for n in held[axis]] for axis, names in enumerate((result.senders, result.receivers))
+    )
+    ring = None
+    if view.order:
+        ring = int(np.searchsorted(held[0], view.order[0][0])), int(np.searchsorted(held[1], view.order[0][1]))
+    whole = size.shape == (len(rows), len(columns))
+    left = [] if whole else [f"the {len(rows)} senders and {len(columns)} receivers with the strongest paths"]
+    return diverging.heat(Cells(view.values[at], view.known[at], rows, columns, tokens=True), view.end, ring), left
 
 
 def _grids(
