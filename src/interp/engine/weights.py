@@ -209,20 +209,21 @@ def composition(net: Network, kinds: tuple[str, ...] = KINDS) -> Iterator[tuple[
     def triangle(side: Tensor) -> Tensor:
         return torch.linalg.qr(side.mT, mode="r").R
 
-    group = net.n_heads // net.n_kv_heads
+    def wide(shared: Tensor) -> Tensor:
+        return shared.repeat_interleave(net.n_heads // net.n_kv_heads, 0)
+
     senders: list[Tensor] = []
     for index, layer in enumerate(net.layers):
         held = heads(net, layer)
-        keys, values = held.k.repeat_interleave(group, 0), held.v.repeat_interleave(group, 0)
         if index:
             sent = torch.cat(senders)
             read = {
-                "q": lambda: triangle(keys) @ held.q,  # noqa: B023  # called in this turn
-                "k": lambda: triangle(held.q) @ keys,  # noqa: B023
-                "v": lambda: triangle(held.o) @ values,  # noqa: B023
+                "q": lambda: wide(triangle(held.k)) @ held.q,  # noqa: B023  # called in this turn
+                "k": lambda: triangle(held.q) @ wide(held.k),  # noqa: B023
+                "v": lambda: triangle(held.o) @ wide(held.v),  # noqa: B023
             }
             yield index, {kind: _ratios(sent, read[kind]()).view(index, net.n_heads, -1) for kind in kinds}
-        senders.append(_unit(triangle(values) @ held.o))
+        senders.append(_unit(wide(triangle(held.v)) @ held.o))
 
 
 def _unit(matrices: Tensor) -> Tensor:
