@@ -182,6 +182,25 @@ describe("the text", () => {
     expect(text(find(".interp-readout"))).toContain("most at ␣cat (2)");
   });
 
+  it("shows a long token in full while it is held", async () => {
+    const host = attention(["<bos>", "lo…ng", "cat"]);
+    (host.get("meta") as { long: number[] }).long = [1];
+    const answer = host.answer;
+    host.answer = (message) =>
+      message.method === "token" ? [{ id: message.id, reply: { text: "<b>looong" } }] : answer?.(message);
+    const { el } = open(host);
+    await settled();
+    expect(host.requests("token")).toEqual([]);
+    tokens(el)[1]?.click();
+    await settled();
+    expect(tokens(el)[1]?.textContent).toBe("<b>looong");
+    expect(el.querySelector(".interp-text b")).toBeNull();
+    tokens(el)[2]?.click();
+    await settled();
+    expect(tokens(el)[1]?.textContent).toBe("lo…ng");
+    expect(host.requests("token").map(({ params }) => params)).toEqual([{ position: 1 }]);
+  });
+
   it("holds a token by click and by key, and lets go", async () => {
     const host = attention(TOKENS);
     const { el, find } = open(host);

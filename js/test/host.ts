@@ -95,6 +95,7 @@ export function attention(tokens: string[], layers = [0, 1], heads = [0, 1, 2], 
   const meta: Meta = {
     model: "test",
     tokens,
+    long: [],
     axis: {},
     glyphs: {},
     layers,

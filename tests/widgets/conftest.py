@@ -11,6 +11,8 @@ import comm
 import numpy as np
 import pytest
 from comm.base_comm import BaseComm
+from IPython.core.displaypub import DisplayPublisher
+from IPython.core.interactiveshell import InteractiveShell
 
 from interp.methods.attention import AttentionResult, statistics
 from interp.results import Provenance
@@ -46,6 +48,33 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
 
     monkeypatch.setattr(comm, "create_comm", Recorded)
     return kept
+
+
+class Page(DisplayPublisher):
+    """Keeps what is published, as a notebook does: updates replace what they name."""
+
+    def publish(self, data: Any, *_: Any, transient: Any = None, update: bool = False, **__: Any) -> None:
+        name = (transient or {}).get("display_id")
+        if update:
+            self.outputs = [(n, data if n == name else old) for n, old in self.outputs]
+        else:
+            self.outputs.append((name, data))
+
+    def clear_output(self, *_: Any, **__: Any) -> None:
+        self.outputs = []
+
+    def shown(self) -> list[Any]:
+        return [data for _, data in self.outputs]
+
+
+@pytest.fixture
+def page(shell: InteractiveShell, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> Page:  # noqa: ARG001
+    """Yield the page of a shell that has a kernel."""
+    page = Page(parent=shell)
+    page.outputs = []
+    monkeypatch.setattr(shell, "display_pub", page)
+    monkeypatch.setattr(shell, "kernel", object(), raising=False)
+    return page
 
 
 @pytest.fixture(autouse=True)

@@ -197,8 +197,22 @@ def test_hostile_tokens_travel_as_visible_text(wire: Wire) -> None:
     assert "\u202e" not in str(widget.meta)
     assert "\\x00" not in repr(widget.meta)
     assert all(len(token) < 100 for token in widget.meta["tokens"])
+    assert widget.meta["long"] == [3]
     full, _ = ask(widget, wire, "token", position=3)
     assert len(full["reply"]["text"]) == 100_000
+
+
+@pytest.mark.usefixtures("wire")
+def test_no_two_tokens_look_the_same() -> None:
+    """A character in several tokens shows its bytes and itself; what shortening would make alike is numbered."""
+    long = "A" * 500
+    strings = ("\\xF0", "\\x9F", "\\xA4", "\\x97", " a", "\u00a0a", f"{long}b{long}", f"{long}c{long}")
+    meta = AttentionWidget(made(1, 1, 8, strings=strings, glyphs=dict.fromkeys(range(4), "🤗"))).meta
+    assert meta["tokens"][:4] == list(strings[:4])
+    assert meta["glyphs"] == {"0": "🤗", "1": "🤗", "2": "🤗", "3": "🤗"}
+    shown = [meta["axis"].get(str(n), token) for n, token in enumerate(meta["tokens"])]
+    assert len(set(meta["tokens"])) == len(set(shown)) == len(strings)
+    assert meta["long"] == [6, 7]
 
 
 def test_broken_weights_are_named_and_the_rest_is_shown(wire: Wire) -> None:

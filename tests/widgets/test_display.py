@@ -6,7 +6,6 @@ import re
 from typing import Any
 
 import pytest
-from IPython.core.displaypub import DisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
 
@@ -14,36 +13,9 @@ from interp.methods.predict import PredictResult
 from interp.results import Result
 from interp.widgets._base import publish
 
-from .conftest import Wire, made
+from .conftest import Page, made
 
 VIEW = "application/vnd.jupyter.widget-view+json"
-
-
-class Page(DisplayPublisher):
-    """Keeps what is published, as a notebook does: updates replace what they name."""
-
-    def publish(self, data: Any, *_: Any, transient: Any = None, update: bool = False, **__: Any) -> None:
-        name = (transient or {}).get("display_id")
-        if update:
-            self.outputs = [(n, data if n == name else old) for n, old in self.outputs]
-        else:
-            self.outputs.append((name, data))
-
-    def clear_output(self, *_: Any, **__: Any) -> None:
-        self.outputs = []
-
-    def shown(self) -> list[Any]:
-        return [data for _, data in self.outputs]
-
-
-@pytest.fixture
-def page(shell: InteractiveShell, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> Page:  # noqa: ARG001
-    """Yield the page of a shell that has a kernel."""
-    page = Page(parent=shell)
-    page.outputs = []
-    monkeypatch.setattr(shell, "display_pub", page)
-    monkeypatch.setattr(shell, "kernel", object(), raising=False)
-    return page
 
 
 def live(page: Page) -> list[str]:

@@ -9,6 +9,8 @@ export interface Link {
   selected: ReadonlySignal<Selected>;
   /** The user chose something: show it now and tell the kernel. */
   choose(part: Partial<Selected>): void;
+  /** A token in full. */
+  full(position: number): Promise<string>;
 }
 
 /** The selection of this view, the kernel's at the other end. */
@@ -49,5 +51,6 @@ export function linked(rpc: Rpc, model: Model, meta: Meta, fail: (error: unknown
       // The answer is what is selected now: Python may have had another idea.
       if (show(part)) rpc.latest("select", { ...selected.peek() }).then(({ data }) => follow(data), fail);
     },
+    full: async (position) => (await rpc.latest("token", { position })).data.text as string,
   };
 }

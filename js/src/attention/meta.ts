@@ -1,6 +1,8 @@
 export interface Meta {
   model: string;
   tokens: string[];
+  /** The positions of tokens that are shown shortened. */
+  long: number[];
   axis: Record<string, string>;
   glyphs: Record<string, string>;
   layers: number[];

@@ -61,6 +61,22 @@ export function text(viewer: Viewer): HTMLElement {
     },
   );
 
+  // A token that is shown shortened is shown in full while it is held.
+  watch(viewer.ends, () => {
+    const held = heldToken(selected.value, direction.value);
+    for (const at of meta.long) {
+      const token = tokens[at] as HTMLElement;
+      token.textContent = meta.tokens[at] as string;
+      if (at !== held) continue;
+      viewer.full(at).then(
+        (text) => {
+          if (at === heldToken(selected.peek(), direction.peek())) token.textContent = text;
+        },
+        () => undefined,
+      );
+    }
+  });
+
   on(list, {
     pointerover(event) {
       const token = under(event);

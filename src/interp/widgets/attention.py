@@ -22,7 +22,7 @@ from interp.widgets._rpc import Handler, Reply, Request, parameters
 
 _MODES = ("pattern", "weighted")
 _FRAME = 20_000  # bytes that a message holds beside what is counted below
-_LABEL, _SHOWN = 14, 60  # columns of a token on an axis, and in the text
+_LABEL, _SHOWN, _FULL = 14, 60, 100_000  # columns of a token on an axis, in the text, and where it is held
 
 
 class AttentionWidget(Widget):
@@ -167,7 +167,7 @@ class AttentionWidget(Widget):
     def _on_token(self, params: Mapping[str, Any], request: Request) -> Reply:  # noqa: ARG002
         """Answer with a token in full, as far as a message can take it."""
         (position,) = parameters(params, position=range(self._length))
-        return Reply({"text": visible(self.result.tokens[position], 100_000)})
+        return Reply({"text": visible(self.result.tokens[position], _FULL)})
 
 
 def _check_size(result: Any) -> None:
@@ -185,10 +185,12 @@ def _describe(result: Any) -> dict[str, Any]:
     """Return the small things that the page needs at once. Tokens travel in the form they are shown in."""
     finite = np.isfinite(result.pattern).all(axis=(2, 3))
     bad = [[result.layers[row], result.heads[column]] for row, column in np.argwhere(~finite)]
-    tokens = [visible(token, _SHOWN) for token in result.tokens]
+    tokens = labels(result.tokens, _SHOWN)
+    full = {token: visible(token, _FULL) for token in set(result.tokens)}
     return {
         "model": visible(result.provenance.model, _SHOWN).replace("␣", " "),
         "tokens": tokens,
+        "long": [n for n, token in enumerate(result.tokens) if full[token] != tokens[n]],
         "axis": _differing(labels(result.tokens, _LABEL), tokens),
         "glyphs": {str(position): visible(glyph, 8) for position, glyph in result.glyphs.items()},
         "layers": list(result.layers),
