@@ -1,7 +1,8 @@
-"""The quickstart notebook, executed by a kernel as a user's first run would be."""
+"""The demo notebooks, executed by a kernel as a user's first run would be."""
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,20 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-NOTEBOOK = Path(__file__).parents[2] / "demo" / "quickstart.ipynb"
+DEMO = Path(__file__).parents[2] / "demo"
+NOTEBOOKS = sorted(path.stem for path in DEMO.glob("*.ipynb"))
 
 
-@pytest.fixture(scope="module")
-def executed() -> Any:
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    NotebookClient(notebook, timeout=600, kernel_name="python3").execute(cwd=str(NOTEBOOK.parent))
+@cache
+def run(name: str) -> Any:
+    notebook = nbformat.read(DEMO / f"{name}.ipynb", as_version=4)
+    NotebookClient(notebook, timeout=600, kernel_name="python3").execute(cwd=str(DEMO))
     return notebook
+
+
+@pytest.fixture
+def executed() -> Any:
+    return run("quickstart")
 
 
 def outputs(notebook: Any, source: str) -> list[Any]:
@@ -25,8 +32,9 @@ def outputs(notebook: Any, source: str) -> list[Any]:
     return [output for cell in found for output in cell.outputs]
 
 
-def test_every_code_cell_ran_without_an_error(executed: Any) -> None:
-    code = [cell for cell in executed.cells if cell.cell_type == "code"]
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_every_code_cell_ran_without_an_error(name: str) -> None:
+    code = [cell for cell in run(name).cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in code)
     kinds = {output.output_type for cell in code for output in cell.outputs}
     assert "error" not in kinds
@@ -52,6 +60,7 @@ def test_the_same_question_runs_no_forward(executed: Any) -> None:
     assert outputs(executed, ".provenance.forwards")[0].data["text/plain"] == "0"
 
 
-def test_the_notebook_is_committed_without_outputs() -> None:
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_notebooks_are_committed_without_outputs(name: str) -> None:
+    notebook = nbformat.read(DEMO / f"{name}.ipynb", as_version=4)
     assert not [cell for cell in notebook.cells if cell.get("outputs")]
