@@ -1,0 +1,51 @@
+"""Take the README's pictures of the attention viewer: SmolLM2 in JupyterLab, light and dark, into demo/images."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import fetch_smollm2
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from browser.attention import Viewer  # noqa: E402
+from browser.lab import THEMES, Notebook, Server, browser, write  # noqa: E402
+
+WIDTH = 1080  # px of the frame
+CELLS = [
+    f"%load_ext interp\nimport interp\ninterp.load({str(fetch_smollm2.fetch())!r})",
+    "%%interp attention\nWhen Mary and John went to the store, John gave a drink to",
+]
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder, browser() as chrome:
+        server = Server(Path(folder))
+        try:
+            size = {"width": 1300, "height": 1100}
+            context = chrome.new_context(viewport=size, service_workers="block")
+            notebook = Notebook(server, context, "JupyterLab", write(server, "viewer.ipynb", CELLS))
+            for index in range(len(CELLS)):
+                notebook.run(index)
+            viewer = Viewer(notebook, 1)
+            for _ in range(3):  # the notebook's margins depend on its width
+                size["width"] += WIDTH - viewer.frame.evaluate("e => e.offsetWidth")
+                notebook.page.set_viewport_size(size)
+                notebook.page.wait_for_timeout(500)
+            # A duplicate-token head: " John" looks at the " John" before it.
+            notebook.kernel.run("interp.selection.set(layer=8, head=0, query=10, key=4, position=10)")
+            notebook.until(lambda: viewer.shown() == [8, 0] and "≈" not in viewer.said(), "the head is shown")
+            notebook.page.mouse.move(2, 2)
+            for theme in THEMES:
+                notebook.theme(theme)
+                notebook.page.wait_for_timeout(500)
+                viewer.frame.screenshot(path=ROOT / "demo" / "images" / f"attention-{theme}.png")
+        finally:
+            server.stop()
+
+
+if __name__ == "__main__":
+    main()
