@@ -1,0 +1,80 @@
+"""The picture of a generated text: the prompt, and every new token on the colour of its probability."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from interp.views import frame, layout
+from interp.views.passage import passage
+from interp.views.theme import AUTO
+
+if TYPE_CHECKING:
+    from interp.methods.generate import GenerateResult
+
+_WIDE, _TAIL = 640, 200
+_TITLE = "Generated text"
+_ENDS = {"length": "stopped at the length asked for", "eos": "ended by itself", "window": "the context window is full"}
+
+
+def html(result: GenerateResult) -> str:
+    """Return the text as a self-contained HTML fragment.
+
+    Examples
+    --------
+    >>> html(result)[:26]  # doctest: +SKIP
+    '<div class="interp-frame">'
+    """
+    return layout.html(_TITLE, _facts(result), [_stack(result)], _foot(result), result.notes, svg(result, AUTO))
+
+
+def svg(result: GenerateResult, theme: str = "light") -> str:
+    """Return the same picture as a standalone SVG document in one theme.
+
+    Raises
+    ------
+    InputError
+        There is no such theme.
+
+    Examples
+    --------
+    >>> svg(result, "dark")[:4]  # doctest: +SKIP
+    '<svg'
+    """
+    return layout.svg(_TITLE, _facts(result), [_stack(result)], _foot(result), result.notes, theme)
+
+
+def _facts(result: GenerateResult) -> str:
+    count, new = len(result.tokens), len(result.generated)
+    how = f"temperature {result.temperature:g}" if result.temperature else "greedy"
+    changed = f"{result.interventions} intervention{'s' * (result.interventions != 1)} at {result.at} tokens"
+    counted = f"{count} + {new} token{'s' * (new != 1)}"
+    return frame.facts(result, counted, how, *([changed] if result.interventions else []))
+
+
+def _stack(result: GenerateResult) -> layout.Stack:
+    before = result.tokens[-_TAIL:]
+    chances = np.exp(result.logprobs).tolist()
+    titles = [*[""] * len(before), *(f"{token!r} {chance:.4f}" for token, chance in _both(result))]
+    values = [*[math.nan] * len(before), *chances]
+    drawn = passage([*before, *result.generated], values, _WIDE, muted=len(before), titles=titles)
+    cut = "… " if len(before) < len(result.tokens) else ""
+    return [(f"{cut}The prompt is pale; a new token is the darker, the likelier it was", drawn)]
+
+
+def _both(result: GenerateResult) -> list[tuple[str, float]]:
+    return list(zip(result.generated, np.exp(result.logprobs).tolist(), strict=True))
+
+
+def _foot(result: GenerateResult) -> list[layout.Piece]:
+    pieces: list[layout.Piece] = []
+    if len(result.logprobs):
+        least = min(_both(result), key=lambda pair: pair[1])
+        pieces = [
+            ("mean log-probability ", f"{result.logprobs.mean():.3f}".replace("-", "−"), False),
+            ("perplexity ", f"{math.exp(-result.logprobs.mean()):.2f}", False),
+            (f"least likely {frame.visible_facts(least[0], 20)!r} {least[1]:.4f}", "", True),
+        ]
+    return [*pieces, (_ENDS.get(result.stopped, result.stopped), "", True)]

@@ -1,0 +1,186 @@
+"""The picture of steering: what is written at each strength, and how much likelier each token became."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from interp.views import diverging, frame, layout
+from interp.views import theme as themes
+from interp.views.diverging import signed
+from interp.views.draw import Drawing
+from interp.views.passage import passage
+from interp.views.text import escape
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from interp.methods.steer import SteeringResult
+
+_BESIDE, _BELOW, _PROMPT = 500, 620, 60
+_LEAST, _NATURAL = 0.5, 2.0
+_TITLE = "Steering"
+_SITES = {"resid_pre": "before layer {}", "resid_mid": "inside layer {}", "resid_post": "after layer {}"}
+_AT = {"all": "all tokens", "prompt": "the prompt's tokens", "new": "new tokens"}
+
+
+def html(result: SteeringResult) -> str:
+    """Return the texts as a self-contained HTML fragment.
+
+    Examples
+    --------
+    >>> html(result)[:26]  # doctest: +SKIP
+    '<div class="interp-frame">'
+    """
+    view = _View(result)
+    return layout.html(_TITLE, view.facts, view.stacks, view.foot, result.notes, svg(result, themes.AUTO))
+
+
+def svg(result: SteeringResult, theme: str = "light") -> str:
+    """Return the same picture as a standalone SVG document in one theme.
+
+    Raises
+    ------
+    InputError
+        There is no such theme.
+
+    Examples
+    --------
+    >>> svg(result, "dark")[:4]  # doctest: +SKIP
+    '<svg'
+    """
+    view = _View(result)
+    return layout.svg(_TITLE, view.facts, view.stacks, view.foot, result.notes, theme)
+
+
+def plotly(result: SteeringResult, *, theme: str = "light", width: int = 720, height: int = 420) -> go.Figure:
+    """Return the metric and the perplexity over strengths as a Plotly figure.
+
+    Parameters
+    ----------
+    theme
+        ``"light"`` or ``"dark"``.
+    width, height
+        In pixels.
+
+    Examples
+    --------
+    >>> result.to_plotly(theme="dark").show()  # doctest: +SKIP
+    """
+    from plotly.subplots import make_subplots
+
+    themes.check_theme(theme)
+    order = np.argsort(result.strengths, kind="stable")
+    texts = [escape(frame.visible_facts(result.continuations[n], 80)) for n in order]
+    figure: go.Figure = make_subplots(cols=2, horizontal_spacing=0.14)
+    for column, (name, values) in enumerate(((result.metric, result.values), ("perplexity", result.perplexity)), 1):
+        figure.add_scatter(
+            x=result.strengths[order],
+            y=values[order],
+            mode="lines+markers",
+            text=texts,
+            hovertemplate="strength %{x}<br><b>%{y:.4f}</b><br>%{text}<extra></extra>",
+            line={"color": themes.colour("accent", theme)},
+            showlegend=False,
+            row=1,
+            col=column,
+        )
+        figure.update_xaxes(title="strength", showgrid=False, row=1, col=column)
+        figure.update_yaxes(title=name, gridcolor=themes.colour("line", theme)[:7], griddash="dot", row=1, col=column)
+    figure.update_yaxes(type="log", row=1, col=2)
+    figure.update_layout(
+        title={"text": f"{_TITLE}<br><sup>{escape(_View(result).facts)}</sup>", "font": {"size": 14}},
+        width=width,
+        height=height,
+        paper_bgcolor=themes.colour("bg", theme),
+        plot_bgcolor=themes.colour("bg", theme),
+        font={"color": themes.colour("fg", theme), "size": 12},
+    )
+    return figure
+
+
+class _View:
+    """A result, and what of it is shown."""
+
+    def __init__(self, result: SteeringResult) -> None:
+        self.result = result
+
+    @cached_property
+    def facts(self) -> str:
+        result = self.result
+        where = _SITES[result.site].format(result.layer)
+        return frame.facts(result, frame.visible_facts(result.source, 60), where, f"at {_AT[result.at]}")
+
+    @cached_property
+    def end(self) -> float:
+        return diverging.limit(self.result.change, _LEAST, _NATURAL)
+
+    @cached_property
+    def stacks(self) -> list[layout.Stack]:
+        """Without and with, beside each other; several strengths below each other, the prompt above."""
+        result = self.result
+        count = len(result.strengths)
+        wide = _BESIDE if count == 2 else _BELOW
+        order = sorted(range(count), key=lambda n: float(result.strengths[n]))
+        texts = [(self._caption(n), self._text(n, wide)) for n in order]
+        legend = diverging.stack(
+            [
+                (0, diverging.scale(self.end)),
+                (0, diverging.words(["log-probability with steering less that without, in nats"])),
+            ]
+        )
+        held = result.tokens[-_PROMPT:]
+        cut = "… " if len(held) < len(result.tokens) else ""
+        prompt = passage(held, [math.nan] * len(held), wide, muted=len(held))
+        before = (f"{cut}The prompt", prompt)
+        if count == 2:
+            return [[before, texts[0]], [texts[1], ("How much likelier each token became", legend)]]
+        return [[before, *texts, ("How much likelier each token became", legend)]]
+
+    def _caption(self, n: int) -> str:
+        result = self.result
+        size = float(result.strengths[n])
+        if not result.generated[n]:
+            return f"Strength {size:g}: {result.stopped[n]}"
+        said = [f"Strength {size:g}" if size else "Without steering", f"perplexity {result.perplexity[n]:.2f}"]
+        if math.isfinite(result.values[n]):
+            said.append(f"{result.metric} {signed(float(result.values[n]))}")
+        return " · ".join(said)
+
+    def _text(self, n: int, wide: int) -> Drawing:
+        result = self.result
+        tokens = result.generated[n]
+        if not tokens:
+            return diverging.words(["nothing was written"])
+        change = result.change[n, : len(tokens)].tolist()
+        titles = [f"{token!r} {value:+.3f}" for token, value in zip(tokens, change, strict=True)]
+        return passage(tokens, [value / self.end for value in change], wide, signed=True, titles=titles)
+
+    @cached_property
+    def foot(self) -> list[layout.Piece]:
+        """The footer."""
+        result = self.result
+        ratio = result.norm / result.stream_norm if result.stream_norm else math.nan
+        pieces: list[layout.Piece] = [
+            ("direction of length ", f"{result.norm:,.4g}" if result.norm < 1e4 else f"{result.norm:,.0f}", False),
+            (
+                f"the stream there {result.stream_norm:.3g} (median over the prompt), {ratio:.3g} of it at strength 1",
+                "",
+                True,
+            ),
+        ]
+        change = np.where(np.isfinite(result.change), np.abs(result.change), -1.0)
+        if change.size and change.max() > 0:
+            row, column = (int(n) for n in np.unravel_index(int(change.argmax()), change.shape))
+            token = frame.visible_facts(result.generated[row][column], 20)
+            pieces.append(
+                (
+                    f"most changed {token!r} at strength {result.strengths[row]:g} ",
+                    signed(float(result.change[row, column])),
+                    False,
+                )
+            )
+        return pieces
