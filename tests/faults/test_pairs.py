@@ -246,7 +246,7 @@ def test_row_24_words_that_are_misspelt(door, shell, lend):
         ):
             harness.refused(harness.ask(door, shell, cell(**arguments)), hint)
         assert model.forwards == before
-    outcome = harness.ask("magic", shell, f"%%interp pacth\n{BODY}")
+    outcome = harness.ask("magic", shell, f"%%interp patchh\n{BODY}")
     harness.refused(outcome, "did you mean patch")
 
 

@@ -12,6 +12,7 @@ from interp.methods import attribution
 from interp.methods.pairing import Encodings, Lint, encode, lint
 from interp.methods.patched import likeliest
 from interp.methods.predict import predicted
+from interp.methods.recovery import recovered
 from interp.registry import technique
 from interp.results import Result
 from interp.spec import (
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from interp.engine.sweep import Swept
 
     Float = NDArray[np.float64]
-
-_RESAMPLES = 1000
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -346,16 +345,9 @@ def _result(
     whole: bool = True,
 ) -> PatchingResult:
     """Return a sweep's numbers; while it runs (not `whole`), without what takes long: intervals and warnings."""
-    per_pair: Float = swept.values.numpy()
-    base, source = swept.base.numpy(), swept.source.numpy()
-    clean, corrupted = (base, source) if direction == "noise" else (source, base)
-    done = np.asarray(swept.done.numpy().all(axis=0))
-    patched = np.where(done, per_pair.mean(axis=0), np.nan)
-    each = per_pair - base.reshape(-1, *[1] * (per_pair.ndim - 1))
-    span = clean.mean() - corrupted.mean()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        recovery = (patched - corrupted.mean()) / span
-    checked = lint(model, encoded, metric, clean.tolist(), corrupted.tolist(), warn=whole)
+    found = recovered(swept, direction, sure=whole)
+    patched, done = found.patched, found.done
+    checked = lint(model, encoded, metric, found.clean.tolist(), found.corrupted.tolist(), warn=whole)
     finite = np.isfinite(patched) | ~done
     notes = list(checked.warnings)
     if not finite.all():
@@ -372,27 +364,17 @@ def _result(
         layers=layers,
         positions=positions,
         patched=patched,
-        effect=patched - base.mean(),
-        recovery=recovery,
-        interval=_bootstrap(np.where(done, each, np.nan) if whole else each[:1]),
-        per_pair=per_pair,
-        clean_metric=float(clean.mean()),
-        corrupted_metric=float(corrupted.mean()),
+        effect=found.effect,
+        recovery=found.recovery,
+        interval=found.interval,
+        per_pair=found.per_pair,
+        clean_metric=float(found.clean.mean()),
+        corrupted_metric=float(found.corrupted.mean()),
         done=done,
         lint=checked,
         task=pairs.task,
         notes=tuple(notes),
     )
-
-
-def _bootstrap(each: Float) -> Float:
-    """Return the 95 % percentile interval of the mean over pairs, ``[2, *axes]``; NaN for a single pair."""
-    count = len(each)
-    if count < 2:
-        return np.full((2, *each.shape[1:]), np.nan)
-    drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=_RESAMPLES) / count
-    means = np.tensordot(drawn, each, axes=1)
-    return np.quantile(means, [0.025, 0.975], axis=0)
 
 
 def resolve_metric(given: Any) -> Metric:

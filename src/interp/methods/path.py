@@ -86,8 +86,11 @@ class PathResult(Result):
     def summary(self) -> str:
         """Return how many paths there are and how many of them are done."""
         count, done = int(self.exists.sum()), int((self.done & self.exists).sum())
-        one = f"{self.senders[0]} → {self.receivers[0]}"
-        named = one if count == 1 else f"{len(self.senders)} senders → {len(self.receivers)} receivers, {count} paths"
+        senders, receivers = (
+            f"{len(names)} {kind}s" if len(names) > 1 else " ".join(names)
+            for names, kind in ((self.senders, "sender"), (self.receivers, "receiver"))
+        )
+        named = f"{senders} → {receivers}" + (f", {count} paths" if count > 1 else "")
         part = "" if done == count else f", {done}/{count} done"
         return f"{self.provenance.model}: {named}, {len(self.per_pair)} pairs{part}"
 

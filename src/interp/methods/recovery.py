@@ -47,8 +47,11 @@ class Recovered:
     done: NDArray[np.bool_]
 
 
-def recovered(swept: Swept, direction: str) -> Recovered:
-    """Return what a sweep's values say; `direction` is ``"denoise"`` (the base is the corrupted run) or ``"noise"``."""
+def recovered(swept: Swept, direction: str, *, sure: bool = True) -> Recovered:
+    """Return what a sweep's values say; `direction` is ``"denoise"`` (the base is the corrupted run) or ``"noise"``.
+
+    The interval takes longest: without `sure` it is NaN.
+    """
     per_pair: Float = swept.values.numpy()
     base, source = swept.base.numpy(), swept.source.numpy()
     clean, corrupted = (base, source) if direction == "noise" else (source, base)
@@ -62,7 +65,7 @@ def recovered(swept: Swept, direction: str) -> Recovered:
         patched=patched,
         effect=patched - base.mean(),
         recovery=recovery,
-        interval=interval(np.where(done, each, np.nan)),
+        interval=interval(np.where(done, each, np.nan) if sure else each[:1]),
         clean=clean,
         corrupted=corrupted,
         done=done,
