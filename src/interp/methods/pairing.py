@@ -111,7 +111,7 @@ def _encoded(model: LoadedModel, pair: Pair, metric: Metric, number: int, count:
     if len(clean.ids) != len(corrupted.ids):
         raise InputError(
             f"{where}clean has {len(clean.ids)} tokens and corrupted {len(corrupted.ids)}; they must line up: "
-            f"{_aligned(clean, corrupted)}"
+            f"{aligned(clean, corrupted)}"
         )
     answer = _answers(model, pair, pair.answer, where, "answer")
     wrong = _answers(model, pair, pair.wrong, where, "wrong")
@@ -129,7 +129,7 @@ def _encoded(model: LoadedModel, pair: Pair, metric: Metric, number: int, count:
     return Encodings(clean, corrupted, answer, wrong)
 
 
-def _aligned(clean: Encoded, corrupted: Encoded) -> str:
+def aligned(clean: Encoded, corrupted: Encoded) -> str:
     """Return both prompts around the first token that differs."""
     both = zip(clean.ids, corrupted.ids, strict=False)
     at = next((n for n, (a, b) in enumerate(both) if a != b), min(len(clean.ids), len(corrupted.ids)))

@@ -1,0 +1,190 @@
+"""Pictures of a SaliencyResult: the text coloured by what each token adds, and the largest parts as bars."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from interp.views import bars, coloured, diverging, frame, layout
+from interp.views import theme as themes
+from interp.views.diverging import signed
+from interp.views.text import escape, labels, visible
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from interp.methods.saliency import SaliencyResult
+
+_SHORT, _TOKEN, _TOP = 20, 12, 12
+_LEAST = 1e-3
+_SEEN = 5e-3
+_DRAWN = 300  # tokens
+_NAMES = {
+    "ig": "Integrated gradients",
+    "gradient-input": "Gradient × input",
+    "deeplift": "DeepLIFT",
+    "rollout": "Attention rollout",
+}
+_STARTS = {"zero": "zero embedding", "mean": "mean embedding", "counterfactual": "counterfactual"}
+
+
+def html(result: SaliencyResult) -> str:
+    """Return the saliency as a self-contained HTML fragment: coloured text, the largest parts, what they sum to.
+
+    Examples
+    --------
+    >>> html(result)[:26]  # doctest: +SKIP
+    '<div class="interp-frame">'
+    """
+    view = _View(result)
+    return layout.html(view.title, view.facts, view.stacks, view.foot, view.notes, svg(result))
+
+
+def svg(result: SaliencyResult, theme: str = "light") -> str:
+    """Return the same picture as a standalone SVG document in one theme.
+
+    Raises
+    ------
+    InputError
+        There is no such theme.
+
+    Examples
+    --------
+    >>> svg(result, "dark")[:4]  # doctest: +SKIP
+    '<svg'
+    """
+    view = _View(result)
+    return layout.svg(view.title, view.facts, view.stacks, view.foot, view.notes, theme)
+
+
+def plotly(result: SaliencyResult, *, theme: str = "light", width: int = 900, height: int = 420) -> go.Figure:
+    """Return the parts as Plotly bars, one per position.
+
+    Parameters
+    ----------
+    theme
+        ``"light"`` or ``"dark"``.
+    width, height
+        In pixels.
+
+    Examples
+    --------
+    >>> result.to_plotly(theme="dark").show()  # doctest: +SKIP
+    """
+    import plotly.graph_objects as go
+
+    themes.check_theme(theme)
+    view = _View(result)
+    names = labels(result.tokens, _SHORT)
+    figure = go.Figure()
+    figure.add_bar(
+        x=[f"{n} {escape(name)}" for n, name in enumerate(names)],
+        y=result.attribution,
+        marker={"color": [themes.diverging(math.copysign(1.0, v), theme) for v in np.nan_to_num(result.attribution)]},
+        hovertemplate="%{x}<br><b>%{y:+.4f}</b><extra></extra>",
+    )
+    figure.update_layout(
+        title={"text": f"{view.title}<br><sup>{escape(view.facts)}</sup>", "font": {"size": 14}},
+        width=width,
+        height=height,
+        paper_bgcolor=themes.colour("bg", theme),
+        plot_bgcolor=themes.colour("bg", theme),
+        font={"color": themes.colour("fg", theme), "size": 12},
+    )
+    figure.update_xaxes(type="category", showgrid=False, tickfont={"family": "monospace"})
+    figure.update_yaxes(
+        title=view.units, gridcolor=themes.colour("line", theme), zerolinecolor=themes.colour("muted", theme)
+    )
+    return figure
+
+
+class _View:
+    """A result, and what of it is shown."""
+
+    def __init__(self, result: SaliencyResult) -> None:
+        self.result = result
+        self.title = _NAMES[result.method]
+        count = len(result.tokens)
+        first = 0 if count <= _DRAWN or result.position < 0 else max(0, min(result.position + 1, count) - _DRAWN)
+        self.drawn = range(first, min(count, first + _DRAWN))
+
+    @property
+    def units(self) -> str:
+        metric = self.result.metric
+        return {"attention": "share of attention", "logprob": "nats", "prob": "probability"}.get(metric, "logits")
+
+    @cached_property
+    def what(self) -> str:
+        result = self.result
+        if result.answer is None:
+            return f"read from {visible(result.tokens[result.position], _SHORT)} ({result.position})"
+        answer = visible(result.answer[0], _SHORT)
+        return (
+            f"{answer} over {visible(result.wrong[0], _SHORT)}" if result.wrong else f"{self.result.metric} of {answer}"
+        )
+
+    @cached_property
+    def facts(self) -> str:
+        result = self.result
+        count = len(result.tokens)
+        start = f"from the {_STARTS[result.baseline]}" if result.baseline and result.method != "gradient-input" else ""
+        steps = f"{result.steps} gradients" if result.steps > 1 else ""
+        return frame.facts(result, f"{count} token{'s' * (count != 1)}", start, steps)
+
+    @cached_property
+    def stacks(self) -> list[layout.Stack]:
+        """The drawings, each with its caption, in columns."""
+        result = self.result
+        held = slice(self.drawn.start, self.drawn.stop)
+        end = diverging.limit(result.attribution, _LEAST, spread=10.0)
+        ring = result.position - self.drawn.start if result.position in self.drawn else None
+        words = coloured.text(result.tokens[held], result.attribution[held], end, signed=bool(result.answer), ring=ring)
+        if result.answer is None:
+            caption, legend = f"Share of each token, {self.what}, outlined", [f"scale to {end:g}, {themes.LIFT}"]
+            parts = [(0.0, words), (0.0, diverging.words(legend))]
+        else:
+            caption = f"What each token adds to {self.what}, in {self.units}"
+            legend = [f"red towards {visible(result.answer[0], _SHORT)}, blue away from it"]
+            if ring is not None:
+                legend.append("outlined: where the answer is read")
+            parts = [(0.0, words), (0.0, diverging.scale(end)), (0.0, diverging.words(legend))]
+        largest = result.top(_TOP)
+        # After the first, only what is long enough to be seen as a bar.
+        seen = [one for n, one in enumerate(largest) if n == 0 or not abs(one[2]) < _SEEN * abs(largest[0][2])]
+        listed = bars.bars([bars.Bar(self._label(p), value) for p, _, value in seen], _LEAST)
+        return [[(caption, diverging.stack(parts))], [(f"Largest parts, in {self.units}", listed)]]
+
+    def _label(self, position: int) -> str:
+        result = self.result
+        label = f"{position} {visible(result.tokens[position], _TOKEN)}"
+        if result.counterfactual and result.counterfactual[position] != result.tokens[position]:
+            label += f" ← {visible(result.counterfactual[position], _TOKEN)}"
+        return label
+
+    @cached_property
+    def foot(self) -> list[layout.Piece]:
+        """The footer."""
+        result = self.result
+        if result.answer is None:
+            position, token, value = result.top(1)[0]
+            return [("", self.what, False), (f"most of {visible(token, _SHORT)} ({position}) ", signed(value), True)]
+        return [
+            (f"{self.what} ", signed(result.value), False),
+            (f"on the {_STARTS[result.baseline]} ", signed(result.reference), False),
+            ("difference ", signed(result.value - result.reference), False),
+            ("the parts sum to ", signed(result.total), False),
+            ("gap ", f"{result.relative_gap:.1%}" if math.isfinite(result.relative_gap) else "not a number", False),
+        ]
+
+    @cached_property
+    def notes(self) -> list[str]:
+        notes = list(self.result.notes)
+        count = len(self.result.tokens)
+        if len(self.drawn) < count:
+            notes.append(
+                f"tokens {self.drawn.start}–{self.drawn.stop - 1} of {count} are drawn; to_frame() has all of them"
+            )
+        return notes
