@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -161,6 +161,8 @@ def test_the_selection_goes_both_ways() -> None:
     assert (widget.selection["layer"], widget.selection["head"]) == (9, 3)
     selection.set(layer=2, head=99)
     assert widget.selection["layer"] == 9
+    selection.clear()
+    assert widget.selection["layer"] is widget.selection["head"] is None
     widget.selection = {"layer": 5, "head": 1}
     assert (selection.layer, selection.head) == (5, 1)
 
@@ -195,14 +197,14 @@ def test_what_cannot_be_is_answered_in_a_line(wire: Wire, method: str, params: A
 def test_a_page_sets_no_state(wire: Wire) -> None:
     widget = PatchingWidget(real_like())
     before = dict(widget.sweep)
-    script = widget._esm
+    script = widget.get_state("_esm")
     wire.clear()
     deliver(widget, None, method="update")
     for content in (None, [], {"method": "slice"}, {"id": 5}, "x", {"id": "1", "method": "says", "params": None}):
         deliver(widget, content)
-    widget.comm.handle_msg({"content": {"data": {"method": "update", "state": {"sweep": {}, "_esm": "bad"}}}})
+    cast(Any, widget.comm).handle_msg({"content": {"data": {"method": "update", "state": {"sweep": {}, "_esm": ""}}}})
     assert dict(widget.sweep) == before
-    assert widget._esm == script
+    assert widget.get_state("_esm") == script
     assert all("error" in content for content, _ in wire.customs())
 
 

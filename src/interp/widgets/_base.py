@@ -260,8 +260,9 @@ class Widget(anywidget.AnyWidget):
     def _follow(self, shared: Selection) -> None:
         """Show what is selected elsewhere, as far as this view holds it."""
         chosen: dict[str, int | None] = {}
-        place = {"layer": shared.layer, "head": shared.head}
-        for part in ({k: v for k, v in place.items() if v is not None}, *({k: getattr(shared, k)} for k in FIELDS[2:])):
+        # A layer and a head belong together; that there is none is for each view to take or leave.
+        place = {k: v for k, v in (("layer", shared.layer), ("head", shared.head)) if v is not None}
+        for part in (place, *({k: getattr(shared, k)} for k in FIELDS if k not in place)):
             try:
                 self.check_selection(part)
                 chosen |= part
