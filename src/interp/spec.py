@@ -37,6 +37,10 @@ class Interrupted(KeyboardInterrupt):
     def __str__(self) -> str:
         return str(self.result)  # as it is now: its provenance is written after this was raised
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows: the line that was running is nobody's mistake."""
+        return [f"KeyboardInterrupt: {self}"]
+
 
 # What a parameter's value names. The annotation is what the command line, the completer and the help read.
 Indices = Annotated[int | Sequence[int] | None, "indices"]
