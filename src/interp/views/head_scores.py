@@ -1,0 +1,161 @@
+"""Pictures of a HeadsResult: a small map of every score, and the heads of each class."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from interp.views import diverging, frame, maps, theme
+from interp.views.draw import Drawing
+from interp.views.maps import Map
+from interp.views.text import escape, head_label
+
+if TYPE_CHECKING:
+    from interp.methods.heads import HeadsResult
+
+_LISTED = 8
+# Scores that are logits or go both ways from zero; the others are weights and shares, 0 … 1.
+_LOGITS = frozenset({"anti_induction", "direct_effect", "s_inhibition", "backup"})
+_SIGNED = _LOGITS | {"copying", "beyond_distance"}
+_TITLES = {
+    "copying": "copying Σλ/Σ|λ|",
+    "position_only": "position only R²",
+    "anti_induction": "anti-induction",
+    "end_to_s2": "end → S2",
+    "end_to_io": "end → IO",
+    "s_inhibition": "S-inhibition",
+    "beyond_distance": "above same distance",
+}
+
+
+def html(result: HeadsResult) -> str:
+    """Return the maps, and below them the strongest heads of each class.
+
+    Examples
+    --------
+    >>> html(result)[:26]  # doctest: +SKIP
+    '<div class="interp-frame">'
+    """
+    lines = ["".join(f"<b>{escape(p)}</b>" if strong else escape(p) for p, strong in line) for line in _foot(result)]
+    foot = "".join(f'<span class="interp-q">{line}</span>' for line in lines)
+    return frame.html("Heads", _facts(result), maps.page(_groups(result)), foot=foot, notes=result.notes, css=maps.CSS)
+
+
+def svg(result: HeadsResult, theme: str = "light") -> str:
+    """Return the same as a standalone SVG document.
+
+    Examples
+    --------
+    >>> svg(result)[:4]  # doctest: +SKIP
+    '<svg'
+    """
+    body = maps.still(_groups(result))
+    return frame.svg(
+        "Heads",
+        _facts(result),
+        body.body,
+        (body.width, body.height),
+        theme,
+        ["".join(_tspan(*part) for part in line) for line in [*_foot(result), *(((n, False),) for n in result.notes)]],
+    )
+
+
+def _facts(result: HeadsResult) -> str:
+    layers, heads = next(iter(result.scores.values())).shape
+    return frame.facts(result, f"{layers} layers × {heads} heads", result.kind, f"n = {result.n}")
+
+
+def _groups(result: HeadsResult) -> list[tuple[str, list[Drawing]]]:
+    shape = next(iter(result.scores.values())).shape
+    side = maps.side_of((shape[0], shape[1]), len(result.scores))
+    drawn = [maps.draw_map(_map(result, name), side) for name in result.scores]
+    return [("score", drawn), ("class", _lists(result))]
+
+
+def _map(result: HeadsResult, name: str) -> Map:
+    values = result.scores[name]
+    layers, heads = values.shape
+    signed = name in _SIGNED
+    end = diverging.limit(values, 0.05) if signed and name != "copying" else 1.0
+    marks = {
+        (int(layer), int(head)): _kind(result, label)
+        for key, label in result.labels.items()
+        if result.measured[label] == name
+        for layer, _, head in [key.partition(".")]
+    }
+    return Map(
+        _TITLES.get(name, name.replace("_", " ")),
+        _captions(result, name),
+        values,
+        [f"L{n}" for n in range(layers)],
+        [str(n) for n in range(heads)],
+        end=end,
+        signed=signed,
+        marks=marks,
+    )
+
+
+def _captions(result: HeadsResult, name: str) -> list[str]:
+    values = np.where(np.isfinite(result.scores[name]), result.scores[name], -np.inf)
+    layer, head = np.unravel_index(int(values.argmax()), values.shape)
+    chance = float(np.nanmean(result.chance[name]))
+    base = "0" if not chance else f"{chance:.2f}"
+    return [
+        f"{head_label(int(layer), int(head))} {values[layer, head]:.2f}{' logits' * (name in _LOGITS)}",
+        f"chance {base}",
+    ]
+
+
+def _kind(result: HeadsResult, label: str) -> int:
+    return list(result.criteria).index(label) % 6
+
+
+def _lists(result: HeadsResult) -> list[Drawing]:
+    drawn: list[Drawing] = []
+    for label in result.criteria:
+        named = result.top(label)
+        if not named:
+            continue
+        lines = [(_drawn(name), _number(result, name)) for name in named[:_LISTED]]
+        more = [(f"… {len(named) - _LISTED} more", "")] if len(named) > _LISTED else []
+        drawn.append(maps.listing(f"{label} · {len(named)}", [*lines, *more], _kind(result, label)))
+    return drawn
+
+
+def _drawn(name: str) -> str:
+    layer, _, head = name.partition(".")
+    return head_label(int(layer), int(head))
+
+
+def _number(result: HeadsResult, name: str) -> str:
+    score = result.measured[result.labels[name]]
+    layer, _, head = name.partition(".")
+    value = f"{result.of(name):.2f} ± {result.spread[score][int(layer), int(head)]:.2f}"
+    return value.replace("-", "−")
+
+
+def _foot(result: HeadsResult) -> list[Sequence[tuple[str, bool]]]:
+    """Return the footer's lines as pieces, each with whether it stands out."""
+    lines: list[Sequence[tuple[str, bool]]] = []
+    if math.isfinite(result.losses[0]):
+        first, repeat = result.losses
+        lines.append(
+            (
+                ("loss on random tokens ", False),
+                (f"{first:.2f}", True),
+                (" nats, on their repeat ", False),
+                (f"{repeat:.2f}", True),
+            )
+        )
+    says = f"above each map its largest; mean ± sd over prompts; a dot marks a head of a class; {theme.LIFT}"
+    lines.append(((says, False),))
+    return lines
+
+
+def _tspan(text: str, strong: bool) -> str:
+    # A renderer that trims a run's ends would join the words.
+    kept = escape(text).replace(" ", "\u00a0")
+    return kept if strong else f'<tspan class="interp-q">{kept}</tspan>'
