@@ -44,8 +44,9 @@ def _run(shell: InteractiveShell, line: str, cell: str | None) -> Any:
         body = [pairs(cell)]
     elif Pairs in bodies and cell is None:
         if "task" not in call.arguments:
+            file = ", a --text FILE" if Texts in bodies else ""
             raise InputError(
-                f"{call.command.name} needs pairs{' or a --text FILE' if Texts in bodies else ''}: name a --task, or type %%interp {call.command.name} (two percent "
+                f"{call.command.name} needs pairs: name a --task{file}, or type %%interp {call.command.name} (two percent "
                 "signs) with clean:, corrupted:, answer: and wrong: lines below"
             )
     elif call.command.body is not None:
