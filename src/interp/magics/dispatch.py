@@ -46,8 +46,8 @@ def _run(shell: InteractiveShell, line: str, cell: str | None) -> Any:
         if "task" not in call.arguments:
             file = ", a --text FILE" if Texts in bodies else ""
             raise InputError(
-                f"{call.command.name} needs pairs: name a --task{file}, or type %%interp {call.command.name} (two percent "
-                "signs) with clean:, corrupted:, answer: and wrong: lines below"
+                f"{call.command.name} needs pairs: name a --task{file}, or type %%interp {call.command.name} (two "
+                "percent signs) with clean:, corrupted:, answer: and wrong: lines below"
             )
     elif call.command.body is not None:
         if cell is None:
