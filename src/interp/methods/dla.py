@@ -78,6 +78,10 @@ class DLAResult(Result):
     _svg: ClassVar[str | None] = "interp.views.dla:svg"
     _plotly: ClassVar[str | None] = "interp.views.dla:plotly"
 
+    def __post_init__(self) -> None:
+        if len(self.tokens) != self.per_position.shape[-1]:
+            raise InputError(f"{len(self.tokens)} tokens do not fit {self.per_position.shape[-1]} positions")
+
     def summary(self) -> str:
         """Return the logit and its largest part."""
         over = f" over {self.wrong[0]!r}" if self.wrong else ""

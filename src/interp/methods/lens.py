@@ -35,9 +35,9 @@ class LensResult(Result):
     kind, at
         ``logit``, ``tuned`` or ``jacobian``; ``pre``, ``mid`` or ``post``: where in each layer the stream was read.
     tokens
-        The prompt's token strings, all of them.
+        The token strings at `positions`.
     layers, positions
-        The layers and the positions of the arrays' axes.
+        The layers and the positions of the arrays' axes; all of them unless some were chosen.
     ids
         ``int64 [layer, position, k]``: the likeliest tokens, likeliest first.
     probabilities
@@ -74,6 +74,16 @@ class LensResult(Result):
     _html: ClassVar[str] = "interp.views.lens:html"
     _svg: ClassVar[str | None] = "interp.views.lens:svg"
     _plotly: ClassVar[str | None] = "interp.views.lens:plotly"
+
+    def __post_init__(self) -> None:
+        layers, positions = self.kl.shape
+        if len(self.tokens) != positions:
+            raise InputError(f"{len(self.tokens)} tokens do not fit a lens over {positions} positions")
+        if (len(self.layers), len(self.positions)) != (layers, positions):
+            raise InputError(
+                f"{len(self.layers)} layers × {len(self.positions)} positions are named, but the lens has "
+                f"{layers} × {positions}"
+            )
 
     def summary(self) -> str:
         """Return the kind of lens, its size, and what becomes of the target at the last position."""
@@ -128,7 +138,7 @@ class LensResult(Result):
             {
                 "layer": np.array(self.layers)[layer],
                 "position": np.array(self.positions)[place],
-                "token": [self.tokens[self.positions[n]] for n in place],
+                "token": [self.tokens[n] for n in place],
                 "top": [self.names[index] for index in best],
                 "probability": self.probabilities[..., 0].reshape(-1),
                 "entropy": self.entropy.reshape(-1),
@@ -227,7 +237,7 @@ def lens(
     return LensResult(
         kind=kind,
         at=at,
-        tokens=encoded.strings,
+        tokens=tuple(encoded.strings[n] for n in places),
         layers=layers,
         positions=places,
         ids=ids,

@@ -10,7 +10,7 @@ import numpy as np
 
 from interp.views import diverging, draw, theme
 from interp.views.draw import ADVANCE, Drawing, number
-from interp.views.text import columns, escape
+from interp.views.text import columns
 
 _FONT = 10.0
 _HIGH, _PAD, _LEAST, _TURN = 17, 8, 26, 55
@@ -27,13 +27,10 @@ class Cell:
         As it is shown.
     value
         In 0 … 1 for sequential colours, −1 … 1 for diverging ones; NaN is hatched.
-    title
-        What the pointer says, on a page.
     """
 
     text: str
     value: float
-    title: str = ""
 
 
 def grid(
@@ -44,7 +41,6 @@ def grid(
     signed: bool = False,
     level: bool = False,
     ring: tuple[int, int] | None = None,
-    titles: bool = False,
 ) -> Drawing:
     """Return the cells, ``[row][column]``, as wide as the longest text in them, labelled at the left and below.
 
@@ -60,8 +56,6 @@ def grid(
         Whether cells are made as wide as the columns' labels, so that these need not be turned.
     ring
         The (row, column) to outline.
-    titles
-        Whether to write what the pointer says.
 
     Examples
     --------
@@ -95,10 +89,9 @@ def grid(
                     fills.setdefault((f"var(--interp-s{step})", 1.0), []).append(place)
                 ink = theme.ink(step)
             if cell.text:
-                title = f"<title>{escape(cell.title)}</title>" if titles and cell.title else ""
                 written.append(
                     f'<text class="interp-m" x="{number((x + 0.5) * wide)}" y="{(y + 0.5) * _HIGH + 3.5:g}" '
-                    f'text-anchor="middle" style="fill:{ink}">{title}{draw.token(cell.text)}</text>'
+                    f'text-anchor="middle" style="fill:{ink}">{draw.token(cell.text)}</text>'
                 )
     across, down = len(columns_) * wide, len(cells) * _HIGH
     body = [draw.text(left - 6, (y + 0.5) * _HIGH + 3.5, label, anchor="end") for y, label in enumerate(rows)]

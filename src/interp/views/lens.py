@@ -34,7 +34,7 @@ def html(result: LensResult) -> str:
     '<div class="interp-frame">'
     """
     view = _View(result)
-    blocks = [[block] for block in view.blocks(titles=True)]
+    blocks = [[block] for block in view.blocks]
     return layout.html(_TITLE[result.kind], view.facts, blocks, view.foot, view.notes, svg(result))
 
 
@@ -52,7 +52,7 @@ def svg(result: LensResult, theme: str = "light") -> str:
     '<svg'
     """
     view = _View(result)
-    blocks = [[block] for block in view.blocks(titles=False)]
+    blocks = [[block] for block in view.blocks]
     return layout.svg(_TITLE[result.kind], view.facts, blocks, view.foot, view.notes, theme)
 
 
@@ -95,7 +95,7 @@ def plotly(
     }
     if show not in shown:
         raise InputError(f"show {show!r} is none of {', '.join(shown)}{closest(show, shown)}")
-    x = [f"{n} {escape(visible(result.tokens[n], _SHORT))}" for n in result.positions]
+    x = [f"{n} {escape(visible(token, _SHORT))}" for n, token in zip(result.positions, result.tokens, strict=True)]
     y = [f"L{layer}" for layer in result.layers]
     hover = [
         [
@@ -188,7 +188,7 @@ class _View:
     def foot(self) -> list[layout.Piece]:
         """The footer."""
         result = self.result
-        where = visible(result.tokens[result.positions[-1]], _SHORT)
+        where = visible(result.tokens[-1], _SHORT)
         last = f"L{result.layers[-1]}"
         pieces = [("", self.target, False), (f"followed; at position {result.positions[-1]}, {where}:", "", True)]
         if self.settled is None:
@@ -219,42 +219,38 @@ class _View:
             notes.append(f"every {-self.rows.step}. layer of {len(result.layers)} is drawn; to_frame() has all")
         return notes
 
-    def blocks(self, titles: bool) -> list[layout.Block]:
+    @cached_property
+    def blocks(self) -> list[layout.Block]:
         """Return the two grids, each with its caption."""
         result = self.result
         rows = [f"L{result.layers[n]}" for n in self.rows]
-        tokens = labels([result.tokens[result.positions[n]] for n in self.columns], _TOKEN)
+        tokens = labels([result.tokens[n] for n in self.columns], _TOKEN)
         names = dict(zip(result.names, labels(list(result.names.values()), _TOKEN), strict=True))
-        top = [[self._top(a, b, names, titles) for b in self.columns] for a in self.rows]
-        rank = [[self._rank(a, b, titles) for b in self.columns] for a in self.rows]
+        top = [[self._top(a, b, names) for b in self.columns] for a in self.rows]
+        rank = [[self._rank(a, b) for b in self.columns] for a in self.rows]
         ring = None
         if self.settled is not None and self.settled in self.rows:
             ring = (list(self.rows).index(self.settled), len(self.columns) - 1)
         return [
             (
                 f"Likeliest token: {themes.LIFT.replace('weight', 'probability')}",
-                grid(top, rows, tokens, level=True, titles=titles),
+                grid(top, rows, tokens, level=True),
             ),
             (
                 f"{self.target}: its rank, 0 is the top; colour = its probability",
-                grid(rank, rows, tokens, ring=ring, titles=titles),
+                grid(rank, rows, tokens, ring=ring),
             ),
         ]
 
-    def _top(self, a: int, b: int, names: dict[int, str], titles: bool) -> Cell:
+    def _top(self, a: int, b: int, names: dict[int, str]) -> Cell:
         result = self.result
         value = float(result.probabilities[a, b, 0])
-        listed = ""
-        if titles:
-            pairs = zip(result.ids[a, b, :3].tolist(), result.probabilities[a, b, :3].tolist(), strict=True)
-            listed = ", ".join(f"{visible(result.names[i], _SHORT)} {p:.3f}" for i, p in pairs)
-        return Cell(names[int(result.ids[a, b, 0])] if math.isfinite(value) else "", value, listed)
+        return Cell(names[int(result.ids[a, b, 0])] if math.isfinite(value) else "", value)
 
-    def _rank(self, a: int, b: int, titles: bool) -> Cell:
+    def _rank(self, a: int, b: int) -> Cell:
         result = self.result
         value, rank = float(result.target_probability[a, b]), int(result.target_rank[a, b])
-        said = f"probability {value:.4f}, rank {rank}" if titles else ""
-        return Cell(_brief(rank) if rank >= 0 else "", value, said)
+        return Cell(_brief(rank) if rank >= 0 else "", value)
 
 
 def _brief(rank: int) -> str:
