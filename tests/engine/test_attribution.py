@@ -335,11 +335,11 @@ def test_memory_runs_out_once_at_every_step(
     cases = [case(ONE), case(FIRST), case(SHORT)]
     expected = asked(model, cases, steps=steps)
     baseline = hooks.census(model.modules())
-    places = [(torch.autograd, "grad"), (attribution, "_by_head"), (attribution, "_scores")]
-    places.append((attribution, "forward") if path == "gradients" else (LoadedModel, "_forward"))
+    places = [(torch.autograd, "grad"), (attribution, "_by_head"), (Scorer, "of_residual")]
+    places.append((attribution, "paired") if path == "gradients" else (LoadedModel, "_forward"))
     injected = 0
     for owner, name in places:
-        for k in range(0, 200, 1 if name in {"grad", "_scores"} else 5):
+        for k in range(0, 200, 1 if name in {"grad", "of_residual"} else 5):
             failing = Failing(getattr(owner, name), lambda call, k=k: call == k, SIGNS[sign])
             with monkeypatch.context() as patch:
                 patch.setattr(owner, name, lambda *a, f=failing, **b: f(*a, **b))
@@ -360,7 +360,7 @@ def test_memory_runs_out_once_at_every_step(
 def test_nothing_fits(lend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = lend("gpt2")
     with monkeypatch.context() as patch:
-        patch.setattr(attribution, "forward", Failing(attribution.forward, lambda _: True, CUDA))
+        patch.setattr(attribution, "paired", Failing(attribution.paired, lambda _: True, CUDA))
         with pytest.raises(OutOfMemory, match="out of memory in patch"):
             asked(model, [case(ONE), case(FIRST)], steps=3)
     assert torch.is_grad_enabled()

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from interp.engine import hooks, memory, network, sweep
-from interp.engine.forward import Edit, forward
+from interp.engine.network import Network
+from interp.engine.paired import paired
 from interp.spec import SITES, InputError, Site
 
 if TYPE_CHECKING:
@@ -132,74 +134,125 @@ class _Piece:
 
 @dataclass
 class _Recorded:
-    """One run of a batch.
+    """The runs at some points of the way between pairs, the patched run first.
 
     Attributes
     ----------
     values
-        The activations.
+        The activations, ``[point, pair, position, …]`` from position `start` on (patterns: ``[…, head, query, key]``).
     graph
-        What the metric is differentiated by, to have the gradient of each.
-    ends
-        What a runner's `score` needs, ``[row, position, …]``.
+        What the metric is differentiated by, to have each one's gradient at the points where that is taken.
+    scores
+        The metric, ``[point, pair]``; it is differentiated at the same points.
+    start
+        The first position at which the pairs differ; what is before it has no effect.
     """
 
     values: Sites
     graph: Sites
-    ends: Tensor
+    scores: Tensor
+    start: int
 
 
 class _Runner(Protocol):
-    def start(self, ids: Tensor) -> Tensor:
-        """Return the residual stream before layer 0, ``[row, position, d_model]``."""
+    def ends(self, cases: Sequence[Case]) -> _Recorded:
+        """Run the pairs' base and source; the base is differentiated."""
         ...
 
-    def run(self, ids: Tensor, start: Tensor | None = None) -> _Recorded:
-        """Run a batch from its tokens, or from `start`."""
-        ...
-
-    def score(self, case: Case, ends: Tensor) -> Tensor:
-        """Return the metric, ``[row]``, of the rows of one pair."""
+    def way(self, cases: Sequence[Case], part: Tensor) -> _Recorded:
+        """Run the points at `part` of the way from base to source; all are differentiated."""
         ...
 
 
 class _Lean:
     """The runs of a model that `network.read` knows."""
 
-    def __init__(self, model: LoadedModel, sites: Sequence[str]) -> None:
+    def __init__(self, model: LoadedModel, source_model: LoadedModel, sites: Sequence[str]) -> None:
         self.model = model
+        self.source_model = source_model
         self.sites = sites
         self.network = network.read(model)
+        self.source = self.network if source_model is model else network.read(source_model)
 
-    def start(self, ids: Tensor) -> Tensor:
-        return torch.stack([self.network.embed(prompt) for prompt in ids])
+    def ends(self, cases: Sequence[Case]) -> _Recorded:
+        base, source = self._embedded(cases)
+        if self.source is self.network:
+            start = _start(cases)
+            return self._run(cases, base[:, :start], source[None, :, start:], base[None, :, start:])
+        nothing = base[:, :0]
+        here = self._run(cases, nothing, base[None][:0], base[None])
+        there = self._run(cases, nothing, source[None], source[None][:0], self.source)
+        values = {
+            site: [torch.cat(both) for both in zip(here.values[site], there.values[site], strict=True)]
+            for site in self.sites
+        }
+        return _Recorded(values, here.graph, torch.cat([here.scores, there.scores]), 0)
 
-    def run(self, ids: Tensor, start: Tensor | None = None) -> _Recorded:
-        held: Sites = {site: [] for site in self.sites}
+    def way(self, cases: Sequence[Case], part: Tensor) -> _Recorded:
+        base, source = self._embedded(cases)
+        start = _start(cases)
+        later = base[:, start:]
+        graded = later + part.view(-1, 1, 1, 1).to(base.dtype) * (source[:, start:] - later)
+        return self._run(cases, base[:, :start], graded[:0], graded)
 
-        def keep(site: str) -> Edit:
-            return lambda layer, tensor: held[site].append(tensor)  # noqa: ARG005
+    def _embedded(self, cases: Sequence[Case]) -> tuple[Tensor, Tensor]:
+        base, source = _ids(cases, self.model.device)
+        with torch.no_grad():
+            return _stream(self.network, base), _stream(self.source, source)
 
-        first = self.start(ids) if start is None else start
-        if torch.is_grad_enabled():
-            first.requires_grad_()
-        ends = forward(self.network, edits={site: keep(site) for site in self.sites}, resid=first)
+    def _run(
+        self, cases: Sequence[Case], prefix: Tensor, frozen: Tensor, graded: Tensor, of: Network | None = None
+    ) -> _Recorded:
+        of, start = of or self.network, prefix.shape[1]
+        values: Sites = {site: [] for site in self.sites}
+        graph: Sites = {site: [] for site in self.sites}
+
+        def keep(site: str, layer: int, still: Tensor, moving: Tensor) -> None:  # noqa: ARG001
+            if site in values:
+                rows = moving.detach().view(len(graded), *still.shape[1:])
+                values[site].append(torch.cat([rows, still]))
+                graph[site].append(moving)
+
+        ends = paired(of, prefix, frozen, graded.detach().requires_grad_(), keep)
         self.model.count(1)
-        return _Recorded(held, held, ends)
-
-    def score(self, case: Case, ends: Tensor) -> Tensor:
-        return case.scorer.of_residual(self.network, ends[:, case.position])
+        still, moving = (
+            torch.stack(
+                [case.scorer.of_residual(of, end[:, n, case.position - start]) for n, case in enumerate(cases)], 1
+            )
+            for end in ends
+        )
+        return _Recorded(values, graph, torch.cat([moving, still.detach()]), start)
 
 
 class _Hooked:
     """The runs of any model, through its own forward."""
 
-    def __init__(self, model: LoadedModel, sites: Sequence[str]) -> None:
+    def __init__(self, model: LoadedModel, source_model: LoadedModel, sites: Sequence[str]) -> None:
         self.model = model
+        self.source_model = source_model
         self.sites = [site for site in sites if site != "resid_mid"]
         self.middle = "resid_mid" in sites
 
-    def start(self, ids: Tensor) -> Tensor:
+    def ends(self, cases: Sequence[Case]) -> _Recorded:
+        base, source = _ids(cases, self.model.device)
+        here = self._run(self.model, cases, base)
+        with torch.no_grad():
+            there = self._run(self.source_model, cases, source)
+        sites = here.values.keys() & there.values.keys()
+        values = {
+            site: [torch.cat(both) for both in zip(here.values[site], there.values[site], strict=True)]
+            for site in sites
+        }
+        return _Recorded(values, here.graph, torch.cat([here.scores, there.scores]), 0)
+
+    def way(self, cases: Sequence[Case], part: Tensor) -> _Recorded:
+        base, source = _ids(cases, self.model.device)
+        begin, end = self._stream(base), self._stream(source)
+        graded = begin + part.view(-1, 1, 1, 1).to(begin.dtype) * (end - begin)
+        return self._run(self.model, cases, base.repeat(len(part), 1), graded.flatten(0, 1))
+
+    def _stream(self, ids: Tensor) -> Tensor:
+        """Return the residual stream before layer 0, ``[pair, position, d_model]``."""
         held: list[Tensor] = []
 
         def keep(tensor: Tensor, hook: HookPoint) -> None:  # noqa: ARG001
@@ -208,32 +261,46 @@ class _Hooked:
         self.model.forward(ids.tolist(), {Site("resid_pre", 0).hook_name: keep})
         return held[0]
 
-    def run(self, ids: Tensor, start: Tensor | None = None) -> _Recorded:
-        depth, recording = self.model.geometry.n_layers, torch.is_grad_enabled()
+    def _run(self, model: LoadedModel, cases: Sequence[Case], ids: Tensor, begin: Tensor | None = None) -> _Recorded:
+        depth, recording = model.geometry.n_layers, torch.is_grad_enabled()
         held: dict[str, dict[int, Tensor]] = {site: {} for site in self.sites}
 
         def keep(site: str, layer: int) -> hooks.Hook:
             def read(tensor: Tensor, hook: HookPoint) -> Tensor:  # noqa: ARG001
                 if site == "resid_pre" and layer == 0:
-                    tensor = (tensor if start is None else start.to(tensor)).detach().requires_grad_(recording)
+                    tensor = (tensor if begin is None else begin.to(tensor)).detach().requires_grad_(recording)
                 held[site][layer] = tensor
                 return tensor  # given back: what a hook point shows may be a copy in another shape
 
             return read
 
         points = {Site(site, layer).hook_name: keep(site, layer) for site in self.sites for layer in range(depth)}
-        logits = self.model.forward(ids.tolist(), points, last_only=False, gradients=recording)
-        fired = {site: [by[n] for n in range(depth)] for site, by in held.items() if len(by) == depth}
-        graph = dict(fired)
-        if self.middle and {"resid_pre", "attn_out"} <= fired.keys():
+        logits = model.forward(ids.tolist(), points, last_only=False, gradients=recording)
+        logits = sweep.wide(logits).unflatten(0, (-1, len(cases)))
+        scores = torch.stack([case.scorer.of_logits(logits[:, n, case.position]) for n, case in enumerate(cases)], 1)
+        graph = {site: [by[n] for n in range(depth)] for site, by in held.items() if len(by) == depth}
+        values = {site: [tensor.detach() for tensor in layers] for site, layers in graph.items()}
+        if self.middle and {"resid_pre", "attn_out"} <= graph.keys():
             # The bridge's hook_resid_mid is the norm's input alone; what reaches the middle is what attention writes.
-            both = zip(fired["resid_pre"], fired["attn_out"], strict=True)
-            fired = fired | {"resid_mid": [before + written for before, written in both]}
+            both = zip(values["resid_pre"], values["attn_out"], strict=True)
+            values["resid_mid"] = [before + written for before, written in both]
             graph["resid_mid"] = graph["attn_out"]
-        return _Recorded(fired, graph, logits)
+        by_point = {site: [value.unflatten(0, (-1, len(cases))) for value in layers] for site, layers in values.items()}
+        return _Recorded(by_point, graph, scores, 0)
 
-    def score(self, case: Case, ends: Tensor) -> Tensor:
-        return case.scorer.of_logits(sweep.wide(ends[:, case.position]))
+
+def _ids(cases: Sequence[Case], device: torch.device) -> tuple[Tensor, Tensor]:
+    base, source = (torch.tensor([getattr(case, run) for case in cases], device=device) for run in ("base", "source"))
+    return base, source
+
+
+def _start(cases: Sequence[Case]) -> int:
+    """Return the first position at which any pair differs, or the one that is asked about if that is earlier."""
+    return min(min(case.start, case.position) for case in cases)
+
+
+def _stream(of: Network, ids: Tensor) -> Tensor:
+    return torch.stack([of.embed(prompt) for prompt in ids])
 
 
 class _Job:
@@ -268,18 +335,16 @@ class _Job:
             if case.scorer.metric.name == "kl" and case.scorer.metric.function is None:
                 self.cases[index] = sweep.unpatched(self.model, self.source_model, case)[0]
         try:
-            own = _Lean(self.model, self.sites)
-            other = own if self.source_model is self.model else _Lean(self.source_model, self.sites)
-            self._all(own, other)
+            self._all(_Lean(self.model, self.source_model, self.sites))
             self._compare()
         except network.Unreadable as reason:
             notes = self.answer.notes
             self.answer = self._empty()
             self.answer.path, self.answer.notes = f"hooked: {reason}", notes
-            self._all(_Hooked(self.model, self.sites), _Hooked(self.source_model, self.sites))
+            self._all(_Hooked(self.model, self.source_model, self.sites))
         return self.answer
 
-    def _all(self, own: _Runner, other: _Runner) -> None:
+    def _all(self, runner: _Runner) -> None:
         pieces = list(self._pieces())
         limit = min(ROWS, self._rows_that_fit())
         done = 0
@@ -290,7 +355,7 @@ class _Job:
                 pieces[:0] = halves
                 continue
             try:
-                self._piece(piece, own, other)
+                self._piece(piece, runner)
             except (RuntimeError, MemoryError) as error:
                 if not memory.is_out_of_memory(error) or not piece.halves():
                     raise
@@ -327,48 +392,33 @@ class _Job:
         wide = 16 * g.d_model + 6 * g.n_heads * length + 8 * int(getattr(self.model.bridge.cfg, "d_mlp", 0) or 0)
         return max(1, memory.free_bytes(self.model.device) // 2 // (4 * g.n_layers * wide))
 
-    def _piece(self, piece: _Piece, own: _Runner, other: _Runner) -> None:
+    def _piece(self, piece: _Piece, runner: _Runner) -> None:
         """Add what the pairs of `piece` get over its part of the way."""
         cases = [self.cases[index] for index in piece.cases]
-        device = self.model.device
-        base = torch.tensor([case.base for case in cases], device=device)
-        source = torch.tensor([case.source for case in cases], device=device)
         if self.steps == 1:
-            with torch.no_grad():
-                there = other.run(source)
-                arrived = _scores(other, cases, there.ends[None])
-            here = own.run(base)
-            scores = _scores(own, cases, here.ends[None])
-            ends, points = torch.cat([scores.detach(), arrived]), 1
-            target = there.values
+            found = runner.ends(cases)
         else:
-            points = piece.last - piece.first + 1
-            part = torch.linspace(0, 1, self.steps, device=device)[piece.first : piece.last + 1]
-            with torch.no_grad():
-                start, stop = own.start(base), own.start(source)
-                way = start + part.view(-1, 1, 1, 1).to(start.dtype) * (stop - start)
-            here = own.run(base.repeat(points, 1), way.flatten(0, 1))
-            scores = _scores(own, cases, here.ends.unflatten(0, (points, len(cases))))
-            ends, target = scores.detach(), None
-        if not scores.requires_grad:
+            part = torch.linspace(0, 1, self.steps, device=self.model.device)[piece.first : piece.last + 1]
+            found = runner.way(cases, part)
+        if not found.scores.requires_grad:
             raise InputError(f"the metric {cases[0].scorer.metric.name} has no gradient here; use --method exact")
-        sites = [site for site in self.sites if site in here.values and (target is None or site in target)]
-        graph = [tensor for site in sites for tensor in here.graph[site]]
-        gradients = iter(torch.autograd.grad(scores.sum(), graph, allow_unused=True, materialize_grads=True))
-        found: dict[str, Tensor] = {}
+        sites = [site for site in self.sites if site in found.values]
+        graph = [tensor for site in sites for tensor in found.graph[site]]
+        gradients = iter(torch.autograd.grad(found.scores.sum(), graph, allow_unused=True, materialize_grads=True))
+        nodes: dict[str, Tensor] = {}
         singles: list[Tensor] = []
         for site in sites:
             layers: list[Tensor] = []
-            for layer, value in enumerate(here.values[site]):
-                gradient, value = next(gradients), value.detach()
-                moved = _moved(value, points) if target is None else target[site][layer] - value
-                product = sweep.wide(moved * gradient).unflatten(0, (points, len(cases))).sum(0)
+            for value in found.values[site]:
+                moved = value[1:] - value[:1] if self.steps == 1 else _moved(value)
+                product = sweep.wide(moved * next(gradients).view_as(moved)).sum(0)
                 layers.append(_by_head(site, product.sum(-1)).double().cpu())
                 if self.neurons and site == "neuron":
                     singles.append(product.sum(1).double().cpu())
-            found[site] = torch.stack(layers, 1)
+            nodes[site] = functional.pad(torch.stack(layers, 1), (found.start, 0))
         # Only now, all at once: memory may have run out at any line above, and the piece is then done again.
-        self._add(piece, found, torch.stack(singles, 1) if singles else None, ends.double().cpu())
+        ends = found.scores.detach().double().cpu()
+        self._add(piece, nodes, torch.stack(singles, 1) if singles else None, ends)
 
     def _add(self, piece: _Piece, found: dict[str, Tensor], singles: Tensor | None, ends: Tensor) -> None:
         answer = self.answer
@@ -407,19 +457,13 @@ class _Job:
         self.model.trust("gradients")
 
 
-def _scores(runner: _Runner, cases: Sequence[Case], ends: Tensor) -> Tensor:
-    """Return the metric of runs ``[point, case, position, …]``, as ``[point, case]``."""
-    return torch.stack([runner.score(case, ends[:, row]) for row, case in enumerate(cases)], 1)
-
-
-def _moved(value: Tensor, points: int) -> Tensor:
+def _moved(value: Tensor) -> Tensor:
     """Return by how much of its way each point's gradient counts: half of the steps before and after it."""
-    along = value.unflatten(0, (points, -1))
-    halves = (along[1:] - along[:-1]) / 2
-    moved = torch.zeros_like(along)
+    halves = (value[1:] - value[:-1]) / 2
+    moved = torch.zeros_like(value)
     moved[:-1] += halves
     moved[1:] += halves
-    return moved.flatten(0, 1)
+    return moved
 
 
 def _by_head(site: str, node: Tensor) -> Tensor:
