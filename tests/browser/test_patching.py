@@ -66,7 +66,7 @@ class Heatmap:
     def colours(self, rows: int, columns: int) -> np.ndarray[Any, Any]:
         """Return the colour of each cell, ``[row, column, rgb]``; −1 where it is of no colour."""
         paths = self.drawing.evaluate(
-            "e => [...e.querySelectorAll('g > path[fill^=rgb]')].map(p => [p.getAttribute('fill'), p.getAttribute('d')])"
+            "e => [...e.querySelectorAll('g > path[fill^=rgb]')].map(p => ['fill', 'd'].map(n => p.getAttribute(n)))"
         )
         found = np.full((rows, columns, 3), -1)
         wide, high = self.pitch(rows, columns)
@@ -100,6 +100,7 @@ def sweeps(server: Server, chrome: Browser, front_end: str) -> Iterator[Notebook
 
 @pytest.fixture
 def quick(sweeps: Notebook) -> Heatmap:
+    sweeps.page.mouse.move(2, 2)
     sweeps.kernel.run("interp.selection.clear()")
     found = Heatmap(sweeps, CELLS.index(QUICK))
     found.frame.scroll_into_view_if_needed()

@@ -133,8 +133,8 @@ export function list(viewer: Viewer, say: () => void): HTMLElement {
       const what = viewer.quantity.value === "recovery" ? quantity : "effect";
       caption.textContent = `${axes.length > 1 ? "Strongest components" : "Layers"}, ${estimated ? (viewer.source.value === "exact" ? "exact " : "estimated ") : ""}${what}`;
       box.setAttribute("aria-label", caption.textContent);
-      note.textContent =
-        pairs > 1 && viewer.source.value === "exact" ? `thin line: 95 % interval over ${pairs} pairs` : "";
+      const thin = drawn.some(({ low }) => Number.isFinite(low));
+      note.textContent = thin ? `thin line: 95 % interval over ${pairs} pairs` : "";
       mark();
     },
     mark,

@@ -85,6 +85,8 @@ export function viewer(mounted: Mounted, theme: ReadonlySignal<Theme>): Viewer {
       layer: at.layer === undefined ? null : (layers[at.layer] ?? null),
     };
     if (axes.includes("head") && queries) part.head = at.head ?? null;
+    // What is chosen is spoken of, wherever the pointer rests.
+    pointer.value = undefined;
     groups.value = queries ? undefined : at.head;
     neuron.value = at.neuron;
     // A token that an attention view holds would else stay the one that it shows.
