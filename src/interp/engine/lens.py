@@ -68,8 +68,21 @@ def readout(model: LoadedModel) -> Readout:
     bias = getattr(unembed, "bias", None)
     if bias is not None and not bias.any():
         bias = None  # transformer-lens gives one of zeros to a model that has none
-    norm = final if not hasattr(bridge, "mlm_head") else _head(bridge, final)
+    norm: Callable[[Tensor], Tensor] = final
+    if isinstance(final, torch.nn.LayerNorm):
+        eps = epsilon(bridge.ln_final)
+        norm = lambda x: functional.layer_norm(x, final.normalized_shape, final.weight, final.bias, eps)  # noqa: E731
+    if hasattr(bridge, "mlm_head"):
+        norm = _head(bridge, norm)
     return Readout(norm, weight.detach(), None if bias is None else bias.detach())
+
+
+def epsilon(norm: Any) -> float:
+    """Return what a bridge's norm adds to the variance: its module's own, unless it computes the norm itself."""
+    module = norm.original_component
+    own = float(getattr(module, "variance_epsilon", getattr(module, "eps", 0.0)))
+    native = norm.use_native_layernorm_autograd or getattr(norm.config, "layer_norm_folding", False)
+    return own if native else float(getattr(norm.config, "eps", own))
 
 
 def _head(bridge: Any, final: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

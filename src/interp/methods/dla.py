@@ -352,13 +352,14 @@ def _frozen(norm: Any, stream: Tensor, direction: Tensor) -> tuple[Tensor, float
     """
     import torch
 
+    from interp.engine.lens import epsilon
+
     module = norm.original_component
     x = stream.double()
     scaled = direction * module.weight.double()
     if not isinstance(module, torch.nn.LayerNorm):
-        eps = float(getattr(module, "variance_epsilon", getattr(module, "eps", 0.0)))
-        return scaled / (x.square().mean() + eps).sqrt(), None
-    sigma = (x.var(unbiased=False) + module.eps).sqrt()
+        return scaled / (x.square().mean() + epsilon(norm)).sqrt(), None
+    sigma = (x.var(unbiased=False) + epsilon(norm)).sqrt()
     bias = getattr(module, "bias", None)
     return (scaled - scaled.mean()) / sigma, None if bias is None else float(bias.double() @ direction)
 
