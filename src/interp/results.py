@@ -39,7 +39,8 @@ class Provenance:
     technique, arguments, seed
         The call. `arguments` holds only what was given.
     path
-        ``"store"`` when no forward ran, ``"forward"`` for plain forwards, ``"replay"``, or ``"hooked: why"``.
+        ``"store"`` when no forward ran, ``"forward"`` for plain forwards, ``"replay"``, ``"gradients"``, or
+        ``"hooked: why"``.
     user_hooks
         Hooks of the user's own that were on the model.
     forwards, seconds
