@@ -10,6 +10,7 @@ import contextlib
 import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,10 +42,19 @@ VALUES: dict[str, Callable[[], Any]] = {
     "command": lambda: "tokens",
     "hook": lambda: "blocks.0.hook_resid_pre",
     "indices": lambda: 0,
+    "head": lambda: "0.0",
 }
 
 # A command that needs one of several arguments → one of them.
-ONE_OF: dict[str, dict[str, Any]] = {"ablate": {"heads": "0.0"}}
+ONE_OF: dict[str, dict[str, Any]] = {
+    "ablate": {"heads": "0.0"},
+    "steer": {"toward": " John", "against": " Mary"},
+    "probe": {"text": str(Path(__file__).parent / "labelled.csv")},
+}
+
+# What goes on with a text needs a model that predicts the next token, and circuits one whose attention reads a normed
+# residual stream: a bidirectional one is refused.
+CAUSAL = frozenset({"generate", "steer", "ov", "qk", "compose"})
 
 
 def commands() -> Mapping[str, Command]:
@@ -57,9 +67,15 @@ def techniques() -> list[str]:
     return [name for name, command in commands().items() if command.needs_model]
 
 
-def bodied() -> list[str]:
-    """Return the names of the commands whose cell body is one prompt."""
-    return [name for name, command in commands().items() if command.body is Prompt]
+def bodied(family: str = "gpt2") -> list[str]:
+    """Return the names of the commands whose cell body is one prompt, and that a model of `family` can answer."""
+    known = [name for name, command in commands().items() if command.body is Prompt]
+    return [name for name in known if applies(name, family)]
+
+
+def applies(name: str, family: str) -> bool:
+    """Whether a model of `family` can do what the command `name` asks."""
+    return family != "bert" or name not in CAUSAL
 
 
 def texts(family: str) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from interp.methods import labels
 from interp.registry import technique
 from interp.results import Result, resolve
 from interp.spec import Indices, InputError, Prompt, Site, resolve_indices
@@ -41,7 +42,7 @@ class AttentionResult(Result):
     causal
         Whether a query sees only itself and what is before it.
     labels
-        Head (``"5.1"``) → its class, for heads that a technique has classified.
+        Head (``"5.1"``) → its class, where `interp.heads` has classified the heads of the model as it is.
     """
 
     tokens: tuple[str, ...]
@@ -191,6 +192,7 @@ def attention(model: LoadedModel, prompt: Prompt, *, layer: Indices = None, head
         pattern=pattern,
         stats=statistics(pattern),
         causal=model.geometry.causal,
+        labels={name: label for name, label in labels.of(model).items() if _held(name, layers, heads)},
         notes=_warnings(pattern, layers),
     )
 
@@ -217,6 +219,11 @@ def statistics(pattern: Float) -> dict[str, Float]:
         "focus": pattern.max(-1).mean(-1),
         "first_token": pattern[..., 0].mean(-1),
     }
+
+
+def _held(name: str, layers: tuple[int, ...], heads: tuple[int, ...]) -> bool:
+    layer, _, head = name.partition(".")
+    return int(layer) in layers and int(head) in heads
 
 
 def _warnings(pattern: Float, layers: tuple[int, ...]) -> tuple[str, ...]:

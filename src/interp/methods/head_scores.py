@@ -317,19 +317,17 @@ def _hooked(
     model: LoadedModel, ids: Tensor, see: See, reason: str, losses: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     """Do the same through the bridge's own forward."""
-    patterns: dict[int, Tensor] = {}
+    arrived: dict[int, dict[str, Tensor]] = {}
     ends: list[Tensor] = []
     last = model.geometry.n_layers - 1
 
-    def keep(layer: int) -> Hook:
+    def arrive(layer: int, part: str) -> Hook:
         def hook(tensor: Tensor, hook: HookPoint) -> None:  # noqa: ARG001
-            patterns[layer] = tensor.detach()
-
-        return hook
-
-    def show(layer: int) -> Hook:
-        def hook(tensor: Tensor, hook: HookPoint) -> None:  # noqa: ARG001
-            see(layer, patterns.pop(layer), tensor.detach())
+            held = arrived.setdefault(layer, {})
+            held[part] = tensor.detach()
+            if len(held) == 2:  # whichever comes first
+                both = arrived.pop(layer)
+                see(layer, both["pattern"], both["z"])
 
         return hook
 
@@ -338,8 +336,8 @@ def _hooked(
 
     functions: dict[str, Hook] = {}
     for layer in range(last + 1):
-        functions[Site("pattern", layer).hook_name] = keep(layer)
-        functions[Site("z", layer).hook_name] = show(layer)
+        for part in ("pattern", "z"):
+            functions[Site(part, layer).hook_name] = arrive(layer, part)
     functions[Site("resid_post", last).hook_name] = finish
     predicts = losses and model.geometry.causal and not model.lacks_head
     logits = model.forward(ids.tolist(), functions, last_only=not predicts)

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from interp.methods.circuits import CircuitResult, Listed
 
 _LABEL, _FONT, _LINE, _BLOCK = 14, 11, 17, 8
-_WIDE = 760  # of a line of tokens
 
 
 def html(result: CircuitResult) -> str:
@@ -39,8 +38,9 @@ def svg(result: CircuitResult, theme: str = "light") -> str:
     >>> svg(result)[:4]  # doctest: +SKIP
     '<svg'
     """
-    body = maps.still(_groups(result))
-    foot = [f'<tspan class="interp-q">{escape(line)}</tspan>' for line in (_foot(result), *result.notes)]
+    lines = [_foot(result), *result.notes]
+    body = maps.still(_groups(result), lines)
+    foot = [f'<tspan class="interp-q">{escape(line)}</tspan>' for line in lines]
     return frame.svg(_title(result), _facts(result), body.body, (body.width, body.height), theme, foot)
 
 
@@ -97,6 +97,7 @@ def _table(rows: Sequence[tuple[str, Sequence[tuple[str, Listed]]]], room: float
     lead = max(columns(side) for _, lines in rows for side, _ in lines) * 6.2 + 8
     y, wide = 0.0, 0.0
     body: list[str] = []
+    edges: list[float] = []
     for name, lines in rows:
         y += 12
         body.append(draw.text(0, y, name, "m", more=f' style="font-size:{_FONT}px;font-weight:600"'))
@@ -115,6 +116,7 @@ def _table(rows: Sequence[tuple[str, Sequence[tuple[str, Listed]]]], room: float
                 x += taken
                 wide = max(wide, x)
         y += _BLOCK
-        body.append(f'<path class="interp-base" d="M0 {number(y)}H{number(max(wide, 320))}"/>')
+        edges.append(y)
         y += 2
-    return Drawing(math.ceil(wide), y, "".join(body))
+    body += [f'<path class="interp-base" d="M0 {number(edge)}H{number(wide)}"/>' for edge in edges[:-1]]
+    return Drawing(math.ceil(wide), y - _BLOCK, "".join(body))

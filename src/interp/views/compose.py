@@ -41,8 +41,9 @@ def svg(result: ComposeResult, theme: str = "light") -> str:
     >>> svg(result)[:4]  # doctest: +SKIP
     '<svg'
     """
-    body = maps.still(_groups(result))
-    foot = [f'<tspan class="interp-q">{escape(line)}</tspan>' for line in (_foot(result), *result.notes)]
+    lines = [_foot(result), *result.notes]
+    body = maps.still(_groups(result), lines)
+    foot = [f'<tspan class="interp-q">{escape(line)}</tspan>' for line in lines]
     return frame.svg("Composition", _facts(result), body.body, (body.width, body.height), theme, foot)
 
 
@@ -55,17 +56,14 @@ def _facts(result: ComposeResult) -> str:
 def _foot(result: ComposeResult) -> str:
     layers, heads, *_ = next(iter(result.scores.values())).shape
     cell = "a pair of heads" if layers * heads <= _EACH else "the strongest pair of heads of two layers"
-    return (
-        f"rows write, columns read; a cell is {cell}: ratio of norms less {result.baseline:.3f}, "
-        "what unrelated heads have"
-    )
+    return f"rows write, columns read; a cell is {cell}: ratio of norms less the baseline, red above it"
 
 
 def _groups(result: ComposeResult) -> list[tuple[str, list[Drawing]]]:
     drawn = [_map(result, kind) for kind in result.scores if result.top(1, kind)]
     lists = [
         maps.listing(
-            f"{kind.upper()}-composition",
+            f"strongest {kind.upper()} pairs",
             [(f"{_head(a)} → {_head(b)}", signed(value)) for _, a, b, value in result.top(_LISTED, kind)],
         )
         for kind in result.scores
@@ -79,18 +77,20 @@ def _groups(result: ComposeResult) -> list[tuple[str, list[Drawing]]]:
 def _map(result: ComposeResult, kind: str) -> Drawing:
     scores = result.scores[kind]
     layers, heads, *_ = scores.shape
+    # The last layer writes for none, and the first reads from none.
+    held = scores[:-1, :, 1:]
     if layers * heads <= _EACH:
-        values: NDArray[np.float64] = scores.reshape(layers * heads, layers * heads)
-        rows = [head_label(layer, head) for layer in range(layers) for head in range(heads)]
-        names = [f"{layer}.{head}" for layer in range(layers) for head in range(heads)]
+        values: NDArray[np.float64] = held.reshape((layers - 1) * heads, (layers - 1) * heads)
+        rows = [head_label(layer, head) for layer in range(layers - 1) for head in range(heads)]
+        names = [f"{layer}.{head}" for layer in range(1, layers) for head in range(heads)]
     else:
-        values = np.where(np.isfinite(scores), scores, -np.inf).max((1, 3))
+        values = np.where(np.isfinite(held), held, -np.inf).max((1, 3))
         values = np.where(np.isfinite(values), values, np.nan)
-        rows, names = [f"L{n}" for n in range(layers)], [str(n) for n in range(layers)]
+        rows, names = [f"L{n}" for n in range(layers - 1)], [str(n) for n in range(1, layers)]
     _, a, b, value = result.top(1, kind)[0]
     shown = Map(
         f"{kind.upper()}-composition",
-        [f"{_head(a)} → {_head(b)} {signed(value)}"],
+        [f"{_head(a)} → {_head(b)} {signed(value)}", f"0 is the {result.baseline:.3f} of unrelated heads"],
         values,
         rows,
         names,

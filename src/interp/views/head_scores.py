@@ -52,14 +52,15 @@ def svg(result: HeadsResult, theme: str = "light") -> str:
     >>> svg(result)[:4]  # doctest: +SKIP
     '<svg'
     """
-    body = maps.still(_groups(result))
+    lines = [*_foot(result), *(((note, False),) for note in result.notes)]
+    body = maps.still(_groups(result), ["".join(part for part, _ in line) for line in lines])
     return frame.svg(
         "Heads",
         _facts(result),
         body.body,
         (body.width, body.height),
         theme,
-        ["".join(_tspan(*part) for part in line) for line in [*_foot(result), *(((n, False),) for n in result.notes)]],
+        ["".join(_tspan(*part) for part in line) for line in lines],
     )
 
 

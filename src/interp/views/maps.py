@@ -141,7 +141,7 @@ def listing(title: str, lines: Sequence[tuple[str, str]], kind: int | None = Non
         body.append(draw.text(0, y, label, "m", more=' style="font-size:11px"'))
         body.append(draw.text(name if value else 0, y, value, more=' style="font-size:11px"'))
     wide = max(
-        x + 6.4 * columns(title), *(name + 6.0 * columns(value) if value else name for _, value in lines or [("", "")])
+        x + 7.4 * columns(title), *(name + 6.0 * columns(value) if value else name for _, value in lines or [("", "")])
     )
     return Drawing(wide, 24 + _LINE * len(lines), "".join(body))
 
@@ -202,15 +202,15 @@ def page(groups: Sequence[tuple[str, Sequence[Drawing]]]) -> str:
 CSS = ".interp-frame .interp-group+.interp-group{margin-top:14px}"
 
 
-def still(groups: Sequence[tuple[str, Sequence[Drawing]]]) -> Drawing:
-    """Return the same groups as one drawing.
+def still(groups: Sequence[tuple[str, Sequence[Drawing]]], foot: Sequence[str] = ()) -> Drawing:
+    """Return the same groups as one drawing, at least as wide as the lines of text in `foot`.
 
     Examples
     --------
     >>> still([("maps", [Drawing(1, 1, "")]), ("lists", [Drawing(1, 2, "")])]).height
     21.0
     """
-    y, wide, body = 0.0, 0.0, ""
+    y, wide, body = 0.0, max((6.6 * columns(line) for line in foot), default=0.0), ""
     for _, parts in groups:
         if parts:
             flowed = flow(parts)
