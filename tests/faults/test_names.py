@@ -45,7 +45,8 @@ def test_row_23_an_index_that_is_not_there(family, name, parameter, door, shell,
     model = lend(family)
     with harness.unharmed(model, shell):
         before = model.forwards
-        for bad in (99, -1, models.HEADS, 10**30):
+        # A prompt has more positions than the model has heads.
+        for bad in (99, -1, *([models.HEADS] if parameter != "position" else []), 10**30):
             cell = harness.valid(name, family, **{parameter: bad})
             message = harness.refused(harness.ask(door, shell, cell), last_of(model, parameter))
             assert str(bad) in message

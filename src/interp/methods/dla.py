@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     Float = NDArray[np.float64]
 
 # Of the sum of the parts' sizes: what rounding in the model's own dtype can make the parts miss its logit by.
-_ROUNDING = {"float64": 1e-9, "float32": 1e-5}
-_ROUGH = 0.05
+_EXACT = ("float32", "float64")
+_ROUNDING, _ROUGH = 1e-5, 0.05
 # What the residual stream begins with → the component's name.
 _STARTS = {"embed": "embed", "pos_embed": "pos_embed", "token_type_embed": "type_embed"}
 _FROZEN = "direct effects only: the scale of the final norm is that of this run, whatever a component does to it"
@@ -377,13 +377,16 @@ def _notes(model: LoadedModel, run: _Run, parts: Mapping[str, float], total: flo
         return (frozen, f"the parts are NaN or infinite, first in {_first(parts)}")
     gap = abs(total - logit)
     size = sum(abs(value) for value in parts.values())
-    if gap <= 1e-4 + _ROUNDING["float32"] * size:
+    if gap <= 1e-4 + _ROUNDING * size:
         return (frozen,)
     said = f"the parts add up to {total:+.4f} and the model's own logit is {logit:+.4f}"
     if model.user_hooks():
         return (frozen, f"{said}: hooks of yours change the residual stream between them")
-    if gap <= _ROUGH * size and model.dtype not in _ROUNDING:
-        return (frozen, f"{said}: the model rounds in {model.dtype}")
+    import torch
+
+    rough = torch.is_autocast_enabled(model.device.type) or model.dtype not in _EXACT
+    if gap <= _ROUGH * size and rough:
+        return (frozen, f"{said}: the model rounds in less than float32")
     raise InputError(f"{said}: {model.name} does more than add attention and MLPs, and dla would be wrong")
 
 

@@ -44,7 +44,8 @@ def html(result: DLAResult) -> str:
     '<div class="interp-frame">'
     """
     view = _View(result)
-    return layout.html(_TITLE, view.facts, view.stacks, view.foot, view.notes, svg(result))
+    text = layout.prompt(result.tokens, result.position)
+    return layout.html(_TITLE, view.facts, view.stacks, view.foot, view.notes, svg(result), text)
 
 
 def svg(result: DLAResult, theme: str = "light") -> str:

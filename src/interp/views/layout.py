@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from interp.views import draw, frame
 from interp.views.draw import Drawing
-from interp.views.text import columns, escape
+from interp.views.text import columns, escape, labels, tooltip
 
 # A drawing with its caption, and such drawings below each other.
 Block = tuple[str, Drawing]
@@ -20,12 +20,26 @@ _GAP, _ROOM, _LEAST = 28, 1090, 560
 # What a character of the footer takes, in pixels, plain and bold; fonts differ, and this is a wide one.
 _PLAIN, _BOLD = 6.9, 7.8
 _MUTED = ' class="interp-q"'
+_TOKEN = 40
+_CSS = """
+.interp-frame .interp-text{line-height:1.75;max-height:120px;overflow:auto;margin-bottom:10px}
+.interp-frame .interp-held{outline:1.5px solid var(--interp-accent);outline-offset:0}
+@media print{.interp-frame .interp-text{max-height:none}}
+"""
 
 
 def html(
-    title: str, facts: str, stacks: Sequence[Stack], pieces: Sequence[Piece], notes: Sequence[str], plain: str
+    title: str,
+    facts: str,
+    stacks: Sequence[Stack],
+    pieces: Sequence[Piece],
+    notes: Sequence[str],
+    plain: str,
+    text: str = "",
 ) -> str:
     """Return a page's fragment: stacks beside each other where there is room, below them the footer and notes.
+
+    `text` is markup that stands above them: see `prompt`.
 
     Examples
     --------
@@ -36,7 +50,24 @@ def html(
     foot = "".join(
         f"<span{_MUTED if muted else ''}>{escape(lead)}<b>{escape(bold)}</b></span>" for lead, bold, muted in pieces
     )
-    return frame.html(title, facts, f'<div class="interp-columns">{drawn}</div>', foot=foot, notes=notes, plain=plain)
+    return frame.html(
+        title, facts, f'{text}<div class="interp-columns">{drawn}</div>', foot=foot, notes=notes, css=_CSS, plain=plain
+    )
+
+
+def prompt(tokens: Sequence[str], held: int) -> str:
+    """Return a prompt's tokens in full, as markup for a page, the one at `held` outlined.
+
+    Examples
+    --------
+    >>> prompt(["a", "b"], 1).count("interp-held")
+    1
+    """
+    spans: list[str] = []
+    for n, (token, name) in enumerate(zip(tokens, labels(tokens, _TOKEN), strict=True)):
+        kind = "interp-w interp-held" if n == held else "interp-w"
+        spans.append(f'<span class="{kind}"{tooltip(token, name)}><bdi>{escape(name)}</bdi></span><wbr>')
+    return f'<div class="interp-text interp-code">{"".join(spans)}</div>'
 
 
 def _captioned(number: int, block: Block) -> str:

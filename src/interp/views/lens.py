@@ -35,7 +35,8 @@ def html(result: LensResult) -> str:
     """
     view = _View(result)
     blocks = [[block] for block in view.blocks]
-    return layout.html(_TITLE[result.kind], view.facts, blocks, view.foot, view.notes, svg(result))
+    text = layout.prompt(result.tokens, len(result.tokens) - 1)
+    return layout.html(_TITLE[result.kind], view.facts, blocks, view.foot, view.notes, svg(result), text)
 
 
 def svg(result: LensResult, theme: str = "light") -> str:
