@@ -161,7 +161,7 @@ def lens_train(
 
     Examples
     --------
-    >>> interp.lens_train(texts, out="lens.safetensors").tuned_kl  # doctest: +SKIP
+    >>> interp.lens_train(["The cat sat on the mat.", "The dog sat on the rug."], steps=20).tuned_kl  # doctest: +SKIP
     """
     from interp.engine import lens, translators
 
