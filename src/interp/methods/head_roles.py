@@ -54,7 +54,7 @@ class Roles:
 
 
 @dataclass
-class _Run:
+class Run:
     """A batch's run, layer by layer.
 
     `pattern` ``[pair, head, query, key]``; at the last position, `z` ``[pair, head, d_head]`` and `before`, the
@@ -101,7 +101,7 @@ def roles(model: LoadedModel, n: int, seed: int) -> Roles:
     towards = (out[[e.answer[0] for e in encoded]] - out[[e.wrong[0] for e in encoded]]).to(net.unembed.weight.dtype)
     del out
     with torch.no_grad():
-        clean, other = _run(net, clean_ids), _run(net, other_ids)
+        clean, other = run(net, clean_ids), run(net, other_ids)
         model.on_step(1, 3)
         assert clean.end is not None
         difference = float(((clean.end * towards).sum(-1) / weights.size(net.final, clean.end)).mean())
@@ -112,9 +112,9 @@ def roles(model: LoadedModel, n: int, seed: int) -> Roles:
         rather = looked["end_to_io"].mean(0) > np.maximum(looked["end_to_s1"].mean(0), looked["end_to_s2"].mean(0))
         mover = _sure(direct, least) & seen["end_to_io"] & rather
         chosen: list[tuple[int, int]] = [(int(layer), int(head)) for layer, head in np.argwhere(mover)]
-        queried = _through_queries(net, clean, other, towards, chosen)
+        queried = through_queries(net, clean, other, towards, chosen)
         model.on_step(2, 3)
-        without = _run(net, clean_ids, _knocked_out(other, chosen))
+        without = run(net, clean_ids, _knocked_out(other, chosen))
         backup = np.where(mover, 0.0, _direct(net, without, towards) - direct)
     model.count(3 * len(encoded))
     model.note("replay")
@@ -168,31 +168,32 @@ def _criteria(least: float) -> dict[str, str]:
     }
 
 
-def _run(net: Network, ids: Tensor, edit: Edit | None = None) -> _Run:
+def run(net: Network, ids: Tensor, edit: Edit | None = None) -> Run:
+    """Run prompts of one length, ``int64 [n, position]``, with an edit of z where one is given."""
     from interp.engine.forward import forward
 
-    run = _Run()
+    made = Run()
 
     def z(layer: int, tensor: Tensor) -> Tensor | None:
         changed = None if edit is None else edit(layer, tensor)
-        run.z.append((tensor if changed is None else changed)[:, -1])
+        made.z.append((tensor if changed is None else changed)[:, -1])
         return changed
 
-    run.end = forward(
+    made.end = forward(
         net,
         ids,
         {
-            "resid_pre": lambda layer, tensor: run.before.append(tensor[:, -1]),  # noqa: ARG005
-            "k": lambda layer, tensor: run.k.append(tensor),  # noqa: ARG005
-            "v": lambda layer, tensor: run.v.append(tensor),  # noqa: ARG005
-            "pattern": lambda layer, tensor: run.pattern.append(tensor),  # noqa: ARG005
+            "resid_pre": lambda layer, tensor: made.before.append(tensor[:, -1]),  # noqa: ARG005
+            "k": lambda layer, tensor: made.k.append(tensor),  # noqa: ARG005
+            "v": lambda layer, tensor: made.v.append(tensor),  # noqa: ARG005
+            "pattern": lambda layer, tensor: made.pattern.append(tensor),  # noqa: ARG005
             "z": z,
         },
     )[:, -1]
-    return run
+    return made
 
 
-def _attention(run: _Run, slots: Mapping[str, NDArray[np.int_]]) -> tuple[dict[str, Float], dict[str, Float]]:
+def _attention(run: Run, slots: Mapping[str, NDArray[np.int_]]) -> tuple[dict[str, Float], dict[str, Float]]:
     """Return where heads look, ``[pair, layer, head]``, and what even attention would give, ``[layer, head]``."""
     patterns = np.stack([pattern.double().cpu().numpy() for pattern in run.pattern], axis=1)
     pair = np.arange(len(patterns))
@@ -208,7 +209,7 @@ def _attention(run: _Run, slots: Mapping[str, NDArray[np.int_]]) -> tuple[dict[s
     return looked, {name: np.full(shape, (1 / (queries + 1)).mean()) for name, (queries, _) in places.items()}
 
 
-def _direct(net: Network, run: _Run, towards: Tensor) -> Float:
+def _direct(net: Network, run: Run, towards: Tensor) -> Float:
     """Return what each head writes at the end along `towards`, over the final norm's size: ``[pair, layer, head]``."""
     import torch
 
@@ -219,9 +220,7 @@ def _direct(net: Network, run: _Run, towards: Tensor) -> Float:
     return (torch.stack(written, 1) / weights.size(net.final, run.end)[:, None, None]).double().cpu().numpy()
 
 
-def _through_queries(
-    net: Network, clean: _Run, other: _Run, towards: Tensor, readers: Sequence[tuple[int, int]]
-) -> Float:
+def through_queries(net: Network, clean: Run, other: Run, towards: Tensor, readers: Sequence[tuple[int, int]]) -> Float:
     """Return what each head's own signal adds to the logit difference through the queries of `readers` alone.
 
     The head's output at the end is replaced by that of the other run, in nothing but the residual stream that the
@@ -267,7 +266,7 @@ def _through_queries(
     return effects.numpy()
 
 
-def _knocked_out(other: _Run, chosen: Sequence[tuple[int, int]]) -> Edit:
+def _knocked_out(other: Run, chosen: Sequence[tuple[int, int]]) -> Edit:
     """Return an edit of z that puts the mean over the other runs in place of the chosen heads' output at the end."""
 
     def edit(layer: int, z: Tensor) -> Tensor | None:
