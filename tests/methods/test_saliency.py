@@ -138,6 +138,23 @@ def test_rollout_is_the_product_of_the_patterns(lend: Any, family: str) -> None:
     assert np.isnan(result.gap)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_same_question_again_runs_no_forward(lend: Any, family: str) -> None:
+    model = lend(family)
+    first = interp.saliency(text(family), answer=" Mary", steps=8)
+    before = model.forwards
+    again = interp.saliency(text(family), answer=" Mary", steps=8)
+    assert model.forwards == before
+    assert (again.attribution == first.attribution).all()
+    assert (again.value, again.reference, again.steps) == (first.value, first.reference, first.steps)
+    assert again.provenance.path == "store"
+    others = [{"answer": " John"}, {"answer": " Mary", "baseline": "zero"}, {"answer": " Mary", "metric": "prob"}]
+    for other in (*others, {"answer": " Mary", "wrong": " John"}, {"method": "gradient-input", "answer": " Mary"}):
+        assert (interp.saliency(text(family), steps=8, **other).attribution != first.attribution).any()
+        assert model.forwards > before
+        before = model.forwards
+
+
 def test_a_linear_function_is_exact_with_one_gradient() -> None:
     weight = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
     x, b = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(1))
@@ -180,7 +197,7 @@ def test_the_users_gradients_and_hooks_are_left_alone(lend: Any, family: str) ->
     assert [(p.requires_grad, p.grad) for p in parameters] == before
     assert torch.is_grad_enabled()
     with torch.inference_mode(), pytest.raises(InputError, match="inference_mode"):
-        interp.saliency(text(family))
+        interp.saliency(text(family), steps=9)
 
 
 @pytest.mark.parametrize(

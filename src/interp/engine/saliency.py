@@ -52,6 +52,16 @@ class Attributed:
     reference: float
     steps: int
 
+    def packed(self) -> Tensor:
+        """Return all of it as one tensor, for the store."""
+        return torch.cat([self.parts, self.parts.new_tensor([self.value, self.reference, self.steps])])
+
+    @classmethod
+    def of(cls, packed: Tensor) -> Attributed:
+        """Return what `packed` holds."""
+        value, reference, steps = packed[-3:].tolist()
+        return cls(packed[:-3].cpu().clone(), value, reference, int(steps))
+
 
 class Embedded:
     """The metric of a prompt on a model, as a function of the prompt's token embeddings.

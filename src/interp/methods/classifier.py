@@ -98,7 +98,7 @@ def _rollout(classifier: Classifier, text: str) -> tuple[SaliencyResult, Encoded
     from interp.engine.saliency import rollout
 
     encoded = classifier.encode(text)
-    seen = rollout(classifier.patterns(encoded))[0].numpy()
+    seen = rollout(classifier.patterns(encoded))[0].numpy().copy()
     result = SaliencyResult(method="rollout", tokens=encoded.strings, attribution=seen, position=0, metric="attention")
     return result, encoded
 
@@ -145,7 +145,7 @@ def _by_gradients(
     result = SaliencyResult(
         method=method,
         tokens=encoded.strings,
-        attribution=found.parts.numpy(),
+        attribution=found.parts.numpy().copy(),
         position=-1,
         metric="logit" if wrong is None else "logit-diff",
         answer=classifier.label(right),

@@ -221,10 +221,11 @@ def saliency(
 
     scorer = Scorer(Metric(named), (right,), () if ids[1] is None else (ids[1],))
 
-    def work() -> tuple[engine.Embedded, Attributed]:
+    def work() -> Attributed:
         function = engine.Embedded(model, encoded.ids, position, scorer, logits)
+        model.note(function.path, function.notes)
         if method == "gradient-input":
-            return function, engine.gradient_times_input(function, function.tokens)
+            return engine.gradient_times_input(function, function.tokens)
         begin = function.tokens * 0
         if other is not None:
             begin = function.embed(other.ids)
@@ -232,14 +233,17 @@ def saliency(
             embed: Any = model.bridge.embed
             mean = engine.mean_embedding(embed.original_component, model.geometry.d_vocab, model.device)
             begin = begin + mean.to(begin)
-        return function, engine.integrated(function, function.tokens, begin, steps, model.on_step)
+        return engine.integrated(function, function.tokens, begin, steps, model.on_step)
 
-    function, found = engine.with_gradients(work)
-    model.note(function.path, function.notes)
+    # What was asked, by which the store knows the answer.
+    asked = f"saliency:{(method, named, right, ids[1], baseline, steps, other and other.ids)}"
+    held = model.recall(encoded.ids, [asked])
+    found = engine.Attributed.of(held[asked]) if held else engine.with_gradients(work)
+    model.keep(encoded.ids, {asked: found.packed()})
     result = SaliencyResult(
         method=method,
         tokens=encoded.strings,
-        attribution=found.parts.numpy(),
+        attribution=found.parts.numpy().copy(),
         position=position,
         metric=named,
         answer=(model.tokens.string(right), right),
@@ -264,7 +268,7 @@ def _rollout(model: LoadedModel, encoded: Encoded) -> SaliencyResult:
         SaliencyResult(
             method="rollout",
             tokens=encoded.strings,
-            attribution=seen[position].numpy(),
+            attribution=seen[position].numpy().copy(),
             position=position,
             metric="attention",
         )

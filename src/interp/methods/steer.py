@@ -329,6 +329,8 @@ def _direction(
     else:
         odd: list[str] = []
         held: Any = getattr(given, "direction", given)
+        if held is not given and callable(held):  # a probe has one for each layer
+            held = held(place.layer)
         try:
             found = torch.as_tensor(held).detach().to(model.device, torch.float32)
         except (TypeError, ValueError, RuntimeError):

@@ -35,6 +35,26 @@ def from_file(path: str | os.PathLike[str], column: str = "text") -> Texts:
     >>> from_file("stories.txt").texts[0]  # doctest: +SKIP
     Prompt(text='Once upon a time …', ids=None, bos=None, truncate=False)
     """
+    texts = [cell(row, column, str(path)) for row in rows(path)]
+    found = tuple(Prompt(text) for text in texts if text.strip())
+    if not found:
+        raise InputError(f"{str(path)!r} holds no text")
+    return Texts(found, source=Path(path).name)
+
+
+def rows(path: str | os.PathLike[str]) -> list[Any]:
+    """Return the rows of a file as `from_file` reads it: each a text, or a mapping of columns.
+
+    Raises
+    ------
+    InputError
+        There is no such file, or it is not UTF-8, or no JSON.
+
+    Examples
+    --------
+    >>> rows("reviews.csv")[0]  # doctest: +SKIP
+    {'text': 'a great film', 'label': '1'}
+    """
     target = Path(path).expanduser()
     if not target.is_file():
         raise InputError(f"there is no file {str(path)!r}; type the path of a file of texts")
@@ -44,18 +64,10 @@ def from_file(path: str | os.PathLike[str], column: str = "text") -> Texts:
         raise InputError(f"{str(path)!r} is not UTF-8 text") from None
     kind = target.suffix.lower()
     if kind in {".csv", ".tsv"}:
-        rows: list[Any] = list(
-            csv.DictReader(content.splitlines(keepends=True), delimiter="\t" if kind == ".tsv" else ",")
-        )
-    elif kind in {".json", ".jsonl"}:
-        rows = _json(content, kind, str(path))
-    else:
-        rows = list(_BLANK.split(content.strip()))
-    texts = [_text(row, column, str(path)) for row in rows]
-    found = tuple(Prompt(text) for text in texts if text.strip())
-    if not found:
-        raise InputError(f"{str(path)!r} holds no text")
-    return Texts(found, source=target.name)
+        return list(csv.DictReader(content.splitlines(keepends=True), delimiter="\t" if kind == ".tsv" else ","))
+    if kind in {".json", ".jsonl"}:
+        return _json(content, kind, str(path))
+    return list(_BLANK.split(content.strip()))
 
 
 def _json(content: str, kind: str, path: str) -> list[Any]:
@@ -72,7 +84,14 @@ def _json(content: str, kind: str, path: str) -> list[Any]:
     return cast("list[Any]", held)
 
 
-def _text(row: Any, column: str, path: str) -> str:
+def cell(row: Any, column: str, path: str) -> str:
+    """Return a row's text, or what it holds in `column`.
+
+    Raises
+    ------
+    InputError
+        There is no such column, or no text in it.
+    """
     if isinstance(row, dict):
         held = cast("dict[str, Any]", row)
         if column not in held:

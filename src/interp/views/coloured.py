@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from interp.views import diverging, draw, theme
 from interp.views.draw import ADVANCE, Drawing, number
-from interp.views.text import columns, labels
+from interp.views.text import columns, escape, labels, tooltip
 
 _FONT, _SMALL = 12.0, 9.5
 _HIGH, _LINE, _GAP = 18, 40, 3
@@ -71,6 +71,43 @@ def text(
         if tokens[n].endswith("\n") and n < len(tokens) - 1:
             x, y = 0.0, y + _LINE
     return Drawing(width, y + _LINE, "".join(body))
+
+
+_WORD = "display:inline-flex;flex-direction:column;align-items:center;margin:0 3px 4px 0;max-width:100%"
+
+
+def html(
+    tokens: Sequence[str], values: NDArray[np.float64], end: float, *, signed: bool = True, ring: int | None = None
+) -> str:
+    """Return the same as markup for a page, whose lines are as wide as it is; every token can be had in full.
+
+    Examples
+    --------
+    >>> html(["a"], np.array([1.0]), 1.0).count("+1.00")
+    1
+    """
+    spans: list[str] = []
+    for n, (name, value) in enumerate(zip(labels(tokens, _SHOWN), values.tolist(), strict=True)):
+        fills, ink = _paint(value / end, signed)
+        said = brief(value) if abs(value) >= _FAINT * end else "" if math.isfinite(value) else "not a number"
+        held = " interp-held" if n == ring else ""
+        spans.append(
+            f'<span style="{_WORD}"><span class="interp-w{held}" style="margin:0;padding:1px 3px;color:{ink}'
+            f'{_background(fills)}"{tooltip(tokens[n], name)}><bdi>{escape(name)}</bdi></span>'
+            f'<span class="interp-q" style="font:{_SMALL}px/1.3 {draw.SANS}">{said or "&nbsp;"}</span></span>'
+            + ("<br>" if tokens[n].endswith("\n") and n < len(tokens) - 1 else "<wbr>")
+        )
+    return f'<div class="interp-text interp-code" style="max-height:300px;line-height:1.4">{"".join(spans)}</div>'
+
+
+def _background(fills: Sequence[tuple[str, float]]) -> str:
+    """Return the coats of `_paint` as one background."""
+    if not fills:
+        return ""
+    (below, faint), (top, part) = (fills[0], fills[1] if len(fills) > 1 else fills[0])
+    if len(fills) == 1:
+        top, below, part = top, "transparent", faint
+    return f";background:color-mix(in srgb,{top} {number(100 * part)}%,{below})"
 
 
 def brief(value: float) -> str:

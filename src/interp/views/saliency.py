@@ -7,7 +7,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
+from interp.spec import InputError
 from interp.views import bars, coloured, diverging, frame, layout
 from interp.views import theme as themes
 from interp.views.diverging import signed
@@ -40,7 +42,9 @@ def html(result: SaliencyResult) -> str:
     '<div class="interp-frame">'
     """
     view = _View(result)
-    return layout.html(view.title, view.facts, view.stacks, view.foot, view.notes, svg(result))
+    caption = f'<div class="interp-caption">{escape(view.caption)}</div>'
+    text = caption + coloured.html(*view.shown, signed=bool(result.answer), ring=view.ring)
+    return layout.html(view.title, view.facts, view.stacks(page=True), view.foot, view.notes, svg(result), text)
 
 
 def svg(result: SaliencyResult, theme: str = "light") -> str:
@@ -57,7 +61,7 @@ def svg(result: SaliencyResult, theme: str = "light") -> str:
     '<svg'
     """
     view = _View(result)
-    return layout.svg(view.title, view.facts, view.stacks, view.foot, view.notes, theme)
+    return layout.svg(view.title, view.facts, view.stacks(page=False), view.foot, view.notes, theme)
 
 
 def plotly(result: SaliencyResult, *, theme: str = "light", width: int = 900, height: int = 420) -> go.Figure:
@@ -108,6 +112,10 @@ class _View:
         self.result = result
         self.title = _NAMES[result.method]
         count = len(result.tokens)
+        if count != len(result.attribution):
+            raise InputError(
+                f"there are {count} tokens and {len(result.attribution)} attributions; they must be as many"
+            )
         first = 0 if count <= _DRAWN or result.position < 0 else max(0, min(result.position + 1, count) - _DRAWN)
         self.drawn = range(first, min(count, first + _DRAWN))
 
@@ -135,27 +143,43 @@ class _View:
         return frame.facts(result, f"{count} token{'s' * (count != 1)}", start, steps)
 
     @cached_property
-    def stacks(self) -> list[layout.Stack]:
-        """The drawings, each with its caption, in columns."""
-        result = self.result
+    def caption(self) -> str:
+        if self.result.answer is None:
+            return f"Share of each token, {self.what}, outlined"
+        return f"What each token adds to {self.what}, in {self.units}"
+
+    @cached_property
+    def shown(self) -> tuple[tuple[str, ...], NDArray[np.float64], float]:
+        """The tokens that are drawn, their parts, and where the scale ends."""
         held = slice(self.drawn.start, self.drawn.stop)
-        end = diverging.limit(result.attribution, _LEAST, spread=10.0)
-        ring = result.position - self.drawn.start if result.position in self.drawn else None
-        words = coloured.text(result.tokens[held], result.attribution[held], end, signed=bool(result.answer), ring=ring)
+        end = diverging.limit(self.result.attribution, _LEAST, spread=10.0)
+        return self.result.tokens[held], self.result.attribution[held], end
+
+    @property
+    def ring(self) -> int | None:
+        position = self.result.position
+        return position - self.drawn.start if position in self.drawn else None
+
+    def stacks(self, page: bool) -> list[layout.Stack]:
+        """The drawings, each with its caption, in columns; a page has its text above them."""
+        result = self.result
+        end = self.shown[2]
         if result.answer is None:
-            caption, legend = f"Share of each token, {self.what}, outlined", [f"scale to {end:g}, {themes.LIFT}"]
-            parts = [(0.0, words), (0.0, diverging.words(legend))]
+            parts = [(0.0, diverging.words([f"scale to {end:g}, {themes.LIFT}"]))]
         else:
-            caption = f"What each token adds to {self.what}, in {self.units}"
             legend = [f"red towards {visible(result.answer[0], _SHORT)}, blue away from it"]
-            if ring is not None:
+            if self.ring is not None:
                 legend.append("outlined: where the answer is read")
-            parts = [(0.0, words), (0.0, diverging.scale(end)), (0.0, diverging.words(legend))]
+            parts = [(0.0, diverging.scale(end)), (0.0, diverging.words(legend))]
+        if not page:
+            parts.insert(0, (0.0, coloured.text(*self.shown, signed=bool(result.answer), ring=self.ring)))
         largest = result.top(_TOP)
         # After the first, only what is long enough to be seen as a bar.
         seen = [one for n, one in enumerate(largest) if n == 0 or not abs(one[2]) < _SEEN * abs(largest[0][2])]
         listed = bars.bars([bars.Bar(self._label(p), value) for p, _, value in seen], _LEAST)
-        return [[(caption, diverging.stack(parts))], [(f"Largest parts, in {self.units}", listed)]]
+        key = ("Scale" if page else self.caption, diverging.stack(parts))
+        strongest = (f"Largest parts, in {self.units}", listed)
+        return [[strongest], [key]] if page else [[key], [strongest]]
 
     def _label(self, position: int) -> str:
         result = self.result

@@ -1,0 +1,180 @@
+"""Pictures of a ProbeResult: the score over layers, with its interval, shuffled labels and the most frequent class."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from interp.views import curves, frame, layout
+from interp.views import theme as themes
+from interp.views.curves import Curve
+from interp.views.text import escape, visible
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from interp.methods.probe import ProbeResult
+
+_SHORT = 24
+_TITLE = "Linear probe"
+_MUTED, _ACCENT = "var(--interp-muted)", "var(--interp-accent)"
+
+
+def html(result: ProbeResult) -> str:
+    """Return the probe as a self-contained HTML fragment: the score over layers, what it is compared with, the best.
+
+    Examples
+    --------
+    >>> html(result)[:26]  # doctest: +SKIP
+    '<div class="interp-frame">'
+    """
+    view = _View(result)
+    return layout.html(_TITLE, view.facts, view.stacks, view.foot, result.notes, svg(result))
+
+
+def svg(result: ProbeResult, theme: str = "light") -> str:
+    """Return the same picture as a standalone SVG document in one theme.
+
+    Raises
+    ------
+    InputError
+        There is no such theme.
+
+    Examples
+    --------
+    >>> svg(result, "dark")[:4]  # doctest: +SKIP
+    '<svg'
+    """
+    view = _View(result)
+    return layout.svg(_TITLE, view.facts, view.stacks, view.foot, result.notes, theme)
+
+
+def plotly(result: ProbeResult, *, theme: str = "light", width: int = 900, height: int = 460) -> go.Figure:
+    """Return the score, shuffled labels and the baseline as Plotly lines over layers.
+
+    Parameters
+    ----------
+    theme
+        ``"light"`` or ``"dark"``.
+    width, height
+        In pixels.
+
+    Examples
+    --------
+    >>> result.to_plotly(theme="dark").show()  # doctest: +SKIP
+    """
+    import plotly.graph_objects as go
+
+    themes.check_theme(theme)
+    view = _View(result)
+    layers = list(range(len(result.score)))
+    accent, muted = themes.colour("accent", theme), themes.colour("muted", theme)[:7]
+    figure = go.Figure()
+    figure.add_scatter(
+        x=layers,
+        y=result.score,
+        name=result.metric,
+        mode="lines+markers",
+        line={"color": accent},
+        error_y={
+            "type": "data",
+            "symmetric": False,
+            "array": result.interval[:, 1] - result.score,
+            "arrayminus": result.score - result.interval[:, 0],
+            "thickness": 1,
+        },
+        hovertemplate="layer %{x}<br><b>%{y:.4f}</b><extra></extra>",
+    )
+    figure.add_scatter(
+        x=layers,
+        y=result.control,
+        name="shuffled labels",
+        mode="lines",
+        line={"color": muted, "dash": "dash"},
+        hovertemplate="layer %{x}, shuffled<br><b>%{y:.4f}</b><extra></extra>",
+    )
+    figure.add_hline(y=result.baseline, line={"color": muted, "width": 1}, annotation_text=view.floor)
+    figure.update_layout(
+        title={"text": f"{_TITLE}<br><sup>{escape(view.facts)}</sup>", "font": {"size": 14}},
+        width=width,
+        height=height,
+        paper_bgcolor=themes.colour("bg", theme),
+        plot_bgcolor=themes.colour("bg", theme),
+        font={"color": themes.colour("fg", theme), "size": 12},
+    )
+    figure.update_xaxes(title="layer", showgrid=False)
+    figure.update_yaxes(title=result.metric, gridcolor="rgba(128,128,128,0.2)", range=list(view.ends))
+    return figure
+
+
+class _View:
+    """A result, and what of it is shown."""
+
+    def __init__(self, result: ProbeResult) -> None:
+        self.result = result
+
+    @property
+    def floor(self) -> str:
+        return "most frequent class" if self.result.classes else "the mean"
+
+    @cached_property
+    def facts(self) -> str:
+        result = self.result
+        count = len(result.classes)
+        labels = " / ".join(result.classes) if 0 < count <= 4 else f"{count} classes" if count else "real numbers"
+        where = "last token" if result.position == "last" else "mean over tokens"
+        folds = result.scores.shape[1]
+        return frame.facts(result, labels, f"{sum(result.counts)} texts", f"{result.site}, {where}", f"{folds} folds")
+
+    @cached_property
+    def ends(self) -> tuple[float, float]:
+        """Accuracy begins at 0; R² where the shuffled labels are, unless that is far below it."""
+        result = self.result
+        if result.classes:
+            return 0.0, 1.0
+        lowest = float(np.nanmin([result.control.min(), result.interval[:, 0].min(), 0.0]))
+        return max(-1.0, math.floor(lowest * 4) / 4), 1.0
+
+    @cached_property
+    def stacks(self) -> list[layout.Stack]:
+        """The chart with its caption."""
+        result = self.result
+        depth = len(result.score)
+        flat = np.full(depth, result.baseline)
+        lines = [
+            Curve(self.floor, flat, _MUTED, dashed=True),
+            Curve("shuffled labels", result.control, _MUTED, result.controls.min(1), result.controls.max(1)),
+            Curve(result.metric, result.score, _ACCENT, result.interval[:, 0], result.interval[:, 1], dots=True),
+        ]
+        drawn = curves.chart([f"L{n}" for n in range(depth)], lines, self.ends, ring=result.best)
+        folds, shuffles = result.scores.shape[1], result.controls.shape[1]
+        spread = f", and the least and most of {shuffles} shuffles" if shuffles > 1 else ""
+        cut = "; what is below the scale lies on its edge" if result.control.min() < self.ends[0] else ""
+        caption = (
+            f"{result.metric.capitalize()} on held-out texts; bands: 95 % interval over {folds} folds{spread}{cut}"
+        )
+        return [[(caption, drawn)]]
+
+    @cached_property
+    def foot(self) -> list[layout.Piece]:
+        """The footer."""
+        result = self.result
+        best = result.best
+        low, high = result.interval[best]
+        pieces: list[layout.Piece] = [
+            ("best layer ", f"L{best}", False),
+            (f"{result.metric} ", f"{result.score[best]:.3f}", False),
+            (f"{low:.3f} to {high:.3f}".replace("-", "−"), "", True),
+            ("shuffled labels ", f"{result.control[best]:.3f}".replace("-", "−"), False),
+            ("selectivity ", f"{result.selectivity[best]:.3f}".replace("-", "−"), False),
+        ]
+        if result.classes:
+            most = result.classes[int(np.argmax(result.counts))]
+            pieces += [
+                ("balanced ", f"{result.balanced[best]:.3f}", False),
+                (f"most frequent class {visible(most, _SHORT)} ", f"{result.baseline:.3f}", True),
+            ]
+        return pieces
