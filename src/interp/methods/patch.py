@@ -235,11 +235,11 @@ def patch(
     from_model
         Another loaded model of the same shape whose activations on the same prompt are put in.
     method
-        exact runs every patch; attribution estimates the effect of all nodes of all sites from one gradient.
+        exact patches every cell, attribution estimates the effect of every node of every site from one gradient.
     steps
-        Of an estimate, the points between the two prompts at which gradients are taken; 1 is first order.
+        Of an estimate: at how many points between the two prompts gradients are taken, 1 for first order.
     verify
-        How many of the cells of the largest estimates are patched exactly too.
+        Of an estimate: how many of the cells where it is largest are patched exactly too.
 
     Returns
     -------
