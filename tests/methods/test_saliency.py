@@ -19,6 +19,7 @@ from transformers import (
 
 import interp
 import models
+from interp import registry
 from interp.engine import saliency as engine
 from interp.spec import InputError
 from real import PROMPT, STORE
@@ -247,6 +248,12 @@ def test_pictures_and_tables(lend: Any, shell: Any) -> None:
     assert list(result.to_plotly().data[0].y) == result.attribution.tolist()
     assert "interp.saliency(" in result.code()
     assert interp.help("saliency") is not None
+
+
+def test_the_helps_example_runs(smollm2: Any) -> None:  # noqa: ARG001
+    (example,) = registry.find("saliency").examples
+    found = eval(example.partition("  #")[0].replace(").top", ", steps=8).top"), {"interp": interp})
+    assert [token for _, token, _ in found]
 
 
 # -- classifiers ---------------------------------------------------------------------------------------------------

@@ -248,7 +248,9 @@ def probe(
 
     Examples
     --------
-    >>> interp.probe(["a great film", "a dull film", …], [1, 0, …]).accuracy  # doctest: +SKIP
+    >>> texts = [f"a {word} {noun}" for word in ("great", "dull") for noun in ("film", "book", "song", "game", "play")]
+    >>> r = interp.probe(texts, ["good"] * 5 + ["bad"] * 5)  # doctest: +SKIP
+    >>> r.accuracy, r.control, r.direction(r.best, "good")  # doctest: +SKIP
     """
     from interp.engine.pooled import pooled
 
