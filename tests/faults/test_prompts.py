@@ -201,7 +201,7 @@ def test_row_15_bos_given_twice(name, family, door, shell, lend):
         assert any("BOS" in note for note in from_ids.notes)
 
 
-@each_prompted
+@pytest.mark.parametrize("name", [name for name in PROMPTED if harness.applies(name, "bert")])
 def test_row_15_cls_and_sep_typed_around_a_text(name, shell, lend):
     model = lend("bert")
     with harness.unharmed(model, shell):
@@ -231,3 +231,13 @@ def test_row_16_a_tokenizer_without_bos(name, door, shell, lend):
         asked = harness.worked(harness.ask(door, shell, harness.valid(name, bos=True)))
         assert asked.provenance.tokens == [plain]
         assert any("no BOS" in note for note in asked.notes)
+
+
+@each_door
+@pytest.mark.parametrize("name", sorted(harness.CAUSAL))
+def test_a_model_that_predicts_no_next_token_is_refused(name, door, shell, lend):
+    model = lend("bert")
+    with harness.unharmed(model, shell):
+        before = model.forwards
+        harness.refused(harness.ask(door, shell, harness.valid(name, "bert")), "both directions", "causal")
+        assert model.forwards == before

@@ -107,7 +107,7 @@ HOOKS = [by_add_hook, by_permanent_hook, by_partial, by_torch_hook, by_torch_pre
 def test_row_31_no_hook_of_the_user_is_seen_where_there_is_none(family, shell, lend):
     model = lend(family)
     assert model.user_hooks() == ()
-    for name in harness.bodied():
+    for name in harness.bodied(family):
         assert cell_of(name, family, "magic", shell).provenance.user_hooks == ()
     assert "your hooks" in status(shell)
     assert "none" in status(shell)
@@ -119,7 +119,7 @@ def test_row_31_a_hook_of_the_users_own(family, hook, shell, own):
     model = own(family)
     if hook is by_add_hook and family == "bert":
         pytest.skip("reset_hooks takes BERT's own wiring away too")
-    clean = {name: cell_of(name, family, "magic", shell) for name in harness.bodied()}
+    clean = {name: cell_of(name, family, "magic", shell) for name in harness.bodied(family)}
     logits, baseline = harness.forward(model), harness.census(model)
     entries = model.store.ledger().entries
     model.store.clear()
@@ -273,7 +273,7 @@ def fresh_answer(model, name, family, shell):
 @each_family
 def test_row_32_an_edit_and_then_the_same_cell(family, edit, shell, own):
     model = own(family)
-    before = {name: cell_of(name, family, "magic", shell) for name in harness.bodied()}
+    before = {name: cell_of(name, family, "magic", shell) for name in harness.bodied(family)}
     kept, logits = {name: harness.content(result) for name, result in before.items()}, harness.forward(model)
     try:
         edit(model)

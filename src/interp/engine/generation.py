@@ -177,6 +177,12 @@ def check(model: LoadedModel, prompt: int, n: int, temperature: float, changes: 
         raise InputError(f"--n {n} generates nothing; use 1 or more")
     if not 0 <= temperature < float("inf"):
         raise InputError(f"--temperature {temperature} is none; use 0 (the likeliest token) or more, such as 0.7")
+    needed, free = _bytes_of(model, prompt, n), memory.free_bytes(model.device)
+    if needed > free:
+        raise InputError(
+            f"this needs {memory.readable(needed)} for {prompt} tokens and {n} more, and {memory.readable(free)} is "
+            f"free on {model.device}; shorten the prompt, or free some with %interp clear"
+        )
     if changes.at not in AT:
         raise InputError(f"--at {changes.at!r} is not one of {', '.join(AT)}")
     for one in changes.interventions:
@@ -191,6 +197,14 @@ def check(model: LoadedModel, prompt: int, n: int, temperature: float, changes: 
             raise InputError(
                 f"a value with an axis of positions fits the prompt alone; use at='prompt' for {one.site.name}"
             )
+
+
+def _bytes_of(model: LoadedModel, prompt: int, n: int) -> int:
+    """Return the bytes of the keys and values that are kept and of the largest layer's work on the prompt."""
+    g = model.geometry
+    kept = 2 * g.n_layers * g.n_kv_heads * g.d_head * min(prompt + n, g.n_ctx)
+    scores = 3 * g.n_heads * prompt * prompt
+    return (kept + scores + 3 * g.d_vocab) * next(model.hf_model.parameters()).element_size()
 
 
 def generate(

@@ -150,7 +150,7 @@ def steer(
     model: LoadedModel,
     prompt: Prompt,
     *,
-    layer: int,
+    layer: int | None = None,
     toward: Examples | None = None,
     against: Examples | None = None,
     direction: Variable = None,
@@ -172,7 +172,7 @@ def steer(
     prompt
         The text to go on with.
     layer
-        The layer at whose residual stream the direction is added.
+        The layer at whose residual stream the direction is added; the middle one when not given.
     toward, against
         Texts whose activations' difference of means is the direction; a text, or a file of texts (.txt, .csv, .json).
         Of each text the last token's activation counts; in Python a list of texts.
@@ -224,7 +224,8 @@ def steer(
     from interp.engine import generation, metrics
     from interp.engine import sweep as sweeping
 
-    (at_layer,) = resolve_indices(layer, model.geometry.n_layers, "layer")
+    depth = model.geometry.n_layers
+    (at_layer,) = resolve_indices(depth // 2 if layer is None else layer, depth, "layer")
     sweeping.require(model, site)
     place = Site(site, at_layer)
     strengths = _strengths(strength, sweep)
@@ -234,7 +235,7 @@ def steer(
     metrics.try_out(scorer.metric, model.geometry.d_vocab, model.device)
     stream = model.activations(encoded, [place.hook_name])[place.hook_name][0].float()
     length = float(stream.norm(dim=-1).median())
-    added, source, odd = _direction(model, prompt, place, length, toward, against, direction)
+    added, source, odd = _direction(model, place, length, toward, against, direction)
 
     texts: list[Generated] = []
     plain: list[list[float]] = []
@@ -269,7 +270,7 @@ def steer(
         layer=at_layer,
         at=at,
         source=source,
-        direction=added.cpu().numpy(),
+        direction=added.cpu().numpy().copy(),  # not the tensor's own memory
         norm=float(added.double().norm()),
         stream_norm=length,
         tokens=encoded.strings,
@@ -306,7 +307,7 @@ def _strengths(strength: float, sweep: Any) -> list[float]:
 
 
 def _direction(
-    model: LoadedModel, prompt: Prompt, place: Site, length: float, toward: Any, against: Any, given: Any
+    model: LoadedModel, place: Site, length: float, toward: Any, against: Any, given: Any
 ) -> tuple[Tensor, str, list[str]]:
     """Return the direction, ``float32 [d_model]``, where it comes from, and what is odd about it.
 
@@ -324,7 +325,7 @@ def _direction(
             lacking = "toward" if toward is None else "against"
             raise InputError(f"a direction is a difference: give --{lacking} too, a text or a file of texts")
         sides = [_listed(which, side) for which, side in (("toward", toward), ("against", against))]
-        (high, odd), (low, also) = (_mean(model, prompt, place, side, length) for side in sides)
+        (high, odd), (low, also) = (_mean(model, place, side, length) for side in sides)
         found, source, odd = high - low, " − ".join(map(_named, sides)), odd + also
     else:
         odd: list[str] = []
@@ -363,7 +364,7 @@ def _named(side: Texts) -> str:
     return repr(texts.pop())
 
 
-def _mean(model: LoadedModel, prompt: Prompt, place: Site, side: Texts, length: float) -> tuple[Tensor, list[str]]:
+def _mean(model: LoadedModel, place: Site, side: Texts, length: float) -> tuple[Tensor, list[str]]:
     """Return the mean of the texts' activations at their last tokens, and what is odd about them.
 
     Parameters
@@ -377,7 +378,7 @@ def _mean(model: LoadedModel, prompt: Prompt, place: Site, side: Texts, length: 
     odd: list[str] = []
     for text in side.texts:
         # Not in the account of what was asked about, which is the prompt.
-        encoded = model.tokens.encode(text if text.bos is not None else replace(text, bos=prompt.bos))
+        encoded = model.tokens.encode(text)
         rows.append(model.activations(encoded, [place.hook_name])[place.hook_name][0, -1].float())
         if float(rows[-1].norm()) > _ODD * length:
             odd.append(

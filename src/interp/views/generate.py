@@ -57,7 +57,7 @@ def _facts(result: GenerateResult) -> str:
 def _stack(result: GenerateResult) -> layout.Stack:
     before = result.tokens[-_TAIL:]
     chances = np.exp(result.logprobs).tolist()
-    titles = [*[""] * len(before), *(f"{token!r} {chance:.4f}" for token, chance in _both(result))]
+    titles = [*[""] * len(before), *(f"{chance:.4f}" for _, chance in _both(result))]
     values = [*[math.nan] * len(before), *chances]
     drawn = passage([*before, *result.generated], values, _WIDE, muted=len(before), titles=titles)
     cut = "… " if len(before) < len(result.tokens) else ""

@@ -9,9 +9,9 @@ import numpy as np
 
 from interp.views import diverging, draw, theme
 from interp.views.draw import Drawing, number
-from interp.views.text import columns, escape, labels
+from interp.views.text import columns, escape, labels, visible
 
-_FONT, _LINE, _TOKEN = 12, 20, 40
+_FONT, _LINE, _TOKEN, _FULL = 12, 20, 40, 120_000
 _INK_TURNS = 0.72
 
 
@@ -38,7 +38,7 @@ def passage(
     ring
         The token to outline.
     titles
-        What the pointer says of each token, on a page.
+        What the pointer says of each token, on a page, behind what is cut of it.
 
     Examples
     --------
@@ -59,7 +59,10 @@ def passage(
         body += [f'<rect {box} style="{css}"/>' for css in fill] if fill else []
         if n == ring:
             body.append(f'<rect class="interp-ring" style="stroke-width:1.5" {box}/>')
-        title = f"<title>{escape(titles[n])}</title>" if titles and titles[n] else ""
+        full = visible(tokens[n], _FULL)
+        said = [full] if full != name else []
+        said += [titles[n]] if titles and titles[n] else []
+        title = f"<title>{escape(' '.join(said))}</title>" if said else ""
         body.append(
             f'<text class="interp-m" x="{number(x)}" y="{number(y + 14)}" style="font-size:{_FONT}px;fill:{ink}">'
             f"{title}{draw.token(name)}</text>"

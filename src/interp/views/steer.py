@@ -156,7 +156,7 @@ class _View:
         if not tokens:
             return diverging.words(["nothing was written"])
         change = result.change[n, : len(tokens)].tolist()
-        titles = [f"{token!r} {value:+.3f}" for token, value in zip(tokens, change, strict=True)]
+        titles = [f"{value:+.3f}" for value in change]
         return passage(tokens, [value / self.end for value in change], wide, signed=True, titles=titles)
 
     @cached_property
