@@ -107,6 +107,10 @@ def test_the_scale_is_that_of_the_static_picture() -> None:
         ends = PatchingWidget(result).sweep["form"]["ends"]["exact"]
         values = result.recovery - (1 if result.direction == "noise" else 0)
         assert ends["recovery"] == diverging.limit(values, 1e-3, 0.5)
+    # While more may come, a first small effect is not drawn as a large one.
+    early = partial(sweep(planted={(0, 0): 0.02}), 12)
+    assert PatchingWidget(early).sweep["form"]["ends"]["exact"] == {"recovery": 0.02, "effect": 0.1}
+    assert PatchingWidget(early, running=True).sweep["form"]["ends"]["exact"] == {"recovery": 0.1, "effect": 0.5}
     marks = PatchingWidget(outlier).sweep["form"]["marks"]["exact"]
     assert marks["recovery"] == ["dotted: 1 cell beyond the scale, up to +400.0"]
     assert marks["effect"] == ["dotted: 1 cell beyond the scale, up to +2,000.0"]

@@ -30,6 +30,7 @@ _TOP = 10  # cells that are listed
 _RANKED = 32  # neurons of a layer that are shown
 _COLUMNS = 280  # columns that can be told apart
 _NATURAL = 0.5  # a recovery that is large whatever the others are
+_EARLY = 0.1  # the smallest end of the scale while more may come: what is found first is mostly noise
 _SOURCES = ("exact", "estimate")
 _QUANTITIES = ("recovery", "effect")
 _HOLDS = ("strongest", "layer", "head", "position")
@@ -94,7 +95,7 @@ class PatchingWidget(Widget):
         hold, index = parameters(params, hold=_HOLDS, index=int)
         if hold != "strongest" and index not in range(self._counts[hold]):
             raise InputError(f"no {hold} {index} in this sweep")
-        form, data = _Slice(self.result, hold, index).packed()
+        form, data = _Slice(self.result, hold, index, self.sweep["running"]).packed()
         return Reply(form, (data,))
 
     def _on_says(self, params: Mapping[str, Any], request: Request) -> Reply:  # noqa: ARG002
@@ -116,7 +117,7 @@ class PatchingWidget(Widget):
 def _state(result: PatchingResult, running: bool) -> dict[str, Any]:
     """Return all that a page needs of a sweep: its words, the strongest cells, the numbers of the first picture."""
     said = pictures.words(result)
-    form, cells = _Slice(result, "strongest", 0).packed()
+    form, cells = _Slice(result, "strongest", 0, running).packed()
     noising = result.direction == "noise"
     return {
         **{name: said[name] for name in ("facts", "metric", "span", "turned", "quantity", "meaning", "pair", "tokens")},
@@ -197,6 +198,7 @@ class _Slice:
     result: PatchingResult
     hold: str
     index: int
+    running: bool = False
 
     @cached_property
     def axes(self) -> list[str]:
@@ -264,8 +266,10 @@ class _Slice:
             ends[source], marks[source] = {}, {}
             for quantity in _QUANTITIES:
                 unit = (said["span"] or 1.0) if quantity == "recovery" else 1.0
-                natural = _NATURAL * abs(said["span"] / unit)
-                end = diverging.limit(shown / unit, said["least"][quantity], natural)
+                span = abs(said["span"] / unit)
+                least = max(said["least"][quantity], _EARLY * span if self.running else 0.0)
+                sizes = shown / unit if np.isfinite(shown).any() else np.array([least])
+                end = diverging.limit(sizes, least, _NATURAL * span)
                 ends[source][quantity] = end
                 marks[source][quantity] = self._marks(shown / unit, end)
         form = {
