@@ -120,7 +120,9 @@ def roles(model: LoadedModel, n: int, seed: int) -> Roles:
     model.note("replay")
     model.on_step(3, 3)
     each = {name: looked[name] for name in ("duplicate_token", "end_to_s2", "end_to_io")}
-    each |= {"direct_effect": direct, "s_inhibition": queried, "backup": backup}
+    each["direct_effect"] = direct
+    if chosen:
+        each |= {"s_inhibition": queried, "backup": backup}
     nothing = np.zeros(mover.shape)
     players = {
         "name mover": mover,
