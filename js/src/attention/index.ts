@@ -40,11 +40,12 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
   const resized = new ResizeObserver(resize);
   resized.observe(frame);
   resize();
-  // The grid stands beside the matrix where there is room, and above it where it is only a row or two of thumbnails.
-  const beside = () => width.value >= BESIDE && meta.layers.length > 2;
+  const gridWidth = (room: number) => measure(meta.layers.length, meta.heads.length, room).width;
+  // The grid stands beside the matrix where there is room, and above it where it is only a long row or two.
+  const beside = () => width.value >= BESIDE && (meta.layers.length > 2 || gridWidth(width.value) < 0.4 * width.value);
   const gridRoom = () => (beside() ? width.value * (width.value >= 1240 ? 0.37 : 0.47) : width.value);
   const matrixRoom = () => {
-    const grid = beside() ? measure(meta.layers.length, meta.heads.length, gridRoom()).width + GAP : 0;
+    const grid = beside() ? gridWidth(gridRoom()) + GAP : 0;
     const rest = width.value - grid;
     return width.value >= BESIDE && rest >= MATRIX + GAP + TEXT ? rest - GAP - TEXT : rest;
   };
