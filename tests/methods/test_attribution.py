@@ -323,6 +323,25 @@ def test_a_function_that_torch_can_differentiate(lend: Any, path: str) -> None:
     assert ask(metric=margin, **asked).provenance.path.startswith(path)
 
 
+def test_a_function_that_fails_on_the_way(lend: Any, path: str) -> None:
+    lend("gpt2")
+    expected = ask()
+    calls: list[int] = []
+
+    def fickle(logits: torch.Tensor) -> torch.Tensor:
+        calls.append(len(logits))
+        if len(calls) > 3:
+            raise ValueError("no more")
+        return margin(logits)
+
+    with pytest.raises(InputError, match="the metric fickle failed on the way: ValueError: no more") as caught:
+        ask(metric=fickle)
+    assert len(str(caught.value).splitlines()) == 1
+    assert torch.is_grad_enabled()
+    assert np.array_equal(ask().estimate, expected.estimate)
+    assert expected.provenance.path.startswith(path)
+
+
 def test_the_magic(lend: Any, shell: Any) -> None:
     lend("gpt2")
     body = "clean: Mary gave the drink to\ncorrupted: John gave the drink to\nanswer: Mary\nwrong: John\n"

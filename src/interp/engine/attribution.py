@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from interp.engine import hooks, memory, network, sweep
+from interp.engine.metrics import MetricFailed
 from interp.engine.network import Network
 from interp.engine.paired import paired
 from interp.spec import SITES, InputError, Site
@@ -89,7 +90,7 @@ def attribute(
     Raises
     ------
     InputError
-        The metric has no gradient, or autograd is off for good.
+        The metric has no gradient or failed, or autograd is off for good.
     OutOfMemory
         Not even one pair, or one step of its way, fits; raised by the command that this is part of.
 
@@ -110,7 +111,11 @@ def attribute(
     if torch.is_inference_mode_enabled():
         raise InputError("there are no gradients inside torch.inference_mode; use torch.no_grad there, or exact")
     job = _Job(model, cases, steps, neurons, source_model or model, on_step)
-    return hooks.run_hooked([], job.run, gradients=True)
+    try:
+        return hooks.run_hooked([], job.run, gradients=True)
+    except MetricFailed as error:
+        reason = f"the metric {cases[0].scorer.metric.name} failed on the way: {error}"
+    raise InputError(reason)
 
 
 @dataclass(frozen=True)
@@ -378,6 +383,7 @@ class _Job:
         for index, case in enumerate(self.cases):
             by_length.setdefault(len(case.base), []).append(index)
         for length, indices in by_length.items():
+            indices.sort(key=lambda index: self.cases[index].start)  # a batch shares its shortest prefix
             size = max(1, ROWS // (length * (self._end + 1)))
             for at in range(0, len(indices), size):
                 yield _Piece(tuple(indices[at : at + size]), 0, self._end)
