@@ -78,6 +78,10 @@ def _pairs(
     if len(body) == 1 and isinstance(body[0], Pairs):
         sources = {"pairs": body[0]}
     elif len(body) == 1 and isinstance(body[0], str) and task is None and "corrupted" not in sources:
+        if " " in body[0].strip():
+            raise InputError(
+                f"{command.name} needs a second prompt: give clean and corrupted, with answer=… and wrong=…, or a task"
+            )
         task, sources = body[0], {}  # interp.task("ioi"): one text alone is a task's name
         given["task"] = task
     elif len(body) > 2:

@@ -537,3 +537,9 @@ def test_row_34_a_click_at_every_step(shell, lend, monkeypatch):
         assert all("busy" in answer for answer in answers)
         assert harness.answer(result) == harness.answer(expected)
         assert session.current == "gpt2"
+
+
+def test_one_prompt_alone_says_what_is_missing(lend):
+    lend("gpt2")
+    with pytest.raises(InputError, match="patch needs a second prompt: give clean and corrupted"):
+        interp.patch("When Mary and John went to the store")

@@ -536,6 +536,10 @@ def test_activations_of_another_model(kind: str, site: str, by: str, use: Any) -
         assert abs(result.corrupted_metric - expected.corrupted[0]) < BOUND
         if "position" in by:  # the run that is patched is the clean prompt's
             assert result.positions == model.encode(Prompt(ids=ONE.clean)).strings
+    # The same prompt for both is what base against fine-tuned asks: no warning that nothing changes.
+    same = swept([Asked(ONE.clean, ONE.clean)], site=site, by=by, from_model="other")
+    assert np.abs(same.effect).max() > 0
+    assert not any("the same prompt" in warning for warning in same.lint.warnings)
     model.bridge.add_hook("blocks.0.hook_resid_pre", lambda *_, **__: None)
     try:
         hooked = swept([ONE], site=site, by=by, from_model="other")

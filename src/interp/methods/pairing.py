@@ -198,8 +198,12 @@ def lint(
     corrupted: Sequence[float],
     *,
     warn: bool = True,
+    other: str = "",
 ) -> Lint:
-    """Return the pairs with what each run's own metric says about them; `warn` may run the model."""
+    """Return the pairs with what each run's own metric says about them; `warn` may run the model.
+
+    With `other`, the name of another model, `clean` is what that one says and `corrupted` what this one does.
+    """
 
     def taken(ids: Sequence[int]) -> tuple[tuple[str, int], ...]:
         return tuple((model.tokens.string(index), index) for index in ids)
@@ -212,29 +216,36 @@ def lint(
         wrong=tuple(taken(e.wrong) for e in encoded),
         clean_metric=tuple(clean),
         corrupted_metric=tuple(corrupted),
-        warnings=tuple(_warnings(model, encoded, metric, clean, corrupted)) if warn else (),
+        warnings=tuple(_warnings(model, encoded, metric, clean, corrupted, other)) if warn else (),
     )
 
 
 def _warnings(
-    model: LoadedModel, encoded: Sequence[Encodings], metric: Metric, clean: Sequence[float], corrupted: Sequence[float]
+    model: LoadedModel,
+    encoded: Sequence[Encodings],
+    metric: Metric,
+    clean: Sequence[float],
+    corrupted: Sequence[float],
+    other: str,
 ) -> list[str]:
     found: list[str] = []
     same = [n for n, e in enumerate(encoded) if not e.differing]
-    if same:
+    if same and not other:
         found.append(f"clean and corrupted are the same prompt in {_pairs(same)}: patching changes nothing there")
     if metric.name == "logit-diff":
         failing = [n for n, value in enumerate(clean) if value <= 0]
         if failing:
             found.append(
-                f"the model prefers the wrong answer on clean in {_pairs(failing)}: what it does there is not the task"
+                f"{other or 'the model'} prefers the wrong answer on clean in {_pairs(failing)}: "
+                "what it does there is not the task"
             )
         unharmed = [n for n, value in enumerate(corrupted) if value >= 0]
-        if unharmed:
+        if unharmed and not other:
             found.append(f"the corrupted prompt does not turn the answer in {_pairs(unharmed)}: recovery is partial")
     close = [n for n, (a, b) in enumerate(zip(clean, corrupted, strict=True)) if abs(a - b) < 0.1]
     if close and metric.function is None:
-        found.append(f"clean and corrupted differ by less than 0.1 in {_pairs(close)}: recovery divides by that")
+        both = f"{other} and {model.name}" if other else "clean and corrupted"
+        found.append(f"{both} differ by less than 0.1 in {_pairs(close)}: recovery divides by that")
     found.extend(_likelier(model, encoded))
     return found
 

@@ -302,7 +302,7 @@ def patch(
         )
 
     def made(swept: Swept, whole: bool = True) -> PatchingResult:
-        asked = {"site": site, "by": by, "direction": direction}
+        asked = {"site": site, "by": by, "direction": direction, "other": "" if other is model else other.name}
         result = _result(model, pairs, encoded, swept, chosen, layers, positions, **asked, whole=whole)
         if estimated is None:
             return result
@@ -342,12 +342,13 @@ def _result(
     site: str,
     by: str,
     direction: str,
+    other: str = "",
     whole: bool = True,
 ) -> PatchingResult:
     """Return a sweep's numbers; while it runs (not `whole`), without what takes long: intervals and warnings."""
     found = recovered(swept, direction, sure=whole)
     patched, done = found.patched, found.done
-    checked = lint(model, encoded, metric, found.clean.tolist(), found.corrupted.tolist(), warn=whole)
+    checked = lint(model, encoded, metric, found.clean.tolist(), found.corrupted.tolist(), warn=whole, other=other)
     finite = np.isfinite(patched) | ~done
     notes = list(checked.warnings)
     if not finite.all():
