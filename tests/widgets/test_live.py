@@ -246,3 +246,24 @@ def test_updates_are_at_most_ten_a_second(
     assert len(views(page)) == 1
     # The clock goes on by a hundredth of a second each time that it is looked at.
     assert len(states(wire)) < len(offers) / 5 + 3
+
+
+def test_a_sweep_that_is_watched_goes_in_smaller_steps(
+    lend: Any, partial: Callable[[Watch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lend("gpt2")
+    monkeypatch.setattr(engine, "WATCHED_ROWS", 12)
+    steps: list[int] = []
+    plain = JOB._step
+
+    def step(job: Any) -> None:
+        plain(job)
+        steps.append(1)
+
+    monkeypatch.setattr(engine.Job, "_step", step)
+    alone = interp.patch(**PAIR)
+    few = len(steps)
+    partial(lambda make: make())
+    watched = interp.patch(**PAIR)
+    assert len(steps) - few > 2 * few
+    np.testing.assert_allclose(watched.per_pair, alone.per_pair, atol=1e-5)

@@ -72,7 +72,7 @@ class Operation:
     notes: list[str] = field(default_factory=list[str])
     path: str = "store"
     on_step: Callable[[int, int, str], None] = lambda done, total, said: None  # noqa: ARG005
-    on_partial: Callable[[Callable[[], Result]], None] = lambda make: None  # noqa: ARG005
+    on_partial: Callable[[Callable[[], Result]], None] | None = None
 
 
 class Run:
@@ -585,8 +585,13 @@ class LoadedModel:
 
     def on_partial(self, make: Callable[[], Result]) -> None:
         """Offer what a command has so far to whoever watches it; `make` is called at once, or not at all."""
-        if self._operation is not None:
+        if self._operation is not None and self._operation.on_partial is not None:
             self._operation.on_partial(make)
+
+    @property
+    def watched(self) -> bool:
+        """Whether somebody wants to see what the current command has so far."""
+        return self._operation is not None and self._operation.on_partial is not None
 
     def note(self, path: str, notes: Sequence[str] = ()) -> None:
         """Write how the current command ran, and what is worth knowing, into its account."""
