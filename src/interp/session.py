@@ -172,15 +172,18 @@ class Session:
         InputError
             A wrong argument, or what the technique refuses.
         """
+        places = [p.name for p in command.parameters if p.positional and p.name not in arguments]
         if command.body is None:
-            places = [p.name for p in command.parameters if p.positional]
             if len(body) > len(places):
                 raise InputError(f"{command.name} takes {len(places)} values without a name; {len(body)} were given")
-            arguments = {**dict(zip(places, body, strict=False)), **arguments}
+            arguments |= dict(zip(places, body, strict=False))
             body = ()
-            missing = [p.name for p in command.parameters if p.required and p.name not in arguments]
-            if missing:
-                raise InputError(f"{command.name} needs {missing[0]}; interp.help({command.name!r}) says what it takes")
+        elif places:  # they come first, as on the command line; the body is what is left
+            arguments |= dict(zip(places, body, strict=False))
+            body = body[len(places) :]
+        missing = [p.name for p in command.parameters if p.required and p.name not in arguments]
+        if missing:
+            raise InputError(f"{command.name} needs {missing[0]}; interp.help({command.name!r}) says what it takes")
         if not command.needs_model:
             for given, value in arguments.items():
                 command.parameter(given).check(value)
@@ -237,6 +240,8 @@ def bound(command: registry.Command, session: Session) -> Callable[..., Any]:
         return session.call(command, *body, **arguments)
 
     own = list(inspect.signature(command.function).parameters.values())[1:]
+    first = {p.name for p in command.parameters if p.positional}
+    own.sort(key=lambda p: (p.kind is p.KEYWORD_ONLY, p.name not in first))
     shared = [
         inspect.Parameter(p.name, inspect.Parameter.KEYWORD_ONLY, default=p.default)
         for p in command.parameters

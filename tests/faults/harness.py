@@ -42,6 +42,7 @@ VALUES: dict[str, Callable[[], Any]] = {
     "command": lambda: "tokens",
     "hook": lambda: "blocks.0.hook_resid_pre",
     "indices": lambda: 0,
+    "components": lambda: "0.1",
     "head": lambda: "0.0",
 }
 

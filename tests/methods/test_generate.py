@@ -38,7 +38,7 @@ def huggingface(folder: Path, ids: Sequence[int], n: int) -> list[int]:
     return made[0, len(ids) :].tolist()
 
 
-# -- the reference: the whole text anew for every token, on transformer-lens' hooks, at positions written out here ------
+# -- the reference: the whole text anew for every token, on transformer-lens' hooks, at positions written out here -----
 
 
 def naive(model: Any, ids: Sequence[int], n: int, name: str, change: Callable[..., Any], at: str) -> tuple[Any, Any]:
@@ -140,7 +140,9 @@ def test_what_reads_the_whole_text_is_run_on_the_whole_text(family: str, lend: A
 def test_an_intervention_at_one_position_is_there_alone(lend: Any) -> None:
     model = lend("llama")
     place = Site("z", 0)
-    result = interp.generate(PROMPT, n=5, interventions=[Intervention(place, head=1, position=2, mode="zero")], at="new")
+    result = interp.generate(
+        PROMPT, n=5, interventions=[Intervention(place, head=1, position=2, mode="zero")], at="new"
+    )
     prompt = result.provenance.tokens[0]
 
     def change(part: torch.Tensor) -> torch.Tensor:

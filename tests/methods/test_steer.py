@@ -1,4 +1,4 @@
-"""Steering: its direction against activations on hooks, its texts against the naive loop, its numbers in closed form."""
+"""Steering: its direction against activations on hooks, its texts against the naive loop, numbers in closed form."""
 
 from __future__ import annotations
 

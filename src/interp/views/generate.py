@@ -27,7 +27,7 @@ def html(result: GenerateResult) -> str:
     >>> html(result)[:26]  # doctest: +SKIP
     '<div class="interp-frame">'
     """
-    return layout.html(_TITLE, _facts(result), [_stack(result)], _foot(result), result.notes, svg(result, AUTO))
+    return layout.html(_TITLE, _facts(result), [_stack(result, True)], _foot(result), result.notes, svg(result, AUTO))
 
 
 def svg(result: GenerateResult, theme: str = "light") -> str:
@@ -43,7 +43,7 @@ def svg(result: GenerateResult, theme: str = "light") -> str:
     >>> svg(result, "dark")[:4]  # doctest: +SKIP
     '<svg'
     """
-    return layout.svg(_TITLE, _facts(result), [_stack(result)], _foot(result), result.notes, theme)
+    return layout.svg(_TITLE, _facts(result), [_stack(result, False)], _foot(result), result.notes, theme)
 
 
 def _facts(result: GenerateResult) -> str:
@@ -54,12 +54,12 @@ def _facts(result: GenerateResult) -> str:
     return frame.facts(result, counted, how, *([changed] if result.interventions else []))
 
 
-def _stack(result: GenerateResult) -> layout.Stack:
+def _stack(result: GenerateResult, page: bool) -> layout.Stack:
     before = result.tokens[-_TAIL:]
     chances = np.exp(result.logprobs).tolist()
     titles = [*[""] * len(before), *(f"{chance:.4f}" for _, chance in _both(result))]
     values = [*[math.nan] * len(before), *chances]
-    drawn = passage([*before, *result.generated], values, _WIDE, muted=len(before), titles=titles)
+    drawn = passage([*before, *result.generated], values, _WIDE, muted=len(before), titles=titles if page else None)
     cut = "… " if len(before) < len(result.tokens) else ""
     return [(f"{cut}The prompt is pale; a new token is the darker, the likelier it was", drawn)]
 

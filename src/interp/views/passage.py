@@ -23,7 +23,7 @@ def passage(
     signed: bool = False,
     muted: int = 0,
     ring: int | None = None,
-    titles: Sequence[str] = (),
+    titles: Sequence[str] | None = None,
 ) -> Drawing:
     """Return tokens in lines of at most `wide` pixels.
 
@@ -38,7 +38,7 @@ def passage(
     ring
         The token to outline.
     titles
-        What the pointer says of each token, on a page, behind what is cut of it.
+        What the pointer says of each token, behind what is cut of it; ``None`` where there is no pointer.
 
     Examples
     --------
@@ -59,10 +59,7 @@ def passage(
         body += [f'<rect {box} style="{css}"/>' for css in fill] if fill else []
         if n == ring:
             body.append(f'<rect class="interp-ring" style="stroke-width:1.5" {box}/>')
-        full = visible(tokens[n], _FULL)
-        said = [full] if full != name else []
-        said += [titles[n]] if titles and titles[n] else []
-        title = f"<title>{escape(' '.join(said))}</title>" if said else ""
+        title = "" if titles is None else _title(tokens[n], name, titles[n] if titles else "")
         body.append(
             f'<text class="interp-m" x="{number(x)}" y="{number(y + 14)}" style="font-size:{_FONT}px;fill:{ink}">'
             f"{title}{draw.token(name)}</text>"
@@ -74,6 +71,12 @@ def passage(
         if tokens[n].endswith("\n") and n < len(names) - 1:
             x, y = 0.0, y + _LINE
     return Drawing(max(1.0, across), y + _LINE, "".join(body))
+
+
+def _title(token: str, name: str, said: str) -> str:
+    full = visible(token, _FULL)
+    words = " ".join([full] * (full != name) + [said] * bool(said))
+    return f"<title>{escape(words)}</title>" if words else ""
 
 
 def _coat(value: float, signed: bool) -> tuple[list[str], str]:

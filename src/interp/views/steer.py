@@ -35,7 +35,7 @@ def html(result: SteeringResult) -> str:
     >>> html(result)[:26]  # doctest: +SKIP
     '<div class="interp-frame">'
     """
-    view = _View(result)
+    view = _View(result, page=True)
     return layout.html(_TITLE, view.facts, view.stacks, view.foot, result.notes, svg(result, themes.AUTO))
 
 
@@ -105,8 +105,9 @@ def plotly(result: SteeringResult, *, theme: str = "light", width: int = 720, he
 class _View:
     """A result, and what of it is shown."""
 
-    def __init__(self, result: SteeringResult) -> None:
+    def __init__(self, result: SteeringResult, page: bool = False) -> None:
         self.result = result
+        self.page = page
 
     @cached_property
     def facts(self) -> str:
@@ -134,7 +135,7 @@ class _View:
         )
         held = result.tokens[-_PROMPT:]
         cut = "… " if len(held) < len(result.tokens) else ""
-        prompt = passage(held, [math.nan] * len(held), wide, muted=len(held))
+        prompt = passage(held, [math.nan] * len(held), wide, muted=len(held), titles=() if self.page else None)
         before = (f"{cut}The prompt", prompt)
         if count == 2:
             return [[before, texts[0]], [texts[1], ("How much likelier each token became", legend)]]
@@ -157,7 +158,9 @@ class _View:
             return diverging.words(["nothing was written"])
         change = result.change[n, : len(tokens)].tolist()
         titles = [f"{value:+.3f}" for value in change]
-        return passage(tokens, [value / self.end for value in change], wide, signed=True, titles=titles)
+        return passage(
+            tokens, [value / self.end for value in change], wide, signed=True, titles=titles if self.page else None
+        )
 
     @cached_property
     def foot(self) -> list[layout.Piece]:

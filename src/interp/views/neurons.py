@@ -1,0 +1,242 @@
+"""The picture of neurons: the texts that drive each most, what it reads and writes, and a map of clusters."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from interp.spec import InputError
+from interp.views import bars, blocks, diverging, draw, frame, layout
+from interp.views import theme as themes
+from interp.views.diverging import signed
+from interp.views.draw import Drawing, number
+from interp.views.passage import passage
+from interp.views.text import escape, visible
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from interp.methods.neurons import NeuronsResult
+
+_SHOWN, _CONTEXTS, _WIDE, _VALUE, _TOKEN = 4, 10, 470, 56, 16
+_MAP = 440
+_CLASSES = 6
+_TITLE = "Neurons"
+
+
+def html(result: NeuronsResult) -> str:
+    """Return the neurons as a self-contained HTML fragment.
+
+    Examples
+    --------
+    >>> html(result)[:26]  # doctest: +SKIP
+    '<div class="interp-frame">'
+    """
+    view = _View(result, page=True)
+    return layout.html(_TITLE, view.facts, view.stacks, view.foot, view.notes, svg(result, themes.AUTO))
+
+
+def svg(result: NeuronsResult, theme: str = "light") -> str:
+    """Return the same picture as a standalone SVG document in one theme.
+
+    Raises
+    ------
+    InputError
+        There is no such theme.
+
+    Examples
+    --------
+    >>> svg(result, "dark")[:4]  # doctest: +SKIP
+    '<svg'
+    """
+    view = _View(result)
+    return layout.svg(_TITLE, view.facts, view.stacks, view.foot, view.notes, theme)
+
+
+def plotly(result: NeuronsResult, *, theme: str = "light", width: int = 760, height: int = 620) -> go.Figure:
+    """Return the map of clusters as a Plotly scatter.
+
+    Parameters
+    ----------
+    theme
+        ``"light"`` or ``"dark"``.
+    width, height
+        In pixels.
+
+    Raises
+    ------
+    InputError
+        No clusters were asked for.
+
+    Examples
+    --------
+    >>> result.to_plotly(theme="dark").show()  # doctest: +SKIP
+    """
+    import plotly.graph_objects as go
+
+    themes.check_theme(theme)
+    found = result.clusters
+    if found is None:
+        raise InputError("there is no map to draw; add --cluster umap or tsne")
+    figure = go.Figure()
+    for label in sorted(set(found.labels.tolist())):
+        chosen = found.labels == label
+        marker: dict[str, Any] = {"size": 6}
+        if label < 0:
+            marker |= {"color": themes.colour("muted", theme)[:7], "opacity": 0.35}
+        figure.add_scatter(
+            x=found.places[chosen, 0],
+            y=found.places[chosen, 1],
+            mode="markers",
+            name="none" if label < 0 else f"cluster {label}",
+            text=[escape(visible(name, 40)) for name, held in zip(found.names, chosen, strict=True) if held],
+            hovertemplate="%{text}<extra>%{fullData.name}</extra>",
+            marker=marker,
+        )
+    figure.update_layout(
+        title={"text": f"Clusters of {found.of}<br><sup>{escape(_View(result).facts)}</sup>", "font": {"size": 14}},
+        width=width,
+        height=height,
+        paper_bgcolor=themes.colour("bg", theme),
+        plot_bgcolor=themes.colour("bg", theme),
+        font={"color": themes.colour("fg", theme), "size": 12},
+    )
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False, scaleanchor="x")
+    return figure
+
+
+class _View:
+    """A result, and what of it is shown."""
+
+    def __init__(self, result: NeuronsResult, page: bool = False) -> None:
+        self.result = result
+        self.page = page
+
+    @cached_property
+    def facts(self) -> str:
+        result = self.result
+        count = f"{result.texts:,} text{'s' * (result.texts != 1)}, {result.tokens_read:,} tokens"
+        source = frame.visible_facts(result.source, 40)
+        which = f"{len(result.neurons)} neuron{'s' * (len(result.neurons) != 1)}"
+        return frame.facts(result, which, *([source] if source else []), count)
+
+    @cached_property
+    def stacks(self) -> list[layout.Stack]:
+        """For each neuron its contexts and its tokens, beside each other; first the map where there is one."""
+        result = self.result
+        drawn: list[layout.Stack] = []
+        if result.clusters is not None:
+            of = result.clusters.of
+            kind = {"umap": "UMAP", "tsne": "t-SNE"}[result.clusters.kind]
+            drawn.append([(f"{kind} of {of}, coloured by HDBSCAN's clusters", self._map())])
+        for row in range(min(_SHOWN, len(result.neurons))):
+            drawn.append([(self._caption(row), self._contexts(row))])
+            drawn += [[block] for block in self._static(row)]
+        return drawn
+
+    def _caption(self, row: int) -> str:
+        stats = {name: float(values[row]) for name, values in self.result.stats.items()}
+        layer, neuron = self.result.neurons[row].split(".")
+        return (
+            f"L{layer} neuron {neuron} · mean {signed(stats['mean'])} · sparsity {stats['sparsity']:.2f} · "
+            f"above 0 {stats['positive']:.0%} · {signed(stats['min'])} … {signed(stats['max'])}"
+        )
+
+    def _contexts(self, row: int) -> Drawing:
+        result = self.result
+        parts: list[tuple[float, Drawing]] = []
+        middle = result.ids.shape[-1] // 2
+        sign = -1.0 if result.lowest else 1.0
+        values = result.activations[row]
+        most = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
+        y, body = 0.0, ""
+        for rank in range(min(_CONTEXTS, len(values))):
+            if not np.isfinite(values[rank]):
+                break
+            ids = result.ids[row, rank]
+            there = ids >= 0
+            tokens = [result.strings[int(n)] for n in ids[there]]
+            around = (sign * result.around[row, rank][there] / (most or 1.0)).tolist()
+            titles = [signed(float(value)) for value in result.around[row, rank][there]]
+            one = passage(tokens, around, _WIDE, ring=int(there[:middle].sum()), titles=titles if self.page else None)
+            style = ' style="font-size:11.5px;fill:var(--interp-fg)"'
+            body += draw.text(_VALUE - 10, y + 14, signed(float(values[rank])), "t", "end", more=style)
+            body += draw.group(one, _VALUE, y)
+            y += one.height + 4
+        parts.append((0, Drawing(_VALUE + _WIDE, max(y, 1.0), body)))
+        return diverging.stack(parts)
+
+    def _static(self, row: int) -> list[layout.Block]:
+        result = self.result
+        if not result.inputs:
+            return []
+        names = {"in": "Reads", "gate": "Gate reads", "up": "Input reads"}
+        reads = [
+            self._listed(names[name], result.read[row, n], result.read_values[row, n])
+            for n, name in enumerate(result.inputs)
+        ]
+        ids = np.concatenate([result.promoted[row], result.suppressed[row]])
+        values = np.concatenate([result.promoted_values[row], result.suppressed_values[row]])
+        both = [self._listed("Writes, for +1", ids, values)]
+        beside = blocks.row([*reads, *both])
+        return [("What its weights read and write, as tokens", beside)]
+
+    def _listed(self, caption: str, ids: NDArray[np.int64], values: NDArray[np.float32]) -> Drawing:
+        strings = [visible(self.result.strings[int(n)], _TOKEN) for n in ids]
+        listed = bars.bars([bars.Bar(s, float(v)) for s, v in zip(strings, values.tolist(), strict=True)], 1e-6)
+        return diverging.stack([(0, diverging.words([caption])), (0, listed)])
+
+    def _map(self) -> Drawing:
+        found = self.result.clusters
+        assert found is not None
+        low, high = found.places.min(0), found.places.max(0)
+        span = float((high - low).max()) or 1.0
+        places = (found.places - low) / span * (_MAP - 12) + 6
+        body = [f'<rect class="interp-tile" width="{_MAP}" height="{_MAP}" rx="4"/>']
+        radius = 3 if len(places) < 600 else 2
+        for label in sorted(set(found.labels.tolist())):
+            css = (
+                "fill:var(--interp-muted);fill-opacity:0.35" if label < 0 else f"fill:var(--interp-k{label % _CLASSES})"
+            )
+            dots = "".join(
+                f'<circle cx="{number(float(x))}" cy="{number(_MAP - float(y))}" r="{radius}"/>'
+                for x, y in places[found.labels == label]
+            )
+            body.append(f'<g style="{css}">{dots}</g>')
+        return Drawing(_MAP, _MAP, "".join(body))
+
+    @cached_property
+    def foot(self) -> list[layout.Piece]:
+        """The footer."""
+        result = self.result
+        pieces: list[layout.Piece] = []
+        values = np.where(np.isfinite(result.activations), np.abs(result.activations), -1.0)
+        row, rank = (int(n) for n in np.unravel_index(int(values.argmax()), values.shape))
+        if values[row, rank] >= 0:
+            token = result.strings[int(result.ids[row, rank, result.ids.shape[-1] // 2])]
+            end = "lowest" if result.lowest else "strongest"
+            pieces.append(
+                (
+                    f"{end}: {result.neurons[row]} on {visible(token, 20)} ",
+                    signed(float(result.activations[row, rank])),
+                    False,
+                )
+            )
+            text, position = result.place[row, rank].tolist()
+            pieces.append((f"text {text}, position {position}", "", True))
+        if result.clusters is not None:
+            none = int((result.clusters.labels < 0).sum())
+            pieces.append((f"{result.clusters.of}: clusters ", str(result.clusters.count), False))
+            pieces.append((f"{none} of {len(result.clusters.labels)} in none", "", True))
+        pieces.append(("outlined: the token; colour: activation, over the neuron's strongest", "", True))
+        return pieces
+
+    @cached_property
+    def notes(self) -> list[str]:
+        count = len(self.result.neurons)
+        more = [f"the first {_SHOWN} of {count} neurons are drawn; to_frame() has all"] if count > _SHOWN else []
+        return [*self.result.notes, *more]
