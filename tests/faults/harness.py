@@ -46,11 +46,12 @@ VALUES: dict[str, Callable[[], Any]] = {
     "head": lambda: "0.0",
 }
 
-# A command that needs one of several arguments → one of them.
+# A command that needs one of several arguments → one of them; one that writes is told to write little.
 ONE_OF: dict[str, dict[str, Any]] = {
     "ablate": {"heads": "0.0"},
-    "steer": {"toward": " John", "against": " Mary"},
+    "generate": {"n": 4},
     "probe": {"text": str(Path(__file__).parent / "labelled.csv")},
+    "steer": {"toward": " John", "against": " Mary", "n": 4},
 }
 
 # What goes on with a text needs a model that predicts the next token, and circuits one whose attention reads a normed

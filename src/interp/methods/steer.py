@@ -431,9 +431,8 @@ def _result(
     count = len(strengths)
     wide = max([len(made.ids) for made in texts], default=0)
     ids = np.full((count, wide), -1, np.int64)
-    logs, plainly = np.full((2, count, wide), np.nan)
-    perplexity = np.full(count, np.nan)
-    measured = np.full(count, np.nan)
+    logs, plainly = (np.full((count, wide), np.nan) for _ in range(2))
+    perplexity, measured = (np.full(count, np.nan) for _ in range(2))
     measured[: len(values)] = values
     for k, made in enumerate(texts):
         ids[k, : len(made.ids)] = made.ids
