@@ -326,14 +326,14 @@ class Job:
         wanted
             Prompt → another one of them that it agrees with, and up to where.
         """
+        missing = sorted(wanted, key=lambda ids: wanted[ids][0] is not None)  # after those that they are like
+        held = {ids: parts for ids in missing if (parts := model.recall(ids, _NAMES)) is not None}
+        if len(held) == len(missing):
+            tensors = {ids: torch.tensor(ids, device=model.device) for ids in held}
+            return {ids: Base(tensors[ids], *(parts[name] for name in _NAMES)) for ids, parts in held.items()}
+        # Where one is missing all are run: the last bits depend on what runs together, and the same question must have
+        # the same answer whatever the store holds.
         found: Runs = {}
-        missing: list[Ids] = []
-        for ids in sorted(wanted, key=lambda ids: wanted[ids][0] is not None):  # after those that they are like
-            held = model.recall(ids, _NAMES)
-            if held is None:
-                missing.append(ids)
-            else:
-                found[ids] = Base(torch.tensor(ids, device=model.device), *(held[name] for name in _NAMES))
         together = max(1, WAVE_ROWS // max(map(len, wanted), default=1))
         while missing:
             try:
