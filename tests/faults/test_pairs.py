@@ -166,8 +166,10 @@ def test_rows_10_12_and_14_in_a_pair(shell, lend):
             interp.patch(pairs=[])
         with pytest.raises(InputError, match="needs a clean and a corrupted prompt"):
             interp.patch(clean=GIFT)
-        with pytest.raises(InputError, match="tasks are facts"):
+        with pytest.raises(InputError, match="patch needs a second prompt: give clean and corrupted"):
             interp.patch(GIFT)
+        with pytest.raises(InputError, match="tasks are facts"):
+            interp.patch("gifts")
         assert model.forwards == before
 
 
@@ -537,9 +539,3 @@ def test_row_34_a_click_at_every_step(shell, lend, monkeypatch):
         assert all("busy" in answer for answer in answers)
         assert harness.answer(result) == harness.answer(expected)
         assert session.current == "gpt2"
-
-
-def test_one_prompt_alone_says_what_is_missing(lend):
-    lend("gpt2")
-    with pytest.raises(InputError, match="patch needs a second prompt: give clean and corrupted"):
-        interp.patch("When Mary and John went to the store")
