@@ -129,10 +129,14 @@ def closest(word: str, known: Iterable[str]) -> str:
     --------
     >>> closest("atention", ["attention", "tokens"])
     ' (did you mean attention?)'
+    >>> closest("pathc", ["path", "patch"])
+    ' (did you mean patch?)'
     """
     candidates = sorted(set(known))
     lowered = {name.lower(): name for name in candidates}
-    found = difflib.get_close_matches(word.lower(), list(lowered), n=1, cutoff=0.5)
+    # Letters in another order first: "pathc" is patch, though path is nearer by what the two have in common.
+    swapped = [name for name in lowered if sorted(name) == sorted(word.lower())]
+    found = swapped or difflib.get_close_matches(word.lower(), list(lowered), n=1, cutoff=0.5)
     return f" (did you mean {lowered[found[0]]}?)" if found else ""
 
 

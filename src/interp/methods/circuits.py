@@ -216,6 +216,10 @@ def opened(model: LoadedModel, what: str) -> Network:
     """
     from interp.engine import network
 
+    if not model.geometry.causal:
+        raise InputError(
+            f"{model.name} reads in both directions, and {what} is for causal models: load one, or use %interp attention"
+        )
     try:
         return network.weights(model)
     except network.Unreadable:
