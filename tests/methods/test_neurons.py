@@ -272,8 +272,9 @@ def test_clusters_through_the_command(of: str, lend: Any, tmp_path: Path) -> Non
     assert sum(len(trace.x) for trace in figure.data) == len(result.clusters.names)
     for suffix in ("json", "npz", "html", "svg", "png"):
         assert result.save(tmp_path / f"neurons.{suffix}").stat().st_size > 500
-    with pytest.raises(InputError, match="--cluster"):
-        interp.neurons("1.1", TEXTS).to_plotly()
+    plain = interp.neurons("1.1,1.2", TEXTS)
+    for row, trace in enumerate(plain.to_plotly().data):
+        assert list(trace.y) == plain.activations[row].tolist()
 
 
 @pytest.mark.parametrize(("package", "kind"), [("hdbscan", "tsne"), ("umap", "umap"), ("sklearn.manifold", "tsne")])

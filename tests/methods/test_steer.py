@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import interp
+from interp import registry
 from interp.engine import hooks
 from interp.session import session
 from interp.spec import InputError, Interrupted, Prompt, Site
@@ -239,6 +240,40 @@ def test_a_text_whose_activation_is_the_models_resting_place_is_named(lend: Any)
     finally:
         del model.activations
     assert any("put words before it" in note for note in result.notes)
+
+
+def test_a_probes_direction(lend: Any) -> None:
+    lend("llama")
+    texts = [f"{word} {n}" for n in range(8) for word in ("the cat sat", "Mary went")]
+    probe = interp.probe(texts, ["cat", "Mary"] * 8)
+    result = interp.steer(PROMPT, layer=1, direction=probe, strength=3, n=4)
+    np.testing.assert_allclose(result.direction, probe.direction(1), atol=1e-6)
+    assert (
+        result.ids.tolist() == interp.steer(PROMPT, layer=1, direction=probe.direction(1), strength=3, n=4).ids.tolist()
+    )
+    assert result.source == "Probe"
+    other = interp.steer(PROMPT, layer=1, direction=probe, site="resid_pre", n=1)
+    assert any("--site resid_post" in note for note in other.notes)
+
+
+@pytest.mark.parametrize("name", ["generate", "steer", "mediate", "neurons"])
+def test_the_examples_of_the_help_run(name: str, shell: Any, clean_session: Any) -> None:
+    clean_session.load()
+    examples = [example.partition("  #")[0] for example in registry.find(name).examples]
+    assert examples
+    for example in examples:
+        assert eval(example, {"interp": interp}) is not None
+    assert name in shell.run_cell(f"%interp help {name}").result.text()
+
+
+def test_a_model_that_tells_the_texts_not_apart_is_not_steered(folder: Any, clean_session: Any) -> None:
+    model = clean_session.load(folder("gpt2"), name="own")
+    with torch.no_grad():
+        model.bridge.embed.original_component.weight.zero_()
+    result = interp.steer(PROMPT, layer=1, toward="a", against="b", n=3)
+    assert any("zero" in note for note in result.notes)
+    assert result.ids[0].tolist() == result.ids[1].tolist()
+    assert "nan" not in result.svg()
 
 
 def test_the_magic_takes_texts_and_a_variable(shell: Any, lend: Any) -> None:

@@ -240,7 +240,7 @@ def mediate(
 
     Examples
     --------
-    >>> interp.mediate(task="ioi", n=32).top(3)  # doctest: +SKIP
+    >>> interp.mediate(task="ioi", n=12).top(3)  # doctest: +SKIP
     """
     from interp.engine import metrics, sweep
 

@@ -192,7 +192,7 @@ def neurons(
     Examples
     --------
     >>> interp.neurons(["1.5", "0.3"], ["Once upon a time", "The end"]).contexts("1.5")[0]  # doctest: +SKIP
-    >>> interp.neurons("5.*", texts, cluster="umap").to_plotly()  # doctest: +SKIP
+    >>> interp.neurons("2.*", ["Once upon a time there was a cat"], cluster="tsne").to_plotly()  # doctest: +SKIP
     """
     from interp.engine import neurons as engine
     from interp.engine import sweep

@@ -177,8 +177,8 @@ def steer(
         Texts whose activations' difference of means is the direction; a text, or a file of texts (.txt, .csv, .json).
         Of each text the last token's activation counts; in Python a list of texts.
     direction
-        The direction itself instead: an array [d_model], one per layer [n_layers, d_model], or a result that has a
-        direction; in a magic, the name of a variable.
+        The direction itself instead: an array [d_model], one per layer [n_layers, d_model], or a result that has one,
+        such as a probe's; in a magic, the name of a variable.
     strength
         What the direction is multiplied by; it is added as it is long, see norm and stream_norm.
     sweep
@@ -218,8 +218,7 @@ def steer(
 
     Examples
     --------
-    >>> r = interp.steer("I think", layer=8, toward=" love", against=" hate", sweep=[0, 4, 8])  # doctest: +SKIP
-    >>> r.continuations[-1], r.perplexity  # doctest: +SKIP
+    >>> interp.steer("I am", layer=2, toward="I love you", against="I hate you", sweep=[0, 1, 2])  # doctest: +SKIP
     """
     from interp.engine import generation, metrics
     from interp.engine import sweep as sweeping
@@ -325,11 +324,17 @@ def _direction(
             lacking = "toward" if toward is None else "against"
             raise InputError(f"a direction is a difference: give --{lacking} too, a text or a file of texts")
         sides = [_listed(which, side) for which, side in (("toward", toward), ("against", against))]
+        if sides[0].texts == sides[1].texts:
+            raise InputError("the direction is zero: --toward and --against are the same; name texts that differ")
         (high, odd), (low, also) = (_mean(model, place, side, length) for side in sides)
         found, source, odd = high - low, " − ".join(map(_named, sides)), odd + also
     else:
         odd: list[str] = []
         held: Any = getattr(given, "direction", given)
+        if callable(held):  # a probe's, one per layer
+            held = held(place.layer)
+            if (of := getattr(given, "site", place.name)) != place.name:
+                odd.append(f"the direction was found in {of} and is added to {place.name}; --site {of} adds it there")
         if held is not given and callable(held):  # a probe has one for each layer
             held = held(place.layer)
         try:
@@ -345,7 +350,9 @@ def _direction(
     if not bool(found.isfinite().all()):
         raise InputError("the direction holds NaN or infinity")
     if not bool(found.any()):
-        raise InputError("the direction is zero: name texts that differ, or another direction")
+        if given is not None:
+            raise InputError("the direction is zero; name another one")
+        odd.append("the direction is zero: the model is in the same state after both texts")
     return found, source, odd
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from interp.spec import InputError
 from interp.views import bars, blocks, diverging, draw, frame, layout
 from interp.views import theme as themes
 from interp.views.diverging import signed
@@ -19,9 +19,10 @@ from interp.views.text import escape, visible
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+    from interp.methods.clusters import Clusters
     from interp.methods.neurons import NeuronsResult
 
-_SHOWN, _CONTEXTS, _WIDE, _VALUE, _TOKEN = 4, 10, 470, 56, 16
+_SHOWN, _GROUPS, _CONTEXTS, _WIDE, _VALUE, _TOKEN = 4, 12, 10, 470, 56, 16
 _MAP = 440
 _CLASSES = 6
 _TITLE = "Neurons"
@@ -57,7 +58,7 @@ def svg(result: NeuronsResult, theme: str = "light") -> str:
 
 
 def plotly(result: NeuronsResult, *, theme: str = "light", width: int = 760, height: int = 620) -> go.Figure:
-    """Return the map of clusters as a Plotly scatter.
+    """Return the map of clusters as a Plotly scatter; without one, the strongest activations of each neuron.
 
     Parameters
     ----------
@@ -65,11 +66,6 @@ def plotly(result: NeuronsResult, *, theme: str = "light", width: int = 760, hei
         ``"light"`` or ``"dark"``.
     width, height
         In pixels.
-
-    Raises
-    ------
-    InputError
-        No clusters were asked for.
 
     Examples
     --------
@@ -79,34 +75,66 @@ def plotly(result: NeuronsResult, *, theme: str = "light", width: int = 760, hei
 
     themes.check_theme(theme)
     found = result.clusters
-    if found is None:
-        raise InputError("there is no map to draw; add --cluster umap or tsne")
     figure = go.Figure()
-    for label in sorted(set(found.labels.tolist())):
-        chosen = found.labels == label
-        marker: dict[str, Any] = {"size": 6}
-        if label < 0:
-            marker |= {"color": themes.colour("muted", theme)[:7], "opacity": 0.35}
+    groups = _strongest(result) if found is None else _clustered(found, theme)
+    for name, x, y, texts, marker in groups:
         figure.add_scatter(
-            x=found.places[chosen, 0],
-            y=found.places[chosen, 1],
+            x=x,
+            y=y,
             mode="markers",
-            name="none" if label < 0 else f"cluster {label}",
-            text=[escape(visible(name, 40)) for name, held in zip(found.names, chosen, strict=True) if held],
+            name=name,
+            text=texts,
             hovertemplate="%{text}<extra>%{fullData.name}</extra>",
-            marker=marker,
+            marker={"size": 6, **marker},
         )
+    title = _TITLE if found is None else f"Clusters of {found.of}"
     figure.update_layout(
-        title={"text": f"Clusters of {found.of}<br><sup>{escape(_View(result).facts)}</sup>", "font": {"size": 14}},
+        title={"text": f"{title}<br><sup>{escape(_View(result).facts)}</sup>", "font": {"size": 14}},
         width=width,
         height=height,
         paper_bgcolor=themes.colour("bg", theme),
         plot_bgcolor=themes.colour("bg", theme),
         font={"color": themes.colour("fg", theme), "size": 12},
     )
-    figure.update_xaxes(visible=False)
-    figure.update_yaxes(visible=False, scaleanchor="x")
+    if found is None:
+        figure.update_xaxes(title="rank", showgrid=False)
+        figure.update_yaxes(title="activation", gridcolor=themes.colour("line", theme)[:7], griddash="dot")
+    else:
+        figure.update_xaxes(visible=False)
+        figure.update_yaxes(visible=False, scaleanchor="x")
     return figure
+
+
+# A name, places, what the pointer says, and what is particular to the markers.
+Group = tuple[str, Sequence[float], Sequence[float], Sequence[str], dict[str, Any]]
+
+
+def _clustered(found: Clusters, theme: str) -> Iterator[Group]:
+    for label in sorted(set(found.labels.tolist())):
+        chosen = found.labels == label
+        marker = {"color": themes.colour("muted", theme)[:7], "opacity": 0.35} if label < 0 else {}
+        texts = [escape(visible(name, 40)) for name, held in zip(found.names, chosen, strict=True) if held]
+        name = "none" if label < 0 else f"cluster {label}"
+        yield name, found.places[chosen, 0].tolist(), found.places[chosen, 1].tolist(), texts, marker
+
+
+def _strongest(result: NeuronsResult) -> Iterator[Group]:
+    for name in result.neurons[:_GROUPS]:
+        held = result.contexts(name)
+        texts = [
+            "".join(
+                escape(visible(token, 20)) if n != len(before) else f"<b>{escape(visible(token, 20))}</b>"
+                for n, token in enumerate((*before, *own, *after))
+            )
+            for _, before, own, after in held
+        ]
+        yield (
+            f"L{name.replace('.', ' neuron ')}",
+            [float(n) for n in range(len(held))],
+            [v for v, *_ in held],
+            texts,
+            {},
+        )
 
 
 class _View:
