@@ -218,7 +218,8 @@ def opened(model: LoadedModel, what: str) -> Network:
 
     if not model.geometry.causal:
         raise InputError(
-            f"{model.name} reads in both directions, and {what} is for causal models: load one, or use %interp attention"
+            f"{model.name} reads in both directions, and {what} is for causal models: load one, or use "
+            "%interp attention"
         )
     try:
         return network.weights(model)
