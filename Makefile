@@ -35,10 +35,12 @@ else
 	$(BIN)/jupyter lab demo/quickstart.ipynb
 endif
 
+# A process for each core, each with one thread for torch; the browser's tests come after, alone, for their waits.
 test: check
 	sh tools/need_chromium.sh
 	$(NPM) test --silent
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --ignore=tests/browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser
 
 # The tests in JupyterLab and Notebook 7 alone.
 browser: .venv/.installed $(SCRIPTS)
