@@ -29,18 +29,18 @@ def own(folder: Callable[..., Path], clean_session: Any) -> Any:
 
 
 def count(monkeypatch: pytest.MonkeyPatch, model: Any = None) -> list[str]:
-    """Return a list that grows with each module that is called, whoever calls it.
+    """Return a list that grows with each module that is called, whoever calls it; with `model`, with each of its own.
 
-    Those of `model` that only read a residual stream that is there, its final norm and its head, are not a forward's.
+    Its final norm and head, which only read a residual stream that is there, are not a forward's.
     """
     seen: list[str] = []
     original: Any = torch.nn.Module.__call__
-    owners = [] if model is None else [(model.bridge, "ln_final"), (model.bridge, "mlm_head"), (model.hf_model, "cls")]
-    parts = [getattr(owner, name, None) for owner, name in owners]
-    reading = {module for part in parts if part is not None for module in part.modules()}
+    owners = [] if model is None else [(model.bridge, "ln_final"), (model.bridge, "mlm_head")]
+    reading = {module for owner, name in owners for module in getattr(owner, name, torch.nn.Identity()).modules()}
+    counted = None if model is None else {module for _, module in model.modules()} - reading
 
     def call(self: Any, *inputs: Any, **named: Any) -> Any:
-        if self not in reading:
+        if counted is None or self in counted:
             seen.append(type(self).__name__)
         return original(self, *inputs, **named)
 
