@@ -1,4 +1,4 @@
-"""Take the README's pictures of the attention viewer: SmolLM2 in JupyterLab, light and dark, into demo/images."""
+"""Take the README's pictures of the views: SmolLM2 in JupyterLab, light and dark, into demo/images."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import fetch_smollm2
+from playwright.sync_api import Locator
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -18,7 +19,16 @@ WIDTH = 1080  # px of the frame
 CELLS = [
     f"%load_ext interp\nimport interp\ninterp.load({str(fetch_smollm2.fetch())!r})",
     "%%interp attention\nWhen Mary and John went to the store, John gave a drink to",
+    "%interp patch --task ioi --n 16 -o patched",
 ]
+
+
+def shoot(notebook: Notebook, frame: Locator, name: str) -> None:
+    """Write the frame's picture in each theme."""
+    for theme in THEMES:
+        notebook.theme(theme)
+        notebook.page.wait_for_timeout(500)
+        frame.screenshot(path=ROOT / "demo" / "images" / f"{name}-{theme}.png")
 
 
 def main() -> None:
@@ -39,10 +49,11 @@ def main() -> None:
             notebook.kernel.run("interp.selection.set(layer=8, head=0, query=10, key=4, position=10)")
             notebook.until(lambda: viewer.shown() == [8, 0] and "≈" not in viewer.said(), "the head is shown")
             notebook.page.mouse.move(2, 2)
-            for theme in THEMES:
-                notebook.theme(theme)
-                notebook.page.wait_for_timeout(500)
-                viewer.frame.screenshot(path=ROOT / "demo" / "images" / f"attention-{theme}.png")
+            shoot(notebook, viewer.frame, "attention")
+            notebook.kernel.run("interp.selection.set(layer=23, head=3, query=None, key=None, position=None)")
+            heatmap = notebook.cell(2).locator("section.interp-frame")
+            notebook.until(lambda: "L23H3" in heatmap.locator(".interp-foot").inner_text(), "the head is shown")
+            shoot(notebook, heatmap, "patching")
         finally:
             server.stop()
 
