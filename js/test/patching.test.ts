@@ -136,6 +136,19 @@ describe("the heatmap", () => {
     expect(at(-1)).toBe("rgb(29,79,145)");
   });
 
+  it("draws an interval whole, beyond the end of its bar", async () => {
+    const strong = { ...entry([1, 0], 2), low: 1, high: 3 };
+    const { el } = shown({ pairs: 4, top: { exact: [strong, entry([1, 2], -1)], estimate: [] } });
+    await settled();
+    const place = (kind: string) => {
+      const { left, width } = el.querySelector<HTMLElement>(`.interp-track > .interp-${kind}`)?.style ?? {};
+      return [Number.parseFloat(left ?? ""), Number.parseFloat(width ?? "")] as const;
+    };
+    const [[zero, bar], [low, whole]] = [place("towards"), place("span")];
+    expect(low - zero).toBeCloseTo(bar / 2, 3);
+    expect(whole).toBeCloseTo(bar, 3);
+  });
+
   it("switches between recovery and effect, in the picture, the list and the footer alike", async () => {
     const { el, named, text } = shown();
     await settled();

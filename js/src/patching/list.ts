@@ -49,17 +49,25 @@ export function bars(viewer: Viewer, entries: Entry[]): { zero: number; bars: Ba
   const usual = 30 * (sizes[Math.min(2, sizes.length - 1)] ?? 0);
   const end = usual && (sizes[0] ?? 0) > 2 * usual ? usual : (sizes[0] ?? 0);
   const drawn = values.map((value) => (Number.isFinite(value) ? Math.sign(value) * Math.min(Math.abs(value), end) : 0));
-  const below = Math.max(0, ...drawn.map((value) => -value));
-  const unit = TRACK / (below + Math.max(0, ...drawn) || 1);
+  const bounds = entries.map(({ low, high }) =>
+    [low, high]
+      .map((bound) => (source === "exact" ? shownAs(sweep, quantity, bound ?? Number.NaN) : Number.NaN))
+      .sort((a, b) => a - b),
+  ) as [number, number][];
+  // An interval is seen whole, unless it is longer than twice the longest bar.
+  const reach = bounds
+    .flat()
+    .filter(Number.isFinite)
+    .map((value) => clamp(value, -2 * end, 2 * end));
+  const below = Math.max(0, ...[...drawn, ...reach].map((value) => -value));
+  const unit = TRACK / (below + Math.max(0, ...drawn, ...reach) || 1);
   const zero = below * unit;
   const inside = (value: number) => clamp(zero + value * unit, 0, TRACK);
   return {
     zero,
     bars: entries.map((entry, i) => {
       const value = values[i] as number;
-      const ends = [entry.low, entry.high]
-        .map((bound) => shownAs(sweep, quantity, bound ?? Number.NaN))
-        .sort((a, b) => a - b) as [number, number];
+      const [low, high] = bounds[i] as [number, number];
       const [from, to] = [zero, inside(drawn[i] as number)].sort((a, b) => a - b) as [number, number];
       return {
         name: nameOf(sweep, atOf(sweep.axes, entry)),
@@ -68,8 +76,8 @@ export function bars(viewer: Viewer, entries: Entry[]): { zero: number; bars: Ba
         broken: Math.abs(value) > end * (1 + 1e-6),
         from,
         to,
-        low: source === "exact" ? inside(ends[0]) : Number.NaN,
-        high: source === "exact" ? inside(ends[1]) : Number.NaN,
+        low: inside(low),
+        high: inside(high),
       };
     }),
   };
