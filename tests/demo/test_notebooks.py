@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import fetch_smollm2
 import nbformat
 import pytest
 from nbclient import NotebookClient
@@ -17,6 +19,8 @@ NOTEBOOKS = sorted(path.stem for path in DEMO.glob("*.ipynb"))
 @cache
 def run(name: str) -> Any:
     notebook = nbformat.read(DEMO / f"{name}.ipynb", as_version=4)
+    if "INTERP_SMOLLM2" in str(notebook):
+        os.environ["INTERP_SMOLLM2"] = str(fetch_smollm2.fetch())
     NotebookClient(notebook, timeout=600, kernel_name="python3").execute(cwd=str(DEMO))
     return notebook
 
@@ -58,6 +62,14 @@ def test_the_pictures_are_inline_and_contact_nothing(executed: Any) -> None:
 
 def test_the_same_question_runs_no_forward(executed: Any) -> None:
     assert outputs(executed, ".provenance.forwards")[0].data["text/plain"] == "0"
+
+
+def test_the_readouts_are_the_measured_ones() -> None:
+    notebook = run("readouts")
+    assert abs(float(outputs(notebook, "dla.total - dla.logit")[0].data["text/plain"])) < 1e-4
+    heads = "".join(str(output.data) for output in outputs(notebook, "%interp heads"))
+    assert "L18H6 0." in heads  # the strongest induction head
+    assert "L16H0 0." in heads  # the strongest previous-token head
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
