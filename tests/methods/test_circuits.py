@@ -214,7 +214,7 @@ def test_an_offset_outside_the_window(lend: Callable[..., Any], offset: int) -> 
 def test_a_bidirectional_model_is_refused(lend: Callable[..., Any]) -> None:
     lend("bert")
     for call in (lambda: interp.ov("0.0"), lambda: interp.qk("0.0"), lambda: interp.compose()):
-        with pytest.raises(InputError, match="normed residual stream"):
+        with pytest.raises(InputError, match="reads in both directions"):
             call()
 
 
