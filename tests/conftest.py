@@ -45,8 +45,6 @@ def _engine_models(folder: Callable[..., Path]) -> Callable[..., Any]:
         key = (family, bos, tuple(added))
         if key not in made:
             made[key] = load(folder(family, bos=bos, added=added), options=Options(device="cpu"))
-            # Not a part of what happens to be free when the first test asks, or what that test says is free.
-            made[key].store.set_budget(1 << 28)
         return made[key]
 
     return of
@@ -79,6 +77,8 @@ def lend(clean_session: Any, _engine_models: Callable[..., Any]) -> Iterator[Cal
     def of(family: str = "gpt2", **kind: Any) -> Any:
         model = _engine_models(family, **kind)
         model.store.clear()
+        # Not a part of what happened to be free when the first test asked, nor what an earlier test has set.
+        model.store.set_budget(1 << 28, 0)
         clean_session.models[model.name] = model
         clean_session.current = model.name
         lent.append((model, model.fingerprint()))
@@ -113,6 +113,7 @@ def shell(_one_shell: Any, clean_session: Any) -> Iterator[Any]:  # noqa: ARG001
     yield _one_shell
     if "interp" in _one_shell.extension_manager.loaded:
         _one_shell.run_line_magic("unload_ext", "interp")
+    _one_shell.config.pop("Interp", None)  # or the next test's extension is configured with it
     for name in set(_one_shell.user_ns) - before:
         del _one_shell.user_ns[name]
         _one_shell.user_ns_hidden.pop(name, None)

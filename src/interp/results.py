@@ -230,6 +230,20 @@ class Result:
         return buffer.getvalue()
 
 
+def strongest(values: Any, n: int) -> list[tuple[int, ...]]:
+    """Return where the `n` numbers furthest from 0 are, the furthest first; what is not finite is nowhere.
+
+    Examples
+    --------
+    >>> strongest(np.array([[1.0, -3.0], [float("nan"), 2.0]]), 2)
+    [(0, 1), (1, 1)]
+    """
+    size = np.where(np.isfinite(values), np.abs(values), -1.0)
+    order = np.argsort(-size, axis=None, kind="stable")[:n]
+    cells = [tuple(int(i) for i in np.unravel_index(at, size.shape)) for at in order]
+    return [cell for cell in cells if size[cell] >= 0]
+
+
 def _json(value: Any) -> bytes:
     # Half a surrogate pair has no bytes in UTF-8; its escape is what JSON writes for it.
     return json.dumps(value, ensure_ascii=False, indent=1).encode("utf-8", "backslashreplace")

@@ -15,7 +15,7 @@ from interp.methods.patch import resolve_metric
 from interp.methods.predict import predicted
 from interp.methods.resampling import interval, sign_flips
 from interp.registry import technique
-from interp.results import Result
+from interp.results import Result, strongest
 from interp.spec import (
     Components,
     Indices,
@@ -151,10 +151,7 @@ class MediationResult(Result):
 
     def strongest(self, n: int) -> list[tuple[int, ...]]:
         """Return where the `n` largest indirect effects are, largest first."""
-        size = np.where(np.isfinite(self.indirect), np.abs(self.indirect), -1.0)
-        order = np.argsort(-size, axis=None, kind="stable")[:n]
-        cells = [tuple(int(i) for i in np.unravel_index(flat, size.shape)) for flat in order]
-        return [cell for cell in cells if size[cell] >= 0]
+        return strongest(self.indirect, n)
 
     def summary(self) -> str:
         """Return how many mediators there are and how many are significant."""

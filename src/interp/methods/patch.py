@@ -14,7 +14,7 @@ from interp.methods.patched import likeliest
 from interp.methods.predict import predicted
 from interp.methods.recovery import recovered
 from interp.registry import technique
-from interp.results import Result
+from interp.results import Result, strongest
 from interp.spec import (
     METRICS,
     Indices,
@@ -150,11 +150,8 @@ class PatchingResult(Result):
         [('18.6', 3.41, 0.52)]
         """
         effect, recovery = attribution.best(self)
-        size = np.where(np.isfinite(effect), np.abs(effect), -1.0)
-        order = np.argsort(-size, axis=None, kind="stable")[:n]
-        cells = [tuple(int(i) for i in np.unravel_index(flat, size.shape)) for flat in order]
         guessed = " (estimated)" if self.estimate is not None else ""
-        named = [(c, self.name(c) + ("" if self.done[c] else guessed)) for c in cells if size[c] >= 0]
+        named = [(c, self.name(c) + ("" if self.done[c] else guessed)) for c in strongest(effect, n)]
         return [(name, float(effect[c]), float(recovery[c])) for c, name in named]
 
     def likeliest(self, index: Sequence[int], top: int = 5) -> list[tuple[str, float, float]]:

@@ -14,7 +14,7 @@ from interp.methods.patch import resolve_metric
 from interp.methods.predict import predicted
 from interp.methods.recovery import recovered
 from interp.registry import technique
-from interp.results import Result
+from interp.results import Result, strongest
 from interp.spec import Components, InputError, Interrupted, MetricName, Node, Pairs
 
 if TYPE_CHECKING:
@@ -112,10 +112,7 @@ class PathResult(Result):
         >>> result.top(1)  # doctest: +SKIP
         [('5.1 → 8.6.q', 0.84, 0.13)]
         """
-        size = np.where(np.isfinite(self.effect), np.abs(self.effect), -1.0)
-        order = np.argsort(-size, axis=None, kind="stable")[:n]
-        cells = [tuple(int(i) for i in np.unravel_index(flat, size.shape)) for flat in order]
-        return [(self.name(c), float(self.effect[c]), float(self.recovery[c])) for c in cells if size[c] >= 0]
+        return [(self.name(c), float(self.effect[c]), float(self.recovery[c])) for c in strongest(self.effect, n)]
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per path that exists: sender, receiver, patched metric, effect, recovery and interval."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from interp.results import strongest
 from interp.spec import InputError
 from interp.views import attribution, bars, diverging, draw, frame
 from interp.views import theme as themes
@@ -355,10 +356,8 @@ class _View:
     @cached_property
     def order(self) -> list[tuple[int, ...]]:
         """The cells by the size of their effect, the largest first; those without any are left out."""
-        size = np.where(self.known & np.isfinite(self.best), np.abs(self.best), -1.0)
-        flat = np.argsort(-size, axis=None, kind="stable")[: max(_TOP, 64)]
-        cells = [tuple(int(i) for i in np.unravel_index(at, size.shape)) for at in flat]
-        return [cell for cell in cells if size[cell] > 0]
+        found = strongest(np.where(self.known, self.best, np.nan), max(_TOP, 64))
+        return [cell for cell in found if self.best[cell] != 0]
 
 
 def _guessed(view: _View, cell: tuple[int, ...]) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from interp.results import strongest
 from interp.views import bars, blocks, diverging, draw, frame
 from interp.views.blocks import Block, Piece
 from interp.views.diverging import Cells, signed
@@ -134,10 +135,8 @@ class _View:
     @cached_property
     def order(self) -> list[tuple[int, int]]:
         """The paths by the size of what they change, the largest first; those that change nothing are left out."""
-        size = np.where(self.known & np.isfinite(self.values), np.abs(self.values), -1.0)
-        flat = np.argsort(-size, axis=None, kind="stable")[:_TOP]
-        cells = [divmod(int(at), size.shape[1]) for at in flat]
-        return [cell for cell in cells if size[cell] > 0]
+        found = strongest(np.where(self.known, self.values, np.nan), _TOP)
+        return [(sender, receiver) for sender, receiver in found if self.values[sender, receiver] != 0]
 
 
 def _blocks(view: _View) -> list[Block]:
