@@ -1,0 +1,265 @@
+"""What a circuit is: scored edges between what writes and what reads, those that are kept, and the evidence for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from interp.methods.pairing import Lint
+from interp.results import Result
+from interp.spec import InputError
+
+if TYPE_CHECKING:
+    import networkx as nx
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from interp.methods.card import Card
+    from interp.methods.component import ComponentFunction
+
+    Float = NDArray[np.float64]
+
+METHODS = ("eap", "eap-ig", "acdc", "exact")
+ABLATIONS = ("corrupted", "mean", "zero")
+
+
+class Edge(NamedTuple):
+    """One edge: what writes, the input that reads (``"8.6.q"``, ``"8.mlp"``, ``"logits"``), and its score."""
+
+    writer: str
+    reader: str
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class CircuitResult(Result):
+    """Edges of a model's computational graph, scored for a task, and the circuit that the strongest of them make.
+
+    Attributes
+    ----------
+    writers
+        What writes to the residual stream, from the bottom to the top: ``"embed"``, ``"0.3"``, ``"0.mlp"`` …
+    readers
+        The inputs that read it: ``"0.3.q"``, ``"0.1.k"`` and ``"0.1.v"`` (numbers of KV heads), ``"0.mlp"``,
+        ``"logits"``.
+    exists
+        ``bool [writer, reader]``: whether the writer writes below where the reader reads.
+    scores
+        ``float64 [writer, reader]``: what the metric loses when the edge alone is ablated (estimated, or exactly),
+        mean over pairs: above 0 the edge helps, below 0 it works against the answer. For ``acdc`` the largest
+        threshold at which the edge survives, which is never negative. NaN where there is no edge.
+    per_pair
+        ``float32 [pair, writer, reader]``: the scores of each pair; no pairs for ``acdc``.
+    by_position
+        ``float32 [writer, reader, position]``: scores at each of the reader's positions, mean over pairs; no positions
+        where they were summed.
+    kept
+        ``bool [writer, reader]``: the circuit's edges. All lie on a way from the embedding to the logits.
+    method, steps
+        ``eap``, ``eap-ig``, ``acdc`` or ``exact``; the points of the integral for ``eap-ig``, else 1.
+    ablation
+        What an ablated edge carries: what it carries in the ``corrupted`` prompt's run, its ``mean`` over the task's
+        corrupted prompts at that position, or ``zero``.
+    level
+        ``edge``: edges were ranked; ``head``: heads and MLPs were, and all edges between those kept are kept.
+    metric, task
+        What was measured, on what.
+    clean_metric, ablated_metric
+        ``float64 [pair]``: of the whole model, and with every edge ablated.
+    group_size
+        How many query heads share a KV head; 1 without grouped queries.
+    positions
+        Token strings of the first clean prompt.
+    lint
+        The pairs, token by token, with warnings.
+    labels
+        Head → what it does, such as ``"previous-token"``, where that was measured.
+    groups
+        Super-nodes: a name and the nodes in it. They are yours to change, in Python or in the view, and are saved.
+    functions
+        Node → what `function_of` has found so far.
+    card
+        The evidence, once `validate` has been called.
+    """
+
+    writers: tuple[str, ...]
+    readers: tuple[str, ...]
+    exists: NDArray[np.bool_]
+    scores: Float
+    per_pair: NDArray[np.float32]
+    by_position: NDArray[np.float32]
+    kept: NDArray[np.bool_]
+    method: str
+    steps: int
+    ablation: str
+    level: str
+    metric: str
+    clean_metric: Float
+    ablated_metric: Float
+    group_size: int
+    positions: tuple[str, ...]
+    lint: Lint
+    task: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    groups: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    functions: dict[str, ComponentFunction] = field(default_factory=dict[str, Any])
+    card: Card | None = None
+
+    _html: ClassVar[str] = "interp.views.circuit:html"
+    _svg: ClassVar[str | None] = "interp.views.circuit:svg"
+    _widget: ClassVar[str | None] = "interp.widgets.circuit:CircuitWidget"
+
+    def summary(self) -> str:
+        """Return how many edges of how many are kept, on what, by what."""
+        where = f"{self.task}, " if self.task else ""
+        count = len(self.lint.clean)
+        return (
+            f"{self.provenance.model}: {where}{int(self.kept.sum())} of {int(self.exists.sum()):,} edges, "
+            f"{len(self.nodes)} nodes, {self.method}, {self.ablation} ablation, {count} pair{'s' if count != 1 else ''}"
+        )
+
+    @property
+    def edges(self) -> list[Edge]:
+        """The circuit's edges, the strongest first, either way."""
+        return list(self.ranked(self.kept))
+
+    def ranked(self, among: NDArray[np.bool_] | None = None) -> Iterator[Edge]:
+        """Yield edges by the size of their score, the largest first: all of them, or those that `among` marks."""
+        marked = self.exists if among is None else among & self.exists
+        writer, reader = np.nonzero(marked)
+        size = np.abs(np.nan_to_num(self.scores[writer, reader]))
+        for n in np.argsort(-size, kind="stable"):
+            yield Edge(self.writers[writer[n]], self.readers[reader[n]], float(self.scores[writer[n], reader[n]]))
+
+    def reading(self, reader: str) -> tuple[str, ...]:
+        """Return the nodes that an input belongs to: a query's head, all heads of a KV head, an MLP, the logits.
+
+        Examples
+        --------
+        >>> result.reading("8.1.k"), result.reading("8.mlp")  # doctest: +SKIP
+        (('8.3', '8.4', '8.5'), ('8.mlp',))
+        """
+        layer, _, rest = reader.partition(".")
+        head, _, kind = rest.partition(".")
+        if kind in {"k", "v"}:
+            first = int(head) * self.group_size
+            return tuple(f"{layer}.{first + n}" for n in range(self.group_size))
+        return (f"{layer}.{head}",) if kind else (reader,)
+
+    @property
+    def nodes(self) -> list[str]:
+        """The circuit's nodes, from the bottom to the top: what writes along an edge that is kept, and the logits."""
+        if not self.kept.any():
+            return []
+        writes = self.kept.any(axis=1)
+        return [*(name for name, there in zip(self.writers, writes, strict=True) if there), "logits"]
+
+    @property
+    def heads(self) -> list[str]:
+        """The circuit's heads, such as ``"18.6"``, from the bottom to the top."""
+        return [name for name in self.nodes if name.replace(".", "").isdigit()]
+
+    def prune(self, threshold: float) -> CircuitResult:
+        """Return the circuit of the edges whose score is `threshold` or more, either way, without dead ends.
+
+        Examples
+        --------
+        >>> result.prune(0.05).heads  # doctest: +SKIP
+        ['16.0', '17.3', '18.6']
+        """
+        strong = np.abs(np.nan_to_num(self.scores)) >= threshold
+        kept = connected(self.exists & strong, self.writers, self.readers, self.reading)
+        return replace(self, kept=kept, groups=dict(self.groups), functions=dict(self.functions), card=None)
+
+    def graph(self) -> nx.DiGraph:
+        """Return the circuit as a networkx graph.
+
+        Nodes are those of `nodes`. An edge has ``score`` (the sum over a head's inputs) and ``inputs``, each input's
+        own: ``{"q": 0.2, "k": 0.1}``. A KV head's edge goes to each of its heads that is in the circuit.
+        """
+        import networkx as nx
+
+        found = nx.DiGraph()
+        found.add_nodes_from(self.nodes)
+        for edge in self.edges:
+            kind = edge.reader.rsplit(".", 1)[-1]
+            for node in self.reading(edge.reader):
+                if node not in found:
+                    continue
+                held = found.get_edge_data(edge.writer, node) or {"score": 0.0, "inputs": {}}
+                inputs = {**held["inputs"], kind: edge.score}
+                found.add_edge(edge.writer, node, score=held["score"] + edge.score, inputs=inputs)
+        return found
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per edge of the model, the strongest first: writer, reader, score, and whether it is kept."""
+        import pandas as pd
+
+        rows = list(self.ranked())
+        at = {name: n for n, name in enumerate(self.writers)}
+        to = {name: n for n, name in enumerate(self.readers)}
+        table = pd.DataFrame(rows, columns=["writer", "reader", "score"])
+        table["kept"] = [bool(self.kept[at[edge.writer], to[edge.reader]]) for edge in rows]
+        return table
+
+    def validate(self, **options: Any) -> CircuitResult:
+        """Return this circuit with its evidence as `card`; see `interp.validate`, whose options these are."""
+        from interp.methods.card import validated
+
+        return self._run(lambda model: validated(model, self, **options), "to validate a circuit")
+
+    def function_of(self, node: str, top: int = 5) -> ComponentFunction:
+        """Return what a head or an MLP of the circuit promotes, suppresses, reads and writes.
+
+        Raises
+        ------
+        InputError
+            There is no such node, or the model is gone.
+
+        Examples
+        --------
+        >>> result.function_of("5.1").promotes[0]  # doctest: +SKIP
+        (' mat', 3.45)
+        """
+        from interp.methods.component import function_of
+
+        found = self._run(lambda model: function_of(model, self, node, top), f"what {node} does")
+        self.functions[node] = found
+        return found
+
+    def _run(self, task: Callable[[Any], Any], what: str) -> Any:
+        if self._live is None:
+            raise InputError(f"{what} needs the model; run the cell again, or interp.validate(circuit)")
+        return self._live.run(task)
+
+
+def connected(
+    edges: NDArray[np.bool_],
+    writers: tuple[str, ...],
+    readers: tuple[str, ...],
+    reading: Callable[[str], tuple[str, ...]],
+) -> NDArray[np.bool_]:
+    """Return the edges that lie on a way from the embedding to the logits, ``bool [writer, reader]``.
+
+    A node that nothing reads has no effect, and one that reads nothing carries nothing of the prompt.
+    """
+    row = {name: n for n, name in enumerate(writers)}
+    # reads[r, w]: input r belongs to node w, so that a way may go on from r to what w writes.
+    reads = np.zeros((len(readers), len(writers)), dtype=bool)
+    for n, reader in enumerate(readers):
+        for node in reading(reader):
+            if node in row:
+                reads[n, row[node]] = True
+    kept = edges.copy()
+    fed = np.array([name == "embed" for name in writers])
+    final = np.array([name == "logits" for name in readers])
+    while True:
+        alive = fed | (reads & kept.any(axis=0)[:, None]).any(axis=0)
+        used = final | (reads & kept.any(axis=1)[None, :]).any(axis=1)
+        left = kept & alive[:, None] & used[None, :]
+        if (left == kept).all():
+            return kept
+        kept = left
