@@ -1,4 +1,4 @@
-"""What a circuit is: scored edges between what writes and what reads, those that are kept, and the evidence for them."""
+"""A circuit as data: scored edges from what writes to what reads, those that are kept, and the evidence for them."""
 
 from __future__ import annotations
 

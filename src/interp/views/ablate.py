@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from interp.views import bars, blocks, diverging, frame
-from interp.views.blocks import Block, Piece
+from interp.views import bars, diverging, frame, layout
 from interp.views.diverging import signed
+from interp.views.layout import Piece, Stack
 from interp.views.path import label
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def html(result: AblationResult) -> str:
     >>> html(result)[:26]  # doctest: +SKIP
     '<div class="interp-frame">'
     """
-    return blocks.html("Ablation", _facts(result), _blocks(result), _foot(result), result.notes)
+    return layout.html("Ablation", _facts(result), _blocks(result), _foot(result), result.notes, svg(result))
 
 
 def svg(result: AblationResult, theme: str = "light") -> str:
@@ -47,11 +47,13 @@ def svg(result: AblationResult, theme: str = "light") -> str:
     >>> svg(result, "dark")[:4]  # doctest: +SKIP
     '<svg'
     """
-    return blocks.svg("Ablation", _facts(result), _blocks(result), _foot(result), result.notes, theme)
+    return layout.svg("Ablation", _facts(result), _blocks(result), _foot(result), result.notes, theme)
 
 
 def _named(name: str) -> str:
     head, colon, edge = name.partition(":")
+    if name.endswith(".direction"):
+        return f"L{name.partition('.')[0]} direction"
     return f"{label(head)} {edge.replace('->', ' → ')}" if colon else label(name)
 
 
@@ -59,7 +61,7 @@ def _quantity(result: AblationResult) -> str:
     return _NAMES.get(result.metric, frame.visible_facts(result.metric, 40))
 
 
-def _blocks(result: AblationResult) -> list[Block]:
+def _blocks(result: AblationResult) -> list[Stack]:
     count = len(result.components)
     turned = result.metric in _FALLING
     done = np.array([bool(np.isfinite(row).all()) for row in result.per_prompt])
@@ -79,7 +81,7 @@ def _blocks(result: AblationResult) -> list[Block]:
         changes.append(bars.Bar("sum of each", expected, done=whole))
         low, high = (float(end) for end in result.superadditive_interval)
         changes.append(bars.Bar("all − sum", result.superadditive, low, high, whole))
-    lines = [f"in place of the output: {result.replacement}"] if not result.replacement.startswith("edges") else []
+    lines = [f"in place of what is taken away: {result.replacement}"] if not result.replacement.startswith("edges") else []
     if result.per_prompt.shape[1] > 1:
         lines.append(f"thin line: 95 % interval over {result.per_prompt.shape[1]} prompts")
     if not done.all() and _partial(result):
@@ -87,8 +89,8 @@ def _blocks(result: AblationResult) -> list[Block]:
     first = bars.bars(rows, _LEAST, turned)
     said = diverging.words(lines)
     return [
-        (f"Without …: {_quantity(result)}", diverging.stack([(0, first), (0, said)]) if lines else first),
-        ("Change from the whole model", bars.bars(changes, _LEAST, turned)),
+        [(f"Without …: {_quantity(result)}", diverging.stack([(0, first), (0, said)]) if lines else first)],
+        [("Change from the whole model", bars.bars(changes, _LEAST, turned))],
     ]
 
 

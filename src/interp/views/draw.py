@@ -147,3 +147,18 @@ def group(drawing: Drawing, x: float, y: float) -> str:
     '<g transform="translate(3 4)"><g/></g>'
     """
     return f'<g transform="translate({number(x)} {number(y)})">{drawing.body}</g>'
+
+
+def row(parts: Sequence[Drawing], gap: float = 14) -> Drawing:
+    """Return drawings beside each other.
+
+    Examples
+    --------
+    >>> row([Drawing(5, 5, ""), Drawing(5, 9, "")], 2).width
+    12.0
+    """
+    x, body = 0.0, ""
+    for part in parts:
+        body += group(part, x, 0)
+        x += part.width + gap
+    return Drawing(x - gap, max(part.height for part in parts), body)

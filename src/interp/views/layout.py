@@ -19,6 +19,7 @@ Piece = tuple[str, str, bool]
 _GAP, _ROOM, _LEAST = 28, 1090, 560
 # What a character of the footer takes, in pixels, plain and bold; fonts differ, and this is a wide one.
 _PLAIN, _BOLD = 6.9, 7.8
+_FACT = 6.3  # of the line beside the title
 _MUTED = ' class="interp-q"'
 _TOKEN = 40
 _CSS = """
@@ -100,7 +101,7 @@ def svg(
             y += math.ceil(drawing.height) + 38
         wide, tall = max(wide, x + room), max(tall, y - 18)
         x += room + _GAP
-    wide = max(wide, _LEAST)
+    wide = max(wide, _LEAST, min(900, math.ceil(_FACT * columns(facts)) + 180))
     return frame.svg(title, facts, "".join(body), (wide, tall), theme, _lines(pieces, notes, wide))
 
 

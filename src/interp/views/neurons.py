@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from interp.views import bars, blocks, diverging, draw, frame, layout
+from interp.views import bars, diverging, draw, frame, layout
 from interp.views import theme as themes
 from interp.views.diverging import signed
 from interp.views.draw import Drawing, number
@@ -210,7 +210,7 @@ class _View:
         ids = np.concatenate([result.promoted[row], result.suppressed[row]])
         values = np.concatenate([result.promoted_values[row], result.suppressed_values[row]])
         both = [self._listed("Writes, for +1", ids, values)]
-        beside = blocks.row([*reads, *both])
+        beside = draw.row([*reads, *both])
         return [("What its weights read and write, as tokens", beside)]
 
     def _listed(self, caption: str, ids: NDArray[np.int64], values: NDArray[np.float32]) -> Drawing:

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from interp.results import strongest
-from interp.views import bars, blocks, diverging, draw, frame
-from interp.views.blocks import Block, Piece
+from interp.views import bars, diverging, draw, frame, layout
 from interp.views.diverging import Cells, signed
 from interp.views.draw import Drawing
+from interp.views.layout import Piece, Stack
 from interp.views.text import head_label
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def html(result: PathResult) -> str:
     '<div class="interp-frame">'
     """
     view = _View(result)
-    return blocks.html("Path patching", _facts(view), _blocks(view), _foot(view), result.notes)
+    return layout.html("Path patching", _facts(view), _blocks(view), _foot(view), result.notes, svg(result))
 
 
 def svg(result: PathResult, theme: str = "light") -> str:
@@ -58,7 +58,7 @@ def svg(result: PathResult, theme: str = "light") -> str:
     '<svg'
     """
     view = _View(result)
-    return blocks.svg("Path patching", _facts(view), _blocks(view), _foot(view), result.notes, theme)
+    return layout.svg("Path patching", _facts(view), _blocks(view), _foot(view), result.notes, theme)
 
 
 def label(name: str) -> str:
@@ -139,12 +139,12 @@ class _View:
         return [(sender, receiver) for sender, receiver in found if self.values[sender, receiver] != 0]
 
 
-def _blocks(view: _View) -> list[Block]:
+def _blocks(view: _View) -> list[Stack]:
     result = view.result
     shape, count = result.exists.shape, int(result.exists.sum())
     listed = _listed(view)
     if count <= _FEW:
-        return [(f"Paths, {view.quantity}", diverging.stack([(0, listed), (0, _words(view))]))]
+        return [[(f"Paths, {view.quantity}", diverging.stack([(0, listed), (0, _words(view))]))]]
     if 1 in shape:
         fixed, names, values, known = (
             (f"From {label(result.senders[0])}", result.receivers, view.values[0], view.known[0])
@@ -157,7 +157,7 @@ def _blocks(view: _View) -> list[Block]:
     else:
         picture, lone, caption = *_matrix(view), "Rows are senders, columns receivers"
     legend = diverging.stack([(0, picture), (0, diverging.scale(view.end)), (0, _words(view, lone))])
-    return [(caption, legend), (f"Strongest paths, {view.quantity}", listed)]
+    return [[(caption, legend)], [(f"Strongest paths, {view.quantity}", listed)]]
 
 
 def _matrix(view: _View) -> tuple[Drawing, list[str]]:
@@ -214,7 +214,7 @@ def _grids(
                 title + draw.group(heat, 0, 16),
             )
         )
-    return blocks.row(drawn), lone
+    return draw.row(drawn), lone
 
 
 def _listed(view: _View) -> Drawing:
