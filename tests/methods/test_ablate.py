@@ -176,6 +176,102 @@ def test_a_knockout_is_a_hook_on_the_scores(
     assert abs(both.per_prompt[-1, 0] - metric_of(model, ONE, together)) < BOUND
 
 
+def along(model: LoadedModel, ids: Sequence[int], site: str, layer: int, vector: torch.Tensor) -> torch.Tensor:
+    """Return the residual stream's coordinate along a vector of length 1, ``[position]``."""
+    name = f"blocks.{layer}.hook_{site}"
+    return captured(model, ids, [name])[name][0] @ vector
+
+
+def put(site: str, layer: int, vector: torch.Tensor, value: torch.Tensor) -> list[tuple[str, Any]]:
+    """Return hooks that make `value`, ``[position]``, the residual stream's coordinate along `vector`."""
+
+    def change(stream: torch.Tensor) -> torch.Tensor:
+        return stream + (value - stream @ vector)[..., None] * vector
+
+    if site != "resid_mid":
+        return [(f"blocks.{layer}.hook_{site}", lambda tensor, hook: change(tensor))]  # noqa: ARG005
+    before: list[torch.Tensor] = []
+
+    def remember(tensor: torch.Tensor, hook: Any) -> None:  # noqa: ARG001
+        before[:] = [tensor]
+
+    def write(tensor: torch.Tensor, hook: Any) -> torch.Tensor:  # noqa: ARG001
+        return change(before[0] + tensor) - before[0]
+
+    return [(f"blocks.{layer}.hook_resid_pre", remember), (f"blocks.{layer}.hook_attn_out", write)]
+
+
+@pytest.mark.parametrize("way", ["forward", "hooked"])
+@pytest.mark.parametrize("site", ["resid_pre", "resid_mid", "resid_post"])
+@FAMILIES
+def test_a_direction_is_projected_out(
+    kind: str, extra: dict[str, Any], site: str, way: str, use: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = use(build(kind, **extra))
+    if site == "resid_mid" and "blocks.0.hook_resid_mid" not in model.bridge.hook_dict:
+        with pytest.raises(InputError, match="has no resid_mid"):
+            ablated([ONE], direction=np.ones(model.geometry.d_model), layer=0, site=site)
+        return
+    if way == "hooked":
+        monkeypatch.setattr(network, "FAMILIES", frozenset())
+    given = torch.randn(2, model.geometry.d_model, generator=torch.Generator().manual_seed(1)) * 7
+    vectors = given / given.norm(dim=1, keepdim=True)
+    pairs = [ONE, FIRST]
+    every = [ids for pair in pairs for ids in (pair.clean, pair.corrupted)]
+    for mode in ("zero", "mean"):
+        result = ablated(pairs, direction=given.numpy(), layer=[0, 1], site=site, heads="1.2", mode=mode)
+        assert result.provenance.path.startswith(way)
+        assert result.components == ("1.2", "0.direction", "1.direction")
+        for number, pair in enumerate(pairs):
+
+            def value(layer: int, mode: str = mode) -> torch.Tensor:
+                means = [along(model, ids, site, layer, vectors[layer]) for ids in every]
+                return torch.stack(means).mean(0) * (mode == "mean")
+
+            head = torch.stack([own(model, ids, (1, 2), None) for ids in every]).mean(0) * (mode == "mean")
+            hooks = [[filling((1, 2), None, head)], *(put(site, n, vectors[n], value(n)) for n in (0, 1))]
+            expected = [metric_of(model, pair, ()), *(metric_of(model, pair, hook) for hook in hooks)]
+            expected.append(metric_of(model, pair, [hook for part in hooks for hook in part]))
+            assert np.abs(result.per_prompt[:, number] - expected).max() < BOUND, (mode, number)
+        assert np.abs(result.effect[1:]).min() > 1e-4
+    # Its length and its sign are nothing to what is projected out.
+    turned = ablated(pairs, direction=-3 * given[1].numpy(), layer=1, site=site)
+    plain = ablated(pairs, direction=given, layer=1, site=site)
+    assert np.abs(turned.per_prompt - plain.per_prompt).max() < BOUND
+
+
+def test_a_probes_direction_is_taken_out_where_it_was_found(shell: Any, lend: Any) -> None:
+    model = lend("llama")
+    texts = [f"{word} {n}" for n in range(8) for word in ("the cat sat", "Mary went")]
+    probe = interp.probe(texts, ["cat", "Mary"] * 8, site="resid_pre")
+    shell.user_ns["found"] = probe
+    ran = shell.run_cell("%%interp ablate --direction found --layer 1\nMary gave the drink to John")
+    ran.raise_error()
+    result = ran.result
+    assert result.components == ("1.direction",)
+    vector = torch.tensor(probe.direction(1), dtype=torch.float32)
+    ids = result.provenance.tokens[0]
+    expected = [loss_of(model, ids), loss_of(model, ids, put("resid_pre", 1, vector, torch.zeros(())))]
+    assert np.abs(result.per_prompt[:, 0] - expected).max() < BOUND
+    assert "L1 direction" in result.html()
+    assert "L1 direction" in result.svg()
+    best = interp.ablate("Mary gave the drink to John", direction=probe)
+    assert best.components == (f"{probe.best}.direction",)
+    other = interp.ablate("Mary gave the drink to John", direction=probe, site="resid_post")
+    assert any("--site resid_pre" in note for note in other.notes)
+    for options, words in (
+        ({"direction": np.ones(model.geometry.d_model)}, "--layer 5"),
+        ({"direction": np.zeros(model.geometry.d_model), "layer": 0}, "is zero"),
+        ({"direction": np.ones(3), "layer": 0}, "the residual stream has"),
+        ({"direction": "text", "layer": 0}, "array of numbers"),
+        ({"direction": probe, "layer": 9}, "layers are 0–1"),
+        ({"layer": 1, "heads": "0.0"}, "--direction"),
+        ({"site": "resid_pre", "heads": "0.0"}, "--direction"),
+    ):
+        with pytest.raises(InputError, match=words):
+            interp.ablate("Mary gave the drink to John", **options)
+
+
 @pytest.mark.parametrize("way", ["forward", "hooked"])
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "neox"])
 def test_noise_has_the_components_own_deviation(kind: str, way: str, use: Any, monkeypatch: pytest.MonkeyPatch) -> None:

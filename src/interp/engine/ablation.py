@@ -1,4 +1,4 @@
-"""Runs with components taken away: heads, MLPs and single edges of attention, one by one and together."""
+"""Runs with components taken away: heads, MLPs, directions and edges of attention, one by one and together."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from interp.engine import memory, network
 from interp.engine.forward import Edit, forward
+from interp.engine.interventions import written
 from interp.engine.sweep import CHECKED, TOLERANCE, WAVE_ROWS, Ids, OnStep, apart, contained, wide
 from interp.spec import InputError, Site
 
@@ -36,9 +37,12 @@ class Part:
     Attributes
     ----------
     site
-        ``"z"`` (a head), ``"mlp_out"`` or ``"scores"`` (an edge of a head's attention, cut before the softmax).
+        ``"z"`` (a head), ``"mlp_out"``, ``"scores"`` (an edge of a head's attention, cut before the softmax), or a site
+        of the residual stream, in which a direction's coordinate is taken away.
     query, key
         The edge; a query of ``None`` is every one but the key's own that sees the key.
+    direction
+        ``float32 [d_model]``, of length 1.
     """
 
     site: str
@@ -46,6 +50,7 @@ class Part:
     head: int = 0
     query: int | None = None
     key: int = 0
+    direction: Tensor | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -130,8 +135,9 @@ def ablate(
     Parameters
     ----------
     mode
-        What a head's z or an MLP's output becomes: ``zero``; ``mean`` over the references; ``resample``: the
-        reference's that `taken` names; ``noise``: itself and Gaussian noise of its own standard deviation.
+        What a head's z, an MLP's output or a direction's coordinate becomes: ``zero``; ``mean`` over the references;
+        ``resample``: the reference's that `taken` names; ``noise``: itself and Gaussian noise of its own standard
+        deviation.
     references
         The prompts that means and deviations are taken over and activations are taken from.
     taken
@@ -269,11 +275,17 @@ class _Job:
         def fill(tensor: Tensor) -> Tensor:
             changed, length = tensor.clone(), tensor.shape[1]
             for n in numbers:
-                where = (slice(None), slice(None), self.parts[n].head) if site == "z" else (slice(None),)
+                part = self.parts[n]
+                where = (slice(None), slice(None), part.head) if site == "z" else (slice(None),)
+                now = changed[where] if part.direction is None else _along(changed, part.direction)
                 value = torch.stack([self.filled[n](sample, length) for sample in chosen]).to(tensor)
                 if value.dim() == 1:  # zeros
-                    value = torch.zeros_like(changed[where])
-                changed[where] = changed[where] + value if self.mode == "noise" else value
+                    value = torch.zeros_like(now)
+                becomes = now + value if self.mode == "noise" else value
+                if part.direction is None:
+                    changed[where] = becomes
+                else:
+                    changed = changed + (becomes - now) * part.direction.to(tensor)
             return changed
 
         return (lambda scores: self._cut(scores, numbers, float("-inf"))) if site == "scores" else fill
@@ -371,7 +383,7 @@ class _Job:
                 left = self._cut(tensor, numbers, 0.0)
                 return left / left.sum(-1, keepdim=True)
 
-            functions[Site("pattern" if site == "scores" else site, layer).hook_name] = write
+            functions |= dict(written(Site("pattern" if site == "scores" else site, layer), write))
         asked = [self.samples[n] for n in chosen]
         last = all(one.scorer is not None and one.position == len(one.ids) - 1 for one in asked)
         logits = self.model.forward([one.ids for one in asked], functions, last_only=last)
@@ -419,7 +431,14 @@ def _seen(
 
 def _own(part: Part, tensor: Tensor) -> Tensor:
     """Return a part's own rows of one prompt's activation, ``[position, width]``."""
+    if part.direction is not None:
+        return _along(tensor, part.direction)
     return tensor[:, part.head] if part.site == "z" else tensor
+
+
+def _along(tensor: Tensor, direction: Tensor) -> Tensor:
+    """Return the coordinate along a direction of length 1, ``[…, 1]``."""
+    return (tensor @ direction.to(tensor))[..., None]
 
 
 def by_position(references: Sequence[Ids]) -> bool:

@@ -67,12 +67,17 @@ def _check(model: LoadedModel, intervention: Intervention, length: int) -> None:
 
 
 def _functions(intervention: Intervention) -> list[tuple[str, Hook]]:
-    site = intervention.site
+    return written(intervention.site, _changing(intervention))
+
+
+def written(site: Site, change: Hook) -> list[tuple[str, Hook]]:
+    """Return the hooks by which an activation becomes what `change` makes of it.
+
+    The bridge's ``hook_resid_mid`` is the norm's input, beside the residual stream: what attention adds is changed
+    there, so that the stream comes out as wanted.
+    """
     if site.name != "resid_mid":
-        return [(site.hook_name, _changing(intervention))]
-    # The bridge's hook_resid_mid is the norm's input, beside the residual stream: what attention adds is changed, so
-    # that the stream comes out as wanted.
-    change = _changing(intervention)
+        return [(site.hook_name, change)]
     before: list[Tensor] = []
 
     def remember(tensor: Tensor, hook: HookPoint) -> None:  # noqa: ARG001

@@ -1,22 +1,33 @@
-"""Ablation: what the model does without some of its heads, MLPs or single edges of attention."""
+"""Ablation: what the model does without some of its heads, MLPs, directions or single edges of attention."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from interp.methods import components, texts
+from interp.methods import components, directions, texts
 from interp.methods.pairing import encode
 from interp.methods.patch import resolve_metric
 from interp.methods.predict import predicted
 from interp.methods.resampling import interval
 from interp.registry import technique
 from interp.results import Result
-from interp.spec import Components, Indices, InputError, Interrupted, MetricName, Pairs, Texts, resolve_indices
+from interp.spec import (
+    Components,
+    Indices,
+    InputError,
+    Interrupted,
+    MetricName,
+    Pairs,
+    Site,
+    Texts,
+    Variable,
+    resolve_indices,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,10 +46,10 @@ class AblationResult(Result):
     Attributes
     ----------
     components
-        What was taken away: heads ``"9.9"``, MLPs ``"3.mlp"``, edges ``"9.9:14->2"``.
+        What was taken away: heads ``"9.9"``, MLPs ``"3.mlp"``, directions ``"5.direction"``, edges ``"9.9:14->2"``.
     mode, replacement
-        ``zero``, ``mean``, ``resample`` or ``noise``, and in words what the components' outputs became. Edges are cut
-        whatever the mode.
+        ``zero``, ``mean``, ``resample`` or ``noise``, and in words what the components' outputs, or the coordinates
+        along directions, became. Edges are cut whatever the mode.
     metric
         What was measured; ``"loss"`` is the mean next-token cross-entropy of the texts, in nats per token.
     conditions
@@ -123,6 +134,9 @@ def ablate(
     heads: Components | None = None,
     mlps: Indices = None,
     knockout: Components | None = None,
+    direction: Variable = None,
+    layer: Indices = None,
+    site: Literal["resid_pre", "resid_mid", "resid_post"] | None = None,
     mode: Literal["zero", "mean", "resample", "noise"] = "zero",
     metric: MetricName | None = None,
     seed: int = 0,
@@ -133,7 +147,8 @@ def ablate(
     over the prompts (over clean and corrupted ones of pairs), position by position where all have one length, else over
     all positions but the first, which has its own; with ``resample`` its value on another prompt, drawn by `seed`; with
     ``noise`` itself and Gaussian noise of its own standard deviation over the prompts. An edge of attention that is
-    knocked out is taken away before the softmax: the query's other keys share its weight.
+    knocked out is taken away before the softmax: the query's other keys share its weight. Of a direction it is the
+    coordinate of the residual stream along it that becomes so; with ``zero`` the direction is projected out.
 
     Parameters
     ----------
@@ -145,8 +160,16 @@ def ablate(
         Layers whose MLPs to ablate, such as 3,5.
     knockout
         Edges of attention to cut, head:query->key, such as 9.9:14->2; 9.9:*->2 cuts every later query's.
+    direction
+        A direction to take out of the residual stream: an array [d_model], one per layer [n_layers, d_model], or a
+        result that has one, such as a probe's; in a magic, the name of a variable.
+    layer
+        Layers at which it is taken out; the one where it was found when not given: a probe's best.
+    site
+        resid_pre is before the layer, resid_mid between attention and MLP, resid_post after it; where the direction was
+        found when not given, else resid_post.
     mode
-        What the outputs of heads and MLPs become.
+        What the outputs of heads and MLPs, and the coordinates along directions, become.
     metric
         Of pairs: logit-diff, logit, logprob, prob, rank, kl (from the unablated run), or a function of yours.
     seed
@@ -160,13 +183,15 @@ def ablate(
     Raises
     ------
     InputError
-        A component that is not there, an edge that cannot be cut, or no other prompt to resample from.
+        A component that is not there, an edge that cannot be cut, no direction or one without a layer, or no other
+        prompt to resample from.
 
     Notes
     -----
     Wang et al. (2022), "Interpretability in the Wild" (mean ablation); Chan et al. (2022), "Causal Scrubbing"
     (resampling); McGrath et al. (2023), "The Hydra Effect" (self-repair); Geva et al. (2023), "Dissecting Recall of
-    Factual Associations" (knockout).
+    Factual Associations" (knockout); Elazar et al. (2021), "Amnesic Probing" (a probe's direction projected out);
+    Arditi et al. (2024), "Refusal in Language Models Is Mediated by a Single Direction".
 
     Examples
     --------
@@ -174,9 +199,11 @@ def ablate(
     """
     from interp.engine import ablation, metrics, sweep
 
-    found, names = _parts(model, heads, mlps, knockout)
-    for site in sorted({"pattern" if part.site == "scores" else part.site for part in found}):
-        sweep.require(model, site)
+    found, names = _parts(model, heads, mlps, knockout, direction is not None)
+    along, odd = _along(model, direction, layer, site)
+    for needed in sorted({"pattern" if part.site == "scores" else part.site for part in [*found, *along]}):
+        sweep.require(model, needed)
+    found, names = [*found, *along], (*names, *(f"{part.layer}.direction" for part in along))
     if isinstance(data, Texts):
         if metric is not None:
             raise InputError("texts are measured by their loss; --metric goes with pairs or a --task")
@@ -202,7 +229,7 @@ def ablate(
     ran = ablation.ablate(
         model, samples, found, mode=mode, references=references, taken=taken, seed=seed, on_step=model.on_step
     )
-    model.note(ran.path, ran.notes)
+    model.note(ran.path, [*ran.notes, *odd])
     said = _replacement(mode, references, seed) if replaced else "edges cut before the softmax"
     weights = np.array([len(s.ids) - 1 if s.scorer is None else 1 for s in samples], np.float64)
     result = _result(ran, names, weights, mode=mode, replacement=said, metric=measured, task=task, seed=seed)
@@ -212,13 +239,15 @@ def ablate(
 
 
 def _parts(
-    model: LoadedModel, heads: Components | None, mlps: Indices, knockout: Components | None
+    model: LoadedModel, heads: Components | None, mlps: Indices, knockout: Components | None, directed: bool
 ) -> tuple[list[Part], tuple[str, ...]]:
     from interp.engine.ablation import Part
 
     geometry = model.geometry
-    if heads is None and mlps is None and knockout is None:
-        raise InputError("say what to ablate: --heads 9.9,10.0, --mlps 3, or --knockout 9.9:14->2")
+    if heads is None and mlps is None and knockout is None and not directed:
+        raise InputError(
+            "say what to ablate: --heads 9.9,10.0, --mlps 3, or --knockout 9.9:14->2, or --direction NAME --layer 5"
+        )
     nodes = components.heads(heads, geometry) if heads is not None else []
     layers = resolve_indices(mlps, geometry.n_layers, "mlp") if mlps is not None else ()
     cuts = components.cuts(knockout, geometry) if knockout is not None else []
@@ -228,6 +257,28 @@ def _parts(
         *(Part("scores", cut.layer, cut.head, cut.query, cut.key) for cut in cuts),
     ]
     return parts, (*(node.name for node in nodes), *(f"{n}.mlp" for n in layers), *(cut.name for cut in cuts))
+
+
+def _along(model: LoadedModel, value: Any, layer: Indices, site: str | None) -> tuple[list[Part], list[str]]:
+    """Return the direction as what is taken away at each of its layers, and what is odd about it."""
+    from interp.engine.ablation import Part
+
+    if value is None:
+        for flag, one in (("layer", layer), ("site", site)):
+            if one is not None:
+                raise InputError(f"--{flag} says where a direction is taken out: name it with --direction")
+        return [], []
+    found_in, found_at = directions.place_of(value)
+    if layer is None and found_at is None:
+        raise InputError("say at which layers the direction is taken out: --layer 5, or 3-6")
+    parts: list[Part] = []
+    odd: list[str] = []
+    for at in resolve_indices(found_at if layer is None else layer, model.geometry.n_layers, "layer"):
+        place = Site(site or found_in, at)
+        vector, _, notes = directions.given(model, place, value)
+        odd += [note for note in notes if note not in odd]
+        parts.append(Part(place.name, at, direction=vector / vector.norm()))
+    return parts, odd
 
 
 def _check_edges(model: LoadedModel, parts: Sequence[Part], names: Sequence[str], samples: Sequence[Sample]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 
+from interp.methods import directions
 from interp.methods import texts as running
 from interp.methods.generate import ended, tail
 from interp.methods.pairing import one_token
@@ -315,8 +316,6 @@ def _direction(
     InputError
         There is none, or two, or it is of another width, zero or not finite.
     """
-    import torch
-
     if (given is None) == (toward is None and against is None):
         raise InputError("steer needs a direction: --toward and --against texts, or --direction NAME of a variable")
     if given is None:
@@ -329,29 +328,8 @@ def _direction(
         (high, odd), (low, also) = (_mean(model, place, side, length) for side in sides)
         found, source, odd = high - low, " − ".join(map(_named, sides)), odd + also
     else:
-        odd: list[str] = []
-        held: Any = getattr(given, "direction", given)
-        if callable(held):  # a probe's, one per layer
-            held = held(place.layer)
-            if (of := getattr(given, "site", place.name)) != place.name:
-                odd.append(f"the direction was found in {of} and is added to {place.name}; --site {of} adds it there")
-        if held is not given and callable(held):  # a probe has one for each layer
-            held = held(place.layer)
-        try:
-            found = torch.as_tensor(held).detach().to(model.device, torch.float32)
-        except (TypeError, ValueError, RuntimeError):
-            raise InputError(f"a direction is an array of numbers, not {type(held).__name__}") from None
-        if found.dim() == 2 and found.shape[0] == model.geometry.n_layers:
-            found = found[place.layer]
-        source = type(given).__name__.removesuffix("Result") if held is not given else "a direction of yours"
-    width = model.geometry.d_model
-    if found.shape != (width,):
-        raise InputError(f"the direction has shape {tuple(found.shape)}; the residual stream has ({width},)")
-    if not bool(found.isfinite().all()):
-        raise InputError("the direction holds NaN or infinity")
+        found, source, odd = directions.given(model, place, given)
     if not bool(found.any()):
-        if given is not None:
-            raise InputError("the direction is zero; name another one")
         odd.append("the direction is zero: the model is in the same state after both texts")
     return found, source, odd
 

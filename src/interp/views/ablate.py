@@ -81,7 +81,8 @@ def _blocks(result: AblationResult) -> list[Stack]:
         changes.append(bars.Bar("sum of each", expected, done=whole))
         low, high = (float(end) for end in result.superadditive_interval)
         changes.append(bars.Bar("all − sum", result.superadditive, low, high, whole))
-    lines = [f"in place of what is taken away: {result.replacement}"] if not result.replacement.startswith("edges") else []
+    cut = result.replacement.startswith("edges")
+    lines = [] if cut else [f"in place of what is taken away: {result.replacement}"]
     if result.per_prompt.shape[1] > 1:
         lines.append(f"thin line: 95 % interval over {result.per_prompt.shape[1]} prompts")
     if not done.all() and _partial(result):
