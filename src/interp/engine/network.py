@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+from transformer_lens.model_bridge.sources.native import NativeAttention, NativeModel
 
 if TYPE_CHECKING:
     from interp.engine.model import LoadedModel
 
 # The families whose layers `Layer` describes completely; `read` checks the settings that would change that.
-FAMILIES = frozenset({"gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3"})
+# "native" is what `TransformerBridge.boot_native` makes, which has no Hugging Face configuration.
+FAMILIES = frozenset({"gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "native"})
+_LEARNED = frozenset({"gpt2", "native"})  # positions are embedded, not rotary
 
 
 class Unreadable(Exception):
@@ -49,6 +52,14 @@ class Norm:
         if self.rms:
             return functional.rms_norm(x, self.weight.shape, self.weight, self.eps)
         return functional.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+
+
+@dataclass(frozen=True)
+class Identity(Norm):
+    """No norm at all; `weight` is ones, so that what folds a gain folds none."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x
 
 
 @dataclass(frozen=True)
@@ -119,7 +130,8 @@ def read(model: LoadedModel) -> Network:
         It is of another family, or a setting, a dtype or a hook makes its forward something else.
     """
     hf: Any = model.hf_model
-    config, family = hf.config, _family(hf)
+    family = _family(hf)
+    config = _config(hf)
     if model.user_hooks():
         raise Unreadable("hooks of the user's own")
     if next(hf.parameters()).dtype not in {torch.float32, torch.float64}:
@@ -128,6 +140,8 @@ def read(model: LoadedModel) -> Network:
         raise Unreadable("the model is in training mode")
     if getattr(config, "reorder_and_upcast_attn", False):
         raise Unreadable("attention is upcast")
+    if family == "native":
+        _check_native(config)
     if getattr(config, "use_sliding_window", family == "mistral") and getattr(config, "sliding_window", None):
         longest = config.sliding_window
         if longest < model.geometry.n_ctx:
@@ -144,15 +158,15 @@ def weights(model: LoadedModel) -> Network:
         It is of another family.
     """
     family = _family(model.hf_model)
-    config: Any = model.hf_model.config
+    config = _config(model.hf_model)
     bridge: Any = model.bridge
     geometry = model.geometry
     return Network(
         layers=tuple(_layer(block, index, geometry.d_head) for index, block in enumerate(bridge.blocks)),
-        final=_norm(bridge.ln_final),
+        final=_norm(bridge.ln_final, bridge.unembed),
         unembed=_linear(bridge.unembed),
         embed=_embedding(bridge, family),
-        rotary=_rotary(bridge) if family != "gpt2" else None,
+        rotary=None if family in _LEARNED else _rotary(bridge),
         n_heads=geometry.n_heads,
         n_kv_heads=geometry.n_kv_heads,
         d_head=geometry.d_head,
@@ -161,10 +175,28 @@ def weights(model: LoadedModel) -> Network:
 
 
 def _family(hf: Any) -> str:
-    family = getattr(hf.config, "model_type", "")
+    family = "native" if isinstance(hf, NativeModel) else getattr(getattr(hf, "config", None), "model_type", "")
     if family not in FAMILIES:
         raise Unreadable(f"the replay does not know {family or type(hf).__name__}")
+    if family == "native" and hf.cfg.attn_only:
+        raise Unreadable("it has no MLPs")
     return family
+
+
+def _config(hf: Any) -> Any:
+    return hf.cfg if isinstance(hf, NativeModel) else hf.config
+
+
+def _check_native(config: Any) -> None:
+    """Refuse the settings of a native model that a `Layer` has no place for."""
+    if (config.positional_embedding_type or "standard").lower() != "standard":
+        raise Unreadable("its rotary positions turn neighbouring dims, not halves")
+    if max(config.attn_scores_soft_cap, config.output_logits_soft_cap) > 0:
+        raise Unreadable("scores or logits are capped")
+    if (config.act_fn or "").lower() == "solu_ln":
+        raise Unreadable("its MLPs have a norm inside")
+    if (config.normalization_type or "").upper() in {"LNPRE", "RMSPRE"}:
+        raise Unreadable("its norms have no gain")
 
 
 def _layer(block: Any, index: int, d_head: int) -> Layer:
@@ -173,8 +205,8 @@ def _layer(block: Any, index: int, d_head: int) -> Layer:
     inner = mlp.original_component
     modules = dict(mlp.named_children())
     return Layer(
-        norm1=_norm(block.ln1),
-        norm2=_norm(block.ln2),
+        norm1=_norm(block.ln1, attention.q),
+        norm2=_norm(block.ln2, modules["in"]),
         q=_linear(attention.q),
         k=_linear(attention.k),
         v=_linear(attention.v),
@@ -200,7 +232,7 @@ def _scale(attention: Any, index: int, d_head: int) -> float:
     if hasattr(attention, "scale_attn_weights"):  # GPT-2's three settings
         scale = d_head**-0.5 if attention.scale_attn_weights else 1.0
         return scale / (index + 1) if attention.scale_attn_by_inverse_layer_idx else scale
-    return float(attention.scaling)
+    return 1 / float(attention.scale) if isinstance(attention, NativeAttention) else float(attention.scaling)
 
 
 def _linear(component: Any) -> Linear:
@@ -211,21 +243,25 @@ def _linear(component: Any) -> Linear:
     return Linear(weight if isinstance(module, torch.nn.Linear) else weight.T, None if bias is None else bias.detach())
 
 
-def _norm(component: Any) -> Norm:
+def _norm(component: Any, reader: Any = None) -> Norm:
+    """Return a norm; one that is none has as many gains of 1 as `reader`, what reads it, has columns."""
     module = component.original_component
+    if isinstance(module, torch.nn.Identity):
+        weight = reader.original_component.weight
+        return Identity(weight.new_ones(weight.shape[1]), None, eps=0.0, rms=True)
     rms = not isinstance(module, torch.nn.LayerNorm)
     bias = getattr(module, "bias", None)
     return Norm(
         weight=module.weight.detach(),
         bias=None if bias is None else bias.detach(),
-        eps=float(module.variance_epsilon if rms else module.eps),
+        eps=float(module.variance_epsilon if hasattr(module, "variance_epsilon") else module.eps),
         rms=rms,
     )
 
 
 def _embedding(bridge: Any, family: str) -> Callable[[Tensor], Tensor]:
     words = bridge.embed.original_component.weight.detach()
-    if family != "gpt2":
+    if family not in _LEARNED:
         return lambda ids: functional.embedding(ids, words)
     positions = bridge.pos_embed.original_component.weight.detach()
     return lambda ids: functional.embedding(ids, words) + positions[: len(ids)]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from interp.engine.network import Layer, Linear, Network, Norm, rotate
+from interp.engine.network import Identity, Layer, Linear, Network, Norm, rotate
 
 if TYPE_CHECKING:
     from interp.engine.model import LoadedModel
@@ -76,7 +76,9 @@ def embedding(model: LoadedModel) -> Tensor:
 
 
 def size(norm: Norm, resid: Tensor) -> Tensor:
-    """Return what a norm divides a residual stream ``[…, d_model]`` by, ``[…]``."""
+    """Return what a norm divides a residual stream ``[…, d_model]`` by, ``[…]``: 1 where there is none."""
+    if isinstance(norm, Identity):
+        return torch.ones_like(resid[..., 0])
     centred = resid if norm.rms else resid - resid.mean(-1, keepdim=True)
     return (centred.square().mean(-1) + norm.eps).sqrt()
 

@@ -348,13 +348,16 @@ def _back(run: _Run, name: str, norm: Any, direction: Tensor, biases: Mapping[st
 def _frozen(norm: Any, stream: Tensor, direction: Tensor) -> tuple[Tensor, float | None]:
     """Return the direction before a norm with its scale as it is for `stream`, and what the norm's bias adds.
 
-    LayerNorm: (x − mean x) / σ · w + b, so x is read along (w d − mean(w d)) / σ. RMSNorm has neither mean nor bias.
+    LayerNorm: (x − mean x) / σ · w + b, so x is read along (w d − mean(w d)) / σ. RMSNorm has neither mean nor bias; a
+    model without norms reads x along d.
     """
     import torch
 
     from interp.engine.lens import epsilon
 
     module = norm.original_component
+    if isinstance(module, torch.nn.Identity):
+        return direction, None
     x = stream.double()
     scaled = direction * module.weight.double()
     if not isinstance(module, torch.nn.LayerNorm):
