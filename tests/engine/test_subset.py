@@ -57,7 +57,7 @@ def model(request: pytest.FixtureRequest) -> Any:
     return build(kind, Size(layers=3), **extra)
 
 
-# -- the reference: every input is written by a hook, as the sum of what this very run has written ----------------------
+# -- the reference: every input is written by a hook, as the sum of what this very run has written -------------------
 
 
 class Naive:
