@@ -1,0 +1,324 @@
+"""Pictures of a CircuitResult: which heads and MLPs pass what to which, and the evidence that they do."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from interp.spec import InputError, closest
+from interp.views import bars, diverging, draw, frame, layout, theme
+from interp.views import circuit_layout as places
+from interp.views.circuit_layout import HALF, Arrangement, Curve
+from interp.views.diverging import signed
+from interp.views.draw import Drawing, number
+from interp.views.layout import Block, Piece
+from interp.views.text import visible
+
+if TYPE_CHECKING:
+    from interp.methods.circuit_result import CircuitResult
+
+STEPS = 24  # of a colour and a width, each way
+FAINTEST = 5  # the step of the weakest edge, so that it can be seen
+WIDEST = 6.0  # CSS pixels
+NODE = 0.8  # of the strongest colour, so that a name can be read on it
+_INK_TURNS = 0.72
+_METHODS = {"eap": "EAP", "eap-ig": "EAP-IG", "acdc": "ACDC", "exact": "exact edge patching"}
+_ABLATIONS = {
+    "corrupted": "corrupted-prompt ablation",
+    "mean": "mean ablation",
+    "zero": "zero ablation",
+}
+_LISTED = 12
+_TITLE = 22  # columns of a group's name in its pill
+_LEAST = 1e-6
+
+
+def html(result: CircuitResult) -> str:
+    """Return the circuit as a self-contained HTML fragment: the graph, its strongest edges, its evidence.
+
+    Examples
+    --------
+    >>> html(result)[:26]  # doctest: +SKIP
+    '<div class="interp-frame">'
+    """
+    view = _View(result)
+    return layout.html("Circuit", view.facts, view.stacks, evidence(result), view.notes, svg(result))
+
+
+def svg(
+    result: CircuitResult,
+    theme: str = "light",
+    *,
+    edges: int | None = None,
+    chosen: str | None = None,
+    unfolded: Sequence[str] = (),
+) -> str:
+    """Return the same picture as a standalone SVG document in one theme.
+
+    Parameters
+    ----------
+    edges
+        How many of the strongest are drawn; as many as the live view opens with when not given.
+    chosen
+        A node: what does not touch it is dimmed.
+    unfolded
+        Groups whose nodes are drawn one by one.
+
+    Raises
+    ------
+    InputError
+        There is no such theme, node or group.
+
+    Examples
+    --------
+    >>> svg(result, "dark", edges=20, chosen="5.1")[:4]  # doctest: +SKIP
+    '<svg'
+    """
+    view = _View(result, edges, chosen, tuple(unfolded))
+    return layout.svg("Circuit", view.facts, view.stacks, evidence(result), view.notes, theme)
+
+
+def facts(result: CircuitResult) -> str:
+    """Return the line beside the title: of what, by what, on how much.
+
+    Examples
+    --------
+    >>> facts(result)  # doctest: +SKIP
+    'SmolLM2 · induction · EAP-IG · corrupted-prompt ablation · 96 pairs'
+    """
+    count = len(result.lint.clean)
+    return frame.facts(
+        result,
+        frame.visible_facts(result.task, 40),
+        _METHODS.get(result.method, result.method),
+        _ABLATIONS.get(result.ablation, result.ablation),
+        f"{count:,} pair{'s' * (count != 1)}",
+    )
+
+
+def meaning(result: CircuitResult) -> list[str]:
+    """Return what the colours' numbers mean, in lines."""
+    metric = diverging_name(result.metric)
+    if result.method == "acdc":
+        return ["score: the largest threshold that the edge survives"]
+    return [f"score: what the {metric} loses without the edge", "red: it helps; blue: it works against the answer"]
+
+
+def diverging_name(metric: str) -> str:
+    """Return a metric as it is written in a sentence."""
+    known = {"logit-diff": "logit difference", "logprob": "log probability", "prob": "probability"}
+    return known.get(metric, frame.visible_facts(metric, 40))
+
+
+def evidence(result: CircuitResult) -> list[Piece]:
+    """Return the footer: the validation card's figures, or how to get them.
+
+    Examples
+    --------
+    >>> evidence(result)[0]  # doctest: +SKIP
+    ('faithfulness ', '0.91', False)
+    """
+    return [("not validated: %interp validate NAME", "", True)]
+
+
+def notes(result: CircuitResult) -> list[str]:
+    """Return what is to be known before the picture is believed."""
+    return [frame.visible_facts(note, 600) for note in (*result.notes, *result.lint.warnings)]
+
+
+def group_title(name: str) -> str:
+    """Return a group's name as its pill shows it."""
+    return frame.visible_facts(name, _TITLE)
+
+
+def ends(drawn: Arrangement) -> tuple[float, float]:
+    """Return where the scales of edges and of nodes end.
+
+    Examples
+    --------
+    >>> ends(drawn)  # doctest: +SKIP
+    (0.5, 1.2)
+    """
+    scores = np.array([edge.score for edge in drawn.edges])
+    totals = np.array(list(writes(drawn, len(drawn.edges)).values()))
+    return diverging.limit(scores, _LEAST), diverging.limit(totals, _LEAST)
+
+
+def writes(drawn: Arrangement, count: int) -> dict[int, float]:
+    """Return node → the sum of what it writes along the first `count` edges; each edge counts once."""
+    once: dict[int, set[int]] = defaultdict(set)
+    for curve in drawn.curves:
+        once[curve.source].update(edge for edge in curve.edges if edge < count)
+    return {
+        node: float(np.nansum([drawn.edges[edge].score for edge in sorted(held)]))
+        for node, held in once.items()
+        if held
+    }
+
+
+@dataclass(frozen=True)
+class _View:
+    """What is drawn of a result."""
+
+    result: CircuitResult
+    asked: int | None = None
+    chosen: str | None = None
+    unfolded: tuple[str, ...] = ()
+
+    @cached_property
+    def whole(self) -> Arrangement:
+        return places.arrange(self.result)
+
+    @cached_property
+    def drawn(self) -> Arrangement:
+        groups = self.result.groups
+        for name in self.unfolded:
+            if name not in groups:
+                raise InputError(f"no group {name!r}{closest(name, groups)}")
+        folded = {name: members for name, members in groups.items() if name not in self.unfolded}
+        return places.collapsed(self.whole, folded, group_title)
+
+    @cached_property
+    def count(self) -> int:
+        """How many edges are drawn."""
+        return self.whole.opens if self.asked is None else self.whole.shown(self.asked)
+
+    @cached_property
+    def facts(self) -> str:
+        kept = int(self.result.kept.sum())
+        edges = f"{kept:,} edge{'s' * (kept != 1)}" if self.count == kept else f"{self.count:,} of {kept:,} edges"
+        return f"{facts(self.result)} · {edges}"
+
+    @cached_property
+    def notes(self) -> list[str]:
+        return notes(self.result)
+
+    @cached_property
+    def ends(self) -> tuple[float, float]:
+        return ends(self.whole)
+
+    @cached_property
+    def stacks(self) -> list[list[Block]]:
+        if not self.count:
+            return [[("no edge is in this circuit", Drawing(120, 8, ""))]]
+        strongest = sorted(self.whole.edges[: self.count], key=lambda edge: -abs(np.nan_to_num(edge.score)))[:_LISTED]
+        rows = [bars.Bar(f"{edge.writer} → {edge.reader}", edge.score) for edge in strongest]
+        key = diverging.stack(
+            [
+                (0, bars.bars(rows, _LEAST)),
+                (0, diverging.scale(self.ends[0])),
+                (0, diverging.words(meaning(self.result))),
+            ]
+        )
+        return [[("Circuit: a row per layer, inputs at the bottom", self._graph())], [("Strongest edges", key)]]
+
+    def _graph(self) -> Drawing:
+        drawn, count = self.drawn, self.count
+        at = drawn.nodes.index(self.chosen) if self.chosen in drawn.nodes else -1
+        if self.chosen is not None and at < 0:
+            raise InputError(f"no node {self.chosen!r} in this drawing{closest(self.chosen, drawn.nodes)}")
+        curves = [
+            (curve, edges) for curve in drawn.curves if (edges := tuple(edge for edge in curve.edges if edge < count))
+        ]
+        shown = sorted({end for curve, _ in curves for end in (curve.source, curve.target)})
+        body = [self._rows()]
+        paths: dict[tuple[bool, int | None], list[str]] = defaultdict(list)
+        for curve, edges in curves:
+            score = sum(drawn.edges[edge].score for edge in edges)
+            paths[at < 0 or at in (curve.source, curve.target), step(score, self.ends[0])].append(_path(curve))
+        for (lit, level), shapes in sorted(paths.items(), key=lambda item: (item[0][0], abs(item[0][1] or 0))):
+            body.append(_stroked("".join(shapes), level, lit))
+        total = writes(drawn, count)
+        body += [self._pill(node, total.get(node, 0.0), node == at) for node in shown]
+        return Drawing(drawn.width, drawn.height, "".join(body))
+
+    def _rows(self) -> str:
+        lines = "".join(f"M38 {number(y)}H{number(self.drawn.width)}" for _, y in self.drawn.rows)
+        dashed = f'<path style="stroke:var(--interp-line);stroke-dasharray:2 4" d="{lines}"/>'
+        return dashed + "".join(draw.text(0, y + 3.5, name) for name, y in self.drawn.rows)
+
+    def _pill(self, node: int, total: float, chosen: bool) -> str:
+        drawn = self.drawn
+        wide = drawn.wide[node]
+        x, y = drawn.x[node] - wide / 2, drawn.y[node] - HALF
+        shape = (
+            f'x="{number(x)}" y="{number(y)}" width="{number(wide)}" height="{number(2 * HALF)}" rx="{number(HALF)}"'
+        )
+        value = float(diverging.lifted(np.array([NODE * total / self.ends[1]]))[0])
+        coats = "".join(
+            f'<rect {shape} style="fill:{css};fill-opacity:{number(opacity)}"/>' for css, opacity in theme.paint(value)
+        )
+        edge = (
+            "stroke:var(--interp-accent);stroke-width:2"
+            if chosen
+            else "stroke:var(--interp-muted);stroke-width:0.7;stroke-opacity:0.8"
+        )
+        ink = "on-high" if abs(value) > _INK_TURNS else "fg"
+        style = f' style="font-size:11px;fill:var(--interp-{ink})"'
+        return (
+            f'<rect {shape} style="fill:var(--interp-bg)"/>{coats}<rect {shape} style="fill:none;{edge}"/>'
+            + draw.text(drawn.x[node], drawn.y[node] + 4, drawn.titles[node], "t", "middle", more=style)
+        )
+
+
+def step(score: float, end: float) -> int | None:
+    """Return the step, −`STEPS` … `STEPS`, in whose colour and width an edge is drawn; None where it has no number.
+
+    Examples
+    --------
+    >>> step(0.5, 0.5), step(-0.001, 0.5), step(math.nan, 1.0)
+    (24, -5, None)
+    """
+    if not math.isfinite(score):
+        return None
+    size = float(diverging.lifted(np.array([abs(score) / end]))[0])
+    return int(math.copysign(max(FAINTEST, round(STEPS * size)), score))
+
+
+def width(level: int) -> float:
+    """Return how wide a step is drawn, in CSS pixels.
+
+    Examples
+    --------
+    >>> width(24), round(width(5), 1)
+    (6.0, 1.0)
+    """
+    return 0.6 + (WIDEST - 0.6) * (abs(level) / STEPS) ** 1.7
+
+
+def _path(curve: Curve) -> str:
+    """Return a curve through its points: upwards all the way, vertical at both ends.
+
+    Between them its slope is that of Fritsch & Carlson (1980), so that it never swings beyond a point.
+    """
+    points = curve.points.tolist()
+    slopes = [(b[0] - a[0]) / (b[1] - a[1] or 1e-9) for a, b in pairwise(points)]
+    inner = [2 * a * b / (a + b) if a * b > 0 else 0.0 for a, b in pairwise(slopes)]
+    tangents = [0.0, *inner, 0.0]
+    shape = f"M{number(points[0][0])} {number(points[0][1])}"
+    for n, ((x, y), (right, top)) in enumerate(pairwise(points)):
+        # The ends are steeper, so that edges leave a pill upright.
+        before, after = ((top - y) * (0.5 if end else 1 / 3) for end in (n == 0, n == len(points) - 2))
+        shape += (
+            f"C{number(x + tangents[n] * before)} {number(y + before)} "
+            f"{number(right - tangents[n + 1] * after)} {number(top - after)} {number(right)} {number(top)}"
+        )
+    return shape
+
+
+def _stroked(shape: str, level: int | None, lit: bool) -> str:
+    faint = "" if lit else ";opacity:0.16"
+    if level is None:
+        return f'<path style="fill:none;stroke:var(--interp-nan);stroke-dasharray:3 3{faint}" d="{shape}"/>'
+    return "".join(
+        f'<path style="fill:none;stroke:{css};stroke-opacity:{number(opacity)};stroke-width:{number(width(level))}{faint}" '
+        f'd="{shape}"/>'
+        for css, opacity in theme.paint(level / STEPS)
+    )
