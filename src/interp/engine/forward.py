@@ -37,7 +37,7 @@ def forward(
         ``attn_out`` and ``mlp_out`` are ``[n, position, d_model]``; ``q``, ``k``, ``v`` (before per-head norms and
         rotary) and ``z`` ``[n, position, head, d_head]``, keys and values with KV heads; ``pattern``
         ``[n, head, query, key]``; ``neuron`` ``[n, position, neuron]``. Beyond them ``scores``,
-        ``[n, head, query, key]``: the pattern before its softmax.
+        ``[n, head, query, key]``: the pattern before its softmax; and ``mlp_in``: the stream that the MLP alone reads.
     resid, first
         The residual stream before layer `first`, ``[n, position, d_model]``, to start from.
     stop
@@ -79,7 +79,8 @@ def forward(
             z = _fused(q, k, v, layer)
         z = edited("z", index, z)
         middle = edited("resid_mid", index, before + edited("attn_out", index, layer.o(z.flatten(2))))
-        neurons = edited("neuron", index, layer.neurons(layer.norm2(before if network.parallel else middle)))
+        read = edited("mlp_in", index, before if network.parallel else middle)
+        neurons = edited("neuron", index, layer.neurons(layer.norm2(read)))
         resid = edited("resid_post", index, middle + edited("mlp_out", index, layer.down(neurons)))
     return resid
 

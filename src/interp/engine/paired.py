@@ -74,7 +74,7 @@ def paired(network: Network, prefix: Tensor, frozen: Tensor, graded: Tensor, kee
         ``[run, n, position, d_model]``: the same after the prefix, of the runs without and with a gradient; the axis of
         runs may be empty. Mark `graded` with ``requires_grad_()``.
     keep
-        Called for every site of `spec.SITES`, at every layer.
+        Called for every site of `spec.SITES`, at every layer, and for ``mlp_in``: the stream that the MLP alone reads.
 
     Returns
     -------
@@ -128,7 +128,9 @@ def paired(network: Network, prefix: Tensor, frozen: Tensor, graded: Tensor, kee
         z = Pack(torch.cat([_first(first, layer).flatten(0, 1), mixed[0]]), mixed[1])
         written = told("z", index, z).each(lambda rows: rows.flatten(1)).through(layer.o)
         middle = told("resid_mid", index, before + told("attn_out", index, written))
-        neurons = told("neuron", index, _neurons(layer, (before if network.parallel else middle).each(layer.norm2)))
+        # A view of its own: its gradient is that of what the MLP reads, not of all that the stream goes to.
+        read = told("mlp_in", index, (before if network.parallel else middle).each(lambda rows: rows.view_as(rows)))
+        neurons = told("neuron", index, _neurons(layer, read.each(layer.norm2)))
         x = told("resid_post", index, middle + told("mlp_out", index, neurons.through(layer.down)))
     return shaped(x.frozen[shared:], frozen), shaped(x.graded, graded)
 

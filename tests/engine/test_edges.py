@@ -1,0 +1,159 @@
+"""Edge scores against their definition: one input of the model's at a time, on hooks and autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from interp.engine import edges, sweep
+from interp.engine.metrics import Scorer
+from interp.engine.model import LoadedModel
+from interp.spec import InputError, Metric
+from methods.test_patch import build
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+CLEAN = ((5, 11, 64, 31, 8, 40), (51, 11, 23, 31, 9, 40), (5, 7, 64, 30, 8, 4))
+CORRUPTED = ((5, 11, 23, 31, 8, 40), (50, 12, 23, 31, 8, 44), (6, 11, 64, 31, 8, 40))
+ABLATIONS = ("corrupted", "mean", "zero")
+KINDS = [
+    ("gpt2", {}),
+    ("llama", {}),  # two query heads to one of keys and values
+    ("neox", {}),  # attention and MLP side by side
+    ("neox", {"use_parallel_residual": False}),
+    ("qwen3", {}),  # norms of q and k per head
+]
+PLAIN = Metric()
+
+
+def cases_of(metric: Metric = PLAIN, count: int = 3) -> list[sweep.Case]:
+    return [
+        sweep.Case(clean, corrupted, Scorer(metric, (7, 12), (9,)), len(clean) - 1, clean_base=True)
+        for clean, corrupted in zip(CLEAN[:count], CORRUPTED[:count], strict=True)
+    ]
+
+
+def asked(model: LoadedModel, cases: Sequence[sweep.Case], **options: Any) -> edges.EdgeScores:
+    return model.operate("circuit", {}, lambda _: edges.attribute_edges(model, cases, **options))
+
+
+# -- the reference ---------------------------------------------------------------------------------------------------
+
+
+class Naive:
+    """Every edge by itself, on the bridge's own gates for the inputs of heads and MLPs."""
+
+    def __init__(self, model: LoadedModel, cases: Sequence[sweep.Case], ablation: str) -> None:
+        self.model, self.cases, self.ablation = model, cases, ablation
+        self.depth = model.geometry.n_layers
+        model.bridge.set_use_split_qkv_input(True)
+        model.bridge.set_use_hook_mlp_in(True)
+
+    def close(self) -> None:
+        self.model.bridge.set_use_split_qkv_input(False)
+        self.model.bridge.set_use_hook_mlp_in(False)
+
+    def metric(self, ids: Sequence[int], added: Sequence[tuple[str, Any]] = ()) -> torch.Tensor:
+        logits = self.model.bridge.run_with_hooks(torch.tensor([list(ids)]), fwd_hooks=list(added))[0, -1]
+        return torch.stack([logits[7], logits[12]]).logsumexp(0) - logits[9]
+
+    def output(self, ids: Sequence[int], writer: str) -> torch.Tensor:
+        """Return what a writer writes, ``[position, d_model]``, without the biases that are never ablated."""
+        layer, _, part = writer.partition(".")
+        name = "blocks.0.hook_resid_pre"
+        if part:
+            name = f"blocks.{layer}.hook_mlp_out" if part == "mlp" else f"blocks.{layer}.attn.hook_z"
+        held: list[torch.Tensor] = []
+        with torch.no_grad():
+            self.metric(ids, [(name, lambda tensor, hook: held.append(tensor.detach().clone()))])  # noqa: ARG005
+        if part in {"", "mlp"}:
+            return held[0][0]
+        return held[0][0, :, int(part)] @ self.model.bridge.blocks[int(layer)].attn.W_O[int(part)].detach()
+
+    def ablated(self, case: sweep.Case, writer: str) -> torch.Tensor:
+        if self.ablation == "corrupted":
+            return self.output(case.source, writer)
+        if self.ablation == "mean":
+            return torch.stack([self.output(other.source, writer) for other in self.cases]).mean(0)
+        own = torch.zeros_like(self.output(case.base, writer))
+        bias = None
+        if writer.endswith("mlp"):
+            mlp: Any = self.model.bridge.blocks[int(writer.split(".")[0])].mlp
+            bias = dict(mlp.named_children())["out"].original_component.bias
+        return own if bias is None else own + bias.detach()
+
+    def place(self, reader: str) -> tuple[str, int | None]:
+        layer, _, rest = reader.partition(".")
+        if not rest:
+            return f"blocks.{self.depth - 1}.hook_resid_post", None
+        if rest == "mlp":
+            return f"blocks.{layer}.hook_mlp_in", None
+        head, _, kind = rest.partition(".")
+        return f"blocks.{layer}.attn.hook_{kind}_input", int(head)
+
+    def slope(self, case: sweep.Case, reader: str, begin: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the gradient of one input, ``[position, d_model]``: that of a zero that is added to it."""
+        name, head = self.place(reader)
+        added = torch.zeros(len(case.base), self.model.geometry.d_model, requires_grad=True)
+
+        def add(tensor: torch.Tensor, hook: Any) -> torch.Tensor:  # noqa: ARG001
+            if head is None:
+                return tensor + added
+            spread = torch.zeros(tensor.shape[2]).index_fill(0, torch.tensor([head]), 1.0)
+            return tensor + spread[None, None, :, None] * added[None, :, None]
+
+        first = [] if begin is None else [("blocks.0.hook_resid_pre", lambda tensor, hook: begin[None])]  # noqa: ARG005
+        (found,) = torch.autograd.grad(self.metric(case.base, [*first, (name, add)]), [added])
+        return found
+
+    def patched(self, case: sweep.Case, writer: str, reader: str) -> float:
+        """Return the metric where one input reads the writer's ablated output in place of its own."""
+        name, head = self.place(reader)
+        change = self.ablated(case, writer) - self.output(case.base, writer)
+
+        def put(tensor: torch.Tensor, hook: Any) -> torch.Tensor:  # noqa: ARG001
+            tensor = tensor.clone()
+            tensor[(slice(None), slice(None), head) if head is not None else ()] += change
+            return tensor
+
+        with torch.no_grad():
+            return float(self.metric(case.base, [(name, put)]))
+
+
+@pytest.fixture
+def naive(request: pytest.FixtureRequest) -> Callable[..., Naive]:
+    def of(*given: Any) -> Naive:
+        made = Naive(*given)
+        request.addfinalizer(made.close)
+        return made
+
+    return of
+
+
+def close(found: torch.Tensor, expected: torch.Tensor, exists: torch.Tensor, bound: float = 1e-5) -> None:
+    assert found[..., ~exists].isnan().all()
+    apart = (found - expected)[..., exists].abs().max()
+    assert apart <= bound * expected[..., exists].abs().max().clamp(min=1.0), float(apart)
+
+
+@pytest.mark.parametrize("ablation", ABLATIONS)
+@pytest.mark.parametrize(("kind", "extra"), KINDS)
+def test_gradients_of_single_inputs(kind: str, extra: dict[str, Any], ablation: str, naive: Any) -> None:
+    model = build(kind, **extra)
+    cases = cases_of()
+    found = asked(model, cases, ablation=ablation)
+    reference = naive(model, cases, ablation)
+    expected = torch.zeros_like(found.per_pair)
+    for n, case in enumerate(cases):
+        for column, reader in enumerate(found.readers):
+            slope = reference.slope(case, reader.name)
+            for row, writer in enumerate(found.writers):
+                if found.exists[row, column]:
+                    change = reference.output(case.base, writer.name) - reference.ablated(case, writer.name)
+                    expected[n, row, column] = (change * slope).sum()
+    close(found.per_pair, expected, found.exists)
+    assert np.allclose(found.clean, [float(reference.metric(case.base).detach()) for case in cases], atol=1e-5)
