@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from interp.methods.groups import Groups
 from interp.methods.pairing import Lint
 from interp.results import Result
 from interp.spec import InputError
@@ -78,7 +79,8 @@ class CircuitResult(Result):
     labels
         Head → what it does, such as ``"previous-token"``, where that was measured.
     groups
-        Super-nodes: a name and the nodes in it. They are yours to change, in Python or in the view, and are saved.
+        Super-nodes: a name and the nodes in it. They are yours to change, in Python or in the view, and are saved; as
+        a dictionary they are a `Groups`.
     functions
         Node → what `function_of` has found so far.
     card
@@ -104,13 +106,16 @@ class CircuitResult(Result):
     lint: Lint
     task: str = ""
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
-    groups: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    groups: MutableMapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     functions: dict[str, ComponentFunction] = field(default_factory=dict[str, Any])
     card: Card | None = None
 
     _html: ClassVar[str] = "interp.views.circuit:html"
     _svg: ClassVar[str | None] = "interp.views.circuit:svg"
     _widget: ClassVar[str | None] = "interp.widgets.circuit:CircuitWidget"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "groups", Groups(self.groups, (*self.writers, "logits")))
 
     def summary(self) -> str:
         """Return how many edges of how many are kept, on what, by what."""
@@ -229,6 +234,32 @@ class CircuitResult(Result):
         found = self._run(lambda model: function_of(model, self, node, top), f"what {node} does")
         self.functions[node] = found
         return found
+
+    def pattern_of(self, head: str) -> NDArray[np.float32]:
+        """Return whom a head looks at in the first clean prompt, ``float32 [query, key]``.
+
+        Raises
+        ------
+        InputError
+            It is no head, or the model is gone or busy.
+
+        Examples
+        --------
+        >>> result.pattern_of("5.1").shape  # doctest: +SKIP
+        (15, 15)
+        """
+        from interp.methods.attention import attention
+        from interp.spec import Prompt
+
+        layer, _, number = head.partition(".")
+        if head not in self.writers or not number.isdigit():
+            raise InputError(f"{head!r} is not a head of this model; write layer.head, for instance 5.1")
+        prompt = Prompt(ids=tuple(self.provenance.tokens[0]))
+
+        def pattern(model: Any) -> NDArray[np.float32]:
+            return attention(model, prompt, layer=int(layer), head=int(number)).pattern[0, 0]
+
+        return self._run(pattern, "attention")
 
     def _run(self, task: Callable[[Any], Any], what: str) -> Any:
         if self._live is None:

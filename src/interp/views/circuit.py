@@ -16,10 +16,8 @@ from interp.spec import InputError, closest
 from interp.views import bars, diverging, draw, frame, layout, theme
 from interp.views import circuit_layout as places
 from interp.views.circuit_layout import HALF, Arrangement, Curve
-from interp.views.diverging import signed
 from interp.views.draw import Drawing, number
 from interp.views.layout import Block, Piece
-from interp.views.text import visible
 
 if TYPE_CHECKING:
     from interp.methods.circuit_result import CircuitResult
@@ -317,8 +315,8 @@ def _stroked(shape: str, level: int | None, lit: bool) -> str:
     faint = "" if lit else ";opacity:0.16"
     if level is None:
         return f'<path style="fill:none;stroke:var(--interp-nan);stroke-dasharray:3 3{faint}" d="{shape}"/>'
+    wide = f"stroke-width:{number(width(level))}{faint}"
     return "".join(
-        f'<path style="fill:none;stroke:{css};stroke-opacity:{number(opacity)};stroke-width:{number(width(level))}{faint}" '
-        f'd="{shape}"/>'
+        f'<path style="fill:none;stroke:{css};stroke-opacity:{number(opacity)};{wide}" d="{shape}"/>'
         for css, opacity in theme.paint(level / STEPS)
     )

@@ -95,7 +95,7 @@ class Arrangement:
         return self.shown(OPENS)
 
     def shown(self, count: int) -> int:
-        """Return how many edges are shown where `count` are asked for: those that make a circuit only together come together.
+        """Return how many edges are shown where `count` are asked for: those that only together make a way are not parted.
 
         Examples
         --------
@@ -382,7 +382,7 @@ def _spaced(wanted: Float, wide: Float) -> Float:
 
 
 def _line(start: tuple[float, float], lanes: Sequence[tuple[float, float]], end: tuple[float, float]) -> Float:
-    """Return the points of a curve from the top of one pill to the bottom of another, without those that say nothing."""
+    """Return the points of a curve from the top of one pill to the bottom of another, less those that say nothing."""
     points = [(start[0], start[1] - HALF), *lanes, (end[0], end[1] + HALF)]
     kept = [
         point
