@@ -16,32 +16,19 @@ from torch import Tensor
 from torch.nn import functional
 
 from interp.engine import hooks, memory, network, sweep
+from interp.engine.edges import ABLATIONS, ends, require_one_length
 from interp.engine.forward import Edit, forward, turned
 from interp.engine.network import Linear, Network
-from interp.engine.paths import ordered, reaching
+from interp.engine.paths import reaching
 from interp.engine.sweep import CHECKED, WAVE_ROWS, Case, OnStep
 from interp.spec import InputError, Node
 
 if TYPE_CHECKING:
     from interp.engine.model import LoadedModel
 
-ABLATIONS = ("corrupted", "mean", "zero")
 TOLERANCE = 1e-3  # of the metric's scale: what is written is summed writer by writer, which rounds otherwise
 _BYTES = 2**29  # that the outputs of all writers may take in one batch
 _SMALLEST = 4  # runs of a chain of removals
-
-
-def nodes(model: LoadedModel) -> tuple[list[Node], list[Node]]:
-    """Return everything in `model` that writes to the residual stream and every input that reads it, bottom to top."""
-    geometry = model.geometry
-    writers, readers = [Node("embed")], [Node("logits")]
-    for layer in range(geometry.n_layers):
-        writers += [Node("head", layer, head) for head in range(geometry.n_heads)]
-        readers += [Node("q", layer, head) for head in range(geometry.n_heads)]
-        readers += [Node(kind, layer, head) for kind in "kv" for head in range(geometry.n_kv_heads)]
-        writers.append(Node("mlp", layer))
-        readers.append(Node("mlp", layer))
-    return ordered(model, writers, readers)
 
 
 @dataclass(frozen=True)
@@ -109,7 +96,7 @@ class Subset:
     def __init__(self, model: LoadedModel, cases: Sequence[Case], ablation: str = "corrupted") -> None:
         self.model = model
         self.ablation = ablation
-        self.writers, self.readers = nodes(model)
+        self.writers, self.readers = ends(model)
         self.exists = reaching(model, self.writers, self.readers)
         self.forwards = 0
         try:
@@ -119,12 +106,8 @@ class Subset:
                 f"circuits are run without hooks, which this model does not allow ({reason}); use a float32 model of a "
                 f"known family: {', '.join(sorted(network.FAMILIES))}"
             ) from None
+        require_one_length(cases, ablation, positions=False)
         lengths = sorted({len(case.base) for case in cases})
-        if ablation == "mean" and len(lengths) > 1:
-            raise InputError(
-                f"means over prompts of {lengths[0]} to {lengths[-1]} tokens are not defined position by position; "
-                "give prompts of one length, or use --ablation corrupted"
-            )
         self.cases = list(cases)
         self._batches: list[_Batch] = []
         hooks.run_hooked([], functools.partial(self._prepare, lengths))
@@ -551,4 +534,4 @@ def _reading(node: Node, group: int) -> list[str]:
     return [node.name] if node.kind == "mlp" else []
 
 
-__all__ = ["ABLATIONS", "Subset", "acdc", "nodes", "survived"]
+__all__ = ["ABLATIONS", "Subset", "acdc", "survived"]
