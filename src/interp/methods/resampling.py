@@ -38,6 +38,30 @@ def interval(each: Float, seed: int = 0, weights: Float | None = None) -> Float:
     return np.quantile(np.tensordot(drawn, each, axes=1), [0.025, 0.975], axis=0)
 
 
+def of_ratio(above: Float, below: Float, seed: int = 0) -> Float:
+    """Return the 95 % percentile interval of a ratio of means over the first axis, ``[2, …]``; NaN for a single value.
+
+    Parameters
+    ----------
+    above
+        ``[n, …]``.
+    below
+        ``[n]``: what is drawn together with it.
+
+    Examples
+    --------
+    >>> of_ratio(np.array([1.0, 2.0]), np.array([2.0, 4.0])).tolist()
+    [0.5, 0.5]
+    """
+    count = len(above)
+    if count < 2:
+        return np.full((2, *above.shape[1:]), np.nan)
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=_RESAMPLES)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = np.tensordot(drawn, above, axes=1) / (drawn @ below).reshape(-1, *[1] * (above.ndim - 1))
+    return np.quantile(ratios, [0.025, 0.975], axis=0)
+
+
 def sign_flips(each: Float, draws: int, seed: int = 0) -> Float:
     """Return the two-sided p-value of the mean over the first axis of ``each [n, cell]``, ``[cell]``.
 

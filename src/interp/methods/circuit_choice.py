@@ -1,0 +1,113 @@
+"""Which edges make a circuit of a given size, by their scores; and circuits of that size by chance."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from interp.methods.circuit_result import connected
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from interp.methods.circuit_result import CircuitResult
+
+    Float = NDArray[np.float64]
+    Mask = NDArray[np.bool_]
+    Made = Callable[[NDArray[np.int64], CircuitResult], Mask]
+
+
+def strongest(circuit: CircuitResult, size: int, scores: Float | None = None) -> Mask:
+    """Return the circuit of at most `size` edges that `circuit`'s scores (or others) make, ``bool [writer, reader]``.
+
+    Of edges: the largest number of the strongest, either way, of which no more than `size` lie on a way from the
+    embedding to the logits. Where nodes were ranked (``level`` is ``head``): all edges between as many of the strongest
+    nodes as have no more than `size`.
+    """
+    given = circuit.scores if scores is None else scores
+    if circuit.level == "head":
+        return _most(np.argsort(-np.abs(of_nodes(given)), kind="stable"), size, circuit, _between)
+    writer, reader = np.nonzero(circuit.exists)
+    order = np.argsort(-np.abs(np.nan_to_num(given[writer, reader])), kind="stable")
+
+    def some(chosen: NDArray[np.int64], of: CircuitResult) -> Mask:
+        mask = np.zeros_like(of.exists)
+        mask[writer[chosen], reader[chosen]] = True
+        return pruned(of, mask)
+
+    return _most(order, size, circuit, some)
+
+
+def _most(order: NDArray[np.int64], size: int, circuit: CircuitResult, made: Made) -> Mask:
+    """Return what is made of as many of the first as give no more than `size` edges: more give more."""
+    low, high = 0, len(order)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if made(order[:middle], circuit).sum() <= size else (low, middle - 1)
+    return made(order[:low], circuit)
+
+
+def of_nodes(scores: Float) -> Float:
+    """Return the scores of heads and MLPs, ``float64 [writer]``: the sum of those of what they write."""
+    return np.nan_to_num(scores).sum(1)[1:]
+
+
+def _between(chosen: NDArray[np.int64], circuit: CircuitResult) -> Mask:
+    """Return all edges among some heads and MLPs, the embedding and the logits."""
+    names = {circuit.writers[n + 1] for n in chosen} | {"embed", "logits"}
+    writes = np.array([name in names for name in circuit.writers])
+    reads = np.array([not names.isdisjoint(circuit.reading(name)) for name in circuit.readers])
+    return pruned(circuit, circuit.exists & writes[:, None] & reads[None, :])
+
+
+def pruned(circuit: CircuitResult, mask: Mask) -> Mask:
+    """Return the edges of `mask` that lie on a way from the embedding to the logits."""
+    return connected(mask & circuit.exists, circuit.writers, circuit.readers, circuit.reading)
+
+
+def by_chance(circuit: CircuitResult, chance: np.random.Generator) -> Mask:
+    """Return a random circuit with as many edges as `circuit`, chosen as it was but from scores dealt anew.
+
+    Scores are dealt among the edges into inputs of one kind (queries, keys, values, MLPs, logits), whose scores differ
+    in size: a random circuit that read hardly anything into the logits would be no match. Where that leaves room, the
+    strongest edges between the nodes that are there fill it. Where nodes were ranked, heads are exchanged for heads and
+    MLPs for MLPs, and the number of edges is as near as that allows.
+
+    Shi et al. (2024), "Hypothesis Testing the Circuit Hypothesis in LLMs", compare with random circuits of equal size.
+    """
+    if circuit.level == "head":
+        return _exchanged(circuit, chance)
+    kinds = np.array([name.rsplit(".", 1)[-1] for name in circuit.readers])
+    dealt = np.zeros_like(circuit.scores)
+    for kind in dict.fromkeys(kinds.tolist()):
+        writer, reader = np.nonzero(circuit.exists & (kinds == kind)[None, :])
+        dealt[writer, reader] = chance.permutation(np.abs(np.nan_to_num(circuit.scores[writer, reader])))
+    # Equal scores, such as ACDC's thresholds, in a random order.
+    dealt += chance.random(dealt.shape) * 1e-9 * (dealt.max() or 1.0)
+    size = int(circuit.kept.sum())
+    mask = strongest(circuit, size, dealt)
+    return _filled(circuit, mask, dealt, size)
+
+
+def _filled(circuit: CircuitResult, mask: Mask, scores: Float, size: int) -> Mask:
+    """Return `mask` with the strongest edges between what it has, up to `size`: none of them is a dead end."""
+    writes = mask.any(1) | np.array([name == "embed" for name in circuit.writers])
+    names = {name for name, there in zip(circuit.writers, writes, strict=True) if there} | {"logits"}
+    reads = np.array([not names.isdisjoint(circuit.reading(name)) for name in circuit.readers])
+    free = circuit.exists & ~mask & writes[:, None] & reads[None, :]
+    writer, reader = np.nonzero(free)
+    best = np.argsort(-scores[writer, reader], kind="stable")[: size - int(mask.sum())]
+    filled = mask.copy()
+    filled[writer[best], reader[best]] = True
+    return filled
+
+
+def _exchanged(circuit: CircuitResult, chance: np.random.Generator) -> Mask:
+    there = np.array(circuit.kept.any(axis=1)[1:])
+    mlps = np.array([name.endswith("mlp") for name in circuit.writers[1:]])
+    for kind in (mlps, ~mlps):
+        there[kind] = chance.permutation(there[kind])
+    return _between(np.nonzero(there)[0], circuit)
