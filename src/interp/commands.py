@@ -285,7 +285,7 @@ def help(session: Session, command: CommandName | None = None) -> Table:  # noqa
         title=f"{usage(found)} — {found.summary}",
         columns=("argument", "what it is", "default"),
         rows=rows,
-        notes=tuple(f"in Python: {example.partition('  #')[0]}" for example in found.examples),
+        notes=tuple(f"in Python: {example}" for example in found.examples),
     )
 
 

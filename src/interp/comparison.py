@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from interp.results import Result
+from interp.results import Result, spelled
 from interp.spec import InputError, closest
 
 if TYPE_CHECKING:
@@ -49,6 +49,10 @@ class Comparison(Result):
         """What the two sides are called: model and technique."""
         first, second = (f"{side.provenance.model} {side.provenance.technique}".strip() for side in (self.a, self.b))
         return first or "a", second or "b"
+
+    def _call(self) -> tuple[str, list[str]]:
+        (first, own), (second, also) = self.a._call(), self.b._call()
+        return f"interp.compare({first}, {second}, measure={self.measure!r})", [*own, *also]
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row for each that either has: keys, and for each number ``x a``, ``x b`` and ``x difference``.
@@ -147,16 +151,15 @@ def _unlike(a: Result, b: Result) -> tuple[str, ...]:
     first, second = a.provenance, b.provenance
     found = [
         f"{what}: {x} in a, {y} in b"
-        for what, x, y in (
-            ("model", first.model, second.model),
-            ("dtype", first.dtype, second.dtype),
-            *(
-                (name, first.arguments.get(name), second.arguments.get(name))
-                for name in sorted({*first.arguments, *second.arguments})
-            ),
-        )
+        for what, x, y in (("model", first.model, second.model), ("dtype", first.dtype, second.dtype))
         if x != y
     ]
+    for name in sorted({*first.arguments, *second.arguments} - {"model"}):
+        x, y = first.arguments.get(name), second.arguments.get(name)
+        if None in {spelled(x), spelled(y)}:  # arrays and tables are not compared number by number
+            found += [f"{name} is not the same"] if x is not y else []
+        elif x != y:
+            found.append(f"{name}: {x} in a, {y} in b")
     if first.model == second.model and first.fingerprint != second.fingerprint:
         found.append("the model's weights or state changed between the two")
     return tuple(found)

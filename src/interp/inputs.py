@@ -60,7 +60,7 @@ def _prompt(
     if len(body) != 1:
         raise InputError(f"{command.name} takes one prompt; {len(body)} were given")
     prompt = as_prompt(body[0], arguments.pop("bos", None), bool(arguments.pop("truncate", False)))
-    return (prompt,), {"prompt": prompt.text if prompt.text is not None else list(prompt.ids or ()), **given}
+    return (prompt,), {"prompt": _plain(prompt, given.get("bos"), bool(given.get("truncate"))), **given}
 
 
 def _pairs(
@@ -96,6 +96,8 @@ def _pairs(
         listed = sources["pairs"]
         found = listed if isinstance(listed, Pairs) else Pairs(tuple(listed))
         given["pairs"] = found.pairs
+        if found.metric:
+            given.setdefault("metric", found.metric)
     elif "clean" in sources and "corrupted" in sources:
         pair = Pair(
             as_prompt(sources["clean"]),
@@ -144,8 +146,15 @@ def _texts(
         for prompt in found.texts[: n if path is not None else None]
     )
     if path is None:
-        given["texts"] = [prompt.text if prompt.text is not None else list(prompt.ids or ()) for prompt in prompts]
+        given["texts"] = [_plain(prompt, bos, truncate) for prompt in prompts]
     return (replace(found, texts=prompts),), given
+
+
+def _plain(prompt: Prompt, bos: bool | None, truncate: bool) -> str | list[int] | Prompt:
+    """Return a prompt as its text or ids, unless it says more than the call's own flags do."""
+    if (prompt.bos, prompt.truncate) != (bos if prompt.ids is None else None, truncate):
+        return prompt
+    return prompt.text if prompt.text is not None else list(prompt.ids or ())
 
 
 def _drop(command: Command, arguments: dict[str, Any], *names: str) -> None:

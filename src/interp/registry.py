@@ -81,6 +81,13 @@ class Parameter:
         """
         if (value is None and self.default is None) or self.names in _OPEN:
             return
+        if self.names == "model" and not isinstance(value, str):
+            kind = type(value).__name__
+            raise InputError(
+                "a classifier is explained as it is: interp.saliency_of_classifier(text, model, tokenizer, target=1)"
+                if kind.endswith("ForSequenceClassification")
+                else f"{self.name} names a loaded model, and this is a {kind}; interp.load(…) loads it"
+            )
         if self.choices:
             if value not in self.choices:
                 near = closest(str(value), self.choices)
@@ -126,7 +133,7 @@ class Command:
     needs_model
         Whether the function's first argument is the current model.
     examples
-        The docstring's ``>>>`` lines.
+        What stands behind the docstring's ``>>>``, each on one line.
     """
 
     name: str
@@ -242,7 +249,7 @@ def _declare(function: Function, body: Body, *, needs_model: bool, name: str | N
         parameters=(*own, *shared),
         summary=doc.partition("\n")[0],
         doc=doc,
-        examples=tuple(line[4:].strip() for line in doc.splitlines() if line.startswith(">>> ")),
+        examples=_examples(doc),
     )
     return function
 
@@ -300,6 +307,18 @@ def _described(doc: str) -> dict[str, str]:
         line = re.split(r"(?<=[.;])\s", " ".join(text.split()))[0].rstrip(".;")
         described |= dict.fromkeys(names.split(", "), line)
     return described
+
+
+def _examples(doc: str) -> tuple[str, ...]:
+    """Return a docstring's examples, each on one line.
+
+    Examples
+    --------
+    >>> _examples(">>> f(1,\\n...   2)  # doctest: +SKIP\\n3")
+    ('f(1, 2)',)
+    """
+    found = re.findall(r"^>>> (.*(?:\n\.\.\. .*)*)", doc, re.MULTILINE)
+    return tuple(re.sub(r"\n\.\.\.\s+", " ", one).partition("  # doctest:")[0].strip() for one in found)
 
 
 def commands() -> Mapping[str, Command]:

@@ -13,7 +13,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -117,13 +117,33 @@ class Result:
         return cast("go.Figure", resolve(self._plotly)(self, **options))
 
     def code(self) -> str:
-        """Return the Python call that gives this result again."""
-        given = dict(self.provenance.arguments)
-        # The body of a cell is the call's first, positional argument.
-        positional = [repr(given.pop("prompt"))] if "prompt" in given else []
-        return (
-            f"interp.{self.provenance.technique}({', '.join([*positional, *(f'{k}={v!r}' for k, v in given.items())])})"
-        )
+        """Return the Python call that gives this result again.
+
+        What cannot be written down (an array, a table, a function or a model of yours) is named in the call, and a
+        comment behind it says what to give that name first.
+
+        Examples
+        --------
+        >>> r.code()  # doctest: +SKIP
+        "interp.attention('Alice met Bob', layer=1)"
+        """
+        call, own = self._call()
+        return call + (f"  # first: {'; '.join(own)}" if own else "")
+
+    def _call(self) -> tuple[str, list[str]]:
+        """Return the call, and what its names must be given first."""
+        words: dict[str, str] = {}
+        own: list[str] = []
+        for name, value in self.provenance.arguments.items():
+            written = spelled(value)
+            if written is None:
+                called = str(getattr(value, "__name__", ""))
+                written = called if called.isidentifier() else name
+                own.append(f"{written} = {_kind(value)}")
+            words[name] = written
+        first = [words.pop("prompt")] if "prompt" in words else []
+        inside = ", ".join([*first, *(f"{name}={written}" for name, written in words.items())])
+        return f"interp.{self.provenance.technique.replace('-', '_')}({inside})", own
 
     def html(self) -> str:
         """Return the picture as a self-contained HTML fragment: no script, no network."""
@@ -242,6 +262,61 @@ def strongest(values: Any, n: int) -> list[tuple[int, ...]]:
     order = np.argsort(-size, axis=None, kind="stable")[:n]
     cells = [tuple(int(i) for i in np.unravel_index(at, size.shape)) for at in order]
     return [cell for cell in cells if size[cell] >= 0]
+
+
+@dataclass(frozen=True)
+class Own:
+    """What a call was given and its result does not keep, such as a model: its kind alone."""
+
+    kind: str
+
+
+def spelled(value: Any) -> str | None:
+    """Return the Python expression that gives `value` again where `interp` is imported; ``None`` where there is none.
+
+    Examples
+    --------
+    >>> spelled((1, "a")), spelled(float("inf")), spelled(print)
+    ("(1, 'a')", "float('inf')", None)
+    """
+    if value is None or isinstance(value, bool | int | str | range):
+        return repr(value)
+    if isinstance(value, float):
+        return repr(value) if np.isfinite(value) else f"float({str(value)!r})"
+    if isinstance(value, np.generic):
+        return spelled(value.item())
+    if isinstance(value, os.PathLike):
+        return repr(os.fspath(cast("os.PathLike[str]", value)))
+    if isinstance(value, list | tuple):
+        items = [spelled(item) for item in cast("list[Any]", value)]
+        inside = ", ".join(item for item in items if item is not None)
+        if len(items) > sum(item is not None for item in items):
+            return None
+        return f"[{inside}]" if isinstance(value, list) else f"({inside}{',' * (len(items) == 1)})"
+    if isinstance(value, Mapping):
+        both = [(spelled(key), spelled(item)) for key, item in cast("Mapping[Any, Any]", value).items()]
+        whole = all(key is not None and item is not None for key, item in both)
+        return "{" + ", ".join(f"{key}: {item}" for key, item in both) + "}" if whole else None
+    if type(value).__module__ == "interp.spec" and is_dataclass(value):
+        parts = {f.name: spelled(getattr(value, f.name)) for f in fields(value) if not _is_default(f, value)}
+        inside = ", ".join(f"{name}={part}" for name, part in parts.items())
+        return f"interp.{type(value).__name__}({inside})" if None not in parts.values() else None
+    return None
+
+
+def _is_default(one: Field[Any], value: Any) -> bool:
+    default = one.default_factory() if one.default_factory is not MISSING else one.default
+    held = getattr(value, one.name)
+    return type(held) is type(default) and held == default
+
+
+def _kind(value: Any) -> str:
+    """Return what a value is, in a word or two."""
+    if isinstance(value, Own):
+        return f"your {printable(value.kind)}"
+    shape = getattr(value, "shape", None)
+    said = f"your {type(value).__name__}" + (f" {tuple(shape)}" if isinstance(shape, tuple) else "")
+    return printable(said)
 
 
 def _json(value: Any) -> bytes:

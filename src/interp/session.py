@@ -194,8 +194,11 @@ class Session:
         for given, value in arguments.items():
             if given not in named(command):
                 command.parameter(given).check(value)
-        model = self.get(arguments.pop("model", None))
+        asked = arguments.pop("model", None)
+        model = self.get(asked)
         inputs, given = inputs_of(command, model, body, arguments)
+        if asked is not None:
+            given["model"] = asked
         seed = seed_of(command, given)
         for parameter in command.parameters:
             if parameter.names == "model" and isinstance(arguments.get(parameter.name), str):

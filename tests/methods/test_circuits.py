@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import interp
-from interp import registry
 from interp.engine import network, weights
 from interp.spec import InputError
 
@@ -235,20 +234,6 @@ def test_the_bundled_models_induction_head_copies_and_reads_the_previous_token_h
     assert result.positivity > 0.9
     assert [row.top[0][1] for row in result.rows] == [row.id for row in result.rows]
     assert interp.compose().top(1, "k")[0][1:3] == ("0.0", "1.0")
-
-
-@pytest.mark.parametrize("name", ["heads", "ov", "qk", "compose"])
-def test_the_examples_of_the_help_run(name: str, shell: Any, clean_session: Any) -> None:
-    clean_session.load()
-    examples = [example.partition("  #")[0] for example in registry.find(name).examples]
-    assert examples
-    for example in examples:
-        assert eval(example, {"interp": interp}) is not None
-    line = f"%interp {name} 1.0 --top 3" if name in {"ov", "qk"} else f"%interp {name}"
-    ran = shell.run_cell(line)
-    assert ran.success
-    assert ran.result.provenance.technique == name
-    assert eval(ran.result.code(), {"interp": interp}).summary() == ran.result.summary()
 
 
 def test_smollm2s_induction_heads_read_previous_token_heads(smollm2: Any) -> None:  # noqa: ARG001

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 import interp
-from interp import registry
 from interp.engine.load import Options, load
 from interp.engine.model import as_prompt
 from interp.methods.dla import place
@@ -249,16 +248,6 @@ def test_pictures_and_table_say_what_the_arrays_say(lend: Any) -> None:
     figure = result.to_plotly()
     np.testing.assert_allclose(np.array(figure.data[1].z)[:, :4], result.heads, rtol=1e-6)
     assert sum(figure.data[0].x) == pytest.approx(result.total)
-
-
-@pytest.mark.usefixtures("clean_session")
-@pytest.mark.parametrize("name", ["lens", "lens-train", "dla"])
-def test_the_help_has_an_example_that_works(name: str) -> None:
-    interp.load()
-    (example,) = registry.find(name).examples
-    value = eval(example.partition("  #")[0])
-    assert len(value) in {3, interp.model.geometry.n_layers}
-    assert example.partition("  #")[0] in interp.help(name).text()
 
 
 def test_the_magic_keeps_the_space_of_an_answer(shell: Any, lend: Any) -> None:

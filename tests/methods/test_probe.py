@@ -15,7 +15,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import interp
-from interp import registry
 from interp.engine import pooled as engine
 from interp.engine.load import Options, load
 from interp.engine.model import as_prompt
@@ -239,15 +238,6 @@ def test_what_cannot_be_is_refused_in_one_line(lend: Any, given: Any, words: str
         given()
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
-
-
-def test_the_helps_example_runs(lend: Any) -> None:
-    lend("gpt2")
-    names: dict[str, Any] = {"interp": interp}
-    for line in registry.find("probe").examples:
-        exec(line.partition("  #")[0], names)
-    assert names["r"].classes == ("bad", "good")
-    assert names["r"].direction(0, "good").shape == (32,)
 
 
 def test_texts_that_are_there_twice_are_told(lend: Any) -> None:

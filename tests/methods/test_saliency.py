@@ -317,6 +317,33 @@ def classifier(kind: str, tok: Any, **options: Any) -> Any:
     return made.eval()
 
 
+def test_a_classifier_given_to_saliency_is_told_where_it_goes(lend: Any) -> None:
+    tok = tokenizer()
+    for given, words in (
+        (classifier("bert", tok), "interp.saliency_of_classifier(text, model, tokenizer, target=1)"),
+        (lend("gpt2").hf_model, "interp.load("),
+    ):
+        with pytest.raises(InputError) as refused:
+            interp.saliency("Mary gave a drink", answer="x", model=given)
+        assert words in str(refused.value)
+        assert len(str(refused.value)) < 150
+
+
+def test_a_classifiers_code_gives_the_result_again() -> None:
+    tok = tokenizer()
+    bert = classifier("bert", tok)
+    for options in ({"target": 1, "steps": 8}, {"method": "gradient-input", "wrong": 0}, {"baseline": "zero"}):
+        found = interp.saliency_of_classifier("Mary gave a drink", bert, tok, **options)
+        code = found.code()
+        assert code.endswith(
+            f"  # first: model = your BertForSequenceClassification; tokenizer = your {type(tok).__name__}"
+        )
+        again = eval(code, {"interp": interp, "model": bert, "tokenizer": tok})
+        np.testing.assert_array_equal(again.attribution, found.attribution)
+        assert again.code() == code
+        assert bert not in found.provenance.arguments.values()
+
+
 @pytest.mark.parametrize("method", ["ig", "gradient-input", "deeplift"])
 def test_a_linear_classifiers_closed_form(method: str) -> None:
     tok = tokenizer()

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 import interp
-from interp import registry
 from interp.engine import hooks
 from interp.session import session
 from interp.spec import InputError, Interrupted, Prompt, Site
@@ -254,16 +253,6 @@ def test_a_probes_direction(lend: Any) -> None:
     assert result.source == "Probe"
     other = interp.steer(PROMPT, layer=1, direction=probe, site="resid_pre", n=1)
     assert any("--site resid_post" in note for note in other.notes)
-
-
-@pytest.mark.parametrize("name", ["generate", "steer", "mediate", "neurons"])
-def test_the_examples_of_the_help_run(name: str, shell: Any, clean_session: Any) -> None:
-    clean_session.load()
-    examples = [example.partition("  #")[0] for example in registry.find(name).examples]
-    assert examples
-    for example in examples:
-        assert eval(example, {"interp": interp}) is not None
-    assert name in shell.run_cell(f"%interp help {name}").result.text()
 
 
 def test_a_model_that_tells_the_texts_not_apart_is_not_steered(folder: Any, clean_session: Any) -> None:

@@ -175,7 +175,7 @@ def attention(model: LoadedModel, prompt: Prompt, *, layer: Indices = None, head
 
     Examples
     --------
-    >>> interp.attention("When Mary and John went to the store", layer=5).pattern.shape  # doctest: +SKIP
+    >>> interp.attention("When Mary and John went to the store", layer=1).pattern.shape  # doctest: +SKIP
     (1, 9, 9, 9)
     """
     layers = resolve_indices(layer, model.geometry.n_layers, "layer")

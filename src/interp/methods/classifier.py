@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from interp.methods import saliency
 from interp.methods.saliency import Baseline, Method, SaliencyResult
-from interp.results import Provenance
+from interp.results import Own, Provenance
 from interp.spec import InputError, closest
 
 if TYPE_CHECKING:
@@ -86,7 +86,14 @@ def saliency_of_classifier(
         device=str(classifier.device),
         tokens=[list(encoded.ids)],
         technique="saliency_of_classifier",
-        arguments={"prompt": text, "method": method} | {n: v for n, v in given.items() if v is not None},
+        arguments={
+            "prompt": text,
+            "model": Own(type(model).__name__),
+            "tokenizer": Own(type(tokenizer).__name__),
+            "method": method,
+            **{name: value for name, value in given.items() if value is not None},
+            **({"steps": steps} if method == "ig" else {}),
+        },
         path="gradients" if method != "rollout" else "forward",
         seconds=time.perf_counter() - started,
     )
