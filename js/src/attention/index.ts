@@ -4,6 +4,7 @@ import "./attention.css";
 import { h, segmented } from "../ui/dom";
 import { frame as framed } from "../ui/frame";
 import { type Mounted, mount } from "../ui/mount";
+import { room } from "../ui/room";
 import { saveMenu } from "../ui/save";
 import { theme } from "../ui/theme";
 import { watch } from "../ui/watch";
@@ -26,20 +27,12 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
   const { model, rpc, ends, problem, fail } = mounted;
   const meta = model.get("meta") as Meta;
   const frame = framed(model, el, "attention", "Attention");
-  const link = linked(rpc, model, meta, fail, ends);
+  const link = linked(mounted, meta);
   const heads = loadHeads(rpc, model, meta, link.selected, fail, ends);
   const colours = theme(frame, ends);
-  const view = viewer(link, meta, heads, colours.current, ends);
+  const view = viewer(link, meta, heads, colours.current, ends, room(frame, ends, colours.update));
   const { width, sink } = view;
 
-  const resize = () => {
-    // A front end may put the frame on the page after this: only then has it a width and colours.
-    colours.update();
-    width.value = frame.clientWidth ? Math.max(240, frame.clientWidth - 28) : 800;
-  };
-  const resized = new ResizeObserver(resize);
-  resized.observe(frame);
-  resize();
   const gridWidth = (room: number) => measure(meta.layers.length, meta.heads.length, room).width;
   // The grid stands beside the matrix where there is room, and above it where it is only a long row or two.
   const beside = () => width.value >= BESIDE && (meta.layers.length > 2 || gridWidth(width.value) < 0.4 * width.value);
@@ -110,8 +103,5 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
     },
     () => undefined,
   );
-  ends.addEventListener("abort", () => {
-    resized.disconnect();
-    frame.remove();
-  });
+  ends.addEventListener("abort", () => frame.remove());
 });

@@ -1,8 +1,7 @@
-import { type ReadonlySignal, signal } from "@preact/signals-core";
-import type { Model } from "../afm/model";
-import type { Rpc } from "../afm/rpc";
-import { trait } from "../afm/traits";
-import { watch } from "../ui/watch";
+import type { ReadonlySignal } from "@preact/signals-core";
+import type { Message } from "../afm/model";
+import type { Mounted } from "../ui/mount";
+import { selecting } from "../ui/selected";
 import type { Meta, Selected } from "./meta";
 
 export interface Link {
@@ -14,43 +13,25 @@ export interface Link {
 }
 
 /** The selection of this view, the kernel's at the other end. */
-export function linked(rpc: Rpc, model: Model, meta: Meta, fail: (error: unknown) => void, ends: AbortSignal): Link {
+export function linked(mounted: Mounted, meta: Meta): Link {
+  const { rpc } = mounted;
   const { layers, heads, tokens } = meta;
-  const selected = signal<Selected>({
-    layer: layers[0] ?? 0,
-    head: heads[0] ?? 0,
-    query: null,
-    key: null,
-    position: null,
-  });
-  const incoming = trait<Partial<Selected> | null>(model, "selection", ends);
-
-  const show = (part: Partial<Selected>) => {
-    const next = { ...selected.peek(), ...part };
-    const changed = `${Object.values(next)}` !== `${Object.values(selected.peek())}`;
-    if (changed) selected.value = next;
-    return changed;
-  };
-  /** Show what the kernel has selected; what this view does not hold leaves it as it is. */
-  const follow = (given: Partial<Selected>) => {
-    // While a choice made here is on its way, what comes in is older than it.
-    if (rpc.busy("select")) return;
+  const initial = { layer: layers[0] ?? 0, head: heads[0] ?? 0, query: null, key: null, position: null };
+  /** What this view does not hold leaves it as it is. */
+  const held = (given: Message) => {
     const next: Partial<Selected> = {};
     if (layers.includes(given.layer as number)) next.layer = given.layer as number;
     if (heads.includes(given.head as number)) next.head = given.head as number;
     for (const name of ["query", "key", "position"] as const) {
-      const at = given[name];
+      const at = given[name] as number | null | undefined;
       if (at !== undefined) next[name] = at !== null && tokens[at] !== undefined ? at : null;
     }
-    show(next);
+    return next;
   };
-  watch(ends, () => follow(incoming.value ?? {}));
+  const { selected, choose } = selecting<Selected>(mounted, initial, held);
   return {
     selected,
-    choose(part) {
-      // The answer is what is selected now: Python may have had another idea.
-      if (show(part)) rpc.latest("select", { ...selected.peek() }).then(({ data }) => follow(data), fail);
-    },
+    choose: (part) => choose(part, { ...selected.peek(), ...part }),
     full: async (position) => (await rpc.latest("token", { position })).data.text as string,
   };
 }

@@ -30,7 +30,14 @@ export interface Viewer extends Link {
   top: ReadonlySignal<number>;
 }
 
-export function viewer(link: Link, meta: Meta, heads: Heads, theme: ReadonlySignal<Theme>, ends: AbortSignal): Viewer {
+export function viewer(
+  link: Link,
+  meta: Meta,
+  heads: Heads,
+  theme: ReadonlySignal<Theme>,
+  ends: AbortSignal,
+  width: Signal<number>,
+): Viewer {
   const sink = signal(false);
   const direction = signal<Direction>("from");
   const pointer = signal<Pointer>({});
@@ -44,7 +51,7 @@ export function viewer(link: Link, meta: Meta, heads: Heads, theme: ReadonlySign
     return (sink.value && values.reduce(rest, 0)) || 1;
   });
   const shown = signal({ top: 0, left: 0, span: meta.tokens.length });
-  return { ...link, meta, heads, theme, ends, width: signal(0), sink, direction, pointer, shown, held, top };
+  return { ...link, meta, heads, theme, ends, width, sink, direction, pointer, shown, held, top };
 }
 
 /** The token at `position` with its number, as the footer and the captions write it. */

@@ -6,7 +6,8 @@ export const LIFT = 0.6;
 const LIGHT = [0xcddcf7, 0x7193e4, 0x2f4ec4, 0x141a66].map(split);
 const DARK = [0x3d2b80, 0x923e8f, 0xf2795a, 0xfeeeb8].map(split);
 
-function split(hex: number): Rgb {
+/** A colour that is written as 0xrrggbb. */
+export function split(hex: number): Rgb {
   return [hex >> 16, (hex >> 8) & 255, hex & 255];
 }
 

@@ -1,4 +1,4 @@
-import { css, type Rgb } from "./colours";
+import { css, type Rgb, split } from "./colours";
 import { escaped, tag } from "./svg";
 
 /** Signed values in rows and columns. NaN is a cell that is not computed; an infinity has no finite value. */
@@ -45,10 +45,6 @@ const ADVANCE = 6.02; // of a 10 px monospaced letter
 const BAR = 192;
 const LIGHT = [0x1d4f91, 0x7fa8d6, 0xe2939a, 0xa50f2a].map(split);
 const DARK = [0x8cc4f5, 0x35689a, 0x9c3b3a, 0xff9b85].map(split);
-
-function split(hex: number): Rgb {
-  return [hex >> 16, (hex >> 8) & 255, hex & 255];
-}
 
 /** Blue against, the background at zero, red towards; small values are lifted. */
 export function diverging(background: Rgb, dark: boolean): (value: number) => string {

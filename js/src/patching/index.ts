@@ -1,9 +1,9 @@
 import "../ui/frame.css";
 import "./patching.css";
-import { signal } from "@preact/signals-core";
 import { h, segmented } from "../ui/dom";
 import { frame as framed } from "../ui/frame";
 import { type Mounted, mount } from "../ui/mount";
+import { room } from "../ui/room";
 import { saveMenu } from "../ui/save";
 import { theme } from "../ui/theme";
 import { watch } from "../ui/watch";
@@ -19,17 +19,8 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
   const { model, rpc, ends, problem, fail, live } = mounted;
   const frame = framed(model, el, "patching", TITLE);
   const colours = theme(frame, ends);
-  const view = viewer(mounted, colours.current);
+  const view = viewer(mounted, colours.current, room(frame, ends, colours.update));
   const { sweep, quantity, source, wanted, width } = view;
-
-  const resize = () => {
-    // A front end may put the frame on the page after this: only then has it a width and colours.
-    colours.update();
-    width.value = frame.clientWidth ? Math.max(240, frame.clientWidth - 28) : 800;
-  };
-  const resized = new ResizeObserver(resize);
-  resized.observe(frame);
-  resize();
 
   const quantities = segmented("Quantity", { recovery: "Recovery", effect: "Effect" }, (value) => {
     wanted.quantity.value = value;
@@ -69,7 +60,6 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
     notes,
   );
 
-  const kernel = signal(false);
   watch(
     ends,
     () => {
@@ -100,14 +90,8 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
       view.selected.value;
       problem.hidden = true;
     },
-    // A notebook without a kernel never answers: what needs one stays disabled.
-    () => frame.classList.toggle("interp-live", kernel.value),
   );
-  live.then(() => {
-    kernel.value = true;
-  }, fail);
-  ends.addEventListener("abort", () => {
-    resized.disconnect();
-    frame.remove();
-  });
+  // A notebook without a kernel never answers: what needs one stays disabled.
+  live.then(() => frame.classList.add("interp-live"), fail);
+  ends.addEventListener("abort", () => frame.remove());
 });

@@ -12,23 +12,23 @@ export interface Picture {
   height: number;
 }
 
-export function colours(theme: Theme, dark: boolean): Colours {
+export function colours(theme: Theme): Colours {
   return {
-    at: diverging(theme.background, dark),
+    at: diverging(theme.background, theme.dark),
     background: css(theme.background),
     ink: theme.ink,
     faint: theme.faint,
     line: theme.line,
     empty: css(theme.muted),
-    hatch: dark ? "#fb923c" : "#c2410c",
+    hatch: theme.dark ? "#fb923c" : "#c2410c",
   };
 }
 
-export function picture(viewer: Viewer, room: number, dark: boolean): Picture {
+export function picture(viewer: Viewer, room: number): Picture {
   const sweep = viewer.sweep.value;
   const slice = viewer.slice.value;
   const [quantity, source] = [viewer.quantity.value, viewer.source.value];
-  const look = colours(viewer.theme.value, dark);
+  const look = colours(viewer.theme.value);
   const turned = isTurned(sweep, quantity);
   const { form } = slice;
   const cells = { ...form.labels, values: slice.plane(source === "exact" ? "effect" : "estimate").slice() };

@@ -1,7 +1,7 @@
 import { computed } from "@preact/signals-core";
-import { tag } from "../draw/svg";
 import { h, on } from "../ui/dom";
 import { clamp, keys, step } from "../ui/keys";
+import { place } from "../ui/svg";
 import { watch } from "../ui/watch";
 import type { Axis, Form } from "./meta";
 import { picture } from "./picture";
@@ -25,7 +25,7 @@ export function plot(viewer: Viewer, room: () => number, say: () => void): HTMLE
   const area = h("div.plot", { tabindex: 0, role: "application" }, drawing, hover, ring);
   const caption = h("span");
   const count = h("span.count");
-  const current = computed(() => picture(viewer, room(), viewer.theme.value.dark));
+  const current = computed(() => picture(viewer, room()));
   const three = sweep.peek().axes.length > 2;
 
   const which: HTMLSelectElement = h("select.select", {
@@ -66,11 +66,7 @@ export function plot(viewer: Viewer, room: () => number, say: () => void): HTMLE
     ends,
     () => {
       const { body, width, height } = current.value;
-      const size = { xmlns: "http://www.w3.org/2000/svg", width, height, viewBox: `0 0 ${width} ${height}` };
-      // Parsed as XML, where nothing of a token could be markup: `tag` has escaped it.
-      const parsed = new DOMParser().parseFromString(tag("svg", size, body), "image/svg+xml").documentElement;
-      parsed.setAttribute("aria-hidden", "true");
-      drawing.replaceChildren(document.importNode(parsed, true));
+      place(drawing, width, height, body);
     },
     () => put(ring, chosen.value),
     // What the footer speaks of: under the pointer, or the strongest while nothing is chosen.

@@ -2,6 +2,7 @@ import { computed, type ReadonlySignal, type Signal, signal } from "@preact/sign
 import { bytes } from "../afm/model";
 import { trait } from "../afm/traits";
 import type { Mounted } from "../ui/mount";
+import { selecting } from "../ui/selected";
 import type { Theme } from "../ui/theme";
 import { watch } from "../ui/watch";
 import type { At, Axis, Entry, Form, Quantity, Selected, Source, Sweep } from "./meta";
@@ -34,7 +35,7 @@ export interface Viewer extends Mounted {
   width: Signal<number>;
 }
 
-export function viewer(mounted: Mounted, theme: ReadonlySignal<Theme>): Viewer {
+export function viewer(mounted: Mounted, theme: ReadonlySignal<Theme>, width: Signal<number>): Viewer {
   const { model, rpc, ends, fail } = mounted;
   const sweep = trait<Sweep>(model, "sweep", ends);
   const wanted = { quantity: signal<Quantity>("recovery"), source: signal<Source | undefined>(undefined) };
@@ -45,9 +46,14 @@ export function viewer(mounted: Mounted, theme: ReadonlySignal<Theme>): Viewer {
   });
   const hold = signal<Form["hold"]>("strongest");
   const pointer = signal<At | undefined>(undefined);
-  const selected = signal<Selected>({ layer: null, head: null, position: null });
   const neuron = signal<number | undefined>(undefined);
 
+  const link = selecting<Selected>(
+    mounted,
+    { layer: null, head: null, position: null },
+    ({ layer = null, head = null, position = null }) => ({ layer, head, position }) as Selected,
+  );
+  const { selected } = link;
   const chosen = computed(() => {
     const { axes, layers, queries } = sweep.value;
     const { layer, head, position } = selected.value;
@@ -63,22 +69,6 @@ export function viewer(mounted: Mounted, theme: ReadonlySignal<Theme>): Viewer {
   // A key's or a value's head is not one of those that the shared selection numbers.
   const groups = signal<number | undefined>(undefined);
 
-  // -- the selection, the kernel's at the other end --
-
-  const show = (part: Partial<Selected>) => {
-    const next = { ...selected.peek(), ...part };
-    const changed = `${Object.values(next)}` !== `${Object.values(selected.peek())}`;
-    if (changed) selected.value = next;
-    return changed;
-  };
-  const follow = (given: Partial<Selected>) => {
-    // While a choice made here is on its way, what comes in is older than it.
-    if (rpc.busy("select")) return;
-    const { layer = null, head = null, position = null } = given;
-    show({ layer, head, position });
-  };
-  const incoming = trait<Partial<Selected> | null>(model, "selection", ends);
-  watch(ends, () => follow(incoming.value ?? {}));
   const choose = (at: At) => {
     const { axes, layers, queries } = sweep.peek();
     const part: Partial<Selected> & { query?: null; key?: null } = {
@@ -91,7 +81,7 @@ export function viewer(mounted: Mounted, theme: ReadonlySignal<Theme>): Viewer {
     neuron.value = at.neuron;
     // A token that an attention view holds would else stay the one that it shows.
     if (axes.includes("position")) Object.assign(part, { position: at.position ?? null, query: null, key: null });
-    if (show(part)) rpc.latest("select", part).then(({ data }) => follow(data as Partial<Selected>), fail);
+    link.choose(part);
   };
 
   // -- the slice: the kernel's first one, or what was asked for --
@@ -126,7 +116,7 @@ export function viewer(mounted: Mounted, theme: ReadonlySignal<Theme>): Viewer {
     chosen,
     current: computed(() => pointer.value ?? chosen.value),
     theme,
-    width: signal(0),
+    width,
   };
 }
 

@@ -1,25 +1,32 @@
-import { button, h, on } from "./dom";
+import { button } from "./dom";
 import { download, rasterise, svgUrl } from "./download";
+import { menu } from "./menu";
+
+/** What can be saved: its name in the menu, the file's suffix, its data: URL. */
+export type Kind = [what: string, suffix: string, url: () => string | Promise<string>];
 
 /** The menu that saves a view's picture under `name()`: `draw` gives the SVG document. */
-export function saveMenu(name: () => string, draw: () => Promise<string>, fail: (error: unknown) => void): HTMLElement {
-  const menu: HTMLDetailsElement = h("details.menu", {}, h("summary", {}, "Save ▾"));
-  const entry = (what: string, suffix: string, url: (svg: string) => string | Promise<string>) =>
+export function saveMenu(
+  name: () => string,
+  draw: () => Promise<string>,
+  fail: (error: unknown) => void,
+  ...more: Kind[]
+): HTMLElement {
+  const kinds: Kind[] = [
+    ["Picture (PNG)", "png", async () => rasterise(await draw())],
+    ["Drawing (SVG)", "svg", async () => svgUrl(await draw())],
+    ...more,
+  ];
+  const entries = kinds.map(([what, suffix, url]) =>
     button(what, async () => {
-      menu.open = false;
+      element.open = false;
       try {
-        download(`${name()}.${suffix}`, await url(await draw()));
+        download(`${name()}.${suffix}`, await url());
       } catch (error) {
         fail(error);
       }
-    });
-  menu.append(h("div", {}, entry("Picture (PNG)", "png", rasterise), entry("Drawing (SVG)", "svg", svgUrl)));
-  return on(menu, {
-    focusout({ relatedTarget }) {
-      if (!menu.contains(relatedTarget as Node | null)) menu.open = false;
-    },
-    keydown({ key }) {
-      if (key === "Escape") menu.open = false;
-    },
-  });
+    }),
+  );
+  const element = menu("Save", ...entries);
+  return element;
 }

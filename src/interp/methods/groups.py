@@ -57,10 +57,12 @@ class Groups(UserDict[str, tuple[str, ...]]):
         Raises
         ------
         InputError
-            A name that is none or a node's, a node that there is not, fewer than two of them.
+            A name that cannot be read or is a node's, a node that there is not, fewer than two of them.
         """
         if not name.strip() or len(name) > _LONGEST:
             raise InputError(f"a group needs a name of at most {_LONGEST} characters")
+        if not name.isprintable():
+            raise InputError("a group's name holds only characters that can be seen")
         if name in self._nodes:
             raise InputError(f"{name!r} is a node; give the group another name")
         wanted: list[Any] = [members] if isinstance(members, str) else list(members)

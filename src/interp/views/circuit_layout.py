@@ -95,7 +95,7 @@ class Arrangement:
         return self.shown(OPENS)
 
     def shown(self, count: int) -> int:
-        """Return how many edges are shown where `count` are asked for: those that only together make a way are not parted.
+        """Return how many edges are shown where `count` are asked for: those that make a way together are not parted.
 
         Examples
         --------

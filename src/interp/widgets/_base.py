@@ -146,8 +146,8 @@ class Widget(anywidget.AnyWidget):
         self.picture = f"interp-{uuid4().hex}"
         script, css = (asset(f"{self.script}.{kind}") for kind in ("js", "css"))
         super().__init__(_esm=script, _css=css, _style=_with_view(self.picture), **traits)
-        self._unfollow = selection.observe(_weakly(self._follow))
-        cast(Any, self.comm).on_close(_weakly(self._on_page_closed))
+        self._unfollow = selection.observe(weakly(self._follow))
+        cast(Any, self.comm).on_close(weakly(self._on_page_closed))
         self._follow(selection)
 
     # What a subclass says.
@@ -283,7 +283,7 @@ class Widget(anywidget.AnyWidget):
         else:
             self.selection = chosen
             with suppress(RuntimeError):  # Without a loop, as in a test, nothing comes in bursts.
-                self._burst = asyncio.get_running_loop().call_later(_BURST, _weakly(self._end_of_burst))
+                self._burst = asyncio.get_running_loop().call_later(_BURST, weakly(self._end_of_burst))
         return Reply({**self.selection, **(self._latest or {})})
 
     def _end_of_burst(self) -> None:
@@ -292,7 +292,7 @@ class Widget(anywidget.AnyWidget):
             self.selection = latest
 
 
-def _weakly(method: Callable[..., Any]) -> Callable[..., Any]:
+def weakly(method: Callable[..., Any]) -> Callable[..., Any]:
     """Return `method` so that whoever keeps it does not keep its object."""
     weak = weakref.WeakMethod(method)
     return lambda *arguments: (bound := weak()) and bound(*arguments)

@@ -15,6 +15,7 @@ from interp.spec import InputError, closest
 
 _log = logging.getLogger(__name__)
 _ID_LENGTH = 64
+_TEXT, _LIST = 200, 1000  # the longest string and list of strings that a request holds
 
 Send = Callable[[dict[str, Any], list[bytes]], None]
 
@@ -112,7 +113,8 @@ class Requests:
 def parameters(params: Mapping[str, Any], **expected: type | tuple[str, ...] | range) -> list[Any]:
     """Return the values of `params` in the order of `expected`, or say what is wrong with them.
 
-    Each expectation is ``int``, a range that holds it, or the strings allowed. Nothing else may be there.
+    Each expectation is ``int``, a range that holds it, the strings allowed, ``str`` or ``list`` (of strings). Nothing
+    else may be there.
 
     Examples
     --------
@@ -126,12 +128,21 @@ def parameters(params: Mapping[str, Any], **expected: type | tuple[str, ...] | r
         value = params[name]
         if isinstance(allowed, tuple):
             valid = isinstance(value, str) and value in allowed
+        elif allowed is str:
+            valid = _is_text(value)
+        elif allowed is list:
+            valid = isinstance(value, list) and len(cast("list[Any]", value)) <= _LIST
+            valid = valid and all(map(_is_text, cast("list[Any]", value)))
         else:
             valid = isinstance(value, int) and not isinstance(value, bool)
             valid = valid and (not isinstance(allowed, range) or value in allowed)
         if not valid:
             raise InputError(f"{name} cannot be {value!r:.40}")
     return [params[name] for name in expected]
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= _TEXT
 
 
 def _line(error: Exception) -> str:

@@ -1,0 +1,198 @@
+"""The circuit graph: its strongest edges above a threshold, what each node does, and groups of nodes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import traitlets
+
+from interp.spec import InputError
+from interp.views import circuit as pictures
+from interp.views.circuit_layout import Arrangement, arrange
+from interp.views.text import visible
+from interp.views.theme import THEMES
+from interp.widgets import _encode as encode
+from interp.widgets._base import Widget, weakly
+from interp.widgets._rpc import Handler, Reply, Request, parameters
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from interp.methods.circuit_result import CircuitResult
+
+_GRID = 8  # steps to a CSS pixel of the places that are sent
+_THUMBNAIL = 64  # cells a side of a head's pattern
+_TOKEN = 24
+
+
+class CircuitWidget(Widget):
+    """An interactive view of a `CircuitResult`.
+
+    Parameters
+    ----------
+    result
+        The circuit. Its `groups` are shown and changed here; all else that is read of it are its edges and words and,
+        on demand, `function_of()` and `pattern_of()`.
+
+    Examples
+    --------
+    >>> CircuitWidget(interp.circuit(task="induction", n=4))  # doctest: +SKIP
+    """
+
+    script = "circuit"
+    graph = traitlets.Dict().tag(sync=True)
+    drawing = traitlets.Bytes().tag(sync=True)
+    groups = traitlets.Dict().tag(sync=True)
+
+    _unobserve: Callable[[], object] = staticmethod(lambda: None)
+
+    def __init__(self, result: CircuitResult, **traits: Any) -> None:
+        drawn = arrange(result)
+        heads = [name.split(".") for name in result.writers if name.replace(".", "").isdigit()]
+        self._layers = {int(layer) for name in result.writers if (layer := name.partition(".")[0]).isdigit()}
+        self._heads = max((int(head) for _, head in heads), default=-1) + 1
+        self._nodes = drawn.nodes
+        graph, drawing = _described(result, drawn)
+        first_paint = {"graph": graph, "drawing": drawing, "groups": _listed(result)}
+        super().__init__(result, **{**first_paint, **traits})
+        self._unobserve = result.groups.observe(weakly(self._regroup))
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """Return the graph's requests."""
+        return {
+            "function": self._on_function,
+            "pattern": self._on_pattern,
+            "group": self._on_group,
+            "rename": self._on_rename,
+            "ungroup": self._on_ungroup,
+            "picture": self._on_picture,
+        }
+
+    def check_selection(self, chosen: Mapping[str, int | None]) -> None:
+        """Raise InputError where `chosen` names a layer or a head that the model does not have."""
+        layer, head = chosen.get("layer"), chosen.get("head")
+        if layer is not None and layer not in self._layers:
+            raise InputError(f"no layer {layer} in this model; it has {', '.join(map(str, sorted(self._layers)))}")
+        if head is not None and head >= self._heads:
+            raise InputError(f"no head {head} in this model; heads are 0–{self._heads - 1}")
+
+    def close(self) -> None:
+        """Close the view and let go of the circuit and its groups."""
+        self._unobserve()
+        super().close()
+
+    def _regroup(self) -> None:
+        self.groups = _listed(self.result)
+
+    def _on_function(self, params: Mapping[str, Any], request: Request) -> Reply:  # noqa: ARG002
+        """Answer with what a node does: its label, the tokens that it promotes and suppresses, whether it copies."""
+        (node,) = parameters(params, node=self._nodes)
+        found = self.result.function_of(node)
+        return Reply(
+            {
+                "label": frame_text(found.label),
+                "promotes": [_valued(token, value) for token, value in found.promotes],
+                "suppresses": [_valued(token, value) for token, value in found.suppresses],
+                "copying": _number(found.copying),
+            }
+        )
+
+    def _on_pattern(self, params: Mapping[str, Any], request: Request) -> Reply:  # noqa: ARG002
+        """Answer with a thumbnail of a head's pattern on the first clean prompt."""
+        (node,) = parameters(params, node=self._nodes)
+        pattern = encode.pool(self.result.pattern_of(node), _THUMBNAIL)
+        return Reply({"side": pattern.shape[-1]}, (encode.quantise(pattern, 1.0).tobytes(),))
+
+    def _on_group(self, params: Mapping[str, Any], request: Request) -> Reply:  # noqa: ARG002
+        """Make a group of nodes."""
+        name, nodes = parameters(params, name=str, nodes=list)
+        self.result.groups.form(name.strip(), nodes)
+        return Reply()
+
+    def _on_rename(self, params: Mapping[str, Any], request: Request) -> Reply:  # noqa: ARG002
+        name, to = parameters(params, name=str, to=str)
+        self.result.groups.rename(name, to.strip())
+        return Reply()
+
+    def _on_ungroup(self, params: Mapping[str, Any], request: Request) -> Reply:  # noqa: ARG002
+        (name,) = parameters(params, name=str)
+        del self.result.groups[name]
+        return Reply()
+
+    def _on_picture(self, params: Mapping[str, Any], request: Request) -> Reply:  # noqa: ARG002
+        """Answer with the static picture of what a view shows."""
+        theme, edges, chosen, unfolded = parameters(params, theme=THEMES, edges=int, chosen=str, unfolded=list)
+        drawn = pictures.svg(self.result, theme, edges=edges, chosen=chosen or None, unfolded=unfolded)
+        if len(drawn.encode()) > encode.MESSAGE:
+            raise InputError('this picture is too large for a message; result.save("circuit.svg") writes it')
+        return Reply({"svg": drawn})
+
+
+def frame_text(text: str) -> str:
+    """Return foreign words of a single line as they are shown."""
+    return visible(text, 200).replace("␣", " ")
+
+
+def _listed(result: CircuitResult) -> dict[str, list[str]]:
+    return {name: list(nodes) for name, nodes in result.groups.items()}
+
+
+def _described(result: CircuitResult, drawn: Arrangement) -> tuple[dict[str, Any], bytes]:
+    """Return the small things that the page needs at once, and the numbers of the drawing.
+
+    The numbers are float32 scores, and uint16: x, y and width of each node; writer, reader and `upto` of each edge;
+    edge, target and number of points of each curve; x and y of each point.
+    """
+    readers = list(dict.fromkeys(edge.reader for edge in drawn.edges))
+    writer = {name: n for n, name in enumerate(drawn.nodes)}
+    reader = {name: n for n, name in enumerate(readers)}
+    edges = [(writer[edge.writer], reader[edge.reader], int(last)) for edge, last in zip(drawn.edges, drawn.upto, strict=True)]
+    curves = [(curve.edges[0], curve.target, len(curve.points)) for curve in drawn.curves]
+    points = [curve.points for curve in drawn.curves]
+    parts = [
+        np.array([edge.score for edge in drawn.edges], "<f4"),
+        _on_grid(np.stack([drawn.x, drawn.y, drawn.wide], 1) if drawn.nodes else np.zeros((0, 3))),
+        np.array(edges, "<u2"),
+        np.array(curves, "<u2"),
+        _on_grid(np.concatenate(points) if points else np.zeros((0, 2))),
+    ]
+    edge_end, node_end = pictures.ends(drawn)
+    graph = {
+        "facts": pictures.facts(result),
+        "about": {
+            "model": frame_text(result.provenance.model),
+            "task": frame_text(result.task),
+            "method": result.method,
+            "ablation": result.ablation,
+            "metric": frame_text(result.metric),
+        },
+        "nodes": list(drawn.nodes),
+        "titles": list(drawn.titles),
+        "labels": {name: frame_text(label) for name, label in result.labels.items() if name in writer},
+        "readers": readers,
+        "rows": [[name, y] for name, y in drawn.rows],
+        "size": [drawn.width, drawn.height],
+        "counts": [len(drawn.nodes), len(edges), len(curves)],
+        "total": int(result.kept.sum()),
+        "opens": drawn.opens,
+        "ends": [edge_end, node_end],
+        "meaning": pictures.meaning(result),
+        "evidence": [list(piece) for piece in pictures.evidence(result)],
+        "notes": pictures.notes(result),
+    }
+    return graph, b"".join(part.tobytes() for part in parts)
+
+
+def _on_grid(values: Any) -> Any:
+    return np.rint(values * _GRID).astype("<u2")
+
+
+def _valued(token: str, value: float) -> list[Any]:
+    return [visible(token, _TOKEN), _number(value)]
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
