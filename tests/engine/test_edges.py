@@ -12,7 +12,7 @@ import torch
 from interp.engine import edges, sweep
 from interp.engine.metrics import Scorer
 from interp.engine.model import LoadedModel
-from interp.spec import InputError, Metric
+from interp.spec import Metric
 from methods.test_patch import build
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -157,3 +157,48 @@ def test_gradients_of_single_inputs(kind: str, extra: dict[str, Any], ablation: 
                     expected[n, row, column] = (change * slope).sum()
     close(found.per_pair, expected, found.exists)
     assert np.allclose(found.clean, [float(reference.metric(case.base).detach()) for case in cases], atol=1e-5)
+
+
+def exactly(model: LoadedModel, cases: Sequence[sweep.Case], **options: Any) -> edges.EdgeScores:
+    return model.operate("circuit", {}, lambda _: edges.exact_edges(model, cases, **options))
+
+
+@pytest.mark.parametrize("ablation", ABLATIONS)
+@pytest.mark.parametrize(("kind", "extra"), KINDS)
+def test_every_edge_by_itself(kind: str, extra: dict[str, Any], ablation: str, naive: Any) -> None:
+    model = build(kind, **extra)
+    cases = cases_of()
+    found = exactly(model, cases, ablation=ablation)
+    assert (found.path, found.stopped, found.notes) == ("replay", "", [])
+    reference = naive(model, cases, ablation)
+    edge_list = found.exists.nonzero().tolist()
+    case = cases[1]
+    clean = float(reference.metric(case.base).detach())
+    for row, column in edge_list[::5]:
+        expected = clean - reference.patched(case, found.writers[row].name, found.readers[column].name)
+        assert abs(float(found.per_pair[1, row, column]) - expected) < 5e-5
+    assert found.per_pair[:, ~found.exists].isnan().all()
+    estimated = asked(model, cases, ablation=ablation)
+    assert torch.allclose(found.clean, estimated.clean, atol=1e-5)
+    assert torch.allclose(found.ablated, estimated.ablated, atol=1e-4)
+
+
+@pytest.mark.parametrize("ablation", ABLATIONS)
+def test_positions_are_the_parts_of_the_scores(ablation: str, naive: Any) -> None:
+    model = build("llama")
+    cases = cases_of()
+    found = asked(model, cases, ablation=ablation, positions=True)
+    assert found.by_position is not None
+    assert found.by_position.shape == (*found.exists.shape, 6)
+    summed = asked(model, cases, ablation=ablation)
+    close(found.per_pair, summed.per_pair, found.exists)
+    close(found.by_position.sum(-1)[None], summed.per_pair.mean(0)[None], found.exists)
+    reference = naive(model, cases, ablation)
+    for row, column in found.exists.nonzero().tolist()[::11]:
+        writer, reader = found.writers[row].name, found.readers[column].name
+        parts = [
+            ((reference.output(case.base, writer) - reference.ablated(case, writer)) * reference.slope(case, reader))
+            for case in cases
+        ]
+        expected = torch.stack(parts).sum(-1).mean(0)
+        assert torch.allclose(found.by_position[row, column], expected, atol=1e-5)

@@ -16,8 +16,9 @@ from interp.engine.forward import Edit, forward
 from interp.engine.metrics import MetricFailed
 from interp.engine.network import Linear, Network, Norm
 from interp.engine.paired import paired
-from interp.engine.paths import ordered, reaching
-from interp.spec import InputError, Node
+from interp.engine.paths import PathJob, PathPlan, ordered, reaching
+from interp.engine.replay import Base
+from interp.spec import InputError, Node, Site
 
 if TYPE_CHECKING:
     from interp.engine.model import LoadedModel
@@ -153,6 +154,69 @@ def attribute_edges(
     raise InputError(reason)
 
 
+def exact_edges(
+    model: LoadedModel,
+    cases: Sequence[Case],
+    *,
+    ablation: str = "corrupted",
+    on_step: OnStep = lambda done, total: None,  # noqa: ARG005
+) -> EdgeScores:
+    """Ablate every edge by itself: one run of what lies above its reader for each.
+
+    Parameters
+    ----------
+    cases, ablation
+        As for `attribute_edges`.
+    on_step
+        Called with edges done and edges in all, over all pairs.
+
+    Returns
+    -------
+    EdgeScores
+        Complete, or with what was finished when memory ran out, a metric failed or the user interrupted.
+
+    Raises
+    ------
+    InputError
+        Prompts of several lengths with ``mean``; with ``mean`` or ``zero``, a model whose forward is not known here.
+
+    Examples
+    --------
+    >>> exact_edges(model, cases).path  # doctest: +SKIP
+    'replay'
+    """
+    require_one_length(cases, ablation, positions=False)
+    still: Written | None = None
+    ablated = torch.full((len(cases),), float("nan"), dtype=torch.float64)
+    if ablation != "corrupted":
+        try:
+            still, ablated = hooks.run_hooked([], lambda: _nothing_left(model, cases, ablation))
+        except network.Unreadable as error:
+            reason = f"{ablation} ablation needs a forward without hooks ({error}); use --ablation corrupted"
+            raise InputError(reason) from None
+    writers, readers = ends(model)
+    swept = sweep.unfinished(len(cases), (len(writers), len(readers)))
+    job = _EdgeJob(model, cases, writers, readers, "all", on_step, swept)
+    job.still = still
+    job.site = f"edges, {ablation} ablation"
+    sweep.finished(job)
+    per_pair = (swept.base[:, None, None] - swept.values).float()
+    per_pair[:, ~job.exists] = float("nan")
+    return EdgeScores(
+        writers,
+        readers,
+        job.exists,
+        per_pair,
+        by_position=None,
+        clean=swept.base,
+        ablated=swept.source if still is None else ablated,
+        path=swept.path,
+        notes=swept.notes,
+        stopped=swept.stopped,
+        interrupt=swept.interrupt,
+    )
+
+
 def require_one_length(cases: Sequence[Case], ablation: str, positions: bool) -> None:
     """Refuse prompts of several lengths where positions are averaged over prompts or kept apart.
 
@@ -237,6 +301,78 @@ def means(model: LoadedModel, net: Network, cases: Sequence[Case]) -> Written:
 
     memory.halving(cases, max(1, ROWS // length), add, model.device)
     return total
+
+
+def written(model: LoadedModel, net: Network, cases: Sequence[Case], ablation: str) -> Written:
+    """Return what ablated writers write, for ``mean`` or ``zero``; for ``corrupted`` it is each pair's own run's."""
+    return zeros(net) if ablation == "zero" else means(model, net, cases)
+
+
+def _nothing_left(model: LoadedModel, cases: Sequence[Case], ablation: str) -> tuple[Written, Tensor]:
+    """Return what ablated writers write, and the metric of a run of nothing else, ``float64 [case]``."""
+    net = network.read(model)
+    still = written(model, net, cases, ablation)
+    found = torch.full((len(cases),), float("nan"), dtype=torch.float64)
+    for n, given in enumerate(cases):
+        kl = given.scorer.metric.name == "kl" and given.scorer.metric.function is None
+        case = sweep.unpatched(model, model, given)[0] if kl else given
+        end = left(net, still, len(case.base))
+        found[n] = case.scorer.of_residual(net, end[case.position][None])[0]
+    return still, found
+
+
+def left(net: Network, still: Written, length: int) -> Tensor:
+    """Return the stream after the last layer where all that writers write is ablated, ``[position, d_model]``."""
+    parts = [still.embed]
+    for layer, z, mlp in zip(net.layers, still.z, still.mlp, strict=True):
+        parts += [layer.o(z.flatten(1)), mlp]
+    return torch.stack([part.expand(length, -1) for part in parts]).sum(0)
+
+
+class _EdgeJob(PathJob):
+    """The ablations of single edges, all else as in the clean run."""
+
+    still: Written | None = None
+
+    def _plan(self, net: Network, base: Base, source: Base, index: int, start: int) -> PathPlan:
+        if self.still is None:
+            return super()._plan(net, base, source, index, start)
+        plan = _EdgePlan(
+            net,
+            base,
+            source,
+            senders=self.senders,
+            receivers=self.receivers,
+            freeze=self.freeze,
+            case=index,
+            start=0,
+            stop=self.cases[index].position,
+        )
+        plan.still = self.still
+        return plan
+
+    def _given(self, asked: Case, site: Site) -> Tensor:
+        if self.still is None:
+            return super()._given(asked, site)
+        own = self.still.of(site.name, site.layer)
+        return own.expand(len(asked.base), *own.shape[1:])[None]
+
+
+class _EdgePlan(PathPlan):
+    """Edges whose ablated value is no run's."""
+
+    still: Written
+
+    def _difference(self, node: Node, heads: Sequence[int]) -> Tensor:
+        base, index = self.base, node.layer
+        if node.kind == "embed":
+            return (self.still.embed - base.resid[0])[None]
+        layer = self.network.layers[index]
+        if node.kind == "mlp":
+            return (self.still.mlp[index] - layer.down(self._activated(base, index)))[None]
+        width = (-1, self.network.n_heads, self.network.d_head)
+        change = (self.still.z[index] - base.z[index].view(width))[:, heads]
+        return torch.einsum("phd,mhd->hpm", change, layer.o.weight.view(width)[:, heads])
 
 
 @dataclass(frozen=True)
@@ -337,10 +473,8 @@ class _Job:
         for index, case in enumerate(self.given):
             if case.scorer.metric.name == "kl" and case.scorer.metric.function is None:
                 self.cases[index] = sweep.unpatched(self.model, self.model, case)[0]
-        if self.ablation == "zero":
-            self.still = zeros(self.network)
-        elif self.ablation == "mean":
-            self.still = means(self.model, self.network, self.given)
+        if self.ablation != "corrupted":
+            self.still = written(self.model, self.network, self.given, self.ablation)
         self._all()
         self._compare()
         answer = self.answer
@@ -564,7 +698,9 @@ class _Found:
 
     def _measure(self, end: Tensor) -> None:
         """Take the metric of the whole model, and with every writer ablated, of the clean run's end."""
-        ablated = end - self.changes.sum(0)
+        still = self.job.still
+        # What is left of a run by adding all changes to its end may be rounding alone, which a norm would blow up.
+        ablated = end - self.changes.sum(0) if still is None else left(self.net, still, end.shape[1]).expand_as(end)
         places = [case.position - self.start for case in self.cases]
         with torch.no_grad():
             self.clean, self.ablated = (

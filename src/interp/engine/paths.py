@@ -102,7 +102,7 @@ def sweep_paths(
         ``[case, sender, receiver]``; where there is no path, the unpatched run's metric.
     """
     swept = sweep.unfinished(len(cases), (len(senders), len(receivers)))
-    return sweep.finished(_PathJob(model, cases, senders, receivers, freeze, on_step, swept))
+    return sweep.finished(PathJob(model, cases, senders, receivers, freeze, on_step, swept))
 
 
 class PathPlan(Plan):
@@ -301,7 +301,7 @@ class PathPlan(Plan):
         return rotate(x, cos[self.start :], sin[self.start :])
 
 
-class _PathJob(Job):
+class PathJob(Job):
     """The paths of all pairs under way."""
 
     def __init__(
@@ -378,6 +378,10 @@ class _PathJob(Job):
 
         return write
 
+    def _given(self, asked: Case, site: Site) -> Tensor:
+        """Return what a sender writes instead, ``[1, position, …]``: the source run's own."""
+        return self.model.activations_of(asked.source, [site.hook_name])[site.hook_name]
+
     def _heard(self, asked: Case, sender: int) -> dict[str, Tensor]:
         """Run the base with the sender as in the source run; return what each receiver makes of its input there."""
         if self._received is not None and self._received[0] == (asked.base, asked.source, sender):
@@ -388,7 +392,7 @@ class _PathJob(Job):
         pinned = self.model.activations_of(asked.base, list(sites)) if frozen else {}
         own = "resid_pre" if node.kind == "embed" else "z" if node.kind == "head" else "mlp_out"
         sent = Site(own, node.layer).hook_name
-        given = self.model.activations_of(asked.source, [sent])[sent]
+        given = self._given(asked, Site(own, node.layer))
         heard: dict[str, Tensor] = {}
 
         def through(site: str, name: str) -> Hook:
@@ -415,4 +419,4 @@ def _name(receiver: Node) -> str:
     return Site("mlp_out" if receiver.kind == "mlp" else receiver.kind, receiver.layer).hook_name
 
 
-__all__ = ["FREEZES", "PathPlan", "ordered", "parallel", "reaching", "sweep_paths"]
+__all__ = ["FREEZES", "PathJob", "PathPlan", "ordered", "parallel", "reaching", "sweep_paths"]
