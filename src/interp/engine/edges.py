@@ -14,7 +14,7 @@ from torch import Tensor
 from interp.engine import hooks, memory, network, sweep
 from interp.engine.forward import Edit, forward
 from interp.engine.metrics import MetricFailed
-from interp.engine.network import Linear, Network, Norm
+from interp.engine.network import Identity, Linear, Network, Norm
 from interp.engine.paired import paired
 from interp.engine.paths import PathJob, PathPlan, ordered, reaching
 from interp.engine.replay import Base
@@ -774,6 +774,8 @@ class _Found:
 
 def _back(norm: Norm, x: Tensor, slope: Tensor) -> Tensor:
     """Return gradients before a norm of `x`, ``[row, d_model]``, of those after it, ``[reader, row, d_model]``."""
+    if isinstance(norm, Identity):
+        return slope
     centred = x if norm.rms else x - x.mean(-1, keepdim=True)
     scale = torch.rsqrt(centred.square().mean(-1, keepdim=True) + norm.eps)
     unit = centred * scale
