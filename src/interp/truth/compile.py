@@ -293,7 +293,7 @@ def compiled(program: Program, seed: int = 0) -> Compiled:
     """Return the weights of `program`: its steps where it says, and distractors everywhere else.
 
     Distractors read all of the residual stream with random weights, and write into dims that the program does not use,
-    but for a share of `ASTRAY`. The basis of the residual stream is turned at random, so that no dim stands for a value.
+    but for a share of `ASTRAY`. The basis of the residual stream is turned at random: no dim stands for a value.
 
     Raises
     ------
@@ -306,9 +306,7 @@ def compiled(program: Program, seed: int = 0) -> Compiled:
     used = sum(sizes.values())
     width = used + JUNK
     basis = torch.linalg.qr(_normal(generator, width, width)).Q
-    rows = iter(basis.split([*sizes.values(), JUNK]))
-    of = {name: next(rows) for name in sizes}
-    junk = next(rows)
+    of = dict(zip(sizes, basis.split([*sizes.values(), JUNK]), strict=False))
     placed = {step.name if isinstance(step, Head) else f"{step.layer}.mlp": step for step in program.steps}
     own = [step for step in program.steps if isinstance(step, Head)]
     d_head = max(max(sum(sizes[m.key] for m in h.matches), sizes[h.writes]) for h in own)

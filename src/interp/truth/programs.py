@@ -74,7 +74,7 @@ def histogram() -> Program:
 
 
 def induction() -> Program:
-    """Say what came after the last letter before: a previous-token head, and one whose keys are what that one writes."""
+    """Say what came after the last letter before: a previous-token head, and one whose keys are what it writes."""
     vocabulary, length = ("BOS", *_LETTERS), 12
     before = torch.zeros(length, length)
     before[range(1, length), range(length - 1)] = before[0, 0] = 1.0
