@@ -1,0 +1,201 @@
+"""Pictures of a Card: what is said of a circuit, faithfulness over size, and every pair's and random circuit's own."""
+
+from __future__ import annotations
+
+import math
+import re
+import textwrap
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from interp.views import curves, draw, frame, layout
+from interp.views.curves import Curve
+from interp.views.draw import Drawing, number
+
+if TYPE_CHECKING:
+    from interp.methods.card import Card
+
+    Float = NDArray[np.float64]
+
+_TITLE = "Circuit card"
+_MUTED, _ACCENT, _FG = "var(--interp-muted)", "var(--interp-accent)", "var(--interp-fg)"
+_WIDE = 440  # the chart
+_TRACK, _ROW, _LEFT = 320, 52, 96  # the strips
+_NAME, _VALUE, _COLUMNS, _LINE = 92, 172, 116, 16  # the words
+_ENDS = (-1.0, 2.0)  # faithfulness beyond these lies on the edge
+
+
+def html(result: Card) -> str:
+    """Return the card as a self-contained HTML fragment.
+
+    Examples
+    --------
+    >>> html(result)[:26]  # doctest: +SKIP
+    '<div class="interp-frame">'
+    """
+    view = _View(result)
+    return layout.html(_TITLE, view.facts, view.stacks, view.foot, result.notes, svg(result))
+
+
+def svg(result: Card, theme: str = "light") -> str:
+    """Return the card as a standalone SVG document in one theme.
+
+    Raises
+    ------
+    InputError
+        There is no such theme.
+
+    Examples
+    --------
+    >>> svg(result, "dark")[:4]  # doctest: +SKIP
+    '<svg'
+    """
+    view = _View(result)
+    return layout.svg(_TITLE, view.facts, view.stacks, view.foot, result.notes, theme)
+
+
+class _View:
+    """A card, and what of it is shown."""
+
+    def __init__(self, result: Card) -> None:
+        self.result = result
+
+    @cached_property
+    def facts(self) -> str:
+        result = self.result
+        return frame.facts(
+            result,
+            result.task,
+            f"{result.edges:,} of {result.existing:,} edges",
+            result.method,
+            f"{result.ablation} ablation",
+            result.metric,
+            f"n = {len(result.whole)}",
+        )
+
+    @cached_property
+    def stacks(self) -> list[layout.Stack]:
+        """The words, the chart and the strips, each with its caption."""
+        result = self.result
+        chart = (
+            f"Faithfulness over the number of edges kept, ranked by {result.ranking}; band: 95 % interval over pairs"
+        )
+        strips = "Faithfulness of each pair, and of each random circuit; band: their mean ± sd"
+        return [
+            [("What there is to say of it; intervals: 95 %, bootstrap over pairs", _words(result))],
+            [(chart, self._chart())],
+            [(strips, _strips(result))],
+        ]
+
+    def _chart(self) -> Drawing:
+        result = self.result
+        low, high = result.curve_interval
+        own = int(np.nonzero(result.sizes == result.edges)[0][0])
+        known = result.random[np.isfinite(result.random)]
+        lines: list[Curve] = []
+        if len(known) > 1:
+            mean, sd = (np.full(len(result.sizes), float(value)) for value in (known.mean(), known.std(ddof=1)))
+            lines.append(Curve(f"random, {result.edges:,}", mean, _MUTED, mean - sd, mean + sd, dashed=True))
+        lines.append(Curve("by score", result.curve, _ACCENT, low, high, dots=True))
+        shown = np.concatenate([result.curve, low, high, known])
+        return curves.chart([f"{size:,}" for size in result.sizes], lines, _around(shown), wide=_WIDE, ring=own)
+
+    @cached_property
+    def foot(self) -> list[layout.Piece]:
+        """The footer."""
+        result = self.result
+        said = {name: value for name, value, _ in result.says()}
+        return [
+            ("faithfulness ", _plain(said["faithfulness"]), False),
+            ("without it ", _plain(said["completeness"]), False),
+            ("random ", _plain(result.chance()), False),
+            (f"f = (m − m(∅)) / (m(M) − m(∅)), ratio of means over {len(result.whole)} pairs", "", True),
+        ]
+
+
+def _plain(text: str) -> str:
+    """Return text with true minus signs, and edges that are not broken at the end of a line."""
+    return re.sub(r"(?<!\w)-(?=\d)", "−", text).replace(" → ", "\u00a0→\u00a0")
+
+
+def _around(values: Float) -> tuple[float, float]:
+    """Return the ends of a scale of faithfulness that holds 0, 1 and what there is, but nothing far out."""
+    known = values[np.isfinite(values)]
+    low, high = (min(0.0, *known), max(1.0, *known)) if len(known) else (0.0, 1.0)
+    return max(_ENDS[0], math.floor(low * 10) / 10), min(_ENDS[1], math.ceil(high * 10) / 10)
+
+
+def _words(result: Card) -> Drawing:
+    """Return the card's lines: name, value, what it says."""
+    body: list[str] = []
+    y = 12.0
+    for name, value, said in result.says():
+        body.append(draw.text(0, y, name, more=_size(_MUTED)))
+        for n, part in enumerate(textwrap.wrap(_plain(value), 26)):
+            body.append(draw.text(_NAME, y + n * _LINE, part, more=_size(_FG, bold=True)))
+        lines = textwrap.wrap(_plain(said), _COLUMNS)
+        body += [draw.text(_NAME + _VALUE, y + n * _LINE, line, more=_size(_FG)) for n, line in enumerate(lines)]
+        y += _LINE * max(1, len(lines), len(textwrap.wrap(value, 26))) + 5
+    return Drawing(_NAME + _VALUE + 5.6 * _COLUMNS, y - 8, "".join(body))
+
+
+def _size(colour: str, *, bold: bool = False) -> str:
+    return f' style="font-size:11px;fill:{colour}{";font-weight:600" if bold else ""}"'
+
+
+def _strips(result: Card) -> Drawing:
+    """Return rows of dots along faithfulness: the circuit's pairs, those of the model without it, random circuits."""
+    known = result.random[np.isfinite(result.random)]
+    rows: list[tuple[str, Float, float, str]] = [
+        ("the circuit", result.per_pair, result.faithfulness, _ACCENT),
+        ("without it", result.left_per_pair, result.left, _FG),
+    ]
+    if len(known):
+        rows.append(("random", known, float(known.mean()), _MUTED))
+    low, high = _around(np.concatenate([values for _, values, _, _ in rows]))
+    unit = _TRACK / (high - low)
+
+    def x(value: float) -> float:
+        return _LEFT + (min(high, max(low, value)) - low) * unit
+
+    down = len(rows) * _ROW
+    body: list[str] = []
+    if len(known) > 1:
+        left, right = (x(float(known.mean() + side * known.std(ddof=1))) for side in (-1, 1))
+        body.append(
+            f'<rect x="{number(left)}" y="0" width="{number(max(1.0, right - left))}" height="{number(down)}" '
+            f'style="fill:{_MUTED};fill-opacity:0.16"/>'
+        )
+    for tick in curves.ticks(low, high):
+        body.append(f'<path class="interp-base" d="M{number(x(tick))} 0V{number(down)}"/>')
+        body.append(draw.text(x(tick), down + 14, _plain(f"{tick:g}"), anchor="middle"))
+    for n, (label, values, mean, colour) in enumerate(rows):
+        middle = (n + 0.5) * _ROW
+        body.append(draw.text(0, middle + 4, label, more=_size(colour)))
+        body += _dots([x(value) for value in values.tolist() if math.isfinite(value)], middle, colour)
+        if math.isfinite(mean):
+            at = number(x(mean))
+            body.append(
+                f'<path d="M{at} {number(middle - 18)}V{number(middle + 18)}" style="stroke:{colour};stroke-width:2"/>'
+            )
+    body.append(draw.text(x(0), down + 28, "all ablated", anchor="middle"))
+    body.append(draw.text(x(1), down + 28, "whole model", anchor="middle"))
+    return Drawing(_LEFT + _TRACK + 34, down + 32, "".join(body))
+
+
+def _dots(places: Sequence[float], middle: float, colour: str) -> list[str]:
+    """Return dots that lie above each other where they would overlap."""
+    body: list[str] = []
+    taken: dict[int, int] = {}
+    for place in sorted(places):
+        column = round(place / 5)
+        level = taken.get(column, 0)
+        taken[column] = level + 1
+        up = (level + 1) // 2 * (4 if level % 2 else -4)
+        y = middle + max(-16, min(16, up))
+        body.append(f'<circle cx="{number(place)}" cy="{number(y)}" r="2.2" style="fill:{colour};fill-opacity:0.55"/>')
+    return body
