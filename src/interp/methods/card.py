@@ -152,13 +152,13 @@ class Card(Result):
             (
                 "faithfulness",
                 spread(self.faithfulness, self.faithfulness_interval),
-                f"sufficient to that part: alone, the circuit goes {_two(self.faithfulness)} of the way from all ablated "
-                "to the whole model",
+                f"sufficiency: the circuit alone goes {_two(self.faithfulness)} of the way from all ablated to the "
+                "whole model",
             ),
             (
                 "completeness",
                 spread(self.left, self.left_interval),
-                f"necessary for the rest: without its edges, the model still goes {_two(self.left)} of that way",
+                f"necessity: without the circuit's edges, the model still goes {_two(self.left)} of that way",
             ),
             ("random", self.chance(), self._standing()),
             (
