@@ -87,9 +87,16 @@ def by_chance(circuit: CircuitResult, chance: np.random.Generator) -> Mask:
         dealt[writer, reader] = chance.permutation(np.abs(np.nan_to_num(circuit.scores[writer, reader])))
     # Equal scores, such as ACDC's thresholds, in a random order.
     dealt += chance.random(dealt.shape) * 1e-9 * (dealt.max() or 1.0)
-    size = int(circuit.kept.sum())
-    mask = strongest(circuit, size, dealt)
-    return _filled(circuit, mask, dealt, size)
+    size, room = int(circuit.kept.sum()), int(circuit.kept.sum())
+    while True:
+        # The strongest that connect may be few, until one more edge connects many: then more, and the weakest off.
+        mask = strongest(circuit, room, dealt)
+        strong = np.sort(dealt[mask])[-size:]
+        trimmed = pruned(circuit, mask & (dealt >= strong[0])) if len(strong) else mask
+        filled = _filled(circuit, trimmed, dealt, size)
+        if filled.sum() == size or room >= circuit.exists.sum():
+            return filled
+        room *= 2
 
 
 def _filled(circuit: CircuitResult, mask: Mask, scores: Float, size: int) -> Mask:
@@ -106,7 +113,7 @@ def _filled(circuit: CircuitResult, mask: Mask, scores: Float, size: int) -> Mas
 
 
 def _exchanged(circuit: CircuitResult, chance: np.random.Generator) -> Mask:
-    there = np.array(circuit.kept.any(axis=1)[1:])
+    there: Mask = np.any(circuit.kept, axis=1)[1:].copy()
     mlps = np.array([name.endswith("mlp") for name in circuit.writers[1:]])
     for kind in (mlps, ~mlps):
         there[kind] = chance.permutation(there[kind])
