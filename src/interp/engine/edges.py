@@ -45,14 +45,16 @@ class EdgeScores:
     by_position
         ``float32 [writer, reader, position]``: the scores' parts at each position of the reader, mean over pairs;
         ``None`` where they were not asked for.
-    clean, ablated
-        ``float64 [pair]``: the metric of the whole model, and with every edge ablated.
+    clean, ablated, source
+        ``float64 [pair]``: the metric of the whole model, with every edge ablated, and of the corrupted prompt.
     path
         How: ``"gradients"``, ``"replay"``, or ``"hooked: why"``.
     notes
         What is worth knowing.
     stopped, interrupt
         Why it ended early, or an empty string, and the interrupt that ended it.
+    whole
+        Scores of all pairs together, ``float64 [writer, reader]``, where there are none of single pairs.
     """
 
     writers: list[Node]
@@ -62,15 +64,17 @@ class EdgeScores:
     by_position: Tensor | None
     clean: Tensor
     ablated: Tensor
+    source: Tensor
     path: str = "gradients"
     notes: list[str] = field(default_factory=list[str])
     stopped: str = ""
     interrupt: BaseException | None = None
+    whole: Tensor | None = None
 
     @property
     def scores(self) -> Tensor:
         """The mean over pairs, ``float64 [writer, reader]``; NaN where there is no edge."""
-        return self.per_pair.double().mean(0)
+        return self.per_pair.double().mean(0) if self.whole is None else self.whole
 
 
 def ends(model: LoadedModel) -> tuple[list[Node], list[Node]]:
@@ -210,6 +214,7 @@ def exact_edges(
         by_position=None,
         clean=swept.base,
         ablated=swept.source if still is None else ablated,
+        source=swept.source,
         path=swept.path,
         notes=swept.notes,
         stopped=swept.stopped,
@@ -306,6 +311,24 @@ def means(model: LoadedModel, net: Network, cases: Sequence[Case]) -> Written:
 def written(model: LoadedModel, net: Network, cases: Sequence[Case], ablation: str) -> Written:
     """Return what ablated writers write, for ``mean`` or ``zero``; for ``corrupted`` it is each pair's own run's."""
     return zeros(net) if ablation == "zero" else means(model, net, cases)
+
+
+def corrupted(model: LoadedModel, net: Network, cases: Sequence[Case]) -> Tensor:
+    """Return the metric of the cases' corrupted prompts, ``float64 [case]``."""
+    found = torch.full((len(cases),), float("nan"), dtype=torch.float64)
+
+    def some(numbers: Sequence[int]) -> None:
+        ids = torch.tensor([cases[n].source for n in numbers], device=model.device)
+        with torch.no_grad():
+            ends = forward(net, ids)
+            for end, n in zip(ends, numbers, strict=True):
+                found[n] = cases[n].scorer.of_residual(net, end[cases[n].position][None])[0]
+        model.count(len(numbers))
+
+    for length in {len(case.source) for case in cases}:
+        those = [n for n, case in enumerate(cases) if len(case.source) == length]
+        memory.halving(those, max(1, ROWS // length), some, model.device)
+    return found
 
 
 def _nothing_left(model: LoadedModel, cases: Sequence[Case], ablation: str) -> tuple[Written, Tensor]:
@@ -458,6 +481,7 @@ class _Job:
             by_position=torch.zeros(*shape, length) if positions else None,
             clean=unknown[0],
             ablated=unknown[1],
+            source=unknown[1],
         )
         self.below = exists.sum(0).tolist()  # of each reader: the writers below it are the first ones
         self.still: Written | None = None
@@ -475,6 +499,7 @@ class _Job:
                 self.cases[index] = sweep.unpatched(self.model, self.model, case)[0]
         if self.ablation != "corrupted":
             self.still = written(self.model, self.network, self.given, self.ablation)
+            self.answer.source = corrupted(self.model, self.network, self.cases)
         self._all()
         self._compare()
         answer = self.answer

@@ -1,0 +1,292 @@
+"""Circuits: which edges between heads and MLPs carry a task's answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from interp.methods import circuit_choice, labels
+from interp.methods.circuit_result import CircuitResult, connected
+from interp.methods.pairing import Encodings, encode, lint
+from interp.methods.patch import resolve_metric
+from interp.methods.predict import predicted
+from interp.registry import technique
+from interp.spec import InputError, Interrupted, Metric, MetricName, Pairs
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from interp.engine.edges import EdgeScores
+    from interp.engine.model import LoadedModel
+    from interp.engine.sweep import Case
+
+    Float = NDArray[np.float64]
+
+EDGES = 200  # kept when neither a number nor a threshold is given
+POINTS = 12  # thresholds that ACDC is run with where none is given
+_LEAST, _MOST = 1e-3, 0.5  # the smallest and the largest of them, as parts of what all edges together carry
+_FACTOR = 2.0  # how far the embedding's estimates may be from what they must sum to before that is said
+
+
+@technique(body=Pairs)
+def circuit(
+    model: LoadedModel,
+    pairs: Pairs,
+    *,
+    method: Literal["eap-ig", "eap", "acdc", "exact"] = "eap-ig",
+    edges: int | None = None,
+    threshold: float | None = None,
+    level: Literal["edge", "head"] = "edge",
+    steps: int = 5,
+    ablation: Literal["corrupted", "mean", "zero"] = "corrupted",
+    metric: MetricName | None = None,
+    positions: bool = False,
+) -> CircuitResult:
+    """A task's circuit: every edge between heads, MLPs, embedding and logits scored, and the strongest kept.
+
+    An edge is what one head, MLP or the embedding writes, as one input reads it: a head's queries, keys or values, an
+    MLP, the logits. Its score is what the clean prompt's metric loses when this edge alone is ablated: above 0 it
+    helps. The circuit is the strongest edges, either way, that lie on a way from the embedding to the logits.
+
+    Parameters
+    ----------
+    pairs
+        Clean and corrupted prompts of one length, with answers.
+    method
+        eap-ig estimates from gradients between ablated and clean, eap from the clean run's alone (it misses what is
+        saturated there), exact ablates each edge by itself, acdc takes edges away one after the other.
+    edges
+        How many edges the circuit may have; 200 when neither this nor a threshold is given.
+    threshold
+        Keep the edges whose score is this or more, either way; for acdc the one that it is run with.
+    level
+        edge ranks edges; head ranks heads and MLPs by the sum of what they write, and keeps all edges between them.
+    steps
+        Of eap-ig: at how many points gradients are taken.
+    ablation
+        What an ablated edge carries: its value in the corrupted run, the mean over corrupted prompts, or zero.
+    metric
+        logit-diff, logit, logprob, prob, kl, or the name of a function of yours.
+    positions
+        Whether the scores' parts at each position are kept; for estimates, on prompts of one length.
+
+    Returns
+    -------
+    CircuitResult
+        All scores, the circuit's `edges`, `nodes` and `heads`; `validate()` gives its evidence.
+
+    Raises
+    ------
+    InputError
+        Flags that do not go together, prompts that do not line up, a metric without a gradient where one is needed.
+    Interrupted
+        Stopped by Ctrl-C in an exact sweep or ACDC: what was scored so far is in its ``result``.
+
+    Notes
+    -----
+    EAP: Syed, Rager and Conmy (2023), "Attribution Patching Outperforms Automated Circuit Discovery". EAP-IG: Hanna,
+    Pezzelle and Belinkov (2024), "Have Faith in Faithfulness"; `interp.engine.edges.attribute_edges` says along which
+    path. ACDC: Conmy et al. (2023), "Towards Automated Circuit Discovery"; without a threshold it is run with a dozen,
+    and an edge's score is the largest that it survives.
+
+    Examples
+    --------
+    >>> interp.circuit(task="induction", n=8, edges=100).heads  # doctest: +SKIP
+    ['2.1', '3.0']
+    """
+    from interp.engine import edges as engine
+    from interp.engine import metrics, sweep
+
+    chosen = resolve_metric(metric or pairs.metric or "logit-diff")
+    _check(method, edges, threshold, level, steps, positions, chosen)
+    metrics.try_out(chosen, model.geometry.d_vocab, model.device)
+    if method in {"eap", "eap-ig"}:
+        metrics.require_gradient(chosen, model.geometry.d_vocab, model.device)
+    for site in ("resid_pre", "z", "q", "k", "v", "mlp_out"):
+        sweep.require(model, site)
+    encoded = encode(model, pairs, chosen)
+    cases = [
+        sweep.Case(
+            base=e.clean.ids,
+            source=e.corrupted.ids,
+            scorer=metrics.Scorer(chosen, e.answer, e.wrong),
+            position=predicted(model, e.clean),
+            clean_base=True,
+        )
+        for e in encoded
+    ]
+    if method == "acdc":
+        scored, notes = _acdc(model, cases, ablation, threshold)
+    elif method == "exact":
+        scored, notes = engine.exact_edges(model, cases, ablation=ablation, on_step=model.on_step), []
+    else:
+        points = steps if method == "eap-ig" else 1
+        scored = engine.attribute_edges(
+            model, cases, ablation=ablation, steps=points, positions=positions, on_step=model.on_step
+        )
+        notes = _off(scored, method, ablation)
+    model.note(scored.path, scored.notes)
+    made = _result(model, pairs, encoded, scored, chosen, notes)
+    made = replace(made, method=method, steps=steps if method == "eap-ig" else 1, ablation=ablation, level=level)
+    made = replace(made, kept=_kept(made, edges, threshold))
+    if not made.kept.any():
+        what = f"--threshold {threshold:g}" if threshold is not None else f"--edges {EDGES if edges is None else edges}"
+        made = replace(made, notes=(*made.notes, f"no edges lie on a way to the logits with {what}: keep more"))
+    if scored.interrupt is not None:
+        raise Interrupted(made)
+    return made
+
+
+def _check(
+    method: str,
+    edges: int | None,
+    threshold: float | None,
+    level: str,
+    steps: int,
+    positions: bool,
+    metric: Metric,
+) -> None:
+    """Refuse flags that say nothing or do not go together.
+
+    Raises
+    ------
+    InputError
+        What to type instead is said.
+    """
+    if edges is not None and threshold is not None:
+        raise InputError("--edges and --threshold each say how large the circuit is; give one of them")
+    if edges is not None and edges < 1:
+        raise InputError(f"--edges {edges} keeps nothing; use 1 or more")
+    if threshold is not None and not 0 < threshold < float("inf"):
+        raise InputError(f"--threshold {threshold:g} is no size of a score; use a number above 0, such as 0.01")
+    if steps < 2 and method == "eap-ig":
+        raise InputError(f"--steps {steps} is no path; use 2 or more, such as 5, or --method eap for one gradient")
+    if level == "head" and method == "acdc":
+        raise InputError("acdc takes away edges, not heads; use --level edge, or --method eap-ig")
+    if level == "head" and threshold is not None:
+        raise InputError("--threshold is for the scores of edges; with --level head say how many, with --edges")
+    if positions and method in {"acdc", "exact"}:
+        raise InputError(f"{method} ablates an edge at all positions at once; leave --positions out, or use eap-ig")
+    if method == "eap" and metric.name == "kl" and metric.function is None:
+        raise InputError("kl has no slope in the clean run, where it is 0; use --method eap-ig, or --metric logit-diff")
+
+
+def _acdc(
+    model: LoadedModel, cases: Sequence[Case], ablation: str, threshold: float | None
+) -> tuple[EdgeScores, list[str]]:
+    """Return for each edge the largest threshold that it survives, and what is worth knowing."""
+    import torch
+
+    from interp.engine import edges as engine
+    from interp.engine import sweep
+    from interp.engine.subset import Subset, acdc, survived
+
+    subset = Subset(model, cases, ablation)
+    ends = subset.run(torch.stack([subset.whole, subset.nothing]))
+    span = abs(float(ends[0].mean() - ends[1].mean()))
+    grid = [threshold] if threshold is not None else (span * np.geomspace(_LEAST, _MOST, POINTS)).tolist()
+    if not all(size > 0 for size in grid):
+        raise InputError("ablating all edges changes nothing in the metric, so there is no scale; give a --threshold")
+    kept = torch.zeros(len(grid), *subset.exists.shape, dtype=torch.bool)
+    stopped, interrupt = sweep.contained(
+        lambda: acdc(subset, grid, on_step=model.on_step, into=kept),
+        lambda: f"{int(kept.flatten(1).any(1).sum())}/{len(grid)} thresholds",
+    )
+    notes: list[str] = []
+    if threshold is None:
+        shown = f"{min(grid):.2g} to {max(grid):.2g}"
+        notes.append(
+            f"ACDC was run with {len(grid)} thresholds from {shown}; an edge's score is the largest it survives"
+        )
+    scored = engine.EdgeScores(
+        subset.writers,
+        subset.readers,
+        subset.exists,
+        per_pair=torch.zeros(0, *subset.exists.shape),
+        by_position=None,
+        clean=ends[0],
+        ablated=ends[1],
+        source=ends[1] if ablation == "corrupted" else engine.corrupted(model, subset.net, subset.cases),
+        path="replay",
+        stopped=stopped,
+        interrupt=interrupt,
+    )
+    scored.whole = survived(kept, grid, subset.exists)
+    return scored, notes
+
+
+def _result(
+    model: LoadedModel,
+    pairs: Pairs,
+    encoded: Sequence[Encodings],
+    scored: EdgeScores,
+    metric: Metric,
+    notes: Sequence[str],
+) -> CircuitResult:
+    """Return the scores as a circuit of no edges."""
+    shape = model.geometry
+    exists = scored.exists.numpy()
+    checked = lint(model, encoded, metric, scored.clean.tolist(), scored.source.tolist())
+    scores: Float = scored.scores.numpy()
+    found = list(notes)
+    lost = int((exists & ~np.isfinite(scores)).sum())
+    if scored.stopped:
+        found.insert(0, f"partial: {scored.stopped}; {lost} edges have no score and are not kept")
+    elif lost:
+        found.insert(0, f"the scores of {lost} edges are NaN or infinite and are not kept")
+    by_position = np.zeros((*exists.shape, 0), dtype=np.float32)
+    return CircuitResult(
+        writers=tuple(node.name for node in scored.writers),
+        readers=tuple(node.name for node in scored.readers),
+        exists=exists,
+        scores=scores,
+        per_pair=scored.per_pair.numpy(),
+        by_position=by_position if scored.by_position is None else scored.by_position.numpy(),
+        kept=np.zeros_like(exists),
+        method="",
+        steps=1,
+        ablation="",
+        level="",
+        metric=metric.name,
+        clean_metric=scored.clean.numpy(),
+        ablated_metric=scored.ablated.numpy(),
+        group_size=shape.n_heads // shape.n_kv_heads,
+        positions=encoded[0].clean.strings,
+        lint=checked,
+        task=pairs.task,
+        labels=dict(labels.of(model)),
+        notes=(*checked.warnings, *found),
+    )
+
+
+def _kept(result: CircuitResult, edges: int | None, threshold: float | None) -> NDArray[np.bool_]:
+    """Return the circuit's edges; none whose score is not known."""
+    if threshold is not None:
+        return result.prune(threshold).kept
+    strong = circuit_choice.strongest(result, EDGES if edges is None else edges)
+    known = strong & np.isfinite(result.scores)
+    return known if (known == strong).all() else connected(known, result.writers, result.readers, result.reading)
+
+
+def _off(scored: EdgeScores, method: str, ablation: str) -> list[str]:
+    """Say where the embedding's estimates, which must carry all the difference, are far from it.
+
+    Moving the embedding from the corrupted prompt's to the clean one's is the whole change, and the gradients of all
+    that reads it sum to its own.
+    """
+    if ablation != "corrupted":
+        return []
+    true = float((scored.clean - scored.ablated).mean())
+    found = float(scored.scores[0].nansum())
+    if not np.isfinite(true) or not np.isfinite(found) or abs(true) < 1e-6:
+        return []
+    if 1 / _FACTOR <= found / true <= _FACTOR:
+        return []
+    more = "--method eap-ig takes more gradients" if method == "eap" else "--steps 20, or --method exact, helps"
+    return [
+        f"saturation: the embedding's edges carry all the difference and should sum to {true:+.3g}, but are estimated "
+        f"at {found:+.3g}; {more}"
+    ]
