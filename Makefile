@@ -4,7 +4,7 @@ BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
 NPM := $(BIN)/python tools/npm.py
-SCRIPTS := $(addprefix src/interp/widgets/static/,attention.js patching.js)
+SCRIPTS := $(addprefix src/interp/widgets/static/,attention.js circuit.js patching.js)
 SOURCES := $(wildcard js/*.*) $(shell find js/src -type f)
 
 .PHONY: demo test browser check clean

@@ -5,7 +5,7 @@ import { build } from "esbuild";
 
 const LIMIT = 30_000; // bytes of script: every widget in a notebook carries its own copy
 const { metafile } = await build({
-  entryPoints: { attention: "src/attention/index.ts", patching: "src/patching/index.ts" },
+  entryPoints: Object.fromEntries(["attention", "circuit", "patching"].map((name) => [name, `src/${name}/index.ts`])),
   absWorkingDir: import.meta.dirname,
   outdir: "../src/interp/widgets/static",
   bundle: true,

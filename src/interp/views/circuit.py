@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -123,7 +122,29 @@ def evidence(result: CircuitResult) -> list[Piece]:
     >>> evidence(result)[0]  # doctest: +SKIP
     ('faithfulness ', '0.91', False)
     """
-    return [("not validated: %interp validate NAME", "", True)]
+    card = result.card
+    if card is None:
+        return [("not validated: %interp validate NAME", "", True)]
+    ends = np.asarray(card.faithfulness_interval)
+    between = f" [{_two(ends[0])}, {_two(ends[1])}]" if np.isfinite(ends).all() else ""
+    found: list[Piece] = [
+        ("faithfulness ", f"{_two(card.faithfulness)}{between}", False),
+        ("matched random ", card.chance().replace("-", "−"), True),
+        ("CPR ", _two(card.cpr), True),
+        ("CMD ", _two(card.cmd), True),
+    ]
+    if len(card.stability):
+        resamples = f" (Jaccard, {len(card.stability)} resamples)"
+        found.append(("stability ", _two(float(np.nanmean(card.stability))) + resamples, True))
+    if len(card.marginal_edges):
+        spare, tested = len(card.removable), len(card.marginal_edges)
+        found.append((f"removable edges {spare} of {tested} tested", "", True))
+    found.append((f"{len(card.whole)} {card.pairs} pairs", "", True))
+    return found
+
+
+def _two(value: float) -> str:
+    return "not reached" if math.isnan(value) else f"{value:.2f}".replace("-", "−")
 
 
 def notes(result: CircuitResult) -> list[str]:
@@ -292,23 +313,8 @@ def width(level: int) -> float:
 
 
 def _path(curve: Curve) -> str:
-    """Return a curve through its points: upwards all the way, vertical at both ends.
-
-    Between them its slope is that of Fritsch & Carlson (1980), so that it never swings beyond a point.
-    """
-    points = curve.points.tolist()
-    slopes = [(b[0] - a[0]) / (b[1] - a[1] or 1e-9) for a, b in pairwise(points)]
-    inner = [2 * a * b / (a + b) if a * b > 0 else 0.0 for a, b in pairwise(slopes)]
-    tangents = [0.0, *inner, 0.0]
-    shape = f"M{number(points[0][0])} {number(points[0][1])}"
-    for n, ((x, y), (right, top)) in enumerate(pairwise(points)):
-        # The ends are steeper, so that edges leave a pill upright.
-        before, after = ((top - y) * (0.5 if end else 1 / 3) for end in (n == 0, n == len(points) - 2))
-        shape += (
-            f"C{number(x + tangents[n] * before)} {number(y + before)} "
-            f"{number(right - tangents[n + 1] * after)} {number(top - after)} {number(right)} {number(top)}"
-        )
-    return shape
+    first, *rest = (f"{number(x)} {number(y)}" for x, y in curve.path.tolist())
+    return f"M{first}C{' '.join(rest)}"
 
 
 def _stroked(shape: str, level: int | None, lit: bool) -> str:

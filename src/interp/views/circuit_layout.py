@@ -29,7 +29,7 @@ _RAISED = 17  # an MLP above the heads of its layer, where they write to it
 _LANES, _LANE = 20, 7
 _STRAIGHT = 12.0  # how much more a lane is drawn to its own continuation than a node is to what it is joined to
 _SWEEPS, _SETTLING = 4, 6
-_ROOMY, _STRETCHED = 420, 2.2
+_ROOMY, _STRETCHED = 520, 3.0
 _INPUTS = {"q": -0.25, "k": 0.0, "v": 0.25}  # where on a pill they arrive, in parts of its width
 
 
@@ -43,14 +43,14 @@ class Curve:
         Indices into the drawn edges: one, or those that a collapsed group joins.
     source, target
         Indices into the nodes.
-    points
-        ``float [point, xy]``; the curve is vertical at each of them.
+    path
+        ``float [point, xy]``: where it begins, then two control points and an end for each cubic Bézier.
     """
 
     edges: tuple[int, ...]
     source: int
     target: int
-    points: Float
+    path: Float
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def arrange(result: CircuitResult) -> Arrangement:
         )
         for n, (edge, source, target, kind) in enumerate(joined)
     ]
-    everything = [x + wide / 2, *(curve.points[:, 0] for curve in curves)]
+    everything = [x + wide / 2, *(curve.path[:, 0] for curve in curves)]
     width = math.ceil(max((float(part.max()) for part in everything if part.size), default=0.0) + 10)
     return Arrangement(
         nodes=tuple(nodes),
@@ -203,8 +203,8 @@ def collapsed(drawn: Arrangement, groups: Mapping[str, Sequence[str]], titles: C
         elif source != target:
             joined[source, target] += curve.edges
     for (source, target), edges in joined.items():
-        points = _line((x[source], y[source]), [], (x[target], y[target]))
-        curves.append(Curve(tuple(dict.fromkeys(edges)), source, target, points))
+        path = _line((x[source], y[source]), [], (x[target], y[target]))
+        curves.append(Curve(tuple(dict.fromkeys(edges)), source, target, path))
     return replace(
         drawn,
         nodes=tuple(nodes),
@@ -382,11 +382,27 @@ def _spaced(wanted: Float, wide: Float) -> Float:
 
 
 def _line(start: tuple[float, float], lanes: Sequence[tuple[float, float]], end: tuple[float, float]) -> Float:
-    """Return the points of a curve from the top of one pill to the bottom of another, less those that say nothing."""
+    """Return a curve from the top of one pill through lanes to the bottom of another.
+
+    It goes upwards all the way and is vertical at both ends; between, its slope is that of Fritsch & Carlson (1980), so
+    that it never swings beyond a point.
+    """
     points = [(start[0], start[1] - HALF), *lanes, (end[0], end[1] + HALF)]
-    kept = [
-        point
-        for n, point in enumerate(points)
-        if n in {0, len(points) - 1} or abs(point[0] - points[n - 1][0]) > 0.5 or abs(point[0] - points[n + 1][0]) > 0.5
+    inside = [
+        here
+        for before, here, after in zip(points, points[1:], points[2:], strict=False)
+        if abs(here[0] - before[0]) > 0.5 or abs(here[0] - after[0]) > 0.5  # else a straight line goes on
     ]
-    return np.array(kept)
+    points = [points[0], *inside, points[-1]]
+    slopes = [(b[0] - a[0]) / (b[1] - a[1] or 1e-9) for a, b in pairwise(points)]
+    tangents = [0.0, *(2 * a * b / (a + b) if a * b > 0 else 0.0 for a, b in pairwise(slopes)), 0.0]
+    path = [points[0]]
+    for n, ((x, y), (right, top)) in enumerate(pairwise(points)):
+        # The ends are steeper, so that edges leave a pill upright.
+        before, after = ((top - y) * (0.5 if last else 1 / 3) for last in (n == 0, n == len(points) - 2))
+        path += [
+            (x + tangents[n] * before, y + before),
+            (right - tangents[n + 1] * after, top - after),
+            (right, top),
+        ]
+    return np.array(path)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import traitlets
 
 from interp.spec import InputError
 from interp.views import circuit as pictures
-from interp.views.circuit_layout import Arrangement, arrange
+from interp.views.circuit_layout import Arrangement, arrange, collapsed
 from interp.views.text import visible
 from interp.views.theme import THEMES
 from interp.widgets import _encode as encode
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from interp.methods.circuit_result import CircuitResult
+    from interp.methods.groups import Groups
 
 _GRID = 8  # steps to a CSS pixel of the places that are sent
 _THUMBNAIL = 64  # cells a side of a head's pattern
@@ -55,10 +56,10 @@ class CircuitWidget(Widget):
         self._layers = {int(layer) for name in result.writers if (layer := name.partition(".")[0]).isdigit()}
         self._heads = max((int(head) for _, head in heads), default=-1) + 1
         self._nodes = drawn.nodes
-        graph, drawing = _described(result, drawn)
-        first_paint = {"graph": graph, "drawing": drawing, "groups": _listed(result)}
-        super().__init__(result, **{**first_paint, **traits})
-        self._unobserve = result.groups.observe(weakly(self._regroup))
+        self._whole = drawn
+        self._unfolded: set[str] = set()
+        super().__init__(result, **{**self._state(result), **traits})
+        self._unobserve = cast("Groups", result.groups).observe(weakly(self._regroup))
 
     def handlers(self) -> Mapping[str, Handler]:
         """Return the graph's requests."""
@@ -68,6 +69,7 @@ class CircuitWidget(Widget):
             "group": self._on_group,
             "rename": self._on_rename,
             "ungroup": self._on_ungroup,
+            "fold": self._on_fold,
             "picture": self._on_picture,
         }
 
@@ -84,8 +86,21 @@ class CircuitWidget(Widget):
         self._unobserve()
         super().close()
 
+    def _state(self, result: CircuitResult) -> dict[str, Any]:
+        """Return what the page shows, as traits."""
+        groups = {
+            name: {"nodes": list(nodes), "folded": name not in self._unfolded} for name, nodes in result.groups.items()
+        }
+        folded = {name: nodes for name, nodes in result.groups.items() if name not in self._unfolded}
+        graph, drawing = _described(result, self._whole, collapsed(self._whole, folded, pictures.group_title))
+        return {"graph": graph, "drawing": drawing, "groups": groups}
+
     def _regroup(self) -> None:
-        self.groups = _listed(self.result)
+        self._unfolded &= set(self.result.groups)
+        # In one message: each of them says how the others are to be read.
+        with self.hold_sync():
+            for name, value in self._state(self.result).items():
+                setattr(self, name, value)
 
     def _on_function(self, params: Mapping[str, Any], request: Request) -> Reply:  # noqa: ARG002
         """Answer with what a node does: its label, the tokens that it promotes and suppresses, whether it copies."""
@@ -122,10 +137,17 @@ class CircuitWidget(Widget):
         del self.result.groups[name]
         return Reply()
 
+    def _on_fold(self, params: Mapping[str, Any], request: Request) -> Reply:  # noqa: ARG002
+        """Draw a group as one, or its nodes."""
+        name, folded = parameters(params, name=tuple(self.result.groups), folded=range(2))
+        (self._unfolded.discard if folded else self._unfolded.add)(name)
+        self._regroup()
+        return Reply()
+
     def _on_picture(self, params: Mapping[str, Any], request: Request) -> Reply:  # noqa: ARG002
         """Answer with the static picture of what a view shows."""
-        theme, edges, chosen, unfolded = parameters(params, theme=THEMES, edges=int, chosen=str, unfolded=list)
-        drawn = pictures.svg(self.result, theme, edges=edges, chosen=chosen or None, unfolded=unfolded)
+        theme, edges, chosen = parameters(params, theme=THEMES, edges=int, chosen=str)
+        drawn = pictures.svg(self.result, theme, edges=edges, chosen=chosen or None, unfolded=sorted(self._unfolded))
         if len(drawn.encode()) > encode.MESSAGE:
             raise InputError('this picture is too large for a message; result.save("circuit.svg") writes it')
         return Reply({"svg": drawn})
@@ -136,30 +158,30 @@ def frame_text(text: str) -> str:
     return visible(text, 200).replace("␣", " ")
 
 
-def _listed(result: CircuitResult) -> dict[str, list[str]]:
-    return {name: list(nodes) for name, nodes in result.groups.items()}
-
-
-def _described(result: CircuitResult, drawn: Arrangement) -> tuple[dict[str, Any], bytes]:
+def _described(result: CircuitResult, whole: Arrangement, drawn: Arrangement) -> tuple[dict[str, Any], bytes]:
     """Return the small things that the page needs at once, and the numbers of the drawing.
 
-    The numbers are float32 scores, and uint16: x, y and width of each node; writer, reader and `upto` of each edge;
-    edge, target and number of points of each curve; x and y of each point.
+    The numbers are float32 scores, and uint16: x, y and width of each node; writer, reader and `upto` of each edge; of
+    each curve its source and target, how many edges it joins and of how many numbers it is, these edges and numbers.
     """
     readers = list(dict.fromkeys(edge.reader for edge in drawn.edges))
     writer = {name: n for n, name in enumerate(drawn.nodes)}
     reader = {name: n for n, name in enumerate(readers)}
-    edges = [(writer[edge.writer], reader[edge.reader], int(last)) for edge, last in zip(drawn.edges, drawn.upto, strict=True)]
-    curves = [(curve.edges[0], curve.target, len(curve.points)) for curve in drawn.curves]
-    points = [curve.points for curve in drawn.curves]
+    edges = [
+        (writer[edge.writer], reader[edge.reader], int(last))
+        for edge, last in zip(drawn.edges, drawn.upto, strict=True)
+    ]
+    curves: list[int] = []
+    for curve in drawn.curves:
+        points = _on_grid(curve.path.reshape(-1)).tolist()
+        curves += [curve.source, curve.target, len(curve.edges), len(points), *curve.edges, *points]
     parts = [
         np.array([edge.score for edge in drawn.edges], "<f4"),
         _on_grid(np.stack([drawn.x, drawn.y, drawn.wide], 1) if drawn.nodes else np.zeros((0, 3))),
         np.array(edges, "<u2"),
         np.array(curves, "<u2"),
-        _on_grid(np.concatenate(points) if points else np.zeros((0, 2))),
     ]
-    edge_end, node_end = pictures.ends(drawn)
+    edge_end, node_end = pictures.ends(whole)
     graph = {
         "facts": pictures.facts(result),
         "about": {
@@ -175,7 +197,7 @@ def _described(result: CircuitResult, drawn: Arrangement) -> tuple[dict[str, Any
         "readers": readers,
         "rows": [[name, y] for name, y in drawn.rows],
         "size": [drawn.width, drawn.height],
-        "counts": [len(drawn.nodes), len(edges), len(curves)],
+        "counts": [len(drawn.nodes), len(edges), len(drawn.curves)],
         "total": int(result.kept.sum()),
         "opens": drawn.opens,
         "ends": [edge_end, node_end],

@@ -1,0 +1,176 @@
+import { computed, signal } from "@preact/signals-core";
+import { bytes } from "../afm/model";
+import { STEPS } from "../draw/codec";
+import { colour } from "../draw/colours";
+import { diverging } from "../draw/diverging";
+import { signed } from "../draw/signed";
+import { button, h } from "../ui/dom";
+import { watch } from "../ui/watch";
+import type { Shown } from "./graph";
+import { inputOf, nameOf } from "./meta";
+import { partsOf, type Viewer } from "./view";
+
+/** What the kernel says that a node does. */
+interface Function {
+  label: string;
+  promotes: [token: string, value: number | null][];
+  suppresses: [token: string, value: number | null][];
+  copying: number | null;
+}
+
+const LISTED = 10;
+const JOINED = 6;
+
+/** The card of the chosen node: what it does, what it reads and writes. With none chosen, the strongest edges. */
+export function card(viewer: Viewer): HTMLElement {
+  const { chosen, drawing, curves, pointer, theme, rpc, ends, groups } = viewer;
+  const known = new Map<string, Function>();
+  const said = signal<{ node: string; words?: Function; problem?: string } | undefined>(undefined);
+  const seen = signal<{ node: string; side: number; values: Uint8Array } | undefined>(undefined);
+  const title = h("div.name");
+  const does = h("div", { "aria-live": "polite" });
+  const thumbnail: HTMLCanvasElement = h("canvas", { role: "img" });
+  const picture = h("div.thumbnail", {}, h("div.caption", {}, "Attention, first clean prompt"), thumbnail);
+  const joins = h("div");
+  const pill = computed(() => drawing.value.pills[chosen.value]);
+
+  // The kernel is asked once for each node; busy, it says so, and is asked again when the node is chosen again.
+  watch(ends, () => {
+    const { name = "" } = pill.value ?? {};
+    const head = partsOf(name)?.[1] ?? null;
+    if (!name || groups.value[name] || name === "logits") {
+      said.value = seen.value = undefined;
+      return;
+    }
+    const words = known.get(name);
+    said.value = words ? { node: name, words } : { node: name };
+    seen.value = undefined;
+    const function_ = () =>
+      words
+        ? Promise.resolve()
+        : rpc.latest("function", { node: name }).then(({ data }) => {
+            const found = data as unknown as Function;
+            known.set(name, found);
+            if (said.peek()?.node === name) said.value = { node: name, words: found };
+          });
+    const pattern = async () => {
+      if (head === null) return;
+      const { data, buffers } = await rpc.latest("pattern", { node: name });
+      if (said.peek()?.node === name) seen.value = { node: name, side: data.side as number, values: bytes(buffers[0]) };
+    };
+    function_()
+      .then(pattern)
+      .catch((error) => {
+        if (said.peek()?.node === name && error.message)
+          said.value = { ...said.peek(), node: name, problem: error.message };
+      });
+  });
+
+  const tokens = (heading: string, list: Function["promotes"]) =>
+    list.length
+      ? [
+          h("div.muted", {}, heading),
+          h(
+            "div.tokens",
+            {},
+            ...list.flatMap(([token, value]) => [h("bdi.mono", {}, token), h("span", {}, signed(value))]),
+          ),
+        ]
+      : [];
+  const edge = (index: number) => {
+    const curve = curves.value[index] as Shown;
+    const text = `${short(curve.source)} → ${drawing.value.edges[curve.edges[0] ?? 0]?.reader}`;
+    const joined = curve.edges.length > 1 ? `${short(curve.source)} → ${short(curve.target)}` : text;
+    const row = h("div", {}, h("span.mono", {}, joined), h("span", {}, signed(curve.score)));
+    row.style.setProperty("--part", `${Math.min(1, Math.abs(curve.score) / (viewer.graph.value.ends[0] || 1))}`);
+    row.style.setProperty("--colour", diverging(theme.value.background, theme.value.dark)(Math.sign(curve.score)));
+    row.addEventListener("pointerenter", () => {
+      pointer.value = { curve: index };
+    });
+    row.addEventListener("pointerleave", () => {
+      pointer.value = {};
+    });
+    return row;
+  };
+  const short = (i: number) => drawing.value.pills[i]?.name ?? "";
+  const ends_ = (mine: "source" | "target", other: "source" | "target") => {
+    const found = curves.value
+      .filter((curve) => curve[mine] === chosen.value)
+      .sort((a, b) => Math.abs(b.score) - Math.abs(a.score));
+    const words = found.slice(0, JOINED).map((curve) => {
+      const reader = curve.edges.length > 1 ? "" : (drawing.value.edges[curve.edges[0] ?? 0]?.reader ?? "");
+      const input = inputOf(reader) && `(${inputOf(reader)}) `;
+      const name = nameOf(short(curve[other]));
+      return [mine === "target" ? `${input}${name}` : `${name} ${input}`.trim(), signed(curve.score)];
+    });
+    return { words, more: found.length - words.length };
+  };
+  const list = (heading: string, { words, more }: ReturnType<typeof ends_>) =>
+    words.length
+      ? [
+          h("div.muted", {}, heading),
+          h(
+            "div.tokens",
+            {},
+            ...words.flatMap(([name = "", score = ""]) => [h("span", {}, name), h("span", {}, score)]),
+          ),
+          ...(more ? [h("div.muted", {}, `and ${more} more`)] : []),
+        ]
+      : [];
+
+  watch(
+    ends,
+    () => {
+      const held = pill.value;
+      title.replaceChildren(...(held ? [h("b", {}, nameOf(held.name)), " "] : [h("b", {}, "Strongest edges")]));
+      if (!held) return;
+      const label = said.value?.words?.label || viewer.graph.value.labels[held.name] || "";
+      title.append(h("span.muted", {}, groups.value[held.name] ? "group" : label));
+    },
+    () => {
+      const { words, problem } = said.value ?? {};
+      does.replaceChildren();
+      if (words) {
+        does.append(...tokens("Promotes", words.promotes), ...tokens("Suppresses", words.suppresses));
+        if (words.copying !== null)
+          does.append(h("div.muted", {}, "Copying score ", h("b", {}, signed(words.copying))));
+      } else if (said.value && !problem) does.append(h("div.muted", {}, "asking the model …"));
+      if (problem) does.append(h("div.muted", {}, problem));
+    },
+    () => {
+      const image = seen.value;
+      picture.hidden = !image;
+      if (!image) return;
+      const { side, values } = image;
+      const { table, muted } = theme.value;
+      thumbnail.width = thumbnail.height = side;
+      const context = thumbnail.getContext("2d");
+      const cells = context?.createImageData(side, side);
+      values.forEach((value, at) => {
+        const past = at % side <= Math.floor(at / side);
+        cells?.data.set([...(past ? colour(table, value / STEPS) : muted), 255], 4 * at);
+      });
+      if (cells) context?.putImageData(cells, 0, 0);
+      thumbnail.setAttribute("aria-label", `${nameOf(image.node)}: whom each token looks at`);
+    },
+    () => {
+      const held = pill.value;
+      if (!held) {
+        const size = (i: number) => Math.abs((curves.value[i] as Shown).score) || 0;
+        const strongest = [...curves.value.keys()].sort((a, b) => size(b) - size(a));
+        // A key that several heads read is one edge, whichever curve shows it.
+        const first = new Map(strongest.map((i) => [`${curves.value[i]?.edges}`, i]));
+        joins.replaceChildren(h("div.strongest", {}, ...[...first.values()].slice(0, LISTED).map(edge)));
+        return;
+      }
+      joins.replaceChildren();
+      const { nodes } = groups.value[held.name] ?? {};
+      if (nodes) {
+        const open = button("Unfold", () => viewer.fold(held.name, false));
+        joins.append(h("div", {}, nodes.map(nameOf).join(", ")), open);
+      }
+      joins.append(...list("Reads", ends_("target", "source")), ...list("Writes to", ends_("source", "target")));
+    },
+  );
+  return h("aside.card", { "aria-label": "Node" }, title, does, joins, picture);
+}

@@ -1,0 +1,26 @@
+import { h } from "../ui/dom";
+import { watch } from "../ui/watch";
+import type { Viewer } from "./view";
+import { words } from "./words";
+
+type Piece = readonly [lead: string, bold?: string, loud?: boolean];
+
+const spans = (pieces: readonly Piece[]) =>
+  pieces.map(([lead, bold = "", loud = false]) =>
+    h(loud ? "span" : "span.muted", {}, lead, ...(bold ? [h("b", {}, bold)] : [])),
+  );
+
+/** What is under the pointer or chosen; below it the evidence for the circuit. */
+export function foot(viewer: Viewer): HTMLElement {
+  const line = h("div.line", { role: "status", "aria-live": "polite" });
+  const evidence = h("div.line.evidence");
+  watch(
+    viewer.ends,
+    () => line.replaceChildren(...spans(words(viewer))),
+    () =>
+      evidence.replaceChildren(
+        ...spans(viewer.graph.value.evidence.map(([lead, bold, muted]) => [lead, bold, !muted])),
+      ),
+  );
+  return h("div.foot", {}, line, evidence);
+}

@@ -1,0 +1,121 @@
+import "../ui/frame.css";
+import "./circuit.css";
+import { diverging } from "../draw/diverging";
+import { h } from "../ui/dom";
+import { frame as framed } from "../ui/frame";
+import { keys } from "../ui/keys";
+import { type Mounted, mount } from "../ui/mount";
+import { room } from "../ui/room";
+import { saveMenu } from "../ui/save";
+import { theme } from "../ui/theme";
+import { watch } from "../ui/watch";
+import { card } from "./card";
+import { foot } from "./foot";
+import { groupMenu } from "./groups";
+import { plot } from "./plot";
+import { table } from "./table";
+import { viewer } from "./view";
+
+const TITLE = "Circuit";
+const CARD = 232; // px that the card and its gap take beside the graph
+const BESIDE = 640; // px from which on it stands there
+const STEPS = 300; // of the slider; beyond, each is more than one edge
+
+export default mount((mounted: Mounted, el: HTMLElement) => {
+  const { model, rpc, ends, problem, fail, live } = mounted;
+  const frame = framed(model, el, "circuit", TITLE);
+  const colours = theme(frame, ends);
+  const view = viewer(mounted, colours.current, room(frame, ends, colours.update));
+  const { graph, groups, drawing, asked, count, chosen, width } = view;
+  const beside = () => width.value >= BESIDE;
+
+  // Small circuits are chosen more finely.
+  const edges = () => drawing.peek().edges.length;
+  const steps = () => Math.min(STEPS, edges());
+  const slider: HTMLInputElement = h("input.slider", {
+    type: "range",
+    min: 1,
+    "aria-label": "edges",
+    input: () => {
+      asked.value = Math.max(1, Math.round(edges() * (Number(slider.value) / steps()) ** 2));
+    },
+  });
+  keys(slider, () => undefined);
+  const said = h("span.count");
+  const facts = h("span.muted");
+  const legend = h("div.legend.muted");
+  const bar = h("div");
+  const notes = h("div");
+
+  // The kernel draws it: what is saved from here and what result.save() writes is one picture.
+  const picture = async () => {
+    const { data } = await rpc.latest("picture", {
+      theme: colours.current.peek().dark ? "dark" : "light",
+      edges: count.peek(),
+      chosen: drawing.peek().pills[chosen.peek()]?.name ?? "",
+    });
+    return data.svg as string;
+  };
+  const json = () => {
+    const { pills, edges } = drawing.peek();
+    const shown = edges.slice(0, count.peek());
+    const rows = shown.map(({ writer, reader, score }) => ({ writer: pills[writer]?.name, reader, score }));
+    const held = Object.entries(groups.peek()).map(([name, { nodes }]) => [name, nodes]);
+    const data = { ...graph.peek().about, edges: rows, groups: Object.fromEntries(held) };
+    return `data:application/json,${encodeURIComponent(JSON.stringify(data, null, 1))}`;
+  };
+  const save = saveMenu(() => "circuit", picture, fail, ["Data (JSON)", "json", json]);
+  const grouping = groupMenu(view);
+  const controls = h("div.controls", {}, h("label.edges", {}, "edges", slider, said), grouping, save);
+  frame.append(
+    h("header.head", {}, h("span.title", {}, TITLE), facts, controls),
+    problem,
+    h(
+      "div.body",
+      {},
+      h(
+        "div.panel",
+        {},
+        plot(view, () => width.value - (beside() ? CARD : 0)),
+        legend,
+      ),
+      card(view),
+    ),
+    foot(view),
+    notes,
+    table(view),
+  );
+
+  watch(
+    ends,
+    () => {
+      facts.textContent = graph.value.facts;
+      notes.replaceChildren(...graph.value.notes.map((note) => h("p.muted.note", {}, note)));
+    },
+    () => {
+      const all = drawing.value.edges.length;
+      const shown = `${count.value.toLocaleString("en-US")} of ${graph.value.total.toLocaleString("en-US")}`;
+      said.textContent = shown;
+      slider.max = `${steps()}`;
+      slider.disabled = all < 2;
+      slider.value = `${Math.ceil(steps() * Math.sqrt(asked.value / (all || 1)))}`;
+      slider.setAttribute("aria-valuetext", `${shown} edges`);
+    },
+    () => {
+      const { background, dark } = colours.current.value;
+      const at = diverging(background, dark);
+      const stops = Array.from({ length: 17 }, (_, i) => at(i / 8 - 1));
+      bar.style.background = `linear-gradient(90deg, ${stops})`;
+      const [end] = graph.value.ends;
+      legend.replaceChildren(h("span", {}, `−${end}`), bar, h("span", {}, `+${end}`), graph.value.meaning.join(" · "));
+    },
+    () => {
+      chosen.value;
+      problem.hidden = true;
+    },
+    () => frame.classList.toggle("interp-narrow", !beside()),
+  );
+  // A notebook without a kernel never answers: what needs one is not offered.
+  live.then(() => frame.classList.add("interp-live"), fail);
+  ends.addEventListener("abort", () => frame.remove());
+});

@@ -1,0 +1,127 @@
+import { css, ink, luminance, type Rgb } from "../draw/colours";
+import { diverging } from "../draw/diverging";
+import type { Theme } from "../ui/theme";
+import type { Shown } from "./graph";
+import { HALF, type Pill } from "./meta";
+
+// As in the static picture, `views/circuit.py`.
+const STEPS = 24;
+const FAINTEST = 5;
+const WIDEST = 6;
+const NODE = 0.8;
+const POWER = 0.8;
+const SANS = "system-ui,-apple-system,Segoe UI,Roboto,DejaVu Sans,sans-serif";
+const READABLE = 0.55; // the scale below which pills have no names
+
+/** The step in whose colour and width an edge is drawn; NaN where it has no number. */
+export function step(score: number, end: number): number {
+  const size = Math.round(STEPS * Math.min(1, Math.abs(score) / end) ** POWER);
+  return Math.sign(score || 1) * Math.max(FAINTEST, size) + 0 * score;
+}
+
+export const width = (level: number) => 0.6 + (WIDEST - 0.6) * (Math.abs(level) / STEPS) ** 1.7;
+
+/** Where a drawing lies on its canvas. */
+export interface Camera {
+  x: number;
+  y: number;
+  scale: number;
+}
+
+/** Draws on a canvas as large as `room`, in the drawing's own coordinates. */
+export class Brush {
+  constructor(
+    readonly context: CanvasRenderingContext2D,
+    readonly theme: Theme,
+    readonly camera: Camera,
+  ) {
+    const ratio = devicePixelRatio || 1;
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.clearRect(0, 0, context.canvas.width, context.canvas.height);
+    const k = ratio * camera.scale;
+    context.setTransform(k, 0, 0, k, ratio * camera.x, ratio * camera.y);
+    context.font = `11px ${SANS}`;
+    context.textAlign = "center";
+  }
+
+  /** Rows as dashed lines, their names at the left. */
+  rows(rows: [string, number][], wide: number): void {
+    const { context, theme } = this;
+    context.beginPath();
+    for (const [, y] of rows) {
+      context.moveTo(38, y);
+      context.lineTo(wide, y);
+    }
+    context.setLineDash([2, 4]);
+    context.lineWidth = 1;
+    context.strokeStyle = theme.line;
+    context.stroke();
+    context.setLineDash([]);
+    context.fillStyle = theme.faint;
+    context.textAlign = "start";
+    for (const [name, y] of rows) context.fillText(name, 0, y + 3.5);
+    context.textAlign = "center";
+  }
+
+  /** Curves, the weakest first: one path for all of a colour. */
+  curves(curves: Iterable<Shown>, end: number): void {
+    const { context, theme } = this;
+    const levels = new Map<number, Path2D>();
+    for (const { path, score } of curves) {
+      const level = step(score, end);
+      const shape = levels.get(level) ?? new Path2D();
+      levels.set(level, shape);
+      trace(path, shape);
+    }
+    const at = diverging(theme.background, theme.dark);
+    for (const [level, shape] of [...levels].sort(([a], [b]) => Math.abs(a) - Math.abs(b))) {
+      const lost = Number.isNaN(level);
+      context.setLineDash(lost ? [3, 3] : []);
+      // `diverging` lifts small values, which a step has been already.
+      context.strokeStyle = lost ? css(theme.hatch) : at(Math.sign(level) * (Math.abs(level) / STEPS) ** (1 / POWER));
+      context.lineWidth = lost ? 1 : width(level);
+      context.stroke(shape);
+    }
+    context.setLineDash([]);
+  }
+
+  /** A node's pill, in the colour of what it writes. */
+  pill({ title, x, y, wide }: Pill, total: number, end: number, group: boolean): void {
+    const { context, theme, camera } = this;
+    const colour = diverging(theme.background, theme.dark)((NODE * total) / end);
+    const shape = round(x, y, wide, 0);
+    context.fillStyle = colour;
+    context.fill(shape);
+    context.lineWidth = group ? 1.6 : 0.8;
+    context.strokeStyle = theme.faint;
+    context.stroke(shape);
+    if (camera.scale < READABLE) return;
+    const rgb = colour.match(/\d+/g)?.map(Number) as unknown as Rgb;
+    // The text stays as it is on faint colours, where it has the better contrast anyway.
+    const near = Math.abs(luminance(rgb) - luminance(theme.background)) < 0.3;
+    context.fillStyle = near && !theme.dark ? theme.ink : theme.dark && luminance(rgb) < 0.18 ? theme.ink : ink(rgb);
+    context.fillText(title, x, y + 4);
+  }
+
+  /** An outline around a pill. */
+  ring({ x, y, wide }: Pill, colour: string, dash: number[] = []): void {
+    const { context } = this;
+    context.setLineDash(dash);
+    context.lineWidth = 2 / Math.min(1, this.camera.scale);
+    context.strokeStyle = colour;
+    context.stroke(round(x, y, wide, 1.5));
+    context.setLineDash([]);
+  }
+}
+
+function trace(path: number[], shape: Path2D): void {
+  shape.moveTo(path[0] as number, path[1] as number);
+  for (let i = 2; i < path.length; i += 6)
+    shape.bezierCurveTo(...(path.slice(i, i + 6) as [number, number, number, number, number, number]));
+}
+
+function round(x: number, y: number, wide: number, more: number): Path2D {
+  const shape = new Path2D();
+  shape.roundRect(x - wide / 2 - more, y - HALF - more, wide + 2 * more, 2 * (HALF + more), HALF + more);
+  return shape;
+}

@@ -1,0 +1,183 @@
+import { computed, signal } from "@preact/signals-core";
+import { fit, h, on } from "../ui/dom";
+import { clamp, keys, step } from "../ui/keys";
+import { watch } from "../ui/watch";
+import { beside, curveAt, pillAt, type Shown } from "./graph";
+import type { Pill } from "./meta";
+import { Brush, type Camera } from "./paint";
+import { named, type Viewer } from "./view";
+
+const HIGH = 640; // px that the drawing is high at most
+const LARGEST = 1.25; // scale that it opens with
+const [FARTHEST, NEAREST] = [0.2, 5];
+const DRAGGED = 4; // px from which on a click is a drag
+
+/** The graph: rows are layers, inputs at the bottom. */
+export function plot(viewer: Viewer, room: () => number): HTMLElement {
+  const { graph, groups, drawing, curves, there, totals, pointer, chosen, lit, marked, theme, choose, ends } = viewer;
+  const [below, pills, above] = [0, 1, 2].map(() => h<HTMLCanvasElement>("canvas", { "aria-hidden": true })) as [
+    HTMLCanvasElement,
+    HTMLCanvasElement,
+    HTMLCanvasElement,
+  ];
+  const area = h("div.plot", { tabindex: 0, role: "application" }, below, pills, above);
+  const size = computed(() => {
+    const [wide, high] = graph.value.size;
+    const width = room();
+    const scale = Math.min(LARGEST, width / wide, HIGH / high);
+    const height = Math.ceil(high * scale);
+    return { width, height, home: { scale, x: (width - wide * scale) / 2, y: (height - high * scale) / 2 } };
+  });
+  const moved = signal<Camera | undefined>(undefined);
+  const camera = computed(() => moved.value ?? size.value.home);
+
+  const zoom = (by: number, x = size.peek().width / 2, y = size.peek().height / 2) => {
+    const now = camera.peek();
+    const scale = clamp(now.scale * by, FARTHEST, NEAREST);
+    const k = scale / now.scale;
+    moved.value = { scale, x: x - (x - now.x) * k, y: y - (y - now.y) * k };
+  };
+  const at = ({ clientX, clientY }: MouseEvent) => {
+    const { left, top } = area.getBoundingClientRect();
+    const { x, y, scale } = camera.peek();
+    return [(clientX - left - x) / scale, (clientY - top - y) / scale] as const;
+  };
+  const pillUnder = (event: MouseEvent) => pillAt(drawing.peek().pills, there.peek(), ...at(event));
+  const mark = (pill: number) => {
+    const { name } = drawing.peek().pills[pill] ?? {};
+    const nodes = name ? (groups.peek()[name]?.nodes ?? [name]) : [];
+    const next = new Set(marked.peek());
+    const add = !nodes.every((node) => next.has(node));
+    for (const node of nodes) next[add ? "add" : "delete"](node);
+    marked.value = next;
+  };
+
+  const each = (brush: Brush, nodes: Iterable<number>) => {
+    const end = graph.value.ends[1];
+    for (const i of nodes) {
+      const pill = drawing.value.pills[i] as Pill;
+      brush.pill(pill, totals.value.get(i) ?? 0, end, pill.name in groups.value);
+    }
+  };
+  const brush = (canvas: HTMLCanvasElement) => {
+    const context = canvas.getContext("2d");
+    return context && new Brush(context, theme.value, camera.value);
+  };
+  watch(
+    ends,
+    () => {
+      const { width, height } = size.value;
+      for (const canvas of [below, pills, above]) fit(canvas, width, height);
+      area.style.cssText = `width:${width}px;height:${height}px`;
+    },
+    () => {
+      size.value;
+      const edges = brush(below);
+      edges?.rows(graph.value.rows, graph.value.size[0]);
+      edges?.curves(curves.value, graph.value.ends[0]);
+      const nodes = brush(pills);
+      if (nodes) each(nodes, there.value);
+    },
+    () => {
+      size.value;
+      const top = brush(above);
+      if (!top) return;
+      const shown = lit.value;
+      const held = chosen.value;
+      const over = pointer.value.pill;
+      const ring = (i: number | undefined, colour: string, dash?: number[]) => {
+        const pill = i === undefined ? undefined : drawing.value.pills[i];
+        if (pill) top.ring(pill, colour, dash);
+      };
+      if (shown) {
+        const bright = [...shown].map((i) => curves.value[i] as Shown).filter(Boolean);
+        top.curves(bright, graph.value.ends[0]);
+        const ends = bright.flatMap(({ source, target }) => [source, target]);
+        each(top, new Set([...ends, held, over ?? -1].filter((i) => there.value.has(i))));
+      }
+      for (const i of there.value) {
+        if (marked.value.has(drawing.value.pills[i]?.name ?? "")) ring(i, theme.value.accent, [3, 2]);
+      }
+      ring(over, theme.value.ink);
+      ring(held, theme.value.accent);
+    },
+    () => {
+      below.classList.toggle("interp-dim", !!lit.value);
+      pills.classList.toggle("interp-dim", !!lit.value);
+    },
+    () => {
+      const pill = drawing.value.pills[chosen.value];
+      const name = pill ? `${named(viewer, pill.name)} is chosen` : "no node is chosen";
+      area.setAttribute(
+        "aria-label",
+        `Circuit: a row per layer; ${name}. Arrow keys choose a node, G marks it for a group, plus, minus and 0 zoom.`,
+      );
+    },
+  );
+
+  let drag: { x: number; y: number; from: Camera; far: boolean } | undefined;
+  on(area, {
+    pointerdown(event) {
+      if (event.button) return;
+      drag = { x: event.clientX, y: event.clientY, from: camera.peek(), far: false };
+      area.focus({ preventScroll: true });
+    },
+    pointermove(event) {
+      if (drag && event.buttons & 1) {
+        const [dx, dy] = [event.clientX - drag.x, event.clientY - drag.y];
+        if (!drag.far && Math.hypot(dx, dy) < DRAGGED) return;
+        if (!drag.far) area.setPointerCapture(event.pointerId);
+        drag.far = true;
+        moved.value = { ...drag.from, x: drag.from.x + dx, y: drag.from.y + dy };
+        return;
+      }
+      drag = undefined;
+      const pill = pillUnder(event);
+      const curve = pill < 0 ? curveAt(curves.peek(), ...at(event), camera.peek().scale) : -1;
+      const next = pill >= 0 ? { pill } : curve >= 0 ? { curve } : {};
+      if (JSON.stringify(next) !== JSON.stringify(pointer.peek())) pointer.value = next;
+    },
+    pointerleave() {
+      pointer.value = {};
+    },
+    click(event) {
+      const far = drag?.far;
+      drag = undefined;
+      if (far) return;
+      const pill = pillUnder(event);
+      if (event.shiftKey) mark(pill);
+      else choose(pill);
+      // What is chosen is spoken of, wherever the pointer rests.
+      pointer.value = {};
+    },
+    dblclick(event) {
+      const { name = "" } = drawing.peek().pills[pillUnder(event)] ?? {};
+      if (groups.peek()[name]) viewer.fold(name, false);
+    },
+    wheel(event) {
+      // Else the page could not be scrolled past it.
+      if (!event.ctrlKey && document.activeElement !== area) return;
+      event.preventDefault();
+      const { left, top } = area.getBoundingClientRect();
+      zoom(Math.exp(-event.deltaY / 300), event.clientX - left, event.clientY - top);
+    },
+  });
+  keys(area, (key) => {
+    const by = step(key);
+    const held = chosen.peek();
+    if (key === "+" || key === "=") zoom(1.25);
+    else if (key === "-") zoom(0.8);
+    else if (key === "0") moved.value = undefined;
+    else if (key === "g" || key === "G") mark(held);
+    else if (key === "Escape") choose(-1);
+    else if (by && Math.abs(by[1]) < 2) {
+      const nodes = [...there.peek()];
+      const largest = (i: number) => Math.abs(totals.peek().get(i) ?? 0);
+      const first = nodes.reduce((best, i) => (largest(i) > largest(best) ? i : best), nodes[0] ?? -1);
+      choose(held < 0 ? first : beside(drawing.peek().pills, nodes, held, by[0], by[1]));
+    } else return false;
+    pointer.value = {};
+    return true;
+  });
+  return area;
+}
