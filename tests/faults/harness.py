@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from IPython.core.error import UsageError
+from IPython.core.getipython import get_ipython
 
 import interp
 from interp import registry
@@ -44,6 +45,7 @@ VALUES: dict[str, Callable[[], Any]] = {
     "indices": lambda: 0,
     "components": lambda: "0.1",
     "head": lambda: "0.0",
+    "variable": lambda: _circuit(),
 }
 
 # A command that needs one of several arguments → one of them; one that writes is told to write little.
@@ -56,7 +58,14 @@ ONE_OF: dict[str, dict[str, Any]] = {
 
 # What goes on with a text needs a model that predicts the next token, and circuits one whose attention reads a normed
 # residual stream: a bidirectional one is refused.
-CAUSAL = frozenset({"generate", "steer", "ov", "qk", "compose"})
+CAUSAL = frozenset({"generate", "steer", "ov", "qk", "compose", "circuit", "validate"})
+
+
+def _circuit() -> Any:
+    """Return a circuit of the current model; there is none of a bidirectional one, nor of none."""
+    if session.current is None or not session.get().geometry.causal:
+        return None
+    return interp.circuit(pairs(BODIES["Pairs"](texts("gpt2")).replace("Mary gave", "John gave", 1)), edges=20)
 
 
 def commands() -> Mapping[str, Command]:
@@ -114,6 +123,9 @@ class Cell:
         known = {p.name: p for p in commands()[self.command].parameters} if self.command in commands() else {}
         for name, value in self.arguments.items():
             flag = known[name].flag if name in known else "--" + name.replace("_", "-")
+            if name in known and known[name].names == "variable" and not isinstance(value, str):
+                get_ipython().user_ns[f"held_{name}"] = value  # the line says what the notebook calls it
+                value = f"held_{name}"
             if name in known and known[name].positional:
                 words.append(f'"{value}"')
             elif isinstance(value, bool):

@@ -23,7 +23,7 @@ from interp.engine.fingerprint import inspect as inspect_state
 from interp.engine.interventions import functions_of
 from interp.engine.store import ActivationStore
 from interp.engine.tokens import Encoded, Tokens
-from interp.results import Provenance, Result
+from interp.results import Own, Provenance, Result
 from interp.spec import InputError, Intervention, OutOfMemory, Prompt, closest, printable
 
 AnyResult = TypeVar("AnyResult", bound=Result)
@@ -361,7 +361,8 @@ class LoadedModel:
             device=str(self.device),
             tokens=g.tokens,
             technique=g.technique,
-            arguments=g.arguments,
+            # Another result is named and not kept: it has a provenance of its own, and may come to hold this one.
+            arguments={k: Own(type(v).__name__) if isinstance(v, Result) else v for k, v in g.arguments.items()},
             path=g.path,
             user_hooks=g.user_hooks,
             forwards=g.forwards,

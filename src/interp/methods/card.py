@@ -11,6 +11,7 @@ import numpy as np
 
 from interp.methods import circuit_choice
 from interp.methods.circuit_result import CircuitResult
+from interp.methods.circuits import require_causal
 from interp.methods.pairing import Encodings, encode, from_task
 from interp.methods.patch import resolve_metric
 from interp.methods.predict import predicted
@@ -304,6 +305,7 @@ def validate(
     >>> interp.validate(circuit, n=16).faithfulness  # doctest: +SKIP
     0.87
     """
+    require_causal(model, "validate")
     if not isinstance(circuit, CircuitResult):
         raise InputError(f"validate takes a circuit, not a {type(circuit).__name__}; %interp circuit makes one")
     made = _Evidence(model, circuit, on=on, n=n, seed=seed, random=random, top=top, metric=metric)

@@ -10,6 +10,7 @@ import numpy as np
 
 from interp.methods import circuit_choice, labels
 from interp.methods.circuit_result import CircuitResult, connected
+from interp.methods.circuits import require_causal
 from interp.methods.pairing import Encodings, encode, lint
 from interp.methods.patch import resolve_metric
 from interp.methods.predict import predicted
@@ -100,6 +101,7 @@ def circuit(
     from interp.engine import edges as engine
     from interp.engine import metrics, sweep
 
+    require_causal(model, "circuit")
     chosen = resolve_metric(metric or pairs.metric or "logit-diff")
     _check(method, edges, threshold, level, steps, positions, chosen)
     metrics.try_out(chosen, model.geometry.d_vocab, model.device)

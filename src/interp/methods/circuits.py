@@ -216,11 +216,7 @@ def opened(model: LoadedModel, what: str) -> Network:
     """
     from interp.engine import network
 
-    if not model.geometry.causal:
-        raise InputError(
-            f"{model.name} reads in both directions, and {what} is for causal models: load one, or use "
-            "%interp attention"
-        )
+    require_causal(model, what)
     try:
         return network.weights(model)
     except network.Unreadable:
@@ -229,6 +225,21 @@ def opened(model: LoadedModel, what: str) -> Network:
             f"{what} is read off the weights of {', '.join(sorted(network.FAMILIES))} models, where attention reads a "
             f"normed residual stream; {model.name} is {kind}: use %interp attention"
         ) from None
+
+
+def require_causal(model: LoadedModel, what: str) -> None:
+    """Refuse a bidirectional model.
+
+    Raises
+    ------
+    InputError
+        It reads in both directions.
+    """
+    if not model.geometry.causal:
+        raise InputError(
+            f"{model.name} reads in both directions, and {what} is for causal models: load one, or use "
+            "%interp attention"
+        )
 
 
 def _opened(model: LoadedModel, head: str, top: int, svd: int) -> tuple[int, int, Network]:

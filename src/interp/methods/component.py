@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from interp.methods import labels
 from interp.methods.card import Origin
+from interp.methods.circuits import opened
 from interp.spec import InputError, closest
 
 if TYPE_CHECKING:
@@ -69,17 +70,14 @@ def function_of(model: LoadedModel, circuit: CircuitResult, node: str, top: int 
     >>> function_of(model, circuit, "5.1").promotes[0]  # doctest: +SKIP
     (' mat', 3.45)
     """
-    from interp.engine import hooks, network, weights
+    from interp.engine import hooks, weights
 
     known = [*circuit.writers, "logits"]
     if node not in known:
         raise InputError(f"the model has no {node!r}{closest(str(node), known)}; type 5.1, 5.mlp, embed or logits")
     if top < 1:
         raise InputError(f"top={top} lists no token; use 1 or more")
-    try:
-        net = network.weights(model)
-    except network.Unreadable as reason:
-        raise InputError(f"what {node} does cannot be read off {model.name}: {reason}") from None
+    net = opened(model, "function_of")
     pairs = Origin.pairs(circuit, None).pairs
     layer, _, part = node.partition(".")
     effects: Tensor = hooks.run_hooked([], lambda: _effects(model, net, [pair.clean.ids or () for pair in pairs], node))
