@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "engine": {"spec", "results"},
     "comparison": {"results", "spec"},
     "tracking": {"results", "spec"},
-    "methods": {"registry", "engine", "tasks", "spec", "results"},
+    "methods": {"registry", "engine", "tasks", "truth", "spec", "results"},  # selfcheck scores methods against truth
     "views": {"results", "spec"},
     "widgets": {"results", "views", "spec", "selection"},
     "inputs": {"engine", "methods", "registry", "spec"},

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from interp import bundled, registry
 from interp.inputs import inputs_of, named, seed_of
-from interp.results import Provenance, Result
+from interp.results import Result
 from interp.spec import InputError, Interrupted, closest
 
 if TYPE_CHECKING:
@@ -187,10 +187,15 @@ class Session:
         if not command.needs_model:
             for given, value in arguments.items():
                 command.parameter(given).check(value)
-            result = command.function(self, **arguments)
+            made = {"technique": command.name, "arguments": arguments}
+            try:
+                result = command.function(self, **arguments)
+            except Interrupted as stop:
+                stop.result = replace(stop.result, provenance=replace(stop.result.provenance, **made))
+                raise
             if not isinstance(result, Result):
                 return result
-            return replace(result, provenance=Provenance(technique=command.name, arguments=arguments))
+            return replace(result, provenance=replace(result.provenance, **made))
         for given, value in arguments.items():
             if given not in named(command):
                 command.parameter(given).check(value)

@@ -15,20 +15,24 @@ Edge = tuple[str, str]
 class Naive:
     """One compiled model, in float64.
 
-    `run` keeps what each writer writes; `ablated` maps edges (writer, reader) to what they carry instead.
+    `run` keeps what each writer writes; `ablated` maps edges (writer, reader) to what they carry instead, `shifts` to what
+    they carry beside.
     """
 
     def __init__(self, made: Compiled) -> None:
         self.config = made.config
         self.weights = {name: tensor.double() for name, tensor in made.weights.items()}
 
-    def run(self, ids: Tensor, ablated: Mapping[Edge, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+    def run(
+        self, ids: Tensor, ablated: Mapping[Edge, Tensor] | None = None, shifts: Mapping[Edge, Tensor] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the last position's logits, ``[prompt, token]``, and what each writer wrote."""
-        instead, w = ablated or {}, self.weights
+        instead, beside, w = ablated or {}, shifts or {}, self.weights
         written = {"embed": w["tok_embed.weight"][ids] + w["pos.weight"][: ids.shape[1]]}
 
         def read(reader: str) -> Tensor:
-            return sum((instead.get((name, reader), out) for name, out in written.items()), torch.zeros(()))
+            edges = [((name, reader), out) for name, out in written.items()]
+            return sum((instead.get(edge, out) + beside.get(edge, 0.0) for edge, out in edges), torch.zeros(()))
 
         width = self.config["d_head"]
         for layer in range(self.config["n_layers"]):

@@ -28,7 +28,7 @@ ABLATIONS = ("corrupted", "mean", "zero")
 
 GAIN = 6.0  # of a score of 1: e^6 against 1, so that the right position of twelve gets 0.97 and gradients live
 UNEMBED = 8.0  # the logit of a value that is surely there
-ASTRAY = 0.1  # the share of what a distractor writes that falls into the variables, as in superposition
+ASTRAY = 0.05  # the share of what a distractor writes that falls into the variables, as in superposition
 JUNK = 24  # dims that only distractors write
 IDLE = 24  # random neurons of each MLP
 

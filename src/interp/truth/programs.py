@@ -101,7 +101,7 @@ def induction() -> Program:
 def ioi() -> Program:
     """Say which of two names was not repeated: a duplicate-token, an S-inhibition and a name-mover head."""
     words = ("When", "and", "met", ",", "gave", "to")
-    names = ("Anne", "Ben", "Carl", "Dora", "Emma", "Finn", "Gus", "Hana")
+    names = ("Anne", "Ben", "Carl", "Dora", "Emma", "Finn", "Gus", "Hana", "Ines", "Jack", "Kim", "Lea", "Max", "Nora")
     vocabulary = ("BOS", *words, *names)
     word = {text: n for n, text in enumerate(vocabulary)}
     first, length, slots, repeat = len(words) + 1, 10, (2, 4), 7
