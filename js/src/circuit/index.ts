@@ -28,16 +28,18 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
   const view = viewer(mounted, colours.current, room(frame, ends, colours.update));
   const { graph, groups, drawing, asked, count, chosen, width } = view;
   const beside = () => width.value >= BESIDE;
+  const wide = () => width.value - (beside() ? CARD : 0);
 
-  // Small circuits are chosen more finely.
+  // Of many edges, the first few are chosen more finely.
   const edges = () => drawing.peek().edges.length;
   const steps = () => Math.min(STEPS, edges());
+  const power = () => (edges() > STEPS ? 2 : 1);
   const slider: HTMLInputElement = h("input.slider", {
     type: "range",
     min: 1,
     "aria-label": "edges",
     input: () => {
-      asked.value = Math.max(1, Math.round(edges() * (Number(slider.value) / steps()) ** 2));
+      asked.value = Math.max(1, Math.round(edges() * (Number(slider.value) / steps()) ** power()));
     },
   });
   keys(slider, () => undefined);
@@ -70,17 +72,7 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
   frame.append(
     h("header.head", {}, h("span.title", {}, TITLE), facts, controls),
     problem,
-    h(
-      "div.body",
-      {},
-      h(
-        "div.panel",
-        {},
-        plot(view, () => width.value - (beside() ? CARD : 0)),
-        legend,
-      ),
-      card(view),
-    ),
+    h("div.body", {}, h("div.panel", {}, plot(view, wide), legend), card(view)),
     foot(view),
     notes,
     table(view),
@@ -98,7 +90,7 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
       said.textContent = shown;
       slider.max = `${steps()}`;
       slider.disabled = all < 2;
-      slider.value = `${Math.ceil(steps() * Math.sqrt(asked.value / (all || 1)))}`;
+      slider.value = `${Math.ceil(steps() * (asked.value / (all || 1)) ** (1 / power()) - 1e-9)}`;
       slider.setAttribute("aria-valuetext", `${shown} edges`);
     },
     () => {
@@ -114,6 +106,9 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
       problem.hidden = true;
     },
     () => frame.classList.toggle("interp-narrow", !beside()),
+    () => {
+      legend.style.width = `${wide()}px`;
+    },
   );
   // A notebook without a kernel never answers: what needs one is not offered.
   live.then(() => frame.classList.add("interp-live"), fail);

@@ -15,12 +15,10 @@ const DRAGGED = 4; // px from which on a click is a drag
 /** The graph: rows are layers, inputs at the bottom. */
 export function plot(viewer: Viewer, room: () => number): HTMLElement {
   const { graph, groups, drawing, curves, there, totals, pointer, chosen, lit, marked, theme, choose, ends } = viewer;
-  const [below, pills, above] = [0, 1, 2].map(() => h<HTMLCanvasElement>("canvas", { "aria-hidden": true })) as [
-    HTMLCanvasElement,
-    HTMLCanvasElement,
-    HTMLCanvasElement,
-  ];
-  const area = h("div.plot", { tabindex: 0, role: "application" }, below, pills, above);
+  const layer = () => h<HTMLCanvasElement>("canvas", { "aria-hidden": true });
+  const layers = [layer(), layer(), layer(), layer()] as const;
+  const [ground, below, pills, above] = layers;
+  const area = h("div.plot", { tabindex: 0, role: "application" }, ...layers);
   const size = computed(() => {
     const [wide, high] = graph.value.size;
     const width = room();
@@ -67,14 +65,13 @@ export function plot(viewer: Viewer, room: () => number): HTMLElement {
     ends,
     () => {
       const { width, height } = size.value;
-      for (const canvas of [below, pills, above]) fit(canvas, width, height);
+      for (const canvas of layers) fit(canvas, width, height);
       area.style.cssText = `width:${width}px;height:${height}px`;
     },
     () => {
       size.value;
-      const edges = brush(below);
-      edges?.rows(graph.value.rows, graph.value.size[0]);
-      edges?.curves(curves.value, graph.value.ends[0]);
+      brush(ground)?.rows(graph.value.rows, graph.value.size[0]);
+      brush(below)?.curves(curves.value, graph.value.ends[0]);
       const nodes = brush(pills);
       if (nodes) each(nodes, there.value);
     },

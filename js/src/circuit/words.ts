@@ -40,10 +40,10 @@ export function words(viewer: Viewer): Piece[] {
   if (!last.length) return [["no edge is in this circuit"]];
   return [
     [
-      `${plural(count.value, "edge")} of ${plural(graph.value.total, "edge")}, scores of `,
+      `${count.value.toLocaleString("en-US")} of ${plural(graph.value.total, "edge")}, each `,
       `±${signed(least).slice(1)}`,
       true,
     ],
-    ["or more; point at a node or an edge for its numbers"],
+    ["or stronger; point at a node or an edge for its numbers"],
   ];
 }

@@ -33,7 +33,6 @@ _ABLATIONS = {
     "zero": "zero ablation",
 }
 _LISTED = 12
-_TITLE = 22  # columns of a group's name in its pill
 _LEAST = 1e-6
 
 
@@ -152,11 +151,6 @@ def notes(result: CircuitResult) -> list[str]:
     return [frame.visible_facts(note, 600) for note in (*result.notes, *result.lint.warnings)]
 
 
-def group_title(name: str) -> str:
-    """Return a group's name as its pill shows it."""
-    return frame.visible_facts(name, _TITLE)
-
-
 def ends(drawn: Arrangement) -> tuple[float, float]:
     """Return where the scales of edges and of nodes end.
 
@@ -202,7 +196,7 @@ class _View:
             if name not in groups:
                 raise InputError(f"no group {name!r}{closest(name, groups)}")
         folded = {name: members for name, members in groups.items() if name not in self.unfolded}
-        return places.collapsed(self.whole, folded, group_title)
+        return places.collapsed(self.whole, folded)
 
     @cached_property
     def count(self) -> int:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from interp.views.text import columns, visible
 
 if TYPE_CHECKING:
     from interp.methods.circuit_result import CircuitResult, Edge
@@ -22,6 +24,7 @@ OPENS = 200  # edges that a picture opens with
 HALF = 9.0  # of a pill's height
 _CONSIDERED = 4 * EDGES
 _LETTER, _PAD, _APART = 6.4, 16, 8
+_SHORT, _LONGEST = 6, 170  # of a group's name: columns at least, CSS pixels at most
 _LEFT, _TOP = 44, 14
 _HIGH, _CLOSE, _FAR = 560, 27, 54  # of all rows, between two of them
 _RAISED = 17  # an MLP above the heads of its layer, where they write to it
@@ -167,33 +170,33 @@ def arrange(result: CircuitResult) -> Arrangement:
     )
 
 
-def collapsed(drawn: Arrangement, groups: Mapping[str, Sequence[str]], titles: Callable[[str], str]) -> Arrangement:
-    """Return the drawing with each of `groups` as one pill, in the place of the member nearest to their middle.
+def collapsed(drawn: Arrangement, groups: Mapping[str, Sequence[str]]) -> Arrangement:
+    """Return the drawing with each of `groups` as one pill, in the place of the member that has most room around it.
 
-    Edges between the same two pills are joined, those within a group are not drawn.
+    Edges between the same two pills are joined, those within a group are not drawn. Names are shortened to fit.
 
     Examples
     --------
-    >>> collapsed(drawn, {"induction": ("5.1", "5.5")}, str).nodes  # doctest: +SKIP
-    ('embed', '4.11', 'logits', 'induction')
+    >>> collapsed(drawn, {"induction": ("5.1", "5.5")}).nodes  # doctest: +SKIP
+    ('embed', '4.11', '5.1', '5.5', 'logits', 'induction')
     """
     at = {name: n for n, name in enumerate(drawn.nodes)}
     nodes, names, wide = list(drawn.nodes), list(drawn.titles), list(drawn.wide)
     x, y = list(drawn.x), list(drawn.y)
     now = list(range(len(nodes)))
+    inside = {at[member] for members in groups.values() for member in members if member in at}
     for name, members in groups.items():
         held = [at[member] for member in members if member in at]
         if not held:
             continue
-        middle = np.array([drawn.x[held].mean(), drawn.y[held].mean()])
-        nearest = held[int(np.hypot(drawn.x[held] - middle[0], drawn.y[held] - middle[1]).argmin())]
+        room, place = max((_room(drawn, member, inside), member) for member in held)
         for member in held:
             now[member] = len(nodes)
         nodes.append(name)
-        names.append(titles(name))
-        wide.append(_LETTER * len(names[-1]) + _PAD)
-        x.append(drawn.x[nearest])
-        y.append(drawn.y[nearest])
+        names.append(visible(name, max(_SHORT, int((room - _PAD) / _LETTER))).replace("␣", " "))
+        wide.append(_LETTER * columns(names[-1]) + _PAD)
+        x.append(drawn.x[place])
+        y.append(drawn.y[place])
     curves: list[Curve] = []
     joined: dict[tuple[int, int], list[int]] = defaultdict(list)
     for curve in drawn.curves:
@@ -214,6 +217,16 @@ def collapsed(drawn: Arrangement, groups: Mapping[str, Sequence[str]], titles: C
         wide=np.array(wide),
         curves=tuple(curves),
     )
+
+
+def _room(drawn: Arrangement, node: int, free: Collection[int]) -> float:
+    """Return how wide a pill in a node's place may be before it reaches another, or the picture's edge."""
+    x, y = drawn.x[node], drawn.y[node]
+    apart = [x - _LEFT / 2, drawn.width - x]
+    for other in range(len(drawn.nodes)):
+        if other != node and other not in free and abs(drawn.y[other] - y) < 2 * HALF:
+            apart.append(abs(drawn.x[other] - x) - drawn.wide[other] / 2 - 2)
+    return min(_LONGEST, 2 * float(min(apart)))
 
 
 def title(node: str) -> str:

@@ -92,7 +92,7 @@ class CircuitWidget(Widget):
             name: {"nodes": list(nodes), "folded": name not in self._unfolded} for name, nodes in result.groups.items()
         }
         folded = {name: nodes for name, nodes in result.groups.items() if name not in self._unfolded}
-        graph, drawing = _described(result, self._whole, collapsed(self._whole, folded, pictures.group_title))
+        graph, drawing = _described(result, self._whole, collapsed(self._whole, folded))
         return {"graph": graph, "drawing": drawing, "groups": groups}
 
     def _regroup(self) -> None:
