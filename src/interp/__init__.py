@@ -26,6 +26,7 @@ _NAMED = {
     "Site": "interp.spec:Site",
     "Result": "interp.results:Result",
     "compare": "interp.comparison:compare",
+    "load_circuit": "interp.methods.circuit_file:load_circuit",
     "saliency_of_classifier": "interp.methods.classifier:saliency_of_classifier",
     "technique": "interp.registry:technique",
 }
