@@ -69,6 +69,7 @@ def test_weights_and_biases_offline(patched: Any, tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("WANDB_SILENT", "true")
     with wandb.init(mode="offline", dir=str(tmp_path), project="interp") as run:
         patched.log(run, step=3)
+    wandb.teardown()  # waits for its writer, which the end of a run does not
     (path,) = tmp_path.rglob("*.wandb")
     told: dict[str, Any] = {}
     for data in logged(path.read_bytes()):
