@@ -217,7 +217,7 @@ class Session:
                 live = Live(model, operation.fingerprint, tuple(operation.tokens[0]) if operation.tokens else ())
                 made = model.finished(result, operation)
                 for value in arguments.values():
-                    if isinstance(value, Result) and vars(value)["_live"] is None:  # one from a file, used with this model
+                    if isinstance(value, Result) and vars(value)["_live"] is None:  # one from a file
                         object.__setattr__(value, "_live", live)
                 return replace(made, provenance=replace(made.provenance, seed=seed), _live=live)
 
