@@ -121,7 +121,7 @@ class Card(Result):
     seconds: float
 
     matching: ClassVar[str] = (
-        "as many edges, connected, chosen as the circuit was from its scores dealt anew among inputs of the same kind"
+        "of one size, on whole ways to the logits, the strongest by scores dealt anew among inputs of the same kind"
     )
     _html: ClassVar[str] = "interp.views.card:html"
     _svg: ClassVar[str | None] = "interp.views.card:svg"
@@ -353,7 +353,7 @@ class _Evidence:
                 (f, v) for f, v in (("random", random), ("top", top), ("n", n)) if v is not None and v < (f == "n")
             )
             raise InputError(f"--{flag} {value} is too few; use {1 if flag == 'n' else 0} or more")
-        self.started = time.perf_counter()
+        self.started, self.before = time.perf_counter(), model.forwards
         self.model = model
         self.circuit = circuit
         self.top = top
@@ -501,7 +501,7 @@ class _Evidence:
         names = tuple(f"{writer} → {reader}" for writer, reader in self.marginal)
         spare = tuple(name for name, value in zip(names, marginal, strict=True) if value < REMOVABLE)
         strength = np.argsort(-np.nan_to_num(marginal, nan=-np.inf), kind="stable")
-        seconds, forwards = time.perf_counter() - self.started, self.subset.forwards
+        seconds, forwards = time.perf_counter() - self.started, self.model.forwards - self.before
         shares = sizes / sizes[-1]
         known = random[np.isfinite(random)]
         return Card(

@@ -9,7 +9,7 @@ import numpy as np
 from interp.methods.circuit_result import connected
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -69,47 +69,76 @@ def pruned(circuit: CircuitResult, mask: Mask) -> Mask:
 
 
 def by_chance(circuit: CircuitResult, chance: np.random.Generator) -> Mask:
-    """Return a random circuit with as many edges as `circuit`, chosen as it was but from scores dealt anew.
+    """Return a random circuit with as many edges as `circuit`, all on a way from the embedding to the logits.
 
-    Scores are dealt among the edges into inputs of one kind (queries, keys, values, MLPs, logits), whose scores differ
-    in size: a random circuit that read hardly anything into the logits would be no match. Where that leaves room, the
-    strongest edges between the nodes that are there fill it. Where nodes were ranked, heads are exchanged for heads and
-    MLPs for MLPs, and the number of edges is as near as that allows.
+    The scores are dealt anew among the edges into inputs of one kind (queries, keys, values, MLPs, logits), whose
+    scores differ in size: a random circuit that read hardly anything into the logits would be no match. Then the
+    strongest edges are taken, each with the strongest way that joins it to the embedding and to the logits. Where nodes
+    were ranked, heads are exchanged for heads and MLPs for MLPs, and the number of edges is as near as that allows.
 
-    Shi et al. (2024), "Hypothesis Testing the Circuit Hypothesis in LLMs", compare with random circuits of equal size.
+    Shi et al. (2024), "Hypothesis Testing the Circuit Hypothesis in LLMs", compare with random ways of equal size too.
     """
     if circuit.level == "head":
         return _exchanged(circuit, chance)
     kinds = np.array([name.rsplit(".", 1)[-1] for name in circuit.readers])
-    dealt = np.zeros_like(circuit.scores)
+    dealt = np.full(circuit.scores.shape, -1.0)
     for kind in dict.fromkeys(kinds.tolist()):
         writer, reader = np.nonzero(circuit.exists & (kinds == kind)[None, :])
         dealt[writer, reader] = chance.permutation(np.abs(np.nan_to_num(circuit.scores[writer, reader])))
     # Equal scores, such as ACDC's thresholds, in a random order.
     dealt += chance.random(dealt.shape) * 1e-9 * (dealt.max() or 1.0)
-    size, room = int(circuit.kept.sum()), int(circuit.kept.sum())
-    while True:
-        # The strongest that connect may be few, until one more edge connects many: then more, and the weakest off.
-        mask = strongest(circuit, room, dealt)
-        strong = np.sort(dealt[mask])[-size:]
-        trimmed = pruned(circuit, mask & (dealt >= strong[0])) if len(strong) else mask
-        filled = _filled(circuit, trimmed, dealt, size)
-        if filled.sum() == size or room >= circuit.exists.sum():
-            return filled
-        room *= 2
+    return _Ways(circuit, dealt).grown(int(circuit.kept.sum()))
 
 
-def _filled(circuit: CircuitResult, mask: Mask, scores: Float, size: int) -> Mask:
-    """Return `mask` with the strongest edges between what it has, up to `size`: none of them is a dead end."""
-    writes = mask.any(1) | np.array([name == "embed" for name in circuit.writers])
-    names = {name for name, there in zip(circuit.writers, writes, strict=True) if there} | {"logits"}
-    reads = np.array([not names.isdisjoint(circuit.reading(name)) for name in circuit.readers])
-    free = circuit.exists & ~mask & writes[:, None] & reads[None, :]
-    writer, reader = np.nonzero(free)
-    best = np.argsort(-scores[writer, reader], kind="stable")[: size - int(mask.sum())]
-    filled = mask.copy()
-    filled[writer[best], reader[best]] = True
-    return filled
+class _Ways:
+    """A circuit that grows by whole ways; `scores` are negative where there is no edge."""
+
+    def __init__(self, circuit: CircuitResult, scores: Float) -> None:
+        self.circuit = circuit
+        self.scores = scores
+        row = {name: n for n, name in enumerate(circuit.writers)}
+        self.nodes = [[row[name] for name in circuit.reading(name) if name in row] for name in circuit.readers]
+        self.inputs: list[list[int]] = [[] for _ in circuit.writers]
+        for reader, nodes in enumerate(self.nodes):
+            for node in nodes:
+                self.inputs[node].append(reader)
+        self.mask = np.zeros_like(circuit.exists)
+        self.fed = np.array([name == "embed" for name in circuit.writers])  # writers with a way from the embedding
+        self.used = np.array([name == "logits" for name in circuit.readers])  # inputs with a way to the logits
+
+    def grown(self, size: int) -> Mask:
+        """Return the circuit of `size` edges."""
+        writer, reader = np.nonzero(self.circuit.exists)
+        for n in np.argsort(-self.scores[writer, reader], kind="stable"):
+            way = {(int(writer[n]), int(reader[n])), *self._down(int(writer[n])), *self._up(int(reader[n]))}
+            new = [edge for edge in way if not self.mask[edge]]
+            if self.mask.sum() + len(new) <= size:
+                for edge in new:
+                    self._add(edge)
+            if self.mask.sum() == size:
+                break
+        return self.mask
+
+    def _down(self, writer: int) -> Iterator[tuple[int, int]]:
+        """Yield the strongest edges that join a writer to what is fed."""
+        while not self.fed[writer]:
+            scores = self.scores[:, self.inputs[writer]]
+            below, column = np.unravel_index(int(scores.argmax()), scores.shape)
+            yield int(below), self.inputs[writer][int(column)]
+            writer = int(below)
+
+    def _up(self, reader: int) -> Iterator[tuple[int, int]]:
+        """Yield the strongest edges that join an input to what is used."""
+        while not self.used[reader]:
+            scores = self.scores[self.nodes[reader]]
+            row, above = np.unravel_index(int(scores.argmax()), scores.shape)
+            yield self.nodes[reader][int(row)], int(above)
+            reader = int(above)
+
+    def _add(self, edge: tuple[int, int]) -> None:
+        self.mask[edge] = True
+        self.fed[self.nodes[edge[1]]] = True
+        self.used[self.inputs[edge[0]]] = True
 
 
 def _exchanged(circuit: CircuitResult, chance: np.random.Generator) -> Mask:
