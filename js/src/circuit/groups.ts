@@ -19,7 +19,7 @@ export function groupMenu(viewer: Viewer): HTMLElement {
     });
     input.addEventListener("keydown", (event) => {
       // The notebook's shortcuts are letters too.
-      event.stopPropagation();
+      if (event.key !== "Escape") event.stopPropagation();
       if (event.key === "Enter") done(input.value);
     });
     return input;

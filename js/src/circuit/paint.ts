@@ -1,4 +1,4 @@
-import { css, ink, luminance, type Rgb } from "../draw/colours";
+import { css, ink, type Rgb } from "../draw/colours";
 import { diverging } from "../draw/diverging";
 import type { Theme } from "../ui/theme";
 import type { Shown } from "./graph";
@@ -97,9 +97,7 @@ export class Brush {
     context.stroke(shape);
     if (camera.scale < READABLE) return;
     const rgb = colour.match(/\d+/g)?.map(Number) as unknown as Rgb;
-    // The text stays as it is on faint colours, where it has the better contrast anyway.
-    const near = Math.abs(luminance(rgb) - luminance(theme.background)) < 0.3;
-    context.fillStyle = near && !theme.dark ? theme.ink : theme.dark && luminance(rgb) < 0.18 ? theme.ink : ink(rgb);
+    context.fillStyle = ink(rgb);
     context.fillText(title, x, y + 4);
   }
 

@@ -112,7 +112,24 @@ export function plot(viewer: Viewer, room: () => number): HTMLElement {
     },
   );
 
+  let latest: PointerEvent | undefined;
   let drag: { x: number; y: number; from: Camera; far: boolean } | undefined;
+  const point = (event: PointerEvent) => {
+    latest = undefined;
+    if (drag && event.buttons & 1) {
+      const [dx, dy] = [event.clientX - drag.x, event.clientY - drag.y];
+      if (!drag.far && Math.hypot(dx, dy) < DRAGGED) return;
+      if (!drag.far) area.setPointerCapture(event.pointerId);
+      drag.far = true;
+      moved.value = { ...drag.from, x: drag.from.x + dx, y: drag.from.y + dy };
+      return;
+    }
+    drag = undefined;
+    const pill = pillUnder(event);
+    const curve = pill < 0 ? curveAt(curves.peek(), ...at(event), camera.peek().scale) : -1;
+    const next = pill >= 0 ? { pill } : curve >= 0 ? { curve } : {};
+    if (JSON.stringify(next) !== JSON.stringify(pointer.peek())) pointer.value = next;
+  };
   on(area, {
     pointerdown(event) {
       if (event.button) return;
@@ -120,24 +137,16 @@ export function plot(viewer: Viewer, room: () => number): HTMLElement {
       area.focus({ preventScroll: true });
     },
     pointermove(event) {
-      if (drag && event.buttons & 1) {
-        const [dx, dy] = [event.clientX - drag.x, event.clientY - drag.y];
-        if (!drag.far && Math.hypot(dx, dy) < DRAGGED) return;
-        if (!drag.far) area.setPointerCapture(event.pointerId);
-        drag.far = true;
-        moved.value = { ...drag.from, x: drag.from.x + dx, y: drag.from.y + dy };
-        return;
-      }
-      drag = undefined;
-      const pill = pillUnder(event);
-      const curve = pill < 0 ? curveAt(curves.peek(), ...at(event), camera.peek().scale) : -1;
-      const next = pill >= 0 ? { pill } : curve >= 0 ? { curve } : {};
-      if (JSON.stringify(next) !== JSON.stringify(pointer.peek())) pointer.value = next;
+      // A page may hear of more than one movement in a frame.
+      if (!latest) requestAnimationFrame(() => latest && point(latest));
+      latest = event;
     },
     pointerleave() {
+      latest = undefined;
       pointer.value = {};
     },
     click(event) {
+      latest = undefined;
       const far = drag?.far;
       drag = undefined;
       if (far) return;

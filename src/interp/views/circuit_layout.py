@@ -27,7 +27,7 @@ _LETTER, _PAD, _APART = 6.4, 16, 8
 _SHORT, _LONGEST = 6, 170  # of a group's name: columns at least, CSS pixels at most
 _LEFT, _TOP = 44, 14
 _HIGH, _CLOSE, _FAR = 560, 27, 54  # of all rows, between two of them
-_RAISED = 17  # an MLP above the heads of its layer, where they write to it
+_RAISED = 24  # an MLP above the heads of its layer, where they write to it
 # Edges that pass a row have a lane of their own in it, so that they run between the pills: the strongest few.
 _LANES, _LANE = 20, 7
 _STRAIGHT = 12.0  # how much more a lane is drawn to its own continuation than a node is to what it is joined to
