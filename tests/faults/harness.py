@@ -53,6 +53,7 @@ ONE_OF: dict[str, dict[str, Any]] = {
     "ablate": {"heads": "0.0"},
     "generate": {"n": 4},
     "probe": {"text": str(Path(__file__).parent / "labelled.csv")},
+    "selfcheck": {"program": "induction", "ablation": "corrupted", "n": 2},
     "steer": {"toward": " John", "against": " Mary", "n": 4},
 }
 

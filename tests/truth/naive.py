@@ -15,8 +15,8 @@ Edge = tuple[str, str]
 class Naive:
     """One compiled model, in float64.
 
-    `run` keeps what each writer writes; `ablated` maps edges (writer, reader) to what they carry instead, `shifts` to what
-    they carry beside.
+    `run` keeps what each writer writes; `ablated` maps edges (writer, reader) to what they carry instead, `shifts` to
+    what they carry beside.
     """
 
     def __init__(self, made: Compiled) -> None:

@@ -33,6 +33,10 @@ STEPS = 5  # of eap-ig
 SHARES = (0.6, 0.3, 0.1, 0.03, 0.01)  # acdc's thresholds, of the whole model's metric
 DRAWS = 200  # of random scores, of which the mean is taken
 _WEAK = 0.95  # below it, a note says why, of a method without a bar too
+_WHY = {
+    "eap": "the clean run's slope is small where a softmax is nearly sure",
+    "eap-ig": "slopes on the way from the ablated to the clean run vanish, or cancel where a head turns on the way",
+}
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -266,7 +270,7 @@ def _explained(found: SelfcheckResult) -> list[str]:
     for program, ablation, method, value in told:
         edge, score, exact, above = found.hidden[f"{program} {ablation} {method}"]
         bar = f", below {found.bars[method]:.2f}" if found.bars[method] else ""
-        why = ": the slope is small where a softmax is nearly sure" if method in {"eap", "eap-ig"} else ""
+        why = f": {_WHY[method]}" if method in _WHY else ""
         notes.append(
             f"{method} has {value:.3f} on {program}, {ablation} ablation{bar}: {edge} is true and scores {score:.2g}, "
             f"less than {above} false edges, where ablating it costs {exact:.2g}{why}"
@@ -282,7 +286,7 @@ def _check(made: Compiled, found: SelfcheckResult, number: int, step: Callable[[
     model = load(made.bridge(), name=name, options=Options())
 
     def all_of_them() -> None:
-        cases = _cases(model, made, found.pairs, found.seed)
+        cases = cases_of(model, made, found.pairs, found.seed)
         for place, ablation in enumerate(found.ablations):
             edges, true = _edges(made, ablation, found, (number, place))
             exact: Float | None = None
@@ -328,7 +332,8 @@ def _note_lowest(
         found.hidden[where] = (" → ".join(edges[lowest]), float(scores[lowest]), float(exact[lowest]), above)
 
 
-def _cases(model: LoadedModel, made: Compiled, n: int, seed: int) -> list[Case]:
+def cases_of(model: LoadedModel, made: Compiled, n: int, seed: int) -> list[Case]:
+    """Return a compiled model's pairs, ready to run."""
     from interp.engine.metrics import Scorer
     from interp.engine.sweep import Case
 

@@ -138,6 +138,8 @@ def ioi() -> Program:
         return [next(named) if text is None else word[text] for text in texts]
 
     def draw(generator: random.Random) -> tuple[list[int], list[int], int]:
+        # The corrupted prompt repeats the name in the other slot. Half way from it to the clean one the mover turns
+        # from slot to slot, and what EAP-IG gives embed → 2.1.v at the two cancels: a true edge that it may miss.
         people, repeated = generator.sample(range(first, len(vocabulary)), 4), generator.randrange(2)
         return prompt(people[:2], repeated), prompt(people[2:], 1 - repeated), people[repeated]
 
