@@ -264,7 +264,7 @@ def content(value: Any) -> Any:
 
 def answer(result: Any) -> Any:
     """Return what a Result says, without how it came to be: equal for the same model and the same cell."""
-    return {key: item for key, item in content(result).items() if key not in {"provenance", "notes"}}
+    return {key: item for key, item in content(result).items() if key not in {"provenance", "notes", "seconds"}}
 
 
 @contextlib.contextmanager
