@@ -72,6 +72,14 @@ def test_the_readouts_are_the_measured_ones() -> None:
     assert "L16H0 0." in heads  # the strongest previous-token head
 
 
+def test_the_circuits_are_the_measured_ones() -> None:
+    notebook = run("circuits")
+    shown = "".join(str(output.data) for output in outputs(notebook, "%interp validate"))
+    assert shown.count("this one is above all of them") >= 2
+    assert "writer='0.0', reader='1.0.k'" in str(outputs(notebook, ".endswith")[0].data)  # previous token → induction
+    assert float(outputs(notebook, "corrcoef")[0].data["text/plain"]) > 0.8
+
+
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_notebooks_are_committed_without_outputs(name: str) -> None:
     notebook = nbformat.read(DEMO / f"{name}.ipynb", as_version=4)
