@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from interp.engine import pooled as engine
 from interp.engine.load import Options, load
 from interp.engine.model import as_prompt
 from interp.session import session
-from interp.spec import InputError, Site
+from interp.spec import InputError, Interrupted, Site
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -238,6 +239,42 @@ def test_what_cannot_be_is_refused_in_one_line(lend: Any, given: Any, words: str
         given()
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_an_interrupt_keeps_the_layers_that_are_fitted(lend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    lend("llama")
+    whole = interp.probe(texts_of(40), fair(40))
+    fit, stop = LogisticRegression.fit, 0
+    fits_of_a_layer = 5 + 3 * 5 + 1
+
+    def stopping(self: Any, *a: Any, **k: Any) -> Any:
+        seen.append(1)
+        if len(seen) == stop:
+            signal.raise_signal(signal.SIGINT)
+        return fit(self, *a, **k)
+
+    monkeypatch.setattr(LogisticRegression, "fit", stopping)
+    for stop in (1, fits_of_a_layer, fits_of_a_layer + 1, 2 * fits_of_a_layer):
+        seen: list[int] = []
+        with pytest.raises(KeyboardInterrupt) as stopped:
+            interp.probe(texts_of(40), fair(40))
+        if stop <= fits_of_a_layer:
+            assert not isinstance(stopped.value, Interrupted)  # nothing is fitted yet
+            continue
+        result = stopped.value.result
+        assert result.notes == ("partial: interrupted after 1/2 layers; the others are NaN",)
+        for name in ("scores", "score", "interval", "balanced", "control", "controls", "coef", "intercept"):
+            np.testing.assert_array_equal(getattr(result, name)[0], getattr(whole, name)[0])
+            assert np.isnan(getattr(result, name)[1]).all()
+        assert result.best == 0
+        assert result.provenance.technique == "probe"
+        np.testing.assert_array_equal(result.direction(), whole.direction(0))
+        with pytest.raises(InputError, match="layer 1 has no direction"):
+            result.direction(1)
+        assert "NaN" not in result.svg().replace("others are NaN", "")
+        assert ">nan" not in result.html()
+        assert result.to_plotly().data
+        assert result.text()
 
 
 def test_texts_that_are_there_twice_are_told(lend: Any) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 from types import SimpleNamespace
 from typing import Any
 
+import captum.attr
 import numpy as np
 import pytest
 import torch
@@ -21,7 +23,7 @@ import interp
 import models
 from interp import registry
 from interp.engine import saliency as engine
-from interp.spec import InputError
+from interp.spec import InputError, Interrupted
 from real import PROMPT, STORE
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -172,6 +174,58 @@ def test_a_sharp_turn_is_found_by_halving() -> None:
     found = engine.with_gradients(lambda: engine.integrated(turning, x, b, 40))
     assert 40 < found.steps <= 160
     assert float(found.parts.sum()) == pytest.approx(found.value - found.reference, rel=0.01)
+
+
+@pytest.mark.parametrize("of", ["model", "classifier"])
+def test_an_interrupt_leaves_the_parts_of_the_whole_way(of: str, lend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped at any later round of gradients, the result is a coarser one; stopped in the first, there is none."""
+    tok = tokenizer()
+    lend("gpt2")
+    bert = classifier("bert", tok)
+    monkeypatch.setattr(engine, "_EXACT", -1.0)  # so that there are later rounds
+    monkeypatch.setattr(engine, "_COMPLETE", -1.0)
+
+    def ask() -> Any:
+        if of == "model":
+            return interp.saliency("Mary gave the drink to", answer=" John", baseline="zero", steps=16)
+        return interp.saliency_of_classifier("Mary gave a drink", bert, tok, target=1, baseline="zero", steps=16)
+
+    whole, kept = ask(), 0
+    for stop in range(8):
+        if of == "model":
+            lend("gpt2")  # with an empty store
+        plain, calls = captum.attr.IntegratedGradients.attribute, []
+
+        def stopping(*a: Any, stop: int = stop, calls: list[int] = calls, plain: Any = plain, **k: Any) -> Any:
+            calls.append(1)
+            if len(calls) == stop + 1:
+                signal.raise_signal(signal.SIGINT)
+            return plain(*a, **k)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(captum.attr.IntegratedGradients, "attribute", stopping)
+            try:
+                ask()
+                break
+            except Interrupted as stopped:
+                result = stopped.result
+            except KeyboardInterrupt:
+                assert stop == 0
+                continue
+        kept += 1
+        assert (
+            result.notes[0]
+            == f"partial: interrupted after {result.steps} gradients, before the parts met the difference"
+        )
+        assert result.value == pytest.approx(whole.value, abs=1e-5)
+        assert result.total == pytest.approx(whole.total, abs=0.3 * abs(whole.value - whole.reference) + 0.3)
+        assert result.steps < whole.steps + 8
+        assert result.provenance.technique.startswith("saliency")
+        assert "partial" in result.html()
+    assert kept >= 3
+    again = ask()
+    assert again.steps == whole.steps
+    np.testing.assert_allclose(again.attribution, whole.attribution, atol=1e-5)
 
 
 def test_memory_that_runs_out_takes_fewer_points_at_once() -> None:

@@ -45,12 +45,15 @@ class Attributed:
         The metric of the embeddings and of the baseline.
     steps
         At how many points gradients were taken.
+    interrupt
+        What stopped it before the parts met the difference, or had all the gradients that they may take.
     """
 
     parts: Tensor
     value: float
     reference: float
     steps: int
+    interrupt: KeyboardInterrupt | None = None
 
     def packed(self) -> Tensor:
         """Return all of it as one tensor, for the store."""
@@ -191,13 +194,18 @@ def integrated(
     pieces = [piece(0.0, 1.0, steps)]
     allowed = max(_COMPLETE * abs(value(1.0) - value(0.0)), _EXACT)
     points = max(_LEAST, steps // 4)
-    while taken + 2 * points <= (1 + _FURTHER) * steps and missed() > allowed:
-        _, start, stop, _ = heapq.heappop(pieces)
-        middle = (start + stop) / 2
-        for ends in ((start, middle), (middle, stop)):
-            heapq.heappush(pieces, piece(*ends, points))
+    stopped: KeyboardInterrupt | None = None
+    try:
+        while taken + 2 * points <= (1 + _FURTHER) * steps and missed() > allowed:
+            _, start, stop, _ = pieces[0]
+            middle = (start + stop) / 2
+            halves = [piece(*ends, points) for ends in ((start, middle), (middle, stop))]
+            pieces = [*pieces[1:], *halves]  # in one step: an interrupt finds the whole way
+            heapq.heapify(pieces)
+    except KeyboardInterrupt as interrupt:
+        stopped = interrupt
     parts = torch.stack([parts for *_, parts in pieces]).sum(0)
-    return Attributed(parts, value(1.0), value(0.0), taken)
+    return Attributed(parts, value(1.0), value(0.0), taken, stopped)
 
 
 def gradient_times_input(function: Function, embeddings: Tensor) -> Attributed:

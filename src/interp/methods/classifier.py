@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from interp.methods import saliency
 from interp.methods.saliency import Baseline, Method, SaliencyResult
 from interp.results import Own, Provenance
-from interp.spec import InputError, closest
+from interp.spec import InputError, Interrupted, closest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,6 +56,8 @@ def saliency_of_classifier(
     ------
     InputError
         What the classifier, the tokenizer or the method cannot do, or captum is missing.
+    Interrupted
+        As in `interp.saliency`.
 
     Notes
     -----
@@ -76,9 +78,9 @@ def saliency_of_classifier(
     given = {"target": target, "wrong": wrong, "counterfactual": counterfactual, "baseline": baseline}
     if method == "rollout":
         saliency.refuse(method, given, "it reads attention alone")
-        result, encoded = _rollout(classifier, text)
+        result, encoded, interrupt = *_rollout(classifier, text), None
     else:
-        result, encoded = _by_gradients(classifier, text, method, given, steps)
+        result, encoded, interrupt = _by_gradients(classifier, text, method, given, steps)
     provenance = Provenance(
         model=classifier.name,
         fingerprint=classifier.fingerprint(),
@@ -97,8 +99,11 @@ def saliency_of_classifier(
         path="gradients" if method != "rollout" else "forward",
         seconds=time.perf_counter() - started,
     )
-    result = saliency.noted(result)
-    return replace(result, provenance=provenance, notes=(*encoded.notes, *result.notes))
+    result = saliency.noted(result, partial=interrupt is not None)
+    result = replace(result, provenance=provenance, notes=(*encoded.notes, *result.notes))
+    if interrupt is not None:
+        raise Interrupted(result)
+    return result
 
 
 def _rollout(classifier: Classifier, text: str) -> tuple[SaliencyResult, Encoded]:
@@ -112,7 +117,7 @@ def _rollout(classifier: Classifier, text: str) -> tuple[SaliencyResult, Encoded
 
 def _by_gradients(
     classifier: Classifier, text: str, method: str, given: dict[str, Any], steps: int
-) -> tuple[SaliencyResult, Encoded]:
+) -> tuple[SaliencyResult, Encoded, KeyboardInterrupt | None]:
     from interp.engine import saliency as engine
 
     counterfactual, baseline = given["counterfactual"], given["baseline"]
@@ -163,4 +168,4 @@ def _by_gradients(
         reference=found.reference,
         steps=found.steps,
     )
-    return result, encoded
+    return result, encoded, found.interrupt

@@ -13,7 +13,7 @@ import numpy as np
 from interp.methods import texts as files
 from interp.registry import technique
 from interp.results import Result, resolve
-from interp.spec import InputError, Prompt, Variable, closest
+from interp.spec import InputError, Interrupted, Prompt, Variable, closest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -236,6 +236,9 @@ def probe(
     InputError
         Texts and labels that do not go together, a class with fewer texts than folds, a site that the model lacks, or
         scikit-learn is missing.
+    Interrupted
+        Stopped by Ctrl-C once a layer was fitted: those that were are in its ``result``. While the texts are still run
+        there is nothing to keep.
 
     Notes
     -----
@@ -266,8 +269,9 @@ def probe(
     encoded = [model.encode(Prompt(one, bos=bos, truncate=truncate)) for one in prompts]
     found = pooled(model, encoded, site, position)
     model.note(found.path, found.notes)
-    fitted = _Fits(target, folds, shuffles, strength, seed).all(found.values.double().numpy(), model.on_step)
-    return ProbeResult(
+    fits = _Fits(target, folds, shuffles, strength, seed)
+    fitted = fits.all(found.values.double().numpy(), model.on_step)
+    result = ProbeResult(
         site=site,
         position=position,
         metric="accuracy" if target.classes else "R²",
@@ -277,6 +281,9 @@ def probe(
         notes=tuple(fitted.pop("notes") + _twice(prompts)),
         **fitted,
     )
+    if fits.interrupt is not None:
+        raise Interrupted(result)
+    return result
 
 
 def _given(texts: Any, labels: Any, text: str | None, column: str, label: str) -> tuple[list[Any], list[Any]]:
@@ -383,11 +390,18 @@ def _twice(prompts: Sequence[str]) -> list[str]:
     return [f"{again} texts are there more than once: a fold may be tested on what it was fitted to"] if again else []
 
 
+def _padded(rows: Sequence[Any], count: int) -> Float:
+    """Return `rows` as an array of `count` rows, NaN behind the last."""
+    found = np.array(rows, np.float64)
+    return np.concatenate([found, np.full((count - len(found), *found.shape[1:]), np.nan)])
+
+
 class _Fits:
-    """The probes of all layers."""
+    """The probes of all layers, and the interrupt that stopped them."""
 
     def __init__(self, target: _Target, folds: int, shuffles: int, strength: float, seed: int) -> None:
         self.target, self.folds, self.strength, self.seed = target, folds, strength, seed
+        self.interrupt: KeyboardInterrupt | None = None
         chance = np.random.default_rng(seed)
         self.shuffled = [chance.permutation(target.values) for _ in range(shuffles)]
 
@@ -400,31 +414,35 @@ class _Fits:
         lost = [layer for layer, rows in enumerate(values) if not np.isfinite(rows).all()]
         if lost:
             raise InputError(f"the activations are NaN or infinite from layer {lost[0]} on; a probe cannot read them")
-        scores: list[Float] = []
-        balanced: list[float] = []
-        controls: list[list[float]] = []
-        weights: list[tuple[Float, Float]] = []
+        found: list[tuple[Any, ...]] = []  # of each layer
+        notes: list[str] = []
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ConvergenceWarning)
-            for layer, rows in enumerate(values):
-                score, even = self._scores(rows, self.target.values)
-                scores.append(score)
-                balanced.append(even)
-                controls.append([float(self._scores(rows, labels)[0].mean()) for labels in self.shuffled])
-                weights.append(self._weights(rows))
-                on_step(layer + 1, len(values))
+            try:
+                for layer, rows in enumerate(values):
+                    score, even = self._scores(rows, self.target.values)
+                    control = [float(self._scores(rows, labels)[0].mean()) for labels in self.shuffled]
+                    found.append((score, even, control, *self._weights(rows)))
+                    on_step(layer + 1, len(values))
+            except KeyboardInterrupt as interrupt:
+                if not found:
+                    raise
+                self.interrupt = interrupt
+                notes.append(f"partial: interrupted after {len(found)}/{len(values)} layers; the others are NaN")
         hasty = sum(issubclass(one.category, ConvergenceWarning) for one in caught)
-        table = np.array(scores)
+        if hasty:
+            notes.append(f"{hasty} fits had not settled when they were stopped; raise --strength")
+        table, balanced, controls, coef, intercept = (_padded(rows, len(values)) for rows in zip(*found, strict=True))
         return {
             "scores": table,
             "score": table.mean(1),
             "interval": self._interval(table),
-            "balanced": np.array(balanced),
-            "control": np.array(controls).mean(1),
-            "controls": np.array(controls),
-            "coef": np.array([coef for coef, _ in weights]),
-            "intercept": np.array([intercept for _, intercept in weights]),
-            "notes": [f"{hasty} fits had not settled when they were stopped; raise --strength"] if hasty else [],
+            "balanced": balanced,
+            "control": controls.mean(1),
+            "controls": controls,
+            "coef": coef,
+            "intercept": intercept,
+            "notes": notes,
         }
 
     def _model(self) -> Any:

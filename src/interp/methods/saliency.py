@@ -13,7 +13,7 @@ from interp.methods.pairing import aligned, one_token
 from interp.methods.predict import logits_of, predicted
 from interp.registry import technique
 from interp.results import Result, resolve
-from interp.spec import InputError, Metric, Prompt, Site
+from interp.spec import InputError, Interrupted, Metric, Prompt, Site
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -176,6 +176,10 @@ def saliency(
     InputError
         A prompt or token that cannot be used, a counterfactual of another length, options that do not go together, or
         captum is missing.
+    Interrupted
+        Stopped by Ctrl-C while ig takes more gradients for a smaller gap: the parts so far, of the whole way, are in
+        its ``result``. Before the first `steps` gradients are there, and with the other methods, there is nothing to
+        keep.
 
     Notes
     -----
@@ -239,7 +243,8 @@ def saliency(
     asked = f"saliency:{(method, named, right, ids[1], baseline, steps, other and other.ids)}"
     held = model.recall(encoded.ids, [asked])
     found = engine.Attributed.of(held[asked]) if held else engine.with_gradients(work)
-    model.keep(encoded.ids, {asked: found.packed()})
+    if found.interrupt is None:
+        model.keep(encoded.ids, {asked: found.packed()})
     result = SaliencyResult(
         method=method,
         tokens=encoded.strings,
@@ -254,7 +259,10 @@ def saliency(
         reference=found.reference,
         steps=found.steps,
     )
-    return noted(result)
+    result = noted(result, partial=found.interrupt is not None)
+    if found.interrupt is not None:
+        raise Interrupted(result)
+    return result
 
 
 def _rollout(model: LoadedModel, encoded: Encoded) -> SaliencyResult:
@@ -353,9 +361,10 @@ def start(method: str, counterfactual: str | None, baseline: str | None) -> str:
     return "zero" if method == "gradient-input" else baseline or "mean"
 
 
-def noted(result: SaliencyResult) -> SaliencyResult:
+def noted(result: SaliencyResult, *, partial: bool = False) -> SaliencyResult:
     """Return `result` with what must be known before it is believed."""
-    notes: list[str] = []
+    stopped = f"partial: interrupted after {result.steps} gradients, before the parts met the difference"
+    notes = [stopped] if partial else []
     lost = ~np.isfinite(result.attribution)
     if lost.any():
         first = int(lost.argmax())

@@ -135,7 +135,7 @@ class _View:
         result = self.result
         if result.classes:
             return 0.0, 1.0
-        lowest = float(np.nanmin([result.control.min(), result.interval[:, 0].min(), 0.0]))
+        lowest = float(min(np.nanmin(result.control), np.nanmin(result.interval[:, 0]), 0.0))
         return max(-1.0, math.floor(lowest * 4) / 4), 1.0
 
     @cached_property
@@ -152,7 +152,7 @@ class _View:
         drawn = curves.chart([f"L{n}" for n in range(depth)], lines, self.ends, ring=result.best)
         folds, shuffles = result.scores.shape[1], result.controls.shape[1]
         spread = f", and the least and most of {shuffles} shuffles" if shuffles > 1 else ""
-        cut = "; what is below the scale lies on its edge" if result.control.min() < self.ends[0] else ""
+        cut = "; what is below the scale lies on its edge" if np.nanmin(result.control) < self.ends[0] else ""
         caption = (
             f"{result.metric.capitalize()} on held-out texts; bands: 95 % interval over {folds} folds{spread}{cut}"
         )
