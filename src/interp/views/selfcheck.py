@@ -69,7 +69,7 @@ def _table(result: SelfcheckResult) -> Drawing:
     body = [
         draw.text(0, _HEAD - 12, "model"),
         draw.text(_MODEL, _HEAD - 12, "ablation"),
-        draw.text(counts + 3 * _COUNT - 8, 12, "edges", anchor="end"),
+        draw.text(counts + _COUNT - 8, 12, "edges", anchor="end"),
     ]
     for n, method in enumerate(result.methods):
         least = result.bars[method]
