@@ -137,7 +137,10 @@ class Card(Result):
     def chance(self) -> str:
         """Return the random circuits' mean and standard deviation in words."""
         known = self.random[np.isfinite(self.random)]
-        return f"{_two(known.mean())} ± {known.std(ddof=1):.2f}" if len(known) > 1 else "not run"
+        if len(known) < 2:
+            return "not run"
+        sd = float(known.std(ddof=1))
+        return f"{_two(known.mean())} ± {f'{sd:.2f}' if sd >= 0.005 else f'{sd:.0e}'}"
 
     def says(self) -> list[tuple[str, str, str]]:
         """Return the card's lines: (name, value, what it says)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -147,19 +148,14 @@ class CircuitResult(Result):
         >>> result.reading("8.1.k"), result.reading("8.mlp")  # doctest: +SKIP
         (('8.3', '8.4', '8.5'), ('8.mlp',))
         """
-        layer, _, rest = reader.partition(".")
-        head, _, kind = rest.partition(".")
-        if kind in {"k", "v"}:
-            first = int(head) * self.group_size
-            return tuple(f"{layer}.{first + n}" for n in range(self.group_size))
-        return (f"{layer}.{head}",) if kind else (reader,)
+        return _reading(reader, self.group_size)
 
     @property
     def nodes(self) -> list[str]:
         """The circuit's nodes, from the bottom to the top: what writes along an edge that is kept, and the logits."""
         if not self.kept.any():
             return []
-        writes = self.kept.any(axis=1)
+        writes = np.any(self.kept, axis=1)
         return [*(name for name, there in zip(self.writers, writes, strict=True) if there), "logits"]
 
     @property
@@ -179,7 +175,7 @@ class CircuitResult(Result):
         kept = connected(self.exists & strong, self.writers, self.readers, self.reading)
         return replace(self, kept=kept, groups=dict(self.groups), functions=dict(self.functions), card=None)
 
-    def graph(self) -> nx.DiGraph:
+    def graph(self) -> nx.DiGraph[str]:
         """Return the circuit as a networkx graph.
 
         Nodes are those of `nodes`. An edge has ``score`` (the sum over a head's inputs) and ``inputs``, each input's
@@ -187,7 +183,7 @@ class CircuitResult(Result):
         """
         import networkx as nx
 
-        found = nx.DiGraph()
+        found: nx.DiGraph[str] = nx.DiGraph()
         found.add_nodes_from(self.nodes)
         for edge in self.edges:
             kind = edge.reader.rsplit(".", 1)[-1]
@@ -267,6 +263,15 @@ class CircuitResult(Result):
         return self._live.run(task)
 
 
+@functools.lru_cache(maxsize=2**14)  # names are taken apart once, not for every circuit that is tried
+def _reading(reader: str, group: int) -> tuple[str, ...]:
+    layer, _, rest = reader.partition(".")
+    head, _, kind = rest.partition(".")
+    if kind in {"k", "v"}:
+        return tuple(f"{layer}.{int(head) * group + n}" for n in range(group))
+    return (f"{layer}.{head}",) if kind else (reader,)
+
+
 def connected(
     edges: NDArray[np.bool_],
     writers: tuple[str, ...],
@@ -288,8 +293,8 @@ def connected(
     fed = np.array([name == "embed" for name in writers])
     final = np.array([name == "logits" for name in readers])
     while True:
-        alive = fed | (reads & kept.any(axis=0)[:, None]).any(axis=0)
-        used = final | (reads & kept.any(axis=1)[None, :]).any(axis=1)
+        alive = fed | (reads & np.any(kept, axis=0)[:, None]).any(axis=0)
+        used = final | (reads & np.any(kept, axis=1)[None, :]).any(axis=1)
         left = kept & alive[:, None] & used[None, :]
         if (left == kept).all():
             return kept

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 _TITLE = "Circuit card"
 _MUTED, _ACCENT, _FG = "var(--interp-muted)", "var(--interp-accent)", "var(--interp-fg)"
-_WIDE = 440  # the chart
-_TRACK, _ROW, _LEFT = 320, 52, 96  # the strips
+_WIDE = 520  # the chart
+_TRACK, _ROW, _LEFT = 270, 52, 96  # the strips
 _NAME, _VALUE, _COLUMNS, _LINE = 92, 172, 116, 16  # the words
 _ENDS = (-1.0, 2.0)  # faithfulness beyond these lies on the edge
 
