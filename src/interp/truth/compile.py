@@ -216,7 +216,8 @@ class Compiled:
 
         Examples
         --------
-        >>> build("induction").truth()["0.2", "2.1.k"]
+        >>> from interp import truth
+        >>> truth.build("induction").truth()["0.2", "2.1.k"]
         True
         """
         if ablation not in ABLATIONS:
@@ -238,7 +239,13 @@ class Compiled:
 
 
 def edges(layers: int, heads: int) -> Iterator[tuple[str, str]]:
-    """Yield every edge of a model whose blocks are sequential: what writes, and the input that reads it."""
+    """Yield every edge of a model whose blocks are sequential: what writes, and the input that reads it.
+
+    Examples
+    --------
+    >>> len(list(edges(2, 1)))
+    23
+    """
     below = ["embed"]
     for layer in range(layers):
         for head in range(heads):
@@ -260,6 +267,11 @@ def lookup(
     """Return an MLP that looks up two variables: ``(value, value) → written value``; a pair not in `table` gives none.
 
     `sizes` are those of the two and of what is written. A neuron is on where both values are there.
+
+    Examples
+    --------
+    >>> len(lookup(0, "both", ("a", "b"), (3, 2, 4), {(0, 1): 2, (1, 0): 0}).bias)
+    2
     """
     on, out = torch.zeros(len(table), sizes[0] + sizes[1]), torch.zeros(len(table), sizes[2])
     for neuron, ((first, second), value) in enumerate(table.items()):
@@ -272,6 +284,11 @@ def ladder(layer: int, writes: str, reads: str, points: Mapping[float, int], top
     """Return an MLP that tells a number's points apart: ``point → written value``, and between two a mixture.
 
     Nothing is written at 0 and from `top` on.
+
+    Examples
+    --------
+    >>> len(ladder(0, "count", "share", {0.5: 0, 0.25: 1}, 1.0, 2).bias)
+    4
     """
     knots = torch.tensor([0.0, *sorted(points), top])
     heights = torch.zeros(len(knots), width)
@@ -299,6 +316,12 @@ def compiled(program: Program, seed: int = 0) -> Compiled:
     ------
     ValueError
         A variable that is not read, not written, written twice, or read below where it is written.
+
+    Examples
+    --------
+    >>> from interp.truth.programs import induction
+    >>> compiled(induction()).config["n_layers"]
+    3
     """
     _check(program)
     generator = torch.Generator().manual_seed(seed)
