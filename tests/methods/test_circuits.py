@@ -12,6 +12,9 @@ import torch
 import interp
 from interp.engine import network, weights
 from interp.spec import InputError
+from methods.test_patch import build, use
+
+__all__ = ["use"]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -117,6 +120,32 @@ def test_qk_gives_the_scores_of_the_first_layer(model: Any) -> None:
                 circuit = weights.qk(model, net, 0, number, offset)
                 expected = circuit.left[ids[query]] @ circuit.right[ids[key]] * layer.scale / sizes[query] / sizes[key]
                 assert float(scores[number, query, key]) == pytest.approx(float(expected), abs=1e-4)
+
+
+def test_qk_with_norms_of_queries_and_keys_is_the_models_own_score(use: Any) -> None:
+    """What a per-head norm divides by is each token's own: at layer 0 the circuit is the score, at every offset."""
+    model = use(build("qwen3"))
+    words = [" Mary", " the"]
+    mary, the = (model.tokens.tokenizer(t, add_special_tokens=False)["input_ids"][0] for t in words)
+    ids = (9, mary, 17, the, 77)
+    name = "blocks.0.attn.hook_attn_scores"
+    scores = model.activations_of(ids, [name])[name][0].double().numpy()
+    net = network.read(model)
+    plain = torch.tensor(0.0)
+    for number in range(net.n_heads):
+        for query in range(len(ids)):
+            for key in range(query + 1):
+                circuit = weights.qk(model, net, 0, number, query - key)
+                found = float(circuit.left[ids[query]] @ circuit.right[ids[key]]) * net.layers[0].scale
+                assert found == pytest.approx(scores[number, query, key], abs=1e-4)
+        folded = weights.heads(net, net.layers[0])
+        left, right = (weights.embedding(model)[list(ids)] @ w.T for w in (folded.q[number], folded.k[number // 2]))
+        plain = plain + (left @ right.T - circuit.left[list(ids)] @ circuit.right[list(ids)].T).abs().max()
+    assert plain > 0.1  # gains alone would not do
+    result = interp.qk("0.1", tokens=",".join(words), offset=2)
+    expected = scores[1, 3, 1] / net.layers[0].scale  # " the" looks two back at " Mary"
+    assert result.matrix[1, 0] == pytest.approx(expected, abs=1e-3)
+    assert "are normed" in interp.qk("0.1", top=2).notes[0]
 
 
 def test_copying_of_every_head_is_that_of_its_circuit(model: Any) -> None:

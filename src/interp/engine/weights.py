@@ -151,11 +151,22 @@ def ov(model: LoadedModel, net: Network, layer: int, head: int) -> Circuit:
 def qk(model: LoadedModel, net: Network, layer: int, head: int, offset: int = 0) -> Circuit:
     """Return W_E W_Q W_Kᵀ W_Eᵀ of one head, a row per query token, a column per key token.
 
-    With rotary positions the query stands `offset` tokens after the key.
+    With rotary positions the query stands `offset` tokens after the key. Per-head norms are applied to every token's
+    query and key: what they divide by differs from token to token, and the order of keys with it.
     """
-    held = heads(net, net.layers[layer])
+    at = net.layers[layer]
+    held = heads(net, at)
     words = embedding(model)
-    queries, keys = words @ held.q[head].T, words @ held.k[held.shared(head)].T
+
+    def read(folds: Tensor, linear: Linear, own: Norm | None, number: int) -> Tensor:
+        if own is None:
+            return words @ folds[number].T
+        weight = linear.weight.view(-1, net.d_head, linear.weight.shape[1])[number]
+        rows = words.split(max(1, _ENTRIES // words.shape[1]))
+        return torch.cat([own(at.norm1(some.to(weight)) @ weight.T).float() for some in rows])
+
+    queries = read(held.q, at.q, at.q_norm, head)
+    keys = read(held.k, at.k, at.k_norm, held.shared(head))
     if net.rotary is not None:
         cos, sin = (table.float() for table in net.rotary(offset + 1))
         queries = rotate(queries[:, None, None], cos[offset:], sin[offset:])[:, 0, 0]

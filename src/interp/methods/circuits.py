@@ -28,6 +28,7 @@ HeadName = Annotated[str, "head"]
 Listed = tuple[tuple[str, int, float], ...]  # (token, id, value) …
 
 _FOLDED = "the gains of the norms are folded in; what a norm divides by, biases and positions are left out"
+_NORMED = "queries and keys are normed as the model norms them: these are scores of the token embeddings themselves"
 
 
 @dataclass(frozen=True)
@@ -184,8 +185,9 @@ def qk(
 
     Notes
     -----
-    Elhage et al. (2021), "A Mathematical Framework for Transformer Circuits". The first norm's gain, and those of
-    per-head norms, are folded into W_Q and W_K. With rotary positions the circuit depends on the distance, `offset`;
+    Elhage et al. (2021), "A Mathematical Framework for Transformer Circuits". The first norm's gain is folded into W_Q
+    and W_K. Where queries and keys have norms of their own, as in Qwen3, every token's are normed, so that the values
+    are the scores of token embeddings themselves. With rotary positions the circuit depends on the distance, `offset`;
     0 is the content alone.
 
     Examples
@@ -203,7 +205,8 @@ def qk(
     if not 0 <= offset < model.geometry.n_ctx:
         raise InputError(f"offset {offset} is outside the context window; use 0–{model.geometry.n_ctx - 1}")
     circuit = weights.qk(model, net, layer, number, offset)
-    return _result(model, circuit, "qk", f"{layer}.{number}", offset, tokens, top, svd)
+    normed = net.layers[layer].q_norm is not None
+    return _result(model, circuit, "qk", f"{layer}.{number}", offset, tokens, top, svd, normed=normed)
 
 
 def opened(model: LoadedModel, what: str) -> Network:
@@ -255,7 +258,16 @@ def _opened(model: LoadedModel, head: str, top: int, svd: int) -> tuple[int, int
 
 
 def _result(
-    model: LoadedModel, circuit: Circuit, kind: str, head: str, offset: int, tokens: str | None, top: int, svd: int
+    model: LoadedModel,
+    circuit: Circuit,
+    kind: str,
+    head: str,
+    offset: int,
+    tokens: str | None,
+    top: int,
+    svd: int,
+    *,
+    normed: bool = False,
 ) -> CircuitResult:
     import torch
 
@@ -286,7 +298,7 @@ def _result(
         matrix=matrix,
         positivity=float(weights.positivity(circuit.eigenvalues)),
         directions=_directions(model, circuit, top, svd) if svd else (),
-        notes=(_FOLDED,),
+        notes=(_NORMED if normed else _FOLDED,),
     )
 
 
