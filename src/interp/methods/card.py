@@ -18,7 +18,7 @@ from interp.methods.predict import predicted
 from interp.methods.resampling import of_ratio
 from interp.registry import technique
 from interp.results import Provenance, Result
-from interp.spec import InputError, Interrupted, Metric, MetricName, Pair, Pairs, Prompt, Variable
+from interp.spec import InputError, Interrupted, Metric, MetricName, Pair, Pairs, Prompt, Variable, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -149,8 +149,8 @@ class Card(Result):
         lines = [
             (
                 "measured",
-                f"{self.metric}, n = {count}",
-                f"{chosen[self.pairs]}{f' (task {self.task}, seed {self.seed})' if self.pairs == 'fresh' else ''}; "
+                f"{printable(self.metric)}, n = {count}",
+                f"{chosen[self.pairs]}{self._drawn()}; "
                 f"{self.ablation} ablation; whole model {self.whole.mean():.2f}, all ablated {self.nothing.mean():.2f}",
             ),
             (
@@ -187,6 +187,9 @@ class Card(Result):
             lines.append(("stability", "not defined", why))
         lines.append(("run", f"{self.forwards:,} forwards, {self.seconds:.1f} s", f"seed {self.seed}"))
         return lines
+
+    def _drawn(self) -> str:
+        return f" (task {printable(self.task)}, seed {self.seed})" if self.pairs == "fresh" else ""
 
     def _standing(self) -> str:
         known = int(np.isfinite(self.random).sum())

@@ -26,6 +26,7 @@ _MUTED, _ACCENT, _FG = "var(--interp-muted)", "var(--interp-accent)", "var(--int
 _WIDE = 520  # the chart
 _TRACK, _ROW, _LEFT = 270, 52, 96  # the strips
 _NAME, _VALUE, _COLUMNS, _LINE = 92, 172, 116, 16  # the words
+_SAID = 600  # characters of a line's words
 _ENDS = (-1.0, 2.0)  # faithfulness beyond these lies on the edge
 
 
@@ -69,11 +70,11 @@ class _View:
         result = self.result
         return frame.facts(
             result,
-            result.task,
+            frame.visible_facts(result.task, 40),
             f"{result.edges:,} of {result.existing:,} edges",
             result.method,
             f"{result.ablation} ablation",
-            result.metric,
+            frame.visible_facts(result.metric, 40),
             f"n = {len(result.whole)}",
         )
 
@@ -133,11 +134,12 @@ def _words(result: Card) -> Drawing:
     """Return the card's lines: name, value, what it says."""
     body: list[str] = []
     y = 12.0
-    for name, value, said in result.says():
+    for name, given, said in result.says():
+        value = frame.visible_facts(given, 60)
         body.append(draw.text(0, y, name, more=_size(_MUTED)))
         for n, part in enumerate(textwrap.wrap(_plain(value), 26)):
             body.append(draw.text(_NAME, y + n * _LINE, part, more=_size(_FG, bold=True)))
-        lines = textwrap.wrap(_plain(said), _COLUMNS)
+        lines = textwrap.wrap(_plain(frame.visible_facts(said, _SAID)), _COLUMNS)
         body += [draw.text(_NAME + _VALUE, y + n * _LINE, line, more=_size(_FG)) for n, line in enumerate(lines)]
         y += _LINE * max(1, len(lines), len(textwrap.wrap(value, 26))) + 5
     return Drawing(_NAME + _VALUE + 5.6 * _COLUMNS, y - 8, "".join(body))
