@@ -85,7 +85,7 @@ class _View:
         chart = (
             f"Faithfulness over the number of edges kept, ranked by {result.ranking}; band: 95 % interval over pairs"
         )
-        strips = "Faithfulness of each pair, and of each random circuit; band: their mean ± sd"
+        strips = "Of each pair, and of each random circuit; band: their mean ± sd"
         return [
             [("What there is to say of it; intervals: 95 %, bootstrap over pairs", _words(result))],
             [(chart, self._chart())],
