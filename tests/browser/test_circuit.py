@@ -87,7 +87,7 @@ class Graph:
         numbers = np.frombuffer(bytes(graph["drawing"]), "<u2", offset=4 * edges)[: 3 * nodes].reshape(-1, 3) / 8
         wide, high = graph["size"]
         width, height = self.plot.evaluate("e => [e.clientWidth, e.clientHeight]")
-        scale = min(1.25, width / wide, 640 / high)
+        scale = min(1.25, width / wide, 720 / high)
         left, top = (width - wide * scale) / 2, (height - high * scale) / 2
         return {
             name: {"x": left + x * scale, "y": top + y * scale}
@@ -272,6 +272,7 @@ def test_groups_are_pythons_and_survive_save_and_load(graph: Graph, opened: Note
     name.fill("the first")
     name.press("Enter")
     opened.until(lambda: opened.kernel.value("list(c.groups)") == ["the first"], "renamed")
+    graph.frame.get_by_label("Name of the first").wait_for()
     graph.frame.get_by_role("button", name="Unfold").click()
     opened.until(lambda: set(pair) <= graph.there(places), "its nodes are drawn again")
     graph.frame.get_by_role("button", name="Ungroup").click()

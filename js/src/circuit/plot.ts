@@ -7,7 +7,7 @@ import type { Pill } from "./meta";
 import { Brush, type Camera } from "./paint";
 import { named, type Viewer } from "./view";
 
-const HIGH = 640; // px that the drawing is high at most
+const HIGH = 720; // px that the drawing is high at most
 const LARGEST = 1.25; // scale that it opens with
 const [FARTHEST, NEAREST] = [0.2, 5];
 const DRAGGED = 4; // px from which on a click is a drag
