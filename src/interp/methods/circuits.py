@@ -28,7 +28,7 @@ HeadName = Annotated[str, "head"]
 Listed = tuple[tuple[str, int, float], ...]  # (token, id, value) …
 
 _FOLDED = "the gains of the norms are folded in; what a norm divides by, biases and positions are left out"
-_NORMED = "queries and keys are normed as the model norms them: these are scores of the token embeddings themselves"
+_NORMED = "queries and keys are normed as in the model: scores of the token embeddings themselves"
 
 
 @dataclass(frozen=True)

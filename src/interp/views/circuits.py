@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from interp.methods.circuits import CircuitResult, Listed
 
 _LABEL, _FONT, _LINE, _BLOCK = 14, 11, 17, 8
+_WIDE = 566  # of a table: a page 600 pixels wide shows it at its own size
 
 
 def html(result: CircuitResult) -> str:
@@ -39,7 +40,7 @@ def svg(result: CircuitResult, theme: str = "light") -> str:
     '<svg'
     """
     lines = [_foot(result), *result.notes]
-    body = maps.still(_groups(result), lines)
+    body = maps.still([(name, [part]) for name, parts in _groups(result) for part in parts], lines)
     foot = [f'<tspan class="interp-q">{escape(line)}</tspan>' for line in lines]
     return frame.svg(_title(result), _facts(result), body.body, (body.width, body.height), theme, foot)
 
@@ -69,10 +70,7 @@ def _groups(result: CircuitResult) -> list[tuple[str, list[Drawing]]]:
         end = diverging.limit(result.matrix, 1e-3)
         drawn = diverging.heat(cells, end)
         first.append(diverging.stack([(0, drawn), (diverging.margin(names), diverging.scale(end))]))
-    room = maps.WIDTH - sum(part.width + 20 for part in first)
-    first.append(
-        _table([(visible(row.token, _LABEL), [("▲", row.top), ("▼", row.bottom)]) for row in result.rows], room)
-    )
+    first.append(_table([(visible(row.token, _LABEL), [("▲", row.top), ("▼", row.bottom)]) for row in result.rows]))
     source, target = ("source", "target") if result.kind == "ov" else ("query", "key")
     directions = [
         (
@@ -86,12 +84,12 @@ def _groups(result: CircuitResult) -> list[tuple[str, list[Drawing]]]:
         )
         for n, value in enumerate(result.directions)
     ]
-    second = [_table(directions, maps.WIDTH)] if directions else []
+    second = [_table(directions)] if directions else []
     return [("circuit", first), ("singular directions", second)]
 
 
-def _table(rows: Sequence[tuple[str, Sequence[tuple[str, Listed]]]], room: float) -> Drawing:
-    """Return rows of tokens with their values: a name in front, a line for each list."""
+def _table(rows: Sequence[tuple[str, Sequence[tuple[str, Listed]]]]) -> Drawing:
+    """Return rows of tokens with their values: a name in front, a list from a new line on, wrapped."""
     advance = _FONT * ADVANCE
     left = max(columns(name) for name, _ in rows) * advance + 12
     lead = max(columns(side) for _, lines in rows for side, _ in lines) * 6.2 + 8
@@ -108,13 +106,13 @@ def _table(rows: Sequence[tuple[str, Sequence[tuple[str, Listed]]]], room: float
             tokens = labels([token for token, _, _ in listed], _LABEL)
             for token, (_, _, value) in zip(tokens, listed, strict=True):
                 size = signed(value)
-                taken = columns(token) * advance + 5 + 5.8 * columns(size) + 12
-                if x + taken > room:
-                    break
+                taken = columns(token) * advance + 5 + 6.4 * columns(size) + 12
+                if x + taken - 12 > _WIDE and x > left + lead:
+                    x, y = left + lead, y + _LINE
                 body.append(draw.text(x, y, token, "m", more=f' style="font-size:{_FONT}px"'))
-                body.append(draw.text(x + columns(token) * advance + 5, y, size))
+                body.append(draw.text(x + columns(token) * advance + 5, y, size, more=' style="font-size:11px"'))
                 x += taken
-                wide = max(wide, x)
+                wide = max(wide, x - 12)
         y += _BLOCK
         edges.append(y)
         y += 2
