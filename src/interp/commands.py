@@ -71,6 +71,7 @@ def load(
     remote_code: bool = False,
     adapter: str | None = None,
     name: str | None = None,
+    spill: float | None = None,
 ) -> LoadedModel:
     """Load a model and make it the current one: a folder, a hub name, a GGUF file; without a name, the bundled one.
 
@@ -91,6 +92,8 @@ def load(
         A folder with a PEFT adapter, such as LoRA's, to merge in; in Python, a model object is copied first.
     name
         What to call the model here; its folder's or repository's name when not given.
+    spill
+        Gigabytes of temporary files that activations pushed out of memory may take; what %config says when not given.
 
     Returns
     -------
@@ -108,7 +111,14 @@ def load(
     LoadedModel(smollm2: 30 layers × 9 heads, float32 on cpu)
     """
     return session.load(
-        source, device=device, dtype=dtype, revision=revision, remote_code=remote_code, adapter=adapter, name=name
+        source,
+        device=device,
+        dtype=dtype,
+        revision=revision,
+        remote_code=remote_code,
+        adapter=adapter,
+        name=name,
+        spill=spill,
     )
 
 

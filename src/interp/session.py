@@ -97,6 +97,7 @@ class Session:
         adapter: str | os.PathLike[str] | None = None,
         name: str | None = None,
         copy: bool = False,
+        spill: float | None = None,
         on_step: OnStep | None = None,
         **unknown: Any,
     ) -> LoadedModel:
@@ -108,6 +109,8 @@ class Session:
 
         if source is None:
             source, name = bundled.MODEL, name or "bundled"
+        if spill is not None and not 0 <= spill < float("inf"):
+            raise InputError(f"--spill {spill} is no size; give gigabytes, such as 4, or 0 for none")
         options = loading.Options(
             device=device or self.settings.device,
             dtype=dtype or self.settings.dtype,
@@ -121,7 +124,8 @@ class Session:
         model = loading.load(source, tokenizer=tokenizer, copy_model=copy, name=name, options=options)
         if self.settings.store_budget:
             model.store.set_budget(self.settings.store_budget)
-        model.store.set_budget(model.store.budget, self.settings.disk_budget)
+        on_disk = self.settings.disk_budget if spill is None else int(spill * 10**9)
+        model.store.set_budget(model.store.budget, on_disk)
         # Only now, with the new one there: a load that fails leaves the old model as it was.
         replaced = self.models.pop(model.name, None)
         self.models[model.name] = model
