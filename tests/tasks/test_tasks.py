@@ -148,6 +148,16 @@ def test_induction(vocabulary):
         assert pair.wrong[0].strip() not in words
 
 
+@under
+def test_induction_with_nothing_to_find(vocabulary):
+    for pair in build("induction", vocabulary, n=8, length=6, repeated=3, corruption="other-words").pairs:
+        clean, corrupted = pair.clean.text.split(), pair.corrupted.text.split()
+        assert clean[6:] == corrupted[6:] == clean[1:4]
+        assert not {*corrupted[:6]} & {*clean}
+        assert len({*corrupted[:6]}) == 6
+        assert (pair.answer[0].strip(), pair.wrong[0].strip()) == (clean[4], corrupted[4])
+
+
 def test_induction_on_letters(tiny):
     made = build("induction", tiny, n=8)
     assert all(re.fullmatch(r"[a-zA-Z]{15}", pair.clean.text) for pair in made.pairs)

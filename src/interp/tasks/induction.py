@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import string
 from collections.abc import Iterator
+from typing import Literal
 
 from interp.spec import InputError, Pair
 from interp.tasks import Vocabulary, make_pair, task
@@ -13,13 +14,21 @@ from interp.tasks._words import ANIMALS, PLACES, THINGS
 
 @task("induction")
 def induction(
-    vocabulary: Vocabulary, rng: random.Random, n: int, *, length: int = 10, repeated: int = 5
+    vocabulary: Vocabulary,
+    rng: random.Random,
+    n: int,
+    *,
+    length: int = 10,
+    repeated: int = 5,
+    corruption: Literal["other-next", "other-words"] = "other-next",
 ) -> Iterator[Pair | None]:
     """Induction: random words, then some of them again, which ends in A; B is what followed A before.
 
-    "… A B … A" → B. The corrupted prompt has another word in B's place, which is the wrong answer; all else is the
-    same. Slots: a1 and b (the first A, and what follows it), a2 (the second A), which is also the end. Where the
-    tokenizer has too few words of one token, single letters stand for them.
+    "… A B … A" → B. The corrupted prompt has another word in B's place, which is the wrong answer. With ``other-next``
+    all else is the same: what an induction head brings is changed, what it looks for is not. With ``other-words`` all
+    words before the repeat are others, and there is nothing to find. Slots: a1 and b (the first A, and what follows
+    it), a2 (the second A), which is also the end; w0, w1 … for the other words that change. Where the tokenizer has too
+    few words of one token, single letters stand for them.
 
     Parameters
     ----------
@@ -29,6 +38,8 @@ def induction(
         Number of different words before the repeat.
     repeated
         How many of them come again, A last; 1 repeats A alone.
+    corruption
+        What is changed: ``other-next`` or ``other-words``.
 
     Yields
     ------
@@ -39,20 +50,24 @@ def induction(
         raise InputError(f"repeated must be from 1 to length - 1 = {length - 1}, not {repeated}")
     space = " "
     pool = vocabulary.single([*ANIMALS, *THINGS, *PLACES])
-    if len(pool) <= length:
+    needed = length + (1 if corruption == "other-next" else length)
+    if len(pool) < needed:
         space = ""
         pool = [letter for letter in string.ascii_letters if vocabulary.one_token(letter, after="")]
-    if len(pool) <= length:
+    if len(pool) < needed:
         raise InputError(
-            f"task induction with length {length} needs {length + 1} words or letters of one token, and this tokenizer "
+            f"task induction with length {length} needs {needed} words or letters of one token, and this tokenizer "
             f"has {len(pool)}; use a smaller length"
         )
     start = (length - repeated) // 2
     a, b = start + repeated - 1, start + repeated
+    changed = range(b, b + 1) if corruption == "other-next" else range(length)
+    names = {place: f"w{place}" for place in changed} | {a: "a1", b: "b"}
     for _ in range(100 * n):
-        *words, other = rng.sample(pool, length + 1)
-        fields = [*words[:a], "{a1}", "{b}", *words[b + 1 :], *words[start:a], "{a2}"]
-        clean = {"a1": words[a], "b": words[b], "a2": words[a]}
-        corrupted = clean | {"b": other}
-        template = "".join(space + field for field in fields)
-        yield make_pair(vocabulary, template, clean, corrupted, (space + words[b],), (space + other,))
+        drawn = rng.sample(pool, needed)
+        words, others = drawn[:length], iter(drawn[length:])
+        shown = [f"{{{names[place]}}}" if place in names else word for place, word in enumerate(words)]
+        template = "".join(space + field for field in [*shown, *words[start:a], "{a2}"])
+        clean = {name: words[place] for place, name in names.items()} | {"a2": words[a]}
+        corrupted = clean | {names[place]: next(others) for place in changed}
+        yield make_pair(vocabulary, template, clean, corrupted, (space + words[b],), (space + corrupted["b"],))
