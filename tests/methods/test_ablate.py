@@ -503,6 +503,19 @@ def test_what_is_done_is_kept(use: Any, monkeypatch: pytest.MonkeyPatch) -> None
         assert len(result.to_frame()) == 8
 
 
+def test_the_plotly_figure_shows_every_change(use: Any) -> None:
+    use(build("llama"))
+    result = ablated([ONE, FIRST], heads="0.0,0.1", mlps=1)
+    (bars,) = result.to_plotly(theme="dark").data
+    assert list(bars.y) == ["L0H0", "L0H1", "L1 MLP", "all together", "sum of each"]
+    np.testing.assert_allclose(list(bars.x), [*result.effect[1:], result.additive - result.values[0]])
+    np.testing.assert_allclose(np.array(bars.error_x.array[:4]) + bars.x[:4], result.effect_interval[1, 1:])
+    (single,) = ablated([ONE], heads="0.0").to_plotly().data
+    assert list(single.x) == [result.per_prompt[1, 0] - result.per_prompt[0, 0]]
+    with pytest.raises(InputError, match="theme"):
+        result.to_plotly(theme="blue")
+
+
 def test_a_wrong_forward_is_noticed(use: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = use(build("llama"))
     monkeypatch.setattr(network, "_scale", lambda attention, index, d_head: 1.1 * d_head**-0.5)  # noqa: ARG005

@@ -408,3 +408,18 @@ def test_smollm2(smollm2: LoadedModel) -> None:
     for s, r in np.ndindex(*inner.patched.shape):
         logits = naive(inner.senders[s], inner.receivers[r], "all")
         assert abs(inner.patched[s, r] - closed_form("logit-diff", logits, pair.answer, pair.wrong, None)) < 5 * BOUND
+
+
+def test_the_plotly_figure_shows_every_path(use: Any) -> None:
+    use(build("llama"))
+    result = asked_of([ONE, FIRST], from_="heads", to="q,logits")
+    (heat,) = result.to_plotly().data
+    there = result.exists & result.done
+    np.testing.assert_allclose(np.array(heat.z)[there], result.recovery[there])
+    assert np.isnan(np.array(heat.z)[~there]).all()
+    assert (len(heat.y), len(heat.x)) == result.exists.shape
+    assert heat.zmax == -heat.zmin > 0
+    lone = asked_of([ONE, FIRST], from_="heads", to="logits")
+    (bars,) = lone.to_plotly(theme="dark").data
+    np.testing.assert_allclose(list(bars.x), lone.recovery[:, 0])
+    assert list(bars.y)[:2] == ["L0H0", "L0H1"]

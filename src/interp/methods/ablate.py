@@ -95,6 +95,7 @@ class AblationResult(Result):
 
     _html: ClassVar[str] = "interp.views.ablate:html"
     _svg: ClassVar[str | None] = "interp.views.ablate:svg"
+    _plotly: ClassVar[str | None] = "interp.views.ablate:plotly"
 
     def summary(self) -> str:
         """Return the metric with and without the components."""

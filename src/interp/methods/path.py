@@ -82,6 +82,7 @@ class PathResult(Result):
     axes: ClassVar[tuple[str, str]] = ("sender", "receiver")
     _html: ClassVar[str] = "interp.views.path:html"
     _svg: ClassVar[str | None] = "interp.views.path:svg"
+    _plotly: ClassVar[str | None] = "interp.views.path:plotly"
 
     def summary(self) -> str:
         """Return how many paths there are and how many of them are done."""

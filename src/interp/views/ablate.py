@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from interp.views import bars, diverging, frame, layout
+from interp.views import theme as themes
 from interp.views.diverging import signed
 from interp.views.layout import Piece, Stack
 from interp.views.path import label
+from interp.views.text import escape
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
     from numpy.typing import NDArray
 
     from interp.methods.ablate import AblationResult
@@ -48,6 +51,53 @@ def svg(result: AblationResult, theme: str = "light") -> str:
     '<svg'
     """
     return layout.svg("Ablation", _facts(result), _blocks(result), _foot(result), result.notes, theme)
+
+
+def plotly(result: AblationResult, *, theme: str = "light", width: int = 760, height: int = 460) -> go.Figure:
+    """Return what each ablation changes, with its interval, as Plotly bars beside what adding up would give.
+
+    Parameters
+    ----------
+    theme
+        ``"light"`` or ``"dark"``.
+    width, height
+        In pixels.
+
+    Examples
+    --------
+    >>> result.to_plotly(theme="dark").show()  # doctest: +SKIP
+    """
+    import plotly.graph_objects as go
+
+    themes.check_theme(theme)
+    several = len(result.components) > 1
+    names = [*map(_named, result.components), *(["all together", "sum of each"] if several else [])]
+    values, (low, high) = result.effect[1:], result.effect_interval[:, 1:]
+    if several:
+        added = [result.additive - float(result.values[0])]
+        values, low, high = (np.append(one, added) for one in (values, low, high))
+    sides = np.nan_to_num(-values if result.metric in _FALLING else values)
+    spread = {"array": high - values, "arrayminus": values - low} if np.isfinite(low[:-1]).any() or not several else {}
+    figure = go.Figure()
+    figure.add_bar(
+        x=values,
+        y=names,
+        orientation="h",
+        marker={"color": [themes.diverging(math.copysign(1.0, side), theme) for side in sides]},
+        error_x=spread,
+        hovertemplate="without %{y}<br><b>%{x:+.4f}</b><extra></extra>",
+    )
+    figure.update_xaxes(title=f"change of {_quantity(result)}", showgrid=False, zeroline=True)
+    figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
+    figure.update_layout(
+        title={"text": f"Ablation<br><sup>{escape(_facts(result))}</sup>", "font": {"size": 14}},
+        width=width,
+        height=height,
+        paper_bgcolor=themes.colour("bg", theme),
+        plot_bgcolor=themes.colour("bg", theme),
+        font={"color": themes.colour("fg", theme), "size": 12},
+    )
+    return figure
 
 
 def _named(name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,7 +102,7 @@ def plotly(result: DLAResult, *, theme: str = "light", width: int = 900, height:
         y=list(cells.rows),
         zmin=-view.end,
         zmax=view.end,
-        colorscale=_scale(theme),
+        colorscale=themes.scale(theme),
         colorbar={"thickness": 12, "title": {"text": "logits", "side": "right"}},
         hoverongaps=False,
         hovertemplate="%{y} · %{x}<br><b>%{z:+.4f}</b><extra></extra>",
@@ -259,7 +259,3 @@ def _short(value: float) -> str:
     if not math.isfinite(value) or abs(value) < 0.005:
         return ""
     return format(value, "+.2f" if abs(value) < 10 else "+.0f").replace("-", "−")
-
-
-def _scale(name: str) -> list[list[Any]]:
-    return [[n / 16, themes.diverging(n / 8 - 1, name)] for n in range(17)]

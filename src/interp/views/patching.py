@@ -25,12 +25,6 @@ if TYPE_CHECKING:
 
     from interp.methods.patch import PatchingResult
 
-_METRICS = {
-    "logit-diff": "logit difference",
-    "logprob": "log probability",
-    "prob": "probability",
-    "kl": "KL divergence",
-}
 # Metrics that fall when the model does better.
 _FALLING = frozenset({"rank", "kl"})
 _HEADS = {"k": "Key heads", "v": "Value heads"}
@@ -201,7 +195,7 @@ def plotly(
             text=None if where is None else [[escape(cell) for cell in row] for row in where],
             zmin=-view.end,
             zmax=view.end,
-            colorscale=_scale(theme, view.turned),
+            colorscale=themes.scale(theme, view.turned),
             colorbar={"title": {"text": view.quantity, "side": "right"}, "thickness": 12},
             hoverongaps=False,
             hovertemplate=f"%{{y}} · %{{x}}{' · %{text}' if where else ''}<br><b>%{{z:+.4f}}</b><extra></extra>",
@@ -262,7 +256,7 @@ class _View:
 
     @cached_property
     def metric(self) -> str:
-        return _METRICS.get(self.result.metric, frame.visible_facts(self.result.metric, 40))
+        return frame.metric(self.result.metric)
 
     @cached_property
     def turned(self) -> bool:
@@ -684,11 +678,6 @@ def _drawn_pair(view: _View) -> list[tuple[str, Drawing]]:
             for k, side in enumerate(sides)
         ]
     return [(_heading(view), Drawing(max(_PAIR, far + 148), y + 6, "".join(body)))]
-
-
-def _scale(name: str, turned: bool) -> list[list[Any]]:
-    steps = [n / 8 - 1 for n in range(17)]
-    return [[(step + 1) / 2, themes.diverging(-step if turned else step, name)] for step in steps]
 
 
 def words(result: PatchingResult) -> dict[str, Any]:

@@ -13,12 +13,15 @@ from numpy.typing import NDArray
 
 from interp.results import strongest
 from interp.views import bars, diverging, draw, frame, layout
+from interp.views import theme as themes
 from interp.views.diverging import Cells, signed
 from interp.views.draw import Drawing
 from interp.views.layout import Piece, Stack
-from interp.views.text import head_label
+from interp.views.text import escape, head_label
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
     from interp.methods.path import PathResult
 
 _TOP = 10
@@ -59,6 +62,68 @@ def svg(result: PathResult, theme: str = "light") -> str:
     """
     view = _View(result)
     return layout.svg("Path patching", _facts(view), _blocks(view), _foot(view), result.notes, theme)
+
+
+def plotly(result: PathResult, *, theme: str = "light", width: int = 760, height: int = 620) -> go.Figure:
+    """Return the paths as a Plotly heatmap of senders and receivers, or as bars where there is one of either.
+
+    Parameters
+    ----------
+    theme
+        ``"light"`` or ``"dark"``.
+    width, height
+        In pixels.
+
+    Examples
+    --------
+    >>> result.to_plotly(theme="dark").show()  # doctest: +SKIP
+    """
+    import plotly.graph_objects as go
+
+    themes.check_theme(theme)
+    view = _View(result)
+    values = np.where(view.known & np.isfinite(view.values), view.values, np.nan)
+    senders, receivers = ([label(name) for name in names] for names in (result.senders, result.receivers))
+    figure = go.Figure()
+    if 1 in values.shape:
+        names, fixed = (receivers, f"from {senders[0]}") if len(senders) == 1 else (senders, f"to {receivers[0]}")
+        low, high = (np.ravel(end) for end in view.interval)
+        held = np.ravel(values)
+        spread = np.isfinite(low).any()
+        figure.add_bar(
+            x=held,
+            y=names,
+            orientation="h",
+            marker={"color": [themes.diverging(math.copysign(1.0, v), theme) for v in np.nan_to_num(held)]},
+            error_x={"array": high - held, "arrayminus": held - low} if spread else {},
+            hovertemplate="%{y}<br><b>%{x:+.4f}</b><extra></extra>",
+        )
+        figure.update_xaxes(title=f"{view.quantity}, {fixed}")
+    else:
+        figure.add_heatmap(
+            z=values,
+            x=receivers,
+            y=senders,
+            zmin=-view.end,
+            zmax=view.end,
+            colorscale=themes.scale(theme),
+            colorbar={"title": {"text": view.quantity, "side": "right"}, "thickness": 12},
+            hoverongaps=False,
+            hovertemplate="%{y} → %{x}<br><b>%{z:+.4f}</b><extra></extra>",
+        )
+        figure.update_xaxes(type="category", title="receiver")
+        figure.update_yaxes(title="sender")
+    figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
+    figure.update_xaxes(showgrid=False, zeroline=False)
+    figure.update_layout(
+        title={"text": f"Path patching<br><sup>{escape(_facts(view))}</sup>", "font": {"size": 14}},
+        width=width,
+        height=height,
+        paper_bgcolor=themes.colour("bg", theme),
+        plot_bgcolor=themes.colour("bg", theme),
+        font={"color": themes.colour("fg", theme), "size": 12},
+    )
+    return figure
 
 
 def label(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,6 +137,18 @@ def diverging(value: float, theme: str) -> str:
     '#ffffff'
     """
     return "#{:02x}{:02x}{:02x}".format(*_between(_DIVERGING[check_theme(theme)], min(1.0, max(-1.0, value))))
+
+
+def scale(theme: str, turned: bool = False) -> list[list[Any]]:
+    """Return the diverging colours as a Plotly colour scale, from −1 to 1; the other way round when `turned`.
+
+    Examples
+    --------
+    >>> scale("light")[8][0]
+    0.5
+    """
+    steps = [n / 8 - 1 for n in range(17)]
+    return [[(step + 1) / 2, diverging(-step if turned else step, theme)] for step in steps]
 
 
 def paint(value: float) -> tuple[tuple[str, float], ...]:
