@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from transformer_lens.config import TransformerBridgeConfig
+from transformer_lens.model_bridge.sources.native import boot
 
-from interp.engine import edges, sweep
+from interp.engine import edges, network, sweep
+from interp.engine.load import Options, load
 from interp.engine.metrics import Scorer
 from interp.engine.model import LoadedModel
 from interp.spec import Metric
@@ -95,7 +99,13 @@ class Naive:
         head, _, kind = rest.partition(".")
         return f"blocks.{layer}.attn.hook_{kind}_input", int(head)
 
-    def slope(self, case: sweep.Case, reader: str, begin: torch.Tensor | None = None) -> torch.Tensor:
+    def slope(
+        self,
+        case: sweep.Case,
+        reader: str,
+        begin: torch.Tensor | None = None,
+        moved: tuple[str, torch.Tensor] | None = None,
+    ) -> torch.Tensor:
         """Return the gradient of one input, ``[position, d_model]``: that of a zero that is added to it."""
         name, head = self.place(reader)
         added = torch.zeros(len(case.base), self.model.geometry.d_model, requires_grad=True)
@@ -107,6 +117,8 @@ class Naive:
             return tensor + spread[None, None, :, None] * added[None, :, None]
 
         first = [] if begin is None else [("blocks.0.hook_resid_pre", lambda tensor, hook: begin[None])]  # noqa: ARG005
+        if moved is not None:
+            first = [(moved[0], lambda tensor, hook: tensor + moved[1].to(tensor))]  # noqa: ARG005
         (found,) = torch.autograd.grad(self.metric(case.base, [*first, (name, add)]), [added])
         return found
 
@@ -202,3 +214,106 @@ def test_positions_are_the_parts_of_the_scores(ablation: str, naive: Any) -> Non
         ]
         expected = torch.stack(parts).sum(-1).mean(0)
         assert torch.allclose(found.by_position[row, column], expected, atol=1e-5)
+
+
+# -- the integral ----------------------------------------------------------------------------------------------------
+
+
+def linear() -> LoadedModel:
+    """Return a model without norms, whose attention is even and whose neurons are their own input: all is linear."""
+    sizes: dict[str, Any] = {"n_layers": 3, "n_heads": 2, "d_model": 8, "d_head": 4, "d_mlp": 10, "d_vocab": 70}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        bridge = boot(TransformerBridgeConfig(**sizes, n_ctx=12, act_fn="relu", normalization_type=None))
+        with torch.no_grad():
+            for name, parameter in bridge.named_parameters():
+                parameter.normal_(0.0, 0.15)
+                if ".q." in name or ".k." in name:
+                    parameter.zero_()
+                if "fc_in" in name and name.endswith("bias"):
+                    parameter.add_(20.0)  # so that no neuron is ever cut off
+    return load(bridge.eval(), name="linear", options=Options())
+
+
+@pytest.mark.parametrize("ablation", ABLATIONS)
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_on_a_linear_model_estimates_are_exact(ablation: str, steps: int) -> None:
+    model = linear()
+    cases = [replace(case, scorer=Scorer(PLAIN, (7,), (9,))) for case in cases_of()]
+    exact, found = exactly(model, cases, ablation=ablation), asked(model, cases, ablation=ablation, steps=steps)
+    assert exact.per_pair[:, exact.exists].abs().max() > 0.01
+    close(found.per_pair, exact.per_pair, found.exists, 2e-4)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "neox"])
+def test_more_steps_converge_to_an_exact_edge(kind: str) -> None:
+    """Where one edge carries all and is read through a norm and a softmax, the integral is what it does."""
+    model = build(kind)
+    with torch.no_grad():
+        for layer in network.read(model).layers:
+            layer.o.weight.zero_()
+            layer.down.weight.zero_()
+    cases = cases_of(Metric("prob"))
+    exact = exactly(model, cases)
+    assert torch.allclose(exact.per_pair[:, 0, -1].double(), exact.clean - exact.ablated, atol=1e-6)
+    assert exact.per_pair[:, 1:].nan_to_num().abs().max() < 1e-6
+    off = [
+        float((asked(model, cases, steps=steps).per_pair - exact.per_pair)[:, 0, -1].abs().max())
+        for steps in (1, 2, 4, 32)
+    ]
+    size = float(exact.per_pair[:, 0, -1].abs().max())
+    assert off[0] > 0.05 * size
+    assert off[3] < 1e-4 * size
+    assert off[3] < off[2] < off[0]
+
+
+@pytest.mark.parametrize(("kind", "extra"), KINDS)
+def test_points_between_the_prompts(kind: str, extra: dict[str, Any], naive: Any) -> None:
+    """The mean gradient on the way between the embeddings, by a sum of many equal steps."""
+    model = build(kind, **extra)
+    cases = cases_of(count=1)
+    found = asked(model, cases, steps=20)
+    reference = naive(model, cases, "corrupted")
+    begin, end = reference.output(cases[0].source, "embed"), reference.output(cases[0].base, "embed")
+    parts = (torch.arange(50) + 0.5) / 50
+    for column in range(1, len(found.readers), 7):
+        reader = found.readers[column].name
+        slopes = [reference.slope(cases[0], reader, begin + part * (end - begin)) for part in parts]
+        slope = torch.stack(slopes).mean(0)
+        for row, writer in enumerate(found.writers):
+            if found.exists[row, column]:
+                change = reference.output(cases[0].base, writer.name) - reference.ablated(cases[0], writer.name)
+                expected = float((change * slope).sum())
+                assert abs(float(found.per_pair[0, row, column]) - expected) < 2e-3
+
+
+@pytest.mark.parametrize("ablation", ["mean", "zero"])
+@pytest.mark.parametrize(("kind", "extra"), KINDS[:3])
+def test_points_between_ablated_and_clean_writers(kind: str, extra: dict[str, Any], ablation: str, naive: Any) -> None:
+    """The writers of one half block move together, and all above them answers."""
+    model = build(kind, **extra)
+    cases = cases_of()
+    steps = 3
+    found = asked(model, cases, ablation=ablation, steps=steps)
+    reference = naive(model, cases, ablation)
+    case, names = cases[0], [node.name for node in found.writers]
+    at, weight = np.polynomial.legendre.leggauss(steps)
+    rows = {"embed": ["embed"], "0": ["0.0", "0.1", "0.2", "0.3"], "0.mlp": ["0.mlp"], "1": ["1.1"]}
+    for stage, writers in rows.items():
+        moved = [f"{stage}.{head}" for head in range(4)] if stage.isdigit() else writers
+        changes = {name: reference.output(case.base, name) - reference.ablated(case, name) for name in moved}
+        layer = int(stage.partition(".")[0]) if stage != "embed" else 0
+        # What is written where the half block writes moves all that stands above it.
+        name = f"blocks.{layer}.hook_{'mlp' if '.' in stage else 'attn'}_out"
+        name = "blocks.0.hook_resid_pre" if stage == "embed" else name
+        for column, reader in enumerate(found.readers):
+            if not found.exists[names.index(writers[-1]), column] or column % 4:
+                continue
+            slope = torch.zeros(len(case.base), model.geometry.d_model)
+            for point, part in zip((at + 1) / 2, weight / 2, strict=True):
+                away = -(1 - point) * sum(changes.values())
+                slope += part * reference.slope(case, reader.name, moved=(name, away))
+            for writer in writers:
+                expected = float((changes[writer] * slope).sum())
+                off = abs(float(found.per_pair[0, names.index(writer), column]) - expected)
+                assert off < 1e-4 * max(1.0, abs(expected)), (writer, reader)
