@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import weakref
 from dataclasses import replace
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ import pytest
 
 from interp.methods.circuit_result import CircuitResult
 from interp.methods.groups import Groups
+from interp.results import Provenance
 from interp.selection import selection
 from interp.spec import InputError
 from interp.views.circuit_layout import arrange
@@ -272,3 +274,23 @@ def test_a_circuit_that_is_gone_takes_its_view_along(wire: Wire) -> None:
     assert gone() is None
     assert widget.comm is None
     assert wire.sent
+
+
+def test_foreign_text_is_made_visible_and_every_number_is_jsons(wire: Wire) -> None:
+    name = "<img src=x>\u202e"
+    result = planted(
+        {**SMALL, ("embed", "logits"): float("nan"), ("1.0", "logits"): float("inf")},
+        task="</script>\u202e",
+        notes=("a\x1b[31m\u202eb",),
+        labels={"2.1": "<b>\u202e", "9.9": "another model's"},
+        provenance=Provenance(model=name, technique="circuit"),
+    )
+    CircuitWidget(result)
+    words = ""
+    for _, data, _ in wire.sent:
+        state = {key: value for key, value in data.get("state", {}).items() if key not in {"_esm", "_css"}}
+        words += json.dumps(state, allow_nan=False, ensure_ascii=False)
+    assert not set("\u202e\x00\x1b") & set(words)
+    assert "⟨U+202E⟩" in words
+    assert "<img src=x>" in words
+    assert "another model's" not in words

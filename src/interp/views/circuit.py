@@ -101,16 +101,12 @@ def facts(result: CircuitResult) -> str:
 
 def meaning(result: CircuitResult) -> list[str]:
     """Return what the colours' numbers mean, in lines."""
-    metric = diverging_name(result.metric)
     if result.method == "acdc":
         return ["score: the largest threshold that the edge survives"]
-    return [f"score: what the {metric} loses without the edge", "red: it helps; blue: it works against the answer"]
-
-
-def diverging_name(metric: str) -> str:
-    """Return a metric as it is written in a sentence."""
-    known = {"logit-diff": "logit difference", "logprob": "log probability", "prob": "probability"}
-    return known.get(metric, frame.visible_facts(metric, 40))
+    return [
+        f"score: what the {frame.metric(result.metric)} loses without the edge",
+        "red: it helps; blue: it works against the answer",
+    ]
 
 
 def evidence(result: CircuitResult) -> list[Piece]:
@@ -148,7 +144,7 @@ def _two(value: float) -> str:
 
 def notes(result: CircuitResult) -> list[str]:
     """Return what is to be known before the picture is believed."""
-    return [frame.visible_facts(note, 600) for note in (*result.notes, *result.lint.warnings)]
+    return [frame.visible_facts(note, 600) for note in dict.fromkeys((*result.notes, *result.lint.warnings))]
 
 
 def ends(drawn: Arrangement) -> tuple[float, float]:

@@ -137,6 +137,23 @@ def visible_facts(text: str, limit: int) -> str:
     return visible(text, limit).replace("␣", " ")
 
 
+def metric(name: str) -> str:
+    """Return a metric as it is written in words.
+
+    Examples
+    --------
+    >>> metric("logit-diff"), metric("my own")
+    ('logit difference', 'my own')
+    """
+    return _METRICS.get(name, visible_facts(name, 40))
+
+
+_METRICS = {
+    "logit-diff": "logit difference",
+    "logprob": "log probability",
+    "prob": "probability",
+    "kl": "KL divergence",
+}
 _STANDALONE = f"""
 .interp-card{{fill:var(--interp-bg);stroke:var(--interp-line)}}
 .interp-rule{{stroke:var(--interp-line)}}

@@ -12,6 +12,7 @@ import traitlets
 from interp.spec import InputError
 from interp.views import circuit as pictures
 from interp.views.circuit_layout import Arrangement, arrange, collapsed
+from interp.views.frame import visible_facts
 from interp.views.text import visible
 from interp.views.theme import THEMES
 from interp.widgets import _encode as encode
@@ -108,7 +109,7 @@ class CircuitWidget(Widget):
         found = self.result.function_of(node)
         return Reply(
             {
-                "label": frame_text(found.label),
+                "label": visible_facts(found.label, 200),
                 "promotes": [_valued(token, value) for token, value in found.promotes],
                 "suppresses": [_valued(token, value) for token, value in found.suppresses],
                 "copying": _number(found.copying),
@@ -153,11 +154,6 @@ class CircuitWidget(Widget):
         return Reply({"svg": drawn})
 
 
-def frame_text(text: str) -> str:
-    """Return foreign words of a single line as they are shown."""
-    return visible(text, 200).replace("␣", " ")
-
-
 def _described(result: CircuitResult, whole: Arrangement, drawn: Arrangement) -> tuple[dict[str, Any], bytes]:
     """Return the small things that the page needs at once, and the numbers of the drawing.
 
@@ -185,15 +181,15 @@ def _described(result: CircuitResult, whole: Arrangement, drawn: Arrangement) ->
     graph = {
         "facts": pictures.facts(result),
         "about": {
-            "model": frame_text(result.provenance.model),
-            "task": frame_text(result.task),
+            "model": visible_facts(result.provenance.model, 200),
+            "task": visible_facts(result.task, 200),
             "method": result.method,
             "ablation": result.ablation,
-            "metric": frame_text(result.metric),
+            "metric": visible_facts(result.metric, 200),
         },
         "nodes": list(drawn.nodes),
         "titles": list(drawn.titles),
-        "labels": {name: frame_text(label) for name, label in result.labels.items() if name in writer},
+        "labels": {name: visible_facts(label, 200) for name, label in result.labels.items() if name in writer},
         "readers": readers,
         "rows": [[name, y] for name, y in drawn.rows],
         "size": [drawn.width, drawn.height],
