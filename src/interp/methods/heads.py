@@ -168,7 +168,7 @@ def heads(
         Score attention between words that depend on each other instead.
     task
         Name the parts that heads play in a task instead: duplicate token, S-inhibition, name mover, negative and backup
-        name mover.
+        name mover. Not every model has them all: SmolLM2-135M, of 32 pairs, has no backup.
 
     Returns
     -------
