@@ -317,7 +317,9 @@ def _direction(
         There is none, or two, or it is of another width, zero or not finite.
     """
     if (given is None) == (toward is None and against is None):
-        raise InputError("steer needs a direction: --toward TEXT and --against TEXT, or --direction NAME of a variable, such as a probe")
+        raise InputError(
+            "steer needs a direction: --toward TEXT and --against TEXT, or --direction NAME of a variable, such as a probe"
+        )
     if given is None:
         if toward is None or against is None:
             lacking = "toward" if toward is None else "against"
