@@ -318,7 +318,7 @@ def _direction(
     """
     if (given is None) == (toward is None and against is None):
         raise InputError(
-            "steer needs a direction: --toward TEXT and --against TEXT, or --direction NAME of a variable, such as a probe"
+            "steer needs a direction: --toward and --against texts, or --direction NAME of a variable such as a probe"
         )
     if given is None:
         if toward is None or against is None:
