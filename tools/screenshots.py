@@ -1,4 +1,7 @@
-"""Take the README's pictures of the views: SmolLM2 in JupyterLab, light and dark, into demo/images."""
+"""Take the README's pictures of the views, in JupyterLab, light and dark, into demo/images.
+
+The attention and the patching are SmolLM2's, the circuit the bundled model's.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ CELLS = [
     f"%load_ext interp\nimport interp\ninterp.load({str(fetch_smollm2.fetch())!r})",
     "%%interp attention\nWhen Mary and John went to the store, John gave a drink to",
     "%interp patch --task ioi --n 16 -o patched",
+    "interp.load()\ninterp.circuit(task='ioi', n=16, edges=60).validate()",
 ]
 
 
@@ -54,6 +58,10 @@ def main() -> None:
             heatmap = notebook.cell(2).locator("section.interp-frame")
             notebook.until(lambda: "L23H3" in heatmap.locator(".interp-foot").inner_text(), "the head is shown")
             shoot(notebook, heatmap, "patching")
+            graph = notebook.cell(3).locator("section.interp-frame")
+            notebook.kernel.run("interp.selection.set(layer=1, head=0, query=None, key=None, position=None)")
+            notebook.until(lambda: "promotes" in graph.inner_text().lower(), "the node's card is shown")
+            shoot(notebook, graph, "circuit")
         finally:
             server.stop()
 

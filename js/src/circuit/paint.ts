@@ -6,7 +6,7 @@ import { HALF, type Pill } from "./meta";
 
 // As in the static picture, `views/circuit.py`.
 const STEPS = 24;
-const FAINTEST = 5;
+const FAINTEST = 7;
 const WIDEST = 6;
 const NODE = 0.8;
 const POWER = 0.8;

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from interp.methods.circuit_result import CircuitResult
 
 STEPS = 24  # of a colour and a width, each way
-FAINTEST = 5  # the step of the weakest edge, so that it can be seen
+FAINTEST = 7  # the step of the weakest edge, so that it can be seen
 WIDEST = 6.0  # CSS pixels
 NODE = 0.8  # of the strongest colour, so that a name can be read on it
 _INK_TURNS = 0.72
