@@ -66,6 +66,9 @@ def test_a_threshold_keeps_what_reaches_it() -> None:
     acdc = interp.circuit(PAIRS, method="acdc", threshold=0.05)
     assert set(np.unique(acdc.scores[acdc.exists])) <= {0.0, 0.05}
     assert acdc.per_pair.shape[0] == 0
+    many = interp.circuit(PAIRS, method="acdc", edges=int(acdc.exists.sum()))
+    assert many.kept.any()
+    assert (many.scores[many.kept] > 0).all(), "what no threshold left is no part of the circuit"
 
 
 @pytest.mark.usefixtures("model")
@@ -337,7 +340,11 @@ def test_smollm2_induction(smollm2: Any) -> None:
     assert {"18.6", "17.3"} <= set(found.heads), found.heads
     assert found.provenance.path == "gradients"
     assert found.group_size == 3
-    # The task's corrupted prompt keeps what the heads look for and changes what they bring: values alone are ablated.
-    task = interp.circuit(task="induction", n=4, steps=5, edges=200)
-    assert "18.6" in task.heads, task.heads
+    card = found.validate(random=20, top=1).card
+    assert card.faithfulness > card.random.mean() + 3 * card.random.std()
+    looked_up = interp.circuit(task="induction", corruption="other-first", n=4, edges=200)
+    assert {"18.6", "17.3"} <= set(looked_up.heads), looked_up.heads
+    # Another token in B's place alone keeps what the heads look for and changes what they bring: values are ablated.
+    brought = interp.circuit(task="induction", n=4, edges=200)
+    assert "18.6" in brought.heads, brought.heads
     assert smollm2.geometry.n_layers == 30

@@ -265,11 +265,11 @@ def _result(
 
 
 def _kept(result: CircuitResult, edges: int | None, threshold: float | None) -> NDArray[np.bool_]:
-    """Return the circuit's edges; none whose score is not known."""
+    """Return the circuit's edges; none whose score is not known, or 0, which is what did not survive ACDC."""
     if threshold is not None:
         return result.prune(threshold).kept
     strong = circuit_choice.strongest(result, EDGES if edges is None else edges)
-    known = strong & np.isfinite(result.scores)
+    known = strong & np.isfinite(result.scores) & ((result.scores != 0) | (result.level == "head"))
     return known if (known == strong).all() else connected(known, result.writers, result.readers, result.reading)
 
 

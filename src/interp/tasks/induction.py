@@ -20,15 +20,15 @@ def induction(
     *,
     length: int = 10,
     repeated: int = 5,
-    corruption: Literal["other-next", "other-words"] = "other-next",
+    corruption: Literal["other-next", "other-first"] = "other-next",
 ) -> Iterator[Pair | None]:
     """Induction: random words, then some of them again, which ends in A; B is what followed A before.
 
-    "… A B … A" → B. The corrupted prompt has another word in B's place, which is the wrong answer. With ``other-next``
-    all else is the same: what an induction head brings is changed, what it looks for is not. With ``other-words`` all
-    words before the repeat are others, and there is nothing to find. Slots: a1 and b (the first A, and what follows
-    it), a2 (the second A), which is also the end; w0, w1 … for the other words that change. Where the tokenizer has too
-    few words of one token, single letters stand for them.
+    "… A B … A" → B. The corrupted prompt has another word in B's place, which is the wrong answer: what an induction
+    head brings is changed, what it looks for is not. With ``other-first`` another word stands in the place of the first
+    A, so that nothing is found, and the wrong answer is a word of neither prompt. All else is the same. Slots: a1 and b
+    (the first A, and what follows it), a2 (the second A), which is also the end. Where the tokenizer has too few words
+    of one token, single letters stand for them.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def induction(
     repeated
         How many of them come again, A last; 1 repeats A alone.
     corruption
-        What is changed: ``other-next`` or ``other-words``.
+        What is changed: ``other-next``, B, or ``other-first``, the first A.
 
     Yields
     ------
@@ -50,7 +50,7 @@ def induction(
         raise InputError(f"repeated must be from 1 to length - 1 = {length - 1}, not {repeated}")
     space = " "
     pool = vocabulary.single([*ANIMALS, *THINGS, *PLACES])
-    needed = length + (1 if corruption == "other-next" else length)
+    needed = length + (1 if corruption == "other-next" else 2)
     if len(pool) < needed:
         space = ""
         pool = [letter for letter in string.ascii_letters if vocabulary.one_token(letter, after="")]
@@ -61,13 +61,11 @@ def induction(
         )
     start = (length - repeated) // 2
     a, b = start + repeated - 1, start + repeated
-    changed = range(b, b + 1) if corruption == "other-next" else range(length)
-    names = {place: f"w{place}" for place in changed} | {a: "a1", b: "b"}
     for _ in range(100 * n):
-        drawn = rng.sample(pool, needed)
-        words, others = drawn[:length], iter(drawn[length:])
-        shown = [f"{{{names[place]}}}" if place in names else word for place, word in enumerate(words)]
-        template = "".join(space + field for field in [*shown, *words[start:a], "{a2}"])
-        clean = {name: words[place] for place, name in names.items()} | {"a2": words[a]}
-        corrupted = clean | {names[place]: next(others) for place in changed}
-        yield make_pair(vocabulary, template, clean, corrupted, (space + words[b],), (space + corrupted["b"],))
+        *words, other = rng.sample(pool, length + 1)
+        fields = [*words[:a], "{a1}", "{b}", *words[b + 1 :], *words[start:a], "{a2}"]
+        clean = {"a1": words[a], "b": words[b], "a2": words[a]}
+        corrupted = clean | ({"b": other} if corruption == "other-next" else {"a1": other})
+        wrong = other if corruption == "other-next" else rng.choice([w for w in pool if w not in {*words, other}])
+        template = "".join(space + field for field in fields)
+        yield make_pair(vocabulary, template, clean, corrupted, (space + words[b],), (space + wrong,))
