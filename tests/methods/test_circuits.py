@@ -85,6 +85,11 @@ def test_ov_is_the_dense_product(model: Any, name: str) -> None:
         assert direction.target_top[0][1] == (sign * right[n]).argmax()
         assert direction.target_bottom[0][1] == (sign * right[n]).argmin()
         assert direction.source_top[0][2] == pytest.approx((sign * left[:, n]).max(), abs=1e-4)
+        h = head(model, layer, number)
+        written = sign * left[:, n] @ (model.bridge.W_E.detach().double() @ h["W_V"] @ h["W_O"]).numpy()
+        assert np.allclose(result.vectors[n], written / np.linalg.norm(written), atol=1e-4)
+    steered = interp.steer([5, 6, 7], layer=1, direction=result.vectors[0], strength=0.0, n=2)
+    assert steered.provenance.technique == "steer"
 
 
 @pytest.mark.parametrize("name", ["0.1", "1.3"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
@@ -77,6 +77,9 @@ class CircuitResult(Result):
         Σλ/Σ|λ| of the whole circuit: for OV the copying score, for QK how far tokens look for their own like.
     directions
         The strongest singular directions of the whole circuit, where asked for.
+    vectors
+        ``float32 [direction, d_model]``: what the head writes to the residual stream for each direction's source, of
+        unit length, as `interp.steer` takes it; none for QK, which writes nothing.
     """
 
     kind: str
@@ -86,6 +89,7 @@ class CircuitResult(Result):
     matrix: Float | None
     positivity: float
     directions: tuple[Direction, ...] = ()
+    vectors: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
 
     _html: ClassVar[str] = "interp.views.circuits:html"
     _svg: ClassVar[str | None] = "interp.views.circuits:svg"
@@ -149,7 +153,8 @@ def ov(model: LoadedModel, head: HeadName, *, tokens: str | None = None, top: in
 
     layer, number, net = _opened(model, head, top, svd)
     circuit = weights.ov(model, net, layer, number)
-    return _result(model, circuit, "ov", f"{layer}.{number}", 0, tokens, top, svd)
+    writes = weights.heads(net, net.layers[layer]).o[number]
+    return _result(model, circuit, "ov", f"{layer}.{number}", 0, tokens, top, svd, writes=writes)
 
 
 @technique(body=None)
@@ -268,8 +273,11 @@ def _result(
     svd: int,
     *,
     normed: bool = False,
+    writes: Tensor | None = None,
 ) -> CircuitResult:
+    """Return the circuit's rows, matrix and directions; `writes` is a head's W_O, ``[d_head, d_model]``."""
     import torch
+    from torch.nn import functional
 
     from interp.engine import weights
 
@@ -290,6 +298,11 @@ def _result(
             )
         )
     matrix = None if given is None else circuit.rows(given)[:, given].double().cpu().numpy()
+    found = circuit.svd() if svd else None
+    vectors = np.zeros((0, model.geometry.d_model), np.float32)
+    if found is not None and writes is not None:
+        written = found[0][:, :svd].T @ circuit.left @ writes
+        vectors = functional.normalize(written.float(), dim=-1).cpu().numpy()
     return CircuitResult(
         kind=kind,
         head=head,
@@ -297,13 +310,16 @@ def _result(
         rows=tuple(rows),
         matrix=matrix,
         positivity=float(weights.positivity(circuit.eigenvalues)),
-        directions=_directions(model, circuit, top, svd) if svd else (),
+        directions=() if found is None else _directions(model, found, top, svd),
+        vectors=vectors,
         notes=(_NORMED if normed else _FOLDED,),
     )
 
 
-def _directions(model: LoadedModel, circuit: Circuit, top: int, count: int) -> tuple[Direction, ...]:
-    left, values, right = circuit.svd()
+def _directions(
+    model: LoadedModel, found: tuple[Tensor, Tensor, Tensor], top: int, count: int
+) -> tuple[Direction, ...]:
+    left, values, right = found
     return tuple(
         Direction(
             float(values[n]),
