@@ -258,6 +258,28 @@ def test_too_few_pairs_to_be_sure_are_said(use: Any) -> None:
     assert not any("significant" in note for note in enough.notes)
 
 
+def test_the_runs_of_a_mediator(use: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(build("gpt2"))
+    result = interp.mediate(pairs=pairs_of(6), correction="none")
+    at = result.strongest(1)[0]
+    runs = result.runs(at)
+    means = runs.groupby(["prompt", "mediator"])["metric"].mean()
+    assert means[0, 0] == 0
+    assert means[0, 1] == pytest.approx(result.indirect[at])
+    assert means[1, 0] == pytest.approx(result.direct[at])
+    assert means[1, 1] == pytest.approx(result.total)
+    # What regression on both, DoWhy's backdoor estimate, gives.
+    columns = np.stack([runs["mediator"], runs["prompt"], np.ones(len(runs))], 1)
+    slope = np.linalg.lstsq(columns, runs["metric"].to_numpy(), rcond=None)[0][0]
+    assert slope == pytest.approx((result.indirect[at] + result.total - result.direct[at]) / 2)
+    monkeypatch.setitem(sys.modules, "dowhy", None)
+    with pytest.raises(InputError, match=r"pip install 'interp\[dowhy\]'"):
+        result.to_dowhy(at)
+    some = interp.mediate(pairs=pairs_of(6), head="0.1", correction="none")
+    with pytest.raises(InputError, match=r"0\.2 was not computed"):
+        some.runs((0, 2))
+
+
 def test_without_statsmodels_one_line_says_what_to_install(use: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = use(build("gpt2"))
     monkeypatch.setitem(sys.modules, "statsmodels.stats.multitest", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -152,6 +153,67 @@ class MediationResult(Result):
     def strongest(self, n: int) -> list[tuple[int, ...]]:
         """Return where the `n` largest indirect effects are, largest first."""
         return strongest(self.indirect, n)
+
+    def runs(self, index: Sequence[int]) -> pd.DataFrame:
+        """Return the four runs of each pair that one mediator's effects are made of.
+
+        Returns
+        -------
+        DataFrame
+            ``pair``; ``prompt`` and ``mediator``: 1 as in the clean run, 0 as in the corrupted; ``metric``: of that
+            run, less that of the pair's corrupted run.
+
+        Raises
+        ------
+        InputError
+            The mediator was not asked for, or not reached.
+        """
+        import pandas as pd
+
+        at = tuple(index)
+        if not self.done[at]:
+            raise InputError(f"{self.name(at)} was not computed; choose one of to_frame()")
+        total, indirect, direct = self.per_pair_total, self.per_pair_indirect[:, *at], self.per_pair_direct[:, *at]
+        columns = [(0, 0, np.zeros_like(total)), (0, 1, indirect), (1, 0, direct), (1, 1, total)]
+        rows = [
+            {"pair": pair, "prompt": prompt, "mediator": mediator, "metric": float(values[pair])}
+            for pair in range(len(total))
+            for prompt, mediator, values in columns
+        ]
+        return pd.DataFrame(rows)
+
+    def to_dowhy(self, index: Sequence[int]) -> Any:
+        """Return one mediator's `runs` as a DoWhy model, whose estimators and refuters then apply.
+
+        The mediator is its treatment, the metric its outcome, the prompt a common cause of both. Adjusting for the
+        prompt, linear regression gives (indirect + total − direct) / 2: the indirect effect where nothing interacts.
+
+        Returns
+        -------
+        dowhy.CausalModel
+
+        Raises
+        ------
+        InputError
+            DoWhy is not installed, or the mediator was not computed.
+
+        Notes
+        -----
+        Sharma and Kiciman (2020), "DoWhy: An End-to-End Library for Causal Inference".
+
+        Examples
+        --------
+        >>> causal = result.to_dowhy((9, 9))  # doctest: +SKIP
+        >>> found = causal.identify_effect()  # doctest: +SKIP
+        >>> causal.estimate_effect(found, method_name="backdoor.linear_regression").value  # doctest: +SKIP
+        1.84
+        """
+        data = self.runs(index)
+        try:
+            dowhy: Any = importlib.import_module("dowhy")
+        except ImportError:
+            raise InputError("a DoWhy model needs dowhy: pip install 'interp[dowhy]'") from None
+        return dowhy.CausalModel(data=data, treatment="mediator", outcome="metric", common_causes=["prompt"])
 
     def summary(self) -> str:
         """Return how many mediators there are and how many are significant."""
