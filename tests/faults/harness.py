@@ -57,6 +57,11 @@ ONE_OF: dict[str, dict[str, Any]] = {
     "steer": {"toward": " John", "against": " Mary", "n": 4},
 }
 
+# An argument that is about another one → that one.
+WITH: dict[tuple[str, str], Callable[[], dict[str, Any]]] = {
+    ("ablate", "layer"): lambda: {"direction": [1.0, 2.0] * (session.get().geometry.d_model // 2)},
+}
+
 # What goes on with a text needs a model that predicts the next token, and circuits one whose attention reads a normed
 # residual stream: a bidirectional one is refused.
 CAUSAL = frozenset({"generate", "steer", "ov", "qk", "compose", "circuit", "validate"})
@@ -177,6 +182,8 @@ def valid(name: str, /, family: str = "gpt2", text: str | None = None, **argumen
         if kind not in BODIES:
             raise LookupError(f"{name}: give faults/harness.py's BODIES an example of a {kind}")
         body = BODIES[kind](texts(family) if text is None else text)
+    for argument in arguments:
+        given |= WITH.get((name, argument), dict)()
     return Cell(name, ONE_OF.get(name, {}) | given | arguments, body)
 
 
@@ -264,7 +271,8 @@ def content(value: Any) -> Any:
 
 def answer(result: Any) -> Any:
     """Return what a Result says, without how it came to be: equal for the same model and the same cell."""
-    return {key: item for key, item in content(result).items() if key not in {"provenance", "notes", "seconds"}}
+    made = {"provenance", "notes", "seconds", "forwards"}
+    return {key: item for key, item in content(result).items() if key not in made}
 
 
 @contextlib.contextmanager

@@ -308,8 +308,9 @@ def validate(
 
     Examples
     --------
-    >>> interp.validate(circuit, n=16).faithfulness  # doctest: +SKIP
-    0.87
+    >>> circuit = interp.circuit(task="ioi", n=8, edges=60)  # doctest: +SKIP
+    >>> interp.validate(circuit, n=8).faithfulness  # doctest: +SKIP
+    0.98
     """
     require_causal(model, "validate")
     if not isinstance(circuit, CircuitResult):
