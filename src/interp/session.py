@@ -109,7 +109,9 @@ class Session:
 
         if source is None:
             source, name = bundled.MODEL, name or "bundled"
-        if spill is not None and not (isinstance(spill, int | float) and 0 <= spill < float("inf")):
+        if spill is not None:
+            registry.find("load").parameter("spill").check(spill)
+        if spill is not None and not 0 <= spill < float("inf"):
             raise InputError(f"--spill {spill} is no size; give gigabytes, such as 4, or 0 for none")
         options = loading.Options(
             device=device or self.settings.device,
