@@ -177,7 +177,7 @@ describe("the drawing", () => {
   });
 
   it("has the steps and widths of the static picture", () => {
-    expect([1, 0.5, 1e-9, -1, 9].map((score) => step(score, 1))).toEqual([24, 14, 5, -24, 24]);
+    expect([1, 0.5, 1e-9, -1, 9].map((score) => step(score, 1))).toEqual([24, 14, 7, -24, 24]);
     expect(step(Number.NaN, 1)).toBeNaN();
     expect(width(24)).toBe(6);
   });
