@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.resources
 import json
 import os
 import re
@@ -346,3 +347,16 @@ def write(server: Server, name: str, sources: Sequence[str], **metadata: Any) ->
     notebook.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3"}, **metadata}
     nbformat.write(notebook, server.files / name)
     return name
+
+
+def serious(notebook: Notebook, frame: Locator) -> list[str]:
+    """Return what axe finds wrong with a view that matters, one line each."""
+    notebook.page.evaluate(importlib.resources.files("axe_playwright_python").joinpath("axe.min.js").read_text("utf-8"))
+    found = frame.evaluate("e => axe.run(e, { resultTypes: ['violations'] })")
+    assert len(found["passes"]) > 5, "axe looked at nothing"
+    return [
+        f"{rule['impact']} {rule['id']}: {node['html'][:120]} {node['failureSummary'][:200]}"
+        for rule in found["violations"]
+        if rule["impact"] in {"serious", "critical"}
+        for node in rule["nodes"]
+    ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +12,7 @@ from playwright.sync_api import Browser, Locator
 
 from browser.attention import Viewer, contrasts, luminance
 from browser.conftest import HOSTILE
-from browser.lab import ROOT, Notebook, Server, write
+from browser.lab import ROOT, Notebook, Server, serious, write
 
 LOAD = f"""\
 import sys, time
@@ -263,17 +262,9 @@ def test_axe_finds_nothing_serious(quick: Heatmap, sweeps: Notebook, theme: str)
     assert theme
     quick.plot.click(position=quick.middle(2, 0, 4, 4))
     quick.frame.get_by_text("Save", exact=False).first.click()
-    sweeps.page.evaluate(importlib.resources.files("axe_playwright_python").joinpath("axe.min.js").read_text("utf-8"))
-    found = quick.frame.evaluate("e => axe.run(e, { resultTypes: ['violations'] })")
+    wrong = serious(sweeps, quick.frame)
     quick.frame.get_by_text("Save", exact=False).first.click()
-    assert len(found["passes"]) > 5, "axe looked at nothing"
-    serious = [
-        f"{rule['impact']} {rule['id']}: {node['html'][:120]} {node['failureSummary'][:200]}"
-        for rule in found["violations"]
-        if rule["impact"] in {"serious", "critical"}
-        for node in rule["nodes"]
-    ]
-    assert not serious, "\n".join(serious)
+    assert not wrong, "\n".join(wrong)
 
 
 def test_every_text_is_readable(quick: Heatmap, theme: str) -> None:

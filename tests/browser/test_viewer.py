@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +12,7 @@ from playwright.sync_api import Locator
 
 from browser.attention import Viewer, assert_painted, contrasts, luminance
 from browser.conftest import ATTENTION, BUSY, CELLS, HOSTILE, LARGE, MOVE, PASSING, STRANGE, TWICE
-from browser.lab import Notebook
+from browser.lab import Notebook, serious
 
 LIMIT = 500_000  # bytes of a message
 
@@ -180,17 +179,9 @@ def test_axe_finds_nothing_serious(attention: Viewer, viewer: Notebook, theme: s
     attention.frame.get_by_text("Save", exact=False).first.click()
     attention.frame.locator("details.interp-data > summary").click()
     attention.tokens.nth(5).click()
-    viewer.page.evaluate(importlib.resources.files("axe_playwright_python").joinpath("axe.min.js").read_text("utf-8"))
-    found = attention.frame.evaluate("e => axe.run(e, { resultTypes: ['violations'] })")
+    wrong = serious(viewer, attention.frame)
     attention.frame.locator("details.interp-data > summary").click()
-    assert len(found["passes"]) > 5, "axe looked at nothing"
-    serious = [
-        f"{rule['impact']} {rule['id']}: {node['html'][:120]} {node['failureSummary'][:200]}"
-        for rule in found["violations"]
-        if rule["impact"] in {"serious", "critical"}
-        for node in rule["nodes"]
-    ]
-    assert not serious, "\n".join(serious)
+    assert not wrong, "\n".join(wrong)
 
 
 def test_every_text_is_readable(attention: Viewer, theme: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
@@ -350,28 +349,16 @@ class _Job:
         return self.answer
 
     def _all(self, runner: _Runner) -> None:
-        pieces = list(self._pieces())
-        limit = min(ROWS, self._rows_that_fit())
         done = 0
-        while pieces:
-            piece = pieces.pop(0)
-            rows = self._rows(piece)
-            if rows > limit and (halves := piece.halves()):
-                pieces[:0] = halves
-                continue
-            try:
-                self._piece(piece, runner)
-            except (RuntimeError, MemoryError) as error:
-                if not memory.is_out_of_memory(error) or not piece.halves():
-                    raise
-                traceback.clear_frames(error.__traceback__)
-                memory.empty_cache(self.model.device)
-                limit = rows // 2
-                pieces.insert(0, piece)
-                continue
+
+        def run(piece: _Piece) -> None:
+            nonlocal done
+            self._piece(piece, runner)
             if piece.last == self._end:
                 done += len(piece.cases)
                 self.on_step(done, len(self.cases))
+
+        memory.halving_pieces(self._pieces(), min(ROWS, self._rows_that_fit()), self._rows, run, self.model.device)
 
     @property
     def _end(self) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -511,28 +510,16 @@ class _Job:
     # -- pieces ------------------------------------------------------------------------------------------------------
 
     def _all(self) -> None:
-        pieces = list(self._pieces())
-        limit = self._rows_that_fit()
         done = 0
-        while pieces:
-            piece = pieces.pop(0)
-            rows = self._rows(piece)
-            if rows > limit and (halves := piece.halves()):
-                pieces[:0] = halves
-                continue
-            try:
-                self._piece(piece)
-            except (RuntimeError, MemoryError) as error:
-                if not memory.is_out_of_memory(error) or not piece.halves():
-                    raise
-                traceback.clear_frames(error.__traceback__)
-                memory.empty_cache(self.model.device)
-                limit = rows // 2
-                pieces.insert(0, piece)
-                continue
+
+        def run(piece: _Piece) -> None:
+            nonlocal done
+            self._piece(piece)
             if piece.stop == len(self.points):
                 done += len(piece.cases)
                 self.on_step(done, len(self.cases))
+
+        memory.halving_pieces(self._pieces(), self._rows_that_fit(), self._rows, run, self.model.device)
 
     def _pieces(self) -> Iterator[_Piece]:
         by_length: dict[int, list[int]] = {}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, Self, TypeVar
 
 import psutil
 import torch
@@ -74,6 +74,49 @@ def halving(items: Sequence[Item], size: int, run: Callable[[Sequence[Item]], ob
             size = len(some) // 2
             continue
         first += len(some)
+
+
+class Divisible(Protocol):
+    """Work that can be done in two parts."""
+
+    def halves(self) -> tuple[Self, ...]:
+        """Return the two parts, or nothing where there is nothing to halve."""
+        ...
+
+
+Piece = TypeVar("Piece", bound=Divisible)
+
+
+def halving_pieces(
+    pieces: Iterable[Piece],
+    limit: int,
+    rows: Callable[[Piece], int],
+    run: Callable[[Piece], object],
+    device: torch.device,
+) -> None:
+    """Call `run` with pieces of at most `limit` rows, in order, with half as many from where memory ran out on.
+
+    Raises
+    ------
+    RuntimeError, MemoryError
+        There is not enough for a piece that cannot be halved.
+    """
+    waiting = list(pieces)
+    while waiting:
+        piece = waiting.pop(0)
+        count = rows(piece)
+        if count > limit and (halves := piece.halves()):
+            waiting[:0] = halves
+            continue
+        try:
+            run(piece)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or not piece.halves():
+                raise
+            traceback.clear_frames(error.__traceback__)
+            empty_cache(device)
+            limit = count // 2
+            waiting.insert(0, piece)
 
 
 def readable(count: float) -> str:
