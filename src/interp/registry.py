@@ -174,7 +174,7 @@ _PROMPT_PARAMETERS = (
 )
 # What every command over pairs takes besides: where the pairs come from, when not from the cell.
 _PAIRS_PARAMETERS = (
-    Parameter("task", str, None, False, names="task", help="a task that makes the pairs, such as ioi"),
+    Parameter("task", str, None, False, names="task", help="a task that makes the pairs: ioi, facts:landmarks …"),
     Parameter("n", int, 32, False, help="how many pairs the task makes"),
     Parameter("seed", int, 0, False, help="of the task's pairs"),
     Parameter("corruption", str, None, False, help="which of the task's corruptions"),

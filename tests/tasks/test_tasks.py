@@ -308,6 +308,20 @@ def test_what_cannot_be_asked(single_digits, call, message):
         build("ioi", single_digits, **call)
 
 
+def test_a_choice_behind_the_name(single_digits):
+    made = build("facts:landmarks", single_digits, n=8)
+    assert made.name == "facts:landmarks"
+    assert made.pairs == build("facts", single_digits, n=8, relation="landmarks").pairs
+    with pytest.raises(InputError, match=r"task facts has no 'landmark' \(did you mean landmarks\?\); write facts:cap"):
+        build("facts:landmark", single_digits)
+    with pytest.raises(InputError, match=r"it takes relation \(facts:capitals or facts:landmarks\)"):
+        build("facts", single_digits, corruption="landmarks")
+    with pytest.raises(InputError, match="task greater-than has no 'x'; write greater-than"):
+        build("greater-than:x", single_digits)
+    with pytest.raises(InputError, match="gender-bias:neutral says its corruption, and corruption='opposite' says it"):
+        build("gender-bias:neutral", single_digits, corruption="opposite")
+
+
 def test_an_option_of_the_wrong_type(single_digits):
     with pytest.raises(InputError, match="length 'ten' is not of type int"):
         build("induction", single_digits, length="ten")

@@ -85,7 +85,7 @@ class Task:
         for name, value in given.items():
             option = known.get(name)
             if option is None:
-                takes = f"it takes {', '.join(known)}" if known else "it takes none"
+                takes = f"it takes {', '.join(map(self._typed, self.options))}" if known else "it takes none"
                 raise InputError(f"task {self.name} has no option {name!r}{closest(name, known)}; {takes}")
             if option.choices and value not in option.choices:
                 near = closest(str(value), map(str, option.choices))
@@ -96,6 +96,30 @@ class Task:
         for option in self.options:
             if option.default is inspect.Parameter.empty and option.name not in given:
                 raise InputError(f"task {self.name} needs {option.name}=…")
+
+    def chosen(self, choice: str) -> dict[str, Any]:
+        """Return the option that has `choice` among its values, with that value.
+
+        Raises
+        ------
+        InputError
+            None has it; the closest one is named.
+
+        Examples
+        --------
+        >>> find("facts").chosen("landmarks")
+        {'relation': 'landmarks'}
+        """
+        known = {str(value): {option.name: value} for option in self.options for value in option.choices}
+        if choice not in known:
+            takes = f"write {' or '.join(f'{self.name}:{c}' for c in known)}" if known else f"write {self.name}"
+            raise InputError(f"task {self.name} has no {choice!r}{closest(choice, known)}; {takes}")
+        return known[choice]
+
+    def _typed(self, option: Option) -> str:
+        """Return an option's name, and how its values are typed behind the task's."""
+        typed = " or ".join(f"{self.name}:{choice}" for choice in option.choices)
+        return f"{option.name} ({typed})" if typed else option.name
 
 
 @dataclass(frozen=True, repr=False)
@@ -264,7 +288,7 @@ def build(name: str, vocabulary: Vocabulary, n: int = 32, seed: int = 0, **optio
     Parameters
     ----------
     name
-        One of `names()`.
+        One of `names()`; ``facts:landmarks`` is ``facts`` with the option that has that choice.
     vocabulary
         The tokenizer.
     n
@@ -284,7 +308,13 @@ def build(name: str, vocabulary: Vocabulary, n: int = 32, seed: int = 0, **optio
     InputError
         No such task or option, more pairs than there are, or no pair that fits the tokenizer.
     """
-    declared = find(name)
+    plain, colon, choice = name.partition(":")
+    declared = find(plain)
+    if colon:
+        chosen = declared.chosen(choice)
+        for twice in chosen.keys() & options.keys():
+            raise InputError(f"{name} says its {twice}, and {twice}={options[twice]!r} says it again; leave one out")
+        options |= chosen
     for called, value, least in (("n", n, 1), ("seed", seed, None)):
         if isinstance(value, bool) or not isinstance(value, int):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InputError(f"{called} {value!r} is not a whole number")
@@ -308,7 +338,9 @@ def build(name: str, vocabulary: Vocabulary, n: int = 32, seed: int = 0, **optio
         reasons += ["slots or lengths differ from the rest"] if found.usable > len(pairs) else []
         notes.append(f"{others} of {len(pairs) + others} pairs were left out: {'; '.join(reasons)}")
     length = len(_ids(vocabulary, pairs[0].clean))
-    return TaskSet(declared.name, tuple(pairs), declared.metric, seed, length, dict(options), tuple(notes))
+    return TaskSet(
+        declared.name + colon + choice, tuple(pairs), declared.metric, seed, length, dict(options), tuple(notes)
+    )
 
 
 class _Collected:
