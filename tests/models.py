@@ -11,6 +11,12 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import (
     BertConfig,
     BertForMaskedLM,
+    BloomConfig,
+    BloomForCausalLM,
+    CohereConfig,
+    CohereForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     GPTNeoXConfig,
@@ -114,7 +120,55 @@ def bert(vocabulary: int) -> PreTrainedModel:
     return _seeded(BertForMaskedLM, config)
 
 
-FAMILIES = {"gpt2": gpt2, "llama": llama, "neox": neox, "bert": bert}
+def gemma2(vocabulary: int) -> PreTrainedModel:
+    """Return a Gemma 2 type model: norms behind attention and MLP, scaled embeddings, capped scores and logits."""
+    config = Gemma2Config(
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=HEADS // 2,
+        head_dim=WIDTH // HEADS,
+        query_pre_attn_scalar=WIDTH // HEADS,
+        hidden_size=WIDTH,
+        intermediate_size=2 * WIDTH,
+        max_position_embeddings=N_CTX,
+        vocab_size=vocabulary,
+        final_logit_softcapping=3.0,
+        attn_logit_softcapping=10.0,
+        sliding_window=N_CTX // 2,
+    )
+    return _seeded(Gemma2ForCausalLM, config)
+
+
+def cohere(vocabulary: int) -> PreTrainedModel:
+    """Return a Cohere type model: attention and MLP in parallel, LayerNorms without bias, scaled logits."""
+    config = CohereConfig(
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        hidden_size=WIDTH,
+        intermediate_size=2 * WIDTH,
+        max_position_embeddings=N_CTX,
+        vocab_size=vocabulary,
+        logit_scale=0.25,
+    )
+    return _seeded(CohereForCausalLM, config)
+
+
+def bloom(vocabulary: int) -> PreTrainedModel:
+    """Return a BLOOM type model: a norm behind the embedding, no positions but ALiBi's."""
+    return _seeded(
+        BloomForCausalLM, BloomConfig(n_layer=LAYERS, n_head=HEADS, hidden_size=WIDTH, vocab_size=vocabulary)
+    )
+
+
+FAMILIES = {
+    "gpt2": gpt2,
+    "llama": llama,
+    "neox": neox,
+    "bert": bert,
+    "gemma2": gemma2,
+    "cohere": cohere,
+    "bloom": bloom,
+}
 
 
 def save(folder: Path, family: str, *, bos: bool = True, added: Sequence[str] = ()) -> Path:

@@ -21,6 +21,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 FAMILIES = ("gpt2", "llama", "neox", "bert")
 CAUSAL = FAMILIES[:3]
+# Norms behind parts, gains kept as gain − 1, capped or scaled logits, a norm behind the embedding.
+MORE = ("gemma2", "cohere", "bloom")
 
 
 def text(family: str) -> str:
@@ -50,7 +52,7 @@ def activation(model: Any, prompt: str, name: str) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("position", [None, 0, 3, -1])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *MORE])
 def test_the_parts_sum_to_the_models_logit(biased: Any, family: str, position: int | None) -> None:
     model = biased(family)
     logits = model.run(text(family)).logits[0].double()
@@ -115,6 +117,38 @@ def test_each_part_is_its_vector_through_the_frozen_norm(biased: Any, family: st
             assert result.contributions[f"mlp {layer}"] == pytest.approx(part(mlp), abs=1e-6)
         embedded = activation(model, text(family), "hook_embed")[-1]
         assert result.contributions["embed"] == pytest.approx(part(embedded), abs=1e-6)
+
+
+def test_norms_behind_parts_and_a_cap_are_frozen_one_by_one(biased: Any) -> None:
+    """Gemma 2: W_O, its own norm's gain and scale, the final norm's, the unembedding, the cap's ratio at this logit."""
+    model = biased("gemma2")
+    result = interp.dla(text("gemma2"), answer=" and", top=1000)
+    hf = model.hf_model
+
+    def gained(norm: Any, vector: torch.Tensor, around: torch.Tensor) -> torch.Tensor:
+        return vector / (around.square().mean() + norm.eps).sqrt() * (1 + norm.weight.detach().double())
+
+    end = activation(model, text("gemma2"), Site("resid_post", 1).hook_name)[-1]
+    weight = hf.lm_head.weight.detach().double()[result.answer[1]]
+    raw = float(gained(hf.model.norm, end, end) @ weight)
+    ratio = 3 * np.tanh(raw / 3) / raw
+    for layer, block in enumerate(hf.model.layers):
+        z = activation(model, text("gemma2"), Site("z", layer).hook_name)[-1]
+        weights = model.bridge.blocks[layer].attn.W_O.detach().double()
+        each = torch.einsum("hd,hdm->hm", z, weights)
+        acting = activation(model, text("gemma2"), Site("neuron", layer).hook_name)[-1]
+        write = model.bridge.blocks[layer].mlp.W_out.detach().double()
+        for norm, parts, name in (
+            (block.post_attention_layernorm, each, "{}.{}"),
+            (block.post_feedforward_layernorm, acting[:, None] * write, "L{} neuron {}"),
+        ):
+            for n, vector in enumerate(parts):
+                written = gained(norm, vector, parts.sum(0))
+                expected = ratio * float(gained(hf.model.norm, written, end) @ weight)
+                named = name.format(layer, n)
+                found = result.contributions.get(named) if "." in named else dict(result.neurons)[named]
+                assert found == pytest.approx(expected, abs=1e-5), named
+    assert any("caps or scales" in note and "behind a component" in note for note in result.notes)
 
 
 @pytest.mark.parametrize("family", CAUSAL)

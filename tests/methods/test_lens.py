@@ -191,12 +191,38 @@ def test_what_cannot_be_read_is_refused_in_one_line(lend: Any, arguments: dict[s
 
 
 @pytest.mark.usefixtures("clean_session")
-def test_a_model_that_caps_its_logits_is_refused(folder: Any) -> None:
+def test_a_model_whose_logits_are_changed_by_a_hook_is_refused(folder: Any) -> None:
     model = interp.load(folder("llama"), name="capped")
     point = model.bridge.hook_dict["unembed.hook_out"]
     point.add_hook(lambda tensor, hook: 5 * torch.tanh(tensor / 5))  # noqa: ARG005
-    with pytest.raises(InputError, match="scales or caps"):
+    with pytest.raises(InputError, match="or a hook does"):
         interp.lens(text("llama"))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("family", ["gemma2", "cohere"])
+def test_capped_and_scaled_logits_are_read_as_the_model_makes_them(
+    folder: Any, family: str, dtype: str, clean_session: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = clean_session.load(folder(family), name=family, dtype=dtype)
+    hf = AutoModelForCausalLM.from_pretrained(folder(family), dtype=getattr(torch, dtype)).eval()
+    tokens = model.encode(as_prompt(text(family)))
+    with torch.no_grad():
+        end = hf(torch.tensor([tokens.ids])).logits[0].double().log_softmax(-1)
+        sites = [Site("resid_post", n).hook_name for n in range(model.geometry.n_layers)]
+        held = model.activations(tokens, sites)
+        raw = torch.stack([hf.lm_head(hf.model.norm(held[site][0])) for site in sites])
+        logits = 3 * torch.tanh(raw / 3) if family == "gemma2" else raw * 0.25
+    monkeypatch.setattr(engine, "COLUMNS", 100)
+    result = interp.lens(text(family), top=4)
+    logs = logits.double().log_softmax(-1)
+    best = logs[-1].topk(4)
+    loose = 1e-6 if dtype == "float32" else 2e-3
+    np.testing.assert_allclose(result.probabilities[-1], best.values.exp(), atol=loose)
+    if dtype == "float32":
+        check(result, logs, end)
+        assert (result.ids[-1] == best.indices.numpy()).all()
+        assert result.kl[-1].max() < 1e-6
 
 
 def test_an_encoder_without_a_head_is_refused(minilm: Any) -> None:  # noqa: ARG001

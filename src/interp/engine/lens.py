@@ -27,7 +27,7 @@ _ROUGH = 0.1  # of the logits' spread, for what is computed in half precision
 
 @dataclass(frozen=True)
 class Readout:
-    """How a model makes logits of its residual stream: ``norm(x) @ weight.T + bias``.
+    """How a model makes logits of its residual stream: ``after(norm(x) @ weight.T + bias)``.
 
     Attributes
     ----------
@@ -35,15 +35,23 @@ class Readout:
         The final norm; for a BERT-type model its whole prediction head before the vocabulary.
     weight, bias
         ``[d_vocab, d_model]`` and ``[d_vocab]`` or ``None``.
+    after
+        What becomes of each logit: a soft cap, ``c tanh(x / c)`` (Gemma 2), or a scale (Cohere); ``None`` where nothing
+        does.
     """
 
     norm: Callable[[Tensor], Tensor]
     weight: Tensor
     bias: Tensor | None
+    after: Callable[[Tensor], Tensor] | None = None
 
     def logits(self, stream: Tensor) -> Tensor:
         """Return the logits, ``[…, d_vocab]``, of residual streams ``[…, d_model]``."""
-        return functional.linear(self.norm(stream), self.weight, self.bias)
+        return self.finished(functional.linear(self.norm(stream), self.weight, self.bias))
+
+    def finished(self, raw: Tensor) -> Tensor:
+        """Return the logits of what the unembedding gives, of any shape."""
+        return raw if self.after is None else self.after(raw)
 
 
 def readout(model: LoadedModel) -> Readout:
@@ -74,7 +82,14 @@ def readout(model: LoadedModel) -> Readout:
         norm = lambda x: functional.layer_norm(x, final.normalized_shape, final.weight, final.bias, eps)  # noqa: E731
     if hasattr(bridge, "mlm_head"):
         norm = _head(bridge, norm)
-    return Readout(norm, weight.detach(), None if bias is None else bias.detach())
+    return Readout(norm, weight.detach(), None if bias is None else bias.detach(), _after(bridge))
+
+
+def _after(bridge: Any) -> Callable[[Tensor], Tensor] | None:
+    """Return what the architecture does to each logit after its unembedding; ``None`` where it does nothing."""
+    after: Callable[[Tensor], Tensor] = bridge.adapter.apply_output_logits_transform
+    sample = torch.linspace(-50, 50, 8)
+    return None if torch.equal(after(sample), sample) else after
 
 
 def epsilon(norm: Any) -> float:
@@ -107,7 +122,7 @@ def require(model: LoadedModel, found: Readout, end: Tensor, logits: Tensor) -> 
     Raises
     ------
     InputError
-        The two differ: the model scales or caps its logits, or a hook of the user's own changes them.
+        The two differ: the model does something else to its logits, or a hook of the user's own changes them.
     """
     with_head = detached(lambda: found.logits(end)).float()
     own = logits.float()
@@ -116,7 +131,7 @@ def require(model: LoadedModel, found: Readout, end: Tensor, logits: Tensor) -> 
     if apart > _TOLERANCE.get(found.weight.dtype, _ROUGH):  # NaN is for the result to tell
         raise InputError(
             f"the logits of {model.name} are not its final norm and unembedding of the residual stream (they differ "
-            f"by {apart:.0%} of their spread): it scales or caps them, or a hook does, and a lens would be wrong"
+            f"by {apart:.0%} of their spread): it does more to them, or a hook does, and a lens would be wrong"
         )
 
 
@@ -253,6 +268,8 @@ def _columns(found: Readout, rows: Tensor, start: int, stop: int, out: Tensor) -
     out = out.view(len(rows), -1)
     weight, bias = found.weight[start:stop], None if found.bias is None else found.bias[start:stop]
     if rows.dtype != out.dtype:  # half precision is rounded as the model rounds it
-        return out.copy_(functional.linear(rows, weight, bias))
+        return out.copy_(found.finished(functional.linear(rows, weight, bias)))
     torch.mm(rows, weight.T, out=out)
-    return out if bias is None else out.add_(bias)
+    if bias is not None:
+        out.add_(bias)
+    return out if found.after is None else out.copy_(found.after(out))

@@ -29,10 +29,6 @@ _EXACT = ("float32", "float64")
 _ROUNDING, _ROUGH = 1e-5, 0.05
 # What the residual stream begins with → the component's name.
 _STARTS = {"embed": "embed", "pos_embed": "pos_embed", "token_type_embed": "type_embed"}
-_FROZEN = "direct effects only: the scale of the final norm is that of this run, whatever a component does to it"
-_FROZEN_ALL = (
-    "direct effects only: the scales of the norms after a component, and the head's activation, are this run's"
-)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -173,8 +169,9 @@ def dla(
     Notes
     -----
     Elhage et al. (2021), "A Mathematical Framework for Transformer Circuits". The final norm's scale is frozen at this
-    run; LayerNorm's centering is part of the direction that the parts are measured along. A BERT-type model normalises
-    after every part, so that all those norms, and its head's activation, are frozen.
+    run; LayerNorm's centering is part of the direction that the parts are measured along. So are frozen, where a model
+    has them: norms behind a part (BERT, Gemma 2, BLOOM's embedding), the activation of BERT's head, and a soft cap or a
+    scale of the logits (Gemma 2, Cohere), each part then in units of the logit that comes out.
 
     Examples
     --------
@@ -214,7 +211,7 @@ def dla(
         neurons=parts.neurons,
         total=total,
         logit=logit,
-        notes=_notes(model, run, parts.contributions, total, logit),
+        notes=_notes(model, _frozen_note(run, found), parts.contributions, total, logit),
     )
 
 
@@ -222,16 +219,25 @@ def _sites(model: LoadedModel) -> list[str]:
     bridge: Any = model.bridge
     layers = range(model.geometry.n_layers)
     each = [Site(name, n).hook_name for n in layers for name in ("z", "v", "pattern", "mlp_out", "neuron")]
-    wrapped = [f"blocks.{n}.{name}.hook_in" for n in layers for name in ("ln1", "ln2")] + ["embed_ln.hook_in"]
     # hook_pos_embed is another name of the rotary tables where positions are not learned.
     start = [f"{name}.hook_out" for name in _STARTS if hasattr(bridge, name)]
-    found = [*each, *start, *(wrapped if hasattr(bridge, "mlm_head") else [])]
+    found = [*each, *start, *(f"{name}.hook_in" for name in _later_norms(bridge))]
     absent = [name for name in found if name not in bridge.hook_dict]
     if absent:
         raise InputError(
             f"{model.name} has no {absent[0]}: its layers are not attention and MLP, which dla takes apart"
         )
     return [*found, Site("resid_post", layers[-1]).hook_name, "last_logits"]
+
+
+def _later_norms(bridge: Any) -> list[str]:
+    """Return the norms that stand behind parts of the residual stream, besides the final one.
+
+    BERT's stand behind each sum, Gemma 2's behind what attention or MLP adds, BLOOM's and BERT's behind the embedding.
+    """
+    names = ("ln1", "ln2") if hasattr(bridge, "mlm_head") else ("ln1_post", "ln2_post")
+    found = [f"blocks.{n}.{name}" for n, block in enumerate(bridge.blocks) for name in names if hasattr(block, name)]
+    return [*found, *(["embed_ln"] if hasattr(bridge, "embed_ln") else [])]
 
 
 @dataclass(frozen=True)
@@ -247,8 +253,8 @@ class _Run:
         return self.held[Site("resid_post", self.model.geometry.n_layers - 1).hook_name][0]
 
     @property
-    def wrapped(self) -> bool:
-        """Whether norms stand after each part, as BERT's do, instead of before it."""
+    def headed(self) -> bool:
+        """Whether a prediction head, as BERT's, stands between the stream and the final norm."""
         return hasattr(self.model.bridge, "mlm_head")
 
     def of(self, name: str, layer: int) -> Tensor:
@@ -279,25 +285,24 @@ def _attributed(run: _Run, found: Readout, right: int, wrong: int | None, top: i
     at = run.at
     for layer in reversed(range(geometry.n_layers)):
         block = bridge.blocks[layer]
-        if run.wrapped:
-            direction, biases["norm_bias"] = _back(run, f"blocks.{layer}.ln2", block.ln2, direction, biases)
+        direction = _back(run, f"blocks.{layer}.ln2", direction, biases)
         others[f"mlp {layer}"] = float(run.of("mlp_out", layer)[at].double() @ direction)
+        written = _back(run, f"blocks.{layer}.ln2_post", direction, biases)
         acting = run.of("neuron", layer)[at]
-        each = (acting * (block.mlp.W_out @ direction.to(acting.dtype))).double()
+        each = (acting * (block.mlp.W_out @ written.to(acting.dtype))).double()
         best = each.abs().topk(min(top, len(each))).indices.tolist()
         neurons += [(float(each[n]), layer, n) for n in best]
-        if run.wrapped:
-            direction, biases["norm_bias"] = _back(run, f"blocks.{layer}.ln1", block.ln1, direction, biases)
-        reads = block.attn.W_O.double() @ direction  # [head, d_head]
+        direction = _back(run, f"blocks.{layer}.ln1", direction, biases)
+        written = _back(run, f"blocks.{layer}.ln1_post", direction, biases)
+        reads = block.attn.W_O.double() @ written  # [head, d_head]
         heads[layer] = (run.of("z", layer)[at].double() * reads).sum(-1).cpu()
         value = run.of("v", layer).double().repeat_interleave(group, dim=1)  # [position, head, d_head]
         seen = run.of("pattern", layer)[:, at].double()  # [head, position]
         sources[layer] = (seen * torch.einsum("phd,hd->hp", value, reads)).cpu()
         bias = getattr(block.attn, "b_O", None)
         if bias is not None:
-            others[f"attn_bias {layer}"] = float(bias.double() @ direction)
-    if run.wrapped:
-        direction, biases["norm_bias"] = _back(run, "embed_ln", bridge.embed_ln, direction, biases)
+            others[f"attn_bias {layer}"] = float(bias.double() @ written)
+    direction = _back(run, "embed_ln", direction, biases)
     starts = {
         name: float(run.held[f"{site}.hook_out"][0, at].double() @ direction)
         for site, name in _STARTS.items()
@@ -317,16 +322,27 @@ def _attributed(run: _Run, found: Readout, right: int, wrong: int | None, top: i
 
 
 def _start(run: _Run, found: Readout, right: int, wrong: int | None) -> tuple[Tensor, dict[str, float]]:
-    """Return the direction that the logit reads in the last residual stream, and what biases after it add."""
-    direction = found.weight[right].double()
+    """Return the direction that the logit reads in the last residual stream, and what biases after it add.
+
+    What a cap or a scale makes of a logit is frozen at the ratio of this run.
+    """
+    import torch
+    from torch.nn import functional
+
+    rows = [right] if wrong is None else [right, wrong]
+    signs = torch.tensor([1.0, -1.0][: len(rows)], dtype=torch.float64, device=found.weight.device)
+    normed = found.norm(run.end[run.at])
+    bias = None if found.bias is None else found.bias[rows]
+    raw = functional.linear(normed, found.weight[rows], bias).double()
+    if found.after is not None:
+        signs = signs * found.after(raw) / raw
+    direction = signs @ found.weight[rows].double()
     biases: dict[str, float] = {}
-    if wrong is not None:
-        direction = direction - found.weight[wrong].double()
-    if found.bias is not None:
-        biases["unembed_bias"] = float(found.bias[right] - (0 if wrong is None else found.bias[wrong]))
+    if bias is not None:
+        biases["unembed_bias"] = float(signs @ bias.double())
     bridge: Any = run.model.bridge
     stream = run.end[run.at]
-    if not run.wrapped:
+    if not run.headed:
         direction, added = _frozen(bridge.ln_final, stream, direction)
         return direction, biases if added is None else {"norm_bias": added, **biases}
     from transformers.activations import ACT2FN
@@ -340,16 +356,22 @@ def _start(run: _Run, found: Readout, right: int, wrong: int | None) -> tuple[Te
     return dense.weight.double().T @ direction, {"norm_bias": added or 0.0, **biases}
 
 
-def _back(run: _Run, name: str, norm: Any, direction: Tensor, biases: Mapping[str, float]) -> tuple[Tensor, float]:
-    moved, added = _frozen(norm, run.held[f"{name}.hook_in"][0, run.at], direction)
-    return moved, biases["norm_bias"] + (added or 0.0)
+def _back(run: _Run, name: str, direction: Tensor, biases: dict[str, float]) -> Tensor:
+    """Return the direction before the norm `name`, and add its bias's part to `biases`; as it is without that norm."""
+    stream = run.held.get(f"{name}.hook_in")
+    if stream is None:
+        return direction
+    moved, added = _frozen(run.model.bridge.get_submodule(name), stream[0, run.at], direction)
+    if added is not None:
+        biases["norm_bias"] = biases.get("norm_bias", 0.0) + added
+    return moved
 
 
 def _frozen(norm: Any, stream: Tensor, direction: Tensor) -> tuple[Tensor, float | None]:
     """Return the direction before a norm with its scale as it is for `stream`, and what the norm's bias adds.
 
-    LayerNorm: (x − mean x) / σ · w + b, so x is read along (w d − mean(w d)) / σ. RMSNorm has neither mean nor bias; a
-    model without norms reads x along d.
+    LayerNorm: (x − mean x) / σ · w + b, so x is read along (w d − mean(w d)) / σ. RMSNorm has neither mean nor bias;
+    some (Gemma's) keep their gain w as w − 1. A model without norms reads x along d.
     """
     import torch
 
@@ -359,15 +381,26 @@ def _frozen(norm: Any, stream: Tensor, direction: Tensor) -> tuple[Tensor, float
     if isinstance(module, torch.nn.Identity):
         return direction, None
     x = stream.double()
-    scaled = direction * module.weight.double()
-    if not isinstance(module, torch.nn.LayerNorm):
+    gain = module.weight.double()
+    scaled = direction * (1 + gain if norm.uses_weight_offset else gain)
+    if norm.uses_rms_norm:
         return scaled / (x.square().mean() + epsilon(norm)).sqrt(), None
     sigma = (x.var(unbiased=False) + epsilon(norm)).sqrt()
     bias = getattr(module, "bias", None)
     return (scaled - scaled.mean()) / sigma, None if bias is None else float(bias.double() @ direction)
 
 
-def _notes(model: LoadedModel, run: _Run, parts: Mapping[str, float], total: float, logit: float) -> tuple[str, ...]:
+def _frozen_note(run: _Run, found: Readout) -> str:
+    frozen = [
+        "the scale of the final norm",
+        *(["those of the norms behind a component"] if _later_norms(run.model.bridge) else []),
+        *(["the head's activation"] if run.headed else []),
+        *(["what caps or scales the logits"] if found.after is not None else []),
+    ]
+    return f"direct effects only, with {', '.join(frozen)} as in this run"
+
+
+def _notes(model: LoadedModel, frozen: str, parts: Mapping[str, float], total: float, logit: float) -> tuple[str, ...]:
     """Return what is worth knowing; refuse a model whose parts do not add up to its logit.
 
     Raises
@@ -375,7 +408,6 @@ def _notes(model: LoadedModel, run: _Run, parts: Mapping[str, float], total: flo
     InputError
         They do not, and neither hooks of the user's own nor rounding can be why.
     """
-    frozen = _FROZEN_ALL if run.wrapped else _FROZEN
     if not np.isfinite(total):
         return (frozen, f"the parts are NaN or infinite, first in {_first(parts)}")
     gap = abs(total - logit)
