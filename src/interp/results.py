@@ -203,7 +203,7 @@ class Result:
         >>> r.save("attention.html")  # doctest: +SKIP
         """
         writers: dict[str, Callable[[], bytes]] = {
-            ".json": lambda: _json(as_data(self)),
+            ".json": lambda: _json(self._saved()),
             ".npz": self._npz,
             ".html": lambda: cast(str, resolve("interp.views.export:page")(self)).encode(),
             ".svg": lambda: self.svg().encode(),
@@ -236,6 +236,10 @@ class Result:
         >>> r.log(wandb.init(mode="offline"), step=100)  # doctest: +SKIP
         """
         resolve("interp.tracking:log")(self, run, step)
+
+    def _saved(self) -> Any:
+        """Return what a JSON file of this holds."""
+        return as_data(self)
 
     def _npz(self) -> bytes:
         arrays: dict[str, Any] = {}

@@ -17,7 +17,7 @@ from engine.test_subset import Naive, case
 from interp.engine.subset import Subset
 from interp.methods import circuit_choice
 from interp.methods.card import REMOVABLE, Card, validated
-from interp.methods.circuit_result import CircuitResult, connected
+from interp.methods.circuit_result import CircuitResult
 from interp.methods.resampling import of_ratio
 from interp.spec import InputError, Interrupted, Pair, Prompt
 from methods.test_patch import Size, build, use
@@ -163,7 +163,7 @@ def test_random_circuits_are_of_the_same_size_and_connected(kind: str, use: Any)
     for mask in masks:
         assert mask.sum() == circuit.kept.sum() > 30
         assert not (mask & ~circuit.exists).any()
-        assert (connected(mask, circuit.writers, circuit.readers, circuit.reading) == mask).all()
+        assert (circuit.connected(mask) == mask).all()
     assert len({mask.tobytes() for mask in masks}) == 20
     again = circuit_choice.by_chance(circuit, np.random.default_rng(0))
     assert (again == masks[0]).all()
@@ -177,7 +177,7 @@ def test_where_heads_were_ranked_heads_are_exchanged_for_heads(use: Any) -> None
     use(build("gpt2", Size(layers=3)))
     circuit = found(60, level="head")
     mask = circuit_choice.by_chance(circuit, np.random.default_rng(1))
-    assert (connected(mask, circuit.writers, circuit.readers, circuit.reading) == mask).all()
+    assert (circuit.connected(mask) == mask).all()
     there = [name for name, any_ in zip(circuit.writers, mask.any(1), strict=True) if any_ and name != "embed"]
     own = [name for name in circuit.nodes if name not in {"embed", "logits"}]
     assert len([n for n in there if "mlp" in n]) <= len([n for n in own if "mlp" in n])
@@ -197,7 +197,7 @@ def test_a_size_is_the_most_of_the_strongest_that_connect(size: int, use: Any) -
         some = np.zeros_like(mask)
         for edge in edges[:count]:
             some[edge] = True
-        kept = connected(some, circuit.writers, circuit.readers, circuit.reading)
+        kept = circuit.connected(some)
         if kept.sum() > size:
             break
         best = kept

@@ -7,15 +7,22 @@ import json
 from pathlib import Path
 from typing import Any
 
+import networkx as nx
 import numpy as np
 import pytest
 import torch
 
 import interp
 from interp.engine import edges as engine
-from interp.methods.circuit_result import CircuitResult, connected
+from interp.engine.metrics import Scorer
+from interp.engine.subset import Subset
+from interp.engine.sweep import Case
+from interp.methods import circuit_choice
+from interp.methods.circuit_file import PACKED
+from interp.methods.circuit_result import CircuitResult
 from interp.results import as_data
-from interp.spec import InputError, Interrupted, Pair, Pairs, Prompt
+from interp.session import session
+from interp.spec import InputError, Interrupted, Metric, Pair, Pairs, Prompt
 from methods.test_patch import build, use
 
 __all__ = ["use"]
@@ -39,7 +46,7 @@ def test_the_strongest_edges_on_a_way_to_the_logits(model: Any, method: str) -> 
     assert np.isfinite(found.scores[found.exists]).all()
     assert np.isnan(found.scores[~found.exists]).all()
     assert 0 < found.kept.sum() <= 20
-    again = connected(found.kept, found.writers, found.readers, found.reading)
+    again = found.connected(found.kept)
     assert (again == found.kept).all()
     # One more edge of the ranking, and there are too many: no larger circuit was possible.
     order = [(found.writers.index(e.writer), found.readers.index(e.reader)) for e in found.ranked()]
@@ -47,7 +54,7 @@ def test_the_strongest_edges_on_a_way_to_the_logits(model: Any, method: str) -> 
     mask = np.zeros_like(found.kept)
     for at in order:
         mask[at] = True
-        sizes.append(int(connected(mask, found.writers, found.readers, found.reading).sum()))
+        sizes.append(int(found.connected(mask).sum()))
     assert max(size for size in sizes if size <= 20) == found.kept.sum()
     if method != "acdc":
         assert found.per_pair.shape == (3, *found.exists.shape)
@@ -120,6 +127,9 @@ def test_positions(use: Any) -> None:
         ({"method": "exact", "positions": True}, ("--positions", "eap-ig")),
         ({"method": "eap", "metric": "kl"}, ("kl", "eap-ig")),
         ({"metric": "rank"}, ("rank", "--method exact")),
+        ({"among": 50}, ("--among", "acdc", "eap-ig")),
+        ({"method": "acdc", "among": 0}, ("--among 0", "1 or more")),
+        ({"method": "acdc", "among": 9, "metric": "rank"}, ("rank", "gradient")),
         ({"metric": "logits"}, ("did you mean",)),
     ],
 )
@@ -159,6 +169,154 @@ def test_saturation_is_said(use: Any) -> None:
     assert not any("saturation" in note for note in integrated.notes), integrated.notes
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "neox"])
+def test_what_lies_on_a_way_is_what_networkx_finds(kind: str, use: Any) -> None:
+    use(build(kind))
+    found = interp.circuit(PAIRS, method="eap", edges=5)
+    chance = np.random.default_rng(0)
+    sizes: list[int] = []
+    for share in (0.02, 0.05, 0.1, 0.3) * 5:
+        mask = found.exists & (chance.random(found.exists.shape) < share)
+        ways = nx.DiGraph()  # from a writer to an input of its own to the nodes that this input belongs to
+        ways.add_nodes_from([("w", "embed"), ("r", "logits")])
+        for writer, reader in zip(*np.nonzero(mask), strict=True):
+            ways.add_edge(("w", found.writers[writer]), ("r", found.readers[reader]))
+        for reader in found.readers:
+            ways.add_edges_from((("r", reader), ("w", node)) for node in found.reading(reader) if node != "logits")
+        fed, used = nx.descendants(ways, ("w", "embed")) | {("w", "embed")}, nx.ancestors(ways, ("r", "logits"))
+        expected = np.zeros_like(mask)
+        for writer, reader in zip(*np.nonzero(mask), strict=True):
+            into = ("r", found.readers[reader])
+            expected[writer, reader] = ("w", found.writers[writer]) in fed and into in used | {("r", "logits")}
+        assert (found.connected(mask) == expected).all()
+        sizes.append(int(expected.sum()))
+    assert 0 in sizes
+    assert max(sizes) > 10
+
+
+def without(model: Any, pair: Pair, node: str) -> float:
+    """Return the metric of a clean run in which all that a node writes is that of the corrupted run, by hooks."""
+    layer, _, part = node.partition(".")
+    name = "blocks.0.hook_resid_pre"
+    if part:
+        name = f"blocks.{layer}.hook_mlp_out" if part == "mlp" else f"blocks.{layer}.attn.hook_z"
+    held: list[torch.Tensor] = []
+    clean, corrupted = (torch.tensor([prompt.ids]) for prompt in (pair.clean, pair.corrupted))
+
+    def put(tensor: torch.Tensor, hook: Any) -> torch.Tensor:  # noqa: ARG001
+        tensor = tensor.clone()
+        at = (slice(None), slice(None), int(part)) if part.isdigit() else ()
+        tensor[at] = held[0][at]
+        return tensor
+
+    with torch.no_grad():
+        model.bridge.run_with_hooks(corrupted, fwd_hooks=[(name, lambda t, hook: held.append(t.clone()))])  # noqa: ARG005
+        logits = model.bridge.run_with_hooks(clean, fwd_hooks=[(name, put)])[0, -1]
+    return float(logits[[7, 12]].logsumexp(0) - logits[9])
+
+
+def test_nodes_are_ranked_by_their_own_ablation(model: Any) -> None:
+    found = interp.circuit(PAIRS, method="exact", level="head", edges=60)
+    assert found.per_node.shape == (3, len(found.writers))
+    for n, pair in enumerate(PAIRS.pairs):
+        for name in ("embed", "0.1", "0.mlp", "1.3"):
+            expected = found.clean_metric[n] - without(model, pair, name)
+            assert found.per_node[n, found.writers.index(name)] == pytest.approx(expected, abs=5e-5), name
+    summed = np.nansum(found.per_pair, axis=2)
+    assert np.abs(found.per_node - summed).max() > 0.01, "edges by themselves do not add up to a node"
+    assert (circuit_choice.strongest(found, int(found.kept.sum())) == found.kept).all()
+    other = dataclasses.replace(found, per_node=found.per_node[:, ::-1].copy())
+    assert (circuit_choice.strongest(other, 60) != found.kept).any()
+    for method in ("eap", "eap-ig"):
+        estimated = interp.circuit(PAIRS, method=method, level="head", edges=60)
+        assert np.allclose(estimated.per_node, np.nansum(estimated.per_pair, axis=2), atol=1e-6)
+    assert interp.circuit(PAIRS, method="eap").per_node.size == 0
+
+
+def test_acdc_begins_with_what_an_estimate_leaves(use: Any) -> None:
+    use(build("llama"))
+    first = circuit_choice.strongest(interp.circuit(PAIRS), 60)
+    found = interp.circuit(PAIRS, method="acdc", among=60, threshold=0.05)
+    assert (found.scores[found.exists & ~first] == 0).all()
+    assert 0 < (found.scores > 0).sum() < first.sum()
+    assert any("began with" in note and "by EAP-IG" in note for note in found.notes)
+    # One by one, from there.
+    whole = dataclasses.replace(found, kept=first)
+    runs = session.get().operate("test", {}, lambda _: Subset(session.get(), cases(), "corrupted"))
+
+    def mean(mask: Any) -> float:
+        return float(session.get().operate("test", {}, lambda _: runs.run(torch.tensor(mask)[None])).mean())
+
+    kept = whole.kept.copy()
+    value = mean(kept)
+    for reader in reversed(range(kept.shape[1])):
+        for writer in reversed(range(kept.shape[0])):
+            if kept[writer, reader]:
+                less = kept.copy()
+                less[writer, reader] = False
+                now = mean(less)
+                if abs(now - value) < 0.05:
+                    kept, value = less, now
+    assert ((found.scores > 0) == kept).all()
+
+
+def cases() -> list[Case]:
+    return [
+        Case(a, b, Scorer(Metric(), (7, 12), (9,)), 5, clean_base=True) for a, b in zip(CLEAN, CORRUPTED, strict=True)
+    ]
+
+
+def test_acdc_that_takes_long_says_so_first(use: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(build("gpt2"))
+    monkeypatch.setattr("interp.methods.circuit._LONG", 0.0)
+    with pytest.warns(UserWarning, match=r"edges one by one here, about \d+ (s|min); --among 1000"):
+        interp.circuit(PAIRS, method="acdc", threshold=0.5)
+
+
+def test_acdc_interrupted_does_not_know_what_it_did_not_try(use: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = use(build("gpt2"))
+
+    def stop(done: int, total: int, said: str = "") -> None:  # noqa: ARG001
+        if done > total * 3 / 4:
+            raise KeyboardInterrupt
+
+    whole = interp.circuit(PAIRS, method="acdc")
+    with monkeypatch.context() as patch:
+        patch.setattr(type(model), "on_step", lambda _, *given: stop(*given))
+        with pytest.raises(Interrupted) as stopped:
+            interp.circuit(PAIRS, method="acdc")
+    found = stopped.value.result
+    unknown = found.exists & np.isnan(found.scores)
+    assert f"partial: interrupted after 9/12 thresholds; {unknown.sum()} edges have no score" in found.notes[0]
+    assert unknown.any()
+    known = found.exists & ~unknown
+    assert (found.scores[known] == whole.scores[known]).all()
+    assert (whole.scores[unknown] < found.scores[known].min()).all()
+    assert found.kept.any()
+    assert not (found.kept & unknown).any()
+    monkeypatch.setattr(type(model), "on_step", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(Interrupted) as stopped:
+        interp.circuit(PAIRS, method="acdc", threshold=0.1)
+    nothing = stopped.value.result
+    assert "after 0/1 thresholds" in nothing.notes[0]
+    assert not nothing.kept.any()
+    assert not any("keep more" in note for note in nothing.notes)
+
+
+def test_what_a_reader_would_not_expect_is_said(use: Any) -> None:
+    use(build("gpt2"))
+    found = interp.circuit(PAIRS, metric="kl", edges=10)
+    assert (np.array([edge.score for edge in found.edges[:3]]) < 0).all()
+    assert any("an edge that helps has a score below 0" in note for note in found.notes)
+    alone = interp.circuit(Pairs(PAIRS.pairs[:1]), ablation="mean", edges=10)
+    same = interp.circuit(Pairs(PAIRS.pairs[:1]), edges=10)
+    assert np.allclose(alone.ablated_metric, same.ablated_metric, atol=1e-5)
+    assert any("mean over one corrupted prompt" in note for note in alone.notes)
+    for note in interp.circuit(PAIRS, ablation="mean", edges=10).notes:
+        assert "below 0" not in note
+        assert "mean over one" not in note
+
+
 def _likeliest(prompt: Prompt) -> int:
     return interp.predict(prompt).top[0][1]
 
@@ -179,7 +337,7 @@ def test_an_interrupt_keeps_what_is_finished(use: Any, monkeypatch: pytest.Monke
         interp.circuit(PAIRS, method="exact", edges=20)
     found = stopped.value.result
     assert calls
-    assert found.notes[0].startswith("partial: interrupted") or any(n.startswith("partial") for n in found.notes)
+    assert found.notes[0].startswith("partial: interrupted")
     unknown = found.exists & np.isnan(found.scores)
     assert unknown.any()
     assert not (found.kept & unknown).any()
@@ -241,6 +399,25 @@ def test_a_file_gives_the_circuit_back(method: str, use: Any, tmp_path: Path) ->
     assert again.read_bytes() == file.read_bytes()
 
 
+@pytest.mark.parametrize("level", ["edge", "head"])
+def test_a_file_of_before_there_were_formats(level: str, use: Any, tmp_path: Path) -> None:
+    use(build("gpt2"))
+    made = interp.circuit(PAIRS, method="eap", level=level, edges=30)
+    data = as_data(made)
+    del data["per_node"]
+    file = tmp_path / "old.json"
+    file.write_text(json.dumps(data))
+    found = interp.load_circuit(file)
+    for name in PACKED:
+        mine, theirs = getattr(made, name), getattr(found, name)
+        assert mine.dtype == theirs.dtype
+        assert np.allclose(mine, theirs, equal_nan=True), name
+    assert (circuit_choice.strongest(found, 20) == circuit_choice.strongest(made, 20)).all()
+    new = json.loads(made.save(tmp_path / "new.json").read_text())
+    assert new["edges"] == [list(edge) for edge in made.edges]
+    assert (tmp_path / "new.json").stat().st_size < file.stat().st_size / 2
+
+
 def test_a_circuit_from_a_file_and_the_current_model(use: Any, tmp_path: Path) -> None:
     use(build("gpt2"))
     file = interp.circuit(PAIRS, edges=30).save(tmp_path / "c.json")
@@ -259,12 +436,24 @@ def test_a_circuit_from_a_file_and_the_current_model(use: Any, tmp_path: Path) -
         (lambda data: data.pop("group_size"), "lacks group_size"),
         (lambda data: data.update(extra=1), "unknown extra"),
         (lambda data: data["readers"].pop(), "is due"),
-        (lambda data: data["scores"][0].__setitem__(0, "much"), "much"),
-        (lambda data: data["kept"][0].__setitem__(0, 3), "true nor false"),
+        (lambda data: data.update(scores=[["much"]]), "much"),
+        (lambda data: data.update(kept=[[3]]), "true nor false"),
         (lambda data: data["lint"].pop("clean"), "clean"),
         (lambda data: data.update(lint=None), "Lint"),
         (lambda data: data.update(method="guess"), "guess"),
         (lambda data: data.update(writers="embed"), "list"),
+        (lambda data: data.update(format=3), "format is 3"),
+        (lambda data: data["scores"].update(zlib="AAAA"), "cannot be unpacked"),
+        (lambda data: data["scores"].update(zlib="ä"), "ASCII"),
+        (lambda data: data["scores"].update(zlib=3), "bytes-like"),
+        (lambda data: data["scores"].update(dtype="<f4"), "'<f4' where '<f8' is due"),
+        (lambda data: data["scores"].update(dtype="|O"), "'|O' where '<f8' is due"),
+        (lambda data: data["scores"].update(shape=[1, 2]), "where 16 are due"),
+        (lambda data: data["scores"].update(shape=[-1, 2]), "negative"),
+        (lambda data: data["scores"].update(shape=[2**62, 2**62]), "too large"),
+        (lambda data: data["scores"].update(shape=[2**40]), "are due"),
+        (lambda data: data["scores"].pop("shape"), "shape"),
+        (lambda data: data["exists"].update(zlib=data["per_pair"]["zlib"]), "are due"),
     ],
 )
 def test_damaged_files(damage: Any, words: str, use: Any, tmp_path: Path) -> None:

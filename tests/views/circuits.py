@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from interp.methods.circuit_result import CircuitResult, connected
+from interp.methods.circuit_result import CircuitResult
 from interp.methods.pairing import Lint
 from interp.results import Provenance
 
@@ -73,7 +73,7 @@ def random(layers: int, heads: int, edges: int, group: int = 1, seed: int = 0, *
     def strongest(count: int) -> Any:
         marked = np.zeros(order.size, bool)
         marked[order[:count]] = True
-        return connected(marked.reshape(scores.shape) & result.exists, result.writers, result.readers, result.reading)
+        return result.connected(marked.reshape(scores.shape) & result.exists)
 
     low, high = 0, order.size
     while high - low > 1:

@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from interp.methods.circuit_result import CircuitResult, connected
+from interp.methods.circuit_result import CircuitResult
 from interp.results import Provenance
 from interp.spec import InputError
 from interp.views import circuit as pictures
@@ -85,7 +85,7 @@ def test_every_place_of_the_slider_is_a_circuit(count: int) -> None:
     held = np.zeros_like(result.kept)
     for edge in drawn.edges[:shown]:
         held[result.writers.index(edge.writer), result.readers.index(edge.reader)] = True
-    whole = connected(held, result.writers, result.readers, result.reading)
+    whole = result.connected(held)
     assert (whole == held).all(), "an edge leads nowhere"
     # And it is the one that the threshold gives: all stronger edges that lie on a way.
     least = min(abs(edge.score) for edge in drawn.edges[:shown])

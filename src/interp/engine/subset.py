@@ -7,7 +7,7 @@ what its writer writes in this very run is from its ablated value.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -169,6 +169,23 @@ class Subset:
         for batch in self._batches:
             hooks.run_hooked([], functools.partial(waves, batch))  # without gradients, whenever it is interrupted
         return found
+
+    def nodes(
+        self,
+        on_step: OnStep = lambda done, total: None,  # noqa: ARG005
+    ) -> Tensor:
+        """Return what the metric loses when all that a writer writes is ablated, ``float64 [pair, writer]``.
+
+        Examples
+        --------
+        >>> runs.nodes()[:, 0]  # of the embedding: all the difference  # doctest: +SKIP
+        """
+        masks = self.exists.repeat(1 + len(self.writers), 1, 1)
+        # From the top down: neighbours that differ in high layers alone share the runs of those below.
+        order = range(len(self.writers))[::-1]
+        masks[range(1, len(masks)), order] = False
+        found = self.run(masks, on_step=on_step)
+        return (found[0] - found[1:].flip(0)).T
 
     # -- what there is before any run --------------------------------------------------------------------------------
 
@@ -393,7 +410,8 @@ def acdc(
     subset: Subset,
     thresholds: Sequence[float],
     on_step: OnStep = lambda done, total: None,  # noqa: ARG005
-    into: Tensor | None = None,
+    into: MutableMapping[int, Tensor] | None = None,
+    among: Tensor | None = None,
 ) -> Tensor:
     """Remove edges one by one, from the logits down, each for good if the metric hardly notices.
 
@@ -410,8 +428,10 @@ def acdc(
     on_step
         Called with edges decided and edges to decide, over all thresholds.
     into
-        ``bool [threshold, writer, reader]`` that is filled and returned, the largest threshold first: what an
+        Number of a threshold → its ``bool [writer, reader]``, filled one by one, the largest threshold first: what an
         interrupt leaves.
+    among
+        ``bool [writer, reader]``: the edges to begin with, all others ablated; all when not given.
 
     Returns
     -------
@@ -422,20 +442,21 @@ def acdc(
     --------
     >>> kept = acdc(runs, [0.1, 0.01])  # doctest: +SKIP
     """
-    kept = torch.zeros(len(thresholds), *subset.exists.shape, dtype=torch.bool) if into is None else into
-    order, total = _downward(subset), len(thresholds) * int(subset.exists.sum())
-    guess = subset.nothing
+    kept: MutableMapping[int, Tensor] = {} if into is None else into
+    begin = subset.whole if among is None else among & subset.exists
+    order = _downward(begin)
+    guess, total = subset.nothing, len(thresholds) * len(order)
     sizes = sorted(range(len(thresholds)), key=lambda n: -thresholds[n])
-    start = float(subset.run(subset.exists[None]).mean())
+    start = float(subset.run(begin[None]).mean())
     for turn, number in enumerate(sizes):
         before = turn * len(order)
 
         def step(done: int, before: int = before) -> None:
             on_step(before + done, total)
 
-        guess = _Removal(subset, order, thresholds[number], guess, start).run(step)
+        guess = _Removal(subset, order, thresholds[number], guess, begin, start).run(step)
         kept[number] = guess
-    return kept
+    return torch.stack([kept[number] for number in range(len(thresholds))])
 
 
 def survived(kept: Tensor, thresholds: Sequence[float], exists: Tensor) -> Tensor:
@@ -451,27 +472,30 @@ def survived(kept: Tensor, thresholds: Sequence[float], exists: Tensor) -> Tenso
     return torch.where(exists, best, torch.full_like(best, float("nan")))
 
 
-def _downward(subset: Subset) -> list[tuple[int, int]]:
-    """Return every edge as (writer, reader), from the logits down, each reader's from its highest writer down."""
-    return [
-        (writer, reader)
-        for reader in reversed(range(len(subset.readers)))
-        for writer in reversed(range(len(subset.writers)))
-        if subset.exists[writer, reader]
-    ]
+def _downward(edges: Tensor) -> list[tuple[int, int]]:
+    """Return edges ``[writer, reader]`` as (writer, reader), from the logits down, readers' highest writers first."""
+    return sorted(
+        ((writer, reader) for writer, reader in edges.nonzero().tolist()), key=lambda edge: (-edge[1], -edge[0])
+    )
 
 
 class _Removal:
     """ACDC at one threshold under way."""
 
     def __init__(
-        self, subset: Subset, order: Sequence[tuple[int, int]], threshold: float, guess: Tensor, start: float
+        self,
+        subset: Subset,
+        order: Sequence[tuple[int, int]],
+        threshold: float,
+        guess: Tensor,
+        begin: Tensor,
+        start: float,
     ) -> None:
         self.subset = subset
         self.order = order
         self.threshold = threshold
         self.guess = guess
-        self.kept = subset.whole
+        self.kept = begin.clone()
         self.value = start
         place = {node.name: n for n, node in enumerate(subset.writers)}
         group = subset.net.n_heads // subset.net.n_kv_heads

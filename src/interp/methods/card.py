@@ -555,15 +555,15 @@ class _Evidence:
 
     def _stability(self) -> Float:
         """Return the Jaccard index with the circuits that resampled pairs choose."""
-        circuit = self.circuit
-        each, kept = circuit.per_pair, circuit.kept
+        circuit, kept = self.circuit, self.circuit.kept
+        each = np.nan_to_num(circuit_choice.of_pairs(circuit))
         if circuit.method == "acdc" or len(each) < 2:
             return np.zeros(0)
         chance, size, count = np.random.default_rng(self.seed), int(kept.sum()), len(each)
         found = np.zeros(_RESAMPLES)
         for n in range(_RESAMPLES):
             share = chance.multinomial(count, np.full(count, 1 / count)) / count
-            scores = np.tensordot(share.astype(np.float32), np.nan_to_num(each), axes=1)
+            scores = np.tensordot(share.astype(np.float32), each, axes=1)
             mask = circuit_choice.strongest(circuit, size, scores.astype(np.float64))
             found[n] = (mask & kept).sum() / (mask | kept).sum()
         return found

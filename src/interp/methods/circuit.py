@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from interp.methods import circuit_choice, labels
-from interp.methods.circuit_result import CircuitResult, connected
+from interp.methods.circuit_result import LESS_IS_BETTER, CircuitResult
 from interp.methods.circuits import require_causal
 from interp.methods.pairing import Encodings, encode, lint
 from interp.methods.patch import resolve_metric
@@ -19,16 +21,20 @@ from interp.spec import InputError, Interrupted, Metric, MetricName, Pairs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from interp.engine.edges import EdgeScores
     from interp.engine.model import LoadedModel
-    from interp.engine.sweep import Case
+    from interp.engine.subset import Subset
+    from interp.engine.sweep import Case, OnStep
 
     Float = NDArray[np.float64]
 
 EDGES = 200  # kept when neither a number nor a threshold is given
 POINTS = 12  # thresholds that ACDC is run with where none is given
 _LEAST, _MOST = 1e-3, 0.5  # the smallest and the largest of them, as parts of what all edges together carry
+_SHARED = 0.5  # of a run for each edge, what ACDC needs where runs share what is below and edges go without one
+_LONG = 600.0  # seconds
 _FACTOR = 2.0  # how far the embedding's estimates may be from what they must sum to before that is said
 
 
@@ -42,6 +48,7 @@ def circuit(
     threshold: float | None = None,
     level: Literal["edge", "head"] = "edge",
     steps: int = 5,
+    among: int | None = None,
     ablation: Literal["corrupted", "mean", "zero"] = "corrupted",
     metric: MetricName | None = None,
     positions: bool = False,
@@ -58,15 +65,19 @@ def circuit(
         Clean and corrupted prompts of one length, with answers.
     method
         eap-ig estimates from gradients between ablated and clean, eap from the clean run's alone (it misses what is
-        saturated there), exact ablates each edge by itself, acdc takes edges away one after the other.
+        saturated there), exact ablates each edge by itself, acdc takes edges away one after the other. These two run
+        the model for every edge: minutes for thousands of them, hours for tens of thousands.
     edges
         How many edges the circuit may have; 200 when neither this nor a threshold is given.
     threshold
         Keep the edges whose score is this or more, either way; for acdc the one that it is run with.
     level
-        edge ranks edges; head ranks heads and MLPs by the sum of what they write, and keeps all edges between them.
+        edge ranks edges; head ranks heads and MLPs, by what the metric loses when all that they write is ablated (run
+        by exact, else the sum of the estimates), and keeps all edges between them.
     steps
         Of eap-ig: at how many points gradients are taken.
+    among
+        Of acdc: how many edges it begins with, the strongest by eap-ig, all others ablated; all when not given.
     ablation
         What an ablated edge carries: its value in the corrupted run, the mean over corrupted prompts, or zero.
     metric
@@ -91,21 +102,20 @@ def circuit(
     EAP: Syed, Rager and Conmy (2023), "Attribution Patching Outperforms Automated Circuit Discovery". EAP-IG: Hanna,
     Pezzelle and Belinkov (2024), "Have Faith in Faithfulness"; `interp.engine.edges.attribute_edges` says along which
     path. ACDC: Conmy et al. (2023), "Towards Automated Circuit Discovery"; without a threshold it is run with a dozen,
-    and an edge's score is the largest that it survives.
+    and an edge's score is the largest that it survives. That it may begin with what an estimate leaves: Syed et al.
 
     Examples
     --------
     >>> interp.circuit(task="induction", n=8, edges=100).heads  # doctest: +SKIP
     ['2.1', '3.0']
     """
-    from interp.engine import edges as engine
     from interp.engine import metrics, sweep
 
     require_causal(model, "circuit")
     chosen = resolve_metric(metric or pairs.metric or "logit-diff")
-    _check(method, edges, threshold, level, steps, positions, chosen)
+    _check(method, edges, threshold, level, steps, among, positions, chosen)
     metrics.try_out(chosen, model.geometry.d_vocab, model.device)
-    if method in {"eap", "eap-ig"}:
+    if method in {"eap", "eap-ig"} or among is not None:
         metrics.require_gradient(chosen, model.geometry.d_vocab, model.device)
     for site in ("resid_pre", "z", "q", "k", "v", "mlp_out"):
         sweep.require(model, site)
@@ -120,21 +130,27 @@ def circuit(
         )
         for e in encoded
     ]
+
+    def result(scored: EdgeScores, notes: Sequence[str] = ()) -> CircuitResult:
+        made = _result(model, pairs, encoded, scored, chosen, [*_odd(cases, ablation, chosen, method), *notes])
+        return replace(made, method=method, steps=steps if method == "eap-ig" else 1, ablation=ablation, level=level)
+
     if method == "acdc":
-        scored, notes = _acdc(model, cases, ablation, threshold)
+        first = None
+        if among is not None:
+            first = circuit_choice.strongest(result(_estimated(model, cases, ablation, steps)), among)
+        scored, notes = _acdc(model, cases, ablation, threshold, first)
+        made = result(scored, notes)
     elif method == "exact":
-        scored, notes = engine.exact_edges(model, cases, ablation=ablation, on_step=model.on_step), []
+        made, scored = _exact(model, cases, ablation, level, result)
     else:
-        points = steps if method == "eap-ig" else 1
-        scored = engine.attribute_edges(
-            model, cases, ablation=ablation, steps=points, positions=positions, on_step=model.on_step
-        )
-        notes = _off(scored, method, ablation)
+        scored = _estimated(model, cases, ablation, steps if method == "eap-ig" else 1, positions=positions)
+        made = result(scored, _off(scored, method, ablation))
+        if level == "head":
+            made = replace(made, per_node=np.nansum(made.per_pair, axis=2))
     model.note(scored.path, scored.notes)
-    made = _result(model, pairs, encoded, scored, chosen, notes)
-    made = replace(made, method=method, steps=steps if method == "eap-ig" else 1, ablation=ablation, level=level)
     made = replace(made, kept=_kept(made, edges, threshold))
-    if not made.kept.any():
+    if not made.kept.any() and not scored.stopped:
         what = f"--threshold {threshold:g}" if threshold is not None else f"--edges {EDGES if edges is None else edges}"
         made = replace(made, notes=(*made.notes, f"no edges lie on a way to the logits with {what}: keep more"))
     if scored.interrupt is not None:
@@ -148,6 +164,7 @@ def _check(
     threshold: float | None,
     level: str,
     steps: int,
+    among: int | None,
     positions: bool,
     metric: Metric,
 ) -> None:
@@ -164,7 +181,13 @@ def _check(
         raise InputError(f"--edges {edges} keeps nothing; use 1 or more")
     if threshold is not None and not 0 < threshold < float("inf"):
         raise InputError(f"--threshold {threshold:g} is no size of a score; use a number above 0, such as 0.01")
-    if steps < 2 and method == "eap-ig":
+    if among is not None and method != "acdc":
+        raise InputError(
+            f"--among is where acdc begins; {method} scores every edge: leave it out, or use --method acdc"
+        )
+    if among is not None and among < 1:
+        raise InputError(f"--among {among} leaves nothing to begin with; use 1 or more, such as 1000")
+    if steps < 2 and (method == "eap-ig" or among is not None):
         raise InputError(f"--steps {steps} is no path; use 2 or more, such as 5, or --method eap for one gradient")
     if level == "head" and method == "acdc":
         raise InputError("acdc takes away edges, not heads; use --level edge, or --method eap-ig")
@@ -176,10 +199,39 @@ def _check(
         raise InputError("kl has no slope in the clean run, where it is 0; use --method eap-ig, or --metric logit-diff")
 
 
+def _estimated(
+    model: LoadedModel, cases: Sequence[Case], ablation: str, steps: int, *, positions: bool = False
+) -> EdgeScores:
+    from interp.engine.edges import attribute_edges
+
+    return attribute_edges(model, cases, ablation=ablation, steps=steps, positions=positions, on_step=model.on_step)
+
+
+def _exact(
+    model: LoadedModel,
+    cases: Sequence[Case],
+    ablation: str,
+    level: str,
+    result: Callable[[EdgeScores], CircuitResult],
+) -> tuple[CircuitResult, EdgeScores]:
+    """Ablate every edge by itself and, where nodes are ranked, all that each writes."""
+    from interp.engine.edges import exact_edges
+    from interp.engine.subset import Subset
+
+    per_node = np.zeros((0, 0), np.float32)
+    if level == "head":
+        per_node = Subset(model, cases, ablation).nodes(on_step=model.on_step).float().numpy()
+    scored = exact_edges(model, cases, ablation=ablation, on_step=_remaining(model))
+    return replace(result(scored), per_node=per_node), scored
+
+
 def _acdc(
-    model: LoadedModel, cases: Sequence[Case], ablation: str, threshold: float | None
+    model: LoadedModel, cases: Sequence[Case], ablation: str, threshold: float | None, first: NDArray[np.bool_] | None
 ) -> tuple[EdgeScores, list[str]]:
-    """Return for each edge the largest threshold that it survives, and what is worth knowing."""
+    """Return for each edge the largest threshold that it survives, and what is worth knowing.
+
+    `first` are the edges to begin with, ``bool [writer, reader]``; all where there are none.
+    """
     import torch
 
     from interp.engine import edges as engine
@@ -192,12 +244,16 @@ def _acdc(
     grid = [threshold] if threshold is not None else (span * np.geomspace(_LEAST, _MOST, POINTS)).tolist()
     if not all(size > 0 for size in grid):
         raise InputError("ablating all edges changes nothing in the metric, so there is no scale; give a --threshold")
-    kept = torch.zeros(len(grid), *subset.exists.shape, dtype=torch.bool)
+    begin = subset.exists if first is None else torch.from_numpy(first)
+    _warn_of_hours(subset, int(begin.sum()) * len(grid))
+    left: dict[int, Tensor] = {}
     stopped, interrupt = sweep.contained(
-        lambda: acdc(subset, grid, on_step=model.on_step, into=kept),
-        lambda: f"{int(kept.flatten(1).any(1).sum())}/{len(grid)} thresholds",
+        lambda: acdc(subset, grid, on_step=_remaining(model), into=left, among=begin),
+        lambda: f"{len(left)}/{len(grid)} thresholds",
     )
     notes: list[str] = []
+    if first is not None:
+        notes.append(f"ACDC began with the strongest {int(begin.sum()):,} edges by EAP-IG; what it never had scores 0")
     if threshold is None:
         shown = f"{min(grid):.2g} to {max(grid):.2g}"
         notes.append(
@@ -216,8 +272,58 @@ def _acdc(
         stopped=stopped,
         interrupt=interrupt,
     )
-    scored.whole = survived(kept, grid, subset.exists)
+    kept = torch.stack([*left.values(), subset.nothing])
+    scored.whole = survived(kept, [*(grid[number] for number in left), 0.0], subset.exists)
+    if len(left) < len(grid):  # a smaller threshold, which was not reached, may keep it
+        scored.whole[(scored.whole == 0) & begin] = float("nan")
     return scored, notes
+
+
+def _warn_of_hours(subset: Subset, edges: int) -> None:
+    """Say how long ACDC takes where that is long: a run for each of so many edges."""
+    started = time.perf_counter()
+    subset.run(subset.whole[None])
+    seconds = (time.perf_counter() - started) * edges * _SHARED
+    if seconds > _LONG:
+        warnings.warn(
+            f"acdc decides {edges:,} edges one by one here, about {lasting(seconds)}; --among 1000 begins with the "
+            "strongest by eap-ig, and one --threshold is less than a dozen",
+            stacklevel=2,
+        )
+
+
+def _remaining(model: LoadedModel) -> OnStep:
+    """Return what tells whoever watches how far a long method is, and how long it still takes."""
+    started = time.perf_counter()
+
+    def step(done: int, total: int) -> None:
+        seconds = (time.perf_counter() - started) * (total - done) / max(1, done)
+        model.on_step(done, total, f"about {lasting(seconds)} left" if done < total else "")
+
+    return step
+
+
+def lasting(seconds: float) -> str:
+    """Return a time in words.
+
+    Examples
+    --------
+    >>> lasting(45), lasting(600), lasting(9000)
+    ('45 s', '10 min', '2.5 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _odd(cases: Sequence[Case], ablation: str, metric: Metric, method: str) -> list[str]:
+    """Return what a reader of the scores would not expect."""
+    found: list[str] = []
+    if ablation == "mean" and len({case.source for case in cases}) == 1:
+        found.append("the mean over one corrupted prompt is that prompt's run: this is the corrupted ablation")
+    if metric.function is None and metric.name in LESS_IS_BETTER and method != "acdc":
+        found.append(f"{metric.name} grows where the answer is lost: an edge that helps has a score below 0")
+    return found
 
 
 def _result(
@@ -233,12 +339,12 @@ def _result(
     exists = scored.exists.numpy()
     checked = lint(model, encoded, metric, scored.clean.tolist(), scored.source.tolist())
     scores: Float = scored.scores.numpy()
-    found = list(notes)
     lost = int((exists & ~np.isfinite(scores)).sum())
+    first: list[str] = []
     if scored.stopped:
-        found.insert(0, f"partial: {scored.stopped}; {lost} edges have no score and are not kept")
+        first.append(f"partial: {scored.stopped}; {lost:,} edges have no score and are not kept")
     elif lost:
-        found.insert(0, f"the scores of {lost} edges are NaN or infinite and are not kept")
+        first.append(f"the scores of {lost:,} edges are NaN or infinite and are not kept")
     by_position = np.zeros((*exists.shape, 0), dtype=np.float32)
     return CircuitResult(
         writers=tuple(node.name for node in scored.writers),
@@ -260,7 +366,7 @@ def _result(
         lint=checked,
         task=pairs.task,
         labels=dict(labels.of(model)),
-        notes=(*checked.warnings, *found),
+        notes=(*first, *checked.warnings, *notes),
     )
 
 
@@ -270,7 +376,7 @@ def _kept(result: CircuitResult, edges: int | None, threshold: float | None) -> 
         return result.prune(threshold).kept
     strong = circuit_choice.strongest(result, EDGES if edges is None else edges)
     known = strong & np.isfinite(result.scores) & ((result.scores != 0) | (result.level == "head"))
-    return known if (known == strong).all() else connected(known, result.writers, result.readers, result.reading)
+    return known if (known == strong).all() else result.connected(known)
 
 
 def _off(scored: EdgeScores, method: str, ablation: str) -> list[str]:

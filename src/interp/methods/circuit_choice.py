@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from interp.methods.circuit_result import connected
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -20,23 +18,34 @@ if TYPE_CHECKING:
     Made = Callable[[NDArray[np.int64], CircuitResult], Mask]
 
 
+def of_pairs(circuit: CircuitResult) -> NDArray[np.float32]:
+    """Return each pair's scores of what was ranked: edges, ``[pair, writer, reader]``, or nodes, ``[pair, writer]``."""
+    return circuit.per_node if circuit.level == "head" else circuit.per_pair
+
+
 def strongest(circuit: CircuitResult, size: int, scores: Float | None = None) -> Mask:
     """Return the circuit of at most `size` edges that `circuit`'s scores (or others) make, ``bool [writer, reader]``.
 
     Of edges: the largest number of the strongest, either way, of which no more than `size` lie on a way from the
-    embedding to the logits. Where nodes were ranked (``level`` is ``head``): all edges between as many of the strongest
-    nodes as have no more than `size`.
+    embedding to the logits; of equals the lowest first. Where nodes were ranked (``level`` is ``head``): all edges
+    between as many of the strongest heads and MLPs as have no more than `size`.
+
+    Parameters
+    ----------
+    scores
+        Of what was ranked: ``float64 [writer, reader]``, or ``[writer]`` of nodes.
     """
-    given = circuit.scores if scores is None else scores
     if circuit.level == "head":
-        return _most(np.argsort(-np.abs(of_nodes(given)), kind="stable"), size, circuit, _between)
+        given = np.nan_to_num(circuit.per_node).mean(0, dtype=np.float64) if scores is None else scores
+        return _most(np.argsort(-np.abs(np.nan_to_num(given[1:])), kind="stable"), size, circuit, _between)
+    given = circuit.scores if scores is None else scores
     writer, reader = np.nonzero(circuit.exists)
     order = np.argsort(-np.abs(np.nan_to_num(given[writer, reader])), kind="stable")
 
     def some(chosen: NDArray[np.int64], of: CircuitResult) -> Mask:
         mask = np.zeros_like(of.exists)
         mask[writer[chosen], reader[chosen]] = True
-        return pruned(of, mask)
+        return of.connected(mask)
 
     return _most(order, size, circuit, some)
 
@@ -50,22 +59,12 @@ def _most(order: NDArray[np.int64], size: int, circuit: CircuitResult, made: Mad
     return made(order[:low], circuit)
 
 
-def of_nodes(scores: Float) -> Float:
-    """Return the scores of heads and MLPs, ``float64 [writer]``: the sum of those of what they write."""
-    return np.nan_to_num(scores).sum(1)[1:]
-
-
 def _between(chosen: NDArray[np.int64], circuit: CircuitResult) -> Mask:
     """Return all edges among some heads and MLPs, the embedding and the logits."""
     names = {circuit.writers[n + 1] for n in chosen} | {"embed", "logits"}
     writes = np.array([name in names for name in circuit.writers])
     reads = np.array([not names.isdisjoint(circuit.reading(name)) for name in circuit.readers])
-    return pruned(circuit, circuit.exists & writes[:, None] & reads[None, :])
-
-
-def pruned(circuit: CircuitResult, mask: Mask) -> Mask:
-    """Return the edges of `mask` that lie on a way from the embedding to the logits."""
-    return connected(mask & circuit.exists, circuit.writers, circuit.readers, circuit.reading)
+    return circuit.connected(writes[:, None] & reads[None, :])
 
 
 def by_chance(circuit: CircuitResult, chance: np.random.Generator) -> Mask:

@@ -1,11 +1,18 @@
-"""Circuits from files: what ``save("c.json")`` wrote, as it was."""
+"""Circuits in files: what ``save("c.json")`` writes, and the circuit that it gives back, as it was.
+
+A file is the result's fields as JSON. Since format 2 those arrays that grow with the model are packed: their bytes,
+compressed, as text. A file without a format has them as nested lists, and no `per_node`.
+"""
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
+import math
 import os
 import types
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Union, cast, get_args, get_origin, get_type_hints
@@ -15,8 +22,11 @@ from numpy.typing import NDArray
 
 from interp.methods import card, circuit_result, component, pairing
 from interp.methods.circuit_result import ABLATIONS, METHODS, CircuitResult
-from interp.results import Provenance
+from interp.results import Provenance, as_data
 from interp.spec import InputError
+
+FORMAT = 2
+PACKED = ("exists", "scores", "per_pair", "per_node", "by_position", "kept")
 
 # What the annotations of a result name, some of them imported for the type checker alone.
 _KNOWN = {
@@ -67,18 +77,84 @@ def load_circuit(path: str | os.PathLike[str]) -> CircuitResult:
     except (OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"{text!r} cannot be read as JSON ({reason}); save the circuit again, as .json") from None
-    fields = {field.name for field in dataclasses.fields(CircuitResult) if not field.name.startswith("_")}
     if not isinstance(data, dict) or not {"writers", "readers", "scores", "kept"} <= data.keys():
         raise InputError(f"{text!r} is not a circuit's file; give the .json file that a circuit's save(…) wrote")
-    missing, unknown = fields - data.keys(), cast("dict[str, Any]", data).keys() - fields
     try:
-        if missing or unknown:
-            named = ", ".join(sorted(missing) or sorted(unknown))
-            raise ValueError(f"{'it lacks' if missing else 'it has an unknown'} {named}")
-        return _checked(_made(CircuitResult, data))
+        return _checked(_made(CircuitResult, _fields(cast("dict[str, Any]", data))))
     except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"{text!r} is damaged, or of another version of interp: {reason}; save it again") from None
+
+
+def as_file(circuit: CircuitResult) -> dict[str, Any]:
+    """Return what a circuit's JSON file holds: its fields, and the circuit's edges for whoever else reads it.
+
+    Examples
+    --------
+    >>> as_file(circuit)["edges"][0]  # doctest: +SKIP
+    ['embed', '0.3.v', 0.81]
+    """
+    names = [field.name for field in dataclasses.fields(circuit) if not field.name.startswith("_")]
+    held = {name: _packed(getattr(circuit, name)) for name in PACKED}
+    plain = {name: as_data(getattr(circuit, name)) for name in names if name not in held}
+    return {"format": FORMAT, "edges": as_data(circuit.edges), **plain, **held}
+
+
+def _packed(array: NDArray[Any]) -> dict[str, Any]:
+    held = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    text = base64.b64encode(zlib.compress(held.tobytes())).decode("ascii")
+    return {"dtype": held.dtype.str, "shape": list(held.shape), "zlib": text}
+
+
+def _unpacked(data: Mapping[str, Any], scalar: type[np.generic]) -> NDArray[Any]:
+    """Return an array that `_packed` wrote; its size is known before anything is unpacked.
+
+    Raises
+    ------
+    TypeError, ValueError, KeyError
+        It is none, or not of this kind.
+    """
+    kind = np.dtype(scalar).newbyteorder("<")
+    if data["dtype"] != kind.str:
+        raise ValueError(f"an array of {data['dtype']!r:.20} where {kind.str!r} is due")
+    shape = tuple(_made(int, size) for size in _listed(data["shape"]))
+    if min(shape, default=0) < 0:
+        raise ValueError("an array of a negative size")
+    size = math.prod(shape) * kind.itemsize
+    try:
+        stream = zlib.decompressobj()
+        held = stream.decompress(base64.b64decode(data["zlib"], validate=True), size + 1)
+    except zlib.error:
+        raise ValueError("an array cannot be unpacked") from None
+    if len(held) != size or (size and not stream.eof):
+        raise ValueError(f"an array holds {len(held)} bytes where {size} are due")
+    if scalar is np.bool_ and held.strip(b"\0\1"):
+        raise ValueError("a truth value is neither true nor false")
+    return np.frombuffer(held, kind).reshape(shape).astype(scalar)
+
+
+def _fields(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a file's fields of a circuit; a file of before there were formats has all but one of them.
+
+    Raises
+    ------
+    ValueError
+        Some are missing or unknown, or a later version of interp wrote them.
+    """
+    held = dict(data)
+    number = held.pop("format", None)
+    if number is None:
+        held.setdefault("per_node", [])
+    elif number == FORMAT:
+        held.pop("edges", None)
+    else:
+        raise ValueError(f"its format is {number!r:.20}, and this version reads {FORMAT}")
+    known = {field.name for field in dataclasses.fields(CircuitResult) if not field.name.startswith("_")}
+    missing, unknown = known - held.keys(), held.keys() - known
+    if missing or unknown:
+        named = ", ".join(sorted(missing) or sorted(unknown))
+        raise ValueError(f"{'it lacks' if missing else 'it has an unknown'} {named}")
+    return held
 
 
 def _checked(found: CircuitResult) -> CircuitResult:
@@ -95,11 +171,15 @@ def _checked(found: CircuitResult) -> CircuitResult:
     if not found.by_position.size:
         found = dataclasses.replace(found, by_position=np.zeros((*shape, 0), dtype=np.float32))
     pairs = len(found.lint.clean)
+    if found.per_node.ndim != 2:  # a file of before there were formats
+        per_node = np.nansum(found.per_pair, axis=2) if found.level == "head" else np.zeros((0, 0), np.float32)
+        found = dataclasses.replace(found, per_node=per_node)
     sizes = {
         "exists": (found.exists.shape, shape),
         "scores": (found.scores.shape, shape),
         "kept": (found.kept.shape, shape),
         "per_pair": (found.per_pair.shape[1:], shape),
+        "per_node": (found.per_node.shape, (pairs, shape[0]) if found.level == "head" else (0, 0)),
         "by_position": (found.by_position.shape[:2], shape),
         "clean_metric": (found.clean_metric.shape, (pairs,)),
         "ablated_metric": (found.ablated_metric.shape, (pairs,)),
@@ -115,7 +195,7 @@ def _checked(found: CircuitResult) -> CircuitResult:
 
 
 def _made(kind: Any, data: Any) -> Any:
-    """Return `data`, as `results.as_data` writes it, as a value of the type `kind`.
+    """Return `data`, as `as_file` or `results.as_data` writes it, as a value of the type `kind`.
 
     Raises
     ------
@@ -164,6 +244,8 @@ def _of_fields(kind: type, data: Any) -> Any:
 
 
 def _array(data: Any, scalar: type[np.generic]) -> Any:
+    if isinstance(data, dict):
+        return _unpacked(cast("dict[str, Any]", data), scalar)
     made = np.asarray(_listed(data), dtype=object if scalar is np.bool_ else scalar)
     if scalar is not np.bool_:
         return made

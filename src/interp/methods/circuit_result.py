@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 METHODS = ("eap", "eap-ig", "acdc", "exact")
 ABLATIONS = ("corrupted", "mean", "zero")
+LESS_IS_BETTER = ("kl", "rank")  # metrics that grow where the answer is lost
 
 
 class Edge(NamedTuple):
@@ -51,10 +52,14 @@ class CircuitResult(Result):
         ``bool [writer, reader]``: whether the writer writes below where the reader reads.
     scores
         ``float64 [writer, reader]``: what the metric loses when the edge alone is ablated (estimated, or exactly),
-        mean over pairs: above 0 the edge helps, below 0 it works against the answer. For ``acdc`` the largest
+        mean over pairs: above 0 the edge helps, below 0 it works against the answer; the other way round for the
+        metrics ``kl`` and ``rank``, which grow where the answer is lost. For ``acdc`` the largest
         threshold at which the edge survives, which is never negative. NaN where there is no edge.
     per_pair
         ``float32 [pair, writer, reader]``: the scores of each pair; no pairs for ``acdc``.
+    per_node
+        ``float32 [pair, writer]``: what the metric loses when all that a writer writes is ablated, for each pair:
+        exactly for ``exact``, else the sum of its edges' estimates. No pairs where edges were ranked.
     by_position
         ``float32 [writer, reader, position]``: scores at each of the reader's positions, mean over pairs; no positions
         where they were summed.
@@ -106,6 +111,7 @@ class CircuitResult(Result):
     positions: tuple[str, ...]
     lint: Lint
     task: str = ""
+    per_node: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     groups: MutableMapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     functions: dict[str, ComponentFunction] = field(default_factory=dict[str, Any])
@@ -163,6 +169,32 @@ class CircuitResult(Result):
         """The circuit's heads, such as ``"18.6"``, from the bottom to the top."""
         return [name for name in self.nodes if name.replace(".", "").isdigit()]
 
+    def connected(self, edges: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return those of some edges that lie on a way from the embedding to the logits, ``bool [writer, reader]``.
+
+        A node that nothing reads has no effect, and one that reads nothing carries nothing of the prompt.
+
+        Examples
+        --------
+        >>> (result.connected(result.kept) == result.kept).all()  # doctest: +SKIP
+        True
+        """
+        joints = _joints(self.writers, self.readers, self.group_size)
+        writer, reader = np.nonzero(edges & self.exists)
+        while True:
+            into, out = np.zeros(len(self.readers), dtype=bool), np.zeros(len(self.writers), dtype=bool)
+            into[reader] = out[writer] = True
+            fed, used = joints.fed.copy(), joints.final.copy()
+            fed[joints.nodes[into[joints.inputs]]] = True
+            used[joints.inputs[out[joints.nodes]]] = True
+            left = fed[writer] & used[reader]
+            if left.all():
+                break
+            writer, reader = writer[left], reader[left]
+        kept = np.zeros_like(edges)
+        kept[writer, reader] = True
+        return kept
+
     def prune(self, threshold: float) -> CircuitResult:
         """Return the circuit of the edges whose score is `threshold` or more, either way, without dead ends.
 
@@ -172,8 +204,9 @@ class CircuitResult(Result):
         ['16.0', '17.3', '18.6']
         """
         strong = np.abs(np.nan_to_num(self.scores)) >= threshold
-        kept = connected(self.exists & strong, self.writers, self.readers, self.reading)
-        return replace(self, kept=kept, groups=dict(self.groups), functions=dict(self.functions), card=None)
+        return replace(
+            self, kept=self.connected(strong), groups=dict(self.groups), functions=dict(self.functions), card=None
+        )
 
     def graph(self) -> nx.DiGraph[str]:
         """Return the circuit as a networkx graph.
@@ -257,6 +290,11 @@ class CircuitResult(Result):
 
         return self._run(pattern, "attention")
 
+    def _saved(self) -> Any:
+        from interp.methods.circuit_file import as_file
+
+        return as_file(self)
+
     def _run(self, task: Callable[[Any], Any], what: str) -> Any:
         if self._live is None:
             raise InputError(f"{what} needs the model; run the cell again, or interp.validate(circuit)")
@@ -272,30 +310,27 @@ def _reading(reader: str, group: int) -> tuple[str, ...]:
     return (f"{layer}.{head}",) if kind else (reader,)
 
 
-def connected(
-    edges: NDArray[np.bool_],
-    writers: tuple[str, ...],
-    readers: tuple[str, ...],
-    reading: Callable[[str], tuple[str, ...]],
-) -> NDArray[np.bool_]:
-    """Return the edges that lie on a way from the embedding to the logits, ``bool [writer, reader]``.
+class _Joints(NamedTuple):
+    """How ways go on from inputs to what their nodes write.
 
-    A node that nothing reads has no effect, and one that reads nothing carries nothing of the prompt.
+    Attributes
+    ----------
+    inputs, nodes
+        ``int64 [joint]``: an input, and a writer that it belongs to.
+    fed, final
+        ``bool [writer]``, ``bool [reader]``: where ways begin and end.
     """
+
+    inputs: NDArray[np.int64]
+    nodes: NDArray[np.int64]
+    fed: NDArray[np.bool_]
+    final: NDArray[np.bool_]
+
+
+@functools.lru_cache(maxsize=16)
+def _joints(writers: tuple[str, ...], readers: tuple[str, ...], group: int) -> _Joints:
     row = {name: n for n, name in enumerate(writers)}
-    # reads[r, w]: input r belongs to node w, so that a way may go on from r to what w writes.
-    reads = np.zeros((len(readers), len(writers)), dtype=bool)
-    for n, reader in enumerate(readers):
-        for node in reading(reader):
-            if node in row:
-                reads[n, row[node]] = True
-    kept = edges.copy()
-    fed = np.array([name == "embed" for name in writers])
-    final = np.array([name == "logits" for name in readers])
-    while True:
-        alive = fed | (reads & np.any(kept, axis=0)[:, None]).any(axis=0)
-        used = final | (reads & np.any(kept, axis=1)[None, :]).any(axis=1)
-        left = kept & alive[:, None] & used[None, :]
-        if (left == kept).all():
-            return kept
-        kept = left
+    both = [(n, row[node]) for n, name in enumerate(readers) for node in _reading(name, group) if node in row]
+    inputs, nodes = np.array(both, dtype=np.int64).reshape(-1, 2).T
+    fed, final = (np.array([name == end for name in names]) for names, end in ((writers, "embed"), (readers, "logits")))
+    return _Joints(inputs, nodes, fed, final)
