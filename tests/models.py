@@ -21,6 +21,8 @@ from transformers import (
     GPT2LMHeadModel,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
@@ -160,6 +162,24 @@ def bloom(vocabulary: int) -> PreTrainedModel:
     )
 
 
+def granite(vocabulary: int) -> PreTrainedModel:
+    """Return a Granite type model: embeddings, what layers add, and logits are scaled."""
+    config = GraniteConfig(
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=HEADS // 2,
+        hidden_size=WIDTH,
+        intermediate_size=2 * WIDTH,
+        max_position_embeddings=N_CTX,
+        vocab_size=vocabulary,
+        embedding_multiplier=2.0,
+        residual_multiplier=0.5,
+        attention_multiplier=0.3,
+        logits_scaling=4.0,
+    )
+    return _seeded(GraniteForCausalLM, config)
+
+
 FAMILIES = {
     "gpt2": gpt2,
     "llama": llama,
@@ -168,6 +188,7 @@ FAMILIES = {
     "gemma2": gemma2,
     "cohere": cohere,
     "bloom": bloom,
+    "granite": granite,
 }
 
 

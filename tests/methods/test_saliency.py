@@ -70,7 +70,7 @@ def test_integrated_gradients_are_the_hooked_integral(lend: Any, family: str) ->
 
 
 @pytest.mark.parametrize("metric", ["logit-diff", "logprob", "prob"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, "gemma2", "granite"])  # these scale their embeddings
 def test_with_a_counterfactual_the_parts_are_complete(lend: Any, family: str, metric: str) -> None:
     model = lend(family)
     wrong = {"wrong": " John"} if metric == "logit-diff" else {"metric": metric}
@@ -111,6 +111,13 @@ def test_the_gap_is_what_the_parts_miss(lend: Any, family: str, baseline: str) -
     assert result.gap == pytest.approx(result.attribution.sum() - (result.value - result.reference))
     assert any("gap of" in note for note in result.notes) == (result.relative_gap > 0.05)
     assert 8 <= result.steps <= 32
+
+
+def test_a_hook_on_the_embeddings_is_not_overwritten_in_silence(folder: Any, clean_session: Any) -> None:
+    model = clean_session.load(folder("gpt2"), name="hooked")
+    model.bridge.add_hook("embed.hook_out", lambda tensor, hook: tensor.flip(-1))  # noqa: ARG005
+    with pytest.raises(InputError, match="take the hook off"):
+        interp.saliency(CLEAN, counterfactual=OTHER, answer=" Mary")
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -31,6 +31,8 @@ _LEAST = 8  # gradients in a piece of the way
 _FURTHER = 3  # times as many gradients as asked for, besides, before the gap is left
 _COMPLETE = 0.01
 _EXACT = 1e-4  # what rounding makes of a sum of logits
+_ROUGH = 1e-2  # what half precision makes of the same embeddings, or of the same metric
+_EMBEDDED = "embed.hook_out"
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,22 @@ class Embedded:
     ----------
     tokens
         ``[position, d_model]``: the prompt's own token embeddings.
+    scale
+        What the model multiplies embeddings by on their way into the residual stream (Granite), where the bridge's hook
+        stands behind that; 1 elsewhere.
     path
         ``"gradients"``, or ``"hooked: why"``.
+
+    Raises
+    ------
+    InputError
+        With its own embeddings put back, the model says something else than it did.
     """
 
     def __init__(self, model: LoadedModel, ids: tuple[int, ...], position: int, scorer: Scorer, logits: Tensor) -> None:
         """Read the model; `logits`, ``[d_vocab]``, are its own, which what is read here must give."""
         self.model, self.ids, self.position, self.scorer = model, ids, position, scorer
+        self.scale = 1.0
         self.tokens = self.embed(ids)
         self.path = "gradients"
         self.notes: list[str] = []
@@ -89,14 +100,31 @@ class Embedded:
         try:
             self._network = network.read(model)
             self._places = self._network.embed(self._tensor(ids)) - self.tokens
-            own = float(scorer.of_logits(sweep.wide(logits[None]))[0])
-            found = float(self(self.tokens[None])[0])
-            if (worst := sweep.apart(found, own)) > sweep.TOLERANCE:
+            if (worst := self._apart(logits)) > sweep.TOLERANCE:
                 reason = f"the forward without hooks differed by {worst:.1g} from the hooked one"
                 self.notes.append(f"{reason} on this model and was not used")
                 raise network.Unreadable(reason)
         except network.Unreadable as reason:
             self._network, self.path = None, f"hooked: {reason}"
+            self._put_back(logits)
+
+    def _put_back(self, logits: Tensor) -> None:
+        """Find what embeddings are multiplied by, and see that the model with its own put back is the model."""
+        held = self.model.activations_of(self.ids, [_EMBEDDED])[_EMBEDDED][0].float()
+        scale = float(held.norm() / self.tokens.float().norm())
+        if torch.allclose(held, self.tokens.float() * scale, rtol=_ROUGH, atol=_ROUGH * float(held.abs().max())):
+            self.scale, self.tokens = scale, self.tokens * scale
+        if not self.model.hf_model.training and self._apart(logits) > _ROUGH:
+            raise InputError(
+                f"with its own token embeddings put back {self.model.name} says something else: it, or a hook of yours, "
+                "changes them on the way; take the hook off, or use --method rollout"
+            )
+
+    def _apart(self, logits: Tensor) -> float:
+        """Return how far the metric of the prompt's own embeddings is from that of the model's own logits."""
+        with torch.no_grad():
+            found = float(self(self.tokens[None])[0])
+        return sweep.apart(found, float(self.scorer.of_logits(sweep.wide(logits[None]))[0]))
 
     def __call__(self, embeddings: Tensor) -> Tensor:
         """Return the metric, ``[n]``, of token embeddings ``[n, position, d_model]``."""
@@ -110,14 +138,22 @@ class Embedded:
 
         causal = self.model.geometry.causal
         logits = self.model.forward(
-            [self.ids] * len(embeddings), {"embed.hook_out": put}, last_only=causal, gradients=torch.is_grad_enabled()
+            [self.ids] * len(embeddings), {_EMBEDDED: put}, last_only=causal, gradients=torch.is_grad_enabled()
         )
         return self.scorer.of_logits(sweep.wide(logits[:, -1 if causal else self.position]))
 
     def embed(self, ids: tuple[int, ...]) -> Tensor:
         """Return token embeddings, ``[position, d_model]``, without positions."""
-        module: Any = self.model.bridge.embed
-        return module.original_component(self._tensor(ids)).detach()
+        return self._module(self._tensor(ids)).detach() * self.scale
+
+    def mean(self) -> Tensor:
+        """Return the mean embedding of the vocabulary, ``[d_model]``."""
+        return mean_embedding(self._module, self.model.geometry.d_vocab, self.model.device) * self.scale
+
+    @property
+    def _module(self) -> nn.Module:
+        embed: Any = self.model.bridge.embed
+        return embed.original_component
 
     def _tensor(self, ids: tuple[int, ...]) -> Tensor:
         return torch.tensor(ids, device=self.model.device)

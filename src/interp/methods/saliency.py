@@ -234,9 +234,7 @@ def saliency(
         if other is not None:
             begin = function.embed(other.ids)
         elif baseline != "zero":
-            embed: Any = model.bridge.embed
-            mean = engine.mean_embedding(embed.original_component, model.geometry.d_vocab, model.device)
-            begin = begin + mean.to(begin)
+            begin = begin + function.mean().to(begin)
         return engine.integrated(function, function.tokens, begin, steps, model.on_step)
 
     # What was asked, by which the store knows the answer.
