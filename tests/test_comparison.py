@@ -55,6 +55,31 @@ def test_results_over_tokens_compare_where_the_tokens_differ(lend: Callable[...,
     )
 
 
+def test_what_was_found_names_no_row(lend: Callable[..., Any]) -> None:
+    """Top tokens, ranks, texts and what a circuit kept differ between results: their rows are the same ones."""
+    lend("gpt2")
+    one, two = "Mary gave the drink to John and", "John gave the drink to Mary and"
+    steering = {"layer": 1, "toward": "Mary", "against": "John", "sweep": [1, 2], "n": 4}
+    made = {
+        ("layer", "position"): (interp.lens(one), interp.lens(two)),
+        ("strength",): (interp.steer(one, **steering), interp.steer(two, **steering)),
+        ("position",): (interp.generate(one, n=5), interp.generate(two, n=5)),
+        ("neuron", "rank"): (interp.neurons("1.3,0.5", [one]), interp.neurons("1.3,0.5", [one, two])),
+        ("writer", "reader"): tuple(interp.circuit(pairs=[pair], edges=4) for pair in (ONE, TWO)),
+        ("component",): (interp.dla(one), interp.dla(two)),
+    }
+    for keys, (a, b) in made.items():
+        compared = interp.compare(a, b)
+        table = compared.to_frame()
+        assert compared.keys == keys
+        assert len(table) == len(a.to_frame()) == len(b.to_frame()), keys
+        assert table[f"{compared.measure} difference"].notna().all(), keys
+    lenses = made["layer", "position"]
+    table = interp.compare(*lenses).to_frame()
+    difference = lenses[1].target_probability - lenses[0].target_probability
+    assert np.allclose(table["target probability difference"].to_numpy().reshape(difference.shape), difference)
+
+
 def test_what_differs_between_the_calls_is_said(sides: tuple[Any, Any]) -> None:
     assert any(note.startswith("pairs: ") for note in interp.compare(*sides).notes)
 

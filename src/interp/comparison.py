@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from interp.results import Result, spelled
@@ -119,16 +121,11 @@ def compare(a: Any, b: Any, *, measure: str | None = None) -> Comparison:
     first, second = tables
     shared = [str(name) for name in first.columns if name in second.columns]
     numbers = [name for name in shared if _measured(first[name]) and _measured(second[name])]
+    keys = _keys(first, second, shared)
+    numbers = [name for name in numbers if name not in keys]
     if not numbers:
         raise InputError(f"a {type(a).__name__} has no numbers in its table, and compare needs some")
-    keys = tuple(name for name in shared if name not in numbers)
-    # Tokens differ where the prompts do; what counts rows is then enough, and text beside it is not a key.
-    counted = tuple(name for name in keys if first[name].dtype.kind in "iu")
-    if counted and not first.duplicated(list(counted)).any() and not second.duplicated(list(counted)).any():
-        keys = counted
-    if keys and (first.duplicated(list(keys)).any() or second.duplicated(list(keys)).any()):
-        keys = ()
-    chosen = measure or next((name for name in _main(a) if name in numbers), numbers[0])
+    chosen = measure or next((name for name in _MAIN if name in numbers), numbers[0])
     if chosen not in numbers:
         raise InputError(f"there is no number {chosen!r}{closest(chosen, numbers)}; compare has {', '.join(numbers)}")
     made = Comparison(a=a, b=b, measure=chosen, keys=keys, numbers=tuple(numbers), notes=_unlike(a, b))
@@ -138,12 +135,29 @@ def compare(a: Any, b: Any, *, measure: str | None = None) -> Comparison:
     return made
 
 
+def _keys(first: Any, second: Any, shared: list[str]) -> tuple[str, ...]:
+    """Return the columns that name a row in both tables, as few as do; none where rows are told apart by place alone.
+
+    A table begins with what its rows are (layer, head …) and goes on to what was found, such as the likeliest token,
+    which names nothing: where that differs is what a comparison is to say.
+    """
+    leading = list(takewhile(lambda name: not (_measured(first[name]) or _measured(second[name])), shared))
+    leading = leading or shared[:1]  # a steering's strengths
+    for count in range(1, len(leading) + 1):
+        tables = [table[leading[:count]] for table in (first, second)]
+        if not all(isinstance(value, Hashable) for table in tables for value in table[leading[count - 1]]):
+            break
+        if not any(table.duplicated().any() for table in tables):
+            return tuple(leading[:count])
+    return ()
+
+
 def _measured(column: Any) -> bool:
     return column.dtype.kind == "f"
 
 
-def _main(result: Result) -> tuple[str, ...]:
-    return (*getattr(result, "_measure", ()), "effect", "score", "contribution", "probability", "value")
+# Columns that differences are ranked by where a table has them, before its first number.
+_MAIN = ("effect", "score", "contribution", "target probability", "probability", "value")
 
 
 def _unlike(a: Result, b: Result) -> tuple[str, ...]:

@@ -116,7 +116,7 @@ class Embedded:
             self.scale, self.tokens = scale, self.tokens * scale
         if not self.model.hf_model.training and self._apart(logits) > _ROUGH:
             raise InputError(
-                f"with its own token embeddings put back {self.model.name} says something else: it, or a hook of yours, "
+                f"with its own token embeddings put back {self.model.name} says something else: it, or a hook, "
                 "changes them on the way; take the hook off, or use --method rollout"
             )
 

@@ -67,10 +67,11 @@ class GenerateResult(Result):
         return "\n".join([super().text(), *map(printable, self.continuation.split("\n"))])
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row per new token: token, id, log-probability."""
+        """Return one row per new token: its position in the whole text, token, id, log-probability."""
         import pandas as pd
 
-        return pd.DataFrame({"token": self.generated, "id": self.ids, "logprob": self.logprobs})
+        positions = range(len(self.tokens), len(self.tokens) + len(self.generated))
+        return pd.DataFrame({"position": positions, "token": self.generated, "id": self.ids, "logprob": self.logprobs})
 
 
 @technique(body=Prompt)
