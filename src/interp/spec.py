@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import operator
+import traceback
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, SupportsIndex, cast
 
 
@@ -15,6 +17,18 @@ class InputError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(message))
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows: the user's own lines, without those of interp and IPython around them."""
+        ours = str(Path(__file__).parent)
+        own: list[str] = []
+        for frame in traceback.extract_tb(self.__traceback__):
+            if frame.filename.startswith(ours):
+                break
+            place = Path(frame.filename)
+            if place.parts[-3:-1] != ("IPython", "core"):
+                own.append(f"{f'{place.name}, ' if place.is_file() else ''}line {frame.lineno}: {frame.line}")
+        return [*own, f"{type(self).__name__}: {self}"]
 
 
 class OutOfMemory(MemoryError):
@@ -335,6 +349,14 @@ class Intervention:
     neuron: int | None = None
     mode: str = "replace"
     value: Any = None
+
+    def __repr__(self) -> str:
+        given = {name: getattr(self, name) for name in ("head", "position", "neuron", "mode", "value")}
+        shape = getattr(self.value, "shape", None)
+        if shape is not None:
+            given["value"] = f"{type(self.value).__name__} {list(shape)}"
+        said = [f"{name}={value}" for name, value in given.items() if value is not None]
+        return f"Intervention({', '.join([repr(self.site), *said])})"
 
 
 def axes(site: str, by: str) -> tuple[str, ...]:

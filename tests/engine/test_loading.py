@@ -55,8 +55,9 @@ def test_a_dtype(folder: Callable[..., Path], dtype: str) -> None:
     torch.testing.assert_close(logits(model), reference(hf), rtol=0, atol=0.1 if dtype == "bfloat16" else 1e-2)
 
 
-def test_a_gguf_file(gguf_file: Path, smollm2: Any) -> None:
+def test_a_gguf_file(gguf_file: Path, smollm2: Any, capsys: pytest.CaptureFixture[str]) -> None:
     model = load(gguf_file, options=CPU)
+    assert capsys.readouterr() == ("", "")
     ids = list(smollm2.tokens.encode(interp.Prompt(PROMPT)).ids)
     assert list(model.tokens.encode(interp.Prompt(PROMPT)).ids) == ids
     assert torch.equal(logits(model, ids), logits(smollm2, ids))
@@ -84,6 +85,21 @@ def test_a_copy_leaves_the_object_alone(family: str) -> None:
     assert list(hf.state_dict()) == names
     assert torch.equal(reference(hf), expected)
     assert any("copy" in note for note in model.notes)
+
+
+def test_a_model_without_a_language_models_head_is_refused_and_left_alone() -> None:
+    whole = models.bert(340)
+    config = whole.config
+    config.num_labels = 2
+    for kind, message in (
+        (transformers.BertForSequenceClassification, r"interp\.saliency_of_classifier\(text, model, tokenizer"),
+        (transformers.BertModel, "a BertModel has no language-model head: load it with AutoModelForCausalLM"),
+    ):
+        hf = kind(config).eval()
+        before = [(name, type(module)) for name, module in hf.named_modules()]
+        with pytest.raises(InputError, match=message):
+            load(hf, tokenizer=models.tokenizer(encoder=True), options=CPU)
+        assert [(name, type(module)) for name, module in hf.named_modules()] == before
 
 
 def test_tokens_added_after_loading_survive(folder: Callable[..., Path]) -> None:

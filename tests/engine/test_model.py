@@ -204,6 +204,31 @@ def test_activations_are_what_run_with_cache_gives(own: Any) -> None:
     ):
         assert torch.equal(run.activations[name], cache[name]), name
     assert len(run.activations) == len(list(run.activations))
+    assert torch.equal(run.activations["pattern", 0], cache["pattern", 0])
+    assert ("resid_post", 1) in run.activations
+    assert ("resid_post", 9) not in run.activations
+    for odd in ((), (0, "pattern"), ("pattern", 9)):
+        with pytest.raises(InputError, match=r"names no activation|no layer 9"):
+            run.activations[odd]
+
+
+def test_what_the_bridge_has_is_named(own: Any) -> None:
+    for name in ("to_tokens", "run_with_cache", "W_Q", "cfg", "blocks"):
+        with pytest.raises(AttributeError, match=rf"interp\.model has no '{name}', its bridge has: interp\.model\.bri"):
+            getattr(own, name)
+    with pytest.raises(AttributeError, match="LoadedModel has no attribute 'nothing'"):
+        own.nothing  # noqa: B018
+    assert not hasattr(own, "_repr_html_")
+
+
+def test_interventions_of_another_kind_are_refused(own: Any) -> None:
+    hook = ("blocks.0.attn.hook_z", lambda z, hook: z * 0)  # noqa: ARG005
+    with pytest.raises(InputError, match=r"hooks of your own go to interp\.model\.bridge\.run_with_hooks"):
+        own.run([1, 2], interventions=[hook])
+    change = interp.Intervention("blocks.0.hook_attn_out", value=torch.zeros(40, 32))
+    with pytest.raises(InputError, match=r"such as interp\.Site\('z', 5\), not 'blocks\.0\.hook_attn_out'"):
+        own.run([1, 2], interventions=[change])
+    assert repr(change) == "Intervention('blocks.0.hook_attn_out', mode=replace, value=Tensor [40, 32])"
 
 
 @pytest.mark.parametrize("name", ["blocks.9.hook_resid_pre", "blocks.0.hook_residpre", "nothing"])

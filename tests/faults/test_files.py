@@ -305,3 +305,14 @@ def test_row_43_a_pinned_revision_is_what_is_fetched(monkeypatch):
         with pytest.raises(InputError):
             load.load("owner/name", options=load.Options(revision="0" * 40, remote_code=remote))
     assert asked == [("owner/name", "0" * 40, True), ("owner/name", "0" * 40, False)]
+
+
+def test_the_tutorials_name_of_gpt2_is_gpt2(monkeypatch):
+    from interp.engine import load
+
+    def snapshot(repository, **_options):
+        raise OSError(f"asked for {repository}")
+
+    monkeypatch.setattr(load, "snapshot_download", snapshot)
+    with pytest.raises(InputError, match="asked for gpt2\\)"):
+        load.load("gpt2-small", options=load.Options())

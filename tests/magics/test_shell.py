@@ -34,6 +34,20 @@ def test_a_cell_returns_its_result_and_binds_it(shell: Any, lend: Any) -> None:
     assert shell.user_ns["_"] is result
 
 
+def test_a_mistake_in_a_python_call_shows_the_users_line_alone(
+    shell: Any, lend: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lend("gpt2")
+    shell.run_cell('import interp\ndef ask():\n    return interp.attention("Alice", layer=99)\nask()')
+    shown = capsys.readouterr()
+    lines = (shown.out + shown.err).strip().splitlines()
+    assert lines == [
+        "line 4: ask()",
+        'line 3: return interp.attention("Alice", layer=99)',
+        "InputError: no layer 99; layers are 0–1",
+    ]
+
+
 def test_python_and_magic_give_the_same(shell: Any, lend: Any) -> None:
     import interp
 

@@ -391,6 +391,12 @@ def test_texts_from_files_lists_and_columns(lend: Any, tmp_path: Any) -> None:
             interp.ablate(text=str(tmp_path / name), heads="0.1")
 
 
+def test_a_head_can_be_named_as_it_is_drawn(lend: Any) -> None:
+    lend("gpt2")
+    drawn, typed = (interp.ablate("Mary gave the drink", heads=name) for name in ("L1H0,l0h3", "1.0,0.3"))
+    assert drawn.components == typed.components == ("1.0", "0.3")
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -253,7 +253,10 @@ def test_a_bidirectional_model_is_refused(lend: Callable[..., Any]) -> None:
 
 def test_the_pictures_show_tokens_and_heads(lend: Callable[..., Any]) -> None:
     lend("neox")
-    with_matrix = interp.ov("1.0", tokens=" Mary, the", svd=1)
+    with_matrix = interp.ov("L1H0", tokens=[" Mary", " the"], svd=1)
+    np.testing.assert_array_equal(with_matrix.matrix, interp.ov("1.0", tokens=" Mary, the").matrix)
+    with pytest.raises(InputError, match=r"tokens are texts: ' Mary, John', or a list"):
+        interp.ov("1.0", tokens=[5])
     for picture in (with_matrix.svg("dark"), with_matrix.html()):
         assert "OV circuit of L1H0" in picture
         assert "</tspan>Mary" in picture

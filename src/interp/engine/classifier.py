@@ -56,7 +56,8 @@ class Classifier:
     @property
     def name(self) -> str:
         """What results call it."""
-        return printable(str(getattr(self.model.config, "_name_or_path", "") or type(self.model).__name__))
+        named = str(getattr(self.model.config, "_name_or_path", "") or type(self.model).__name__)
+        return printable(named.rstrip("/").rpartition("/")[2])
 
     @property
     def device(self) -> torch.device:

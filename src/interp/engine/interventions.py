@@ -35,8 +35,15 @@ def functions_of(model: LoadedModel, interventions: Sequence[Intervention], leng
     return {name: _composed(functions) for name, functions in found.items()}
 
 
-def _check(model: LoadedModel, intervention: Intervention, length: int) -> None:
+def _check(model: LoadedModel, intervention: Any, length: int) -> None:
+    if not isinstance(intervention, Intervention):
+        raise InputError(
+            "interventions are a list of interp.Intervention(interp.Site('z', 5), …); hooks of your own go to "
+            "interp.model.bridge.run_with_hooks"
+        )
     site, geometry = intervention.site, model.geometry
+    if not isinstance(site, Site):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(f"an intervention's site is an interp.Site, such as interp.Site('z', 5), not {site!r:.60}")
     if site.name not in SITES:
         raise InputError(f"there is no site {site.name!r}{closest(site.name, SITES)}; sites are {', '.join(SITES)}")
     resolve_indices(site.layer, geometry.n_layers, "layer")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import importlib
 import json
 import re
 import tempfile
@@ -34,6 +35,9 @@ _FETCHED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoke
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 OnStep = Callable[[int, int, str], None]
+
+# What tutorials call a model, by transformer-lens' names of old → what the hub calls it.
+_OLD_NAMES = {"gpt2-small": "gpt2"}
 
 
 @dataclass
@@ -148,6 +152,7 @@ def _from_path(source: str, options: Options) -> Source:
         return _from_folder(path, _folder_name(path), options, local=True)
     if source.startswith((".", "/", "~")) or source.count("/") > 1 or "\\" in source:
         raise InputError(f"there is no folder {source!r} (looked in {Path.cwd()})")
+    source = _OLD_NAMES.get(source, source)
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source):
         raise InputError(f"{source!r} is neither a folder nor a hub name such as gpt2 or owner/name")
     return _from_folder(_fetched(source, options), _plain_name(source), options, local=False)
@@ -272,13 +277,23 @@ def _from_gguf(path: Path, options: Options) -> Source:
     options.on_step(1, 3, f"reading {path.name}")
     device = _device(options.device)
     place = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
-    model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-        **place, dtype=torch.float32, attn_implementation="eager"
-    )
+    reader: Any = importlib.import_module("transformers.modeling_gguf_pytorch_utils")
+    bar, reader.tqdm = reader.tqdm, _no_bar
+    try:
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+            **place, dtype=torch.float32, attn_implementation="eager"
+        )
+    finally:
+        reader.tqdm = bar
     tokenizer = transformers.AutoTokenizer.from_pretrained(**place)
     notes = [f"{path.name} is a quantised model, dequantised to float32"]
     dtype = torch.float32 if options.dtype == "auto" else _named_dtype(options.dtype)
     return Source(path.stem, model.to(device=device, dtype=dtype).eval(), tokenizer, notes)
+
+
+def _no_bar(tensors: Any, **_options: Any) -> Any:
+    """Stand for the one progress bar that transformers has no switch for."""
+    return tensors
 
 
 def _from_adapter(folder: Path, name: str, options: Options) -> Source:
@@ -326,6 +341,7 @@ def _peft() -> Any:
 
 
 def _from_object(model: Any, tokenizer: Any, copy_model: bool) -> Source:
+    _refuse_other_heads(model)
     notes: list[str] = []
     name = _plain_name(getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__)
     if hasattr(model, "merge_and_unload"):
@@ -342,6 +358,21 @@ def _from_object(model: Any, tokenizer: Any, copy_model: bool) -> Source:
     if getattr(model, "config", None) is None or not hasattr(model, "save_pretrained"):
         raise InputError(f"cannot wrap a {type(model).__name__}; give a Hugging Face model or a TransformerBridge")
     return Source(name, model.eval(), _survivor(tokenizer) if tokenizer is not None else None, notes)
+
+
+def _refuse_other_heads(model: Any) -> None:
+    """Refuse a model without a language-model head before wrapping it rewires half of it."""
+    kind = type(model).__name__
+    if kind.endswith("ForSequenceClassification"):
+        raise InputError(
+            f"a {kind} is explained as it is: interp.saliency_of_classifier(text, model, tokenizer, target=1); for its "
+            "attention load its folder or its name"
+        )
+    if getattr(model, "base_model", None) is model:
+        raise InputError(
+            f"a {kind} has no language-model head: load it with AutoModelForCausalLM, an encoder with "
+            "AutoModelForMaskedLM, or give interp.load its folder or its name"
+        )
 
 
 def _survivor(tokenizer: Any) -> Any:

@@ -10,12 +10,13 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.utilities.components_utils import get_act_name
 
 from interp.engine import hooks, memory
 from interp.engine.fingerprint import State
@@ -117,18 +118,20 @@ class _Activations(Mapping[str, Tensor]):
         self._state = state
         self._functions = functions
 
-    def __getitem__(self, name: str) -> Tensor:
+    def __getitem__(self, name: str | tuple[str, int]) -> Tensor:
+        full = _hook_name(name)
+
         def look(operation: Operation) -> Tensor:
             if operation.fingerprint != self._state:
                 raise InputError("the model has changed since this run; run the prompt again")
             if self._functions:
-                return self._model.captured(self._tokens, name, self._functions)
-            return self._model.activations(self._tokens, [name])[name]
+                return self._model.captured(self._tokens, full, self._functions)
+            return self._model.activations(self._tokens, [full])[full]
 
         return self._model.operate("run", {}, look)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._model.hook_names  # Mapping's own would run the model to find out
+        return _hook_name(name) in self._model.hook_names  # Mapping's own would run the model to find out
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._model.hook_names)
@@ -138,6 +141,16 @@ class _Activations(Mapping[str, Tensor]):
 
     def _ipython_key_completions_(self) -> tuple[str, ...]:
         return self._model.hook_names
+
+
+def _hook_name(name: Any) -> Any:
+    """Return a hook's name; ``("pattern", 0)`` is one, as in transformer-lens' own cache."""
+    if not isinstance(name, tuple):
+        return name
+    try:
+        return get_act_name(*cast("tuple[Any, ...]", name))
+    except (TypeError, AttributeError):
+        raise InputError(f"{name!r} names no activation; write ('pattern', 0), or a hook's name") from None
 
 
 class LoadedModel:
@@ -199,6 +212,13 @@ class LoadedModel:
             return f"LoadedModel({self.name}: unloaded)"
         g = self.geometry
         return f"LoadedModel({self.name}: {g.n_layers} layers × {g.n_heads} heads, {self.dtype} on {self.device})"
+
+    def __getattr__(self, name: str) -> Any:
+        # Asked for only where there is no such attribute.
+        bridge = vars(self).get("_bridge")
+        if bridge is not None and not name.startswith("_") and name in dir(bridge):
+            raise AttributeError(f"interp.model has no {name!r}, its bridge has: interp.model.bridge.{name}")
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     @property
     def bridge(self) -> TransformerBridge:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from interp.methods import components
 from interp.methods.pairing import vocabulary
 from interp.registry import technique
 from interp.results import Result
-from interp.spec import InputError
+from interp.spec import Examples, InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,7 +114,9 @@ class CircuitResult(Result):
 
 
 @technique(body=None)
-def ov(model: LoadedModel, head: HeadName, *, tokens: str | None = None, top: int = 10, svd: int = 0) -> CircuitResult:
+def ov(
+    model: LoadedModel, head: HeadName, *, tokens: Examples | None = None, top: int = 10, svd: int = 0
+) -> CircuitResult:
     """A head's OV circuit, W_E W_V W_O W_U: attending to a token, which tokens' logits does it raise and lower?
 
     Parameters
@@ -159,7 +161,7 @@ def ov(model: LoadedModel, head: HeadName, *, tokens: str | None = None, top: in
 
 @technique(body=None)
 def qk(
-    model: LoadedModel, head: HeadName, *, tokens: str | None = None, top: int = 10, svd: int = 0, offset: int = 0
+    model: LoadedModel, head: HeadName, *, tokens: Examples | None = None, top: int = 10, svd: int = 0, offset: int = 0
 ) -> CircuitResult:
     """A head's QK circuit, W_E W_Q W_Kᵀ W_Eᵀ: for a query token, which key tokens does it look for?
 
@@ -268,7 +270,7 @@ def _result(
     kind: str,
     head: str,
     offset: int,
-    tokens: str | None,
+    tokens: Examples | None,
     top: int,
     svd: int,
     *,
@@ -338,9 +340,12 @@ def _listed(model: LoadedModel, entries: Tensor, count: int, *, largest: bool) -
     return tuple((model.tokens.string(index), index, value) for index, value in pairs)
 
 
-def _ids(model: LoadedModel, tokens: str) -> list[int]:
-    """Return the ids of texts with commas between them; each must be one token; without a tokenizer, of ids."""
-    words = [word for word in tokens.split(",") if word]
+def _ids(model: LoadedModel, tokens: Examples) -> list[int]:
+    """Return the ids of texts with commas between them, or in a list, each one token; without a tokenizer, of ids."""
+    listed: Any = tokens.split(",") if isinstance(tokens, str) else tokens
+    if not isinstance(listed, list | tuple) or not all(isinstance(word, str) for word in cast("list[Any]", listed)):
+        raise InputError("tokens are texts: ' Mary, John', or a list such as [' Mary', ' John']")
+    words = [word for word in cast("list[str]", listed) if word]
     if not words:
         raise InputError('--tokens names nothing; type texts with commas between them, such as " Mary, John"')
     if model.tokens.tokenizer is None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from interp.engine.model import Geometry
 
 _HEAD = re.compile(r"(\d+)\.(\d+)")
+_DRAWN = re.compile(r"[Ll](\d+)[Hh](?=\d)")  # as pictures write a head
 _MLP = re.compile(r"(?:m|mlp)(\d+)|(\d+)\.mlp")
 _INPUT = re.compile(r"(\d+)\.(\d+)\.([qkv])")
 _CUT = re.compile(r"(\d+)\.(\d+):(\d+|\*)->(\d+|\*)")
@@ -46,7 +47,7 @@ class Cut:
 
 
 def words(given: Any, flag: str) -> list[str]:
-    """Return the names in a text with commas, or in a list.
+    """Return the names in a text with commas, or in a list; a head as it is drawn, L9H9, is 9.9.
 
     Raises
     ------
@@ -65,7 +66,7 @@ def words(given: Any, flag: str) -> list[str]:
     wrong = next((part for part in listed if not isinstance(part, str)), None)
     if wrong is not None:
         raise InputError(f"{flag} takes names, such as '9.9'; {wrong!r} is none")
-    found = list(dict.fromkeys(part.strip() for part in listed if part.strip()))
+    found = list(dict.fromkeys(_DRAWN.sub(r"\1.", part.strip()) for part in listed if part.strip()))
     if not found:
         raise InputError(f"{flag} names nothing; type names with commas between them, such as 9.9,10.0")
     return found

@@ -329,6 +329,8 @@ def _given(texts: Any, labels: Any, text: str | None, column: str, label: str) -
 
 
 def _list(given: Any, which: str) -> list[Any]:
+    if callable(given):
+        raise InputError(f"{which} are a list or a table's column, not a function; give [f(text) for text in texts]")
     listed: Any = given.tolist() if hasattr(given, "tolist") else given
     if isinstance(listed, str | bytes | Mapping) or not isinstance(listed, Iterable):
         raise InputError(f"{which} are a list or a table's column, not {type(given).__name__}")
