@@ -149,6 +149,11 @@ def read(model: LoadedModel) -> Network:
     return weights(model)
 
 
+def known(model: LoadedModel) -> bool:
+    """Return whether a model is of a family whose layers `Layer` describes."""
+    return _type(model.hf_model) in FAMILIES
+
+
 def weights(model: LoadedModel) -> Network:
     """Return `model`'s weights, whatever its dtype, its mode and its hooks: for what needs no forward.
 
@@ -175,12 +180,16 @@ def weights(model: LoadedModel) -> Network:
 
 
 def _family(hf: Any) -> str:
-    family = "native" if isinstance(hf, NativeModel) else getattr(getattr(hf, "config", None), "model_type", "")
+    family = _type(hf)
     if family not in FAMILIES:
         raise Unreadable(f"the replay does not know {family or type(hf).__name__}")
     if family == "native" and hf.cfg.attn_only:
         raise Unreadable("it has no MLPs")
     return family
+
+
+def _type(hf: Any) -> str:
+    return "native" if isinstance(hf, NativeModel) else getattr(getattr(hf, "config", None), "model_type", "")
 
 
 def _config(hf: Any) -> Any:
