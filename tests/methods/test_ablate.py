@@ -516,6 +516,7 @@ def test_the_plotly_figure_shows_every_change(use: Any) -> None:
     assert list(bars.y) == ["L0H0", "L0H1", "L1 MLP", "all together", "sum of each"]
     np.testing.assert_allclose(list(bars.x), [*result.effect[1:], result.additive - result.values[0]])
     np.testing.assert_allclose(np.array(bars.error_x.array[:4]) + bars.x[:4], result.effect_interval[1, 1:])
+    assert np.isnan(bars.error_x.array[4]), "the sum has no interval, and none is drawn"
     (single,) = ablated([ONE], heads="0.0").to_plotly().data
     assert list(single.x) == [result.per_prompt[1, 0] - result.per_prompt[0, 0]]
     with pytest.raises(InputError, match="theme"):

@@ -369,7 +369,7 @@ def test_the_pictures_name_the_scores(lend: Callable[..., Any]) -> None:
     for picture in (result.svg("light"), result.svg("dark"), result.html()):
         for title in ("previous token", "anti-induction", "copying"):
             assert title in picture
-    assert "tspan" not in result.html().partition("interp-foot")[2]
+    assert "tspan" not in result.html().partition('class="interp-foot"')[2]
 
 
 def test_the_bundled_model_has_one_of_each(clean_session: Any) -> None:

@@ -96,7 +96,7 @@ def test_bars_are_as_long_as_the_probabilities() -> None:
     assert re.findall('interp-bar" style="width:([0-9.]+)%', page) == ["75.00", "12.50", "6.25"]
     assert "0.7500" in page
     assert "id 7042" in page
-    assert "these 3 <b>0.938</b> of the probability" in page
+    assert "these 3 hold <b>0.938</b> of the probability" in page
     assert "entropy 1.50 nats" in page
     assert "<script" not in page
 

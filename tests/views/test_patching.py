@@ -487,7 +487,9 @@ def test_nothing_outside_is_named() -> None:
 def test_an_untrusted_notebook_still_has_the_picture() -> None:
     result = real_like()
     image = next(attributes for tag, attributes in Page(result.html()).tags if tag == "img")
-    assert unquote((image["src"] or "").partition(",")[2]) == result.svg()
+    drawn = unquote((image["src"] or "").partition(",")[2])
+    assert drawn == result.svg(theme.AUTO)
+    assert "@media(prefers-color-scheme:dark){svg{" in drawn, "in the dark it is dark"
 
 
 def test_plotly_shows_the_quantity_and_leaves_gaps() -> None:

@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from interp.views import bars, diverging, frame, layout
-from interp.views import theme as themes
+from interp.views import bars, diverging, figures, frame, layout
 from interp.views.diverging import signed
 from interp.views.layout import Piece, Stack
 from interp.views.path import label
-from interp.views.text import escape
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -22,35 +20,8 @@ if TYPE_CHECKING:
 
 # Quantities that fall when the model does better.
 _FALLING = frozenset({"loss", "rank", "kl"})
-_NAMES = {"loss": "loss, nats per token", "logit-diff": "logit difference", "kl": "KL divergence, nats"}
+_NAMES = {"loss": "loss, nats per token", "kl": "KL divergence, nats"}
 _LEAST = 1e-4
-
-
-def html(result: AblationResult) -> str:
-    """Return the ablation as a self-contained HTML fragment: bars of every condition, and of what each changes.
-
-    Examples
-    --------
-    >>> html(result)[:26]  # doctest: +SKIP
-    '<div class="interp-frame">'
-    """
-    return layout.html("Ablation", _facts(result), _blocks(result), _foot(result), result.notes, svg(result))
-
-
-def svg(result: AblationResult, theme: str = "light") -> str:
-    """Return the same picture as a standalone SVG document in one theme.
-
-    Raises
-    ------
-    InputError
-        There is no such theme.
-
-    Examples
-    --------
-    >>> svg(result, "dark")[:4]  # doctest: +SKIP
-    '<svg'
-    """
-    return layout.svg("Ablation", _facts(result), _blocks(result), _foot(result), result.notes, theme)
 
 
 def plotly(result: AblationResult, *, theme: str = "light", width: int = 760, height: int = 460) -> go.Figure:
@@ -69,35 +40,24 @@ def plotly(result: AblationResult, *, theme: str = "light", width: int = 760, he
     """
     import plotly.graph_objects as go
 
-    themes.check_theme(theme)
     several = len(result.components) > 1
     names = [*map(_named, result.components), *(["all together", "sum of each"] if several else [])]
     values, (low, high) = result.effect[1:], result.effect_interval[:, 1:]
     if several:
-        added = [result.additive - float(result.values[0])]
-        values, low, high = (np.append(one, added) for one in (values, low, high))
-    sides = np.nan_to_num(-values if result.metric in _FALLING else values)
-    spread = {"array": high - values, "arrayminus": values - low} if np.isfinite(low[:-1]).any() or not several else {}
+        values = np.append(values, result.additive - float(result.values[0]))
+        low, high = (np.append(one, np.nan) for one in (low, high))
     figure = go.Figure()
     figure.add_bar(
         x=values,
         y=names,
         orientation="h",
-        marker={"color": [themes.diverging(math.copysign(1.0, side), theme) for side in sides]},
-        error_x=spread,
+        marker={"color": figures.sides(-values if result.metric in _FALLING else values, theme)},
+        error_x=figures.whiskers(values, low, high),
         hovertemplate="without %{y}<br><b>%{x:+.4f}</b><extra></extra>",
     )
     figure.update_xaxes(title=f"change of {_quantity(result)}", showgrid=False, zeroline=True)
     figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
-    figure.update_layout(
-        title={"text": f"Ablation<br><sup>{escape(_facts(result))}</sup>", "font": {"size": 14}},
-        width=width,
-        height=height,
-        paper_bgcolor=themes.colour("bg", theme),
-        plot_bgcolor=themes.colour("bg", theme),
-        font={"color": themes.colour("fg", theme), "size": 12},
-    )
-    return figure
+    return figures.dress(figure, "Ablation", _facts(result), theme, width, height)
 
 
 def _named(name: str) -> str:
@@ -108,7 +68,7 @@ def _named(name: str) -> str:
 
 
 def _quantity(result: AblationResult) -> str:
-    return _NAMES.get(result.metric, frame.visible_facts(result.metric, 40))
+    return _NAMES.get(result.metric) or frame.metric(result.metric)
 
 
 def _blocks(result: AblationResult) -> list[Stack]:
@@ -134,7 +94,7 @@ def _blocks(result: AblationResult) -> list[Stack]:
     cut = result.replacement.startswith("edges")
     lines = [] if cut else [f"in place of what is taken away: {result.replacement}"]
     if result.per_prompt.shape[1] > 1:
-        lines.append(f"thin line: 95 % interval over {result.per_prompt.shape[1]} prompts")
+        lines.append(f"thin line: 95 % interval over {_prompts(result)}")
     if not done.all() and _partial(result):
         lines.append("grey: not computed")
     first = bars.bars(rows, _LEAST, turned)
@@ -150,17 +110,20 @@ def _partial(result: AblationResult) -> bool:
 
 
 def _facts(result: AblationResult) -> str:
-    count, prompts = len(result.components), result.per_prompt.shape[1]
-    of = "text" if result.metric == "loss" else "prompt"
+    count, number = len(result.components), _prompts(result)
     what = _named(result.components[0]) if count == 1 else f"{count} components"
-    number = f"{prompts} {of}{'s' * (prompts != 1)}"
     return frame.facts(
         result,
         what,
-        "" if result.replacement.startswith("edges") else result.mode,
+        "" if result.replacement.startswith("edges") else frame.ablation(result.mode),
         f"{frame.visible_facts(result.task, 40)}, {number}" if result.task else number,
         _quantity(result),
     )
+
+
+def _prompts(result: AblationResult) -> str:
+    count = result.per_prompt.shape[1]
+    return f"{count} {'text' if result.metric == 'loss' else 'prompt'}{'s' * (count != 1)}"
 
 
 def _foot(result: AblationResult) -> list[Piece]:
@@ -176,3 +139,10 @@ def _foot(result: AblationResult) -> list[Piece]:
         if math.isfinite(low):
             pieces.append((f"95 % interval [{signed(low)}, {signed(high)}]", "", True))
     return pieces
+
+
+def _picture(result: AblationResult) -> layout.Picture:
+    return layout.Picture("Ablation", _facts(result), _blocks(result), _foot(result), result.notes)
+
+
+html, svg = layout.pictures(_picture)

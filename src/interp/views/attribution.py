@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from interp.spec import InputError
-from interp.views import diverging, draw
+from interp.views import diverging, draw, figures
 from interp.views import theme as themes
 from interp.views.diverging import signed
 from interp.views.draw import Drawing, number
@@ -147,7 +147,7 @@ def plotly(result: PatchingResult, *, theme: str = "light", width: int = 560, he
     if found is None:
         raise InputError("nothing was verified; patch with method='attribution', verify=20 for this figure")
     low, high = _range(np.concatenate([found.estimate, found.exact]))
-    line = {"color": themes.colour("muted", theme), "dash": "dash", "width": 1}
+    line = {"color": themes.solid("muted", theme), "dash": "dash", "width": 1}
     figure = go.Figure()
     figure.add_scatter(x=[low, high], y=[low, high], mode="lines", line=line, hoverinfo="skip")
     figure.add_scatter(
@@ -162,23 +162,9 @@ def plotly(result: PatchingResult, *, theme: str = "light", width: int = 560, he
         },
         hovertemplate="%{text}<br>estimate %{x:+.4f}<br><b>exact %{y:+.4f}</b><extra></extra>",
     )
-    axis: dict[str, Any] = {
-        "range": [low, high],
-        "gridcolor": themes.colour("line", theme),
-        "zerolinecolor": line["color"],
-    }
-    figure.update_xaxes(title="estimated effect", **axis)
-    figure.update_yaxes(title="exact effect", scaleanchor="x", **axis)
-    figure.update_layout(
-        title={"text": f"{caption(result)}<br><sup>{escape(result.summary())}</sup>", "font": {"size": 14}},
-        showlegend=False,
-        width=width,
-        height=height,
-        paper_bgcolor=themes.colour("bg", theme),
-        plot_bgcolor=themes.colour("bg", theme),
-        font={"color": themes.colour("fg", theme), "size": 12},
-    )
-    return figure
+    figure.update_xaxes(title="estimated effect", range=[low, high])
+    figure.update_yaxes(title="exact effect", range=[low, high], scaleanchor="x")
+    return figures.dress(figure, caption(result), result.summary(), theme, width, height, showlegend=False)
 
 
 def _range(values: Float) -> tuple[float, float]:

@@ -30,35 +30,6 @@ _SAID = 600  # characters of a line's words
 _ENDS = (-1.0, 2.0)  # faithfulness beyond these lies on the edge
 
 
-def html(result: Card) -> str:
-    """Return the card as a self-contained HTML fragment.
-
-    Examples
-    --------
-    >>> html(result)[:26]  # doctest: +SKIP
-    '<div class="interp-frame">'
-    """
-    view = _View(result)
-    return layout.html(_TITLE, view.facts, view.stacks, view.foot, result.notes, svg(result))
-
-
-def svg(result: Card, theme: str = "light") -> str:
-    """Return the card as a standalone SVG document in one theme.
-
-    Raises
-    ------
-    InputError
-        There is no such theme.
-
-    Examples
-    --------
-    >>> svg(result, "dark")[:4]  # doctest: +SKIP
-    '<svg'
-    """
-    view = _View(result)
-    return layout.svg(_TITLE, view.facts, view.stacks, view.foot, result.notes, theme)
-
-
 class _View:
     """A card, and what of it is shown."""
 
@@ -72,9 +43,9 @@ class _View:
             result,
             frame.visible_facts(result.task, 40),
             f"{result.edges:,} of {result.existing:,} edges",
-            result.method,
-            f"{result.ablation} ablation",
-            frame.visible_facts(result.metric, 40),
+            frame.method(result.method),
+            frame.ablation(result.ablation),
+            frame.metric(result.metric),
             f"n = {len(result.whole)}",
         )
 
@@ -201,3 +172,11 @@ def _dots(places: Sequence[float], middle: float, colour: str) -> list[str]:
         y = middle + max(-16, min(16, up))
         body.append(f'<circle cx="{number(place)}" cy="{number(y)}" r="2.2" style="fill:{colour};fill-opacity:0.55"/>')
     return body
+
+
+def _picture(result: Card) -> layout.Picture:
+    view = _View(result)
+    return layout.Picture(_TITLE, view.facts, view.stacks, view.foot, result.notes)
+
+
+html, svg = layout.pictures(_picture)

@@ -26,12 +26,6 @@ FAINTEST = 7  # the step of the weakest edge, so that it can be seen
 WIDEST = 6.0  # CSS pixels
 NODE = 0.8  # of the strongest colour, so that a name can be read on it
 _INK_TURNS = 0.72
-_METHODS = {"eap": "EAP", "eap-ig": "EAP-IG", "acdc": "ACDC", "exact": "exact edge patching"}
-_ABLATIONS = {
-    "corrupted": "corrupted-prompt ablation",
-    "mean": "mean ablation",
-    "zero": "zero ablation",
-}
 _LISTED = 12
 _LEAST = 1e-6
 
@@ -44,8 +38,7 @@ def html(result: CircuitResult) -> str:
     >>> html(result)[:26]  # doctest: +SKIP
     '<div class="interp-frame">'
     """
-    view = _View(result)
-    return layout.html("Circuit", view.facts, view.stacks, evidence(result), view.notes, svg(result))
+    return layout.html(_View(result).picture)
 
 
 def svg(
@@ -77,8 +70,7 @@ def svg(
     >>> svg(result, "dark", edges=20, chosen="5.1")[:4]  # doctest: +SKIP
     '<svg'
     """
-    view = _View(result, edges, chosen, tuple(unfolded))
-    return layout.svg("Circuit", view.facts, view.stacks, evidence(result), view.notes, theme)
+    return layout.svg(_View(result, edges, chosen, tuple(unfolded)).picture, theme)
 
 
 def facts(result: CircuitResult) -> str:
@@ -93,8 +85,8 @@ def facts(result: CircuitResult) -> str:
     return frame.facts(
         result,
         frame.visible_facts(result.task, 40),
-        _METHODS.get(result.method, result.method),
-        _ABLATIONS.get(result.ablation, result.ablation),
+        frame.method(result.method),
+        frame.ablation(result.ablation),
         f"{count:,} pair{'s' * (count != 1)}",
     )
 
@@ -205,9 +197,9 @@ class _View:
         edges = f"{kept:,} edge{'s' * (kept != 1)}" if self.count == kept else f"{self.count:,} of {kept:,} edges"
         return f"{facts(self.result)} · {edges}"
 
-    @cached_property
-    def notes(self) -> list[str]:
-        return notes(self.result)
+    @property
+    def picture(self) -> layout.Picture:
+        return layout.Picture("Circuit", self.facts, self.stacks, evidence(self.result), notes(self.result))
 
     @cached_property
     def ends(self) -> tuple[float, float]:

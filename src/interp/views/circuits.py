@@ -6,43 +6,23 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from interp.views import diverging, draw, frame, maps
 from interp.views.diverging import Cells, signed
 from interp.views.draw import ADVANCE, Drawing, number
-from interp.views.text import columns, escape, head_label, labels, visible
+from interp.views.grid import Cell, grid
+from interp.views.layout import Piece
+from interp.views.maps import Sheet
+from interp.views.text import columns, head_label, labels, visible
 
 if TYPE_CHECKING:
     from interp.methods.circuits import CircuitResult, Listed
 
 _LABEL, _FONT, _LINE, _BLOCK = 14, 11, 17, 8
-_WIDE = 566  # of a table: a page 600 pixels wide shows it at its own size
-
-
-def html(result: CircuitResult) -> str:
-    """Return the circuit among the given tokens, each token's strongest entries, and singular directions.
-
-    Examples
-    --------
-    >>> html(result)[:26]  # doctest: +SKIP
-    '<div class="interp-frame">'
-    """
-    foot = f'<span class="interp-q">{escape(_foot(result))}</span>'
-    body = maps.page(_groups(result))
-    return frame.html(_title(result), _facts(result), body, foot=foot, notes=result.notes, css=maps.CSS)
-
-
-def svg(result: CircuitResult, theme: str = "light") -> str:
-    """Return the same as a standalone SVG document.
-
-    Examples
-    --------
-    >>> svg(result)[:4]  # doctest: +SKIP
-    '<svg'
-    """
-    lines = [_foot(result), *result.notes]
-    body = maps.still([(name, [part]) for name, parts in _groups(result) for part in parts], lines)
-    foot = [f'<tspan class="interp-q">{escape(line)}</tspan>' for line in lines]
-    return frame.svg(_title(result), _facts(result), body.body, (body.width, body.height), theme, foot)
+_WIDE = 538  # of a table: a page 600 pixels wide shows it at its own size, and one of 1120 two
+_MANY = 8  # tokens
 
 
 def _title(result: CircuitResult) -> str:
@@ -56,21 +36,21 @@ def _facts(result: CircuitResult) -> str:
     return frame.facts(result, f"{score} {signed(result.positivity)}", *offset)
 
 
-def _foot(result: CircuitResult) -> str:
+def _foot(result: CircuitResult) -> list[Piece]:
     if result.kind == "ov":
-        return "rows: the token attended to; ▲ tokens whose logits it raises, ▼ lowers, against the mean logit"
-    return "rows: the query token; ▲ key tokens that it looks for, ▼ that it avoids: scores before scaling"
+        said = "rows: the token attended to; ▲ tokens whose logits it raises, ▼ lowers, against the mean logit"
+    else:
+        said = "rows: the query token; ▲ key tokens that it looks for, ▼ that it avoids: scores before scaling"
+    return [(said, "", True)]
 
 
 def _groups(result: CircuitResult) -> list[tuple[str, list[Drawing]]]:
     first: list[Drawing] = []
     if result.matrix is not None and len(result.rows) > 1:
-        names = labels([row.token for row in result.rows], _LABEL)
-        cells = Cells(result.matrix, result.matrix == result.matrix, names, names, tokens=True)
-        end = diverging.limit(result.matrix, 1e-3)
-        drawn = diverging.heat(cells, end)
-        first.append(diverging.stack([(0, drawn), (diverging.margin(names), diverging.scale(end))]))
-    first.append(_table([(visible(row.token, _LABEL), [("▲", row.top), ("▼", row.bottom)]) for row in result.rows]))
+        first.append(_matrix(result.matrix, labels([row.token for row in result.rows], _LABEL)))
+    rows = [(visible(row.token, _LABEL), [("▲", row.top), ("▼", row.bottom)]) for row in result.rows]
+    half = -(-len(rows) // 2) if len(rows) > _MANY else len(rows)
+    first += [_table(part) for part in (rows[:half], rows[half:]) if part]
     source, target = ("source", "target") if result.kind == "ov" else ("query", "key")
     directions = [
         (
@@ -86,6 +66,16 @@ def _groups(result: CircuitResult) -> list[tuple[str, list[Drawing]]]:
     ]
     second = [_table(directions)] if directions else []
     return [("circuit", first), ("singular directions", second)]
+
+
+def _matrix(values: NDArray[np.float64], names: Sequence[str]) -> Drawing:
+    """Return the entries among the given tokens: written where there are few, with a scale where there are many."""
+    end = diverging.limit(values, 1e-3)
+    if len(names) <= _MANY:
+        cells = [[Cell(signed(value).replace(",", ""), value / end) for value in row] for row in values.tolist()]
+        return grid(cells, names, names, signed=True)
+    heat = diverging.heat(Cells(values, values == values, names, names, tokens=True), end)
+    return diverging.stack([(0, heat), (diverging.margin(names), diverging.scale(end))])
 
 
 def _table(rows: Sequence[tuple[str, Sequence[tuple[str, Listed]]]]) -> Drawing:
@@ -118,3 +108,10 @@ def _table(rows: Sequence[tuple[str, Sequence[tuple[str, Listed]]]]) -> Drawing:
         y += 2
     body += [f'<path class="interp-base" d="M0 {number(edge)}H{number(wide)}"/>' for edge in edges[:-1]]
     return Drawing(math.ceil(wide), y - _BLOCK, "".join(body))
+
+
+def _sheet(result: CircuitResult) -> Sheet:
+    return Sheet(_title(result), _facts(result), _groups(result), _foot(result), result.notes)
+
+
+html, svg = maps.pictures(_sheet)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from interp.views import frame
-from interp.views.table import table
+from interp.views import figures, frame, layout
+from interp.views import theme as themes
+from interp.views.diverging import signed
+from interp.views.layout import Piece
+from interp.views.table import CSS, table
+from interp.views.text import escape
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -15,9 +19,9 @@ if TYPE_CHECKING:
 
 _ROWS = 12
 _GAP = 12
-_CSS = """
-.interp-frame .interp-sides{display:flex;flex-wrap:wrap;gap:12px;margin-bottom:10px}
-.interp-frame .interp-sides>div{flex:1 1 340px;min-width:0}
+_CSS = f"""{CSS}
+.interp-frame .interp-sides{{display:flex;flex-wrap:wrap;gap:12px;margin-bottom:10px}}
+.interp-frame .interp-sides>div{{flex:1 1 340px;min-width:0}}
 """
 
 
@@ -33,7 +37,7 @@ def html(result: Comparison) -> str:
     rows = [list(row) for row in top.itertuples(index=False, name=None)]
     sides = "".join(f"<div>{side.html()}</div>" for side in (result.a, result.b))
     body = (
-        f'<div class="interp-sides">{sides}</div><div class="interp-caption">largest differences, b − a</div>'
+        f'<div class="interp-sides">{sides}</div><div class="interp-caption">Largest differences, b − a</div>'
         f"{table([str(name) for name in top.columns], rows, len(result.to_frame()))}"
     )
     return frame.html("Comparison", result.summary(), body, notes=result.notes, css=_CSS)
@@ -55,13 +59,20 @@ def svg(result: Comparison, theme: str = "light") -> str:
     top: Any = result.top(1)
     first = next(top.itertuples(index=False, name=None))
     where = ", ".join(f"{name} {value}" for name, value in zip(top.columns[:-3], first[:-3], strict=True))
-    said = f"largest difference of {result.measure}, b − a: {first[-1]:+.4f} at {where}"
-    facts = " · ".join([" against ".join(result.names), *result.notes])
-    return frame.svg("Comparison", facts, body, (width, max(h for _, h in sizes)), theme, foot=(said,))
+    said: Piece = (f"largest difference of {result.measure}, b − a ", signed(float(first[-1])), False)
+    foot = layout.footer([said, (f"at {where}", "", True)], result.notes, width)
+    return frame.svg("Comparison", result.summary(), body, (width, max(h for _, h in sizes)), theme, foot)
 
 
-def plotly(result: Comparison, **options: Any) -> go.Figure:
-    """Return a scatter of a against b, a point for each row.
+def plotly(result: Comparison, *, theme: str = "light", width: int = 620, height: int = 620) -> go.Figure:
+    """Return a scatter of a against b, a point for each row; on the dashed line the two are the same.
+
+    Parameters
+    ----------
+    theme
+        ``"light"`` or ``"dark"``.
+    width, height
+        In pixels.
 
     Examples
     --------
@@ -69,33 +80,27 @@ def plotly(result: Comparison, **options: Any) -> go.Figure:
     """
     import plotly.graph_objects as go
 
+    themes.check_theme(theme)
     data: Any = result.to_frame()
     keys = [name for name in data.columns if not str(name).endswith((" a", " b", " difference"))]
     x, y = data[f"{result.measure} a"], data[f"{result.measure} b"]
     low, high = float(min(x.min(), y.min())), float(max(x.max(), y.max()))
-    names = data[keys].astype(str).agg(", ".join, axis=1)
-    figure = go.Figure(
-        [
-            go.Scatter(
-                x=[low, high], y=[low, high], mode="lines", line={"width": 1, "color": "#888"}, hoverinfo="skip"
-            ),
-            go.Scatter(
-                x=x,
-                y=y,
-                mode="markers",
-                text=names,
-                hovertemplate="%{text}<br>a %{x:.4f}<br>b %{y:.4f}<extra></extra>",
-            ),
-        ]
+    a, b = (frame.visible_facts(name, 60) for name in result.names)
+    figure = go.Figure()
+    line = {"color": themes.solid("muted", theme), "dash": "dash", "width": 1}
+    figure.add_scatter(x=[low, high], y=[low, high], mode="lines", line=line, hoverinfo="skip")
+    figure.add_scatter(
+        x=x,
+        y=y,
+        mode="markers",
+        marker={"color": themes.colour("accent", theme), "size": 6, "opacity": 0.6},
+        text=[escape(frame.visible_facts(name, 80)) for name in data[keys].astype(str).agg(", ".join, axis=1)],
+        hovertemplate="%{text}<br>a %{x:.4f}<br><b>b %{y:.4f}</b><extra></extra>",
     )
-    figure.update_layout(
-        title=f"{result.measure}: {' against '.join(result.names)}",
-        xaxis_title=f"a: {result.names[0]}",
-        yaxis_title=f"b: {result.names[1]}",
-        showlegend=False,
-        **options,
-    )
-    return figure
+    figure.update_xaxes(title=f"a: {escape(a)}")
+    figure.update_yaxes(title=f"b: {escape(b)}", scaleanchor="x")
+    facts = f"{result.measure}: {a} against {b}"
+    return figures.dress(figure, "Comparison", facts, theme, width, height, showlegend=False)
 
 
 def _size(document: str) -> tuple[float, float]:

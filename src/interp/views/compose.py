@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from interp.views import diverging, frame, maps
 from interp.views.diverging import signed
 from interp.views.draw import Drawing
-from interp.views.maps import Map
-from interp.views.text import escape, head_label
+from interp.views.layout import Piece
+from interp.views.maps import Map, Sheet
+from interp.views.text import head_label
 
 if TYPE_CHECKING:
     from interp.methods.compose import ComposeResult
@@ -20,58 +21,26 @@ _EACH = 40  # heads, up to which every pair is drawn; above, the strongest of ev
 _LISTED = 10
 
 
-def html(result: ComposeResult) -> str:
-    """Return a map for each kind, and the strongest pairs below it.
-
-    Examples
-    --------
-    >>> html(result)[:26]  # doctest: +SKIP
-    '<div class="interp-frame">'
-    """
-    foot = f'<span class="interp-q">{escape(_foot(result))}</span>'
-    body = maps.page(_groups(result))
-    return frame.html("Composition", _facts(result), body, foot=foot, notes=result.notes, css=maps.CSS)
-
-
-def svg(result: ComposeResult, theme: str = "light") -> str:
-    """Return the same as a standalone SVG document.
-
-    Examples
-    --------
-    >>> svg(result)[:4]  # doctest: +SKIP
-    '<svg'
-    """
-    lines = [_foot(result), *result.notes]
-    body = maps.still(_groups(result), lines)
-    foot = [f'<tspan class="interp-q">{escape(line)}</tspan>' for line in lines]
-    return frame.svg("Composition", _facts(result), body.body, (body.width, body.height), theme, foot)
-
-
 def _facts(result: ComposeResult) -> str:
     layers, heads, *_ = next(iter(result.scores.values())).shape
     pairs = layers * (layers - 1) // 2 * heads**2
     return frame.facts(result, f"{layers} layers × {heads} heads", f"{pairs:,} pairs")
 
 
-def _foot(result: ComposeResult) -> str:
+def _foot(result: ComposeResult) -> list[Piece]:
     layers, heads, *_ = next(iter(result.scores.values())).shape
     cell = "a pair of heads" if layers * heads <= _EACH else "the strongest pair of heads of two layers"
-    return f"rows write, columns read; a cell is {cell}: ratio of norms less the baseline, red above it"
+    return [(f"rows write, columns read; a cell is {cell}: ratio of norms less the baseline, red above it", "", True)]
 
 
 def _groups(result: ComposeResult) -> list[tuple[str, list[Drawing]]]:
-    drawn = [_map(result, kind) for kind in result.scores if result.top(1, kind)]
-    lists = [
-        maps.listing(
-            f"strongest {kind.upper()} pairs",
-            [(f"{_head(a)} → {_head(b)}", signed(value)) for _, a, b, value in result.top(_LISTED, kind)],
-        )
-        for kind in result.scores
-        if result.top(1, kind)
-    ]
-    wide = max((part.width for part in [*drawn, *lists]), default=0.0)
-    even = [[Drawing(wide, part.height, part.body) for part in parts] for parts in (drawn, lists)]
-    return [("composition", even[0]), ("strongest pairs", even[1])]
+    drawn: list[Drawing] = []
+    for kind in result.scores:
+        if top := result.top(_LISTED, kind):
+            pairs = [(f"{_head(a)} → {_head(b)}", signed(value)) for _, a, b, value in top]
+            below = maps.listing(f"strongest {kind.upper()} pairs", pairs)
+            drawn.append(diverging.stack([(0, _map(result, kind)), (0, below)]))
+    return [("composition", drawn)]
 
 
 def _map(result: ComposeResult, kind: str) -> Drawing:
@@ -103,3 +72,10 @@ def _map(result: ComposeResult, kind: str) -> Drawing:
 def _head(name: str) -> str:
     layer, _, head = name.partition(".")
     return head_label(int(layer), int(head))
+
+
+def _sheet(result: ComposeResult) -> Sheet:
+    return Sheet("Composition", _facts(result), _groups(result), _foot(result), result.notes)
+
+
+html, svg = maps.pictures(_sheet)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from interp.views import bars, diverging, frame, layout
+from interp.views import bars, diverging, figures, frame, layout
 from interp.views import theme as themes
 from interp.views.diverging import Cells, signed
 from interp.views.grid import Cell, grid
-from interp.views.text import escape, head_label, labels, visible
+from interp.views.text import head_label, labels, visible
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -33,36 +33,6 @@ _NAMES = {
     "head_bias": "head bias",
 }
 _TITLE = "Direct logit attribution"
-
-
-def html(result: DLAResult) -> str:
-    """Return the attribution as a self-contained HTML fragment: largest parts, layers × heads, positions read from.
-
-    Examples
-    --------
-    >>> html(result)[:26]  # doctest: +SKIP
-    '<div class="interp-frame">'
-    """
-    view = _View(result)
-    text = layout.prompt(result.tokens, result.position)
-    return layout.html(_TITLE, view.facts, view.stacks, view.foot, view.notes, svg(result), text)
-
-
-def svg(result: DLAResult, theme: str = "light") -> str:
-    """Return the same picture as a standalone SVG document in one theme.
-
-    Raises
-    ------
-    InputError
-        There is no such theme.
-
-    Examples
-    --------
-    >>> svg(result, "dark")[:4]  # doctest: +SKIP
-    '<svg'
-    """
-    view = _View(result)
-    return layout.svg(_TITLE, view.facts, view.stacks, view.foot, view.notes, theme)
 
 
 def plotly(result: DLAResult, *, theme: str = "light", width: int = 900, height: int = 560) -> go.Figure:
@@ -91,7 +61,7 @@ def plotly(result: DLAResult, *, theme: str = "light", width: int = 900, height:
         x=values,
         y=[label for label, _ in listed],
         orientation="h",
-        marker={"color": [themes.diverging(math.copysign(1.0, v), theme) for v in np.nan_to_num(values)]},
+        marker={"color": figures.sides(values, theme)},
         hovertemplate="%{y}<br><b>%{x:+.4f}</b><extra></extra>",
         row=1,
         col=1,
@@ -109,18 +79,10 @@ def plotly(result: DLAResult, *, theme: str = "light", width: int = 900, height:
         row=1,
         col=2,
     )
-    figure.update_layout(
-        title={"text": f"{_TITLE}<br><sup>{escape(view.facts)}</sup>", "font": {"size": 14}},
-        width=width,
-        height=height,
-        paper_bgcolor=themes.colour("bg", theme),
-        plot_bgcolor=themes.colour("bg", theme),
-        font={"color": themes.colour("fg", theme), "size": 12},
-    )
     figure.update_xaxes(showgrid=False)
     figure.update_yaxes(type="category", showgrid=False)
     figure.update_xaxes(type="category", title="head", row=1, col=2)
-    return figure
+    return figures.dress(figure, _TITLE, view.facts, theme, width, height)
 
 
 class _View:
@@ -259,3 +221,12 @@ def _short(value: float) -> str:
     if not math.isfinite(value) or abs(value) < 0.005:
         return ""
     return format(value, "+.2f" if abs(value) < 10 else "+.0f").replace("-", "−")
+
+
+def _picture(result: DLAResult) -> layout.Picture:
+    view = _View(result)
+    text = layout.prompt(result.tokens, result.position)
+    return layout.Picture(_TITLE, view.facts, view.stacks, view.foot, view.notes, text=text)
+
+
+html, svg = layout.pictures(_picture)

@@ -148,6 +148,29 @@ def metric(name: str) -> str:
     return _METRICS.get(name, visible_facts(name, 40))
 
 
+def method(name: str) -> str:
+    """Return how edges are scored as it is written in words.
+
+    Examples
+    --------
+    >>> method("eap-ig")
+    'EAP-IG'
+    """
+    return _METHODS.get(name, visible_facts(name, 40))
+
+
+def ablation(name: str) -> str:
+    """Return what stands in for what is taken away as it is written in words.
+
+    Examples
+    --------
+    >>> ablation("corrupted"), ablation("mean")
+    ('corrupted-prompt ablation', 'mean ablation')
+    """
+    return f"{'corrupted-prompt' if name == 'corrupted' else visible_facts(name, 40)} ablation"
+
+
+_METHODS = {"eap": "EAP", "eap-ig": "EAP-IG", "acdc": "ACDC", "exact": "exact edge patching"}
 _METRICS = {
     "logit-diff": "logit difference",
     "logprob": "log probability",

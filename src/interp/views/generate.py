@@ -9,7 +9,7 @@ import numpy as np
 
 from interp.views import frame, layout
 from interp.views.passage import passage
-from interp.views.theme import AUTO
+from interp.views.text import visible
 
 if TYPE_CHECKING:
     from interp.methods.generate import GenerateResult
@@ -17,33 +17,6 @@ if TYPE_CHECKING:
 _WIDE, _TAIL = 640, 200
 _TITLE = "Generated text"
 _ENDS = {"length": "stopped at the length asked for", "eos": "ended by itself", "window": "the context window is full"}
-
-
-def html(result: GenerateResult) -> str:
-    """Return the text as a self-contained HTML fragment.
-
-    Examples
-    --------
-    >>> html(result)[:26]  # doctest: +SKIP
-    '<div class="interp-frame">'
-    """
-    return layout.html(_TITLE, _facts(result), [_stack(result, True)], _foot(result), result.notes, svg(result, AUTO))
-
-
-def svg(result: GenerateResult, theme: str = "light") -> str:
-    """Return the same picture as a standalone SVG document in one theme.
-
-    Raises
-    ------
-    InputError
-        There is no such theme.
-
-    Examples
-    --------
-    >>> svg(result, "dark")[:4]  # doctest: +SKIP
-    '<svg'
-    """
-    return layout.svg(_TITLE, _facts(result), [_stack(result, False)], _foot(result), result.notes, theme)
 
 
 def _facts(result: GenerateResult) -> str:
@@ -61,7 +34,7 @@ def _stack(result: GenerateResult, page: bool) -> layout.Stack:
     values = [*[math.nan] * len(before), *chances]
     drawn = passage([*before, *result.generated], values, _WIDE, muted=len(before), titles=titles if page else None)
     cut = "… " if len(before) < len(result.tokens) else ""
-    return [(f"{cut}The prompt is pale; a new token is the darker, the likelier it was", drawn)]
+    return [(f"{cut}The prompt is pale; a new token's colour is its probability^0.6", drawn)]
 
 
 def _both(result: GenerateResult) -> list[tuple[str, float]]:
@@ -75,6 +48,14 @@ def _foot(result: GenerateResult) -> list[layout.Piece]:
         pieces = [
             ("mean log-probability ", f"{result.logprobs.mean():.3f}".replace("-", "−"), False),
             ("perplexity ", f"{math.exp(-result.logprobs.mean()):.2f}", False),
-            (f"least likely {frame.visible_facts(least[0], 20)!r} {least[1]:.4f}", "", True),
+            (f"least likely {visible(least[0], 20)} ", f"{least[1]:.4f}", True),
         ]
     return [*pieces, (_ENDS.get(result.stopped, result.stopped), "", True)]
+
+
+def _picture(result: GenerateResult) -> layout.Picture:
+    stacks, page = ([_stack(result, page)] for page in (False, True))
+    return layout.Picture(_TITLE, _facts(result), stacks, _foot(result), result.notes, page)
+
+
+html, svg = layout.pictures(_picture)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from interp.views import diverging, frame, maps, theme
 from interp.views.draw import Drawing
-from interp.views.maps import Map
-from interp.views.text import escape, head_label
+from interp.views.layout import Piece
+from interp.views.maps import Map, Sheet
+from interp.views.text import head_label
 
 if TYPE_CHECKING:
     from interp.methods.heads import HeadsResult
@@ -29,39 +29,6 @@ _TITLES = {
     "s_inhibition": "S-inhibition",
     "beyond_distance": "above same distance",
 }
-
-
-def html(result: HeadsResult) -> str:
-    """Return the maps, and below them the strongest heads of each class.
-
-    Examples
-    --------
-    >>> html(result)[:26]  # doctest: +SKIP
-    '<div class="interp-frame">'
-    """
-    lines = ["".join(f"<b>{escape(p)}</b>" if strong else escape(p) for p, strong in line) for line in _foot(result)]
-    foot = "".join(f'<span class="interp-q">{line}</span>' for line in lines)
-    return frame.html("Heads", _facts(result), maps.page(_groups(result)), foot=foot, notes=result.notes, css=maps.CSS)
-
-
-def svg(result: HeadsResult, theme: str = "light") -> str:
-    """Return the same as a standalone SVG document.
-
-    Examples
-    --------
-    >>> svg(result)[:4]  # doctest: +SKIP
-    '<svg'
-    """
-    lines = [*_foot(result), *(((note, False),) for note in result.notes)]
-    body = maps.still(_groups(result), ["".join(part for part, _ in line) for line in lines])
-    return frame.svg(
-        "Heads",
-        _facts(result),
-        body.body,
-        (body.width, body.height),
-        theme,
-        ["".join(_tspan(*part) for part in line) for line in lines],
-    )
 
 
 def _facts(result: HeadsResult) -> str:
@@ -138,25 +105,20 @@ def _number(result: HeadsResult, name: str) -> str:
     return value.replace("-", "−")
 
 
-def _foot(result: HeadsResult) -> list[Sequence[tuple[str, bool]]]:
-    """Return the footer's lines as pieces, each with whether it stands out."""
-    lines: list[Sequence[tuple[str, bool]]] = []
+def _foot(result: HeadsResult) -> list[Piece]:
+    pieces: list[Piece] = []
     if math.isfinite(result.losses[0]):
         first, repeat = result.losses
-        lines.append(
-            (
-                ("loss on random tokens ", False),
-                (f"{first:.2f}", True),
-                (" nats, on their repeat ", False),
-                (f"{repeat:.2f}", True),
-            )
-        )
+        pieces = [
+            ("loss on random tokens ", f"{first:.2f} nats", False),
+            ("on their repeat ", f"{repeat:.2f} nats", False),
+        ]
     says = f"above each map its largest; mean ± sd over prompts; a dot marks a head of a class; {theme.LIFT}"
-    lines.append(((says, False),))
-    return lines
+    return [*pieces, (says, "", True)]
 
 
-def _tspan(text: str, strong: bool) -> str:
-    # A renderer that trims a run's ends would join the words.
-    kept = escape(text).replace(" ", "\u00a0")
-    return kept if strong else f'<tspan class="interp-q">{kept}</tspan>'
+def _sheet(result: HeadsResult) -> Sheet:
+    return Sheet("Heads", _facts(result), _groups(result), _foot(result), result.notes)
+
+
+html, svg = maps.pictures(_sheet)

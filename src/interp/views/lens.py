@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from interp.views import frame, layout
+from interp.views import figures, frame, layout
 from interp.views import theme as themes
 from interp.views.grid import Cell, grid
 from interp.views.text import escape, labels, visible
@@ -23,38 +23,6 @@ _TOKEN, _SHORT = 9, 20
 _WIDE, _HIGH = 18, 42
 _TITLE = {"logit": "Logit lens", "tuned": "Tuned lens", "jacobian": "Jacobian lens"}
 _WHERE = {"pre": "before", "mid": "in the middle of", "post": "after"}
-
-
-def html(result: LensResult) -> str:
-    """Return the lens as a self-contained HTML fragment: the likeliest tokens, and the target's rank.
-
-    Examples
-    --------
-    >>> html(result)[:26]  # doctest: +SKIP
-    '<div class="interp-frame">'
-    """
-    view = _View(result)
-    blocks = [[block] for block in view.blocks]
-    text = layout.prompt(result.tokens, len(result.tokens) - 1)
-    return layout.html(_TITLE[result.kind], view.facts, blocks, view.foot, view.notes, svg(result), text)
-
-
-def svg(result: LensResult, theme: str = "light") -> str:
-    """Return the same picture as a standalone SVG document in one theme.
-
-    Raises
-    ------
-    InputError
-        There is no such theme.
-
-    Examples
-    --------
-    >>> svg(result, "dark")[:4]  # doctest: +SKIP
-    '<svg'
-    """
-    view = _View(result)
-    blocks = [[block] for block in view.blocks]
-    return layout.svg(_TITLE[result.kind], view.facts, blocks, view.foot, view.notes, theme)
 
 
 def plotly(
@@ -138,18 +106,11 @@ def plotly(
         }
         for name, (label, *_) in shown.items()
     ]
-    figure.update_layout(
-        title={"text": f"{_TITLE[result.kind]}<br><sup>{escape(_View(result).facts)}</sup>", "font": {"size": 14}},
-        width=width,
-        height=height,
-        paper_bgcolor=themes.colour("bg", theme),
-        plot_bgcolor=themes.colour("bg", theme),
-        font={"color": themes.colour("fg", theme), "size": 12},
-        updatemenus=[{"buttons": menu, "active": list(shown).index(show), "x": 1, "xanchor": "right", "y": 1.1}],
-    )
     figure.update_xaxes(type="category", showgrid=False, title="position", tickfont={"family": "monospace"})
     figure.update_yaxes(type="category", showgrid=False, title="layer")
-    return figure
+    picker = [figures.menu(menu, list(shown).index(show), theme)]
+    facts = _View(result).facts
+    return figures.dress(figure, _TITLE[result.kind], facts, theme, width, height, updatemenus=picker)
 
 
 class _View:
@@ -259,3 +220,13 @@ def _brief(rank: int) -> str:
     if rank < 10_000:
         return str(rank)
     return f"{rank // 1000}k"
+
+
+def _picture(result: LensResult) -> layout.Picture:
+    view = _View(result)
+    text = layout.prompt(result.tokens, len(result.tokens) - 1)
+    stacks = [[block] for block in view.blocks]
+    return layout.Picture(_TITLE[result.kind], view.facts, stacks, view.foot, view.notes, text=text)
+
+
+html, svg = layout.pictures(_picture)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from interp.views import diverging, draw, theme
+from interp.views import diverging, draw, frame, layout, theme
 from interp.views.draw import ADVANCE, Drawing, number
+from interp.views.layout import Drawn, Piece, R
 from interp.views.text import columns, escape
 
 _ROOM = 300  # of a map, in CSS pixels: the height that its rows take at most
@@ -181,7 +182,7 @@ def _rows(drawings: Sequence[Drawing], width: float, most: int) -> list[list[Dra
     return rows
 
 
-def page(groups: Sequence[tuple[str, Sequence[Drawing]]]) -> str:
+def page(groups: Groups) -> str:
     """Return groups of drawings, each with its description, as markup in which they wrap.
 
     Examples
@@ -199,18 +200,69 @@ def page(groups: Sequence[tuple[str, Sequence[Drawing]]]) -> str:
     return "".join(rows)
 
 
-CSS = ".interp-frame .interp-group+.interp-group{margin-top:14px}"
+_CSS = ".interp-frame .interp-group+.interp-group{margin-top:14px}"
+
+Groups = Sequence[tuple[str, Sequence[Drawing]]]
 
 
-def still(groups: Sequence[tuple[str, Sequence[Drawing]]], foot: Sequence[str] = ()) -> Drawing:
-    """Return the same groups as one drawing, at least as wide as the lines of text in `foot`.
+@dataclass(frozen=True)
+class Sheet:
+    """What a page and a standalone drawing of maps and lists show of a result.
+
+    Attributes
+    ----------
+    title, facts, notes
+        The frame's words.
+    groups
+        Of drawings that wrap, each with its description.
+    foot
+        The footer, piece by piece.
+    """
+
+    title: str
+    facts: str
+    groups: Groups
+    foot: Sequence[Piece]
+    notes: Sequence[str] = ()
+
+
+def pictures(describe: Callable[[R], Sheet]) -> tuple[Callable[[R], str], Drawn[R]]:
+    """Return what `Result._html` and `Result._svg` name, from what says what a result's sheet holds.
+
+    Examples
+    --------
+    >>> page, drawing = pictures(lambda words: Sheet(words, "", [("maps", [Drawing(1, 1, "")])], []))
+    >>> page("Heads")[:26], drawing("Heads", theme="dark")[:4]
+    ('<div class="interp-frame">', '<svg')
+    """
+
+    def html(result: R) -> str:
+        sheet = describe(result)
+        foot, plain = layout.said(sheet.foot), _svg(sheet, theme.AUTO)
+        body = page(sheet.groups)
+        return frame.html(sheet.title, sheet.facts, body, foot=foot, notes=sheet.notes, css=_CSS, plain=plain)
+
+    def svg(result: R, theme: str = "light") -> str:
+        return _svg(describe(result), theme)
+
+    return html, svg
+
+
+def _svg(sheet: Sheet, name: str) -> str:
+    body = still(sheet.groups, max(layout.LEAST, layout.room(sheet.facts)))
+    lines = layout.footer(sheet.foot, sheet.notes, body.width)
+    return frame.svg(sheet.title, sheet.facts, body.body, (body.width, body.height), name, lines)
+
+
+def still(groups: Groups, least: float = 0.0) -> Drawing:
+    """Return the same groups as one drawing, at least `least` pixels wide.
 
     Examples
     --------
     >>> still([("maps", [Drawing(1, 1, "")]), ("lists", [Drawing(1, 2, "")])]).height
     21.0
     """
-    y, wide, body = 0.0, max((6.6 * columns(line) for line in foot), default=0.0), ""
+    y, wide, body = 0.0, least, ""
     for _, parts in groups:
         if parts:
             flowed = flow(parts)

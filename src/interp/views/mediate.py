@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from interp.views import bars, diverging, frame, layout
+from interp.views import bars, diverging, figures, frame, layout
 from interp.views import theme as themes
 from interp.views.diverging import Cells, signed
-from interp.views.text import escape, head_label
+from interp.views.text import head_label
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -20,35 +20,7 @@ if TYPE_CHECKING:
 
 _TOP, _LEAST = 14, 1e-3
 _TITLE = "Causal mediation"
-
-
-def html(result: MediationResult) -> str:
-    """Return the effects as a self-contained HTML fragment.
-
-    Examples
-    --------
-    >>> html(result)[:26]  # doctest: +SKIP
-    '<div class="interp-frame">'
-    """
-    view = _View(result)
-    return layout.html(_TITLE, view.facts, view.stacks, view.foot, result.notes, svg(result, themes.AUTO))
-
-
-def svg(result: MediationResult, theme: str = "light") -> str:
-    """Return the same picture as a standalone SVG document in one theme.
-
-    Raises
-    ------
-    InputError
-        There is no such theme.
-
-    Examples
-    --------
-    >>> svg(result, "dark")[:4]  # doctest: +SKIP
-    '<svg'
-    """
-    view = _View(result)
-    return layout.svg(_TITLE, view.facts, view.stacks, view.foot, result.notes, theme)
+_CORRECTIONS = {"holm": "Holm", "bonferroni": "Bonferroni", "fdr_bh": "Benjamini–Hochberg"}
 
 
 def plotly(result: MediationResult, *, theme: str = "light", width: int = 760, height: int = 560) -> go.Figure:
@@ -75,35 +47,23 @@ def plotly(result: MediationResult, *, theme: str = "light", width: int = 760, h
         ("direct", result.direct, result.direct_interval, themes.colour("accent", theme)),
         ("indirect", result.indirect, result.indirect_interval, themes.diverging(1.0, theme)),
     ):
-        held = [float(values[cell]) for cell in cells]
+        held, low, high = (np.array([array[cell] for cell in cells]) for array in (values, *spans))
         figure.add_bar(
             x=held,
             y=[view.label(cell) for cell in cells],
             orientation="h",
             name=name,
             marker={"color": colour},
-            error_x={
-                "type": "data",
-                "array": [float(spans[1][cell]) - v for cell, v in zip(cells, held, strict=True)],
-                "arrayminus": [v - float(spans[0][cell]) for cell, v in zip(cells, held, strict=True)],
-            },
+            error_x=figures.whiskers(held, low, high),
             hovertemplate="%{y}<br>" + name + " <b>%{x:+.4f}</b><extra></extra>",
         )
     if math.isfinite(result.total):
         figure.add_vline(
             x=result.total, line_dash="dot", annotation_text="total", line_color=themes.colour("fg", theme)
         )
-    figure.update_layout(
-        title={"text": f"{_TITLE}<br><sup>{escape(view.facts)}</sup>", "font": {"size": 14}},
-        width=width,
-        height=height,
-        barmode="group",
-        paper_bgcolor=themes.colour("bg", theme),
-        plot_bgcolor=themes.colour("bg", theme),
-        font={"color": themes.colour("fg", theme), "size": 12},
-    )
-    figure.update_yaxes(type="category")
-    return figure
+    figure.update_xaxes(title="effect", showgrid=False)
+    figure.update_yaxes(type="category", showgrid=False)
+    return figures.dress(figure, _TITLE, view.facts, theme, width, height, barmode="group")
 
 
 class _View:
@@ -126,7 +86,7 @@ class _View:
         count = len(result.per_pair_total)
         source = f"{result.task}, " * bool(result.task)
         pairs = f"{source}{count} pair{'s' * (count != 1)}"
-        return frame.facts(result, f"{result.site} by {result.by}", pairs, frame.visible_facts(result.metric, 40))
+        return frame.facts(result, f"{result.site} by {result.by}", pairs, frame.metric(result.metric))
 
     @cached_property
     def cells(self) -> Cells:
@@ -172,9 +132,11 @@ class _View:
         side: layout.Stack = [
             (f"Total effect, and its parts through and past {self.label(first)}", bars.bars(parts, whole))
         ]
-        corrected = "" if result.correction == "none" else f" ({result.correction})"
-        drawn.append([(f"Strongest indirect effects; * corrected p ≤ 0.05{corrected}", bars.bars(rows, _LEAST))])
-        return [*drawn, side]
+        corrected = (
+            "" if result.correction == "none" else f" ({_CORRECTIONS.get(result.correction, result.correction)})"
+        )
+        strongest = (f"Strongest indirect effects; * corrected p ≤ 0.05{corrected}", bars.bars(rows, _LEAST))
+        return [[*(block for stack in drawn for block in stack), *side], [strongest]]
 
     @cached_property
     def foot(self) -> list[layout.Piece]:
@@ -197,3 +159,11 @@ class _View:
 
 def _ends(interval: np.ndarray[tuple[int, ...], np.dtype[np.float64]], cell: tuple[int, ...]) -> tuple[float, float]:
     return float(interval[0][cell]), float(interval[1][cell])
+
+
+def _picture(result: MediationResult) -> layout.Picture:
+    view = _View(result)
+    return layout.Picture(_TITLE, view.facts, view.stacks, view.foot, result.notes)
+
+
+html, svg = layout.pictures(_picture)

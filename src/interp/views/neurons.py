@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from interp.views import bars, diverging, draw, frame, layout
+from interp.views import bars, diverging, draw, figures, frame, layout
 from interp.views import theme as themes
 from interp.views.diverging import signed
 from interp.views.draw import Drawing, number
@@ -22,39 +22,10 @@ if TYPE_CHECKING:
     from interp.methods.clusters import Clusters
     from interp.methods.neurons import NeuronsResult
 
-_SHOWN, _GROUPS, _CONTEXTS, _WIDE, _VALUE, _TOKEN = 4, 12, 10, 470, 56, 16
+_SHOWN, _GROUPS, _CONTEXTS, _WIDE, _VALUE, _TOKEN = 4, 12, 10, 440, 66, 16
 _MAP = 440
 _CLASSES = 6
 _TITLE = "Neurons"
-
-
-def html(result: NeuronsResult) -> str:
-    """Return the neurons as a self-contained HTML fragment.
-
-    Examples
-    --------
-    >>> html(result)[:26]  # doctest: +SKIP
-    '<div class="interp-frame">'
-    """
-    view = _View(result, page=True)
-    return layout.html(_TITLE, view.facts, view.stacks, view.foot, view.notes, svg(result, themes.AUTO))
-
-
-def svg(result: NeuronsResult, theme: str = "light") -> str:
-    """Return the same picture as a standalone SVG document in one theme.
-
-    Raises
-    ------
-    InputError
-        There is no such theme.
-
-    Examples
-    --------
-    >>> svg(result, "dark")[:4]  # doctest: +SKIP
-    '<svg'
-    """
-    view = _View(result)
-    return layout.svg(_TITLE, view.facts, view.stacks, view.foot, view.notes, theme)
 
 
 def plotly(result: NeuronsResult, *, theme: str = "light", width: int = 760, height: int = 620) -> go.Figure:
@@ -88,21 +59,13 @@ def plotly(result: NeuronsResult, *, theme: str = "light", width: int = 760, hei
             marker={"size": 6, **marker},
         )
     title = _TITLE if found is None else f"Clusters of {found.of}"
-    figure.update_layout(
-        title={"text": f"{title}<br><sup>{escape(_View(result).facts)}</sup>", "font": {"size": 14}},
-        width=width,
-        height=height,
-        paper_bgcolor=themes.colour("bg", theme),
-        plot_bgcolor=themes.colour("bg", theme),
-        font={"color": themes.colour("fg", theme), "size": 12},
-    )
     if found is None:
         figure.update_xaxes(title="rank", showgrid=False)
-        figure.update_yaxes(title="activation", gridcolor=themes.colour("line", theme)[:7], griddash="dot")
+        figure.update_yaxes(title="activation")
     else:
         figure.update_xaxes(visible=False)
         figure.update_yaxes(visible=False, scaleanchor="x")
-    return figure
+    return figures.dress(figure, title, _View(result).facts, theme, width, height)
 
 
 # A name, places, what the pointer says, and what is particular to the markers.
@@ -112,7 +75,7 @@ Group = tuple[str, Sequence[float], Sequence[float], Sequence[str], dict[str, An
 def _clustered(found: Clusters, theme: str) -> Iterator[Group]:
     for label in sorted(set(found.labels.tolist())):
         chosen = found.labels == label
-        marker = {"color": themes.colour("muted", theme)[:7], "opacity": 0.35} if label < 0 else {}
+        marker = {"color": themes.solid("muted", theme), "opacity": 0.35} if label < 0 else {}
         texts = [escape(visible(name, 40)) for name, held in zip(found.names, chosen, strict=True) if held]
         name = "none" if label < 0 else f"cluster {label}"
         yield name, found.places[chosen, 0].tolist(), found.places[chosen, 1].tolist(), texts, marker
@@ -154,7 +117,7 @@ class _View:
 
     @cached_property
     def stacks(self) -> list[layout.Stack]:
-        """For each neuron its contexts and its tokens, beside each other; first the map where there is one."""
+        """For each neuron its contexts, below them its tokens; first the map where there is one."""
         result = self.result
         drawn: list[layout.Stack] = []
         if result.clusters is not None:
@@ -162,8 +125,7 @@ class _View:
             kind = {"umap": "UMAP", "tsne": "t-SNE"}[result.clusters.kind]
             drawn.append([(f"{kind} of {of}, coloured by HDBSCAN's clusters", self._map())])
         for row in range(min(_SHOWN, len(result.neurons))):
-            drawn.append([(self._caption(row), self._contexts(row))])
-            drawn += [[block] for block in self._static(row)]
+            drawn.append([(self._caption(row), self._contexts(row)), *self._static(row)])
         return drawn
 
     def _caption(self, row: int) -> str:
@@ -171,7 +133,7 @@ class _View:
         layer, neuron = self.result.neurons[row].split(".")
         return (
             f"L{layer} neuron {neuron} · mean {signed(stats['mean'])} · sparsity {stats['sparsity']:.2f} · "
-            f"above 0 {stats['positive']:.0%} · {signed(stats['min'])} … {signed(stats['max'])}"
+            f"above 0 on {stats['positive']:.0%} · {signed(stats['min'])} … {signed(stats['max'])}"
         )
 
     def _contexts(self, row: int) -> Drawing:
@@ -268,3 +230,11 @@ class _View:
         count = len(self.result.neurons)
         more = [f"the first {_SHOWN} of {count} neurons are drawn; to_frame() has all"] if count > _SHOWN else []
         return [*self.result.notes, *more]
+
+
+def _picture(result: NeuronsResult) -> layout.Picture:
+    view, page = _View(result), _View(result, page=True)
+    return layout.Picture(_TITLE, view.facts, view.stacks, view.foot, view.notes, page.stacks)
+
+
+html, svg = layout.pictures(_picture)

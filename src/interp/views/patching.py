@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from interp.results import strongest
 from interp.spec import InputError
-from interp.views import attribution, bars, diverging, draw, frame
+from interp.views import attribution, bars, diverging, draw, figures, frame, layout
 from interp.views import theme as themes
 from interp.views.diverging import Cells, signed
 from interp.views.draw import Drawing
@@ -80,13 +79,8 @@ def html(result: PatchingResult) -> str:
     share = f"{100 * result.done.mean() if result.done.size else 0:.2f}"
     progress = "" if view.whole else f'<div class="interp-progress"><div style="width:{share}%"></div></div>'
     body = f'{progress}<div class="interp-columns">{drawn}</div>'
-    foot = "".join(
-        f"<span{_MUTED if muted else ''}>{escape(lead)}<b>{escape(bold)}</b></span>"
-        for lead, bold, muted in _foot(view)
-    )
-    return frame.html(
-        "Activation patching", _facts(view), body, foot=foot, notes=_notes(view), css=_CSS, plain=svg(result)
-    )
+    foot, plain = layout.said(_foot(view)), svg(result, themes.AUTO)
+    return frame.html("Activation patching", _facts(view), body, foot=foot, notes=_notes(view), css=_CSS, plain=plain)
 
 
 def svg(result: PatchingResult, theme: str = "light") -> str:
@@ -118,27 +112,14 @@ def svg(result: PatchingResult, theme: str = "light") -> str:
             body.append(draw.group(drawing, x, y + 20))
             y += math.ceil(drawing.height) + 38
         wide, tall = x + _width(blocks), max(tall, y - 18)
-    wide = max(wide, min(_ROOM, math.ceil(6.3 * columns(_facts(view))) + 180))
+    wide = max(wide, layout.room(_facts(view)))
     if not view.whole:
         part = result.done.mean() if result.done.size else 0
         body.append(
             f'<path style="stroke:var(--interp-line);stroke-width:2" d="M0 -9H{draw.number(wide)}"/>'
             f'<path style="stroke:var(--interp-accent);stroke-width:2" d="M0 -9H{draw.number(part * wide)}"/>'
         )
-    lines: list[list[str]] = []
-    used = math.inf
-    for lead, bold, muted in _foot(view):
-        room = 6.3 * columns(lead) + 7.2 * columns(bold) + 14
-        if used + room > wide:
-            lines.append([])
-            used = 0.0
-        lines[-1].append(
-            f'<tspan{_MUTED if muted else ""} dx="{14 if used else 0}">{draw.token(lead)}</tspan>'
-            f'<tspan class="interp-b">{draw.token(bold)}</tspan>'
-        )
-        used += room
-    notes = [line for note in _notes(view) for line in textwrap.wrap(frame.visible_facts(note, 600), int(wide / 6.3))]
-    foot = [*("".join(line) for line in lines), *(f'<tspan class="interp-q">{escape(line)}</tspan>' for line in notes)]
+    foot = layout.footer(_foot(view), _notes(view), wide)
     return frame.svg("Activation patching", _facts(view), "".join(body), (wide, tall), theme, foot)
 
 
@@ -178,10 +159,15 @@ def plotly(
     figure = go.Figure()
     if result.axes == ("layer",):
         low, high = view.interval
-        whiskers = {"array": high - view.values, "arrayminus": view.values - low} if len(result.per_pair) > 1 else {}
-        side = [themes.diverging(math.copysign(1.0, v), theme) for v in np.nan_to_num(view.towards)]
-        figure.add_bar(x=view.values, y=rows, orientation="h", marker={"color": side}, error_x=whiskers)
-        figure.update_layout(xaxis_title=view.quantity)
+        figure.add_bar(
+            x=view.values,
+            y=rows,
+            orientation="h",
+            marker={"color": figures.sides(view.towards, theme)},
+            error_x=figures.whiskers(view.values, low, high),
+            hovertemplate="%{y}<br><b>%{x:+.4f}</b><extra></extra>",
+        )
+        figure.update_xaxes(title=view.quantity)
     else:
         grid = view.grid
         peaks = view.peaks
@@ -202,17 +188,9 @@ def plotly(
         )
         figure.update_xaxes(type="category", title=result.axes[1])
     figure.update_yaxes(type="category", autorange="reversed", title="layer")
-    figure.update_layout(
-        title={"text": f"Activation patching<br><sup>{escape(_facts(view))}</sup>", "font": {"size": 14}},
-        width=width,
-        height=height,
-        paper_bgcolor=themes.colour("bg", theme),
-        plot_bgcolor=themes.colour("bg", theme),
-        font={"color": themes.colour("fg", theme), "size": 12},
-    )
     figure.update_xaxes(showgrid=False, zeroline=False)
     figure.update_yaxes(showgrid=False)
-    return figure
+    return figures.dress(figure, "Activation patching", _facts(view), theme, width, height)
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from interp.results import strongest
-from interp.views import bars, diverging, draw, frame, layout
+from interp.views import bars, diverging, draw, figures, frame, layout
 from interp.views import theme as themes
 from interp.views.diverging import Cells, signed
 from interp.views.draw import Drawing
 from interp.views.layout import Piece, Stack
-from interp.views.text import escape, head_label
+from interp.views.text import head_label
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -33,35 +33,6 @@ _BETWEEN = {
     "heads": "heads between frozen, MLPs answer",
     "none": "nothing frozen between",
 }
-
-
-def html(result: PathResult) -> str:
-    """Return the paths as a self-contained HTML fragment: all of them as cells, and the strongest.
-
-    Examples
-    --------
-    >>> html(result)[:26]  # doctest: +SKIP
-    '<div class="interp-frame">'
-    """
-    view = _View(result)
-    return layout.html("Path patching", _facts(view), _blocks(view), _foot(view), result.notes, svg(result))
-
-
-def svg(result: PathResult, theme: str = "light") -> str:
-    """Return the same picture as a standalone SVG document in one theme.
-
-    Raises
-    ------
-    InputError
-        There is no such theme.
-
-    Examples
-    --------
-    >>> svg(result, "dark")[:4]  # doctest: +SKIP
-    '<svg'
-    """
-    view = _View(result)
-    return layout.svg("Path patching", _facts(view), _blocks(view), _foot(view), result.notes, theme)
 
 
 def plotly(result: PathResult, *, theme: str = "light", width: int = 760, height: int = 620) -> go.Figure:
@@ -89,13 +60,12 @@ def plotly(result: PathResult, *, theme: str = "light", width: int = 760, height
         names, fixed = (receivers, f"from {senders[0]}") if len(senders) == 1 else (senders, f"to {receivers[0]}")
         low, high = (np.ravel(end) for end in view.interval)
         held = np.ravel(values)
-        spread = np.isfinite(low).any()
         figure.add_bar(
             x=held,
             y=names,
             orientation="h",
-            marker={"color": [themes.diverging(math.copysign(1.0, v), theme) for v in np.nan_to_num(held)]},
-            error_x={"array": high - held, "arrayminus": held - low} if spread else {},
+            marker={"color": figures.sides(held, theme)},
+            error_x=figures.whiskers(held, low, high),
             hovertemplate="%{y}<br><b>%{x:+.4f}</b><extra></extra>",
         )
         figure.update_xaxes(title=f"{view.quantity}, {fixed}")
@@ -115,15 +85,7 @@ def plotly(result: PathResult, *, theme: str = "light", width: int = 760, height
         figure.update_yaxes(title="sender")
     figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
     figure.update_xaxes(showgrid=False, zeroline=False)
-    figure.update_layout(
-        title={"text": f"Path patching<br><sup>{escape(_facts(view))}</sup>", "font": {"size": 14}},
-        width=width,
-        height=height,
-        paper_bgcolor=themes.colour("bg", theme),
-        plot_bgcolor=themes.colour("bg", theme),
-        font={"color": themes.colour("fg", theme), "size": 12},
-    )
-    return figure
+    return figures.dress(figure, "Path patching", _facts(view), theme, width, height)
 
 
 def label(name: str) -> str:
@@ -337,7 +299,7 @@ def _facts(view: _View) -> str:
         _BETWEEN[result.freeze],
         f"{frame.visible_facts(result.task, 40)}, {pairs}" if result.task else pairs,
         "corrupted into clean" if result.direction == "noise" else "clean into corrupted",
-        frame.visible_facts(result.metric, 40),
+        frame.metric(result.metric),
         "" if done == whole else f"{done:,}/{whole:,} done",
     )
 
@@ -363,3 +325,11 @@ def _foot(view: _View) -> list[Piece]:
         pieces.append((f"95 % interval [{signed(low)}, {signed(high)}] over {len(result.per_pair)} pairs", "", True))
     pieces.append((f"clean {signed(result.clean_metric)}, corrupted {signed(result.corrupted_metric)}", "", True))
     return pieces
+
+
+def _picture(result: PathResult) -> layout.Picture:
+    view = _View(result)
+    return layout.Picture("Path patching", _facts(view), _blocks(view), _foot(view), result.notes)
+
+
+html, svg = layout.pictures(_picture)

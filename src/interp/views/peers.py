@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from interp.spec import InputError
-from interp.views import reading
+from interp.views import figures, reading
 from interp.views import theme as themes
 from interp.views.text import escape, head_label, labels
 
@@ -73,25 +73,18 @@ def plotly(
         {
             "label": _name(result, place),
             "method": "update",
-            "args": [{"visible": [other == place for other in offered]}, {"title.text": _title(result, place)}],
+            "args": [
+                {"visible": [other == place for other in offered]},
+                {"title.text": figures.heading(*_title(result, place), size)},
+            ],
         }
         for place in offered
     ]
-    axis = {"type": "category", "tickfont": {"family": "monospace", "size": 10}, "showgrid": False}
-    figure.update_layout(
-        title={"text": _title(result, first), "font": {"size": 14}},
-        width=size,
-        height=size,
-        xaxis={**axis, "title": "key"},
-        yaxis={**axis, "title": "query", "autorange": "reversed", "scaleanchor": "x"},
-        paper_bgcolor=themes.colour("bg", theme),
-        plot_bgcolor=themes.colour("bg", theme),
-        font={"color": themes.colour("fg", theme), "size": 12},
-        updatemenus=[{"buttons": menu, "active": offered.index(first), "x": 1, "xanchor": "right", "y": 1.12}]
-        if len(menu) > 1
-        else [],
-    )
-    return figure
+    axis: dict[str, Any] = {"type": "category", "tickfont": {"family": "monospace", "size": 10}, "showgrid": False}
+    figure.update_xaxes(**axis, title="key")
+    figure.update_yaxes(**axis, title="query", autorange="reversed", scaleanchor="x")
+    picker = [figures.menu(menu, offered.index(first), theme)] if len(menu) > 1 else []
+    return figures.dress(figure, *_title(result, first), theme, size, size, updatemenus=picker)
 
 
 def circuitsvis(result: AttentionResult, layer: int | None = None) -> Any:
@@ -162,6 +155,5 @@ def _name(result: AttentionResult, place: tuple[int, int]) -> str:
     return head_label(result.layers[place[0]], result.heads[place[1]])
 
 
-def _title(result: AttentionResult, place: tuple[int, int]) -> str:
-    words = " · ".join(reading.statistics(result, place))
-    return f"{_name(result, place)}: rows attend to columns<br><sup>{escape(words)}</sup>"
+def _title(result: AttentionResult, place: tuple[int, int]) -> tuple[str, str]:
+    return f"{_name(result, place)}: rows attend to columns", " · ".join(reading.statistics(result, place))

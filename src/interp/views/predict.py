@@ -41,7 +41,7 @@ def html(result: PredictResult) -> str:
     rows = "".join(
         f'<span class="interp-code"{tooltip(token, name)}><bdi>{escape(name)}</bdi></span>'
         f'<span class="interp-track"><span class="interp-bar" style="width:{_percent(chance)}%"></span></span>'
-        f'<span class="interp-p">{chance:.4f}</span><span class="interp-q interp-id">id {index}</span>'
+        f'<span class="interp-p">{_number(chance)}</span><span class="interp-q interp-id">id {index}</span>'
         for name, (token, index, chance) in zip(names, result.top, strict=True)
     )
     first = max(0, min(position, count - 1) - _TAIL + 1)
@@ -53,7 +53,7 @@ def html(result: PredictResult) -> str:
     )
     prompt = f'<div class="interp-prompt interp-code">{"… " if first else ""}{spans}</div>'
     covered = sum(chance for _, _, chance in result.top if math.isfinite(chance))
-    foot = f"<span>these {len(result.top)} <b>{covered:.3f}</b> of the probability</span>"
+    foot = f"<span>these {len(result.top)} hold <b>{covered:.3f}</b> of the probability</span>"
     if math.isfinite(entropy := getattr(result, "entropy", math.nan)):
         foot += f'<span class="interp-q">entropy {entropy:.2f} nats</span>'
     asked = "after the last token" if position == count - 1 else f"at position {position}"
@@ -61,6 +61,11 @@ def html(result: PredictResult) -> str:
     facts = frame.facts(result, f"{count:,} token{'s' * (count != 1)}")
     body = f'{prompt}<div class="interp-bars">{rows}</div>'
     return frame.html("Next token", facts, body, foot=foot, notes=result.notes, css=_CSS)
+
+
+def _number(chance: float) -> str:
+    """Return a probability: what four decimals cannot tell from nothing, by its size."""
+    return f"{chance:.4f}" if not 0 < chance < 5e-4 else f"{chance:.1e}".replace("-", "−")
 
 
 def _percent(chance: float) -> str:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from interp.views import curves, frame, layout
+from interp.views import curves, figures, frame, layout
 from interp.views import theme as themes
 from interp.views.curves import Curve
-from interp.views.text import escape, visible
+from interp.views.text import visible
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -21,35 +21,6 @@ if TYPE_CHECKING:
 _SHORT = 24
 _TITLE = "Linear probe"
 _MUTED, _ACCENT = "var(--interp-muted)", "var(--interp-accent)"
-
-
-def html(result: ProbeResult) -> str:
-    """Return the probe as a self-contained HTML fragment: the score over layers, what it is compared with, the best.
-
-    Examples
-    --------
-    >>> html(result)[:26]  # doctest: +SKIP
-    '<div class="interp-frame">'
-    """
-    view = _View(result)
-    return layout.html(_TITLE, view.facts, view.stacks, view.foot, result.notes, svg(result))
-
-
-def svg(result: ProbeResult, theme: str = "light") -> str:
-    """Return the same picture as a standalone SVG document in one theme.
-
-    Raises
-    ------
-    InputError
-        There is no such theme.
-
-    Examples
-    --------
-    >>> svg(result, "dark")[:4]  # doctest: +SKIP
-    '<svg'
-    """
-    view = _View(result)
-    return layout.svg(_TITLE, view.facts, view.stacks, view.foot, result.notes, theme)
 
 
 def plotly(result: ProbeResult, *, theme: str = "light", width: int = 900, height: int = 460) -> go.Figure:
@@ -71,7 +42,7 @@ def plotly(result: ProbeResult, *, theme: str = "light", width: int = 900, heigh
     themes.check_theme(theme)
     view = _View(result)
     layers = list(range(len(result.score)))
-    accent, muted = themes.colour("accent", theme), themes.colour("muted", theme)[:7]
+    accent, muted = themes.colour("accent", theme), themes.solid("muted", theme)
     figure = go.Figure()
     figure.add_scatter(
         x=layers,
@@ -79,13 +50,7 @@ def plotly(result: ProbeResult, *, theme: str = "light", width: int = 900, heigh
         name=result.metric,
         mode="lines+markers",
         line={"color": accent},
-        error_y={
-            "type": "data",
-            "symmetric": False,
-            "array": result.interval[:, 1] - result.score,
-            "arrayminus": result.score - result.interval[:, 0],
-            "thickness": 1,
-        },
+        error_y=figures.whiskers(result.score, *result.interval.T),
         hovertemplate="layer %{x}<br><b>%{y:.4f}</b><extra></extra>",
     )
     figure.add_scatter(
@@ -97,17 +62,9 @@ def plotly(result: ProbeResult, *, theme: str = "light", width: int = 900, heigh
         hovertemplate="layer %{x}, shuffled<br><b>%{y:.4f}</b><extra></extra>",
     )
     figure.add_hline(y=result.baseline, line={"color": muted, "width": 1}, annotation_text=view.floor)
-    figure.update_layout(
-        title={"text": f"{_TITLE}<br><sup>{escape(view.facts)}</sup>", "font": {"size": 14}},
-        width=width,
-        height=height,
-        paper_bgcolor=themes.colour("bg", theme),
-        plot_bgcolor=themes.colour("bg", theme),
-        font={"color": themes.colour("fg", theme), "size": 12},
-    )
     figure.update_xaxes(title="layer", showgrid=False)
-    figure.update_yaxes(title=result.metric, gridcolor="rgba(128,128,128,0.2)", range=list(view.ends))
-    return figure
+    figure.update_yaxes(title=result.metric, range=list(view.ends))
+    return figures.dress(figure, _TITLE, view.facts, theme, width, height)
 
 
 class _View:
@@ -178,3 +135,11 @@ class _View:
                 (f"most frequent class {visible(most, _SHORT)} ", f"{result.baseline:.3f}", True),
             ]
         return pieces
+
+
+def _picture(result: ProbeResult) -> layout.Picture:
+    view = _View(result)
+    return layout.Picture(_TITLE, view.facts, view.stacks, view.foot, result.notes)
+
+
+html, svg = layout.pictures(_picture)

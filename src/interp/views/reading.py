@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _STATS = {
     "entropy": "entropy {:.2f} nats",
     "distance": "mean distance {:.1f}",
-    "focus": "focus {:.2f}",
+    "focus": "largest weight {:.2f}",
     "first_token": "first token {:.2f}",
 }
 
@@ -95,7 +95,7 @@ def statistics(result: AttentionResult, head: tuple[int, int]) -> list[str]:
     Examples
     --------
     >>> statistics(result, (5, 1))  # doctest: +SKIP
-    ['entropy 1.21 nats', 'mean distance 4.8', 'focus 0.87', 'first token 0.32']
+    ['entropy 1.21 nats', 'mean distance 4.8', 'largest weight 0.87', 'first token 0.32']
     """
     words: list[str] = []
     for name, values in result.stats.items():

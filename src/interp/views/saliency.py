@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from interp.spec import InputError
-from interp.views import bars, coloured, diverging, frame, layout
+from interp.views import bars, coloured, diverging, figures, frame, layout
 from interp.views import theme as themes
 from interp.views.diverging import signed
 from interp.views.text import escape, labels, visible
@@ -31,37 +31,6 @@ _NAMES = {
     "rollout": "Attention rollout",
 }
 _STARTS = {"zero": "zero embedding", "mean": "mean embedding", "counterfactual": "counterfactual"}
-
-
-def html(result: SaliencyResult) -> str:
-    """Return the saliency as a self-contained HTML fragment: coloured text, the largest parts, what they sum to.
-
-    Examples
-    --------
-    >>> html(result)[:26]  # doctest: +SKIP
-    '<div class="interp-frame">'
-    """
-    view = _View(result)
-    caption = f'<div class="interp-caption">{escape(view.caption)}</div>'
-    text = caption + coloured.html(*view.shown, signed=bool(result.answer), ring=view.ring)
-    return layout.html(view.title, view.facts, view.stacks(page=True), view.foot, view.notes, svg(result), text)
-
-
-def svg(result: SaliencyResult, theme: str = "light") -> str:
-    """Return the same picture as a standalone SVG document in one theme.
-
-    Raises
-    ------
-    InputError
-        There is no such theme.
-
-    Examples
-    --------
-    >>> svg(result, "dark")[:4]  # doctest: +SKIP
-    '<svg'
-    """
-    view = _View(result)
-    return layout.svg(view.title, view.facts, view.stacks(page=False), view.foot, view.notes, theme)
 
 
 def plotly(result: SaliencyResult, *, theme: str = "light", width: int = 900, height: int = 420) -> go.Figure:
@@ -87,22 +56,12 @@ def plotly(result: SaliencyResult, *, theme: str = "light", width: int = 900, he
     figure.add_bar(
         x=[f"{n} {escape(name)}" for n, name in enumerate(names)],
         y=result.attribution,
-        marker={"color": [themes.diverging(math.copysign(1.0, v), theme) for v in np.nan_to_num(result.attribution)]},
+        marker={"color": figures.sides(result.attribution, theme)},
         hovertemplate="%{x}<br><b>%{y:+.4f}</b><extra></extra>",
     )
-    figure.update_layout(
-        title={"text": f"{view.title}<br><sup>{escape(view.facts)}</sup>", "font": {"size": 14}},
-        width=width,
-        height=height,
-        paper_bgcolor=themes.colour("bg", theme),
-        plot_bgcolor=themes.colour("bg", theme),
-        font={"color": themes.colour("fg", theme), "size": 12},
-    )
     figure.update_xaxes(type="category", showgrid=False, tickfont={"family": "monospace"})
-    figure.update_yaxes(
-        title=view.units, gridcolor=themes.colour("line", theme), zerolinecolor=themes.colour("muted", theme)
-    )
-    return figure
+    figure.update_yaxes(title=view.units)
+    return figures.dress(figure, view.title, view.facts, theme, width, height)
 
 
 class _View:
@@ -212,3 +171,14 @@ class _View:
                 f"tokens {self.drawn.start}–{self.drawn.stop - 1} of {count} are drawn; to_frame() has all of them"
             )
         return notes
+
+
+def _picture(result: SaliencyResult) -> layout.Picture:
+    view = _View(result)
+    caption = f'<div class="interp-caption">{escape(view.caption)}</div>'
+    text = caption + coloured.html(*view.shown, signed=bool(result.answer), ring=view.ring)
+    stacks, page = view.stacks(page=False), view.stacks(page=True)
+    return layout.Picture(view.title, view.facts, stacks, view.foot, view.notes, page, text)
+
+
+html, svg = layout.pictures(_picture)

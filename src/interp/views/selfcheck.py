@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from interp.views import draw, layout
-from interp.views import theme as themes
 from interp.views.draw import Drawing, number
 
 if TYPE_CHECKING:
@@ -21,35 +20,13 @@ _TRACK, _CELL, _COUNT = 52, 122, 62
 _STRONG = ' style="font-size:11.5px;fill:var(--interp-fg)"'
 
 
-def html(result: SelfcheckResult) -> str:
-    """Return the AUROCs as a self-contained HTML fragment.
-
-    Examples
-    --------
-    >>> html(result)[:26]  # doctest: +SKIP
-    '<div class="interp-frame">'
-    """
-    return layout.html(_TITLE, _facts(result), _stacks(result), _foot(result), result.notes, svg(result, themes.AUTO))
-
-
-def svg(result: SelfcheckResult, theme: str = "light") -> str:
-    """Return the same as a standalone SVG document in one theme.
-
-    Examples
-    --------
-    >>> svg(result, "dark")[:4]  # doctest: +SKIP
-    '<svg'
-    """
-    return layout.svg(_TITLE, _facts(result), _stacks(result), _foot(result), result.notes, theme)
-
-
 def _facts(result: SelfcheckResult) -> str:
     several = "s" if len(result.programs) > 1 else ""
     return f"{len(result.programs)} compiled model{several} · {result.pairs} pairs each · seed {result.seed}"
 
 
 def _stacks(result: SelfcheckResult) -> list[layout.Stack]:
-    caption = "edge AUROC, bars from 0.5 to 1; a line marks what a method has to reach"
+    caption = "Edge AUROC, bars from 0.5 to 1; a line marks what a method has to reach"
     return [[(caption, _table(result))]]
 
 
@@ -121,5 +98,13 @@ def _cell(x: float, y: float, value: float, least: float) -> str:
         if least
         else ""
     )
-    shown = "1" if value == 1 else f"{value:.3f}"
+    # What is written as 1 is 1: the rest is cut.
+    shown = f"{math.floor(1000 * value + 1e-9) / 1000:.3f}"
     return track + bar + line + draw.text(x + _TRACK + 42, y + 14, shown, "t", "end", more=_STRONG)
+
+
+def _picture(result: SelfcheckResult) -> layout.Picture:
+    return layout.Picture(_TITLE, _facts(result), _stacks(result), _foot(result), result.notes)
+
+
+html, svg = layout.pictures(_picture)

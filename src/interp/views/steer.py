@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from interp.views import diverging, frame, layout
+from interp.views import diverging, figures, frame, layout
 from interp.views import theme as themes
 from interp.views.diverging import signed
 from interp.views.draw import Drawing
 from interp.views.passage import passage
-from interp.views.text import escape
+from interp.views.text import escape, visible
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -25,35 +25,6 @@ _LEAST, _NATURAL = 0.5, 2.0
 _TITLE = "Steering"
 _SITES = {"resid_pre": "before layer {}", "resid_mid": "inside layer {}", "resid_post": "after layer {}"}
 _AT = {"all": "all tokens", "prompt": "the prompt's tokens", "new": "new tokens"}
-
-
-def html(result: SteeringResult) -> str:
-    """Return the texts as a self-contained HTML fragment.
-
-    Examples
-    --------
-    >>> html(result)[:26]  # doctest: +SKIP
-    '<div class="interp-frame">'
-    """
-    view = _View(result, page=True)
-    return layout.html(_TITLE, view.facts, view.stacks, view.foot, result.notes, svg(result, themes.AUTO))
-
-
-def svg(result: SteeringResult, theme: str = "light") -> str:
-    """Return the same picture as a standalone SVG document in one theme.
-
-    Raises
-    ------
-    InputError
-        There is no such theme.
-
-    Examples
-    --------
-    >>> svg(result, "dark")[:4]  # doctest: +SKIP
-    '<svg'
-    """
-    view = _View(result)
-    return layout.svg(_TITLE, view.facts, view.stacks, view.foot, result.notes, theme)
 
 
 def plotly(result: SteeringResult, *, theme: str = "light", width: int = 720, height: int = 420) -> go.Figure:
@@ -76,7 +47,9 @@ def plotly(result: SteeringResult, *, theme: str = "light", width: int = 720, he
     order = np.argsort(result.strengths, kind="stable")
     texts = [escape(frame.visible_facts(result.continuations[n], 80)) for n in order]
     figure: go.Figure = make_subplots(cols=2, horizontal_spacing=0.14)
-    for column, (name, values) in enumerate(((result.metric, result.values), ("perplexity", result.perplexity)), 1):
+    for column, (name, values) in enumerate(
+        ((frame.metric(result.metric), result.values), ("perplexity", result.perplexity)), 1
+    ):
         figure.add_scatter(
             x=result.strengths[order],
             y=values[order],
@@ -89,17 +62,9 @@ def plotly(result: SteeringResult, *, theme: str = "light", width: int = 720, he
             col=column,
         )
         figure.update_xaxes(title="strength", showgrid=False, row=1, col=column)
-        figure.update_yaxes(title=name, gridcolor=themes.colour("line", theme)[:7], griddash="dot", row=1, col=column)
+        figure.update_yaxes(title=name, row=1, col=column)
     figure.update_yaxes(type="log", row=1, col=2)
-    figure.update_layout(
-        title={"text": f"{_TITLE}<br><sup>{escape(_View(result).facts)}</sup>", "font": {"size": 14}},
-        width=width,
-        height=height,
-        paper_bgcolor=themes.colour("bg", theme),
-        plot_bgcolor=themes.colour("bg", theme),
-        font={"color": themes.colour("fg", theme), "size": 12},
-    )
-    return figure
+    return figures.dress(figure, _TITLE, _View(result).facts, theme, width, height)
 
 
 class _View:
@@ -148,7 +113,7 @@ class _View:
             return f"Strength {size:g}: {result.stopped[n]}"
         said = [f"Strength {size:g}" if size else "Without steering", f"perplexity {result.perplexity[n]:.2f}"]
         if math.isfinite(result.values[n]):
-            said.append(f"{result.metric} {signed(float(result.values[n]))}")
+            said.append(f"{frame.metric(result.metric)} {signed(float(result.values[n]))}")
         return " · ".join(said)
 
     def _text(self, n: int, wide: int) -> Drawing:
@@ -178,12 +143,20 @@ class _View:
         change = np.where(np.isfinite(result.change), np.abs(result.change), -1.0)
         if change.size and change.max() > 0:
             row, column = (int(n) for n in np.unravel_index(int(change.argmax()), change.shape))
-            token = frame.visible_facts(result.generated[row][column], 20)
+            token = visible(result.generated[row][column], 20)
             pieces.append(
                 (
-                    f"most changed {token!r} at strength {result.strengths[row]:g} ",
+                    f"most changed {token} at strength {result.strengths[row]:g} ",
                     signed(float(result.change[row, column])),
                     False,
                 )
             )
         return pieces
+
+
+def _picture(result: SteeringResult) -> layout.Picture:
+    view, page = _View(result), _View(result, page=True)
+    return layout.Picture(_TITLE, view.facts, view.stacks, view.foot, result.notes, page.stacks)
+
+
+html, svg = layout.pictures(_picture)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 _ROWS = 60
 _COLUMNS = 12
 _WIDE = 120
-_CSS = f"""
+_SHORT = 24  # characters of a cell that is not broken into lines
+CSS = f"""
 .interp-frame .interp-scroll{{overflow-x:auto}}
 .interp-frame table.interp-table{{border-collapse:collapse;border:0;margin:0;width:auto;font-size:12px;display:table}}
 .interp-frame table.interp-table .interp-row,.interp-frame table.interp-table .interp-row:nth-child(n){{background:none;
@@ -25,6 +26,7 @@ border:0}}
 .interp-frame table.interp-table .interp-row .interp-cell{{padding:3px 22px 3px 0;border:0;
 border-bottom:1px solid var(--interp-line);text-align:left;vertical-align:baseline;font-weight:400;max-width:640px;
 overflow-wrap:anywhere;white-space:normal;color:var(--interp-fg)}}
+.interp-frame table.interp-table .interp-row .interp-short{{white-space:nowrap}}
 .interp-frame table.interp-table .interp-row .interp-number{{text-align:right;white-space:nowrap}}
 .interp-frame table.interp-table .interp-row .interp-name{{color:var(--interp-muted);white-space:nowrap}}
 .interp-frame table.interp-table .interp-row:last-child .interp-cell{{border-bottom:0}}
@@ -55,7 +57,7 @@ def html(result: Result) -> str:
         cells = [list(row) for row in data.head(_ROWS).itertuples(index=False, name=None)]
         body = table(names, cells, len(data))
     title, facts = _heading(result)
-    return frame.html(title, facts, body, notes=result.notes, css=_CSS)
+    return frame.html(title, facts, body, notes=result.notes, css=CSS)
 
 
 def table(names: Sequence[str], rows: Sequence[Sequence[Any]], total: int | None = None) -> str:
@@ -105,11 +107,12 @@ def _own_text(result: Result) -> str:
 def _cell(value: Any, numeric: bool, digits: int) -> str:
     if numeric:
         return f'<td class="interp-cell interp-number">{escape(_number(value, digits))}</td>'
-    text = "" if value is None else str(value)
+    text = "" if value is None else ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
     label = frame.visible_facts(text, _WIDE) if text == text.strip() else visible(text, _WIDE)
     # What is cut is there on demand.
     title = tooltip(text, visible(text, _WIDE), 10_000) if len(text) > _WIDE else ""
-    return f'<td class="interp-cell"{title}><bdi>{escape(label)}</bdi></td>'
+    short = " interp-short" if len(label) <= _SHORT else ""
+    return f'<td class="interp-cell{short}"{title}><bdi>{escape(label)}</bdi></td>'
 
 
 def _is_number(value: Any) -> bool:
@@ -125,4 +128,5 @@ def _digits(values: Sequence[Any]) -> int:
 
 
 def _number(value: Any, digits: int) -> str:
-    return f"{value:,}" if isinstance(value, int | np.integer) else f"{float(value):,.{digits}f}"
+    text = f"{value:,}" if isinstance(value, int | np.integer) else f"{float(value):,.{digits}f}"
+    return text.replace("-", "−")

@@ -178,6 +178,23 @@ def colour(name: str, theme: str) -> str:
     return _FRAME[check_theme(theme)][name]
 
 
+def solid(name: str, theme: str) -> str:
+    """Return one of a theme's plain colours as it looks on the background, ``#rrggbb``.
+
+    Examples
+    --------
+    >>> solid("muted", "light")
+    '#66696f'
+    """
+    red, green, blue = _rgb(colour(name, theme))
+    alpha = int(colour(name, theme)[7:] or "ff", 16) / 255
+    mixed = (
+        round(back + (front - back) * alpha)
+        for back, front in zip(_rgb(colour("bg", theme)), (red, green, blue), strict=True)
+    )
+    return "#{:02x}{:02x}{:02x}".format(*mixed)
+
+
 def ink(step: int) -> str:
     """Return the CSS colour of text on a step of the sequential scale, for both themes at once.
 
