@@ -75,7 +75,7 @@ def test_the_readouts_are_the_measured_ones() -> None:
 def test_the_circuits_are_the_measured_ones() -> None:
     notebook = run("circuits")
     shown = "".join(str(output.data) for output in outputs(notebook, "%interp validate"))
-    assert shown.count("this one is above all of them") >= 2
+    assert shown.count("this one is nearer to the whole model than all of them") >= 2
     assert "writer='0.0', reader='1.0.k'" in str(outputs(notebook, ".endswith")[0].data)  # previous token → induction
     assert float(outputs(notebook, "corrcoef")[0].data["text/plain"]) > 0.8
 

@@ -12,7 +12,7 @@ import torch
 from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.model_bridge.sources.native import boot
 
-from interp.engine import edges, network, sweep
+from interp.engine import edge_exact, edge_gradients, edges, network, sweep
 from interp.engine.load import Options, load
 from interp.engine.metrics import Scorer
 from interp.engine.model import LoadedModel
@@ -42,7 +42,7 @@ def cases_of(metric: Metric = PLAIN, count: int = 3) -> list[sweep.Case]:
 
 
 def asked(model: LoadedModel, cases: Sequence[sweep.Case], **options: Any) -> edges.EdgeScores:
-    return model.operate("circuit", {}, lambda _: edges.attribute_edges(model, cases, **options))
+    return model.operate("circuit", {}, lambda _: edge_gradients.attribute_edges(model, cases, **options))
 
 
 # -- the reference ---------------------------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ def test_gradients_of_single_inputs(kind: str, extra: dict[str, Any], ablation: 
 
 
 def exactly(model: LoadedModel, cases: Sequence[sweep.Case], **options: Any) -> edges.EdgeScores:
-    return model.operate("circuit", {}, lambda _: edges.exact_edges(model, cases, **options))
+    return model.operate("circuit", {}, lambda _: edge_exact.exact_edges(model, cases, **options))
 
 
 @pytest.mark.parametrize("ablation", ABLATIONS)

@@ -12,7 +12,7 @@ from transformer_lens.model_bridge.sources.native import boot
 import interp
 from interp import truth
 from interp.engine import load, network
-from interp.engine.edges import attribute_edges
+from interp.engine.edge_gradients import attribute_edges
 from interp.engine.forward import forward
 from interp.engine.metrics import Scorer
 from interp.engine.model import LoadedModel

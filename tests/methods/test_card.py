@@ -16,8 +16,8 @@ import interp
 from engine.test_subset import Naive, case
 from interp.engine.subset import Subset
 from interp.methods import circuit_choice
-from interp.methods.card import REMOVABLE, Card, validated
-from interp.methods.circuit_result import CircuitResult
+from interp.methods.card import REMOVABLE, Card, _p_value, validated
+from interp.methods.circuit_result import ONE_MEAN, CircuitResult
 from interp.methods.resampling import of_ratio
 from interp.spec import InputError, Interrupted, Pair, Prompt
 from methods.test_patch import Size, build, use
@@ -81,7 +81,7 @@ def test_the_numbers_are_those_of_the_hooked_runs(kind: str, ablation: str, use:
     masks = [circuit_choice.by_chance(circuit, chance) for _ in range(4)]
     assert card.random[0] == pytest.approx((runs(masks[0]) - nothing).mean() / span, abs=1e-3)
     assert card.random_sizes.tolist() == [card.edges] * 4
-    beaten = sum(value >= card.faithfulness for value in card.random)
+    beaten = sum(abs(1 - value) <= abs(1 - card.faithfulness) for value in card.random)
     assert card.p_value == pytest.approx((1 + beaten) / 5)
     # The curve and its areas.
     assert (card.sizes[0], card.curve[0], card.sizes[-1]) == (0, 0.0, circuit.exists.sum())
@@ -296,6 +296,47 @@ def test_what_it_saves(bundled: Any, tmp_path: Any) -> None:  # noqa: ARG001
     again = interp.load_circuit(circuit.save(tmp_path / "c.json"))
     assert again.card.text().splitlines()[1:] == circuit.card.text().splitlines()[1:]
     assert interp.validate(again, random=3, top=3).faithfulness == pytest.approx(card.faithfulness)
+
+
+def test_more_than_the_whole_model_is_not_more_faithful(use: Any) -> None:
+    use(build("gpt2"))
+    card = interp.validate(found(), random=3, top=0)
+    past = replace(card, faithfulness=1.3, random=np.array([0.9, 1.29, 1.31, -2.0]), random_sizes=np.full(4, 25))
+    assert "no nearer to the whole model than 2 of them" in past.text()
+    assert _p_value(1.3, past.random) == pytest.approx(3 / 5)
+    assert _p_value(0.9, np.array([0.5, 1.2, np.nan])) == pytest.approx(1 / 3)
+    near = replace(past, faithfulness=1.05)
+    assert "this one is nearer to the whole model than all of them" in near.text()
+
+
+def test_a_difference_that_may_be_nothing_is_told(use: Any) -> None:
+    use(build("gpt2"))
+    turned = [PAIRS[0], Pair(PAIRS[0].corrupted, PAIRS[0].clean, (7, 12), (9,))] * 3
+    card = interp.validate(found(pairs=turned[:1]), random=0, top=0)
+    assert not any("may be nothing" in note for note in card.notes)
+    mixed = interp.validate(found(pairs=turned), random=0, top=0)
+    assert any("which may be nothing: faithfulness divides by that" in note for note in mixed.notes) or any(
+        "changes nothing" in note for note in mixed.notes
+    )
+    uneven = interp.validate(found(pairs=[*turned, PAIRS[1]]), random=0, top=0)
+    assert any("may be nothing" in note for note in uneven.notes), uneven.notes
+
+
+def test_the_mean_over_one_prompt_is_told(use: Any) -> None:
+    use(build("gpt2"))
+    card = interp.validate(found(pairs=PAIRS[:1], ablation="mean"), random=0, top=0)
+    assert ONE_MEAN in card.notes
+    assert ONE_MEAN not in interp.validate(found(ablation="mean"), random=0, top=0).notes
+
+
+def test_what_was_ranked_is_said(use: Any) -> None:
+    use(build("gpt2"))
+    for options, words in (
+        ({"method": "acdc"}, "ranked by the threshold that they survive, of equals the lowest first"),
+        ({"level": "head"}, "ranked by the absolute score of heads and MLPs"),
+        ({}, "ranked by absolute score"),
+    ):
+        assert words in interp.validate(found(**options), random=0, top=0).text()
 
 
 def test_what_is_refused(use: Any, lend: Callable[..., Any]) -> None:

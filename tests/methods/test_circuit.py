@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import interp
-from interp.engine import edges as engine
+from interp.engine import edge_gradients as engine
 from interp.engine.metrics import Scorer
 from interp.engine.subset import Subset
 from interp.engine.sweep import Case

@@ -10,7 +10,7 @@ import pytest
 
 import interp
 from interp import truth
-from interp.engine import edges, load
+from interp.engine import edge_exact, edge_gradients, edges, load
 from interp.engine.subset import Subset
 from interp.methods import selfcheck as module
 from interp.methods.selfcheck import BARS, METHODS, SelfcheckResult, auroc
@@ -60,14 +60,14 @@ def test_eap_ig_cancels_where_the_name_mover_turns() -> None:
     made = truth.build("ioi")
     model = load.load(made.bridge(), options=load.Options())
     cases = module.cases_of(model, made, 16, 0)
-    found = model.operate("test", {}, lambda _: edges.attribute_edges(model, cases, steps=5, positions=True))
+    found = model.operate("test", {}, lambda _: edge_gradients.attribute_edges(model, cases, steps=5, positions=True))
     writer = [node.name for node in found.writers].index("embed")
     reader = [node.name for node in found.readers].index("2.1.v")
     assert found.by_position is not None
     slots = found.by_position[writer, reader][[2, 4]]
     assert slots.prod() < 0
     assert abs(float(slots.sum())) < 0.1 * float(slots.abs().min())
-    exact = model.operate("test", {}, lambda _: edges.exact_edges(model, cases)).scores[writer, reader]
+    exact = model.operate("test", {}, lambda _: edge_exact.exact_edges(model, cases)).scores[writer, reader]
     assert float(exact) > 5
 
 
@@ -108,14 +108,14 @@ def test_programs_are_those_there_are() -> None:
 
 def test_a_miss_is_shown_and_explained(monkeypatch: Any) -> None:
     """A method that answers wrongly falls below its bar, and the note names a true edge."""
-    true = edges.exact_edges
+    true = edge_exact.exact_edges
 
     def wrong(*args: Any, **options: Any) -> edges.EdgeScores:
         made = true(*args, **options)
         made.per_pair = 1 / (1e-3 + made.per_pair.abs())
         return made
 
-    monkeypatch.setattr(edges, "exact_edges", wrong)
+    monkeypatch.setattr(edge_exact, "exact_edges", wrong)
     result = interp.selfcheck(program="histogram", ablation="zero", n=4)
     assert [miss[:3] for miss in result.misses()] == [("histogram", "zero", "exact")]
     assert result.misses()[0][3] < 0.1

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from interp.methods import circuit_choice, labels
-from interp.methods.circuit_result import LESS_IS_BETTER, CircuitResult
+from interp.methods.circuit_result import LESS_IS_BETTER, ONE_MEAN, CircuitResult
 from interp.methods.circuits import require_causal
 from interp.methods.pairing import Encodings, encode, lint
 from interp.methods.patch import resolve_metric
@@ -100,9 +100,10 @@ def circuit(
     Notes
     -----
     EAP: Syed, Rager and Conmy (2023), "Attribution Patching Outperforms Automated Circuit Discovery". EAP-IG: Hanna,
-    Pezzelle and Belinkov (2024), "Have Faith in Faithfulness"; `interp.engine.edges.attribute_edges` says along which
-    path. ACDC: Conmy et al. (2023), "Towards Automated Circuit Discovery"; without a threshold it is run with a dozen,
-    and an edge's score is the largest that it survives. That it may begin with what an estimate leaves: Syed et al.
+    Pezzelle and Belinkov (2024), "Have Faith in Faithfulness"; `interp.engine.edge_gradients.attribute_edges` says
+    along which path. ACDC: Conmy et al. (2023), "Towards Automated Circuit Discovery"; without a threshold it is run
+    with a dozen, and an edge's score is the largest that it survives. That it may begin with what an estimate leaves:
+    Syed et al.
 
     Examples
     --------
@@ -202,7 +203,7 @@ def _check(
 def _estimated(
     model: LoadedModel, cases: Sequence[Case], ablation: str, steps: int, *, positions: bool = False
 ) -> EdgeScores:
-    from interp.engine.edges import attribute_edges
+    from interp.engine.edge_gradients import attribute_edges
 
     return attribute_edges(model, cases, ablation=ablation, steps=steps, positions=positions, on_step=model.on_step)
 
@@ -215,7 +216,7 @@ def _exact(
     result: Callable[[EdgeScores], CircuitResult],
 ) -> tuple[CircuitResult, EdgeScores]:
     """Ablate every edge by itself and, where nodes are ranked, all that each writes."""
-    from interp.engine.edges import exact_edges
+    from interp.engine.edge_exact import exact_edges
     from interp.engine.subset import Subset
 
     per_node = np.zeros((0, 0), np.float32)
@@ -320,7 +321,7 @@ def _odd(cases: Sequence[Case], ablation: str, metric: Metric, method: str) -> l
     """Return what a reader of the scores would not expect."""
     found: list[str] = []
     if ablation == "mean" and len({case.source for case in cases}) == 1:
-        found.append("the mean over one corrupted prompt is that prompt's run: this is the corrupted ablation")
+        found.append(ONE_MEAN)
     if metric.function is None and metric.name in LESS_IS_BETTER and method != "acdc":
         found.append(f"{metric.name} grows where the answer is lost: an edge that helps has a score below 0")
     return found

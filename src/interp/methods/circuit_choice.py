@@ -23,6 +23,13 @@ def of_pairs(circuit: CircuitResult) -> NDArray[np.float32]:
     return circuit.per_node if circuit.level == "head" else circuit.per_pair
 
 
+def ranking(circuit: CircuitResult) -> str:
+    """Return by what edges were ranked."""
+    if circuit.method == "acdc":
+        return "the threshold that they survive, of equals the lowest first"
+    return "the absolute score of heads and MLPs" if circuit.level == "head" else "absolute score"
+
+
 def strongest(circuit: CircuitResult, size: int, scores: Float | None = None) -> Mask:
     """Return the circuit of at most `size` edges that `circuit`'s scores (or others) make, ``bool [writer, reader]``.
 

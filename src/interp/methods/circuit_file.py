@@ -20,7 +20,7 @@ from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
-from interp.methods import card, circuit_result, component, pairing
+from interp.methods import card_result, circuit_result, component, pairing
 from interp.methods.circuit_result import ABLATIONS, METHODS, CircuitResult
 from interp.results import Provenance, as_data
 from interp.spec import InputError
@@ -32,7 +32,7 @@ PACKED = ("exists", "scores", "per_pair", "per_node", "by_position", "kept")
 _KNOWN = {
     "Any": Any,
     "Callable": object,
-    "Card": card.Card,
+    "Card": card_result.Card,
     "ComponentFunction": component.ComponentFunction,
     "Edge": circuit_result.Edge,
     "Float": NDArray[np.float64],

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from interp.methods.card import Card
+    from interp.methods.card_result import Card
     from interp.methods.component import ComponentFunction
 
     Float = NDArray[np.float64]
 
 METHODS = ("eap", "eap-ig", "acdc", "exact")
 ABLATIONS = ("corrupted", "mean", "zero")
+ONE_MEAN = "the mean over one corrupted prompt is that prompt's run: this is the corrupted ablation"
 LESS_IS_BETTER = ("kl", "rank")  # metrics that grow where the answer is lost
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from interp.methods import labels
-from interp.methods.card import Origin
+from interp.methods.circuit_origin import Origin
 from interp.methods.circuits import opened
 from interp.spec import InputError, closest
 

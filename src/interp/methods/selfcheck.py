@@ -354,7 +354,9 @@ def _scores(
     model: LoadedModel, cases: Sequence[Case], ablation: str, method: str, edges: Sequence[tuple[str, str]], seed: int
 ) -> Float:
     """Return a method's score of each edge, ``[edge]``; for ``random`` one row for each draw."""
-    from interp.engine.edges import attribute_edges, ends, exact_edges
+    from interp.engine.edge_exact import exact_edges
+    from interp.engine.edge_gradients import attribute_edges
+    from interp.engine.edges import ends
     from interp.engine.subset import Subset, acdc, survived
 
     if method == "random":
