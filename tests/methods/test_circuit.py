@@ -308,6 +308,8 @@ def test_what_a_reader_would_not_expect_is_said(use: Any) -> None:
     found = interp.circuit(PAIRS, metric="kl", edges=10)
     assert (np.array([edge.score for edge in found.edges[:3]]) < 0).all()
     assert any("an edge that helps has a score below 0" in note for note in found.notes)
+    assert "blue: it helps; red: it works against the answer" in found.svg()
+    assert "red: it helps; blue: it works against the answer" in interp.circuit(PAIRS, edges=10).svg()
     alone = interp.circuit(Pairs(PAIRS.pairs[:1]), ablation="mean", edges=10)
     same = interp.circuit(Pairs(PAIRS.pairs[:1]), edges=10)
     assert np.allclose(alone.ablated_metric, same.ablated_metric, atol=1e-5)

@@ -135,6 +135,11 @@ class CircuitResult(Result):
         )
 
     @property
+    def less_is_better(self) -> bool:
+        """Whether the metric grows where the answer is lost, so that an edge that helps has a score below 0."""
+        return self.metric in LESS_IS_BETTER
+
+    @property
     def edges(self) -> list[Edge]:
         """The circuit's edges, the strongest first, either way."""
         return list(self.ranked(self.kept))

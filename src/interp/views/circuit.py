@@ -95,9 +95,10 @@ def meaning(result: CircuitResult) -> list[str]:
     """Return what the colours' numbers mean, in lines."""
     if result.method == "acdc":
         return ["score: the largest threshold that the edge survives"]
+    helps, harms = ("blue", "red") if result.less_is_better else ("red", "blue")
     return [
         f"score: what the {frame.metric(result.metric)} loses without the edge",
-        "red: it helps; blue: it works against the answer",
+        f"{helps}: it helps; {harms}: it works against the answer",
     ]
 
 
