@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ import peft
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from transformer_lens.model_bridge import TransformerBridge
 
 import interp
@@ -217,6 +220,163 @@ def test_damaged_folders_say_what_is_wrong(folder: Callable[..., Path], tmp_path
     assert clean_session.models == {}
 
 
+def _split(source: Path, *, index: bool, shards: int) -> None:
+    """Make the weights of a folder the first of `shards` files, with an index that names them all, or without."""
+    first, *rest = [f"model-{n + 1:05}-of-{shards:05}.safetensors" for n in range(shards)]
+    names = list(load_file(source / "model.safetensors"))
+    (source / "model.safetensors").rename(source / first)
+    where = {name: rest[0] if rest and n > 3 else first for n, name in enumerate(names)}
+    if index:
+        (source / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a pointer": (
+        lambda at: (at / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1"),
+        "the weights of model are damaged",
+    ),
+    "a shard is gone": (
+        lambda at: _split(at, index=True, shards=2),
+        "the weights of model are damaged .*00002-of-00002",
+    ),
+    "no index": (lambda at: _split(at, index=False, shards=1), "the weights of model are damaged .*no file named"),
+    "another shape": (
+        lambda at: _configured(at, vocab_size=300),
+        r"the weight .*weight of model has the shape \(\d+, 32\) and its configuration asks for \(300, 32\)",
+    ),
+    "no such activation": (lambda at: _configured(at, activation_function="nope"), "model cannot be loaded: .*nope"),
+    "no number": (lambda at: _configured(at, n_layer="two"), "its config.json cannot be used: .*n_layer"),
+}
+
+
+def _configured(at: Path, **changes: Any) -> None:
+    held = json.loads((at / "config.json").read_text())
+    (at / "config.json").write_text(json.dumps(held | changes))
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_wrong_with_a_folder_is_said(damage: str, folder: Any, tmp_path: Path, clean_session: Any) -> None:
+    spoil, says = DAMAGES[damage]
+    source = shutil.copytree(folder("gpt2"), tmp_path / "model")
+    spoil(source)
+    with pytest.raises(InputError, match=says) as refused:
+        clean_session.load(source)
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 400
+    assert clean_session.models == {}
+
+
+def test_a_tokenizer_that_cannot_be_read_is_told(folder: Any, tmp_path: Path) -> None:
+    source = shutil.copytree(folder("gpt2"), tmp_path / "model")
+    (source / "tokenizer.json").write_text("{")
+    model = load(source, options=CPU)
+    assert any(note.startswith("its tokenizer cannot be read (") for note in model.notes)
+    with pytest.raises(InputError, match="no tokenizer; give token ids"):
+        model.run("a text")
+    assert logits(model).shape[1] == len(IDS)
+
+
+def test_a_damaged_gguf_file(gguf_file: Path, tmp_path: Path) -> None:
+    for content in (b"", b"GGUF" + bytes(40), gguf_file.read_bytes()[:3_000_000]):
+        (tmp_path / "cut.gguf").write_bytes(content)
+        with pytest.raises(
+            InputError, match=r"^cut\.gguf cannot be read as a GGUF file: .*; fetch it again$"
+        ) as refused:
+            load(tmp_path / "cut.gguf", options=CPU)
+        assert "\n" not in str(refused.value)
+
+
+def test_damaged_adapters(folder: Any, tmp_path: Path) -> None:
+    adapter, _ = adapted("gpt2")
+    adapter.save_pretrained(tmp_path / "lora")
+    weights, settings = tmp_path / "lora" / "adapter_model.safetensors", tmp_path / "lora" / "adapter_config.json"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:50])
+    with pytest.raises(InputError, match="the adapter lora does not fit gpt2: SafetensorError"):
+        load(folder("gpt2"), options=Options(device="cpu", adapter=str(tmp_path / "lora")))
+    weights.write_bytes(whole)
+    for text, says in (
+        ("[1]", "adapter_config.json cannot be read"),
+        ("{", "adapter_config.json cannot be read"),
+        (json.dumps({"base_model_name_or_path": str(tmp_path / "lora")}), "names another adapter"),
+    ):
+        settings.write_text(text)
+        with pytest.raises(InputError, match=says) as refused:
+            load(tmp_path / "lora", options=CPU)
+        assert "\n" not in str(refused.value)
+
+
+def test_objects_that_cannot_be_taken() -> None:
+    vocabulary = len(models.tokenizer())
+    many = {"vocab_size": vocabulary, "num_hidden_layers": 1, "num_attention_heads": 4, "hidden_size": 32}
+    bare = transformers.LlamaModel(transformers.LlamaConfig(**many, intermediate_size=64))
+    t5 = transformers.T5Config(vocab_size=vocabulary, d_model=32, d_kv=8, d_ff=64, num_layers=1, num_heads=4)
+    biased = transformers.GPTNeoXConfig(**many, intermediate_size=64, attention_bias=False)
+    for made, says in (
+        (models.llama(vocabulary).to("meta"), "on the meta device, without values"),
+        (transformers.T5ForConditionalGeneration(t5), "an encoder with a decoder"),
+        (transformers.GPTNeoXForCausalLM(biased), "cannot wrap GPTNeoXForCausalLM"),
+        (bare, "LlamaModel"),
+    ):
+        with pytest.raises(InputError, match=says) as refused:
+            load(made, tokenizer=models.tokenizer(), options=CPU)
+        assert "\n" not in str(refused.value)
+        assert len(str(refused.value)) < 400
+    with pytest.raises(InputError, match="not a str"):
+        load(models.gpt2(vocabulary), tokenizer="gpt2", options=CPU)
+
+
+def test_a_model_of_a_configuration_that_was_never_saved(clean_session: Any) -> None:
+    config = transformers.GraniteConfig(
+        vocab_size=len(models.tokenizer()),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        residual_multiplier=0.5,
+        logits_scaling=4.0,
+        attention_multiplier=0.3,
+    )
+    made = transformers.AutoModelForCausalLM.from_config(config)
+    expected = reference(made.eval())
+    assert made.config.architectures is None
+    model = clean_session.load(made, tokenizer=models.tokenizer())
+    assert torch.allclose(logits(model), expected, atol=1e-4)
+    assert model.doubt == ""
+
+
+def test_a_bridge_that_computes_something_else_says_so_in_every_answer(clean_session: Any) -> None:
+    made = models.gpt2(len(models.tokenizer()))
+    expected = reference(made)
+    model = clean_session.load(copy.deepcopy(made), tokenizer=models.tokenizer())
+    assert torch.allclose(logits(model), expected, atol=1e-4)
+    assert interp.predict(IDS).notes == ()
+
+    odd = models.gpt2(len(models.tokenizer()))
+    odd.config.scale_attn_weights = False  # which the bridge does not read
+    for block in odd.transformer.h:
+        block.attn.scale_attn_weights = False
+        block.attn.scaling = 1.0
+    expected = reference(odd)
+    model = clean_session.load(odd, tokenizer=models.tokenizer())
+    assert not torch.allclose(logits(model), expected, atol=1e-2)
+    assert "otherwise than Hugging Face" in model.doubt
+    for result in (interp.predict(IDS), interp.attention(IDS), interp.predict(IDS)):
+        assert model.doubt in result.notes
+    assert model.doubt in interp.status().notes
+
+
+def test_the_tokenizers_own_folder_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    model = load(models.gpt2(len(models.tokenizer())), tokenizer=models.tokenizer(), options=CPU)
+    assert logits(model).shape[1] == len(IDS)
+    model.close()
+    del model
+    gc.collect()
+    assert list(tmp_path.glob("interp-tokenizer-*")) == []
+
+
 def test_several_models_side_by_side(folder: Callable[..., Path], clean_session: Any) -> None:
     loaded = {family: clean_session.load(folder(family), device="cpu") for family in ("gpt2", "llama", "neox")}
     answers = {family: interp.attention(IDS, model=family).pattern for family in loaded}
@@ -266,8 +426,6 @@ def test_pickles_are_refused(folder: Callable[..., Path], tmp_path: Path) -> Non
 
 
 def test_a_checkpoint_with_missing_weights_is_refused(folder: Callable[..., Path], tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
     for path in folder("llama").iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     held = load_file(tmp_path / "model.safetensors")

@@ -6,7 +6,6 @@ import itertools
 import random
 import signal
 import time
-import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -255,6 +254,8 @@ def test_another_error_stays_itself(path: str, lend: Any, monkeypatch: pytest.Mo
 # -- interrupts ------------------------------------------------------------------------------------------------------
 
 TURNS = 250  # for each family and path: 1,000 in all
+ENOUGH = {"landed": 75, "partial": 50, "with finished cells": 25}  # a busy machine may need more turns, up to MOST
+MOST = 4 * TURNS
 QUESTIONS = [
     {"site": "z", "by": "head-position", "pairs": [ONE, FIRST]},
     {"site": "resid_pre", "by": "position", "pairs": [ONE, FIRST]},
@@ -283,10 +284,12 @@ def test_interrupts_leave_nothing_behind(family: str, path: str, lend: Any) -> N
     lasts = [_seconds(model, question) for question in QUESTIONS]
     alarm, before = Alarm(), signal.getsignal(signal.SIGALRM)
     signal.signal(signal.SIGALRM, alarm.ring)
-    landed = partial = deep = some = 0
+    seen = dict.fromkeys(ENOUGH, 0)
+    turn = 0
     try:
         with ThreadPoolExecutor(1) as other:
-            for turn in range(TURNS):
+            while turn < TURNS or (turn < MOST and any(seen[what] < count for what, count in ENOUGH.items())):
+                turn += 1
                 number = dice.randrange(len(QUESTIONS))
                 if dice.random() < 0.5:
                     model.store.clear()
@@ -294,12 +297,15 @@ def test_interrupts_leave_nothing_behind(family: str, path: str, lend: Any) -> N
                 delays = [dice.uniform(1e-5, 0.95 * lasts[number])]
                 if dice.random() < 0.3:
                     delays.append(dice.choice([1e-5, 1e-4, 1e-3]))
-                stopped, frames = _interrupted(alarm, delays, QUESTIONS[number])
-                landed += bool(frames)
-                deep += "run" in frames and "run_hooked" in frames
+                start = time.perf_counter()
+                stopped = _interrupted(alarm, delays, QUESTIONS[number])
+                if stopped is not None:
+                    seen["landed"] += 1
+                else:  # the machine is faster than it was
+                    lasts[number] = min(lasts[number], time.perf_counter() - start)
                 if isinstance(stopped, Interrupted):
-                    partial += 1
-                    some += _is_right(stopped.result, expected[number], metrics[number])
+                    seen["partial"] += 1
+                    seen["with finished cells"] += _is_right(stopped.result, expected[number], metrics[number])
                 assert signal.getsignal(signal.SIGINT) is handler
                 assert model._operation is None, f"turn {turn}: an account was left open"
                 assert other.submit(_can_lock, model).result(), f"turn {turn}: the lock was left taken"
@@ -308,18 +314,15 @@ def test_interrupts_leave_nothing_behind(family: str, path: str, lend: Any) -> N
                 if turn % 5 == 0:
                     with torch.no_grad():
                         assert torch.equal(model.bridge(reference), logits), f"turn {turn}: the logits moved"
+                    start = time.perf_counter()
                     again = whole(ask(**QUESTIONS[number]), path)
+                    lasts[number] = max(lasts[number], time.perf_counter() - start)  # or slower
                     assert np.array_equal(again, expected[number]), f"turn {turn}: the next sweep gave other numbers"
     finally:
         alarm.stop()
         signal.signal(signal.SIGALRM, before)
-    print(
-        f"{family}, {path}: {landed} of {TURNS} interrupts landed inside, {partial} left a partial result, "
-        f"{some} of them with finished cells"
-    )
-    assert landed > 0.3 * TURNS
-    assert partial > 0.2 * TURNS
-    assert some > 0.1 * TURNS
+    print(f"{family}, {path}: of {turn} interrupts {', '.join(f'{count} {what}' for what, count in seen.items())}")
+    assert all(seen[what] >= count for what, count in ENOUGH.items()), seen
 
 
 def _seconds(model: LoadedModel, question: dict[str, Any]) -> float:
@@ -333,25 +336,19 @@ def _seconds(model: LoadedModel, question: dict[str, Any]) -> float:
     return sorted(taken)[1]
 
 
-def _interrupted(
-    alarm: Alarm, delays: list[float], question: dict[str, Any]
-) -> tuple[KeyboardInterrupt | None, set[str]]:
+def _interrupted(alarm: Alarm, delays: list[float], question: dict[str, Any]) -> KeyboardInterrupt | None:
+    """Ask with interrupts at `delays`; return the first one, or ``None`` where it came too late."""
     stopped: KeyboardInterrupt | None = None
-    frames: set[str] = set()
     try:
         try:
             alarm.start(delays)
             ask(**question)
         except KeyboardInterrupt as error:
             stopped = error
-            context: BaseException | None = error
-            while context is not None:
-                frames |= {frame.name for frame in traceback.extract_tb(context.__traceback__)}
-                context = context.__context__
         alarm.stop()
     except KeyboardInterrupt:  # the second of a pair, or one too late for the sweep
         alarm.stop()
-    return stopped, frames
+    return stopped
 
 
 def _is_right(result: Any, expected: np.ndarray, clean: float) -> bool:

@@ -30,7 +30,10 @@ def test_split(line: str, words: list[str]) -> None:
     assert split(line) == words
 
 
-@given(st.lists(st.text(st.characters(exclude_characters="\"'#;", exclude_categories=["Z", "C"]), min_size=1)))
+CHARACTERS = st.characters(exclude_characters="\"'#;“”„‟‘’‚‛«»", exclude_categories=["Z", "C"])
+
+
+@given(st.lists(st.text(CHARACTERS, min_size=1)))
 def test_words_without_quotes_come_back_as_they_were(words: list[str]) -> None:
     assert split("  ".join(words)) == words
 
@@ -54,6 +57,7 @@ def test_an_open_quote_is_refused(line: str) -> None:
         ("load ./x --dtype bfloat16 --remote-code", {"source": "./x", "dtype": "bfloat16", "remote_code": True}, None),
         ("unload", {}, None),
         ("help attention", {"command": "attention"}, None),
+        ("help", {}, None),
     ],
 )
 def test_parse(line: str, arguments: dict[str, object], output: str | None) -> None:
@@ -82,9 +86,27 @@ def test_parse(line: str, arguments: dict[str, object], output: str | None) -> N
         ("predict -n 3", "no flag -n"),
         ("use", "use needs NAME"),
         ("status now", "status takes no 'now'"),
+        ("attention --layer 0 --layer 1", "--layer is given twice; give it once, several values with commas"),
+        ("predict --top 3 --top=3", "--top is given twice; give it once$"),
+        ("attention --bos --no-bos", "--bos is given twice"),
+        ("attention -o a --out=b", "--out is given twice; a result is bound to one name"),
+        ("ablate --heads 0.1, 0.2", "write a list without spaces, 0.1,0.2"),
+        ("patch ioi", "a task has its flag, --task ioi, and pairs go on the lines below"),
+        ("attention --layer 0-99999", "type one that the model has"),
+        ("load “my models/x”", "curly quote; type straight ones"),
+        ("attention --layer=“0”", "curly quote; type straight ones"),
+        ("attention —layer 0", "type two hyphens: --layer"),
+        ("attention –-layer=0", "type two hyphens: --layer=0"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(line: str, says: str) -> None:
     with pytest.raises(InputError, match=says) as caught:
         parse(line)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("line", "arguments"), [("--help", {}), ("-h", {}), ("patch --help", {"command": "patch"})])
+def test_help_is_also_asked_for_as_elsewhere(line: str, arguments: dict[str, object]) -> None:
+    call = parse(line)
+    assert call.command.name == "help"
+    assert call.arguments == arguments

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from interp.engine import memory, network
 from interp.engine.forward import Edit, forward
-from interp.engine.interventions import written
+from interp.engine.interventions import require_read, written
 from interp.engine.sweep import CHECKED, TOLERANCE, WAVE_ROWS, Ids, OnStep, apart, contained, wide
 from interp.spec import InputError, Site
 
@@ -187,6 +187,8 @@ class _Job:
         except network.Unreadable as reason:
             self.found.path = f"hooked: {reason}"
             self.found.values[:], self.done[:] = float("nan"), False
+            sites = {Site("pattern" if part.site == "scores" else part.site, part.layer) for part in self.parts}
+            require_read(self.model, sorted(sites, key=lambda site: (site.layer, site.name)))
             self._go(self._caught, self._hooked, check=False)
 
     def _go(
@@ -379,9 +381,11 @@ class _Job:
                 if site != "scores":
                     return change(tensor)
                 # Not every model reads its scores after their hook; what is left of the weights, made 1 again, is the
-                # softmax of what is left of the scores.
+                # softmax of what is left of the scores. A sink (gpt-oss) has its share beside them.
                 left = self._cut(tensor, numbers, 0.0)
-                return left / left.sum(-1, keepdim=True)
+                sink = 1 - wide(tensor).sum(-1, keepdim=True)
+                sink = torch.where(sink > 64 * torch.finfo(tensor.dtype).eps, sink, 0)
+                return (left / (wide(left).sum(-1, keepdim=True) + sink)).to(tensor)
 
             functions |= dict(written(Site("pattern" if site == "scores" else site, layer), write))
         asked = [self.samples[n] for n in chosen]

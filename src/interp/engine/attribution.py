@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from interp.engine import hooks, memory, network, sweep
+from interp.engine.interventions import unread
 from interp.engine.metrics import MetricFailed
 from interp.engine.network import Network
 from interp.engine.paired import paired
@@ -234,8 +235,9 @@ class _Hooked:
     def __init__(self, model: LoadedModel, source_model: LoadedModel, sites: Sequence[str]) -> None:
         self.model = model
         self.source_model = source_model
-        self.sites = [site for site in sites if site != "resid_mid"]
-        self.middle = "resid_mid" in sites
+        read = [site for site in sites if not unread(model, Site(site, 0))]
+        self.sites = [site for site in read if site != "resid_mid"]
+        self.middle = "resid_mid" in read
 
     def ends(self, cases: Sequence[Case]) -> _Recorded:
         base, source = _ids(cases, self.model.device)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+import zlib
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from interp.engine import memory, network
 from interp.engine.hooks import Hook
 from interp.spec import SITES, InputError, Intervention, Site, closest, resolve_indices
 
 if TYPE_CHECKING:
     from transformer_lens.hook_points import HookPoint
 
-    from interp.engine.model import LoadedModel
+    from interp.engine.model import LoadedModel, Operation
 
+_TRIED = (0, 0)  # tokens that every model has
 _MODES = ("replace", "zero", "mean", "add", "scale", "noise", "function")
 
 
@@ -27,12 +31,79 @@ def functions_of(model: LoadedModel, interventions: Sequence[Intervention], leng
     InputError
         A layer, head, position, neuron, site or mode that is not there, or a value that does not fit.
     """
-    found: dict[str, list[Hook]] = {}
     for intervention in interventions:
         _check(model, intervention, length)
-        for name, function in _functions(intervention):
+    require_read(model, [intervention.site for intervention in interventions])
+    found: dict[str, list[Hook]] = {}
+    # resid_mid is written through what it is made of, and so after any other change of that.
+    for intervention in sorted(interventions, key=lambda one: one.site.name == "resid_mid"):
+        for name, function in written(intervention.site, _changing(intervention)):
             found.setdefault(name, []).append(function)
     return {name: _composed(functions) for name, functions in found.items()}
+
+
+def require_read(model: LoadedModel, sites: Iterable[Site]) -> None:
+    """Refuse activations that a model's forward goes past: what is written there would change nothing.
+
+    Raises
+    ------
+    InputError
+        There is one, see `unread`.
+    """
+    for site in sites:
+        reason = unread(model, site)
+        if reason:
+            raise InputError(f"the {site.name} of {model.name} can be looked at but not changed: {reason}")
+
+
+def unread(model: LoadedModel, site: Site) -> str:
+    """Return why what is written at a site of `model` would not do what it should; an empty string where it does.
+
+    In some families the bridge shows an activation beside the forward that the library runs. A NaN finds out: it
+    reaches the logits from wherever it is read. One forward of two tokens for each activation that was not tried yet;
+    the families of the replay need none, since every sweep compares some of its cells with the hooked forward.
+    """
+    if network.known(model):
+        return ""
+
+    def find(operation: Operation) -> str:
+        key = (operation.fingerprint, site)
+        if key not in model.unread:
+            model.unread[key] = _beside(model, site)
+        return model.unread[key]
+
+    return model.operate("run", {}, find)
+
+
+def _beside(model: LoadedModel, site: Site) -> str:
+    names = {name: Site(name, site.layer).hook_name for name in ("resid_pre", "attn_out", "resid_mid")}
+    seen: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Hook:
+        def hook(tensor: Tensor, hook: HookPoint) -> None:  # noqa: ARG001
+            seen[name] = tensor.detach()
+
+        return hook
+
+    def spoil(tensor: Tensor, hook: HookPoint) -> Tensor:  # noqa: ARG001
+        return torch.full_like(tensor, float("nan"))
+
+    if site.name == "resid_mid":  # written through attn_out, see `written`
+        model.forward([_TRIED], {hook: keep(name) for name, hook in names.items()})
+        total = seen["resid_pre"] + seen["attn_out"]
+        if not torch.allclose(total, seen["resid_mid"], rtol=0.05, atol=0.05 * float(total.abs().max())):
+            return "a norm stands between attn_out and it; use resid_pre or attn_out"
+    name = names["attn_out"] if site.name == "resid_mid" else site.hook_name
+    try:
+        with warnings.catch_warnings(action="ignore"):  # transformer-lens knows some of them
+            logits = model.forward([_TRIED], {name: spoil}, last_only=False)
+    except (IndexError, ValueError, RuntimeError) as error:
+        if memory.is_out_of_memory(error):
+            raise
+        return ""  # a NaN is what something above cannot go on with: it is read
+    return (
+        "" if bool(logits.isnan().any()) else "its forward goes on with a copy; use another site, such as z or attn_out"
+    )
 
 
 def _check(model: LoadedModel, intervention: Any, length: int) -> None:
@@ -54,6 +125,9 @@ def _check(model: LoadedModel, intervention: Any, length: int) -> None:
             f"there is no mode {intervention.mode!r}{closest(intervention.mode, _MODES)}; use {', '.join(_MODES)}"
         )
     headed = site.name in {"z", "q", "k", "v", "pattern"}
+    for kind in ("head", "position", "neuron"):
+        if isinstance(getattr(intervention, kind), Iterable):
+            raise InputError(f"one {kind} to an intervention; give one intervention for each {kind}")
     if intervention.head is not None:
         if not headed:
             raise InputError(f"{site.name} has no heads")
@@ -71,10 +145,6 @@ def _check(model: LoadedModel, intervention: Any, length: int) -> None:
         raise InputError("the mean of a pattern over positions is no pattern; use zero, scale or a function")
     if intervention.mode == "function" and not callable(intervention.value):
         raise InputError("a function intervention needs a function (activation, hook) as its value")
-
-
-def _functions(intervention: Intervention) -> list[tuple[str, Hook]]:
-    return written(intervention.site, _changing(intervention))
 
 
 def written(site: Site, change: Hook) -> list[tuple[str, Hook]]:
@@ -100,19 +170,22 @@ def written(site: Site, change: Hook) -> list[tuple[str, Hook]]:
 def _changing(intervention: Intervention) -> Hook:
     value, mode = intervention.value, intervention.mode
     where = _index(intervention)
+    # The same noise in every run, and another in every place.
+    place = (intervention.site, intervention.head, intervention.position, intervention.neuron)
+    seed = zlib.crc32(repr(place).encode())
 
     def change(tensor: Tensor, hook: HookPoint) -> Any:
         if mode == "function":
             return value(tensor, hook)
         changed = tensor.clone()
         part = changed[where]
-        changed[where] = _changed(part, mode, _fitting(value, part, hook), tensor, where)
+        changed[where] = _changed(part, mode, _fitting(value, part, hook), tensor, where, seed)
         return changed
 
     return change
 
 
-def _changed(part: Tensor, mode: str, value: Any, whole: Tensor, where: tuple[Any, ...]) -> Tensor:
+def _changed(part: Tensor, mode: str, value: Any, whole: Tensor, where: tuple[Any, ...], seed: int) -> Tensor:
     if mode == "zero":
         return torch.zeros_like(part)
     if mode == "mean":
@@ -122,7 +195,7 @@ def _changed(part: Tensor, mode: str, value: Any, whole: Tensor, where: tuple[An
     if mode == "scale":
         return part * value
     if mode == "noise":
-        drawn = torch.randn(part.shape, generator=torch.Generator().manual_seed(0)).to(part)
+        drawn = torch.randn(part.shape, generator=torch.Generator().manual_seed(seed)).to(part)
         return part + drawn * value * whole.std()
     return value if isinstance(value, Tensor) else torch.full_like(part, float(value))
 

@@ -10,24 +10,27 @@ import copy
 import importlib
 import json
 import re
+import shutil
 import tempfile
 import traceback
+import weakref
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import transformers
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 from safetensors import SafetensorError
+from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.sources._hf_format import determine_architecture_from_hf_config
 from transformer_lens.model_bridge.sources.transformers.helpers import get_hf_model_class_for_architecture
 
 from interp.engine import memory
-from interp.engine.model import LoadedModel
+from interp.engine.model import LoadedModel, Said
 from interp.spec import InputError, OutOfMemory
 
 # Pickles run code when they are opened; what is not fetched cannot be opened.
@@ -35,6 +38,7 @@ _FETCHED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoke
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 OnStep = Callable[[int, int, str], None]
+Value = TypeVar("Value")
 
 # What tutorials call a model, by transformer-lens' names of old → what the hub calls it.
 _OLD_NAMES = {"gpt2-small": "gpt2"}
@@ -109,12 +113,51 @@ def _load(source: Any, tokenizer: Any, copy_model: bool, name: str | None, optio
         if options.adapter is not None:
             found = _adapted(found, Path(options.adapter).expanduser())
         options.on_step(2, 3, "wrapping the model")
+        before = told(f"transformers cannot run {found.name}", lambda: _said(found.model))
         bridge = _wrap(found)
-        model = LoadedModel(name or found.name, bridge, notes=found.notes, lacks_head=found.lacks_head)
+        model = told(
+            f"transformer-lens cannot run {found.name}",
+            lambda: LoadedModel(
+                name or found.name, bridge, notes=found.notes, lacks_head=found.lacks_head, before=before
+            ),
+        )
     if model.device.type == "mps":
         _compare_with_cpu(model)
     options.on_step(3, 3, "ready")
     return model
+
+
+def told(what: str, ask: Callable[[], Value], what_to_do: str = "") -> Value:
+    """Call into a library, whose own errors become one line that begins with `what`.
+
+    Raises
+    ------
+    InputError
+        The library failed, but not for want of memory.
+    """
+    try:
+        return ask()
+    except InputError:
+        raise
+    except Exception as error:
+        if memory.is_out_of_memory(error):
+            raise
+        traceback.clear_frames(error.__traceback__)  # they may hold a model
+        raise InputError(f"{what}: {reason_of(error)}{what_to_do}") from error
+
+
+def reason_of(error: Exception, most: int = 200) -> str:
+    """Return what an error of a library says, on one line of at most `most` characters.
+
+    Examples
+    --------
+    >>> reason_of(KeyError("rope")), reason_of(ValueError("no\\n  rope"))
+    ("KeyError: 'rope'", 'no rope')
+    """
+    said = " ".join(str(error).split()).partition(" Available architectures:")[0]  # a list of hundreds
+    if not isinstance(error, OSError | ValueError | RuntimeError | NotImplementedError | ImportError) or not said:
+        said = f"{type(error).__name__}: {said}"
+    return said if len(said) <= most else said[: most - 1] + "…"
 
 
 @contextlib.contextmanager
@@ -191,25 +234,32 @@ def _from_folder(folder: Path, name: str, options: Options, *, local: bool) -> S
         architecture = determine_architecture_from_hf_config(config)
         model_class: Any = get_hf_model_class_for_architecture(architecture)
     except (ValueError, KeyError, NotImplementedError) as error:
-        raise _unsupported(name, config, error) from error
+        raise InputError(
+            f"transformer-lens cannot wrap {name} ({_architecture(config)}): {reason_of(error)}"
+        ) from error
     options.on_step(1, 3, f"reading {name}")
     device = _device(options.device)
     dtype, notes = _dtype(options.dtype, device, config)
-    try:
-        model, report = model_class.from_pretrained(
+    model, report = _read(
+        name,
+        lambda: model_class.from_pretrained(
             folder,
             dtype=dtype,
             attn_implementation="eager",
             use_safetensors=True,
             trust_remote_code=options.remote_code,
             output_loading_info=True,
-        )
-    except SafetensorError as error:
-        raise InputError(f"the weights of {name} are damaged ({error}); fetch or save them again") from None
-    tokenizer = _tokenizer(folder, options)
-    if tokenizer is None and _names_code(folder / "tokenizer_config.json"):
-        notes.append("its tokenizer is Python code from its repository: prompts are ids only, unless --remote-code")
+            ignore_mismatched_sizes=True,  # they are reported, and refused below
+        ),
+    )
+    tokenizer, lost = _tokenizer(folder, options)
+    notes += lost
     found = Source(name, model.to(device).eval(), tokenizer, notes)
+    for key, held, asked in sorted(report["mismatched_keys"]):
+        raise InputError(
+            f"the weight {key} of {name} has the shape {tuple(held)} and its configuration asks for {tuple(asked)}: "
+            "its config.json is another model's"
+        )
     missing = sorted(report["missing_keys"])
     head = [key for key in missing if key.startswith(("lm_head", "cls.", "embed_out", "generator"))]
     rest = [key for key in missing if key not in head]
@@ -219,6 +269,16 @@ def _from_folder(folder: Path, name: str, options: Options, *, local: bool) -> S
         found.lacks_head = head[0]
         found.notes.append("the checkpoint has no language-model head: attention and activations only, no predictions")
     return found
+
+
+def _read(name: str, ask: Callable[[], Value]) -> Value:
+    try:
+        return told(f"{name} cannot be loaded", ask)
+    except InputError as error:
+        if isinstance(error.__cause__, SafetensorError | OSError | json.JSONDecodeError):
+            reason = reason_of(error.__cause__)
+            raise InputError(f"the weights of {name} are damaged ({reason}); fetch or save them again") from None
+        raise
 
 
 def _config(folder: Path, name: str, options: Options, *, local: bool) -> Any:
@@ -237,10 +297,11 @@ def _config(folder: Path, name: str, options: Options, *, local: bool) -> Any:
     if "auto_map" in raw and not known and not options.remote_code:
         how = "--remote-code" if local else "--remote-code --revision <commit hash>"
         raise InputError(f"{name} needs Python code from its repository; read it, then allow it with {how}")
-    try:
-        return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=options.remote_code)
-    except (ValueError, KeyError, OSError) as error:
-        raise InputError(f"{name}: {str(error).strip().partition(chr(10))[0]}") from None
+    auto: Any = transformers.AutoConfig
+    return told(
+        f"{name}: its config.json cannot be used",
+        lambda: auto.from_pretrained(folder, trust_remote_code=options.remote_code),
+    )
 
 
 def _pickles(folder: Path) -> list[str]:
@@ -261,12 +322,19 @@ def _names_code(path: Path) -> bool:
         return False
 
 
-def _tokenizer(folder: Path, options: Options) -> Any:
+def _tokenizer(folder: Path, options: Options) -> tuple[Any, list[str]]:
+    """Return the tokenizer in a folder and what is worth knowing of it.
+
+    A folder may hold weights alone; prompts are then given as ids, and a text says that it needs a tokenizer.
+    """
     try:
-        return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=options.remote_code)
-    except (OSError, ValueError, KeyError, TypeError):
-        # A folder may hold weights alone; prompts are then given as ids, and a text says that it needs a tokenizer.
-        return None
+        return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=options.remote_code), []
+    except Exception as error:
+        reason = reason_of(error)
+    if _names_code(folder / "tokenizer_config.json"):
+        return None, ["its tokenizer is Python code from its repository: prompts are ids only, unless --remote-code"]
+    there = any(folder.glob("tokenizer*")) or any(folder.glob("vocab*"))
+    return None, [f"its tokenizer cannot be read ({reason}): prompts are ids only"] if there else []
 
 
 def _from_gguf(path: Path, options: Options) -> Source:
@@ -277,15 +345,20 @@ def _from_gguf(path: Path, options: Options) -> Source:
     options.on_step(1, 3, f"reading {path.name}")
     device = _device(options.device)
     place = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
+    auto: tuple[Any, Any] = (transformers.AutoModelForCausalLM, transformers.AutoTokenizer)
     reader: Any = importlib.import_module("transformers.modeling_gguf_pytorch_utils")
     bar, reader.tqdm = reader.tqdm, _no_bar
     try:
-        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            **place, dtype=torch.float32, attn_implementation="eager"
+        model, tokenizer = told(
+            f"{path.name} cannot be read as a GGUF file",
+            lambda: (
+                auto[0].from_pretrained(**place, dtype=torch.float32, attn_implementation="eager"),
+                auto[1].from_pretrained(**place),
+            ),
+            "; fetch it again",
         )
     finally:
         reader.tqdm = bar
-    tokenizer = transformers.AutoTokenizer.from_pretrained(**place)
     notes = [f"{path.name} is a quantised model, dequantised to float32"]
     dtype = torch.float32 if options.dtype == "auto" else _named_dtype(options.dtype)
     return Source(path.stem, model.to(device=device, dtype=dtype).eval(), tokenizer, notes)
@@ -297,25 +370,31 @@ def _no_bar(tensors: Any, **_options: Any) -> Any:
 
 
 def _from_adapter(folder: Path, name: str, options: Options) -> Source:
-    base_name = json.loads((folder / "adapter_config.json").read_text("utf-8")).get("base_model_name_or_path")
+    path = folder / "adapter_config.json"
+    try:
+        base_name = json.loads(path.read_text("utf-8")).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"{path} cannot be read: {reason_of(error)}") from None
     if not base_name:
         raise InputError(
             f"{folder} is an adapter that does not name its base model; load that one with --adapter {folder}"
         )
     _check_adapter(folder)
+    base = Path(str(base_name)).expanduser()
+    if (base / "adapter_config.json").exists() and not (base / "config.json").exists():
+        raise InputError(
+            f"{folder} names another adapter, {base_name}, as its base model; load the model with --adapter"
+        )
     return replace(_adapted(_from_path(str(base_name), replace(options, adapter=None)), folder), name=name)
 
 
 def _adapted(base: Source, folder: Path) -> Source:
     """Return `base` with the adapter in `folder` merged in; its weights are changed in place."""
     peft = _check_adapter(folder)
-    try:
-        merged = peft.PeftModel.from_pretrained(base.model, folder).merge_and_unload()
-    except (ValueError, RuntimeError) as error:
-        if memory.is_out_of_memory(error):
-            raise
-        reason = str(error).strip().partition("\n")[0]
-        raise InputError(f"the adapter {folder.name} does not fit {base.name}: {reason}") from None
+    merged: Any = told(
+        f"the adapter {folder.name} does not fit {base.name}",
+        lambda: peft.PeftModel.from_pretrained(base.model, folder).merge_and_unload(),
+    )
     notes = [*base.notes, f"the adapter {folder.name} was merged into {base.name}"]
     return replace(base, name=f"{base.name}+{folder.name}", model=merged.eval(), notes=notes)
 
@@ -343,6 +422,7 @@ def _peft() -> Any:
 def _from_object(model: Any, tokenizer: Any, copy_model: bool) -> Source:
     _refuse_other_heads(model)
     notes: list[str] = []
+    model = getattr(model, "_orig_mod", model)  # what torch.compile made it of
     name = _plain_name(getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__)
     if hasattr(model, "merge_and_unload"):
         # Wrapping a PEFT model drops its adapter or crashes: a merged copy is what it computes.
@@ -357,12 +437,17 @@ def _from_object(model: Any, tokenizer: Any, copy_model: bool) -> Source:
         )
     if getattr(model, "config", None) is None or not hasattr(model, "save_pretrained"):
         raise InputError(f"cannot wrap a {type(model).__name__}; give a Hugging Face model or a TransformerBridge")
+    if any(tensor.is_meta for tensor in model.parameters()):
+        raise InputError(f"weights of {name} are on the meta device, without values; load them, and onto one device")
+    if not model.config.architectures:  # of a model that was made of a configuration and never saved
+        model.config.architectures = [type(model).__name__]
     return Source(name, model.eval(), _survivor(tokenizer) if tokenizer is not None else None, notes)
 
 
 def _refuse_other_heads(model: Any) -> None:
-    """Refuse a model without a language-model head before wrapping it rewires half of it."""
+    """Refuse a model without a language-model head of its own before wrapping it rewires half of it."""
     kind = type(model).__name__
+    _refuse_two_stacks(kind, getattr(model, "config", None))
     if kind.endswith("ForSequenceClassification"):
         raise InputError(
             f"a {kind} is explained as it is: interp.saliency_of_classifier(text, model, tokenizer, target=1); for its "
@@ -377,9 +462,16 @@ def _refuse_other_heads(model: Any) -> None:
 
 def _survivor(tokenizer: Any) -> Any:
     """Return `tokenizer` as re-read from a folder, which the bridge does to it by path, losing tokens added since."""
+    if not hasattr(tokenizer, "save_pretrained"):
+        raise InputError(f"tokenizer= takes a tokenizer, such as AutoTokenizer gives, not a {type(tokenizer).__name__}")
     folder = tempfile.mkdtemp(prefix="interp-tokenizer-")
-    tokenizer.save_pretrained(folder)
-    read = transformers.AutoTokenizer.from_pretrained(folder)
+    try:
+        tokenizer.save_pretrained(folder)
+        read = transformers.AutoTokenizer.from_pretrained(folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    weakref.finalize(read, shutil.rmtree, folder, ignore_errors=True)
     if read.get_vocab() != tokenizer.get_vocab():
         lost = sorted(set(tokenizer.get_vocab()) - set(read.get_vocab()))
         raise InputError(f"the tokenizer does not survive saving ({len(lost)} tokens lost, such as {lost[:1]})")
@@ -387,41 +479,52 @@ def _survivor(tokenizer: Any) -> Any:
 
 
 def _wrap(source: Source) -> TransformerBridge:
+    config = source.model.config
+    _refuse_two_stacks(source.name, config)
+    what = f"transformer-lens cannot wrap {source.name} ({_architecture(config)})"
     device = next(source.model.parameters()).device
     if source.tokenizer is None:
-        return _wrap_without_tokenizer(source, device)
-    try:
-        return TransformerBridge.boot_transformers(
+        return told(what, lambda: _wrap_without_tokenizer(source, device))
+    return told(
+        what,
+        lambda: TransformerBridge.boot_transformers(
             f"local/{source.name}",
             hf_model=source.model,
             tokenizer=source.tokenizer,
             device=str(device),
             dtype=source.model.dtype,
-        )
-    except (ValueError, KeyError, NotImplementedError) as error:
-        raise _unsupported(source.name, source.model.config, error) from error
+        ),
+    )
+
+
+def _refuse_two_stacks(name: str, config: Any) -> None:
+    if getattr(config, "is_encoder_decoder", False):
+        raise InputError(f"{name} is an encoder with a decoder; interp takes models of one stack of layers")
 
 
 def _wrap_without_tokenizer(source: Source, device: torch.device) -> TransformerBridge:
     from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 
-    try:
-        source.model.set_attn_implementation("eager")
-        return build_bridge_from_module(
-            source.model,
-            determine_architecture_from_hf_config(source.model.config),
-            hf_config=source.model.config,
-            device=device,
-            model_name=source.name,
-        )
-    except (ValueError, KeyError, NotImplementedError) as error:
-        raise _unsupported(source.name, source.model.config, error) from error
+    source.model.set_attn_implementation("eager")
+    return build_bridge_from_module(
+        source.model,
+        determine_architecture_from_hf_config(source.model.config),
+        hf_config=source.model.config,
+        device=device,
+        model_name=source.name,
+    )
 
 
-def _unsupported(name: str, config: Any, error: Exception) -> InputError:
-    architecture = (getattr(config, "architectures", None) or [getattr(config, "model_type", "unknown")])[0]
-    reason = str(error).strip().partition("\n")[0]
-    return InputError(f"transformer-lens cannot wrap {name} ({architecture}): {reason}")
+def _architecture(config: Any) -> str:
+    return str((getattr(config, "architectures", None) or [getattr(config, "model_type", "unknown")])[0])
+
+
+def _said(model: Any) -> Said | None:
+    """Return a few tokens and what Hugging Face's own forward says of them; ``None`` where it gives no logits."""
+    ids = [n % model.get_input_embeddings().weight.shape[0] for n in range(1, 9)]
+    with torch.no_grad():
+        logits = getattr(model(torch.tensor([ids], device=next(model.parameters()).device)), "logits", None)
+    return (ids, logits[0].float().cpu()) if isinstance(logits, Tensor) and logits.dim() == 3 else None
 
 
 # -- device, dtype, names ------------------------------------------------------------------------------------------

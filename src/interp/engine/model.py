@@ -25,10 +25,13 @@ from interp.engine.interventions import functions_of
 from interp.engine.store import ActivationStore
 from interp.engine.tokens import Encoded, Tokens
 from interp.results import Own, Provenance, Result
-from interp.spec import InputError, Intervention, OutOfMemory, Prompt, closest, printable
+from interp.spec import InputError, Intervention, OutOfMemory, Prompt, Site, closest, printable
 
 AnyResult = TypeVar("AnyResult", bound=Result)
 Value = TypeVar("Value")
+
+# Token ids and the logits of them, ``float32 [position, d_vocab]``.
+Said = tuple[list[int], Tensor]
 
 LAST_LOGITS = "last_logits"
 LOGITS = "logits"
@@ -133,6 +136,10 @@ class _Activations(Mapping[str, Tensor]):
     def __contains__(self, name: object) -> bool:
         return _hook_name(name) in self._model.hook_names  # Mapping's own would run the model to find out
 
+    def get(self, key: str, default: Any = None) -> Any:
+        # Mapping's own waits for a KeyError.
+        return self[key] if key in self else default  # noqa: SIM401
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._model.hook_names)
 
@@ -168,6 +175,8 @@ class LoadedModel:
         What loading did that is worth knowing.
     lacks_head
         The name of a language-model head that the checkpoint does not hold, or an empty string.
+    before
+        What the model said of some tokens before it was wrapped; the bridge is compared with it.
 
     Attributes
     ----------
@@ -177,6 +186,8 @@ class LoadedModel:
         The model's shape.
     store
         Its activation store.
+    doubt
+        Why what it computes may not be what the model does, or an empty string; every result says it.
     forwards
         Forward passes that interp has run on it.
     """
@@ -190,11 +201,13 @@ class LoadedModel:
         disk_budget: int = 0,
         notes: Sequence[str] = (),
         lacks_head: str = "",
+        before: Said | None = None,
     ) -> None:
         self.name = printable(name)
         self._bridge: TransformerBridge | None = bridge
         self.notes = tuple(notes)
         self.lacks_head = lacks_head
+        self.doubt = ""
         self.lock = threading.RLock()
         self.geometry = _geometry(bridge)
         self.forwards = 0
@@ -204,14 +217,26 @@ class LoadedModel:
         )
         self._operation: Operation | None = None
         self._trusted: set[tuple[str, str]] = set()
+        self.unread: dict[tuple[str, Site], str] = {}  # state, place → why writing there does nothing
+        ids, said = before or ([0], None)
         # The bridge wires hooks of its own in its first forward; after it the census is at its baseline.
-        self._forward([[0]], {})
+        logits = self._forward([ids], {})
+        if said is not None:
+            self._compare(logits[0].float().cpu(), said)
 
     def __repr__(self) -> str:
         if self._bridge is None:
             return f"LoadedModel({self.name}: unloaded)"
         g = self.geometry
         return f"LoadedModel({self.name}: {g.n_layers} layers × {g.n_heads} heads, {self.dtype} on {self.device})"
+
+    def _compare(self, logits: Tensor, said: Tensor) -> None:
+        """Doubt a bridge whose logits are others than the model's own."""
+        rough = 1e-3 if self.dtype in {"float32", "float64"} else 0.1
+        most = rough * max(1.0, float(said.abs().max()))
+        if logits.shape == said.shape and not (apart := float((logits - said).abs().max())) <= most:
+            self.doubt = f"transformer-lens computes this model otherwise than Hugging Face: logits {apart:.2g} apart"
+            self.notes = (*self.notes, self.doubt)
 
     def __getattr__(self, name: str) -> Any:
         # Asked for only where there is no such attribute.
@@ -342,6 +367,8 @@ class LoadedModel:
         modules = self.modules()
         state = self._state(modules)
         operation = Operation(technique, arguments, state.digest, self._user_hooks(modules, state), state.random)
+        if self.doubt:
+            operation.notes.append(self.doubt)
         if state.random:
             operation.notes.append(
                 "the model is in training mode with dropout: every run differs; model.bridge.eval() stops that"

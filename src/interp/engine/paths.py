@@ -28,13 +28,14 @@ if TYPE_CHECKING:
     from interp.engine.hooks import Hook
     from interp.engine.model import LoadedModel
 
-FREEZES = ("all", "heads", "none")
+_FROZEN: dict[str, tuple[str, ...]] = {"all": ("z", "mlp_out"), "heads": ("z",), "none": ()}
+FREEZES = tuple(_FROZEN)
 _KINDS = ("embed", "head", "q", "k", "v", "mlp", "logits")
 
 
 def parallel(model: LoadedModel) -> bool:
-    """Return whether a block's MLP reads the residual stream before its attention."""
-    return bool(getattr(getattr(model.hf_model, "config", None), "use_parallel_residual", False))
+    """Return whether a block's MLP reads the residual stream before its attention: it has no middle then."""
+    return Site("resid_mid", 0).hook_name not in model.bridge.hook_dict
 
 
 def written(node: Node, parallel: bool) -> int:
@@ -343,6 +344,13 @@ class PathJob(Job):
 
     # -- the hooked forward, by the definition: one run of the sender, one of each receiver --------------------------
 
+    def written(self) -> list[Site]:
+        """Return the activations that the hooked forward writes to."""
+        depth = self.model.geometry.n_layers
+        ends = {Site(_site(node), node.layer) for node in (*self.senders, *self.receivers) if node.kind != "logits"}
+        between = {Site(site, layer) for site in _FROZEN[self.freeze] for layer in range(depth)}
+        return sorted(ends | between, key=lambda site: (site.layer, site.name))
+
     def _hooked(self, asked: Case, cells: Sequence[int]) -> Tensor:
         placed = [divmod(cell, len(self.receivers)) for cell in cells]
         scores = torch.full((len(cells),), float("nan"), dtype=torch.float64)
@@ -387,12 +395,11 @@ class PathJob(Job):
         if self._received is not None and self._received[0] == (asked.base, asked.source, sender):
             return self._received[1]
         node, depth = self.senders[sender], self.model.geometry.n_layers
-        frozen = {"all": ("z", "mlp_out"), "heads": ("z",), "none": ()}[self.freeze]
+        frozen = _FROZEN[self.freeze]
         sites = {Site(site, layer).hook_name: site for site in ("z", "mlp_out") for layer in range(node.layer, depth)}
         pinned = self.model.activations_of(asked.base, list(sites)) if frozen else {}
-        own = "resid_pre" if node.kind == "embed" else "z" if node.kind == "head" else "mlp_out"
-        sent = Site(own, node.layer).hook_name
-        given = self._given(asked, Site(own, node.layer))
+        own = Site(_site(node), node.layer)
+        sent, given = own.hook_name, self._given(asked, own)
         heard: dict[str, Tensor] = {}
 
         def through(site: str, name: str) -> Hook:
@@ -414,9 +421,13 @@ class PathJob(Job):
         return heard
 
 
+def _site(node: Node) -> str:
+    """Return what a sender writes, or what a receiver makes of its input: its head's q, k or v, or its MLP's output."""
+    return {"embed": "resid_pre", "head": "z", "mlp": "mlp_out"}.get(node.kind, node.kind)
+
+
 def _name(receiver: Node) -> str:
-    """Return the hook of what a receiver makes of its input: its head's q, k or v, or its MLP's output."""
-    return Site("mlp_out" if receiver.kind == "mlp" else receiver.kind, receiver.layer).hook_name
+    return Site(_site(receiver), receiver.layer).hook_name
 
 
 __all__ = ["FREEZES", "PathJob", "PathPlan", "ordered", "parallel", "reaching", "sweep_paths"]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from interp.engine import hooks, memory, network, replay
+from interp.engine.interventions import require_read
 from interp.engine.metrics import MetricFailed, Scorer
 from interp.engine.plan import Atom, Plan
 from interp.engine.replay import Base, Joining
@@ -464,6 +465,7 @@ class Job:
     def by_hooks(self) -> None:
         """Compute every cell by the model's own forward, a batch of cells at a time."""
         self.done[:] = False
+        self._retried(lambda: require_read(self.model, self.written()))
         geometry = self.model.geometry
         length = max(len(case.base) for case in self.cases)
         per_run = 4 * length * (6 * geometry.d_model + 2 * geometry.n_heads * length) + 4 * geometry.d_vocab
@@ -491,6 +493,10 @@ class Job:
                 continue
             self.done[case, cells] = True
             self._step()
+
+    def written(self) -> list[Site]:
+        """Return the activations that the hooked forward writes to."""
+        return [Site(self.site, layer) for layer in self.layers]
 
     def _hooked(self, asked: Case, cells: Sequence[int]) -> Tensor:
         """Return the metric of the cells of one pair, ``[cell]``, each in its own row of one batch."""

@@ -9,10 +9,15 @@ from typing import Any
 
 from interp import registry
 from interp.registry import Command, Parameter
-from interp.spec import InputError, closest
+from interp.spec import InputError, Pairs, closest
 
 _WORD = re.compile(r"""(?:[^\s"']|"[^"]*"|'[^']*')+""")
 _OUTPUT = ("-o", "--out")
+_HELP = ("-h", "--help")
+# What a word processor makes of quotes and of two hyphens.
+_CURLY = re.compile(r"(--[\w-]+=)?[“”„‟‘’‚‛«»]")
+_DASHED = re.compile(r"[-‐‑‒–—―−]*[‐‑‒–—―−][-‐‑‒–—―−]*(?=[^\W\d])")
+_LISTED = frozenset({"indices", "components", "numbers", "examples"})
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ def split(line: str) -> list[str]:
     Raises
     ------
     InputError
-        A quote that is not closed.
+        A quote that is not closed, or a curly one.
 
     Examples
     --------
@@ -70,6 +75,8 @@ def _words(line: str) -> tuple[list[str], bool]:
         if found is None or (found.end() < len(line) and not line[found.end()].isspace()):
             raise InputError(f"a quote is not closed in: {line.strip()}")
         word = found.group()
+        if _CURLY.match(word):
+            raise InputError(f"{word} begins with a curly quote; type straight ones, \" or '")
         if not line[found.end() :].strip() and word.endswith(";"):
             word, silent = word[:-1], True
             if not word:
@@ -96,8 +103,12 @@ def parse(line: str) -> Call:
     if not words:
         raise InputError("say what to do; %interp help lists the commands")
     if words[0].startswith("-"):
+        if words[0] in _HELP:
+            return Call(registry.find("help"))
         raise InputError(f"the command comes first: %interp COMMAND {words[0]} …; %interp help lists the commands")
     command = registry.find(words[0])
+    if any(word in _HELP and word not in flags(command) for word in words[1:]):
+        return Call(registry.find("help"), {"command": command.name})
     positional = [p for p in command.parameters if p.positional]
     outputs = [flag for flag in _OUTPUT if flag not in flags(command)]  # a command's own --out is a file
     arguments: dict[str, Any] = {}
@@ -107,16 +118,23 @@ def parse(line: str) -> Call:
         word = rest.pop(0)
         flag, equals, attached = word.partition("=")
         if word in outputs or (equals and flag in outputs):
+            if output is not None:
+                raise InputError(f"{flag} is given twice; a result is bound to one name")
             output = _name(attached if equals else _next(rest, word))
         elif word.startswith("--"):
-            name, value = _flag(command, flag, attached if equals else None, rest)
-            arguments[name] = value
+            parameter, value = _flag(command, flag, attached if equals else None, rest)
+            if parameter.name in arguments:
+                several = ", several values with commas between them" if parameter.names in _LISTED else ""
+                raise InputError(f"{parameter.flag} is given twice; give it once{several}")
+            arguments[parameter.name] = value
         elif word.startswith("-") and not re.fullmatch(r"-[\d.,–-]+", word):
             raise InputError(f"{command.name} has no flag {word}{closest('-' + word, _flags(command))}")
+        elif _DASHED.match(word):
+            raise InputError(f"{word} begins with a long dash; type two hyphens: {_DASHED.sub('--', word, count=1)}")
         else:
             place = next((p for p in positional if p.name not in arguments), None)
             if place is None:
-                raise InputError(_surplus(command, word))
+                raise InputError(_surplus(command, word, before=words[len(words) - len(rest) - 2]))
             arguments[place.name] = convert(place, word)
     missing = [p for p in command.parameters if p.required and p.name not in arguments]
     if missing:
@@ -126,7 +144,12 @@ def parse(line: str) -> Call:
     return Call(command, arguments, output, silent)
 
 
-def _surplus(command: Command, word: str) -> str:
+def _surplus(command: Command, word: str, before: str) -> str:
+    if before.endswith(","):
+        return f"{before!r} and {word!r} are two words: write a list without spaces, {before}{word}"
+    if Pairs in command.bodies:
+        below = f"pairs go on the lines below: %%interp {command.name} …"
+        return f"{word!r} is no flag of {command.name}; a task has its flag, --task {word}, and {below}"
     if command.body is not None:
         return f"{word!r} is no flag of {command.name}; the prompt goes on the line below: %%interp {command.name} …"
     return f"{command.name} takes no {word!r}; %interp help {command.name} says what it takes"
@@ -152,7 +175,7 @@ def _flags(command: Command) -> list[str]:
     return [*flags(command), *_OUTPUT]
 
 
-def _flag(command: Command, flag: str, attached: str | None, rest: list[str]) -> tuple[str, Any]:
+def _flag(command: Command, flag: str, attached: str | None, rest: list[str]) -> tuple[Parameter, Any]:
     known = flags(command)
     if flag not in known:
         raise InputError(
@@ -162,8 +185,8 @@ def _flag(command: Command, flag: str, attached: str | None, rest: list[str]) ->
     if stands_for is not None:
         if attached is not None:
             raise InputError(f"{flag} takes no value")
-        return parameter.name, stands_for
-    return parameter.name, convert(parameter, attached if attached is not None else _next(rest, flag))
+        return parameter, stands_for
+    return parameter, convert(parameter, attached if attached is not None else _next(rest, flag))
 
 
 def _next(rest: list[str], flag: str) -> str:
@@ -212,6 +235,8 @@ def _indices(name: str, text: str) -> int | tuple[int, ...]:
             raise InputError(f"--{name} {text!r} cannot be read; write a number, a range or a list: 5, 0-3 or 0,5,7")
         first, last = int(found.group(1)), int(found.group(2) or found.group(1))
         if last - first > 10_000:
-            raise InputError(f"--{name} {text!r} is a range of {last - first + 1}")
+            raise InputError(
+                f"--{name} {text!r} is a range of {last - first + 1}; type one that the model has, such as 0-3"
+            )
         chosen.extend(range(first, last + 1))
     return tuple(chosen)

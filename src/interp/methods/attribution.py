@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from interp.spec import InputError, Metric
+from interp.spec import InputError, Metric, Site
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -144,7 +144,9 @@ def estimate(
         This model's forward does not show the site.
     """
     from interp.engine.attribution import attribute
+    from interp.engine.interventions import require_read
 
+    require_read(model, [Site(site, layer) for layer in layers])
     by_neuron = by == "neuron"
     found = attribute(model, cases, steps=steps, neurons=by_neuron, source_model=source_model, on_step=on_step)
     if any(site not in nodes for nodes in found.nodes):
