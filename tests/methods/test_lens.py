@@ -361,6 +361,28 @@ def test_training_that_cannot_be_is_refused_before_it_starts(lend: Any, argument
 # -- whose lens it is --------------------------------------------------------------------------------------------------
 
 
+def test_no_text_is_both_learnt_from_and_measured_on(lend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = lend("gpt2")
+    kinds = ["one two three four", "five six seven", "Mary gave the drink to John", "the cat sat"]
+    seen: list[tuple[int, ...]] = []
+    run = type(model).forward
+
+    def forward(self: Any, ids: Any, *more: Any, **options: Any) -> torch.Tensor:
+        seen.append(ids[0])
+        return run(self, ids, *more, **options)
+
+    monkeypatch.setattr(type(model), "forward", forward)
+    result = interp.lens_train(kinds * 10, steps=40, batch=400)
+    sizes = {model.encode(as_prompt(kind)).ids: 10 for kind in kinds}
+    first = seen[0]
+    assert result.tokens == (sum(len(ids) * 10 for ids in sizes if ids != first), len(first))
+    assert first not in seen[1:]
+    assert set(seen[1:]) == set(sizes) - {first}
+    assert interp.lens_train(["one two"] * 3, steps=1).notes == (
+        "there is one text alone: the divergences are on what was trained on",
+    )
+
+
 def test_a_lens_of_another_model_is_refused(lend: Any, tmp_path: Path) -> None:
     model = lend("gpt2")
     file = tmp_path / "lens.safetensors"

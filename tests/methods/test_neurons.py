@@ -68,6 +68,20 @@ def test_the_strongest_are_those_of_sorting_everything(family: str, lowest: bool
         assert result.tokens_read == len(every)
 
 
+def test_where_there_are_fewer_tokens_there_is_nothing(lend: Any) -> None:
+    lend("gpt2")
+    result = interp.neurons("1.3", ["one two"], top=5)
+    count = result.tokens_read
+    assert count < 5
+    assert np.isfinite(result.activations[0]).tolist() == [n < count for n in range(5)]
+    assert (result.ids[0, count:] == -1).all()
+    assert (result.place[0, count:] == -1).all()
+    assert np.isnan(result.around[0, count:]).all()
+    assert len(result.contexts("1.3")) == len(result.to_frame()) == count
+    assert result.html()
+    assert result.svg()
+
+
 @families
 def test_what_stands_around_a_token_is_what_the_text_has_there(family: str, lend: Any) -> None:
     model = lend(family)

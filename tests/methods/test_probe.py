@@ -224,6 +224,9 @@ def test_its_direction_steers(lend: Any) -> None:
         (lambda: interp.probe(texts_of(10), ["x"] * 9 + ["y"]), "has 1 text and"),
         (lambda: interp.probe(texts_of(10), ["x"] * 9 + [None]), "text 9 has no label"),
         (lambda: interp.probe(texts_of(4), [0.5, 1.5, 2, 3]), "too few for 5 folds"),
+        (lambda: interp.probe(texts_of(20), [0.5] * 20), "every label is 0.5"),
+        (lambda: interp.probe([*texts_of(9), ""], fair(10)), "text 9: the prompt is empty"),
+        (lambda: interp.probe([*texts_of(9), "one " * 99], fair(10)), "text 9: the prompt has"),
         (lambda: interp.probe([3, "a"], ["x", "y"]), "text 0 is int"),
         (lambda: interp.probe(text="nowhere.csv"), "there is no file"),
         (lambda: interp.probe(pd.DataFrame({"text": ["a"], "mood": [1]})), "no column 'label'"),
@@ -277,10 +280,42 @@ def test_an_interrupt_keeps_the_layers_that_are_fitted(lend: Any, monkeypatch: p
         assert result.text()
 
 
-def test_texts_that_are_there_twice_are_told(lend: Any) -> None:
+@pytest.mark.parametrize("kind", ["classes", "values"])
+def test_equal_texts_are_not_learnt_from_and_tested_on(lend: Any, kind: str) -> None:
+    """Labels that no text explains, each text there four times: read off by heart, they would score near 1."""
+    lend("llama")
+    listed = [text for text in texts_of(40) for _ in range(4)]
+    draw = np.random.default_rng(0)
+    labels = np.repeat(draw.permutation([0, 1] * 20) if kind == "classes" else draw.normal(size=40), 4)
+    result = interp.probe(listed, labels)
+    assert "120 texts are there more than once: equal texts are in one fold" in result.notes
+    assert result.score.max() < (0.75 if kind == "classes" else 0.1)
+    assert result.scores.shape == (2, 5)
+
+
+def test_texts_that_are_equal_once_they_are_cut_are_equal(lend: Any) -> None:
     lend("gpt2")
-    result = interp.probe(texts_of(10) * 2, fair(10) * 2)
-    assert any("more than once" in note for note in result.notes)
+    listed = ["one " * 60 + text for text in texts_of(20)]
+    with pytest.raises(InputError, match="label 'a' has 1 different text and"):
+        interp.probe(listed, fair(20), truncate=True)
+
+
+@pytest.mark.parametrize("missing", [pd.NA, pd.NaT, float("nan"), "nan", None, ""])
+def test_a_label_that_is_none_is_told(lend: Any, missing: Any) -> None:
+    lend("gpt2")
+    with pytest.raises(InputError, match="text 9 has no label"):
+        interp.probe(texts_of(10), [*([1] * 5), *([0] * 4), missing])
+
+
+def test_labels_keep_their_names(lend: Any) -> None:
+    lend("gpt2")
+    for labels, names in (
+        (["01", "1"], ("01", "1")),
+        ([1.0, 2.0], ("1", "2")),
+        ([np.bool_(True), np.bool_(False)], ("False", "True")),
+        ([2**60 + 1, 2**60], (str(2**60), str(2**60 + 1))),
+    ):
+        assert interp.probe(texts_of(20), labels * 10, shuffles=1, folds=2).classes == names
 
 
 def test_without_scikit_learn_the_command_to_install_it_is_named(lend: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from interp.methods import texts as files
 from interp.registry import technique
 from interp.results import Result, checked_path
 from interp.spec import Indices, InputError, Interrupted, Site, Texts, resolve_indices
@@ -173,7 +174,7 @@ def lens_train(
     if out is not None and checked_path(out).suffix.lower() != ".safetensors":
         raise InputError(f"a lens is saved as .safetensors; write --out {Path(out).stem or 'lens'}.safetensors")
     layers = resolve_indices(layer, model.geometry.n_layers, "layer")
-    prompts = [model.encode(prompt).ids for prompt in texts.texts]
+    prompts = [one.ids for one in files.encoded(model, texts.texts)]
     found = lens.readout(model)
     streams = _Streams(model, layers, prompts, seed)
     held = streams.held()
@@ -182,7 +183,7 @@ def lens_train(
     stopped = training.run(streams.pools(), seed, model.on_step)
     pairs = {n: (training.weights[k].detach(), training.biases[k].detach()) for k, n in enumerate(layers)}
     measured = _measured(found, held, layers, pairs)
-    notes = [] if len(prompts) > 1 else ["there is one text alone: the divergences are on what was trained on"]
+    notes = ["there is one text alone: the divergences are on what was trained on"] if streams.alone else []
     if stopped is not None:
         notes.insert(0, f"partial: interrupted after {len(training.losses)} of {steps} steps")
     saved = "" if out is None else str(translators.save(out, pairs, model))
@@ -213,12 +214,16 @@ class _Streams:
         self.sites = [Site("resid_pre", n).hook_name for n in layers]
         self.sites.append(Site("resid_post", model.geometry.n_layers - 1).hook_name)
         order = [prompts[int(n)] for n in np.random.default_rng(seed).permutation(len(prompts))]
-        count = sum(map(len, order))
+        different = list(dict.fromkeys(order))
+        count = sum(map(len, different))
         split, seen = 0, 0
-        while split < len(order) - 1 and seen < min(_MOST_HELD, _HELD * count):
-            seen += len(order[split])
+        while split < len(different) - 1 and seen < min(_MOST_HELD, _HELD * count):
+            seen += len(different[split])
             split += 1
-        self.measured, self.trained = (order[:split], order[split:]) if split else (order, order)
+        self.alone = not split
+        self.measured = different[:split] or order
+        held = set(different[:split])
+        self.trained = [ids for ids in order if ids not in held]
         self.sizes = (sum(map(len, self.trained)), sum(map(len, self.measured)))
         self.logits: Any = None
 

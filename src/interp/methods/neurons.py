@@ -224,9 +224,11 @@ def neurons(
     notes = [f"partial: interrupted after {done} of {len(texts.texts)} texts"] if stopped is not None else []
     if lost:
         notes.append(f"activations are NaN or infinite in {lost} texts, which are left out")
-    values = best.values[back].numpy().copy()
-    values[~np.isfinite(values)] = np.nan
-    ids = best.ids[back].numpy().copy()
+    values, ids, around, place = (
+        array[back].numpy().copy() for array in (best.values, best.ids, best.around, best.place)
+    )
+    none = ~np.isfinite(values)
+    values[none], ids[none], around[none], place[none] = np.nan, -1, np.nan, -1
     arrays: dict[str, Any] = {} if weights is None else _tokens(weights, back)
     empty: dict[str, Any] = {name: np.zeros((len(names), 0), np.float32) for name in _FIELDS}
     known = {int(n) for array in (ids, *arrays.values()) if array.dtype == np.int64 for n in np.unique(array)}
@@ -234,8 +236,8 @@ def neurons(
         neurons=tuple(names),
         activations=-values if lowest else values,
         ids=ids,
-        around=best.around[back].numpy().copy(),
-        place=best.place[back].numpy().copy(),
+        around=around,
+        place=place,
         strings={n: model.tokens.string(n) for n in sorted(known - {-1})},
         lowest=lowest,
         stats={name: value[back].numpy().copy() for name, value in moments.statistics().items()},

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     Float = NDArray[np.float64]
 
+_CUTS = 20  # that are tried, where many texts are equal, for one without an empty fold
 ProbeSite = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"]
 
 
@@ -213,7 +214,7 @@ def probe(
     position
         last reads the last token; mean the mean over all tokens but special ones, such as BOS.
     folds
-        Into how many parts the texts are cut, each of them held out once.
+        Into how many parts the texts are cut, each of them held out once; equal texts are in one part.
     shuffles
         How many times the labels are shuffled for the control.
     strength
@@ -234,8 +235,8 @@ def probe(
     Raises
     ------
     InputError
-        Texts and labels that do not go together, a class with fewer texts than folds, a site that the model lacks, or
-        scikit-learn is missing.
+        Texts and labels that do not go together, a class with fewer different texts than folds, a site that the model
+        lacks, or scikit-learn is missing.
     Interrupted
         Stopped by Ctrl-C once a layer was fitted: those that were are in its ``result``. While the texts are still run
         there is nothing to keep.
@@ -265,11 +266,13 @@ def probe(
     if not 0 < strength < math.inf:
         raise InputError(f"--strength {strength} is no penalty; use a number above 0, such as 1")
     prompts, given = _given(texts, labels, text, column, label)
-    target = _target(given, folds)
-    encoded = [model.encode(Prompt(one, bos=bos, truncate=truncate)) for one in prompts]
+    target = _target(given)
+    encoded = files.encoded(model, [Prompt(one, bos=bos, truncate=truncate) for one in prompts])
+    groups = np.unique([str(one.ids) for one in encoded], return_inverse=True)[1]
+    _enough(target, groups, folds)
     found = pooled(model, encoded, site, position)
     model.note(found.path, found.notes)
-    fits = _Fits(target, folds, shuffles, strength, seed)
+    fits = _Fits(target, groups, folds, shuffles, strength, seed)
     fitted = fits.all(found.values.double().numpy(), model.on_step)
     result = ProbeResult(
         site=site,
@@ -278,7 +281,7 @@ def probe(
         classes=target.classes,
         counts=target.counts,
         baseline=max(target.counts) / len(prompts) if target.classes else 0.0,
-        notes=tuple(fitted.pop("notes") + _twice(prompts)),
+        notes=tuple(fitted.pop("notes") + _twice(groups)),
         **fitted,
     )
     if fits.interrupt is not None:
@@ -346,8 +349,8 @@ class _Target:
     counts: tuple[int, ...]
 
 
-def _target(labels: Sequence[Any], folds: int) -> _Target:
-    lost = next((n for n, one in enumerate(labels) if one is None or one != one or one == ""), None)
+def _target(labels: Sequence[Any]) -> _Target:
+    lost = next((n for n, one in enumerate(labels) if _is_lost(one)), None)
     if lost is not None:
         raise InputError(f"text {lost} has no label; give it one, or leave it out")
     numbers = [_number(one) for one in labels]
@@ -356,30 +359,31 @@ def _target(labels: Sequence[Any], folds: int) -> _Target:
         if not np.isfinite(values).all():
             raise InputError("a label is infinite; give finite numbers")
         if (values % 1 != 0).any():
-            if len(labels) < 2 * folds:
-                raise InputError(f"{len(labels)} texts are too few for {folds} folds; give {2 * folds} or more")
+            if (values == values[0]).all():
+                raise InputError(f"every label is {labels[0]}; a probe needs values that differ")
             return _Target(values, (), (len(labels),))
-        labels = [str(int(value)) for value in values]
-    names = sorted({str(one) for one in labels}, key=lambda name: (_number(name) is None, _number(name) or 0.0, name))
+    # A whole number that pandas made a float of is the number; a text stays as it is spelled.
+    spelled = [str(int(one)) if isinstance(one, float | np.floating) and one % 1 == 0 else str(one) for one in labels]
+    names = sorted(set(spelled), key=lambda name: (_number(name) is None, _number(name) or 0.0, name))
     if len(names) < 2:
         raise InputError(
             f"there is one label alone, {names[0]!r}; a probe needs two" if names else "there are no texts"
         )
     place = {name: n for n, name in enumerate(names)}
-    values = np.array([place[str(one)] for one in labels])
+    values = np.array([place[name] for name in spelled])
     counts: list[int] = np.bincount(values).tolist()
-    if min(counts) < folds:
-        fewest = counts.index(min(counts))
-        more = f"use --folds {counts[fewest]}, or " if counts[fewest] > 1 else ""
-        raise InputError(
-            f"label {names[fewest]!r} has {counts[fewest]} text{'s' * (counts[fewest] != 1)} and there are {folds} "
-            f"folds; {more}give more texts"
-        )
     return _Target(values, tuple(names), tuple(counts))
 
 
+def _is_lost(label: Any) -> bool:
+    try:
+        return label is None or label == "" or bool(label != label) or math.isnan(_number(label) or 0.0)
+    except (TypeError, ValueError):  # pandas' NA is neither equal to itself nor not
+        return True
+
+
 def _number(value: Any) -> float | None:
-    if isinstance(value, bool):
+    if isinstance(value, bool | np.bool_):
         return None
     try:
         return float(value)
@@ -387,9 +391,33 @@ def _number(value: Any) -> float | None:
         return None
 
 
-def _twice(prompts: Sequence[str]) -> list[str]:
-    again = len(prompts) - len(set(prompts))
-    return [f"{again} texts are there more than once: a fold may be tested on what it was fitted to"] if again else []
+def _enough(target: _Target, groups: NDArray[np.int_], folds: int) -> None:
+    """Refuse fewer texts, equal ones counted once, than there are folds.
+
+    Raises
+    ------
+    InputError
+        A class has fewer different texts than folds, or real numbers have fewer than two for each fold.
+    """
+    if not target.classes:
+        different = len(np.unique(groups))
+        if different < 2 * folds:
+            raise InputError(f"{different} different texts are too few for {folds} folds; give {2 * folds} or more")
+        return
+    counts = [len(np.unique(groups[target.values == n])) for n in range(len(target.classes))]
+    fewest = counts.index(min(counts))
+    if counts[fewest] < folds:
+        more = f"use --folds {counts[fewest]}, or " if counts[fewest] > 1 else ""
+        what = "different text" if target.counts[fewest] > counts[fewest] else "text"
+        raise InputError(
+            f"label {target.classes[fewest]!r} has {counts[fewest]} {what}{'s' * (counts[fewest] != 1)} and there are "
+            f"{folds} folds; {more}give more texts"
+        )
+
+
+def _twice(groups: NDArray[np.int_]) -> list[str]:
+    again = len(groups) - len(np.unique(groups))
+    return [f"{again} texts are there more than once: equal texts are in one fold"] if again else []
 
 
 def _padded(rows: Sequence[Any], count: int) -> Float:
@@ -401,8 +429,10 @@ def _padded(rows: Sequence[Any], count: int) -> Float:
 class _Fits:
     """The probes of all layers, and the interrupt that stopped them."""
 
-    def __init__(self, target: _Target, folds: int, shuffles: int, strength: float, seed: int) -> None:
-        self.target, self.folds, self.strength, self.seed = target, folds, strength, seed
+    def __init__(
+        self, target: _Target, groups: NDArray[np.int_], folds: int, shuffles: int, strength: float, seed: int
+    ) -> None:
+        self.target, self.groups, self.folds, self.strength, self.seed = target, groups, folds, strength, seed
         self.interrupt: KeyboardInterrupt | None = None
         chance = np.random.default_rng(seed)
         self.shuffled = [chance.permutation(target.values) for _ in range(shuffles)]
@@ -461,21 +491,32 @@ class _Fits:
 
     def _scores(self, rows: Float, labels: NDArray[Any]) -> tuple[Float, float]:
         """Return each fold's score, and the mean balanced accuracy."""
-        from sklearn.metrics import balanced_accuracy_score, r2_score
-        from sklearn.model_selection import KFold, StratifiedKFold
+        from sklearn.metrics import r2_score, recall_score
 
-        kind: Any = StratifiedKFold if self.target.classes else KFold
-        cut: Any = kind(self.folds, shuffle=True, random_state=self.seed)
         found: list[float] = []
         even: list[float] = []
-        for train, test in cut.split(rows, labels):
+        for train, test in self._cut(labels):
             said = self._model().fit(rows[train], labels[train]).predict(rows[test])
             if self.target.classes:
                 found.append(float((said == labels[test]).mean()))
-                even.append(float(balanced_accuracy_score(labels[test], said)))
+                # Of the classes that are in this fold: equal texts stay together, and may leave one out.
+                even.append(float(recall_score(labels[test], said, labels=np.unique(labels[test]), average="macro")))
             else:
                 found.append(float(r2_score(labels[test], said)))
         return np.array(found), float(np.mean(even)) if even else math.nan
+
+    def _cut(self, labels: NDArray[Any]) -> list[tuple[NDArray[np.int_], NDArray[np.int_]]]:
+        """Return each fold's texts to learn from and to test on; equal texts are in one fold, which learns of none."""
+        from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
+
+        again = len(np.unique(self.groups)) < len(self.groups)
+        kinds: tuple[Any, Any] = (StratifiedGroupKFold, GroupKFold) if again else (StratifiedKFold, KFold)
+        for attempt in range(_CUTS):
+            cut = kinds[not self.target.classes](self.folds, shuffle=True, random_state=self.seed + attempt)
+            parts = list(cut.split(labels, labels, self.groups))
+            if all(len(test) and len(np.unique(labels[train])) > 1 for train, test in parts):
+                return parts
+        raise InputError("so many texts are equal that a fold is empty or has one label; use fewer --folds")
 
     def _weights(self, rows: Float) -> tuple[Float, Float]:
         """Return the weights of the probe fitted to all texts, of activations that are not standardised."""

@@ -363,9 +363,11 @@ def _mean(model: LoadedModel, place: Site, side: Texts, length: float) -> tuple[
 
     rows: list[Tensor] = []
     odd: list[str] = []
-    for text in side.texts:
-        # Not in the account of what was asked about, which is the prompt.
-        encoded = model.tokens.encode(text)
+    for number, text in enumerate(side.texts):
+        try:  # not in the account of what was asked about, which is the prompt
+            encoded = model.tokens.encode(text)
+        except InputError as error:
+            raise InputError(f"text {number}: {error}" if len(side.texts) > 1 else str(error)) from None
         rows.append(model.activations(encoded, [place.hook_name])[place.hook_name][0, -1].float())
         if float(rows[-1].norm()) > _ODD * length:
             odd.append(

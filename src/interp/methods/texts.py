@@ -132,6 +132,23 @@ def several(given: Any) -> Texts:
     return Texts(tuple(item if isinstance(item, Prompt) else Prompt(item) for item in items))
 
 
+def encoded(model: LoadedModel, texts: Sequence[Prompt]) -> list[Encoded]:
+    """Return the texts as tokens.
+
+    Raises
+    ------
+    InputError
+        An empty or too long text; of several it is named by its number.
+    """
+    found: list[Encoded] = []
+    for number, prompt in enumerate(texts):
+        try:
+            found.append(model.encode(prompt))
+        except InputError as error:
+            raise InputError(f"text {number}: {error}" if len(texts) > 1 else str(error)) from None
+    return found
+
+
 def encode(model: LoadedModel, texts: Texts) -> list[Encoded]:
     """Return the texts as tokens, each with at least one token to predict.
 
@@ -142,9 +159,9 @@ def encode(model: LoadedModel, texts: Texts) -> list[Encoded]:
     """
     if not model.geometry.causal:
         raise InputError(f"{model.name} reads in both directions and predicts no next token: it has no loss on a text")
-    encoded = [model.encode(prompt) for prompt in texts.texts]
-    for number, one in enumerate(encoded):
+    found = encoded(model, texts.texts)
+    for number, one in enumerate(found):
         if len(one.ids) < 2:
-            where = f"text {number}" if len(encoded) > 1 else "the text"
+            where = f"text {number}" if len(found) > 1 else "the text"
             raise InputError(f"{where} is a single token, which predicts nothing; type at least two")
-    return encoded
+    return found
