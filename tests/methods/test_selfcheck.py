@@ -71,6 +71,31 @@ def test_eap_ig_cancels_where_the_name_mover_turns() -> None:
     assert float(exact) > 5
 
 
+def test_every_worst_is_explained_with_its_interval(whole: SelfcheckResult) -> None:
+    """EAP-IG reaches its bar, and how near it comes to it hangs on the pairs that were drawn: both are said."""
+    column = whole.methods.index("eap-ig")
+    worst = np.unravel_index(int(whole.auroc[..., column].argmin()), whole.auroc.shape[:2])
+    value, (low, high) = whole.auroc[(*worst, column)], whole.interval[(slice(None), *worst, column)]
+    assert 0.90 <= value < 0.98
+    assert low < value < high
+    said = f"eap-ig has {value:.3f} [{low:.2f}, {high:.2f}] on {whole.programs[worst[0]]}"
+    assert any(note.startswith(said) and "cancel" in note for note in whole.notes), whole.notes
+    for n, method in enumerate(whole.methods):
+        assert np.isfinite(whole.interval[..., n]).all() == (method in {"exact", "eap", "eap-ig"})
+    table = whole.to_frame()
+    assert (table.low.dropna() <= table.high.dropna()).all()
+
+
+def test_the_interval_is_that_of_pairs_drawn_anew() -> None:
+    each = np.array([[3.0, 0.0, 1.0], [0.0, 2.0, 1.0]])
+    true = np.array([True, False, False])
+    # The first pair alone, 1; the second, 0; both, the mean 1.5, 1, 1, 1.
+    low, high = module._resampled(each, true, 0)
+    assert (low, high) == (0.0, 1.0)
+    assert (module._resampled(each[[0, 0]], true, 0) == 1.0).all()
+    assert np.isnan(module._resampled(each[:1], true, 0)).all()
+
+
 def test_auroc_is_the_share_of_pairs_in_order() -> None:
     generator = np.random.default_rng(0)
     for _ in range(20):

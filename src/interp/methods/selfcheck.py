@@ -32,7 +32,8 @@ METHODS = tuple(BARS)
 STEPS = 5  # of eap-ig
 SHARES = (0.6, 0.3, 0.1, 0.03, 0.01)  # acdc's thresholds, of the whole model's metric
 DRAWS = 200  # of random scores, of which the mean is taken
-_WEAK = 0.95  # below it, a note says why, of a method without a bar too
+_WEAK = 0.98  # a method's lowest below it is explained, whether it reaches a bar or not
+_RESAMPLES = 200  # of the pairs
 _WHY = {
     "eap": "the clean run's slope is small where a softmax is nearly sure",
     "eap-ig": "slopes on the way from the ablated to the clean run vanish, or cancel where a head turns on the way",
@@ -50,6 +51,9 @@ class SelfcheckResult(Result):
     auroc
         ``float64 [program, ablation, method]``: the share of pairs of a true and a false edge in which the true one has
         the larger score, either way, ties counted half; NaN where it was not reached.
+    interval
+        ``float64 [2, program, ablation, method]``: the 95 % bootstrap interval over pairs, how far the AUROC hangs on
+        which pairs were drawn; NaN where a method scores no pair by itself.
     seconds
         ``float64 [program, ablation, method]``.
     true, false, undefined
@@ -68,6 +72,7 @@ class SelfcheckResult(Result):
     ablations: tuple[str, ...]
     methods: tuple[str, ...]
     auroc: Float
+    interval: Float
     seconds: Float
     true: NDArray[np.int64]
     false: NDArray[np.int64]
@@ -126,7 +131,7 @@ class SelfcheckResult(Result):
         return "\n".join([repr(self), *lines, *(f"note: {note}" for note in self.notes)])
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row per model, ablation and method: AUROC, its bar, seconds, and how many edges are which."""
+        """Return one row per model, ablation and method: AUROC, interval, bar, seconds, how many edges are which."""
         import pandas as pd
 
         return pd.DataFrame(
@@ -136,6 +141,8 @@ class SelfcheckResult(Result):
                     "ablation": ablation,
                     "method": method,
                     "auroc": self.auroc[p, a, m],
+                    "low": self.interval[0, p, a, m],
+                    "high": self.interval[1, p, a, m],
                     "bar": self.bars[method] or float("nan"),
                     "seconds": self.seconds[p, a, m],
                     "true": self.true[p, a],
@@ -228,6 +235,7 @@ def selfcheck(
         ablations=tuple(ablations),
         methods=METHODS,
         auroc=np.full((*shape, len(METHODS)), np.nan),
+        interval=np.full((2, *shape, len(METHODS)), np.nan),
         seconds=np.full((*shape, len(METHODS)), np.nan),
         true=counts[0],
         false=counts[1],
@@ -259,21 +267,24 @@ def selfcheck(
 
 
 def _explained(found: SelfcheckResult) -> list[str]:
-    """Return what is below its bar, and a method's worst without one, each with the true edge that it puts lowest."""
+    """Return what is below its bar, and every method's worst, each with the true edge that it puts lowest."""
     told = found.misses()
     for column, method in enumerate(found.methods):
         held = found.auroc[..., column]
-        if not found.bars[method] and method != "random" and np.isfinite(held).any() and np.nanmin(held) < _WEAK:
+        if method != "random" and np.isfinite(held).any() and np.nanmin(held) < _WEAK:
             p, a = (int(n) for n in np.unravel_index(int(np.nanargmin(held)), held.shape))
             told.append((found.programs[p], found.ablations[a], method, float(held[p, a])))
     notes: list[str] = []
-    for program, ablation, method, value in told:
+    for program, ablation, method, value in dict.fromkeys(told):
+        at = (slice(None), found.programs.index(program), found.ablations.index(ablation), found.methods.index(method))
+        low, high = found.interval[at]
+        between = f" [{low:.2f}, {high:.2f}]" if np.isfinite(low) else ""
         edge, score, exact, above = found.hidden[f"{program} {ablation} {method}"]
         bar = f", below {found.bars[method]:.2f}" if found.bars[method] else ""
         why = f": {_WHY[method]}" if method in _WHY else ""
         notes.append(
-            f"{method} has {value:.3f} on {program}, {ablation} ablation{bar}: {edge} is true and scores {score:.2g}, "
-            f"less than {above} false edges, where ablating it costs {exact:.2g}{why}"
+            f"{method} has {value:.3f}{between} on {program}, {ablation} ablation{bar}: {edge} is true and scores "
+            f"{score:.2g}, less than {above} false edges, where ablating it costs {exact:.2g}{why}"
         )
     return notes
 
@@ -293,8 +304,10 @@ def _check(made: Compiled, found: SelfcheckResult, number: int, step: Callable[[
             for column, method in enumerate(found.methods):
                 step(f"{name}, {ablation} ablation, {method}")
                 started = time.perf_counter()
-                scores = np.abs(_scores(model, cases, ablation, method, edges, found.seed))
+                scores, each = _scores(model, cases, ablation, method, edges, found.seed)
                 found.seconds[number, place, column] = time.perf_counter() - started
+                found.interval[:, number, place, column] = _resampled(each, true, found.seed)
+                scores = np.abs(scores)
                 exact = scores if exact is None else exact
                 values = [auroc(some, true) for some in scores.reshape(-1, len(true))]
                 found.auroc[number, place, column] = float(np.mean(values))
@@ -304,6 +317,15 @@ def _check(made: Compiled, found: SelfcheckResult, number: int, step: Callable[[
 
     model.operate("selfcheck", {}, lambda _: all_of_them())
     model.close()
+
+
+def _resampled(each: Float, true: NDArray[np.bool_], seed: int) -> Float:
+    """Return the 95 % interval of the AUROC of mean scores, of ``each [pair, edge]``; NaN of fewer than two pairs."""
+    count = len(each)
+    if count < 2:
+        return np.full(2, np.nan)
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=_RESAMPLES)
+    return np.quantile([auroc(scores, true) for scores in np.abs(drawn @ each)], [0.025, 0.975])
 
 
 def _edges(
@@ -352,28 +374,34 @@ def cases_of(model: LoadedModel, made: Compiled, n: int, seed: int) -> list[Case
 
 def _scores(
     model: LoadedModel, cases: Sequence[Case], ablation: str, method: str, edges: Sequence[tuple[str, str]], seed: int
-) -> Float:
-    """Return a method's score of each edge, ``[edge]``; for ``random`` one row for each draw."""
+) -> tuple[Float, Float]:
+    """Return a method's score of each edge, ``[edge]``, and of each pair, ``[pair, edge]``, where it has those.
+
+    For ``random`` there is one row of scores for each draw.
+    """
     from interp.engine.edge_exact import exact_edges
     from interp.engine.edge_gradients import attribute_edges
     from interp.engine.edges import ends
     from interp.engine.subset import Subset, acdc, survived
 
     if method == "random":
-        return np.random.default_rng(seed).random((DRAWS, len(edges)))
+        return np.random.default_rng(seed).random((DRAWS, len(edges))), np.zeros((0, len(edges)))
     if method == "acdc":
         runs = Subset(model, cases, ablation)
         whole = abs(float(runs.run(runs.whole[None]).mean()))
         thresholds = [share * whole for share in SHARES]
         scores = survived(acdc(runs, thresholds), thresholds, runs.exists)
+        each = scores[None][:0]
     elif method == "exact":
         made = exact_edges(model, cases, ablation=ablation)
         if made.interrupt is not None:
             raise made.interrupt
         if made.stopped:
             raise OutOfMemory(f"selfcheck's models are small, and yet: {made.stopped}")
-        scores = made.scores
+        scores, each = made.scores, made.per_pair
     else:
-        scores = attribute_edges(model, cases, ablation=ablation, steps=STEPS if method == "eap-ig" else 1).scores
+        made = attribute_edges(model, cases, ablation=ablation, steps=STEPS if method == "eap-ig" else 1)
+        scores, each = made.scores, made.per_pair
     writers, readers = ({node.name: n for n, node in enumerate(nodes)} for nodes in ends(model))
-    return np.array([float(scores[writers[writer], readers[reader]]) for writer, reader in edges])
+    at = ([writers[writer] for writer, _ in edges], [readers[reader] for _, reader in edges])
+    return scores.double().numpy()[at], each.double().numpy()[:, at[0], at[1]]
