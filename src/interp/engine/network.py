@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from transformer_lens.model_bridge.sources.native import NativeAttention, NativeModel
+from transformers.pytorch_utils import Conv1D
 
 if TYPE_CHECKING:
     from interp.engine.model import LoadedModel
@@ -136,6 +137,8 @@ def read(model: LoadedModel) -> Network:
         raise Unreadable("hooks of the user's own")
     if next(hf.parameters()).dtype not in {torch.float32, torch.float64}:
         raise Unreadable(f"{model.dtype} rounds differently from one batch to the next")
+    if torch.is_autocast_enabled(model.device.type):
+        raise Unreadable("autocast rounds differently from one batch to the next")
     if hf.training:
         raise Unreadable("the model is in training mode")
     if getattr(config, "reorder_and_upcast_attn", False):
@@ -246,6 +249,8 @@ def _scale(attention: Any, index: int, d_head: int) -> float:
 
 def _linear(component: Any) -> Linear:
     module = component.original_component
+    if type(module) not in {torch.nn.Linear, Conv1D}:  # quantised, or with an adapter beside it
+        raise Unreadable(f"it holds {type(module).__name__} where a plain linear layer is known")
     weight = module.weight.detach()
     bias = getattr(module, "bias", None)
     # Conv1D, GPT-2's own linear layer, keeps its weight the other way round.
