@@ -94,6 +94,10 @@ class Result:
     _plotly: ClassVar[str | None] = None
     _widget: ClassVar[str | None] = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or a pickle holds: the data, without the view that this object has made."""
+        return {name: value for name, value in self.__dict__.items() if name not in {"_made", "_settled"}}
+
     def summary(self) -> str:
         """Return one line that says what this is, without the class name."""
         return self.provenance.technique

@@ -49,6 +49,12 @@ class Live:
         self._state = state
         self.ids = ids
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Live:
+        return self
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        return type(None), ()  # another process has another model: a pickled result comes back without this
+
     def run(self, body: Callable[[LoadedModel], Any]) -> Any:
         """Call `body` with the model, under its lock.
 

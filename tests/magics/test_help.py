@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -75,6 +77,19 @@ def test_the_code_of_every_result_gives_it_again(name: str, door: str, shell: An
     if harness.commands()[name].needs_model:
         named = harness.worked(harness.ask(door, shell, harness.valid(name, model=model.name)))
         assert f"model={model.name!r}" in named.code()
+
+
+@pytest.mark.parametrize("name", harness.techniques())
+def test_every_result_can_be_copied_and_pickled(name: str, shell: Any, lend: Any) -> None:
+    lend("gpt2")
+    first = harness.worked(harness.ask("python", shell, harness.valid(name)))
+    for again in (copy.copy(first), copy.deepcopy(first)):
+        assert harness.answer(again) == harness.answer(first)
+        assert again._live is first._live
+    back = pickle.loads(pickle.dumps(first))
+    assert harness.answer(back) == harness.answer(first)
+    assert back.html() == first.html()
+    assert back._live is None  # another process has another model
 
 
 TABLE = pd.DataFrame({"text": ["the cat sat", "Mary went", "the cat ran", "Mary sat"], "label": list("abab")})

@@ -608,6 +608,36 @@ def test_half_precision_is_left_to_the_hooked_forward(use: Any) -> None:
     assert np.abs(result.per_pair - expected.per_pair).max() < 0.03 * max(scale, 1)
 
 
+def test_autocast_is_left_to_the_hooked_forward(use: Any) -> None:
+    model = use(build("llama"))
+    assert swept([ONE]).provenance.path == "replay"
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = swept([ONE])
+        assert result.provenance.path == "hooked: autocast rounds differently from one batch to the next"
+        expected = naive(model, [ONE])
+        assert np.abs(result.per_pair - expected.per_pair).max() < 0.03 * max(np.abs(expected.per_pair).max(), 1)
+    assert swept([ONE]).provenance.path == "replay"
+
+
+class Halved(torch.nn.Linear):
+    """Stands for a quantised layer, or one with an adapter beside it: its weight is not all that it does."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) / 2
+
+
+@pytest.mark.parametrize("name", ["q", "o"])
+def test_layers_that_are_more_than_their_weight_are_not_read(name: str, use: Any) -> None:
+    model = use(build("llama"))
+    part = getattr(model.bridge.blocks[1].attn, name)
+    plain = part.original_component
+    odd = Halved(plain.in_features, plain.out_features, bias=plain.bias is not None)
+    odd.load_state_dict(plain.state_dict())
+    part.set_original_component(odd)
+    with pytest.raises(network.Unreadable, match="it holds Halved where a plain linear layer is known"):
+        network.weights(model)
+
+
 def broken_scale(attention: Any, index: int, d_head: int) -> float:  # noqa: ARG001
     return 1.1 * d_head**-0.5
 
