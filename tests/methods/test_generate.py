@@ -75,6 +75,20 @@ def test_greedy_text_is_huggingfaces(family: str, lend: Any, folder: Any) -> Non
     assert result.provenance.path == "forward"
 
 
+def test_settings_that_change_logits_are_named_and_not_applied(lend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = lend("gpt2")
+    plain = interp.generate(PROMPT, n=N)
+    assert plain.notes == ()
+    monkeypatch.setattr(model.hf_model.generation_config, "repetition_penalty", 1.3)
+    monkeypatch.setattr(model.hf_model.generation_config, "no_repeat_ngram_size", 2)
+    model.store.clear()
+    again = interp.generate(PROMPT, n=N)
+    assert again.ids.tolist() == plain.ids.tolist()
+    said = "the model's generation settings are not applied: repetition_penalty 1.3, no_repeat_ngram_size 2"
+    assert again.notes == (said,)
+    assert said in interp.steer(PROMPT, layer=1, toward="one", against="two", n=2, sweep=[1, 2]).notes
+
+
 @families
 def test_log_probabilities_are_those_of_one_forward_over_the_whole_text(family: str, lend: Any) -> None:
     model = lend(family)

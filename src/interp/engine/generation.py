@@ -26,6 +26,25 @@ AT = ("all", "prompt", "new")
 # Modes whose change of a position depends on that position alone.
 _LOCAL = frozenset({"replace", "zero", "add", "scale"})
 
+# What Hugging Face's search does to logits before it takes the largest → the value at which it does nothing.
+_SETTINGS: dict[str, Any] = {
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "min_length": 0,
+    "min_new_tokens": 0,
+    "guidance_scale": 1.0,
+} | dict.fromkeys(
+    (
+        "bad_words_ids",
+        "begin_suppress_tokens",
+        "exponential_decay_length_penalty",
+        "forced_bos_token_id",
+        "forced_eos_token_id",
+        "sequence_bias",
+        "suppress_tokens",
+    )
+)
+
 OnToken = Callable[[list[int]], None]
 
 
@@ -337,6 +356,16 @@ def end_ids(model: LoadedModel) -> frozenset[int]:
     if ends is None:
         return frozenset()
     return frozenset(ends if isinstance(ends, list | tuple) else [ends])
+
+
+def settings(model: LoadedModel) -> dict[str, Any]:
+    """Return those of the model's own generation settings that change what Hugging Face's greedy search takes.
+
+    Nothing here applies them: what is generated is what the logits say.
+    """
+    held = getattr(model.hf_model, "generation_config", None)
+    found = {name: getattr(held, name, None) for name in _SETTINGS}
+    return {name: value for name, value in found.items() if value is not None and value not in (_SETTINGS[name], [])}
 
 
 def decoded(model: LoadedModel, ids: Sequence[int]) -> str:

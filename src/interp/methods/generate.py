@@ -118,7 +118,8 @@ def generate(
 
     Notes
     -----
-    Greedy text is that of Hugging Face's ``generate(do_sample=False)``, with the model's own end-of-text tokens.
+    Greedy text is that of Hugging Face's ``generate(do_sample=False)``, with the model's own end-of-text tokens, but
+    without what a model's generation settings do to logits, such as a repetition penalty; a note names those.
 
     Examples
     --------
@@ -150,7 +151,7 @@ def generate(
         temperature=temperature,
         interventions=len(changes.interventions),
         at=at,
-        notes=ended(model, made, n),
+        notes=(*ended(model, made, n), *unapplied(model)),
     )
     if made.interrupt is not None:
         raise Interrupted(result)
@@ -182,3 +183,11 @@ def ended(model: LoadedModel, made: Generated, n: int) -> tuple[str, ...]:
             f"stopped after {len(made.ids)} of {n} tokens: the context window holds {model.geometry.n_ctx} and is full",
         )
     return () if made.whole else (f"partial: {made.stopped}",)
+
+
+def unapplied(model: LoadedModel) -> tuple[str, ...]:
+    """Return a note on the model's own generation settings that change logits, where it has any."""
+    from interp.engine import generation
+
+    found = ", ".join(f"{name} {str(value)[:40]}" for name, value in generation.settings(model).items())
+    return (f"the model's generation settings are not applied: {found}",) if found else ()

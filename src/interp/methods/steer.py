@@ -12,7 +12,7 @@ import numpy as np
 
 from interp.methods import directions
 from interp.methods import texts as running
-from interp.methods.generate import ended, tail
+from interp.methods.generate import ended, tail, unapplied
 from interp.methods.pairing import one_token
 from interp.methods.patch import resolve_metric
 from interp.registry import technique
@@ -452,4 +452,4 @@ def _notes(
     ]
     if len(texts) < len(strengths):
         notes.insert(0, f"partial: {len(texts)} of {len(strengths)} strengths were begun")
-    return (*notes, *([failed] if failed else []))
+    return (*notes, *([failed] if failed else []), *unapplied(model))
