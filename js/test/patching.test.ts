@@ -51,6 +51,7 @@ function sweep(given: Partial<Sweep> = {}): Sweep {
     tokens: [],
     named: false,
     queries: true,
+    head: "H",
     metric: "logit difference",
     span: 4,
     start: 0,
@@ -322,13 +323,13 @@ describe("the selection", () => {
   });
 
   it("of keys' and values' heads names the layer alone", async () => {
-    const { find, text, selects } = shown({ queries: false });
+    const { find, text, selects } = shown({ queries: false, head: " key head " });
     await settled();
     press(find(".interp-plot"), "ArrowDown");
     press(find(".interp-plot"), "ArrowRight");
     await settled();
     expect(selects()).toEqual([{ layer: 7 }]);
-    expect(text(".interp-foot")).toContain("L7H1");
+    expect(text(".interp-foot")).toContain("L7 key head 1");
   });
 
   it("storms reach the kernel as the first and the last", async () => {

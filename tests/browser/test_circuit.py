@@ -33,7 +33,8 @@ labels = {{"2.1": strings[1], "1.0": strings[5]}}
 strange = planted(SMALL, task=strings[1], notes=(strings[0], strings[6]), labels=labels)
 strange.groups["<img src=x onerror='window.ran=9'>"] = ("1.0", "4.2")
 replace(strange, provenance=Provenance(model=strings[1]))"""
-CELLS = [LOAD, ATTENTION, CIRCUIT, LARGE, STRANGE]
+PATCH = "%interp patch --task ioi --n 2 -o patched"
+CELLS = [LOAD, ATTENTION, CIRCUIT, LARGE, STRANGE, PATCH]
 _INK = """(canvas, points) => {
   const { data, width } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
   const ratio = canvas.width / canvas.clientWidth;
@@ -169,6 +170,36 @@ def test_a_click_moves_python_and_an_open_attention_view(graph: Graph, opened: N
     opened.until(lambda: graph.said().startswith("L{}H{}".format(*heads[0].split("."))), "the graph follows")
     opened.kernel.run("interp.selection.clear()")
     opened.until(lambda: "each ±" in graph.said(), "nothing is chosen")
+
+
+def test_a_click_moves_an_open_heatmap_and_an_open_attention_view(graph: Graph, opened: Notebook) -> None:
+    opened.run(CELLS.index(PATCH))
+    heatmap = opened.cell(CELLS.index(PATCH)).locator("section.interp-frame")
+    heatmap.locator(".interp-plot svg").wait_for()
+    ring = heatmap.locator(".interp-plot .interp-ring:not(.interp-hover)")
+    viewer = Viewer(opened, CELLS.index(ATTENTION))
+    assert not ring.is_visible(), "nothing is chosen yet"
+    graph.frame.scroll_into_view_if_needed()
+    said = heatmap.locator(".interp-foot")
+    heads = opened.kernel.value("c.heads")
+    seen: list[tuple[float, float]] = []
+    for name in (heads[0], heads[-1]):
+        graph.plot.click(position=graph.places()[name])
+        layer, head = map(int, name.split("."))
+        opened.until(lambda at=f"L{layer}H{head}": said.inner_text().startswith(at), "the heatmap speaks of it")
+        opened.until(lambda at=[layer, head]: viewer.shown() == at, "the attention view shows it")
+        effect = opened.kernel.value(f"float(patched.effect[{layer}, {head}])")
+        assert f"effect {effect:+.3f}".replace("-", "−") in re.sub(r"\s+", " ", said.inner_text())
+        box = ring.bounding_box()
+        assert box is not None, "its cell is ringed"
+        seen.append((box["x"], box["y"]))
+        marked = heatmap.locator("[role=option][aria-selected=true]")
+        assert marked.count() <= 1
+        if marked.count():
+            assert marked.inner_text().split()[0] == f"L{layer}H{head}"
+    assert seen[0] != seen[1], "another cell for another head"
+    graph.plot.press("Escape")
+    opened.until(lambda: not ring.is_visible(), "the heatmap lets go as well")
 
 
 def test_the_card_says_what_a_head_does(graph: Graph, opened: Notebook) -> None:

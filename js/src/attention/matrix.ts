@@ -4,7 +4,7 @@ import { button, fit, h, number, on, picker } from "../ui/dom";
 import { clamp, keys, step } from "../ui/keys";
 import { watch } from "../ui/watch";
 import { headName } from "./meta";
-import { ABOVE, label, MONO, picture, TILT } from "./picture";
+import { ABOVE, MONO, picture, TILT } from "./picture";
 import type { Viewer } from "./view";
 
 const CLOSEST = 12; // tokens a side
@@ -148,7 +148,7 @@ export function matrix(viewer: Viewer, room: () => number): HTMLElement {
   return h("div.panel", {}, h("div.caption", {}, h("span", {}, layer, " ", head, " ", about), zoom), canvas);
 
   function draw(): void {
-    const { side, gutter, below, cell, rows, columns, every } = current.value;
+    const { side, gutter, below, cell, rows, columns, every, name } = current.value;
     const colours = theme.value;
     const context = fit(canvas, gutter + side, ABOVE + side + below);
     const { query, key } = selected.value;
@@ -178,7 +178,7 @@ export function matrix(viewer: Viewer, room: () => number): HTMLElement {
       for (let i = 0; i < starts.length - 1; i++) {
         if (i !== marked && (i % every || (marked >= 0 && Math.abs(i - marked) < every))) continue;
         context.fillStyle = i === marked ? colours.accent : colours.ink;
-        write(label(meta, i === marked ? (at ?? 0) : (starts[i] ?? 0)), (i + 0.5) * cell);
+        write(name(i === marked ? (at ?? 0) : (starts[i] ?? 0)), (i + 0.5) * cell);
       }
     };
     axis(rows, y, row, (text, middle) => context.fillText(text, gutter - 6, middle + 4, gutter - 6));

@@ -4,8 +4,9 @@ import type { Viewer } from "./view";
 
 export const MONO = "ui-monospace, DejaVu Sans Mono, Menlo, Consolas, monospace";
 export const TILT = -55; // degrees of the column labels
-const LARGEST = 400; // px a side
+const LARGEST = 460; // px a side
 export const ABOVE = 5; // px, so that the first label of a fine matrix is whole
+const LEAST = 13; // px between two labels
 const LABEL = 104; // px that a label is wide at most
 
 /** What the matrix' picture is made of, on the screen and in a file. */
@@ -21,6 +22,8 @@ export interface Picture {
   cell: number;
   /** Every how-manieth label is drawn, so that none touch. */
   every: number;
+  /** A token as an axis has it; where not all are named, with its position. */
+  name(at: number): string;
 }
 
 export function picture({ meta, heads, sink, top, shown }: Viewer, room: number): Picture {
@@ -35,10 +38,11 @@ export function picture({ meta, heads, sink, top, shown }: Viewer, room: number)
   const values = whole ? matrix.values : heads.window(first, left, span);
   const hidden = mask(causal, sink.value);
   const masked: Cells["masked"] = hidden && ((row, column) => hidden(rows[row] ?? 0, columns[column] ?? 0));
-  const longest = Math.min(LABEL, Math.max(...[...rows, ...columns].map((at) => widthOf(label(meta, at)))));
+  const largest = Math.min(LARGEST, count * (count < 4 ? 60 : 30));
+  const name = (at: number) => label(meta, at) + (largest < LEAST * count ? ` ${at}` : "");
+  const longest = Math.min(LABEL, Math.max(...[...rows, ...columns].map((at) => widthOf(name(at)))));
   const gutter = Math.ceil(longest) + 10;
   const below = Math.ceil(longest * 0.82) + 14;
-  const largest = Math.min(LARGEST, count * (count < 4 ? 60 : 26));
   const side = Math.max(60, Math.min(room - gutter, largest));
   const cell = side / count;
   return {
@@ -49,12 +53,12 @@ export function picture({ meta, heads, sink, top, shown }: Viewer, room: number)
     gutter,
     below,
     cell,
-    every: Math.ceil(13 / cell),
+    every: [1, 2, 5, 10, 20, 50, 100, 200].find((n) => n * cell >= LEAST) ?? 500,
+    name,
   };
 }
 
-/** A token as an axis has it. */
-export function label(meta: Viewer["meta"], at: number): string {
+function label(meta: Viewer["meta"], at: number): string {
   return meta.axis[at] ?? meta.tokens[at] ?? "";
 }
 

@@ -28,10 +28,10 @@ export function card(viewer: Viewer): HTMLElement {
   const said = signal<{ node: string; words?: Function; problem?: string } | undefined>(undefined);
   const seen = signal<{ node: string; side: number; values: Uint8Array } | undefined>(undefined);
   const title = h("div.name");
-  const does = h("div", { "aria-live": "polite" });
+  const does = h("div.pairs", { "aria-live": "polite" });
   const thumbnail: HTMLCanvasElement = h("canvas", { role: "img" });
   const picture = h("div.thumbnail", {}, h("div.caption", {}, "Attention, first clean prompt"), thumbnail);
-  const joins = h("div");
+  const joins = h("div.pairs");
   const pill = computed(() => drawing.value.pills[chosen.value]);
 
   // The kernel is asked once for each node; busy, it says so, and is asked again when the node is chosen again.

@@ -17,8 +17,8 @@ import { table } from "./table";
 import { viewer } from "./view";
 
 const TITLE = "Circuit";
-const CARD = 232; // px that the card and its gap take beside the graph
-const BESIDE = 640; // px from which on it stands there
+const CARD = 332; // px that the card and its gap take beside the graph
+const BESIDE = 800; // px from which on it stands there
 const STEPS = 300; // of the slider; beyond, each is more than one edge
 
 export default mount((mounted: Mounted, el: HTMLElement) => {

@@ -49,7 +49,7 @@ export class Brush {
     const { context, theme } = this;
     context.beginPath();
     for (const [, y] of rows) {
-      context.moveTo(38, y);
+      context.moveTo(44, y);
       context.lineTo(wide, y);
     }
     context.setLineDash([2, 4]);

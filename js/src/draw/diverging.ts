@@ -78,7 +78,7 @@ export function measure({ rows, columns, tokens }: Signed, room: number): Place 
   const space = Math.max(60, Math.min(tokens ? NAMED : WIDE, room - left - beyond - 3));
   let wide = Math.min(LARGEST, space / columns.length);
   let high = Math.min(LARGEST, HIGH / rows.length);
-  wide = Math.min(wide, 2 * high);
+  wide = Math.min(wide, Math.max(12, 2 * high));
   high = Math.min(high, Math.max(12, 2 * wide));
   // Whole and half pixels are sharpest.
   [wide, high] = [wide, high].map((size) => Math.max(0.5, Math.floor(2 * size) / 2)) as [number, number];
@@ -137,7 +137,7 @@ export function heat(cells: Signed, end: number, place: Place, colours: Colours)
   const names = ticks(rows.length, high, 11).map((row) =>
     text(rows[row] ?? "", {
       x: left - 6,
-      y: digits((row + 0.5) * high + 3.5),
+      y: digits(Math.max(8, (row + 0.5) * high + 3.5)),
       "text-anchor": "end",
       fill: colours.faint,
     }),

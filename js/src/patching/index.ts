@@ -11,7 +11,7 @@ import { foot } from "./foot";
 import { list } from "./list";
 import { pair } from "./pair";
 import { plot } from "./plot";
-import { isTurned, viewer } from "./view";
+import { viewer } from "./view";
 
 const TITLE = "Activation patching";
 
@@ -53,8 +53,7 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
       "div.body",
       {},
       ...(sweep.peek().axes.length > 1 ? [plot(view, () => width.value, say)] : []),
-      list(view, say),
-      asked,
+      h("div.beside", {}, list(view, say), asked),
     ),
     foot(view),
     notes,
@@ -79,12 +78,6 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
     () => {
       sources.element.hidden = !sweep.value.estimated;
       sources.show(source.value);
-    },
-    () => {
-      const dark = colours.current.value.dark;
-      frame.style.setProperty("--towards", dark ? "#ff9b85" : "#a50f2a");
-      frame.style.setProperty("--against", dark ? "#8cc4f5" : "#1d4f91");
-      frame.classList.toggle("interp-turned", isTurned(sweep.value, quantity.value));
     },
     () => {
       view.selected.value;

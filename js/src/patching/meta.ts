@@ -46,6 +46,8 @@ export interface Sweep {
   named: boolean;
   /** Whether the heads are query heads, which the shared selection names. */
   queries: boolean;
+  /** What stands between a layer and a head's number: "H", or which heads these are. */
+  head: string;
   metric: string;
   span: number;
   /** The recovery of the run that was patched: 0 or 1. */

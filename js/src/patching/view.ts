@@ -194,10 +194,10 @@ export function entryOf({ sweep, slice }: Viewer, at: At): Entry | undefined {
 }
 
 /** A cell as it is called: a head, a token of a layer. */
-export function nameOf({ layers, tokens, named }: Sweep, at: At): string {
+export function nameOf({ layers, tokens, named, head }: Sweep, at: At): string {
   const layer = `L${layers[at.layer ?? 0]}`;
   if (at.neuron !== undefined) return `${layer} neuron ${at.neuron}`;
-  const name = at.head === undefined ? layer : `${layer}H${at.head}`;
+  const name = at.head === undefined ? layer : layer + head + at.head;
   if (at.position === undefined || at.position < 0) return name;
   return named ? `${name} ${tokens[at.position]} (${at.position})` : `${name} position ${at.position}`;
 }

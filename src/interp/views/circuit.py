@@ -122,8 +122,8 @@ def evidence(result: CircuitResult) -> list[Piece]:
         ("CMD ", _two(card.cmd), True),
     ]
     if len(card.stability):
-        resamples = f" (Jaccard, {len(card.stability)} resamples)"
-        found.append(("stability ", _two(float(np.nanmean(card.stability))) + resamples, True))
+        resamples = f"stability (Jaccard, {len(card.stability)} resamples) "
+        found.append((resamples, _two(float(np.nanmean(card.stability))), True))
     if len(card.marginal_edges):
         spare, tested = len(card.removable), len(card.marginal_edges)
         found.append((f"removable edges {spare} of {tested} tested", "", True))

@@ -96,7 +96,7 @@ def _table(rows: Sequence[tuple[str, Sequence[tuple[str, Listed]]]]) -> Drawing:
             tokens = labels([token for token, _, _ in listed], _LABEL)
             for token, (_, _, value) in zip(tokens, listed, strict=True):
                 size = signed(value)
-                taken = columns(token) * advance + 5 + 6.4 * columns(size) + 12
+                taken = columns(token) * advance + 5 + 6.9 * columns(size) + 12
                 if x + taken - 12 > _WIDE and x > left + lead:
                     x, y = left + lead, y + _LINE
                 body.append(draw.text(x, y, token, "m", more=f' style="font-size:{_FONT}px"'))

@@ -132,7 +132,7 @@ def heat(cells: Cells, end: float, ring: tuple[int, int] | None = None) -> Drawi
     left = margin(cells.rows)
     across, down = count[1] * wide, count[0] * high
     body = [
-        draw.text(left - 6, (row + 0.5) * high + 3.5, cells.rows[row], anchor="end")
+        draw.text(left - 6, max(8.0, (row + 0.5) * high + 3.5), cells.rows[row], anchor="end")
         for row in _ticks(count[0], high, 11)
     ]
     named = _turned(cells, left, wide, down, block) if cells.tokens else _numbers(cells, left, wide, down)
@@ -265,7 +265,8 @@ def hatch(x: float, y: float, wide: float, high: float) -> str:
 
 def _size(count: Sequence[int], room: float) -> tuple[float, float]:
     wide, high = (min(_LARGEST, space / n) for space, n in ((room, count[1]), (_HIGH, count[0])))
-    wide, high = min(wide, 2 * high), min(high, max(12, 2 * wide))
+    wide = min(wide, max(12.0, 2 * high))
+    high = min(high, max(12.0, 2 * wide))
     # Whole and half pixels are sharpest.
     return max(0.5, math.floor(2 * wide) / 2), max(0.5, math.floor(2 * high) / 2)
 

@@ -178,7 +178,7 @@ def room(facts: str) -> int:
     >>> room("a model")
     225
     """
-    return min(900, math.ceil(_FACT * columns(facts)) + 180)
+    return min(_ROOM, math.ceil(_FACT * columns(facts)) + 180)
 
 
 def footer(pieces: Sequence[Piece], notes: Sequence[str], wide: float) -> list[str]:

@@ -124,9 +124,10 @@ class _View:
             of = result.clusters.of
             kind = {"umap": "UMAP", "tsne": "t-SNE"}[result.clusters.kind]
             drawn.append([(f"{kind} of {of}, coloured by HDBSCAN's clusters", self._map())])
-        for row in range(min(_SHOWN, len(result.neurons))):
-            drawn.append([(self._caption(row), self._contexts(row)), *self._static(row)])
-        return drawn
+        shown = range(min(_SHOWN, len(result.neurons)))
+        each = [[(self._caption(row), self._contexts(row)), *self._static(row)] for row in shown]
+        # Contexts alone are short: they stand below each other, beside the map.
+        return [*drawn, *(each if result.inputs else [[block for stack in each for block in stack]])]
 
     def _caption(self, row: int) -> str:
         stats = {name: float(values[row]) for name, values in self.result.stats.items()}

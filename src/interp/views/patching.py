@@ -17,7 +17,7 @@ from interp.views import attribution, bars, diverging, draw, figures, frame, lay
 from interp.views import theme as themes
 from interp.views.diverging import Cells, signed
 from interp.views.draw import Drawing
-from interp.views.text import columns, escape, head_label, labels, visible
+from interp.views.text import columns, escape, labels, visible
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -343,8 +343,19 @@ def _name(view: _View, cell: Sequence[int]) -> str:
     layer = view.result.layers[at["layer"]]
     if "neuron" in at:
         return f"L{layer} neuron {at['neuron']}"
-    name = head_label(layer, at["head"]) if "head" in at else f"L{layer}"
+    name = f"L{layer}{head_word(view.result.site)}{at['head']}" if "head" in at else f"L{layer}"
     return f"{name} {_position(view, at['position'])}" if "position" in at else name
+
+
+def head_word(site: str) -> str:
+    """Return what stands between a layer and a head's number: keys' and values' heads are not the query heads.
+
+    Examples
+    --------
+    >>> head_word("z"), head_word("k")
+    ('H', ' key head ')
+    """
+    return f" {_HEADS[site].lower()[:-1]} " if site in _HEADS else "H"
 
 
 def _position(view: _View, position: int) -> str:
@@ -414,7 +425,7 @@ def _where(view: _View) -> list[tuple[str, Drawing]]:
     cells = Cells(
         view.values[layer, head, :],
         view.done[layer, head, :],
-        [head_label(view.result.layers[at], n) for at, n in heads],
+        [f"L{view.result.layers[at]}{head_word(view.result.site)}{n}" for at, n in heads],
         view.tokens,
         tokens=True,
         marked=view.differing,

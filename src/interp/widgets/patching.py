@@ -127,6 +127,7 @@ def _state(result: PatchingResult, running: bool) -> dict[str, Any]:
         "layers": list(result.layers),
         "named": bool(result.positions),
         "queries": result.site not in _HEADS,
+        "head": pictures.head_word(result.site),
         "start": 1 if noising and said["span"] else 0,
         "base": _number(result.clean_metric if noising else result.corrupted_metric),
         "pairs": len(result.per_pair),
