@@ -213,7 +213,7 @@ def test_the_footer_is_the_cards() -> None:
     said = "".join(lead + bold + "|" for lead, bold, _ in pictures.evidence(planted(SMALL, card=cast(Any, card))))
     assert said == (
         "faithfulness 0.91 [0.87, 0.94]|matched random 0.08 ± 0.05|CPR 1.62|CMD not reached|"
-        "stability 0.82 (Jaccard, 2 resamples)|removable edges 2 of 50 tested|32 fresh pairs|"
+        "stability (Jaccard, 2 resamples) 0.82|removable edges 2 of 50 tested|32 fresh pairs|"
     )
 
 
