@@ -293,6 +293,28 @@ def test_acdc_is_the_one_by_one_algorithm(kind: str) -> None:
     assert ((score == 0) == (~kept.any(0) & subset.exists)).all()
 
 
+def test_a_chain_of_removals_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stays at one threshold stays at the next; a chain without a bound would have a mask for half of them."""
+    model = build("gpt2", Size(layers=2, seed=3))
+    subset = made(model, CASES[:1])
+    held: list[int] = []
+    own = Subset.run
+
+    def watched(self: Subset, masks: torch.Tensor, **options: Any) -> torch.Tensor:
+        held.append(len(masks))
+        return own(self, masks, **options)
+
+    monkeypatch.setattr(Subset, "run", watched)
+    thresholds = [1e-3, 5e-4]
+    whole = model.operate("circuit", {}, lambda _: acdc(subset, thresholds))
+    assert max(held) > 10
+    held.clear()
+    monkeypatch.setattr("interp.engine.subset._MASKS", 6 * subset.exists.numel())
+    kept = model.operate("circuit", {}, lambda _: acdc(subset, thresholds))
+    assert max(held) == 6
+    assert torch.equal(kept, whole)
+
+
 def test_acdc_interrupted_keeps_finished_thresholds() -> None:
     model = build("gpt2", Size(layers=2, seed=3))
     subset = made(model, CASES[:2])

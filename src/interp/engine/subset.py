@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-3  # of the metric's scale: what is written is summed writer by writer, which rounds otherwise
 _BYTES = 2**29  # that the outputs of all writers may take in one batch
-_SMALLEST = 4  # runs of a chain of removals
+_SMALLEST, _MASKS = 4, 2**27  # runs of a chain of removals, and bytes that its masks may take
 
 
 @dataclass(frozen=True)
@@ -526,7 +526,7 @@ class _Removal:
             if stays != guessed:
                 self.size = max(_SMALLEST, number // 2)
                 return at + number + 1
-        self.size *= 2
+        self.size = min(2 * self.size, max(_SMALLEST, _MASKS // self.kept.numel()))
         return at + len(asked)
 
     def _ahead(self, at: int) -> Iterator[tuple[tuple[int, int], Tensor | None, bool]]:
