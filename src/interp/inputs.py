@@ -88,6 +88,10 @@ def _pairs(
         raise InputError(f"{command.name} takes a clean and a corrupted prompt; {len(body)} were given")
     if task is not None and sources:
         raise InputError(f"{command.name} takes a task or pairs, not both")
+    own = inspect.signature(command.function).parameters
+    idle = [name for name in ("n", "corruption", "seed") if task is None and name in given and name not in own]
+    if idle:
+        raise InputError(f"--{idle[0]} is about a task's pairs, and these are pairs of your own; leave it out")
     if task is not None:
         from interp.methods.pairing import from_task
 

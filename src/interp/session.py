@@ -115,6 +115,8 @@ class Session:
 
         if source is None:
             source, name = bundled.MODEL, name or "bundled"
+        if name is not None and not name.strip():
+            raise InputError("--name is blank; type what to call the model here, or leave it out")
         if spill is not None:
             registry.find("load").parameter("spill").check(spill)
         if spill is not None and not 0 <= spill < float("inf"):

@@ -202,3 +202,10 @@ def test_mistakes_in_a_cell_are_one_line(body: str, shell: Any, lend: Any) -> No
         outcome = harness.ask("magic", shell, f"%%interp patch\n{body}")
         harness.refused(outcome)
         assert outcome.shown.startswith("UsageError: ")
+
+
+@pytest.mark.parametrize("flag", ["--n 3", "--seed 1", "--corruption random-names"])
+def test_flags_of_a_task_are_not_ignored_beside_own_pairs(flag: str, shell: Any, lend: Any) -> None:
+    lend("gpt2")
+    outcome = harness.ask("magic", shell, f"%%interp patch {flag}\n{BODY}")
+    harness.refused(outcome, flag.split()[0], "is about a task's pairs", "leave it out")
