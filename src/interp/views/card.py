@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import textwrap
 from collections.abc import Sequence
 from functools import cached_property
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from interp.views import curves, draw, frame, layout
 from interp.views.curves import Curve
 from interp.views.draw import Drawing, number
+from interp.views.text import minus
 
 if TYPE_CHECKING:
     from interp.methods.card import Card
@@ -91,7 +91,7 @@ class _View:
 
 def _plain(text: str) -> str:
     """Return text with true minus signs, and edges that are not broken at the end of a line."""
-    return re.sub(r"(?<!\w)-(?=\d)", "−", text).replace(" → ", "\u00a0→\u00a0")
+    return minus(text).replace(" → ", "\u00a0→\u00a0")
 
 
 def _around(values: Float) -> tuple[float, float]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from interp.views import frame
 from interp.views.draw import MONO
-from interp.views.text import escape, tooltip, visible
+from interp.views.text import escape, minus, tooltip, visible
 
 if TYPE_CHECKING:
     from interp.results import Result
@@ -92,7 +92,7 @@ def table(names: Sequence[str], rows: Sequence[Sequence[Any]], total: int | None
 
 def _heading(result: Result) -> tuple[str, str]:
     """Return the title, which is the technique's name, and the facts; what no technique made is its own title."""
-    name, summary = result.provenance.technique, frame.visible_facts(result.summary(), 160)
+    name, summary = result.provenance.technique, minus(frame.visible_facts(result.summary(), 160))
     if name:
         return visible(name[:1].upper() + name[1:], 60), summary if summary != name else ""
     return summary or type(result).__name__.removesuffix("Result"), ""

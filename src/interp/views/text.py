@@ -9,6 +9,7 @@ A backslash is not special, so a partial-byte token, ``\\xF0``, reads as it arri
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -20,6 +21,17 @@ _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | {
 }
 _MARKS = 3
 _INKLESS = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp", "Zs"})
+
+
+def minus(text: str) -> str:
+    """Return text whose negative numbers have true minus signs.
+
+    Examples
+    --------
+    >>> minus("logit-diff -3.1")
+    'logit-diff −3.1'
+    """
+    return re.sub(r"(?<!\w)-(?=\d)", "−", text)
 
 
 def visible(token: str, limit: int | None = 200) -> str:
