@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from interp.methods.clusters import Clusters
     from interp.methods.neurons import NeuronsResult
 
-_SHOWN, _GROUPS, _CONTEXTS, _WIDE, _VALUE, _TOKEN = 4, 12, 10, 440, 66, 16
+_SHOWN, _GROUPS, _CONTEXTS, _WIDE, _VALUE, _TOKEN = 4, 12, 10, 440, 70, 16
 _MAP = 440
 _CLASSES = 6
 _TITLE = "Neurons"
