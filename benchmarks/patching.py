@@ -32,6 +32,7 @@ from tqdm import tqdm
 from transformer_lens import patching as peer
 
 import interp
+from interp.engine.products import linear
 from interp.session import session
 from interp.spec import Pair, Prompt
 
@@ -47,6 +48,13 @@ SWEEPS: dict[str, tuple[str, str, Callable[..., Any], float, float]] = {
 }
 
 
+def _linear_count(x: Any, weight: Any, *_: Any, **__: Any) -> int:
+    return 2 * x.numel() * weight.shape[0]
+
+
+COUNTS = {**flop_registry, torch.ops.mkldnn._linear_pointwise: _linear_count}
+
+
 class Operations(TorchDispatchMode):
     """Counts floating-point operations of matrix products; torch's own counter hooks every module, which is noticed."""
 
@@ -56,7 +64,7 @@ class Operations(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         value = function(*args, **(kwargs or {}))
-        count = flop_registry.get(function._overloadpacket)
+        count = COUNTS.get(function._overloadpacket)
         if count is not None:
             self.total += count(*args, **(kwargs or {}), out_val=value)
         return value
@@ -106,7 +114,7 @@ def by_interp(model: Any, pairs: Sequence[Pair], site: str, by: str) -> np.ndarr
 def gemm_rate() -> float:
     """Return floating-point operations a second of a product of the size that the sweeps are made of."""
     rows, weight = torch.randn(1024, 768), torch.randn(3072, 768)
-    best = min(cpu_seconds(lambda: [torch.nn.functional.linear(rows, weight) for _ in range(10)])[0] for _ in range(5))
+    best = min(cpu_seconds(lambda: [linear(rows, weight, None) for _ in range(10)])[0] for _ in range(5))
     return 10 * 2 * 1024 * 768 * 3072 / best
 
 

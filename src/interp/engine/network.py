@@ -5,7 +5,6 @@ The weights are the bridge's, read anew for every use; nothing is folded, copied
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 from transformer_lens.model_bridge.sources.native import NativeAttention, NativeModel
 from transformers.pytorch_utils import Conv1D
+
+from interp.engine import products
+from interp.engine.products import Activation, gelu_tanh
 
 if TYPE_CHECKING:
     from interp.engine.model import LoadedModel
@@ -36,8 +38,8 @@ class Linear:
     weight: Tensor
     bias: Tensor | None
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return functional.linear(x, self.weight, self.bias)
+    def __call__(self, x: Tensor, then: Activation | None = None) -> Tensor:
+        return products.linear(x, self.weight, self.bias, then)
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Layer:
     gate: Linear | None
     up: Linear
     down: Linear
-    act: Callable[[Tensor], Tensor]
+    act: Activation
     scale: float
     q_norm: Norm | None = None
     k_norm: Norm | None = None
@@ -87,8 +89,8 @@ class Layer:
     def neurons(self, x: Tensor) -> Tensor:
         """Return the MLP's post-activation values, ``[…, neuron]``, of its normed input."""
         if self.gate is None:
-            return self.act(self.up(x))
-        gated, up = self.act(self.gate(x)), self.up(x)
+            return self.up(x, self.act)
+        gated, up = self.gate(x, self.act), self.up(x)
         # Not in place under autograd: some activation functions keep their output for the backward pass.
         return gated * up if gated.requires_grad else gated.mul_(up)
 
@@ -233,11 +235,18 @@ def _layer(block: Any, index: int, d_head: int) -> Layer:
     )
 
 
-def _activation(function: Any) -> Callable[[Tensor], Tensor]:
-    # GPT-2's own GELU is written out in eight passes over the neurons; torch has the same function in one.
-    if type(function).__name__ == "NewGELUActivation":
-        return functools.partial(functional.gelu, approximate="tanh")
-    return function
+# Activation modules as plain functions, which a product can apply on its way. GPT-2's own GELU is written out in eight
+# passes over the neurons; torch has the same function in one.
+_PLAIN: dict[str, Activation] = {
+    "NewGELUActivation": gelu_tanh,
+    "GELUActivation": functional.gelu,
+    "SiLUActivation": functional.silu,
+    "SiLU": functional.silu,
+}
+
+
+def _activation(function: Any) -> Activation:
+    return _PLAIN.get(type(function).__name__) or function
 
 
 def _scale(attention: Any, index: int, d_head: int) -> float:

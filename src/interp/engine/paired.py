@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from interp.engine import products
 from interp.engine.network import Layer, Linear, Network, Norm, rotate
 
 # (site, layer, the frozen runs' activation ``[run, n, position, …]``, the graded runs' as the graph has it: the same
@@ -51,13 +52,13 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, frozen: Tensor, graded: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:  # pyright: ignore
         ctx.weight = weight
-        still, moving = functional.linear(torch.cat([frozen, graded]), weight, bias).split([len(frozen), len(graded)])
+        still, moving = products.linear(torch.cat([frozen, graded]), weight, bias).split([len(frozen), len(graded)])
         ctx.mark_non_differentiable(still)
         return still, moving
 
     @staticmethod
     def backward(ctx: Any, _: Tensor, gradient: Tensor) -> tuple[None, Tensor, None, None]:  # pyright: ignore
-        return None, gradient @ ctx.weight, None, None
+        return None, products.linear(gradient, ctx.weight.T, None), None, None
 
 
 def paired(network: Network, prefix: Tensor, frozen: Tensor, graded: Tensor, keep: Keep) -> tuple[Tensor, Tensor]:
