@@ -264,28 +264,8 @@ class _Evidence:
         circuit = self.circuit
         whole, nothing, alone, without = self.found["ends"]
         span = whole - nothing
-
-        def share(values: Float) -> Float:
-            """Return faithfulness, ``[…]``, of metrics ``[…, pair]``."""
-            return _divided((values - nothing).mean(-1), span.mean())
-
-        def sure(values: Float) -> Float:
-            return of_ratio(np.moveaxis(values - nothing, -1, 0), span, self.seed)
-
-        faithfulness = float(share(alone))
-        random = share(self.found["random"])
-        sizes = np.array([0, *self.curve, int(circuit.kept.sum()), int(circuit.exists.sum())])
-        metrics = np.stack([nothing, *self.found["curve"], alone, whole])
-        order = np.argsort(sizes, kind="stable")
-        sizes, metrics = sizes[order], metrics[order]
-        curve = share(metrics)
-        lost = alone - self.found["marginal"]
-        marginal = _divided(lost.mean(-1), span.mean())
-        names = tuple(f"{writer} → {reader}" for writer, reader in self.marginal)
-        spare = tuple(name for name, value in zip(names, marginal, strict=True) if value < REMOVABLE)
-        strength = np.argsort(-np.nan_to_num(marginal, nan=-np.inf), kind="stable")
+        random = self._share(self.found["random"])
         seconds, forwards = time.perf_counter() - self.started, self.model.forwards - self.before
-        shares = sizes / sizes[-1]
         return Card(
             edges=int(circuit.kept.sum()),
             existing=int(circuit.exists.sum()),
@@ -300,25 +280,15 @@ class _Evidence:
             nothing=nothing,
             alone=alone,
             without=without,
-            faithfulness=faithfulness,
-            faithfulness_interval=sure(alone),
+            faithfulness=float(self._share(alone)),
+            faithfulness_interval=self._interval(alone),
             per_pair=_divided(alone - nothing, span),
-            left=float(share(without)),
-            left_interval=sure(without),
+            left=float(self._share(without)),
+            left_interval=self._interval(without),
             left_per_pair=_divided(without - nothing, span),
-            sizes=sizes,
-            curve=curve,
-            curve_interval=sure(metrics),
-            ranking=circuit_choice.ranking(circuit),
-            cpr=float(np.trapezoid(curve, shares)),
-            cmd=float(np.trapezoid(np.abs(1 - curve), shares)),
-            marginal_edges=tuple(names[n] for n in strength),
-            marginal=marginal[strength],
-            marginal_interval=of_ratio(lost.T, span, self.seed)[:, strength],
-            removable=spare,
             random=random,
             random_sizes=np.array([int(mask.sum()) for mask in self.random], dtype=np.int64),
-            p_value=_p_value(faithfulness, random),
+            p_value=_p_value(float(self._share(alone)), random),
             stability=self._stability(),
             forwards=forwards,
             seconds=seconds,
@@ -326,7 +296,49 @@ class _Evidence:
             provenance=Provenance(
                 model=self.model.name, technique="validate", seed=self.seed, forwards=forwards, seconds=seconds
             ),
+            **self._over_size(),
+            **self._without_each(),
         )
+
+    def _share(self, values: Float) -> Float:
+        """Return faithfulness, ``[…]``, of metrics ``[…, pair]``."""
+        whole, nothing, _, _ = self.found["ends"]
+        return _divided((values - nothing).mean(-1), (whole - nothing).mean())
+
+    def _interval(self, values: Float) -> Float:
+        """Return the ends of its interval, ``[2, …]``."""
+        whole, nothing, _, _ = self.found["ends"]
+        return of_ratio(np.moveaxis(values - nothing, -1, 0), whole - nothing, self.seed)
+
+    def _over_size(self) -> dict[str, Any]:
+        """Return the curve over sizes, and its areas."""
+        whole, nothing, alone, _ = self.found["ends"]
+        sizes = np.array([0, *self.curve, int(self.circuit.kept.sum()), int(self.circuit.exists.sum())])
+        order = np.argsort(sizes, kind="stable")
+        sizes, metrics = sizes[order], np.stack([nothing, *self.found["curve"], alone, whole])[order]
+        curve, shares = self._share(metrics), sizes / sizes[-1]
+        return {
+            "sizes": sizes,
+            "curve": curve,
+            "curve_interval": self._interval(metrics),
+            "ranking": circuit_choice.ranking(self.circuit),
+            "cpr": float(np.trapezoid(curve, shares)),
+            "cmd": float(np.trapezoid(np.abs(1 - curve), shares)),
+        }
+
+    def _without_each(self) -> dict[str, Any]:
+        """Return what the strongest edges take with them, the most first."""
+        whole, nothing, alone, _ = self.found["ends"]
+        lost = alone - self.found["marginal"]
+        marginal = _divided(lost.mean(-1), (whole - nothing).mean())
+        names = tuple(f"{writer} → {reader}" for writer, reader in self.marginal)
+        order = np.argsort(-np.nan_to_num(marginal, nan=-np.inf), kind="stable")
+        return {
+            "marginal_edges": tuple(names[n] for n in order),
+            "marginal": marginal[order],
+            "marginal_interval": of_ratio(lost.T, whole - nothing, self.seed)[:, order],
+            "removable": tuple(name for name, value in zip(names, marginal, strict=True) if value < REMOVABLE),
+        }
 
     def _stability(self) -> Float:
         """Return the Jaccard index with the circuits that resampled pairs choose."""
