@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -13,9 +14,10 @@ from transformers import GPT2Config, GPT2LMHeadModel
 import interp
 from interp.engine import network, weights
 from interp.engine.forward import forward
-from interp.methods import head_roles
+from interp.engine.model import LoadedModel
+from interp.methods import head_roles, head_scores
 from interp.methods.head_scores import explained
-from interp.spec import InputError
+from interp.spec import InputError, Interrupted
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -326,6 +328,81 @@ def test_roles_in_ioi_come_with_their_scores(family: str, lend: Callable[..., An
     assert "the clean logit difference" in result.notes[0]
 
 
+@pytest.fixture
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Return ``interrupted(k)``: the next command is stopped, as Ctrl-C does, at its k-th step; 0 never."""
+    steps = {"left": 0}
+
+    def on_step(self: Any, done: int, total: int, said: str = "") -> None:  # noqa: ARG001
+        assert done <= total
+        steps["left"] -= 1
+        if not steps["left"]:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(LoadedModel, "on_step", on_step)
+    return lambda k: steps.update(left=k)
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+@pytest.mark.parametrize("family", [*FAMILIES, "bert"])
+def test_an_interrupt_keeps_the_prompts_that_were_run(
+    family: str, hooked: bool, lend: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, interrupted: Any
+) -> None:
+    model = lend(family)
+    if hooked:
+        monkeypatch.setattr(network, "FAMILIES", frozenset())
+    before = interp.heads(n=12)
+    hooks_before = model.user_hooks()
+    each = 2 * (1 + (family == "bert"))  # layers, and what runs the tokens once besides
+    interrupted(each + 1)
+    with pytest.raises(Interrupted) as stopped:
+        interp.heads(n=24)
+    result = stopped.value.result
+    assert result.n == 12
+    assert result.notes[0] == "partial: interrupted after 12 of 24 prompts"
+    for name, values in before.scores.items():
+        np.testing.assert_array_equal(result.scores[name], values)
+        np.testing.assert_array_equal(result.spread[name], before.spread[name])
+    np.testing.assert_equal(result.losses, before.losses)
+    assert result.provenance.technique == "heads"
+    assert result.html()
+    interrupted(1)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        interp.heads(n=24)
+    assert not isinstance(stopped.value, Interrupted)  # nothing was there yet
+    assert model.user_hooks() == hooks_before
+    interrupted(0)
+    np.testing.assert_array_equal(interp.heads(n=12).scores["induction"], before.scores["induction"])
+
+
+def test_an_interrupt_keeps_the_sentences_that_were_run(lend: Callable[..., Any], interrupted: Any) -> None:
+    lend("llama")
+    whole = interp.heads(relation="modifier", n=40)
+    assert whole.n == 40
+    interrupted(5)
+    with pytest.raises(Interrupted) as stopped:
+        interp.heads(relation="modifier", n=40)
+    result = stopped.value.result
+    assert 2 <= result.n < 40
+    assert f"partial: interrupted after {result.n} of 40 sentences" in result.notes
+    assert np.isfinite(result.scores["beyond_distance"]).all()
+
+
+def test_groups_change_nothing_but_what_is_compared_within_them(
+    lend: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lend("gpt2")
+    whole = interp.heads(n=11)
+    monkeypatch.setattr(head_scores, "_TOGETHER", 60)
+    parted = interp.heads(n=11)
+    assert head_scores.together(11, 47)[-1].stop == 11
+    assert len(head_scores.together(11, 47)) == 5
+    assert min(some.stop - some.start for some in head_scores.together(11, 47)) == 2
+    for name, values in whole.scores.items():
+        np.testing.assert_allclose(parted.scores[name], values, atol=1e-5 if name != "position_only" else 0.3)
+    np.testing.assert_allclose(parted.losses, whole.losses, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("family", "arguments", "message"),
     [
@@ -398,7 +475,7 @@ def test_smollm2s_heads(smollm2: Any) -> None:  # noqa: ARG001
     assert abs(int((result.scores["first_token"] > 0.4).sum()) - 147) < 25
 
 
-def test_smollm2s_syntax_head_and_ioi_roles(smollm2: Any) -> None:  # noqa: ARG001
+def test_smollm2s_syntax_head_and_ioi_roles(smollm2: Any, interrupted: Any) -> None:  # noqa: ARG001
     subject = interp.heads(relation="subject-verb", n=40)
     assert subject.top("subject-verb", 1) == ["13.8"]
     assert subject.scores["beyond_distance"][13, 8] > 0.5
@@ -407,3 +484,10 @@ def test_smollm2s_syntax_head_and_ioi_roles(smollm2: Any) -> None:  # noqa: ARG0
     assert roles.labels["24.4"] == "negative name mover"
     assert roles.top("S-inhibition", 1) == ["20.0"]
     assert roles.labels["8.1"] == "duplicate token"
+    interrupted(2)
+    with pytest.raises(Interrupted) as stopped:
+        interp.heads(task="ioi", n=16)
+    partial = stopped.value.result
+    assert partial.notes[0] == "partial: interrupted; backup name mover heads were not looked for"
+    assert set(roles.scores) - set(partial.scores) == {"backup"}
+    assert partial.top("S-inhibition") == roles.top("S-inhibition")

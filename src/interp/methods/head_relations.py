@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from interp.methods.head_scores import Scored, watch
+from interp.methods.head_scores import Scored, together, watch
 from interp.methods.pairing import counted, vocabulary
 from interp.spec import InputError, Prompt
 
@@ -29,6 +29,11 @@ class _Case:
     queries: tuple[int, ...]
     keys: tuple[int, ...]
 
+    @property
+    def parted(self) -> bool:
+        """Whether one of the words has several tokens."""
+        return max(len(self.queries), len(self.keys)) > 1
+
 
 def score(model: LoadedModel, name: str, n: int, seed: int) -> Scored:
     """Run `n` sentences of a relation and score every head's attention from one of its two words to the other.
@@ -36,7 +41,7 @@ def score(model: LoadedModel, name: str, n: int, seed: int) -> Scored:
     A causal model cannot look ahead: there the later word looks at the earlier one, whichever depends. A bidirectional
     model looks from the dependent to its head word. Attention to a word of several tokens is their sum, from one the
     mean (Clark et al. 2019, "What Does BERT Look At?"). The baseline of a sentence is the mean over all other pairs of
-    places in it that are as far apart.
+    places in it that are as far apart. An interrupt leaves what the sentences so far gave, if those are two or more.
 
     Raises
     ------
@@ -55,25 +60,39 @@ def score(model: LoadedModel, name: str, n: int, seed: int) -> Scored:
         pair = (slots["dependent"], slots["head"])
         queries, keys = (max(pair), min(pair)) if causal else pair
         batches[len(ids)].append(_Case(ids, queries, keys))
-    parts = [_looked(model, batch) for batch in batches.values()]
+    groups = [batch[some] for length, batch in batches.items() for some in together(len(batch), length)]
+    parts: list[tuple[Float, Float]] = []
+    interrupt: KeyboardInterrupt | None = None
+    try:
+        for number, group in enumerate(groups):
+            parts.append(_looked(model, group, (number, len(groups))))
+    except KeyboardInterrupt as stopped:
+        if sum(len(own) for own, _ in parts) < 2:
+            raise
+        interrupt = stopped
+    cases = [case for group in groups[: len(parts)] for case in group]
     attention, baseline = (np.concatenate(values) for values in zip(*parts, strict=True))
     if not np.isfinite(baseline).any():
         raise InputError(f"no sentence of {name} has other places as far apart in this tokenizer; ask for more: --n 60")
     level = np.nanmean(baseline, axis=0)
     baseline = np.where(np.isfinite(baseline), baseline, level)
     notes: list[str] = []
-    parted = sum(max(len(sentence.dependent), len(sentence.head)) > 1 for sentence in found)
+    if interrupt is not None:
+        notes.append(f"partial: interrupted after {len(cases)} of {len(found)} sentences")
+    parted = sum(case.parted for case in cases)
     if parted:
-        notes.append(f"{parted} of {len(found)} sentences have a word of several tokens: all of them count")
+        notes.append(f"{parted} of {len(cases)} sentences have a word of several tokens: all of them count")
     if dropped:
         notes.append(f"{dropped} sentences were dropped: tokens go across their words")
     if causal:
         notes.append("the later word looks at the earlier one: this model cannot look ahead")
     each = {"attention": attention, "beyond_distance": attention - baseline}
-    return Scored(each, {"attention": level, "beyond_distance": np.zeros_like(level)}, notes=tuple(notes))
+    return Scored(
+        each, {"attention": level, "beyond_distance": np.zeros_like(level)}, notes=tuple(notes), interrupt=interrupt
+    )
 
 
-def _looked(model: LoadedModel, batch: list[_Case]) -> tuple[Float, Float]:
+def _looked(model: LoadedModel, batch: list[_Case], group: tuple[int, int]) -> tuple[Float, Float]:
     """Run sentences of one length; return the attention between their words and elsewhere, ``[n, layer, head]``."""
     import torch
 
@@ -90,7 +109,7 @@ def _looked(model: LoadedModel, batch: list[_Case]) -> tuple[Float, Float]:
             )
         )
 
-    watch(model, ids, see)
+    watch(model, ids, see, group=group)
     own, others = zip(*looked, strict=True)
     return np.stack(own, axis=1), np.stack(others, axis=1)
 

@@ -44,6 +44,8 @@ class Roles:
         Role → what makes a head play it.
     notes
         What is worth knowing.
+    interrupt
+        What stopped it before all roles were looked for.
     """
 
     each: dict[str, Float]
@@ -51,6 +53,7 @@ class Roles:
     labels: dict[str, str]
     criteria: dict[str, str]
     notes: tuple[str, ...]
+    interrupt: KeyboardInterrupt | None = None
 
 
 @dataclass
@@ -83,7 +86,7 @@ def roles(model: LoadedModel, n: int, seed: int) -> Roles:
     """
     import torch
 
-    from interp.engine import network, weights
+    from interp.engine import hooks, network, weights
 
     try:
         net = network.read(model)
@@ -100,37 +103,40 @@ def roles(model: LoadedModel, n: int, seed: int) -> Roles:
     out = weights.unembedding(net)
     towards = (out[[e.answer[0] for e in encoded]] - out[[e.wrong[0] for e in encoded]]).to(net.unembed.weight.dtype)
     del out
-    with torch.no_grad():
-        clean, other = run(net, clean_ids), run(net, other_ids)
-        model.on_step(1, 3)
-        assert clean.end is not None
-        difference = float(((clean.end * towards).sum(-1) / weights.size(net.final, clean.end)).mean())
-        direct = _direct(net, clean, towards)
-        looked, chance = _attention(clean, slots)
-        seen = {name: _sure(values - chance[name]) for name, values in looked.items()}
-        least = SHARE * abs(difference)
-        rather = looked["end_to_io"].mean(0) > np.maximum(looked["end_to_s1"].mean(0), looked["end_to_s2"].mean(0))
-        mover = _sure(direct, least) & seen["end_to_io"] & rather
-        chosen: list[tuple[int, int]] = [(int(layer), int(head)) for layer, head in np.argwhere(mover)]
-        queried = through_queries(net, clean, other, towards, chosen)
-        model.on_step(2, 3)
-        without = run(net, clean_ids, _knocked_out(other, chosen))
-        backup = np.where(mover, 0.0, _direct(net, without, towards) - direct)
-    model.count(3 * len(encoded))
+    clean, other = hooks.run_hooked((), lambda: (run(net, clean_ids), run(net, other_ids)))
+    model.count(2 * len(encoded))
     model.note("replay")
-    model.on_step(3, 3)
+    model.on_step(1, 3)
+    assert clean.end is not None
+    difference = float(((clean.end * towards).sum(-1) / weights.size(net.final, clean.end)).mean())
+    direct = _direct(net, clean, towards)
+    looked, chance = _attention(clean, slots)
+    seen = {name: _sure(values - chance[name]) for name, values in looked.items()}
+    least = SHARE * abs(difference)
+    rather = looked["end_to_io"].mean(0) > np.maximum(looked["end_to_s1"].mean(0), looked["end_to_s2"].mean(0))
+    mover = _sure(direct, least) & seen["end_to_io"] & rather
+    chosen: list[tuple[int, int]] = [(int(layer), int(head)) for layer, head in np.argwhere(mover)]
     each = {name: looked[name] for name in ("duplicate_token", "end_to_s2", "end_to_io")}
     each["direct_effect"] = direct
-    if chosen:
-        each |= {"s_inhibition": queried, "backup": backup}
-    nothing = np.zeros(mover.shape)
     players = {
         "name mover": mover,
         "negative name mover": _sure(-direct, least) & seen["end_to_io"],
-        "S-inhibition": _sure(queried, least) & seen["end_to_s2"],
-        "backup name mover": _sure(backup, least) & seen["end_to_io"],
-        "duplicate token": seen["duplicate_token"] & (looked["duplicate_token"].mean(0) >= WEIGHT),
     }
+    interrupt: KeyboardInterrupt | None = None
+    try:
+        if chosen:
+            work = lambda: through_queries(net, clean, other, towards, chosen)  # noqa: E731
+            each["s_inhibition"] = hooks.run_hooked((), work)
+            players["S-inhibition"] = _sure(each["s_inhibition"], least) & seen["end_to_s2"]
+            model.on_step(2, 3)
+            without = hooks.run_hooked((), lambda: run(net, clean_ids, _knocked_out(other, chosen)))
+            model.count(len(encoded))
+            each["backup"] = np.where(mover, 0.0, _direct(net, without, towards) - direct)
+            players["backup name mover"] = _sure(each["backup"], least) & seen["end_to_io"]
+            model.on_step(3, 3)
+    except KeyboardInterrupt as stopped:
+        interrupt = stopped
+    players["duplicate token"] = seen["duplicate_token"] & (looked["duplicate_token"].mean(0) >= WEIGHT)
     labels: dict[str, str] = {}
     for role, which in players.items():
         for layer, head in np.argwhere(which).tolist():
@@ -138,13 +144,18 @@ def roles(model: LoadedModel, n: int, seed: int) -> Roles:
     notes = [
         f"the clean logit difference is {difference:+.2f}; an effect counts from {SHARE:.0%} of it, {least:.2f}, on"
     ]
+    if interrupt is not None:
+        missing = [role for role in ("S-inhibition", "backup name mover") if role not in players]
+        notes.insert(0, f"partial: interrupted; {' and '.join(missing)} heads were not looked for")
     if not chosen:
         notes.append(
             "no head both looks from the end at the answer and writes it there: without a name mover there is nothing "
             "to inhibit and to back up"
         )
     notes += [f"several slots of a pair have more than one token: {name}" for name in _wide(pairs.pairs)]
-    return Roles(each, {name: chance.get(name, nothing) for name in each}, labels, _criteria(least), tuple(notes))
+    nothing = np.zeros(mover.shape)
+    even = {name: chance.get(name, nothing) for name in each}
+    return Roles(each, even, labels, _criteria(least), tuple(notes), interrupt)
 
 
 def _wide(pairs: Sequence[Pair]) -> list[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 LENGTH = 50
 _LEAST = 3  # tokens that are worth repeating
 _ROWS = 1024  # of logits at once
+_TOGETHER = 512  # tokens that run together: what an interrupt loses
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,15 @@ class Scored:
         Mean loss on the first copy and on the repeat, in nats; NaN where the model predicts no next token.
     notes
         What is worth knowing.
+    interrupt
+        What stopped it before all that was asked for was run.
     """
 
     each: Mapping[str, Float]
     chance: Mapping[str, Float]
     losses: tuple[float, float] = (float("nan"), float("nan"))
     notes: tuple[str, ...] = ()
+    interrupt: KeyboardInterrupt | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class Prompts:
     ids
         ``int64 [n, position]``.
     length
-        How many tokens are random; they stand there `copies` times.
+        How many tokens are random; they stand there once or twice.
     front
         How many tokens the tokenizer puts in front.
     """
@@ -68,13 +73,16 @@ class Prompts:
     length: int
     front: int
 
+    def of(self, some: slice) -> Prompts:
+        """Return some of the prompts."""
+        return replace(self, ids=self.ids[some])
+
     @property
     def once(self) -> Tensor:
         """The queries that have another token of the text before them."""
         import torch
 
-        last = self.ids.shape[1] - 1 if self.ids.shape[1] > self.front + 2 * self.length else self.ids.shape[1]
-        return torch.arange(self.front + 1, min(last, self.front + 2 * self.length))
+        return torch.arange(self.front + 1, self.front + 2 * self.length)
 
     @property
     def repeat(self) -> Tensor:
@@ -124,27 +132,80 @@ def _ends(model: LoadedModel) -> tuple[list[int], list[int]]:
     return ([tokens.bos_id] if tokens.default_bos and tokens.bos_id is not None else []), []
 
 
+def together(count: int, length: int) -> list[slice]:
+    """Return which of `count` prompts of `length` tokens run together: some `_TOGETHER` tokens, never a prompt alone.
+
+    Examples
+    --------
+    >>> together(10, 101), together(3, 1000)
+    ([slice(0, 5, None), slice(5, 10, None)], [slice(0, 3, None)])
+    """
+    parts = max(1, min(count // 2, round(count * length / _TOGETHER)))
+    return [slice(start, stop) for start, stop in pairwise(np.linspace(0, count, parts + 1).astype(int).tolist())]
+
+
 def score(model: LoadedModel, n: int, seed: int) -> Scored:
     """Run `n` prompts of random tokens, each twice in a row, and score every head.
+
+    An interrupt leaves the scores of the prompts that were run; before the first few there is nothing to leave.
 
     Raises
     ------
     InputError
         A context window or a vocabulary that is too small.
     """
-    from interp.engine import network, weights
+    from interp.engine import network
 
-    causal = model.geometry.causal
     prompts = draw(model, n, seed)
+    alone = None if model.geometry.causal else draw(model, n, seed, copies=1)
     notes: list[str] = []
     if prompts.length < LENGTH:
         notes.append(f"{prompts.length} random tokens are repeated, not {LENGTH}: there is no room for more")
     net: Network | None = None
+    copying: Float | None = None
     try:
         net = network.weights(model)
+        copying, shuffled = _copying(model, net, seed)
+        notes.append(
+            f"copying is one number of the weights; with shuffled output tokens its sd over heads is {shuffled}"
+        )
     except network.Unreadable as error:
         notes.append(f"without copying and anti-induction, which need weights of a known layout: {error}")
-    directions = None if net is None else weights.unembedding(net)[prompts.ids[:, prompts.repeat - prompts.length + 1]]
+    parts: list[dict[str, Float]] = []
+    interrupt: KeyboardInterrupt | None = None
+    groups = together(n, prompts.ids.shape[1])
+    try:
+        for number, some in enumerate(groups):
+            once = None if alone is None else alone.of(some)
+            parts.append(_scored(model, net, prompts.of(some), once, (number, len(groups))))
+    except KeyboardInterrupt as stopped:
+        if not parts:
+            raise
+        interrupt = stopped
+        notes.insert(0, f"partial: interrupted after {groups[len(parts) - 1].stop} of {n} prompts")
+    each = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    losses = each.pop("losses", None)
+    shape = each["induction"].shape
+    chance = {name: np.full(shape[1:], value) for name, value in _chance(prompts, model.geometry.causal).items()}
+    if copying is not None:
+        each["copying"] = np.broadcast_to(copying, shape)
+    chance |= {name: np.zeros(shape[1:]) for name in each if name not in chance}
+    return Scored(each, chance, _losses(prompts, losses), tuple(notes), interrupt)
+
+
+def _scored(
+    model: LoadedModel, net: Network | None, prompts: Prompts, alone: Prompts | None, group: tuple[int, int]
+) -> dict[str, Float]:
+    """Return the scores of prompts that run together, ``float64 [prompt, layer, head]``, and their ``losses``.
+
+    `alone` are the same tokens once, for a model that reads in both directions: a query would see what is repeated
+    behind it.
+    """
+    from interp.engine import weights
+
+    n = len(prompts.ids)
+    out = None if net is None else weights.unembedding(net)
+    directions = None if out is None else out[prompts.ids[:, prompts.repeat - prompts.length + 1]]
     parts: dict[str, list[Float]] = {}
 
     def keep(name: str, values: Tensor) -> None:
@@ -153,32 +214,26 @@ def score(model: LoadedModel, n: int, seed: int) -> Scored:
     def see(layer: int, pattern: Tensor, z: Tensor) -> None:
         for name, (queries, keys) in _looked_at(prompts).items():
             keep(name, pattern[:, :, queries, keys].float().mean(-1))
-        if causal:
+        if alone is None:
             keep("position_only", explained(pattern[:, :, prompts.first, : prompts.first.stop], prompts.front + 1))
         if net is not None and directions is not None:
             written = z[:, prompts.repeat].float().reshape(n, prompts.length, net.n_heads, net.d_head)
             keep("effect", weights.along(net, net.layers[layer], written, directions))
 
-    end, losses = watch(model, prompts.ids, see, losses=True)
-    if not causal:  # a query would see what is repeated behind it
-        alone = draw(model, n, seed, copies=1)
+    def see_alone(layer: int, pattern: Tensor, z: Tensor) -> None:  # noqa: ARG001
+        assert alone is not None
+        keep("position_only", explained(pattern[:, :, alone.first], None))
 
-        def see_alone(layer: int, pattern: Tensor, z: Tensor) -> None:  # noqa: ARG001
-            keep("position_only", explained(pattern[:, :, alone.first], None))
-
-        watch(model, alone.ids, see_alone)
+    end, losses = watch(model, prompts.ids, see, losses=True, group=group)
+    if alone is not None:
+        watch(model, alone.ids, see_alone, group=group)
     each = {name: np.stack(values, axis=1) for name, values in parts.items()}
-    shape = (model.geometry.n_layers, model.geometry.n_heads)
-    chance = {name: np.full(shape, value) for name, value in _chance(prompts, causal).items()}
-    chance["position_only"] = np.zeros(shape)
     if net is not None and end is not None:
         sizes = weights.size(net.final, end[:, prompts.repeat].float()).double().cpu().numpy()
-        effect = each.pop("effect") / sizes[:, None, :, None]  # [draw, layer, position, head]
-        each["anti_induction"], chance["anti_induction"] = -effect.mean(2), np.zeros(shape)
-        each["copying"], spread = _copying(model, net, n, seed)
-        chance["copying"] = np.zeros(shape)
-        notes.append(f"copying is one number of the weights; with shuffled output tokens its sd over heads is {spread}")
-    return Scored(each, chance, _losses(prompts, losses), tuple(notes))
+        each["anti_induction"] = -(each.pop("effect") / sizes[:, None, :, None]).mean(2)  # over positions
+    if losses is not None:
+        each["losses"] = losses.double().cpu().numpy()
+    return each
 
 
 def _looked_at(prompts: Prompts) -> dict[str, tuple[Tensor, Tensor]]:
@@ -237,17 +292,17 @@ def explained(patterns: Tensor, start: int | None) -> Tensor:
     return torch.where(total > 1e-9 * queries, 1 - rest / total, torch.ones_like(total))
 
 
-def _copying(model: LoadedModel, net: Network, n: int, seed: int) -> tuple[Float, str]:
+def _copying(model: LoadedModel, net: Network, seed: int) -> tuple[Float, str]:
     import torch
 
     from interp.engine import weights
 
     values = weights.copying(model, net).cpu().numpy()
     shuffled = weights.copying(model, net, torch.Generator().manual_seed(seed)).cpu().numpy()
-    return np.broadcast_to(values, (n, *values.shape)), f"{shuffled.std():.2f}"
+    return values, f"{shuffled.std():.2f}"
 
 
-def _losses(prompts: Prompts, losses: Tensor | None) -> tuple[float, float]:
+def _losses(prompts: Prompts, losses: Float | None) -> tuple[float, float]:
     """Return the mean loss on the first copy and on the repeat, of ``[n, position - 1]``: the loss on the next token.
 
     The first token of the repeat is not counted: nothing tells that the repeat begins.
@@ -259,13 +314,17 @@ def _losses(prompts: Prompts, losses: Tensor | None) -> tuple[float, float]:
     return float(first.mean()), float(losses[:, start : start + prompts.length - 1].mean())
 
 
-def watch(model: LoadedModel, ids: Tensor, see: See, *, losses: bool = False) -> tuple[Tensor | None, Tensor | None]:
+def watch(
+    model: LoadedModel, ids: Tensor, see: See, *, losses: bool = False, group: tuple[int, int] = (0, 1)
+) -> tuple[Tensor | None, Tensor | None]:
     """Run prompts and show `see` every layer's patterns and z.
 
     Parameters
     ----------
     ids
         ``int64 [n, position]``.
+    group
+        How many groups of prompts were run before this one, and how many there are in all, for whoever watches.
 
     Returns
     -------
@@ -273,27 +332,29 @@ def watch(model: LoadedModel, ids: Tensor, see: See, *, losses: bool = False) ->
         The residual stream at the end, ``[n, position, d_model]``, and, where `losses` are asked for, the loss on each
         next token, ``[n, position - 1]``; ``None`` where the model has no such thing.
     """
-    import torch
-
-    from interp.engine import network
+    from interp.engine import hooks, network
     from interp.engine.forward import forward
 
-    reason = ""
+    depth = model.geometry.n_layers
+
+    def shown(layer: int, pattern: Tensor, z: Tensor) -> None:
+        see(layer, pattern, z)
+        model.on_step(group[0] * depth + layer + 1, group[1] * depth)
+
     try:
         net = network.read(model)
     except network.Unreadable as error:
-        net, reason = None, str(error)
-    if net is None:
-        return _hooked(model, ids, see, reason, losses)
+        return _hooked(model, ids, shown, str(error), losses)
     patterns: dict[int, Tensor] = {}
 
     def seen(layer: int, z: Tensor) -> None:
-        see(layer, patterns.pop(layer), z)
-        model.on_step(layer + 1, model.geometry.n_layers)
+        shown(layer, patterns.pop(layer), z)
 
-    with torch.no_grad():
+    def run() -> tuple[Tensor, Tensor | None]:
         end = forward(net, ids, {"pattern": patterns.__setitem__, "z": seen})
-        found = _of_end(net, end, ids) if losses and not model.lacks_head else None
+        return end, _of_end(net, end, ids) if losses and not model.lacks_head else None
+
+    end, found = hooks.run_hooked((), run)
     model.count(len(ids))
     model.note("replay")
     return end, found

@@ -13,7 +13,7 @@ from interp.methods.head_scores import Scored
 from interp.methods.resampling import interval
 from interp.registry import technique
 from interp.results import Result
-from interp.spec import InputError
+from interp.spec import InputError, Interrupted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -179,6 +179,9 @@ def heads(
     ------
     InputError
         Fewer than two prompts, a relation and a task at once, or what the model cannot be asked.
+    Interrupted
+        Stopped by Ctrl-C once some prompts, sentences or the task's first run are there: what they give is in its
+        ``result``, and labels in the attention viewer stay as they were.
 
     Notes
     -----
@@ -203,7 +206,8 @@ def heads(
         raise InputError(f"--n {count} has no spread; use 2 or more")
     if task is not None:
         found = head_roles.roles(model, count, seed)
-        scored, labels, criteria = Scored(found.each, found.chance, notes=found.notes), found.labels, found.criteria
+        scored = Scored(found.each, found.chance, notes=found.notes, interrupt=found.interrupt)
+        labels, criteria = found.labels, found.criteria
         measured = dict(zip(criteria, _ROLES, strict=True))
     elif relation is not None:
         scored = head_relations.score(model, relation, count, seed)
@@ -211,10 +215,11 @@ def heads(
     else:
         scored = head_scores.score(model, count, seed)
         labels, criteria, measured = _classified(scored)
-    kept.keep(model, {head: label for head, label in labels.items() if label not in _RESTING})
-    return HeadsResult(
+    if scored.interrupt is None:
+        kept.keep(model, {head: label for head, label in labels.items() if label not in _RESTING})
+    result = HeadsResult(
         kind=relation or task or "random tokens",
-        n=count,
+        n=len(next(iter(scored.each.values()))),
         scores={name: each.mean(0) for name, each in scored.each.items()},
         spread={name: each.std(0, ddof=1) for name, each in scored.each.items()},
         chance=scored.chance,
@@ -225,6 +230,9 @@ def heads(
         losses=scored.losses,
         notes=scored.notes,
     )
+    if scored.interrupt is not None:
+        raise Interrupted(result)
+    return result
 
 
 # The scores that the roles of `head_roles` are listed by, in their order.
