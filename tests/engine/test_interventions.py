@@ -133,6 +133,19 @@ def test_a_stream_that_a_norm_interrupts_cannot_be_changed(of: Any) -> None:
     assert interp.patch(**ASK, site="resid_pre", by="layer").recovery == pytest.approx([1, 1], abs=1e-3)
 
 
+def test_an_encoders_attention_holds_the_stream(lend: Any) -> None:
+    model = lend("bert")
+    mask = model.tokens.tokenizer.mask_token_id
+    pair = {"clean": Prompt(ids=(1, mask, 23, 31, 2)), "corrupted": Prompt(ids=(1, mask, 64, 31, 2))}
+    for site in ("attn_out", "resid_mid", "pattern"):
+        with pytest.raises(InputError, match=f"the {site} of bert can be looked at but not changed"):
+            interp.patch(**pair, answer=7, wrong=9, site=site, by="layer")
+    for site in ("resid_pre", "resid_post"):
+        swept = interp.patch(**pair, answer=7, wrong=9, site=site, by="layer")
+        assert swept.recovery == pytest.approx([1, 1], abs=1e-3)
+    assert abs(interp.patch(**pair, answer=7, wrong=9, site="z", by="head").effect).max() > 0
+
+
 def test_a_cut_edge_beside_a_sink(of: Any) -> None:
     model = of("gpt-oss")  # its softmax has one more score to a head, which no key has
     assert interp.attention(IDS).pattern[1, 2, 7].sum() < 0.999

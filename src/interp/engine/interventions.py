@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from interp.engine.model import LoadedModel, Operation
 
-_TRIED = (0, 0)  # tokens that every model has
+_TRIED = (0, 1)  # tokens that every model has
 _MODES = ("replace", "zero", "mean", "add", "scale", "noise", "function")
 
 
@@ -76,7 +76,32 @@ def unread(model: LoadedModel, site: Site) -> str:
 
 
 def _beside(model: LoadedModel, site: Site) -> str:
-    names = {name: Site(name, site.layer).hook_name for name in ("resid_pre", "attn_out", "resid_mid")}
+    written = site.hook_name
+    if site.name in {"attn_out", "resid_mid"}:
+        seen = _middle(model, site.layer)
+        if not torch.allclose(seen["attn_out"][0, 0], seen["attn_out"][0, 1], atol=1e-3):
+            return "in this family attn_out and what follows hold the residual stream, normed; use z, or resid_pre"
+        if site.name == "resid_mid":
+            total = seen["resid_pre"] + seen["attn_out"]
+            if not torch.allclose(total, seen["resid_mid"], atol=0.01 * float(total.abs().max())):
+                return "a norm stands between attn_out and it; use resid_pre or attn_out"
+            written = Site("attn_out", site.layer).hook_name
+
+    def spoil(tensor: Tensor, hook: HookPoint) -> Tensor:  # noqa: ARG001
+        return torch.full_like(tensor, float("nan"))
+
+    try:
+        with warnings.catch_warnings(action="ignore"):  # transformer-lens knows some of them
+            logits = model.forward([_TRIED], {written: spoil}, last_only=False)
+    except (IndexError, ValueError, RuntimeError) as error:
+        if memory.is_out_of_memory(error):
+            raise
+        return ""  # a NaN is what something above cannot go on with: it is read
+    return "" if bool(logits.isnan().any()) else "its forward goes on with a copy; use another site, such as z"
+
+
+def _middle(model: LoadedModel, layer: int) -> dict[str, Tensor]:
+    """Return the middle of a block whose heads write nothing: what attention adds is one vector at all positions."""
     seen: dict[str, Tensor] = {}
 
     def keep(name: str) -> Hook:
@@ -85,25 +110,11 @@ def _beside(model: LoadedModel, site: Site) -> str:
 
         return hook
 
-    def spoil(tensor: Tensor, hook: HookPoint) -> Tensor:  # noqa: ARG001
-        return torch.full_like(tensor, float("nan"))
-
-    if site.name == "resid_mid":  # written through attn_out, see `written`
-        model.forward([_TRIED], {hook: keep(name) for name, hook in names.items()})
-        total = seen["resid_pre"] + seen["attn_out"]
-        if not torch.allclose(total, seen["resid_mid"], rtol=0.05, atol=0.05 * float(total.abs().max())):
-            return "a norm stands between attn_out and it; use resid_pre or attn_out"
-    name = names["attn_out"] if site.name == "resid_mid" else site.hook_name
-    try:
-        with warnings.catch_warnings(action="ignore"):  # transformer-lens knows some of them
-            logits = model.forward([_TRIED], {name: spoil}, last_only=False)
-    except (IndexError, ValueError, RuntimeError) as error:
-        if memory.is_out_of_memory(error):
-            raise
-        return ""  # a NaN is what something above cannot go on with: it is read
-    return (
-        "" if bool(logits.isnan().any()) else "its forward goes on with a copy; use another site, such as z or attn_out"
-    )
+    names = {Site(name, layer).hook_name: keep(name) for name in ("resid_pre", "attn_out", "resid_mid")}
+    there = {name: hook for name, hook in names.items() if name in model.bridge.hook_dict}
+    still = {Site("z", layer).hook_name: lambda tensor, hook: torch.zeros_like(tensor)}  # noqa: ARG005
+    model.forward([_TRIED], still | there)
+    return seen
 
 
 def _check(model: LoadedModel, intervention: Any, length: int) -> None:
