@@ -246,7 +246,7 @@ def _acdc(
     if not all(size > 0 for size in grid):
         raise InputError("ablating all edges changes nothing in the metric, so there is no scale; give a --threshold")
     begin = subset.exists if first is None else torch.from_numpy(first)
-    _warn_of_hours(subset, int(begin.sum()) * len(grid))
+    _warn_of_hours(subset, begin, len(grid))
     left: dict[int, Tensor] = {}
     stopped, interrupt = sweep.contained(
         lambda: acdc(subset, grid, on_step=_remaining(model), into=left, among=begin),
@@ -280,15 +280,17 @@ def _acdc(
     return scored, notes
 
 
-def _warn_of_hours(subset: Subset, edges: int) -> None:
-    """Say how long ACDC takes where that is long: a run for each of so many edges."""
+def _warn_of_hours(subset: Subset, begin: Tensor, thresholds: int) -> None:
+    """Say how long ACDC takes from `begin`, ``bool [writer, reader]``, where that is long."""
+    edges = int(begin.sum())
     started = time.perf_counter()
-    subset.run(subset.whole[None])
-    seconds = (time.perf_counter() - started) * edges * _SHARED
+    subset.run(begin[None])
+    seconds = (time.perf_counter() - started) * edges * thresholds * _SHARED
     if seconds > _LONG:
+        fewer = "--among 1000 begins with the strongest by eap-ig" if edges > 1000 else "a smaller --among is quicker"
         warnings.warn(
-            f"acdc decides {edges:,} edges one by one here, about {lasting(seconds)}; --among 1000 begins with the "
-            "strongest by eap-ig, and one --threshold is less than a dozen",
+            f"acdc decides {edges:,} edges one by one for {thresholds} threshold{'s' * (thresholds > 1)}: about "
+            f"{lasting(seconds)}; {fewer}, and one --threshold is a twelfth of what is tried without",
             stacklevel=2,
         )
 
