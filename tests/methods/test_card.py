@@ -183,6 +183,8 @@ def test_where_heads_were_ranked_heads_are_exchanged_for_heads(use: Any) -> None
     assert len([n for n in there if "mlp" in n]) <= len([n for n in own if "mlp" in n])
     card = interp.validate(circuit, random=5, top=3)
     assert np.isfinite(card.random).all()
+    assert "other heads in place of its heads" in card.text()
+    assert "of one size" not in card.text()
 
 
 @pytest.mark.parametrize("size", [1, 7, 30, 10**6])

@@ -78,8 +78,9 @@ def test_every_worst_is_explained_with_its_interval(whole: SelfcheckResult) -> N
     value, (low, high) = whole.auroc[(*worst, column)], whole.interval[(slice(None), *worst, column)]
     assert 0.90 <= value < 0.98
     assert low < value < high
-    said = f"eap-ig has {value:.3f} [{low:.2f}, {high:.2f}] on {whole.programs[worst[0]]}"
+    said = f"eap-ig has {module._number(value)} [{low:.2f}, {high:.2f}] on {whole.programs[worst[0]]}"
     assert any(note.startswith(said) and "cancel" in note for note in whole.notes), whole.notes
+    assert not any("below 0.90" in note for note in whole.notes)
     for n, method in enumerate(whole.methods):
         assert np.isfinite(whole.interval[..., n]).all() == (method in {"exact", "eap", "eap-ig"})
     table = whole.to_frame()
@@ -149,6 +150,10 @@ def test_a_miss_is_shown_and_explained(monkeypatch: Any) -> None:
     )
     assert "below 0.95" in result.text()
     assert "var(--interp-nan)" in result.html()
+
+
+def test_what_is_below_a_bar_does_not_read_as_reaching_it() -> None:
+    assert (module._number(0.94996), module._number(0.95), module._number(1.0)) == ("0.949", "0.950", "1.000")
 
 
 def test_text_and_table(whole: SelfcheckResult) -> None:

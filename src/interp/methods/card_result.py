@@ -105,11 +105,17 @@ class Card(Result):
     forwards: int
     seconds: float
 
-    matching: ClassVar[str] = (
-        "of one size, on whole ways to the logits, the strongest by scores dealt anew among inputs of the same kind"
-    )
     _html: ClassVar[str] = "interp.views.card:html"
     _svg: ClassVar[str | None] = "interp.views.card:svg"
+
+    @property
+    def matching(self) -> str:
+        """How random circuits are like this one."""
+        if self.level == "head":
+            return "other heads in place of its heads and other MLPs in place of its MLPs, all edges between them"
+        return (
+            "of one size, on whole ways to the logits, the strongest by scores dealt anew among inputs of the same kind"
+        )
 
     def summary(self) -> str:
         """Return the circuit's size, its faithfulness and how random ones do."""

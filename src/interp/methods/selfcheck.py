@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -88,7 +89,7 @@ class SelfcheckResult(Result):
     def summary(self) -> str:
         """Return each method's lowest AUROC."""
         lowest = [
-            f"{method} {np.nanmin(values):.3f}"
+            f"{method} {_number(np.nanmin(values))}"
             for method, values in zip(self.methods, np.moveaxis(self.auroc, -1, 0), strict=True)
             if np.isfinite(values).any()
         ]
@@ -157,7 +158,8 @@ class SelfcheckResult(Result):
 
 
 def _number(value: float) -> str:
-    return f"{value:.3f}" if np.isfinite(value) else "–"
+    # Rounded down, as in the picture: what is below a bar must not read as reaching it.
+    return f"{math.floor(1000 * value + 1e-9) / 1000:.3f}" if np.isfinite(value) else "–"
 
 
 def auroc(scores: Float, true: NDArray[np.bool_]) -> float:
@@ -280,10 +282,10 @@ def _explained(found: SelfcheckResult) -> list[str]:
         low, high = found.interval[at]
         between = f" [{low:.2f}, {high:.2f}]" if np.isfinite(low) else ""
         edge, score, exact, above = found.hidden[f"{program} {ablation} {method}"]
-        bar = f", below {found.bars[method]:.2f}" if found.bars[method] else ""
+        bar = f", below {found.bars[method]:.2f}" if value < found.bars[method] else ""
         why = f": {_WHY[method]}" if method in _WHY else ""
         notes.append(
-            f"{method} has {value:.3f}{between} on {program}, {ablation} ablation{bar}: {edge} is true and scores "
+            f"{method} has {_number(value)}{between} on {program}, {ablation} ablation{bar}: {edge} is true and scores "
             f"{score:.2g}, less than {above} false edges, where ablating it costs {exact:.2g}{why}"
         )
     return notes
