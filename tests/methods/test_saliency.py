@@ -17,6 +17,8 @@ from transformers import (
     BertForSequenceClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
+    RobertaConfig,
+    RobertaForSequenceClassification,
 )
 
 import interp
@@ -456,6 +458,25 @@ def test_a_transformer_classifier_is_complete_and_left_as_it_is(kind: str) -> No
     likeliest = interp.saliency_of_classifier("Mary gave a drink", model, tok, method="gradient-input")
     with torch.no_grad():
         assert likeliest.answer[1] == int(model(ids_of(tok, "Mary gave a drink")[None]).logits.argmax())
+
+
+def test_positions_that_count_from_behind_the_padding_make_the_window_smaller() -> None:
+    tok = tokenizer()
+    config = RobertaConfig(
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        hidden_size=16,
+        intermediate_size=16,
+        vocab_size=len(tok),
+        max_position_embeddings=22,
+        pad_token_id=1,
+    )
+    model = RobertaForSequenceClassification(config).eval()
+    longest = "a" + " a" * 17
+    assert len(tok(longest)["input_ids"]) == 20
+    assert len(interp.saliency_of_classifier(longest, model, tok, steps=4).tokens) == 20
+    with pytest.raises(InputError, match="the prompt has 21 tokens and the context window holds 20"):
+        interp.saliency_of_classifier(f"{longest} a", model, tok, steps=4)
 
 
 def test_rollout_of_a_classifier() -> None:

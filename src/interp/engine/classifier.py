@@ -49,9 +49,8 @@ class Classifier:
         self.embedding: Any = self.model.get_input_embeddings()
         self.classes = {str(name): int(index) for name, index in (getattr(config, "label2id", None) or {}).items()}
         spelled: Any = tokenizer
-        window = getattr(config, "max_position_embeddings", None) or getattr(tokenizer, "model_max_length", 10**6)
         vocabulary = int(getattr(self.embedding, "num_embeddings", 0) or len(spelled))
-        self.tokens = Tokens(tokenizer, vocabulary, int(window), False, bidirectional=True)
+        self.tokens = Tokens(tokenizer, vocabulary, _window(model, tokenizer), False, bidirectional=True)
 
     @property
     def name(self) -> str:
@@ -147,3 +146,16 @@ class Classifier:
                 "or use method='ig'"
             )
         return [pattern[0].detach() for pattern in found]
+
+
+def _window(model: Any, tokenizer: Any) -> int:
+    """Return how many tokens the classifier has positions for.
+
+    RoBERTa-type models count positions from behind the padding's own, so that some of their table is never used.
+    """
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if not positions:
+        return int(getattr(tokenizer, "model_max_length", 10**6))
+    tables = (module for name, module in model.named_modules() if name.endswith("position_embeddings"))
+    padding = next((getattr(table, "padding_idx", None) for table in tables), None)
+    return int(positions) - (0 if padding is None else int(padding) + 1)

@@ -166,7 +166,7 @@ def _affine(
             continue
         bias = held.get(f"{place}.bias")
         fits = place.isdigit() and int(place) < depth and isinstance(weight, Tensor) and weight.shape == (width, width)
-        if not fits or (bias is not None and bias.shape != (width,)):
+        if not fits or not (bias is None or (isinstance(bias, Tensor) and bias.shape == (width,))):
             raise InputError(f"the lens at {path} holds {name!r}, which is no translator of {model.name}")
         found[int(place)] = affine(weight.float(), None if bias is None else bias.float())
     if not found:

@@ -151,7 +151,8 @@ def saliency(
     prompt
         The text.
     method
-        ig (integrated gradients), gradient-input, rollout of attention, or deeplift, which only classifiers can have.
+        ig (integrated gradients), gradient-input, or rollout of attention. deeplift is for classifiers without
+        attention alone: its rule is for functions of one value, and attention multiplies two.
     answer
         The token, such as " Mary"; the model's own answer when not given.
     wrong
@@ -185,8 +186,8 @@ def saliency(
     -----
     Integrated gradients: Sundararajan, Taly and Yan (2017), "Axiomatic Attribution for Deep Networks", by captum, over
     token embeddings; positions stay. Tokens that the counterfactual shares add nothing by definition. Rollout: Abnar
-    and Zuidema (2020), "Quantifying Attention Flow in Transformers". DeepLIFT's rule is for functions of one value,
-    and a transformer multiplies activations by each other. For a Hugging Face classifier: saliency_of_classifier.
+    and Zuidema (2020), "Quantifying Attention Flow in Transformers". For a Hugging Face classifier:
+    saliency_of_classifier.
 
     Examples
     --------
