@@ -55,7 +55,7 @@ def inputs_of(
 def _prompt(
     command: Command, body: Sequence[Any], arguments: dict[str, Any], given: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    from interp.engine.model import as_prompt
+    from interp.engine.tokens import as_prompt
 
     if len(body) != 1:
         raise InputError(f"{command.name} takes one prompt; {len(body)} were given")
@@ -66,7 +66,7 @@ def _prompt(
 def _pairs(
     command: Command, model: LoadedModel, body: Sequence[Any], arguments: dict[str, Any], given: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    from interp.engine.model import as_prompt
+    from interp.engine.tokens import as_prompt
 
     bos = arguments.pop("bos", None)
     task, n, corruption = arguments.pop("task", None), arguments.pop("n", 32), arguments.pop("corruption", None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import (
@@ -182,4 +183,13 @@ def test_an_activation_that_is_not_there_is_the_default(lend: Any) -> None:
     held = lend("gpt2").run(IDS).activations
     assert held.get("blocks.0.hook_resid") is None
     assert held.get("misspelt", 3) == 3
-    assert held.get("blocks.0.hook_resid_pre").shape == (1, len(IDS), 32)
+    assert held.get("blocks.0.hook_resid_pre").shape == held.get(("resid_pre", 0)).shape == (1, len(IDS), 32)
+    assert (1, 2) not in held
+    assert held.get((1, 2), 3) == 3
+
+
+def test_ids_may_be_numpys(lend: Any) -> None:
+    model = lend("gpt2")
+    assert torch.equal(model.run(list(np.array(IDS))).logits, model.run(IDS).logits)
+    with pytest.raises(InputError, match="a prompt is a text or a list of token ids"):
+        model.run([True, False])

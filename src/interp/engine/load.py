@@ -453,7 +453,7 @@ def _refuse_other_heads(model: Any) -> None:
             f"a {kind} is explained as it is: interp.saliency_of_classifier(text, model, tokenizer, target=1); for its "
             "attention load its folder or its name"
         )
-    if getattr(model, "base_model", None) is model:
+    if getattr(model, "base_model", None) is model and model.get_output_embeddings() is None:
         raise InputError(
             f"a {kind} has no language-model head: load it with AutoModelForCausalLM, an encoder with "
             "AutoModelForMaskedLM, or give interp.load its folder or its name"

@@ -7,23 +7,23 @@ import inspect
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
-from transformer_lens.utilities.components_utils import get_act_name
 
 from interp.engine import hooks, memory
 from interp.engine.fingerprint import State
 from interp.engine.fingerprint import inspect as inspect_state
 from interp.engine.interventions import functions_of
+from interp.engine.run import Run
 from interp.engine.store import ActivationStore
-from interp.engine.tokens import Encoded, Tokens
+from interp.engine.tokens import Encoded, Tokens, as_prompt
 from interp.results import Own, Provenance, Result
 from interp.spec import InputError, Intervention, OutOfMemory, Prompt, Site, closest, printable
 
@@ -77,87 +77,6 @@ class Operation:
     path: str = "store"
     on_step: Callable[[int, int, str], None] = lambda done, total, said: None  # noqa: ARG005
     on_partial: Callable[[Callable[[], Result]], None] | None = None
-
-
-class Run:
-    """One forward of a prompt: its logits, and every activation by hook name, computed when it is looked at.
-
-    Attributes
-    ----------
-    logits
-        ``[1, position, d_vocab]``, on the model's device.
-    tokens
-        The prompt as the model saw it.
-    activations
-        Hook name (``"blocks.5.hook_resid_post"``) → tensor with a batch axis of 1 in front. Do not write to them.
-
-    Examples
-    --------
-    >>> run = interp.model.run("The cat sat")  # doctest: +SKIP
-    >>> run.activations["blocks.0.attn.hook_z"].shape  # doctest: +SKIP
-    torch.Size([1, 4, 9, 64])
-    """
-
-    def __init__(
-        self,
-        model: LoadedModel,
-        tokens: Encoded,
-        logits: Tensor,
-        state: str,
-        functions: Mapping[str, hooks.Hook] | None = None,
-    ) -> None:
-        self.logits = logits
-        self.tokens = tokens
-        self.activations: Mapping[str, Tensor] = _Activations(model, tokens, state, functions or {})
-
-    def __repr__(self) -> str:
-        return f"Run({len(self.tokens.ids)} tokens, logits {tuple(self.logits.shape)})"
-
-
-class _Activations(Mapping[str, Tensor]):
-    def __init__(self, model: LoadedModel, tokens: Encoded, state: str, functions: Mapping[str, hooks.Hook]) -> None:
-        self._model = model
-        self._tokens = tokens
-        self._state = state
-        self._functions = functions
-
-    def __getitem__(self, name: str | tuple[str, int]) -> Tensor:
-        full = _hook_name(name)
-
-        def look(operation: Operation) -> Tensor:
-            if operation.fingerprint != self._state:
-                raise InputError("the model has changed since this run; run the prompt again")
-            if self._functions:
-                return self._model.captured(self._tokens, full, self._functions)
-            return self._model.activations(self._tokens, [full])[full]
-
-        return self._model.operate("run", {}, look)
-
-    def __contains__(self, name: object) -> bool:
-        return _hook_name(name) in self._model.hook_names  # Mapping's own would run the model to find out
-
-    def get(self, key: str, default: Any = None) -> Any:
-        # Mapping's own waits for a KeyError.
-        return self[key] if key in self else default  # noqa: SIM401
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._model.hook_names)
-
-    def __len__(self) -> int:
-        return len(self._model.hook_names)
-
-    def _ipython_key_completions_(self) -> tuple[str, ...]:
-        return self._model.hook_names
-
-
-def _hook_name(name: Any) -> Any:
-    """Return a hook's name; ``("pattern", 0)`` is one, as in transformer-lens' own cache."""
-    if not isinstance(name, tuple):
-        return name
-    try:
-        return get_act_name(*cast("tuple[Any, ...]", name))
-    except (TypeError, AttributeError):
-        raise InputError(f"{name!r} names no activation; write ('pattern', 0), or a hook's name") from None
 
 
 class LoadedModel:
@@ -769,34 +688,6 @@ class LoadedModel:
             elif site != LAST_LOGITS:
                 total += length * per_site.get(site.rpartition(".")[2], g.d_model)
         return total * element
-
-
-def as_prompt(prompt: Any, bos: bool | None = None, truncate: bool = False) -> Prompt:
-    """Return `prompt` (a text, ids, a tensor or array of ids, or a Prompt) as a `Prompt`.
-
-    Raises
-    ------
-    InputError
-        Anything else, or several prompts at once.
-
-    Examples
-    --------
-    >>> as_prompt([1, 2]).ids
-    (1, 2)
-    """
-    if isinstance(prompt, Prompt):
-        return replace(prompt, bos=prompt.bos if bos is None else bos, truncate=prompt.truncate or truncate)
-    if isinstance(prompt, str):
-        return Prompt(text=prompt, bos=bos, truncate=truncate)
-    ids: Any = prompt.tolist() if hasattr(prompt, "tolist") else prompt
-    if isinstance(ids, list | tuple):
-        if len(ids) == 1 and isinstance(ids[0], list | tuple):
-            ids = ids[0]
-        if all(isinstance(index, int) and not isinstance(index, bool) for index in ids):
-            return Prompt(ids=tuple(ids), truncate=truncate)
-        if any(isinstance(item, str | list | tuple) for item in ids):
-            raise InputError(f"one prompt at a time: {len(ids)} were given")
-    raise InputError(f"a prompt is a text or a list of token ids, not {type(prompt).__name__}")
 
 
 def _geometry(bridge: TransformerBridge) -> Geometry:
