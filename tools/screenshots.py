@@ -42,8 +42,9 @@ def main() -> None:
             size = {"width": 1300, "height": 1100}
             context = chrome.new_context(viewport=size, service_workers="block")
             notebook = Notebook(server, context, "JupyterLab", write(server, "viewer.ipynb", CELLS))
-            for index in range(len(CELLS)):
-                notebook.run(index)
+            # Each view is shot as soon as it is there: what has left the screen is not on the page any more.
+            notebook.run(0)
+            notebook.run(1)
             viewer = Viewer(notebook, 1)
             for _ in range(3):  # the notebook's margins depend on its width
                 size["width"] += WIDTH - viewer.frame.evaluate("e => e.offsetWidth")
@@ -54,13 +55,15 @@ def main() -> None:
             notebook.until(lambda: viewer.shown() == [8, 0] and "≈" not in viewer.said(), "the head is shown")
             notebook.page.mouse.move(2, 2)
             shoot(notebook, viewer.frame, "attention")
+            notebook.run(2)
             notebook.kernel.run("interp.selection.set(layer=23, head=3, query=None, key=None, position=None)")
             heatmap = notebook.cell(2).locator("section.interp-frame")
             notebook.until(lambda: "L23H3" in heatmap.locator(".interp-foot").inner_text(), "the head is shown")
             shoot(notebook, heatmap, "patching")
+            notebook.run(3)
             graph = notebook.cell(3).locator("section.interp-frame")
             notebook.kernel.run("interp.selection.set(layer=1, head=0, query=None, key=None, position=None)")
-            notebook.until(lambda: "promotes" in graph.inner_text().lower(), "the node's card is shown")
+            notebook.until(lambda: "attention, first" in graph.inner_text().lower(), "the node's card is shown")
             shoot(notebook, graph, "circuit")
         finally:
             server.stop()

@@ -52,7 +52,7 @@ def plotly(result: AblationResult, *, theme: str = "light", width: int = 760, he
         y=names,
         orientation="h",
         marker={"color": figures.sides(-values if result.metric in _FALLING else values, theme)},
-        error_x=figures.whiskers(values, low, high),
+        error_x=figures.whiskers(values, low, high, theme),
         hovertemplate="without %{y}<br><b>%{x:+.4f}</b><extra></extra>",
     )
     figure.update_xaxes(title=f"change of {_quantity(result)}", showgrid=False, zeroline=True)

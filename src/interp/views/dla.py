@@ -73,7 +73,7 @@ def plotly(result: DLAResult, *, theme: str = "light", width: int = 900, height:
         zmin=-view.end,
         zmax=view.end,
         colorscale=themes.scale(theme),
-        colorbar={"thickness": 12, "title": {"text": "logits", "side": "right"}},
+        colorbar={"thickness": 12, "title": {"text": "logits"}},
         hoverongaps=False,
         hovertemplate="%{y} · %{x}<br><b>%{z:+.4f}</b><extra></extra>",
         row=1,

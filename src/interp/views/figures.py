@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # What a character of the line below the title takes, in pixels.
 _FACT = 6.0
 _MARGIN = 60
+MENU = 150  # that a menu takes beside the line
 
 
 def dress(figure: go.Figure, title: str, facts: str, theme: str, width: int, height: int, **layout: Any) -> go.Figure:
@@ -48,8 +49,9 @@ def dress(figure: go.Figure, title: str, facts: str, theme: str, width: int, hei
     'Lens<br><sup>gpt2</sup>'
     """
     paper, ink, muted, line = (themes.solid(name, theme) for name in ("bg", "fg", "muted", "line"))
+    beside = MENU if layout.get("updatemenus") else 0
     figure.update_layout(
-        title={"text": heading(title, facts, width), "font": {"size": 14}, "x": 0, "xref": "paper"},
+        title={"text": heading(title, facts, width - beside), "font": {"size": 14}, "x": 0, "xref": "paper"},
         width=width,
         height=height,
         paper_bgcolor=paper,
@@ -57,6 +59,7 @@ def dress(figure: go.Figure, title: str, facts: str, theme: str, width: int, hei
         font={"color": ink, "size": 12, "family": SANS},
         hoverlabel={"bgcolor": paper, "bordercolor": line, "font": {"color": ink}},
         legend={"font": {"color": ink}},
+        colorway=[themes.class_colour(n, theme) for n in range(themes.CLASSES)],
         **layout,
     )
     for axes in (figure.update_xaxes, figure.update_yaxes):
@@ -78,7 +81,7 @@ def menu(buttons: Sequence[dict[str, Any]], active: int, theme: str) -> dict[str
 
 
 def heading(title: str, facts: str, width: int) -> str:
-    """Return a figure's title as the markup that Plotly knows.
+    """Return a figure's title, `width` pixels wide at most, as the markup that Plotly knows.
 
     Examples
     --------
@@ -100,15 +103,16 @@ def sides(values: ArrayLike, theme: str) -> list[str]:
     return [themes.diverging(math.copysign(1.0, value), theme) for value in np.nan_to_num(np.asarray(values)).tolist()]
 
 
-def whiskers(values: NDArray[np.float64], low: ArrayLike, high: ArrayLike) -> dict[str, Any]:
+def whiskers(values: NDArray[np.float64], low: ArrayLike, high: ArrayLike, theme: str) -> dict[str, Any]:
     """Return the intervals of bars or points; one that is not known has no mark at all.
 
     Examples
     --------
-    >>> whiskers(np.array([1.0]), [np.nan], [np.nan])
+    >>> whiskers(np.array([1.0]), [np.nan], [np.nan], "dark")
     {}
     """
     above, below = np.asarray(high) - values, values - np.asarray(low)
     if not np.isfinite(above).any():
         return {}
-    return {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "thickness": 1, "width": 3}
+    ends = {"type": "data", "symmetric": False, "array": above, "arrayminus": below}
+    return {**ends, "thickness": 1, "width": 3, "color": themes.solid("muted", theme)}

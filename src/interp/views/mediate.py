@@ -54,7 +54,7 @@ def plotly(result: MediationResult, *, theme: str = "light", width: int = 760, h
             orientation="h",
             name=name,
             marker={"color": colour},
-            error_x=figures.whiskers(held, low, high),
+            error_x=figures.whiskers(held, low, high, theme),
             hovertemplate="%{y}<br>" + name + " <b>%{x:+.4f}</b><extra></extra>",
         )
     if math.isfinite(result.total):

@@ -75,7 +75,11 @@ Group = tuple[str, Sequence[float], Sequence[float], Sequence[str], dict[str, An
 def _clustered(found: Clusters, theme: str) -> Iterator[Group]:
     for label in sorted(set(found.labels.tolist())):
         chosen = found.labels == label
-        marker = {"color": themes.solid("muted", theme), "opacity": 0.35} if label < 0 else {}
+        marker = (
+            {"color": themes.solid("muted", theme), "opacity": 0.35}
+            if label < 0
+            else {"color": themes.class_colour(label, theme)}
+        )
         texts = [escape(visible(name, 40)) for name, held in zip(found.names, chosen, strict=True) if held]
         name = "none" if label < 0 else f"cluster {label}"
         yield name, found.places[chosen, 0].tolist(), found.places[chosen, 1].tolist(), texts, marker

@@ -164,7 +164,7 @@ def plotly(
             y=rows,
             orientation="h",
             marker={"color": figures.sides(view.towards, theme)},
-            error_x=figures.whiskers(view.values, low, high),
+            error_x=figures.whiskers(view.values, low, high, theme),
             hovertemplate="%{y}<br><b>%{x:+.4f}</b><extra></extra>",
         )
         figure.update_xaxes(title=view.quantity)
@@ -182,7 +182,7 @@ def plotly(
             zmin=-view.end,
             zmax=view.end,
             colorscale=themes.scale(theme, view.turned),
-            colorbar={"title": {"text": view.quantity, "side": "right"}, "thickness": 12},
+            colorbar={"title": {"text": view.quantity}, "thickness": 12},
             hoverongaps=False,
             hovertemplate=f"%{{y}} · %{{x}}{' · %{text}' if where else ''}<br><b>%{{z:+.4f}}</b><extra></extra>",
         )

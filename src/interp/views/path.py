@@ -65,7 +65,7 @@ def plotly(result: PathResult, *, theme: str = "light", width: int = 760, height
             y=names,
             orientation="h",
             marker={"color": figures.sides(held, theme)},
-            error_x=figures.whiskers(held, low, high),
+            error_x=figures.whiskers(held, low, high, theme),
             hovertemplate="%{y}<br><b>%{x:+.4f}</b><extra></extra>",
         )
         figure.update_xaxes(title=f"{view.quantity}, {fixed}")
@@ -77,7 +77,7 @@ def plotly(result: PathResult, *, theme: str = "light", width: int = 760, height
             zmin=-view.end,
             zmax=view.end,
             colorscale=themes.scale(theme),
-            colorbar={"title": {"text": view.quantity, "side": "right"}, "thickness": 12},
+            colorbar={"title": {"text": view.quantity}, "thickness": 12},
             hoverongaps=False,
             hovertemplate="%{y} → %{x}<br><b>%{z:+.4f}</b><extra></extra>",
         )

@@ -75,7 +75,7 @@ def plotly(
             "method": "update",
             "args": [
                 {"visible": [other == place for other in offered]},
-                {"title.text": figures.heading(*_title(result, place), size)},
+                {"title.text": figures.heading(*_title(result, place), size - figures.MENU)},
             ],
         }
         for place in offered

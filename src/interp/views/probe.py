@@ -50,7 +50,7 @@ def plotly(result: ProbeResult, *, theme: str = "light", width: int = 900, heigh
         name=result.metric,
         mode="lines+markers",
         line={"color": accent},
-        error_y=figures.whiskers(result.score, *result.interval.T),
+        error_y=figures.whiskers(result.score, result.interval[:, 0], result.interval[:, 1], theme),
         hovertemplate="layer %{x}<br><b>%{y:.4f}</b><extra></extra>",
     )
     figure.add_scatter(
@@ -62,7 +62,7 @@ def plotly(result: ProbeResult, *, theme: str = "light", width: int = 900, heigh
         hovertemplate="layer %{x}, shuffled<br><b>%{y:.4f}</b><extra></extra>",
     )
     figure.add_hline(y=result.baseline, line={"color": muted, "width": 1}, annotation_text=view.floor)
-    figure.update_xaxes(title="layer", showgrid=False)
+    figure.update_xaxes(title="layer", showgrid=False, dtick=max(1, len(layers) // 10), zeroline=False)
     figure.update_yaxes(title=result.metric, range=list(view.ends))
     return figures.dress(figure, _TITLE, view.facts, theme, width, height)
 

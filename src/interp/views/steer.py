@@ -61,7 +61,7 @@ def plotly(result: SteeringResult, *, theme: str = "light", width: int = 720, he
             row=1,
             col=column,
         )
-        figure.update_xaxes(title="strength", showgrid=False, row=1, col=column)
+        figure.update_xaxes(title="strength", showgrid=False, zeroline=False, row=1, col=column)
         figure.update_yaxes(title=name, row=1, col=column)
     figure.update_yaxes(type="log", row=1, col=2)
     return figures.dress(figure, _TITLE, _View(result).facts, theme, width, height)

@@ -52,6 +52,7 @@ _CLASSES = {
     "light": ("#0d9668", "#d97706", "#b4239a", "#0e7490", "#dc2626", "#6d28d9"),
     "dark": ("#34d399", "#fbbf24", "#f472d0", "#22d3ee", "#f87171", "#a78bfa"),
 }
+CLASSES = 6
 _SEQUENTIAL = {
     "light": ((0.0, "#ffffff"), (0.3, "#c3d3f1"), (0.55, "#769bde"), (0.75, "#3b57cc"), (1.0, "#171a63")),
     "dark": (
@@ -176,6 +177,17 @@ def colour(name: str, theme: str) -> str:
     '#ffffff'
     """
     return _FRAME[check_theme(theme)][name]
+
+
+def class_colour(number: int, theme: str) -> str:
+    """Return the colour of a class by its number, ``#rrggbb``; after `CLASSES` they begin anew.
+
+    Examples
+    --------
+    >>> class_colour(0, "light")
+    '#0d9668'
+    """
+    return _CLASSES[check_theme(theme)][number % CLASSES]
 
 
 def solid(name: str, theme: str) -> str:
