@@ -227,6 +227,9 @@ def test_nodes_are_ranked_by_their_own_ablation(model: Any) -> None:
     assert (circuit_choice.strongest(found, int(found.kept.sum())) == found.kept).all()
     other = dataclasses.replace(found, per_node=found.per_node[:, ::-1].copy())
     assert (circuit_choice.strongest(other, 60) != found.kept).any()
+    pruned = found.prune(0.01)
+    assert (pruned.level, pruned.per_node.shape) == ("edge", (0, 0))
+    assert (circuit_choice.strongest(pruned, int(pruned.kept.sum())) == pruned.kept).all()
     for method in ("eap", "eap-ig"):
         estimated = interp.circuit(PAIRS, method=method, level="head", edges=60)
         assert np.allclose(estimated.per_node, np.nansum(estimated.per_pair, axis=2), atol=1e-6)
@@ -317,6 +320,16 @@ def test_what_a_reader_would_not_expect_is_said(use: Any) -> None:
     for note in interp.circuit(PAIRS, ablation="mean", edges=10).notes:
         assert "below 0" not in note
         assert "mean over one" not in note
+
+
+def test_scores_that_are_no_numbers_keep_nothing_and_say_why(use: Any) -> None:
+    model = use(build("gpt2"))
+    with torch.no_grad():
+        model.hf_model.get_parameter("transformer.ln_f.bias").fill_(float("nan"))
+    found = interp.circuit(PAIRS, method="eap")
+    assert not found.kept.any()
+    assert f"the scores of {found.exists.sum():,} edges are NaN or infinite" in found.notes[0]
+    assert not any("keep more" in note for note in found.notes)
 
 
 def _likeliest(prompt: Prompt) -> int:

@@ -151,7 +151,7 @@ def circuit(
             made = replace(made, per_node=np.nansum(made.per_pair, axis=2))
     model.note(scored.path, scored.notes)
     made = replace(made, kept=_kept(made, edges, threshold))
-    if not made.kept.any() and not scored.stopped:
+    if not made.kept.any() and np.isfinite(made.scores[made.exists]).all():
         what = f"--threshold {threshold:g}" if threshold is not None else f"--edges {EDGES if edges is None else edges}"
         made = replace(made, notes=(*made.notes, f"no edges lie on a way to the logits with {what}: keep more"))
     if scored.interrupt is not None:

@@ -204,6 +204,8 @@ class CircuitResult(Result):
     def prune(self, threshold: float) -> CircuitResult:
         """Return the circuit of the edges whose score is `threshold` or more, either way, without dead ends.
 
+        Edges choose it, whatever chose this one: its `level` is ``edge``.
+
         Examples
         --------
         >>> result.prune(0.05).heads  # doctest: +SKIP
@@ -211,7 +213,13 @@ class CircuitResult(Result):
         """
         strong = np.abs(np.nan_to_num(self.scores)) >= threshold
         return replace(
-            self, kept=self.connected(strong), groups=dict(self.groups), functions=dict(self.functions), card=None
+            self,
+            kept=self.connected(strong),
+            level="edge",
+            per_node=self.per_node[:0, :0],
+            groups=dict(self.groups),
+            functions=dict(self.functions),
+            card=None,
         )
 
     def graph(self) -> nx.DiGraph[str]:
