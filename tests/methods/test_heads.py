@@ -488,6 +488,6 @@ def test_smollm2s_syntax_head_and_ioi_roles(smollm2: Any, interrupted: Any) -> N
     with pytest.raises(Interrupted) as stopped:
         interp.heads(task="ioi", n=16)
     partial = stopped.value.result
-    assert partial.notes[0] == "partial: interrupted; backup name mover heads were not looked for"
+    assert "partial: interrupted; backup name mover heads were not looked for" in partial.notes
     assert set(roles.scores) - set(partial.scores) == {"backup"}
     assert partial.top("S-inhibition") == roles.top("S-inhibition")

@@ -137,25 +137,36 @@ def roles(model: LoadedModel, n: int, seed: int) -> Roles:
     except KeyboardInterrupt as stopped:
         interrupt = stopped
     players["duplicate token"] = seen["duplicate_token"] & (looked["duplicate_token"].mean(0) >= WEIGHT)
+    nothing = np.zeros(mover.shape)
+    even = {name: chance.get(name, nothing) for name in each}
+    notes = [
+        f"the clean logit difference is {difference:+.2f}; an effect counts from {SHARE:.0%} of it, {least:.2f}, on",
+        *_notes(players, interrupted=interrupt is not None),
+        *(f"several slots of a pair have more than one token: {name}" for name in _wide(pairs.pairs)),
+    ]
+    return Roles(each, even, _labels(players), _criteria(least), tuple(notes), interrupt)
+
+
+def _labels(players: Mapping[str, Truth]) -> dict[str, str]:
+    """Return head → the first role that it plays."""
     labels: dict[str, str] = {}
     for role, which in players.items():
         for layer, head in np.argwhere(which).tolist():
             labels.setdefault(f"{layer}.{head}", role)
-    notes = [
-        f"the clean logit difference is {difference:+.2f}; an effect counts from {SHARE:.0%} of it, {least:.2f}, on"
-    ]
-    if interrupt is not None:
-        missing = [role for role in ("S-inhibition", "backup name mover") if role not in players]
-        notes.insert(0, f"partial: interrupted; {' and '.join(missing)} heads were not looked for")
-    if not chosen:
-        notes.append(
+    return labels
+
+
+def _notes(players: Mapping[str, Truth], *, interrupted: bool) -> list[str]:
+    if not players["name mover"].any():
+        return [
             "no head both looks from the end at the answer and writes it there: without a name mover there is nothing "
             "to inhibit and to back up"
-        )
-    notes += [f"several slots of a pair have more than one token: {name}" for name in _wide(pairs.pairs)]
-    nothing = np.zeros(mover.shape)
-    even = {name: chance.get(name, nothing) for name in each}
-    return Roles(each, even, labels, _criteria(least), tuple(notes), interrupt)
+        ]
+    missing = [role for role in ("S-inhibition", "backup name mover") if role not in players]
+    if not interrupted:
+        return []
+    lacking = f"{' and '.join(missing)} heads were not looked for" if missing else "nothing is missing"
+    return [f"partial: interrupted; {lacking}"]
 
 
 def _wide(pairs: Sequence[Pair]) -> list[str]:

@@ -18,9 +18,10 @@ from interp.spec import InputError, Interrupted, Metric, Prompt, Site
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from interp.engine.model import LoadedModel
-    from interp.engine.saliency import Attributed
+    from interp.engine.saliency import Attributed, Embedded
     from interp.engine.tokens import Encoded
 
     Float = NDArray[np.float64]
@@ -231,11 +232,7 @@ def saliency(
         model.note(function.path, function.notes)
         if method == "gradient-input":
             return engine.gradient_times_input(function, function.tokens)
-        begin = function.tokens * 0
-        if other is not None:
-            begin = function.embed(other.ids)
-        elif baseline != "zero":
-            begin = begin + function.mean().to(begin)
+        begin = _begin(function, other, baseline)
         return engine.integrated(function, function.tokens, begin, steps, model.on_step)
 
     # What was asked, by which the store knows the answer.
@@ -262,6 +259,14 @@ def saliency(
     if found.interrupt is not None:
         raise Interrupted(result)
     return result
+
+
+def _begin(function: Embedded, other: Encoded | None, baseline: str | None) -> Tensor:
+    """Return what the integral begins with, ``[position, d_model]``."""
+    if other is not None:
+        return function.embed(other.ids)
+    nothing = function.tokens * 0
+    return nothing if baseline == "zero" else nothing + function.mean().to(nothing)
 
 
 def _rollout(model: LoadedModel, encoded: Encoded) -> SaliencyResult:
@@ -370,7 +375,8 @@ def noted(result: SaliencyResult, *, partial: bool = False) -> SaliencyResult:
         notes.append(f"the attribution is NaN or infinite at {int(lost.sum())} positions, from position {first} on")
     elif result.relative_gap > _WARNED:
         first = "this method is a first-order estimate" if result.steps == 1 else f"after {result.steps} gradients"
-        more = "" if result.steps == 1 else "; a counterfactual prompt is an easier baseline, or raise the steps"
+        easier = "" if result.counterfactual else "a counterfactual prompt is an easier baseline, or "
+        more = "" if result.steps == 1 else f"; {easier}raise the steps"
         notes.append(
             f"warning: the parts sum to {result.total:+.3f} and the {result.metric} differs by "
             f"{result.value - result.reference:+.3f} from the baseline, a gap of {result.relative_gap:.0%}: "
