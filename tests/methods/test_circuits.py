@@ -153,6 +153,12 @@ def test_qk_with_norms_of_queries_and_keys_is_the_models_own_score(use: Any) -> 
     assert "are normed" in interp.qk("0.1", top=2).notes[0]
 
 
+def test_some_rows_of_the_unembedding_are_those_of_all(model: Any) -> None:
+    net = network.weights(model)
+    ids = torch.tensor([[3, 7], [0, 3]])
+    torch.testing.assert_close(weights.unembedding(net, ids), weights.unembedding(net)[ids], atol=1e-6, rtol=1e-5)
+
+
 def test_copying_of_every_head_is_that_of_its_circuit(model: Any) -> None:
     scores = weights.copying(model, network.weights(model))
     for layer in range(model.geometry.n_layers):

@@ -52,7 +52,7 @@ def heads(net: Network, layer: Layer) -> Heads:
 
 
 def folded(norm: Norm, weight: Tensor) -> Tensor:
-    """Return ``weight``, ``[out, d_model]``, times a norm's gain, and its centring where it has one, in float32.
+    """Return ``weight``, ``[…, d_model]``, times a norm's gain, and its centring where it has one, in float32.
 
     On a residual stream divided by its size it does what it did after the norm, but for biases.
     """
@@ -60,13 +60,22 @@ def folded(norm: Norm, weight: Tensor) -> Tensor:
     return gained if norm.rms else gained - gained.mean(-1, keepdim=True)
 
 
-def unembedding(net: Network) -> Tensor:
+def unembedding(net: Network, ids: Tensor | None = None) -> Tensor:
     """Return W_U with the final norm folded in, ``float32 [vocab, d_model]``, centred over the vocabulary.
 
     The same number more on every logit changes nothing; uncentred, it would outweigh what tells tokens apart.
+
+    Parameters
+    ----------
+    ids
+        The tokens whose rows are wanted, ``int64 […]``: the answer is then ``[…, d_model]``, and nothing of the
+        vocabulary's size is made of float32 weights.
     """
-    out = folded(net.final, net.unembed.weight)
-    return out - out.mean(0)
+    weight = net.unembed.weight
+    if ids is None:
+        out = folded(net.final, weight)
+        return out - out.mean(0)
+    return folded(net.final, weight[ids]) - folded(net.final, weight.mean(0, dtype=torch.float32))
 
 
 def embedding(model: LoadedModel) -> Tensor:

@@ -100,9 +100,9 @@ def roles(model: LoadedModel, n: int, seed: int) -> Roles:
     clean_ids = torch.tensor([e.clean.ids for e in encoded], device=model.device)
     other_ids = torch.tensor([e.corrupted.ids for e in encoded], device=model.device)
     slots = {name: np.array([pair.slots[name][0] for pair in pairs.pairs]) for name in ("io", "s1", "s2")}
-    out = weights.unembedding(net)
-    towards = (out[[e.answer[0] for e in encoded]] - out[[e.wrong[0] for e in encoded]]).to(net.unembed.weight.dtype)
-    del out
+    sides = torch.tensor([[e.answer[0], e.wrong[0]] for e in encoded], device=model.device)
+    answer, wrong = weights.unembedding(net, sides).unbind(1)
+    towards = (answer - wrong).to(net.unembed.weight.dtype)
     clean, other = hooks.run_hooked((), lambda: (run(net, clean_ids), run(net, other_ids)))
     model.count(2 * len(encoded))
     model.note("replay")

@@ -204,8 +204,8 @@ def _scored(
     from interp.engine import weights
 
     n = len(prompts.ids)
-    out = None if net is None else weights.unembedding(net)
-    directions = None if out is None else out[prompts.ids[:, prompts.repeat - prompts.length + 1]]
+    again = prompts.ids[:, prompts.repeat - prompts.length + 1]
+    directions = None if net is None else weights.unembedding(net, again)
     parts: dict[str, list[Float]] = {}
 
     def keep(name: str, values: Tensor) -> None:
