@@ -90,7 +90,7 @@ class Subset:
     Examples
     --------
     >>> runs = Subset(model, cases, "corrupted")  # doctest: +SKIP
-    >>> runs.run(torch.stack([runs.exists, runs.exists & False]))  # the whole model, and nothing of it
+    >>> runs.run(torch.stack([runs.whole, runs.nothing])).shape  # doctest: +SKIP
     """
 
     def __init__(self, model: LoadedModel, cases: Sequence[Case], ablation: str = "corrupted") -> None:
