@@ -1,0 +1,64 @@
+"""The README's table and its Python lines, typed by hand on the bundled model."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch.utils.tensorboard import SummaryWriter
+
+from interp import registry
+from interp.session import session
+from interp.spec import Pairs
+
+README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+TEXT = "When Mary and John went to the store, John gave a drink to"
+PAIR = f"clean: {TEXT.replace('John gave', 'Mary gave')}\ncorrupted: {TEXT}\nanswer: John\nwrong: Mary"
+ROWS = re.findall(r"^\| (`%.*?) \| ", README, re.MULTILINE)
+
+
+def typed(row: str) -> list[str]:
+    """Return a row's commands, with something in the place of what stands for a name."""
+    found = re.findall(r"`(%%?interp [^`]*)`", row.replace("\\|", "|"))
+    given = {"use NAME": "use bundled", " [NAME]": "", "[COMMAND]": "patch", "FILE": "texts.txt"}
+    for name, value in given.items():
+        found = [command.replace(name, value) for command in found]
+    return [command.replace("…", PAIR.partition("\n")[0].removeprefix("clean: ")) for command in found]
+
+
+@pytest.fixture
+def folder_of_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    pairs = (("France", "Paris"), ("Italy", "Rome"), ("Japan", "Tokyo"), ("Spain", "Madrid"), ("Cuba", "Havana"))
+    Path("texts.txt").write_text("\n\n".join(f"The capital of {country} is {city}." for country, city in pairs))
+    moods = (("great", "good"), ("lovely", "good"), ("bad", "sad"), ("awful", "sad"))
+    rows = [f"The {thing} was {word},{mood}" for thing in ("film", "book", "song") for word, mood in moods]
+    Path("reviews.csv").write_text("\n".join(["text,mood", *rows]))
+
+
+@pytest.mark.usefixtures("folder_of_texts")
+def test_every_row_can_be_typed(shell: Any) -> None:
+    commands = [command for row in ROWS for command in typed(row)]
+    assert {command.split()[1] for command in commands} == set(registry.commands())
+    for command in commands:
+        if session.current is None:
+            shell.run_cell("%interp load").raise_error()
+        takes = registry.find(command.split()[1]).bodies
+        below = "" if command.startswith("%i") else f"\n{PAIR if Pairs in takes else TEXT}"
+        shell.run_cell(command + below).raise_error()
+
+
+@pytest.mark.usefixtures("folder_of_texts")
+def test_the_python_lines_run(shell: Any) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    shell.user_ns["tracker"] = SummaryWriter("runs")
+    shell.run_cell(block).raise_error()
+    shell.user_ns["tracker"].close()
+    assert next(Path("runs").iterdir()).stat().st_size > 1000
+    assert shell.user_ns["r"].layers == (1,)
+    top = shell.run_cell('interp.predict("The capital of France is").top[0]').result
+    said = re.search(r"# \[\((.*?)\), …\]", block)
+    assert said is not None
+    assert f"'{top[0]}', {top[1]}, {top[2]:.4f}" == said[1]
