@@ -14,6 +14,7 @@ import torch
 
 import interp
 from interp.engine import edge_gradients as engine
+from interp.engine.hooks import census
 from interp.engine.metrics import Scorer
 from interp.engine.subset import Subset
 from interp.engine.sweep import Case
@@ -330,6 +331,26 @@ def test_scores_that_are_no_numbers_keep_nothing_and_say_why(use: Any) -> None:
     assert not found.kept.any()
     assert f"the scores of {found.exists.sum():,} edges are NaN or infinite" in found.notes[0]
     assert not any("keep more" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_gradients_and_hooks_of_the_users_stay_as_they_are(method: str, use: Any) -> None:
+    model = use(build("llama"))
+    first, second, third, *_ = model.hf_model.parameters()
+    first.requires_grad_(True)
+    second.requires_grad_(False)
+    third.requires_grad_(True)
+    third.grad = torch.full_like(third, 3.0)
+    hooks, state = census(model.modules()), model.fingerprint()
+    with torch.no_grad():
+        found = interp.circuit(PAIRS, method=method, edges=20)
+    again = interp.circuit(PAIRS, method=method, edges=20)
+    assert np.array_equal(found.scores, again.scores, equal_nan=True)
+    assert [one.requires_grad for one in (first, second, third)] == [True, False, True]
+    assert first.grad is None
+    assert bool((third.grad == 3).all())
+    assert (census(model.modules()), model.fingerprint()) == (hooks, state)
+    assert torch.is_grad_enabled()
 
 
 def _likeliest(prompt: Prompt) -> int:
