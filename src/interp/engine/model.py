@@ -107,6 +107,8 @@ class LoadedModel:
         Its activation store.
     doubt
         Why what it computes may not be what the model does, or an empty string; every result says it.
+    unread
+        State and site → why writing there does nothing (see `interventions.unread`); an empty string where it does.
     forwards
         Forward passes that interp has run on it.
     """
