@@ -328,7 +328,8 @@ class _Job:
         self.steps = steps
         self.neurons = neurons
         self.on_step = on_step
-        self.sites = [site for site in SITES if Site(site, 0).hook_name in model.bridge.hook_dict]
+        names = model.bridge.hook_dict
+        self.sites = [site for site in SITES if Site(site, 0).hook_name in names]
         self.answer = self._empty()
 
     def _empty(self) -> Attributed:

@@ -69,7 +69,8 @@ class Identity(Norm):
 class Layer:
     """One block: attention and MLP, one after the other or side by side.
 
-    `gate` is ``None`` for an MLP without a gate; `q_norm`, `k_norm` are per head, before rotary.
+    `qkv` is the three projections as one, where their weights lie side by side in memory. `gate` is ``None`` for an MLP
+    without a gate; `q_norm`, `k_norm` are per head, before rotary.
     """
 
     norm1: Norm
@@ -85,6 +86,13 @@ class Layer:
     scale: float
     q_norm: Norm | None = None
     k_norm: Norm | None = None
+    qkv: Linear | None = None
+
+    def projected(self, x: Tensor) -> Sequence[Tensor]:
+        """Return queries, keys and values, ``[…, head · d_head]`` each, of the attention's normed input."""
+        if self.qkv is None:
+            return self.q(x), self.k(x), self.v(x)
+        return self.qkv(x).split([len(part.weight) for part in (self.q, self.k, self.v)], -1)
 
     def neurons(self, x: Tensor) -> Tensor:
         """Return the MLP's post-activation values, ``[…, neuron]``, of its normed input."""
@@ -218,12 +226,13 @@ def _layer(block: Any, index: int, d_head: int) -> Layer:
     own = attention.original_component
     inner = mlp.original_component
     modules = dict(mlp.named_children())
+    q, k, v = (_linear(part) for part in (attention.q, attention.k, attention.v))
     return Layer(
         norm1=_norm(block.ln1, attention.q),
         norm2=_norm(block.ln2, modules["in"]),
-        q=_linear(attention.q),
-        k=_linear(attention.k),
-        v=_linear(attention.v),
+        q=q,
+        k=k,
+        v=v,
         o=_linear(attention.o),
         gate=_linear(modules["gate"]) if "gate" in modules else None,
         up=_linear(modules["in"]),
@@ -232,6 +241,7 @@ def _layer(block: Any, index: int, d_head: int) -> Layer:
         scale=_scale(own, index, d_head),
         q_norm=_norm(attention.q_norm) if "q_norm" in dict(attention.named_children()) else None,
         k_norm=_norm(attention.k_norm) if "k_norm" in dict(attention.named_children()) else None,
+        qkv=_joined([q, k, v]),
     )
 
 
@@ -264,6 +274,23 @@ def _linear(component: Any) -> Linear:
     bias = getattr(module, "bias", None)
     # Conv1D, GPT-2's own linear layer, keeps its weight the other way round.
     return Linear(weight if isinstance(module, torch.nn.Linear) else weight.T, None if bias is None else bias.detach())
+
+
+def _joined(parts: Sequence[Linear]) -> Linear | None:
+    """Return linear layers as one, without a copy of their weights; ``None`` where these are not side by side."""
+    weights = [part.weight for part in parts]
+    first, size = weights[0], sum(map(len, weights))
+    at = first.storage_offset()
+    for weight in weights:
+        same = weight.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+        if not same or weight.stride() != first.stride() or weight.storage_offset() != at:
+            return None
+        at += len(weight) * weight.stride(0)
+    biases = [part.bias for part in parts if part.bias is not None]
+    if len(biases) not in {0, len(parts)}:
+        return None
+    joined = first.as_strided((size, first.shape[1]), first.stride())
+    return Linear(joined, torch.cat(biases) if biases else None)
 
 
 def _norm(component: Any, reader: Any = None) -> Norm:

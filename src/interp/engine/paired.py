@@ -113,8 +113,7 @@ def paired(network: Network, prefix: Tensor, frozen: Tensor, graded: Tensor, kee
         before = told("resid_pre", index, x)
         normed = before.each(layer.norm1)
         q, k, v = (
-            told(site, index, normed.through(linear).each(heads))
-            for site, linear in (("q", layer.q), ("k", layer.k), ("v", layer.v))
+            told(site, index, pack.each(heads)) for site, pack in zip("qkv", _projected(layer, normed), strict=True)
         )
         q, k = _turned(layer.q_norm, q, tables, at), _turned(layer.k_norm, k, tables, at)
         patterns: list[Tensor] = []
@@ -134,6 +133,16 @@ def paired(network: Network, prefix: Tensor, frozen: Tensor, graded: Tensor, kee
         neurons = told("neuron", index, _neurons(layer, read.each(layer.norm2)))
         x = told("resid_post", index, middle + told("mlp_out", index, neurons.through(layer.down)))
     return shaped(x.frozen[shared:], frozen), shaped(x.graded, graded)
+
+
+def _projected(layer: Layer, normed: Pack) -> list[Pack]:
+    """Return queries, keys and values."""
+    parts = (layer.q, layer.k, layer.v)
+    if layer.qkv is None:
+        return [normed.through(part) for part in parts]
+    joined, sizes = normed.through(layer.qkv), [len(part.weight) for part in parts]
+    both = zip(joined.frozen.split(sizes, -1), joined.graded.split(sizes, -1), strict=True)
+    return [Pack(frozen, graded) for frozen, graded in both]
 
 
 def _turned(norm: Norm | None, x: Pack, tables: tuple[Tensor, Tensor] | None, at: Pack) -> Pack:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from interp.engine.network import Layer, Network
-from interp.engine.replay import Base, Joining, attend, mix, weights
+from interp.engine.replay import PARTS, Base, Joining, attend, mix, weights
 
 
 @dataclass(frozen=True)
@@ -118,10 +118,21 @@ class Plan:
             if "position" not in self.by:
                 yield Atom(self.case, layer, self.start, False, range(self.parts), len(self.base) - self.start)
                 continue
+            moved = self._moved(layer)
             for position in positions:
+                if not moved[position]:
+                    continue
                 # A key or a value is read by every later query; everything else changes its own position first.
                 single = self.site not in {"k", "v"}
                 yield Atom(self.case, layer, position, single, range(self.parts), len(self.base) - position)
+
+    def _moved(self, layer: int) -> list[bool]:
+        """Return at which positions the two runs' activations differ: below the first attention, only a few do."""
+        part = {"resid_pre": "resid"}.get(self.site, self.site)
+        if part not in PARTS:
+            return [True] * len(self.base)
+        base, source = getattr(self.base, part)[layer], getattr(self.source, part)[layer]
+        return (base != source).flatten(1).any(-1).tolist()
 
     def cells(self, atom: Atom) -> Tensor:
         """Return where the atom's interventions go in the flattened answer, ``int64 [part]``."""

@@ -62,7 +62,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, then: Activation | No
 
 def _dense(weight: Tensor) -> Tensor:
     """Return a weight without gaps, in the order that it has: oneDNN has no fast kernel for a part of a wider one."""
-    return weight if weight.is_contiguous() else weight.T.contiguous().T
+    return weight.contiguous() if weight.stride(-1) == 1 else weight.T.contiguous().T
 
 
 def _suits(x: Tensor) -> bool:

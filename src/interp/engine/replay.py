@@ -111,7 +111,7 @@ def runs(network: Network, asked: Sequence[Asked]) -> list[Base]:
     x = torch.cat([network.embed(one.ids)[one.start :] for one in asked])
     for index, layer in enumerate(network.layers):
         normed = layer.norm1(x)
-        projected = [linear(normed).split(counts) for linear in (layer.q, layer.k, layer.v)]
+        projected = [rows.split(counts) for rows in layer.projected(normed)]
         for one, run, like, *heads in zip(asked, made, likes, *projected, strict=True):
             _attended(network, layer, index, tables[len(run)], one.start, run, like, heads)
         middle = x + layer.o(torch.cat([run.z[index, one.start :] for one, run in zip(asked, made, strict=True)]))
@@ -162,7 +162,7 @@ def _attended(
     run.k[index, start:] = _turn(layer.k_norm, k, tables, places)
     run.v[index, start:] = v
     if like is None:
-        run.z[index] = _attend_fused(q, run.k[index], v, layer.scale)
+        run.z[index] = attend(q[None], run.k[index][None], v[None], layer.scale, 0)[0]
         return
     run.k[index, :start], run.v[index, :start] = like.k[index, :start], like.v[index, :start]
     run.z[index, start:] = attend(q[None], run.k[index][None], run.v[index][None], layer.scale, start)[0]
@@ -175,13 +175,6 @@ def _turn(norm: Norm | None, x: Tensor, tables: tuple[Tensor, Tensor] | None, pl
     return x if tables is None else rotate(x, tables[0][places], tables[1][places])
 
 
-def _attend_fused(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """Return a whole prompt's z, ``[position, head · d_head]``, without its pattern ever being in memory."""
-    q, k, v = (tensor.transpose(0, 1)[None] for tensor in (q, k, v))
-    z = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=True)
-    return z[0].transpose(0, 1).reshape(z.shape[2], -1)
-
-
 def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, offset: int) -> Tensor:
     """Return causal attention's z, ``[n, query, head · d_head]``.
 
@@ -192,8 +185,19 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, offset: int) -> Tensor
     k, v
         ``[n or 1, position, KV head, d_head]``; query head ``h`` reads KV head ``h // (heads // KV heads)``.
     """
-    pattern = weights(q, k, scale, offset)
-    return mix(pattern, v)
+    (n, queries), length = q.shape[:2], k.shape[1]
+    q, k, v = (tensor.expand(n, -1, -1, -1).transpose(1, 2) for tensor in (q, k, v))
+    whole = queries == length  # then nothing of the size of the pattern is ever in memory
+    seen = None if whole or length == offset + 1 else ~_hidden(queries, length, offset, q.device)
+    z = functional.scaled_dot_product_attention(
+        q, k, v, attn_mask=seen, is_causal=whole, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
+    )
+    return z.transpose(1, 2).reshape(n, queries, -1)
+
+
+def _hidden(queries: int, keys: int, offset: int, device: torch.device) -> Tensor:
+    """Return which keys come after each query, ``bool [query, key]``."""
+    return torch.arange(keys, device=device) > (torch.arange(queries, device=device) + offset)[:, None]
 
 
 def weights(q: Tensor, k: Tensor, scale: float, offset: int) -> Tensor:
@@ -205,9 +209,7 @@ def weights(q: Tensor, k: Tensor, scale: float, offset: int) -> Tensor:
         n, shared, heads // shared, queries, k.shape[1]
     )
     if queries > 1 or k.shape[1] > offset + 1:
-        places = torch.arange(k.shape[1], device=q.device)
-        hidden = places > (torch.arange(queries, device=q.device) + offset)[:, None]
-        scores = scores.masked_fill_(hidden, float("-inf"))
+        scores = scores.masked_fill_(_hidden(queries, k.shape[1], offset, q.device), float("-inf"))
     return scores.softmax(-1)
 
 
@@ -309,21 +311,15 @@ def _attention(
     flat = torch.cat([joined.rows.reshape(-1, width) for joined in active])
     normed = layer.norm1(flat)
     counts = [joined.rows.numel() // width for joined in active]
-    keys = layer.k(normed).split(counts)
-    values = layer.v(normed).split(counts)
-    # At the last layer only the wanted position asks.
-    asked = (
-        normed
-        if wanted is None
-        else torch.cat(
-            [
-                _asking(joined, rows, wanted[joined.base])
-                for joined, rows in zip(active, normed.split(counts), strict=True)
-            ]
-        )
-    )
-    asking = counts if wanted is None else [_asks(joined, wanted[joined.base]) for joined in active]
-    queries = layer.q(asked).split(asking)
+    if wanted is None:
+        queries, keys, values = (rows.split(counts) for rows in layer.projected(normed))
+    else:  # at the last layer only the wanted position asks
+        keys, values = layer.k(normed).split(counts), layer.v(normed).split(counts)
+        asked = [
+            _asking(joined, rows, wanted[joined.base])
+            for joined, rows in zip(active, normed.split(counts), strict=True)
+        ]
+        queries = layer.q(torch.cat(asked)).split([len(rows) for rows in asked])
     mixed: list[Tensor] = []
     for joined, q, k, v in zip(active, queries, keys, values, strict=True):
         position = None if wanted is None else wanted[joined.base]
@@ -352,10 +348,6 @@ def _attention(
         before = read[:, 0] if read.shape[1] else base[position].expand(n, -1)
         out.append((Joining(joined.base, position, joined.cells, before + rows, single=True), read))
     return out
-
-
-def _asks(joined: Joining, position: int) -> int:
-    return 0 if joined.single and joined.start != position else len(joined.cells)
 
 
 def _asking(joined: Joining, normed: Tensor, position: int) -> Tensor:
@@ -392,7 +384,7 @@ def _mixed(
     values = _placed(base.v[index], v, start, stop)
     if position is not None:
         q = q.view(n, 1, network.n_heads, -1) if len(q) else base.q[index][position].expand(n, 1, -1, -1)
-        return attend(q.contiguous(), keys, values, layer.scale, position)
+        return attend(q, keys, values, layer.scale, position)
     q = q.view(n, span, network.n_heads, -1)
     if joined.single:
         q = torch.cat([q, base.q[index][start + 1 :].expand(n, -1, -1, -1)], dim=1)

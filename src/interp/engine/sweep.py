@@ -123,7 +123,8 @@ def require(model: LoadedModel, site: str) -> None:
     InputError
         The model has no such activation; the sites that it has are named.
     """
-    there = [name for name in SITES if Site(name, 0).hook_name in model.bridge.hook_dict]
+    names = model.bridge.hook_dict
+    there = [name for name in SITES if Site(name, 0).hook_name in names]
     if site not in there:
         raise InputError(f"{model.name} has no {site}; it has {', '.join(there)}")
 
