@@ -20,12 +20,12 @@ class InputError(ValueError):
 
     def _render_traceback_(self) -> list[str]:
         """Return what IPython shows: the user's own lines, without those of interp and IPython around them."""
-        ours = str(Path(__file__).parent)
+        ours = Path(__file__).parent
         own: list[str] = []
         for frame in traceback.extract_tb(self.__traceback__):
-            if frame.filename.startswith(ours):
-                break
             place = Path(frame.filename)
+            if place.is_relative_to(ours):
+                break
             if place.parts[-3:-1] != ("IPython", "core"):
                 own.append(f"{f'{place.name}, ' if place.is_file() else ''}line {frame.lineno}: {frame.line}")
         return [*own, f"{type(self).__name__}: {self}"]

@@ -38,6 +38,7 @@ def test_a_mistake_in_a_python_call_shows_the_users_line_alone(
     shell: Any, lend: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lend("gpt2")
+    capsys.readouterr()
     shell.run_cell('import interp\ndef ask():\n    return interp.attention("Alice", layer=99)\nask()')
     shown = capsys.readouterr()
     lines = (shown.out + shown.err).strip().splitlines()
