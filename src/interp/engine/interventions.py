@@ -112,8 +112,11 @@ def _middle(model: LoadedModel, layer: int) -> dict[str, Tensor]:
 
     names = {Site(name, layer).hook_name: keep(name) for name in ("resid_pre", "attn_out", "resid_mid")}
     there = {name: hook for name, hook in names.items() if name in model.bridge.hook_dict}
-    still = {Site("z", layer).hook_name: lambda tensor, hook: torch.zeros_like(tensor)}  # noqa: ARG005
-    model.forward([_TRIED], still | there)
+
+    def still(tensor: Tensor, hook: HookPoint) -> Tensor:  # noqa: ARG001
+        return torch.zeros_like(tensor)
+
+    model.forward([_TRIED], {Site("z", layer).hook_name: still} | there)
     return seen
 
 
