@@ -23,6 +23,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 REFERENCE = torch.tensor([[3, 141, 59, 26, 53]])
 PER_FAMILY = 334
+ENOUGH = {"landed": 100, "inside hooks": 33}  # a busy machine may need more turns, up to MOST
+MOST = 4 * PER_FAMILY
 
 
 def attention(session: Any, model: LoadedModel, ids: list[int]) -> None:  # noqa: ARG001
@@ -81,17 +83,19 @@ def test_interrupts_leave_nothing_behind(family: str, folder: Callable[..., Path
     durations = {work: _duration(work, clean_session, model, dice) for work in WORK}
     alarm = Alarm()
     before = signal.signal(signal.SIGALRM, alarm.ring)
-    landed = inside_hooks = 0
+    seen = dict.fromkeys(ENOUGH, 0)
+    turn = 0
     try:
         with ThreadPoolExecutor(1) as other:
-            for turn in range(PER_FAMILY):
+            while turn < PER_FAMILY or (turn < MOST and any(seen[what] < count for what, count in ENOUGH.items())):
+                turn += 1
                 work = dice.choice(WORK)
                 delays = [dice.uniform(1e-5, 0.9 * durations[work])]
                 if dice.random() < 0.3:
                     delays.append(dice.choice([1e-5, 1e-4, 1e-3]))
                 frames = _interrupted(alarm, delays, lambda w=work: w(clean_session, model, _ids(dice)))
-                landed += bool(frames)
-                inside_hooks += "run_hooked" in frames
+                seen["landed"] += bool(frames)
+                seen["inside hooks"] += "run_hooked" in frames
                 assert signal.getsignal(signal.SIGINT) is handler
                 assert model._operation is None, f"turn {turn}: an account was left open"
                 assert other.submit(_can_lock, model).result(), f"turn {turn}: the lock was left taken"
@@ -107,9 +111,8 @@ def test_interrupts_leave_nothing_behind(family: str, folder: Callable[..., Path
     finally:
         alarm.stop()
         signal.signal(signal.SIGALRM, before)
-    print(f"{family}: {landed} of {PER_FAMILY} interrupts landed inside, {inside_hooks} of them with hooks on")
-    assert landed > 0.3 * PER_FAMILY
-    assert inside_hooks > 0.1 * PER_FAMILY
+    print(f"{family}: of {turn} interrupts {', '.join(f'{count} {what}' for what, count in seen.items())}")
+    assert all(seen[what] >= count for what, count in ENOUGH.items()), seen
 
 
 def _interrupted(alarm: Alarm, delays: list[float], work: Callable[[], None]) -> set[str]:
