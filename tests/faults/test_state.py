@@ -335,7 +335,7 @@ def test_row_32_autocast_has_its_own_answers(name, shell, own):
     before = cell_of(name, "llama", "magic", shell)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = cell_of(name, "llama", "magic", shell)
-        assert inside.provenance.forwards == before.provenance.forwards
+        assert inside.provenance.forwards >= before.provenance.forwards  # more where it now takes the hooked way
         assert harness.answer(inside) == fresh_answer(model, name, "llama", shell)
     after = cell_of(name, "llama", "magic", shell)
     assert harness.answer(after) == harness.answer(before)
