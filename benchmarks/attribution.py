@@ -26,8 +26,8 @@ from patching import Operations, cpu_seconds, gemm_rate, pairs_of
 from transformer_lens.tools.analysis.attribution_patching import attribution_patch
 
 import interp
-from interp.engine import attribution, sweep
 from interp.engine.metrics import Scorer
+from interp.engine.patching import attribution, sweep
 from interp.spec import Metric, Pair, Pairs
 
 LENGTH = 15

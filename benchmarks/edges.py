@@ -27,8 +27,9 @@ from patching import Operations, cpu_seconds, gemm_rate, pairs_of
 from transformer_lens.tools.analysis.attribution_patching import EdgeAttributionConfig, attribution_patch
 
 import interp
-from interp.engine import edge_gradients, edges, sweep
+from interp.engine.circuits import eap, edges
 from interp.engine.metrics import Scorer
+from interp.engine.patching import sweep
 from interp.spec import Metric, Pair, Pairs
 
 LENGTH = 15
@@ -53,7 +54,7 @@ def estimate(model: Any, pairs: Sequence[Pair], steps: int = 1) -> edges.EdgeSco
         sweep.Case(pair.corrupted.ids, pair.clean.ids, Scorer(Metric(), pair.answer, pair.wrong), LENGTH - 1)
         for pair in pairs
     ]
-    return model.operate("circuit", {}, lambda _: edge_gradients.attribute_edges(model, cases, steps=steps))
+    return model.operate("circuit", {}, lambda _: eap.attribute_edges(model, cases, steps=steps))
 
 
 def by_command(pairs: Sequence[Pair]) -> Any:

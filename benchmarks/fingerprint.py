@@ -25,10 +25,10 @@ import torch
 import transformers
 import xxhash
 
-from interp import registry
-from interp.engine.load import Options
-from interp.engine.load import load as load_model
-from interp.session import session
+from interp.engine.model.load import Options
+from interp.engine.model.load import load as load_model
+from interp.interface import registry
+from interp.interface.session import session
 
 ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 15
 IDS = list(range(100, 115))

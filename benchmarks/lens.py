@@ -25,7 +25,7 @@ import psutil
 import torch
 
 import interp
-from interp.engine import lens
+from interp.engine.readouts import lens
 
 LIMIT = 2.2
 

@@ -32,8 +32,8 @@ from tqdm import tqdm
 from transformer_lens import patching as peer
 
 import interp
-from interp.engine.products import linear
-from interp.session import session
+from interp.engine.transformer.linear import linear
+from interp.interface.session import session
 from interp.spec import Pair, Prompt
 
 tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)  # type: ignore[method-assign]  # the peer's bars

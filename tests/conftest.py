@@ -40,7 +40,7 @@ def _engine_models(folder: Callable[..., Path]) -> Callable[..., Any]:
     made: dict[Any, Any] = {}
 
     def of(family: str = "gpt2", *, bos: bool = True, added: Sequence[str] = ()) -> Any:
-        from interp.engine.load import Options, load
+        from interp.engine.model.load import Options, load
 
         key = (family, bos, tuple(added))
         if key not in made:
@@ -53,7 +53,7 @@ def _engine_models(folder: Callable[..., Path]) -> Callable[..., Any]:
 @pytest.fixture
 def clean_session() -> Iterator[Any]:
     """Yield the session with no model in it and the default settings, and empty it again."""
-    from interp.session import Settings, session
+    from interp.interface.session import Settings, session
 
     def empty() -> None:
         session.models.clear()
@@ -96,7 +96,7 @@ def _one_shell() -> Any:
     from traitlets.config import Config
 
     # The libraries' own objects need no looking through again: a collection then takes milliseconds.
-    importlib.import_module("interp.engine.load")
+    importlib.import_module("interp.engine.model.load")
     gc.collect()
     gc.freeze()
     importlib.import_module("torch").set_num_threads(1)  # threads that wait for a busy core cost more than they give

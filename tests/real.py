@@ -21,7 +21,7 @@ STORE = "When Mary and John went to the store, John gave a drink to"
 
 @cache
 def _loaded(folder: Path) -> Any:
-    from interp.engine.load import Options, load
+    from interp.engine.model.load import Options, load
 
     return load(folder, options=Options(device="cpu"))
 

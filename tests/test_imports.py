@@ -9,35 +9,77 @@ from pathlib import Path
 
 import pytest
 
+import interp
+
 SOURCE = Path(__file__).parents[1] / "src" / "interp"
 
-# part → the parts of interp that it may import at run time; DESIGN: a contract, not a description.
+# Room → the rooms that it may import at run time; DESIGN: a contract, not a description. A room is a file or a folder;
+# a file belongs to the longest name here that its own begins with, and a name allows all that begins with it.
+PLAIN = {"errors", "sites", "spec"}
+METHODS = {*PLAIN, "results", "interface.registry", "methods._shared", "engine"}
 ALLOWED: dict[str, set[str]] = {
-    "spec": set(),
-    "results": {"spec"},
-    "selection": {"spec"},
-    "registry": {"spec", "results", "methods", "commands"},  # the last two by name, to make them declare themselves
-    "tasks": {"spec"},
-    "truth": {"spec"},
+    "errors": set(),
+    "sites": {"errors"},
+    "spec": {"errors", "sites"},
+    "results": PLAIN,
+    "selection": PLAIN,
+    "tasks": PLAIN,
+    "truth": PLAIN,
     "bundled": set(),
-    "engine": {"spec", "results"},
-    "comparison": {"results", "spec"},
-    "tracking": {"results", "spec"},
-    "methods": {"registry", "engine", "tasks", "truth", "spec", "results"},  # selfcheck scores methods against truth
-    "views": {"results", "spec"},
-    "widgets": {"results", "views", "spec", "selection"},
-    "inputs": {"engine", "methods", "registry", "spec"},
-    "session": {"inputs", "engine", "methods", "tasks", "registry", "spec", "results", "bundled"},
-    "commands": {"registry", "results", "spec", "engine", "session"},
-    "magics": {"commands", "registry", "results", "session", "spec", "engine", "views", "widgets"},
-    "__init__": {"magics", "session", "registry", "results", "spec", "selection", "comparison"},
+    "interface.registry": {*PLAIN, "results"},
+    "interface.inputs": {*PLAIN, "interface.registry", "methods._shared", "engine.model"},
+    "interface.session": {*PLAIN, "results", "interface.registry", "interface.inputs", "engine.model", "bundled"},
+    "interface.commands": {*PLAIN, "results", "interface.registry", "interface.session", "engine.memory"},
+    "engine.memory": PLAIN,
+    "engine.model": {*PLAIN, "results", "engine.memory"},
+    "engine.transformer": {*PLAIN, "engine.model", "engine.memory"},
+    "engine.metrics": {*PLAIN, "engine.transformer", "engine.memory"},
+    "engine.patching": {*PLAIN, "engine.transformer", "engine.model", "engine.memory", "engine.metrics"},
+    "engine.circuits": {
+        *PLAIN,
+        "engine.patching",
+        "engine.transformer",
+        "engine.model",
+        "engine.memory",
+        "engine.metrics",
+    },
+    "engine.readouts": {
+        *PLAIN,
+        "results",
+        "engine.patching",
+        "engine.transformer",
+        "engine.model",
+        "engine.memory",
+        "engine.metrics",
+    },
+    "methods._shared": {*PLAIN, "results", "engine", "tasks"},
+    "methods.patching": METHODS,
+    "methods.circuits": METHODS,
+    "methods.heads": METHODS,
+    "methods.readouts": METHODS,
+    "methods.text": METHODS,
+    "methods.checks": {*METHODS, "truth"},  # methods are scored against truth
+    "views": {*PLAIN, "results"},
+    "widgets": {*PLAIN, "results", "views", "selection"},
+    "magics": {*PLAIN, "results", "interface", "engine.model", "views", "widgets"},
+    "": {*PLAIN, "results", "interface", "magics", "selection"},  # interp/__init__.py
 }
 NEVER = {"spec": {"torch", "numpy", "IPython"}, "widgets": {"torch"}, "views": {"torch"}, "engine": {"IPython"}}
 HEAVY = ["torch", "transformers", "transformer_lens", "pandas", "plotly", "circuitsvis"]
 
 
-def part_of(path: Path) -> str:
-    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+def module_of(path: Path) -> str:
+    """Return a file's dotted name below interp; a folder's own for its ``__init__.py``."""
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def within(module: str, room: str) -> bool:
+    return module == room or module.startswith(f"{room}.")
+
+
+def room_of(module: str) -> str:
+    return max((room for room in ALLOWED if within(module, room)), key=len, default="")
 
 
 def imports(path: Path) -> set[str]:
@@ -58,16 +100,88 @@ def imports(path: Path) -> set[str]:
 
 
 FILES = sorted(SOURCE.rglob("*.py"))
+MODULES = {module_of(path): path for path in FILES}
+
+
+def ours(path: Path) -> set[str]:
+    """Return the modules of ours that a file imports; the one behind ``from interp.a import b`` is a.b, or a."""
+    found: set[str] = set()
+    for name in imports(path):
+        module = name.removeprefix("interp.") if name.startswith("interp.") else ""
+        while module and module not in MODULES:
+            module = module.rpartition(".")[0]
+        found.add(module)
+    # `from interp.a import b` names a as well as a.b.
+    packages = {other.rpartition(".")[0] for other in found if MODULES[other].name != "__init__.py"}
+    return {module for module in found - {""} if module not in packages or takes_from(path, module)}
+
+
+def takes_from(path: Path, package: str) -> bool:
+    """Whether a file imports something from a package that is no file of its own."""
+    tree = ast.parse(path.read_text("utf-8"))
+    return any(
+        isinstance(node, ast.ImportFrom)
+        and node.module == f"interp.{package}"
+        and any(f"{package}.{alias.name}" not in MODULES for alias in node.names)
+        for node in ast.walk(tree)
+    )
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
-def test_each_file_imports_only_what_its_part_may(path: Path) -> None:
-    part = part_of(path)
-    ours = {name.split(".")[1] for name in imports(path) if name.startswith("interp.")}
-    parts = {p.name.removesuffix(".py") for p in SOURCE.iterdir()}
-    assert (ours & parts) - ALLOWED[part] - {part} == set()
+def test_each_file_imports_only_what_its_room_may(path: Path) -> None:
+    module = module_of(path)
+    room = room_of(module)
+    allowed = ALLOWED[room] | ({room} if room else set())
+    wrong = {other for other in ours(path) if not any(within(other, one) for one in allowed)}
+    assert wrong == set(), f"{module} of {room} may not import them"
     tops = {name.split(".")[0] for name in imports(path)}
-    assert tops & NEVER.get(part, set()) == set()
+    assert tops & NEVER.get(module.partition(".")[0], set()) == set()
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Return the sets of files of which each imports the others, however far round: Tarjan (1972)."""
+    number: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(node: str) -> None:
+        number[node] = low[node] = len(number)
+        stack.append(node)
+        for other in sorted(graph[node]):
+            if other not in number:
+                visit(other)
+            if other in stack:
+                low[node] = min(low[node], low[other])
+        if low[node] == number[node]:
+            at = stack.index(node)
+            found.append(stack[at:])
+            del stack[at:]
+
+    for node in graph:
+        if node not in number:
+            visit(node)
+    return [sorted(group) for group in found if len(group) > 1]
+
+
+def test_no_file_imports_itself_round_a_circle() -> None:
+    assert circles({module: ours(path) - {module} for module, path in MODULES.items()}) == []
+
+
+def test_circles_are_found() -> None:
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}
+    assert circles(graph) == [["b", "c"]]
+
+
+def test_every_file_of_the_techniques_folders_declares_what_can_be_typed() -> None:
+    from interp.interface import registry
+
+    declared = {command.function.__module__ for command in registry.commands().values()}
+    named = {reference.partition(":")[0] for reference in interp._NAMED.values()}
+    for module, path in MODULES.items():
+        if within(module, "methods") and path.name != "__init__.py":
+            typed = f"interp.{module}" in declared | named
+            assert typed or within(module, "methods._shared"), f"{module} is no command: it belongs to _shared"
 
 
 def test_the_walk_sees_imports_inside_functions(tmp_path: Path) -> None:

@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
 _NAMED = {
-    "InputError": "interp.spec:InputError",
-    "OutOfMemory": "interp.spec:OutOfMemory",
+    "InputError": "interp.errors:InputError",
+    "OutOfMemory": "interp.errors:OutOfMemory",
     "Intervention": "interp.spec:Intervention",
     "Metric": "interp.spec:Metric",
     "Pair": "interp.spec:Pair",
     "Prompt": "interp.spec:Prompt",
-    "Site": "interp.spec:Site",
+    "Site": "interp.sites:Site",
     "Result": "interp.results:Result",
-    "compare": "interp.comparison:compare",
-    "load_circuit": "interp.methods.circuit_file:load_circuit",
-    "saliency_of_classifier": "interp.methods.classifier:saliency_of_classifier",
-    "technique": "interp.registry:technique",
+    "compare": "interp.results.comparison:compare",
+    "load_circuit": "interp.methods._shared.circuit.file:load_circuit",
+    "saliency_of_classifier": "interp.methods.readouts.saliency_of_classifier:saliency_of_classifier",
+    "technique": "interp.interface.registry:technique",
 }
 
 
@@ -40,14 +40,14 @@ def __getattr__(name: str) -> Any:
         from interp.results import resolve
 
         return resolve(_NAMED[name])
-    from interp.session import bound, session
+    from interp.interface.session import bound, session
 
     if name == "model":
         return session.get()
     if name == "load":
         return session.load
-    from interp import registry
-    from interp.spec import closest
+    from interp.errors import closest
+    from interp.interface import registry
 
     known = registry.commands()
     found = known.get(name.replace("_", "-"))
@@ -57,7 +57,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    from interp import registry
+    from interp.interface import registry
 
     return sorted([*_NAMED, "model", "selection", *(name.replace("-", "_") for name in registry.commands())])
 

@@ -9,7 +9,7 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from interp.spec import InputError, closest
+from interp.errors import InputError, closest
 
 FIELDS = ("layer", "head", "query", "key", "position")
 

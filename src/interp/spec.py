@@ -2,59 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import operator
-import traceback
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, SupportsIndex, cast
 
-
-class InputError(ValueError):
-    """The user's input cannot be used; the message is one line that says what to type instead."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(printable(message))
-
-    def _render_traceback_(self) -> list[str]:
-        """Return what IPython shows: the user's own lines, without those of interp and IPython around them."""
-        ours = Path(__file__).parent
-        own: list[str] = []
-        for frame in traceback.extract_tb(self.__traceback__):
-            place = Path(frame.filename)
-            if place.is_relative_to(ours):
-                break
-            if place.parts[-3:-1] != ("IPython", "core"):
-                own.append(f"{f'{place.name}, ' if place.is_file() else ''}line {frame.lineno}: {frame.line}")
-        return [*own, f"{type(self).__name__}: {self}"]
-
-
-class OutOfMemory(MemoryError):
-    """A run did not fit into memory; the message says what it was and what to try."""
-
-
-class Interrupted(KeyboardInterrupt):
-    """The user stopped a long command; `result` holds what was finished.
-
-    Attributes
-    ----------
-    result
-        The partial result, marked so.
-    """
-
-    def __init__(self, result: Any) -> None:
-        super().__init__()
-        self.result = result
-
-    def __str__(self) -> str:
-        return str(self.result)  # as it is now: its provenance is written after this was raised
-
-    def _render_traceback_(self) -> list[str]:
-        """Return what IPython shows: the line that was running is nobody's mistake."""
-        return [f"KeyboardInterrupt: {self}"]
-
+from interp.errors import InputError, closest
+from interp.sites import Site
 
 # What a parameter's value names. The annotation is what the command line, the completer and the help read.
 Indices = Annotated[int | Sequence[int] | None, "indices"]
@@ -96,64 +50,6 @@ class Prompt:
     truncate: bool = False
 
 
-@dataclass(frozen=True)
-class Site:
-    """One kind of activation in one layer, in the field's names.
-
-    `name` is ``resid_pre``, ``resid_mid``, ``resid_post``, ``attn_out``, ``mlp_out``, ``z``, ``q``, ``k``, ``v`` or
-    ``pattern``; `layer` counts from 0.
-
-    Examples
-    --------
-    >>> Site("pattern", 5).hook_name
-    'blocks.5.attn.hook_pattern'
-    """
-
-    name: str
-    layer: int
-
-    @property
-    def hook_name(self) -> str:
-        """The name of the hook that transformer-lens gives this activation."""
-        where = "attn." if self.name in _HEADED else ""
-        return (
-            f"blocks.{self.layer}.{where}hook_{self.name}"
-            if self.name != "neuron"
-            else f"blocks.{self.layer}.mlp.hook_post"
-        )
-
-
-def printable(text: str) -> str:
-    """Return `text` on one line, with a visible code for every character that has no ink or moves its neighbours.
-
-    Examples
-    --------
-    >>> printable("a\\u202eb")
-    'a⟨U+202E⟩b'
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else f"⟨U+{ord(c):04X}⟩" for c in text)
-
-
-def closest(word: str, known: Iterable[str]) -> str:
-    """Return `` (did you mean …?)`` naming the likeliest of `known`, or an empty string.
-
-    Examples
-    --------
-    >>> closest("atention", ["attention", "tokens"])
-    ' (did you mean attention?)'
-    >>> closest("pathc", ["path", "patch"])
-    ' (did you mean patch?)'
-    """
-    candidates = sorted(set(known))
-    lowered = {name.lower(): name for name in candidates}
-    # Letters in another order first: "pathc" is patch, though path is nearer by what the two have in common.
-    swapped = [name for name in lowered if sorted(name) == sorted(word.lower())]
-    found = swapped or difflib.get_close_matches(word.lower(), list(lowered), n=1, cutoff=0.5)
-    return f" (did you mean {lowered[found[0]]}?)" if found else ""
-
-
 def resolve_indices(chosen: Any, count: int, kind: str, where: str = "") -> tuple[int, ...]:
     """Check `chosen` against ``0 … count - 1`` and return it as a tuple; ``None`` means all of them.
 
@@ -185,28 +81,6 @@ def resolve_indices(chosen: Any, count: int, kind: str, where: str = "") -> tupl
 
 
 METRICS = ("logit-diff", "logit", "logprob", "prob", "rank", "kl")
-SITES = (
-    "resid_pre",
-    "resid_mid",
-    "resid_post",
-    "attn_out",
-    "mlp_out",
-    "z",
-    "q",
-    "k",
-    "v",
-    "pattern",
-    "neuron",
-)
-# What a sweep's answer is divided by → its axes.
-AXES = {
-    "layer": ("layer",),
-    "head": ("layer", "head"),
-    "position": ("layer", "position"),
-    "head-position": ("layer", "head", "position"),
-    "neuron": ("layer", "neuron"),
-}
-_HEADED = frozenset({"z", "q", "k", "v", "pattern"})
 
 
 @dataclass(frozen=True)
@@ -236,6 +110,25 @@ class Metric:
     def needs_wrong(self) -> bool:
         """Whether a pair must say which answer is wrong."""
         return self.function is None and self.name == "logit-diff"
+
+
+def resolve_metric(given: Any) -> Metric:
+    """Return a metric by its name, or the user's function as one.
+
+    Raises
+    ------
+    InputError
+        A name that is none.
+    """
+    if isinstance(given, Metric):
+        return given
+    if callable(given):
+        return Metric(name=getattr(given, "__name__", "function"), function=given)
+    if given not in METRICS:
+        raise InputError(
+            f"there is no metric {given!r}{closest(str(given), METRICS)}; use {', '.join(METRICS)} or a function"
+        )
+    return Metric(name=given)
 
 
 @dataclass(frozen=True)
@@ -357,29 +250,3 @@ class Intervention:
             given["value"] = f"{type(self.value).__name__} {list(shape)}"
         said = [f"{name}={value}" for name, value in given.items() if value is not None]
         return f"Intervention({', '.join([repr(self.site), *said])})"
-
-
-def axes(site: str, by: str) -> tuple[str, ...]:
-    """Return the axes of a sweep of `site` divided `by`.
-
-    Raises
-    ------
-    InputError
-        An unknown site or division, or one that does not go with the other.
-
-    Examples
-    --------
-    >>> axes("z", "head")
-    ('layer', 'head')
-    """
-    if site not in SITES:
-        raise InputError(f"there is no site {site!r}{closest(site, SITES)}; sites are {', '.join(SITES)}")
-    if by not in AXES:
-        raise InputError(f"cannot divide by {by!r}{closest(by, AXES)}; use {', '.join(AXES)}")
-    if "head" in by and site not in _HEADED:
-        raise InputError(
-            f"{site} has no heads; use --by position or --by layer, or a site with heads: z, q, k, v, pattern"
-        )
-    if by == "neuron" and site != "neuron":
-        raise InputError(f"{site} has no neurons; use --site neuron")
-    return AXES[by]

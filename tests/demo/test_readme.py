@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
-from interp import registry
-from interp.session import session
+from interp.interface import registry
+from interp.interface.session import session
 from interp.spec import Pairs
 
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from interp.engine import memory
-from interp.spec import InputError, OutOfMemory
+from interp.errors import InputError, OutOfMemory
 
 
 def test_a_run_that_cannot_fit_says_what_it_needs_and_what_fits(lend: Any, monkeypatch: pytest.MonkeyPatch) -> None:

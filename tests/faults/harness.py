@@ -19,13 +19,14 @@ from IPython.core.error import UsageError
 from IPython.core.getipython import get_ipython
 
 import interp
-from interp import registry
-from interp.engine import hooks
+from interp.engine.model import hooks
+from interp.errors import InputError, OutOfMemory
+from interp.interface import registry
+from interp.interface.registry import Command
+from interp.interface.session import session
 from interp.magics.body import pairs
-from interp.registry import Command
 from interp.results import Result
-from interp.session import session
-from interp.spec import InputError, OutOfMemory, Pairs, Prompt
+from interp.spec import Pairs, Prompt
 
 FAMILIES = ("gpt2", "llama", "neox", "bert")
 DOORS = ("magic", "python")

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from faults import harness
-from interp.spec import InputError
+from interp.errors import InputError
 
 each_bodied = pytest.mark.parametrize("name", harness.bodied())
 each_door = pytest.mark.parametrize("door", harness.DOORS)
@@ -188,7 +188,7 @@ def test_row_42_an_adapter_of_pickles(door, shell, lend, folder, tmp_path):
 def test_row_42_nothing_but_safetensors_is_fetched(monkeypatch):
     from fnmatch import fnmatch
 
-    from interp.engine import load
+    from interp.engine.model import load
 
     asked = {}
 
@@ -282,7 +282,7 @@ def test_row_43_a_tokenizer_that_needs_code_is_named(shell, lend, folder, tmp_pa
 @each_door
 @pytest.mark.parametrize("revision", [None, "main", "v1.0", "abc1234", "g" * 40, "A" * 40, "0" * 39, "0" * 41])
 def test_row_43_a_hub_name_needs_a_pinned_revision(revision, door, shell, lend, monkeypatch):
-    from interp.engine import load
+    from interp.engine.model import load
 
     model = lend("gpt2")
     monkeypatch.setattr(load, "snapshot_download", lambda *_, **__: pytest.fail("it was fetched"))
@@ -292,7 +292,7 @@ def test_row_43_a_hub_name_needs_a_pinned_revision(revision, door, shell, lend, 
 
 
 def test_row_43_a_pinned_revision_is_what_is_fetched(monkeypatch):
-    from interp.engine import load
+    from interp.engine.model import load
 
     asked = []
 
@@ -308,7 +308,7 @@ def test_row_43_a_pinned_revision_is_what_is_fetched(monkeypatch):
 
 
 def test_the_tutorials_name_of_gpt2_is_gpt2(monkeypatch):
-    from interp.engine import load
+    from interp.engine.model import load
 
     def snapshot(repository, **_options):
         raise OSError(f"asked for {repository}")

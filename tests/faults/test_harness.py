@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from faults import harness
-from interp import registry
-from interp.registry import technique
+from interp.interface import registry
+from interp.interface.registry import technique
+from interp.interface.session import session
 from interp.results import Result
-from interp.session import session
 from interp.spec import HookName, Prompt
 
 

@@ -169,6 +169,6 @@ def test_row_39_results_and_settings_outlive_a_reload(name, shell, lend):
     again = harness.worked(harness.ask("magic", shell, harness.valid(name)))
     assert harness.answer(again) == harness.answer(kept)
     assert model.forwards == forwards, "the store did not outlive the reload"
-    from interp.session import session
+    from interp.interface.session import session
 
     assert session.settings.store_budget == 1_000_000

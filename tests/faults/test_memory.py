@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from faults import harness
+from interp.errors import OutOfMemory
+from interp.interface.session import session
 from interp.results import Result
-from interp.session import session
-from interp.spec import OutOfMemory
 
 each_bodied = pytest.mark.parametrize("name", harness.bodied())
 each_door = pytest.mark.parametrize("door", harness.DOORS)

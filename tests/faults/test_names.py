@@ -8,7 +8,7 @@ import pytest
 import interp
 import models
 from faults import harness
-from interp.spec import InputError
+from interp.errors import InputError
 
 INDICES = [
     (name, parameter.name)

@@ -13,10 +13,12 @@ import torch
 
 import interp
 from faults import harness
-from interp.engine import network, replay, sweep
-from interp.engine.model import LoadedModel
-from interp.session import session
-from interp.spec import InputError, Interrupted, Pair, Prompt
+from interp.engine.model.loaded import LoadedModel
+from interp.engine.patching import sweep
+from interp.engine.transformer import incremental, network
+from interp.errors import InputError, Interrupted
+from interp.interface.session import session
+from interp.spec import Pair, Prompt
 
 GIFT = "When Mary and John went to the store, John gave a drink to"
 SWAP = "When Mary and John went to the store, Mary gave a drink to"
@@ -299,7 +301,7 @@ class Raising:
         return call
 
 
-SEAMS = {"replay": (replay, "replay"), "hooked": (LoadedModel, "_forward")}
+SEAMS = {"replay": (incremental, "replay"), "hooked": (LoadedModel, "_forward")}
 
 
 @each_path
@@ -390,9 +392,9 @@ def test_row_29_an_interrupt_at_every_step(times, path, shell, lend, monkeypatch
 def test_row_29_an_interrupted_call_in_python(shell, lend, monkeypatch):
     model = lend("gpt2")
     go(monkeypatch, "replay")
-    raising = Raising(replay.replay, lambda n: n == 2, lambda: signal.raise_signal(signal.SIGINT))
+    raising = Raising(incremental.replay, lambda n: n == 2, lambda: signal.raise_signal(signal.SIGINT))
     with harness.unharmed(model, shell), monkeypatch.context() as patch:
-        patch.setattr(replay, "replay", raising.of())
+        patch.setattr(incremental, "replay", raising.of())
         with pytest.raises(Interrupted) as stopped:
             interp.patch(GIFT, SWAP, answer=" Mary", wrong=" John", by="head-position")
         result = stopped.value.result
@@ -530,10 +532,10 @@ def test_row_34_a_click_at_every_step(shell, lend, monkeypatch):
         thread.start()
         thread.join()
 
-    raising = Raising(replay.replay, lambda _: True, click)
+    raising = Raising(incremental.replay, lambda _: True, click)
     with harness.unharmed(model, shell):
         with monkeypatch.context() as patch:
-            patch.setattr(replay, "replay", raising.of())
+            patch.setattr(incremental, "replay", raising.of())
             result = harness.worked(harness.ask("magic", shell, asked))
         assert len(answers) == raising.calls > 3
         assert all("busy" in answer for answer in answers)

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from faults import harness
-from interp.engine import store as module
-from interp.session import session
-from interp.spec import InputError
+from interp.engine.model import store as module
+from interp.errors import InputError
+from interp.interface.session import session
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from faults import harness
-from interp.session import session
-from interp.spec import InputError
+from interp.errors import InputError
+from interp.interface.session import session
 
 each_bodied = pytest.mark.parametrize("name", harness.bodied())
 each_family = pytest.mark.parametrize("family", harness.FAMILIES)

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from faults import harness
+from interp.errors import InputError
 from interp.results import Result
-from interp.spec import InputError, Prompt
+from interp.spec import Prompt
 from interp.views.text import labels, visible
 
 SCRIPT = "</script><script>alert(1)</script>"
@@ -270,7 +271,7 @@ def test_row_2_tables_of_the_session(name, text, shell, lend, tmp_path):
     model = lend("gpt2")
     try:
         model.name = text
-        from interp.session import session
+        from interp.interface.session import session
 
         session.models.clear()
         session.models[text] = model

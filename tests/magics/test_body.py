@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faults import harness
+from interp.errors import InputError
 from interp.magics.body import pairs
-from interp.spec import InputError, Pair, Pairs, Prompt
+from interp.spec import Pair, Pairs, Prompt
 
 GIFT = "When Mary and John went to the store, John gave a drink to"
 SWAP = "When Mary and John went to the store, Mary gave a drink to"

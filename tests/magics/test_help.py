@@ -15,7 +15,8 @@ import pytest
 import interp
 from faults import harness
 from interp.results import Own, Result, spelled
-from interp.spec import Intervention, Metric, Pair, Prompt, Site
+from interp.sites import Site
+from interp.spec import Intervention, Metric, Pair, Prompt
 
 NAMES = sorted(harness.commands())
 

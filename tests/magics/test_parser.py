@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from interp.errors import InputError
 from interp.magics.parser import parse, split
-from interp.spec import InputError
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from interp import registry
+from interp.interface import registry
 from interp.results import Result
 from interp.spec import Indices, Prompt, resolve_indices
 
@@ -129,7 +129,7 @@ def test_clear_empties_the_store(shell: Any, lend: Any) -> None:
 )
 def test_tab_offers(shell: Any, lend: Any, typed: str, offered: set[str]) -> None:
     model = lend("gpt2")
-    from interp.session import session
+    from interp.interface.session import session
 
     session.models["mine"] = model
     assert offered <= set(completions(shell, typed, below="\nsome text" if typed.startswith("%%") else ""))

@@ -14,7 +14,7 @@ from transformers import AutoModel, AutoModelForCausalLM
 
 import interp
 import models
-from interp.engine.load import Options, load
+from interp.engine.model.load import Options, load
 from real import PROMPT, STORE
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -12,7 +12,8 @@ from typing import Literal
 import pytest
 
 from interp import tasks
-from interp.spec import InputError, Pair, Prompt
+from interp.errors import InputError
+from interp.spec import Pair, Prompt
 from interp.tasks import Vocabulary, build, combinations, make_pair, task
 
 KINDS = [

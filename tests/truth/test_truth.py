@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from interp import truth
-from interp.engine import edges, load, paths
-from interp.spec import InputError
+from interp.engine.circuits import edges
+from interp.engine.model import load
+from interp.engine.patching import path
+from interp.errors import InputError
 from interp.truth.compile import ABLATIONS, Head, Match, compiled, ladder, lookup
 from interp.truth.programs import PROGRAMS
 from truth.naive import Naive
@@ -113,7 +115,7 @@ def test_the_truth_is_what_ablating_each_edge_shows(name: str, ablation: str, bu
 def test_edges_are_those_of_the_engine(built: Any) -> None:
     model = load.load(built["ioi"].bridge(), options=load.Options())
     writers, readers = edges.ends(model)
-    exists = paths.reaching(model, writers, readers)
+    exists = path.reaching(model, writers, readers)
     there = {(writers[w].name, readers[r].name) for w, r in exists.nonzero().tolist()}
     assert set(built["ioi"].truth()) == there
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from interp.methods.circuit_result import CircuitResult
-from interp.methods.pairing import Lint
+from interp.methods._shared.circuit.result import CircuitResult
+from interp.methods._shared.pairs import Lint
 from interp.results import Provenance
 
 

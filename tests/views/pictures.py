@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from interp.methods.attention import AttentionResult
+from interp.methods.heads.attention import AttentionResult
 from interp.results import Provenance
 
 HOSTILE = (

@@ -12,8 +12,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from interp.methods.attention import AttentionResult
-from interp.spec import InputError
+from interp.errors import InputError
+from interp.methods.heads.attention import AttentionResult
 from interp.views import attention as pictures
 from interp.views import export, matrix, reading, theme
 from views.pictures import HOSTILE, attention, decode, hostile_attention

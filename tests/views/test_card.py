@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from interp.methods.card import Card
+from interp.methods.circuits.validate import Card
 from interp.results import Provenance
 from views.pictures import HOSTILE
 

@@ -12,9 +12,9 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from interp.methods.circuit_result import CircuitResult
+from interp.errors import InputError
+from interp.methods._shared.circuit.result import CircuitResult
 from interp.results import Provenance
-from interp.spec import InputError
 from interp.views import circuit as pictures
 from interp.views.circuit_layout import EDGES, HALF, NODES, Arrangement, arrange, collapsed
 from views.circuits import SMALL, planted, random

@@ -13,8 +13,8 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
+from interp.errors import InputError
 from interp.results import Result
-from interp.spec import InputError
 from interp.views import figures, layout, maps, theme
 from interp.views.draw import Drawing
 

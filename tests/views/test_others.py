@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from interp.methods.predict import PredictResult
-from interp.methods.tokens import TokensResult
+from interp.methods.text.predict import PredictResult
+from interp.methods.text.tokens import TokensResult
 from interp.results import Provenance, Result
 from interp.views import export, predict, table, tokens
 from views.pictures import HOSTILE, attention, decode, hostile_attention

@@ -11,10 +11,11 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from interp.methods.pairing import Lint
-from interp.methods.patch import PatchingResult
+from interp.errors import InputError
+from interp.methods._shared.pairs import Lint
+from interp.methods.patching.patch import PatchingResult
 from interp.results import Provenance
-from interp.spec import InputError, axes
+from interp.sites import axes
 from interp.views import diverging, export, theme
 from interp.views import patching as pictures
 from views.pictures import HOSTILE, decode

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from interp.spec import InputError
+from interp.errors import InputError
 from interp.views import raster, theme
 from views.pictures import decode
 

@@ -14,7 +14,7 @@ from comm.base_comm import BaseComm
 from IPython.core.displaypub import DisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
 
-from interp.methods.attention import AttentionResult, statistics
+from interp.methods.heads.attention import AttentionResult, statistics
 from interp.results import Provenance
 from interp.selection import selection
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from interp.spec import InputError
+from interp.errors import InputError
 from interp.views import attention as pictures
 from interp.widgets import _encode as encode
 from interp.widgets._base import STATIC, asset

@@ -12,11 +12,11 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from interp.methods.circuit_result import CircuitResult
-from interp.methods.groups import Groups
+from interp.errors import InputError
+from interp.methods._shared.circuit.groups import Groups
+from interp.methods._shared.circuit.result import CircuitResult
 from interp.results import Provenance
 from interp.selection import selection
-from interp.spec import InputError
 from interp.views.circuit_layout import arrange
 from interp.widgets._base import _off_screen
 from interp.widgets.circuit import CircuitWidget

@@ -9,7 +9,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
 
-from interp.methods.predict import PredictResult
+from interp.methods.text.predict import PredictResult
 from interp.results import Result
 from interp.widgets._base import publish
 

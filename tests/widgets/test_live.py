@@ -13,11 +13,11 @@ import pytest
 from IPython.display import display
 
 import interp
-from interp.engine import sweep as engine
+from interp.engine.patching import sweep as engine
+from interp.errors import Interrupted
+from interp.interface.session import session
 from interp.magics import live
-from interp.methods.patch import PatchingResult
-from interp.session import session
-from interp.spec import Interrupted
+from interp.methods.patching.patch import PatchingResult
 
 from .conftest import Page, Wire
 

@@ -10,9 +10,9 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from interp.methods.patch import PatchingResult
+from interp.errors import InputError
+from interp.methods.patching.patch import PatchingResult
 from interp.selection import selection
-from interp.spec import InputError
 from interp.views import diverging
 from interp.widgets.patching import PatchingWidget
 from views.test_patching import SHAPES, partial, real_like, sweep

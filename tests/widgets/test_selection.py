@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from interp.errors import InputError
 from interp.selection import Selection, selection
-from interp.spec import InputError
 from interp.widgets.attention import AttentionWidget
 
 from .conftest import Wire, ask, deliver, made

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from interp.engine import memory
-from interp.engine.network import Network
-from interp.spec import InputError, Metric
+from interp.engine.transformer.network import Network
+from interp.errors import InputError
+from interp.spec import Metric
 
 _ROWS = 256  # rows that are unembedded at once where all logits are needed
 

@@ -38,7 +38,7 @@ class Interp(Magics):
 
     def configure(self) -> None:
         """Hand the configured values to the session, and the budgets to the models that are loaded."""
-        from interp.session import Settings, session
+        from interp.interface.session import Settings, session
 
         settings = Settings(self.device, self.dtype, self.store_budget, self.disk_budget)
         if settings == session.settings:
@@ -56,8 +56,8 @@ class Interp(Magics):
 
 def _usage() -> str:
     """Return what ``%%interp?`` shows: made when asked for, from the declared commands."""
-    from interp import registry
-    from interp.commands import usage
+    from interp.interface import registry
+    from interp.interface.commands import usage
 
     known = registry.commands().values()
     width = max(len(usage(c)) for c in known) + 2

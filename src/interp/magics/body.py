@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from interp.spec import InputError, Pair, Pairs, Prompt, closest
+from interp.errors import InputError, closest
+from interp.spec import Pair, Pairs, Prompt
 
 _KEYS = ("clean", "corrupted", "answer", "wrong")
 _LINES = re.compile(r"\r\n|\n|\r")  # str.splitlines also cuts at a form feed, at U+2028 …

@@ -9,10 +9,10 @@ from typing import Any
 
 from IPython.core.completer import SimpleCompletion, SimpleMatcherResult
 
-from interp import registry
+from interp.interface import registry
+from interp.interface.registry import Command, Parameter
+from interp.interface.session import session
 from interp.magics.parser import flags
-from interp.registry import Command, Parameter
-from interp.session import session
 
 _LINE = re.compile(r"\s*%%?interp(\s.*)?$")
 

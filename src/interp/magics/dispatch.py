@@ -8,12 +8,13 @@ from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
 
+from interp.errors import InputError, Interrupted, OutOfMemory, closest
+from interp.interface.session import session
 from interp.magics.body import pairs, spells_pairs
 from interp.magics.live import LiveView
 from interp.magics.parser import Call, parse
 from interp.magics.progress import Progress
-from interp.session import session
-from interp.spec import METRICS, InputError, Interrupted, OutOfMemory, Pairs, Texts, closest
+from interp.spec import METRICS, Pairs, Texts
 
 
 def dispatch(shell: InteractiveShell, line: str, cell: str | None) -> Any:

@@ -39,7 +39,7 @@ class LiveView:
 
     def offer(self, make: Callable[[], Result]) -> None:
         """Show what `make` returns, unless it is too soon; a view that fails is given up, the command goes on."""
-        from interp.engine.hooks import Interrupts
+        from interp.engine.model.hooks import Interrupts
 
         began = time.monotonic()
         if not self._possible or began < self._next:

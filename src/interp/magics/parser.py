@@ -7,9 +7,10 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from interp import registry
-from interp.registry import Command, Parameter
-from interp.spec import InputError, Pairs, closest
+from interp.errors import InputError, closest
+from interp.interface import registry
+from interp.interface.registry import Command, Parameter
+from interp.spec import Pairs
 
 _WORD = re.compile(r"""(?:[^\s"']|"[^"]*"|'[^']*')+""")
 _OUTPUT = ("-o", "--out")

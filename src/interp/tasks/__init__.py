@@ -21,7 +21,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args, get_origin, get_type_hints
 
-from interp.spec import METRICS, InputError, Pair, Prompt, closest
+from interp.errors import InputError, closest
+from interp.spec import METRICS, Pair, Prompt
 from interp.tasks._fitting import Vocabulary, combinations, fill, make_pair
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from interp.spec import InputError, Pair
+from interp.errors import InputError
+from interp.spec import Pair
 from interp.tasks import Vocabulary, combinations, make_pair, task
 from interp.tasks._words import PERIODS
 

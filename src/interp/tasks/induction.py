@@ -7,7 +7,8 @@ import string
 from collections.abc import Iterator
 from typing import Literal
 
-from interp.spec import InputError, Pair
+from interp.errors import InputError
+from interp.spec import Pair
 from interp.tasks import Vocabulary, make_pair, task
 from interp.tasks._words import ANIMALS, PLACES, THINGS
 

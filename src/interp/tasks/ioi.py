@@ -7,7 +7,8 @@ import random
 from collections.abc import Iterator
 from typing import Literal
 
-from interp.spec import InputError, Pair
+from interp.errors import InputError
+from interp.spec import Pair
 from interp.tasks import Vocabulary, combinations, make_pair, task
 from interp.tasks._words import NAMES, PLACES, THINGS
 

@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from interp.spec import InputError, closest
+from interp.errors import InputError, closest
 from interp.tasks._fitting import Vocabulary, combinations, fill
 
 # Templates name the two words {dependent} and {head}; every other field is a word that varies.

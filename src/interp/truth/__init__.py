@@ -10,7 +10,7 @@ Examples
 
 from __future__ import annotations
 
-from interp.spec import InputError, closest
+from interp.errors import InputError, closest
 from interp.truth.compile import ABLATIONS, Compiled, compiled
 from interp.truth.programs import PROGRAMS
 

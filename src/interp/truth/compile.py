@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from interp.spec import InputError, Pair, Pairs, Prompt
+from interp.errors import InputError
+from interp.spec import Pair, Pairs, Prompt
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
     from numpy.typing import NDArray
 
-    from interp.methods.ablate import AblationResult
+    from interp.methods.patching.ablate import AblationResult
 
 # Quantities that fall when the model does better.
 _FALLING = frozenset({"loss", "rank", "kl"})

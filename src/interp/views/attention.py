@@ -18,7 +18,7 @@ from interp.views.text import columns, escape, glyph_groups, head_label, labels,
 from interp.views.theme import check_theme
 
 if TYPE_CHECKING:
-    from interp.methods.attention import AttentionResult
+    from interp.methods.heads.attention import AttentionResult
 
 __all__ = ["circuitsvis", "html", "plotly", "svg"]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from interp.spec import InputError
+from interp.errors import InputError
 from interp.views import diverging, draw, figures
 from interp.views import theme as themes
 from interp.views.diverging import signed
@@ -19,7 +19,7 @@ from interp.views.text import columns, escape, head_label
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from interp.methods.patch import PatchingResult
+    from interp.methods.patching.patch import PatchingResult
 
 _SIDE, _DOT = 168, 3.2
 

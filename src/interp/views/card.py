@@ -17,7 +17,7 @@ from interp.views.draw import Drawing, number
 from interp.views.text import minus
 
 if TYPE_CHECKING:
-    from interp.methods.card import Card
+    from interp.methods.circuits.validate import Card
 
     Float = NDArray[np.float64]
 

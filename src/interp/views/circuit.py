@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from interp.spec import InputError, closest
+from interp.errors import InputError, closest
 from interp.views import bars, diverging, draw, frame, layout, theme
 from interp.views import circuit_layout as places
 from interp.views.circuit_layout import HALF, Arrangement, Curve
@@ -19,7 +19,7 @@ from interp.views.draw import Drawing, number
 from interp.views.layout import Block, Piece
 
 if TYPE_CHECKING:
-    from interp.methods.circuit_result import CircuitResult
+    from interp.methods._shared.circuit.result import CircuitResult
 
 STEPS = 24  # of a colour and a width, each way
 FAINTEST = 7  # the step of the weakest edge, so that it can be seen

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from interp.views.text import columns, visible
 
 if TYPE_CHECKING:
-    from interp.methods.circuit_result import CircuitResult, Edge
+    from interp.methods._shared.circuit.result import CircuitResult, Edge
 
     Float = NDArray[np.float64]
 

@@ -18,7 +18,7 @@ from interp.views.maps import Sheet
 from interp.views.text import columns, head_label, labels, visible
 
 if TYPE_CHECKING:
-    from interp.methods.circuits import CircuitResult, Listed
+    from interp.methods.heads.ov_qk import CircuitResult, Listed
 
 _LABEL, _FONT, _LINE, _BLOCK = 14, 11, 17, 8
 _WIDE = 538  # of a table: a page 600 pixels wide shows it at its own size, and one of 1120 two

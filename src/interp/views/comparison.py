@@ -15,7 +15,7 @@ from interp.views.text import escape
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from interp.comparison import Comparison
+    from interp.results.comparison import Comparison
 
 _ROWS = 12
 _GAP = 12

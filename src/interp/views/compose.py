@@ -15,7 +15,7 @@ from interp.views.maps import Map, Sheet
 from interp.views.text import head_label
 
 if TYPE_CHECKING:
-    from interp.methods.compose import ComposeResult
+    from interp.methods.heads.compose import ComposeResult
 
 _EACH = 40  # heads, up to which every pair is drawn; above, the strongest of every two layers
 _LISTED = 10

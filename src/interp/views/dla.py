@@ -18,7 +18,7 @@ from interp.views.text import head_label, labels, visible
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from interp.methods.dla import DLAResult
+    from interp.methods.readouts.dla import DLAResult
 
 _SHORT, _TOKEN = 20, 12
 _TOP, _NEURONS, _HEADS = 14, 6, 6

@@ -12,7 +12,7 @@ from interp.views.passage import passage
 from interp.views.text import visible
 
 if TYPE_CHECKING:
-    from interp.methods.generate import GenerateResult
+    from interp.methods.text.generate import GenerateResult
 
 _WIDE, _TAIL = 640, 200
 _TITLE = "Generated text"

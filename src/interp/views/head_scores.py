@@ -14,7 +14,7 @@ from interp.views.maps import Map, Sheet
 from interp.views.text import head_label
 
 if TYPE_CHECKING:
-    from interp.methods.heads import HeadsResult
+    from interp.methods.heads.heads import HeadsResult
 
 _LISTED = 8
 # Scores that are logits or go both ways from zero; the others are weights and shares, 0 … 1.

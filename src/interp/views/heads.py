@@ -13,7 +13,7 @@ from interp.views import draw, raster
 from interp.views.draw import Drawing
 
 if TYPE_CHECKING:
-    from interp.methods.attention import AttentionResult
+    from interp.methods.heads.attention import AttentionResult
 
 # The room for the grid, and the sizes a thumbnail and the space around it may take there, in CSS pixels.
 _ROOM = (418, 420)

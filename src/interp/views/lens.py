@@ -16,7 +16,7 @@ from interp.views.text import escape, labels, visible
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from interp.methods.lens import LensResult
+    from interp.methods.readouts.lens import LensResult
 
 _TOKEN, _SHORT = 9, 20
 # What fits: positions beside each other, layers above each other.
@@ -45,7 +45,7 @@ def plotly(
     """
     import plotly.graph_objects as go
 
-    from interp.spec import InputError, closest
+    from interp.errors import InputError, closest
     from interp.views.peers import sequential_scale
 
     themes.check_theme(theme)

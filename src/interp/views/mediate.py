@@ -16,7 +16,7 @@ from interp.views.text import head_label
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from interp.methods.mediate import MediationResult
+    from interp.methods.patching.mediate import MediationResult
 
 _TOP, _LEAST = 14, 1e-3
 _TITLE = "Causal mediation"

@@ -19,8 +19,8 @@ from interp.views.text import escape, visible
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from interp.methods.clusters import Clusters
-    from interp.methods.neurons import NeuronsResult
+    from interp.methods._shared.clusters import Clusters
+    from interp.methods.readouts.neurons import NeuronsResult
 
 _SHOWN, _GROUPS, _CONTEXTS, _WIDE, _VALUE, _TOKEN = 4, 12, 10, 440, 70, 16
 _MAP = 440

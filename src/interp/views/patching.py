@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from interp.errors import InputError
 from interp.results import strongest
-from interp.spec import InputError
 from interp.views import attribution, bars, diverging, draw, figures, frame, layout
 from interp.views import theme as themes
 from interp.views.diverging import Cells, signed
@@ -22,7 +22,7 @@ from interp.views.text import columns, escape, labels, visible
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from interp.methods.patch import PatchingResult
+    from interp.methods.patching.patch import PatchingResult
 
 # Metrics that fall when the model does better.
 _FALLING = frozenset({"rank", "kl"})

@@ -22,7 +22,7 @@ from interp.views.text import head_label
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from interp.methods.path import PathResult
+    from interp.methods.patching.path import PathResult
 
 _TOP = 10
 _FEW = 12  # paths that bars alone show

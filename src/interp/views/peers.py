@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from interp.spec import InputError
+from interp.errors import InputError
 from interp.views import figures, reading
 from interp.views import theme as themes
 from interp.views.text import escape, head_label, labels
@@ -16,7 +16,7 @@ from interp.views.text import escape, head_label, labels
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from interp.methods.attention import AttentionResult
+    from interp.methods.heads.attention import AttentionResult
 
 # Plotly keeps every weight of every head it can pick; 4 MB of float32 is what a notebook bears.
 _MOST_WEIGHTS = 1_000_000

@@ -9,7 +9,7 @@ from interp.views import frame
 from interp.views.text import escape, labels, tooltip
 
 if TYPE_CHECKING:
-    from interp.methods.predict import PredictResult
+    from interp.methods.text.predict import PredictResult
 
 _TAIL = 40
 _WIDE = 24

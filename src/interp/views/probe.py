@@ -16,7 +16,7 @@ from interp.views.text import visible
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from interp.methods.probe import ProbeResult
+    from interp.methods.readouts.probe import ProbeResult
 
 _SHORT = 24
 _TITLE = "Linear probe"

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from interp.methods.attention import AttentionResult
+    from interp.methods.heads.attention import AttentionResult
 
 _STATS = {
     "entropy": "entropy {:.2f} nats",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from interp.spec import InputError
+from interp.errors import InputError
 from interp.views import bars, coloured, diverging, figures, frame, layout
 from interp.views import theme as themes
 from interp.views.diverging import signed
@@ -18,7 +18,7 @@ from interp.views.text import escape, labels, visible
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from interp.methods.saliency import SaliencyResult
+    from interp.methods.readouts.saliency import SaliencyResult
 
 _SHORT, _TOKEN, _TOP = 20, 12, 12
 _LEAST = 1e-3

@@ -11,7 +11,7 @@ from interp.views import draw, layout
 from interp.views.draw import Drawing, number
 
 if TYPE_CHECKING:
-    from interp.methods.selfcheck import SelfcheckResult
+    from interp.methods.checks.selfcheck import SelfcheckResult
 
 _TITLE = "Selfcheck"
 _ROW, _GROUP, _HEAD = 19, 9, 40

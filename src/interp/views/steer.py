@@ -18,7 +18,7 @@ from interp.views.text import escape, visible
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from interp.methods.steer import SteeringResult
+    from interp.methods.text.steer import SteeringResult
 
 _BESIDE, _BELOW, _PROMPT = 500, 620, 60
 _LEAST, _NATURAL = 0.5, 2.0

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from interp.spec import InputError, closest
+from interp.errors import InputError, closest
 
 THEMES = ("light", "dark")
 AUTO = "auto"  # a standalone picture of both, between which the page that shows it chooses

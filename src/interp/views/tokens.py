@@ -8,7 +8,7 @@ from interp.views import frame
 from interp.views.text import escape, labels, tooltip
 
 if TYPE_CHECKING:
-    from interp.methods.tokens import TokensResult
+    from interp.methods.text.tokens import TokensResult
 
 _MOST = 2000
 _WIDE = 40

@@ -18,9 +18,9 @@ import anywidget
 import traitlets
 from IPython.display import DisplayHandle, display
 
+from interp.errors import InputError, closest
 from interp.results import Result, has_page
 from interp.selection import FIELDS, Selection, checked_fields, selection
-from interp.spec import InputError, closest
 from interp.widgets._rpc import Handler, Reply, Request, Requests, parameters
 
 STATIC = Path(__file__).parent / "static"

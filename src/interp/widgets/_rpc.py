@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from interp.spec import InputError, closest
+from interp.errors import InputError, closest
 
 _log = logging.getLogger(__name__)
 _ID_LENGTH = 64

@@ -10,8 +10,8 @@ import numpy as np
 import traitlets
 from numpy.typing import NDArray
 
+from interp.errors import InputError
 from interp.selection import selection
-from interp.spec import InputError
 from interp.views.attention import svg
 from interp.views.reading import interesting, largest
 from interp.views.text import labels, visible

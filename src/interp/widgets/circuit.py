@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import traitlets
 
-from interp.spec import InputError
+from interp.errors import InputError
 from interp.views import circuit as pictures
 from interp.views.circuit_layout import Arrangement, arrange, collapsed
 from interp.views.frame import visible_facts
@@ -22,8 +22,8 @@ from interp.widgets._rpc import Handler, Reply, Request, parameters
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from interp.methods.circuit_result import CircuitResult
-    from interp.methods.groups import Groups
+    from interp.methods._shared.circuit.groups import Groups
+    from interp.methods._shared.circuit.result import CircuitResult
 
 _GRID = 8  # steps to a CSS pixel of the places that are sent
 _THUMBNAIL = 64  # cells a side of a head's pattern

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import traitlets
 
-from interp.spec import InputError
+from interp.errors import InputError
 from interp.views import diverging
 from interp.views import patching as pictures
 from interp.views.diverging import signed
@@ -22,7 +22,7 @@ from interp.widgets._rpc import Handler, Reply, Request, parameters
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from interp.methods.patch import PatchingResult
+    from interp.methods.patching.patch import PatchingResult
 
     Float = NDArray[np.float64]
 

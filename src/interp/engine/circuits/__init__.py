@@ -1,0 +1,1 @@
+"""Edges between components: their scores, and running a subgraph alone."""

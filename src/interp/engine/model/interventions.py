@@ -1,0 +1,248 @@
+"""`spec.Intervention` as functions on hooks: patching, ablation, steering, or the user's own function."""
+
+from __future__ import annotations
+
+import warnings
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from interp.engine import memory
+from interp.engine.model.hooks import Hook
+from interp.errors import InputError, closest
+from interp.sites import SITES, Site
+from interp.spec import Intervention, resolve_indices
+
+if TYPE_CHECKING:
+    from transformer_lens.hook_points import HookPoint
+
+    from interp.engine.model.loaded import LoadedModel, Operation
+
+# Families whose forward is known to go through every hook point that the bridge shows.
+_READ = frozenset({"gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "native"})
+_TRIED = (0, 1)  # tokens that every model has
+_MODES = ("replace", "zero", "mean", "add", "scale", "noise", "function")
+
+
+def functions_of(model: LoadedModel, interventions: Sequence[Intervention], length: int) -> dict[str, Hook]:
+    """Return hook name → function, for `LoadedModel.forward`; several on one activation are done in their order.
+
+    Raises
+    ------
+    InputError
+        A layer, head, position, neuron, site or mode that is not there, or a value that does not fit.
+    """
+    for intervention in interventions:
+        _check(model, intervention, length)
+    require_read(model, [intervention.site for intervention in interventions])
+    found: dict[str, list[Hook]] = {}
+    # resid_mid is written through what it is made of, and so after any other change of that.
+    for intervention in sorted(interventions, key=lambda one: one.site.name == "resid_mid"):
+        for name, function in written(intervention.site, _changing(intervention)):
+            found.setdefault(name, []).append(function)
+    return {name: _composed(functions) for name, functions in found.items()}
+
+
+def require_read(model: LoadedModel, sites: Iterable[Site]) -> None:
+    """Refuse activations that a model's forward goes past: what is written there would change nothing.
+
+    Raises
+    ------
+    InputError
+        There is one, see `unread`.
+    """
+    for site in sites:
+        reason = unread(model, site)
+        if reason:
+            raise InputError(f"the {site.name} of {model.name} can be looked at but not changed: {reason}")
+
+
+def unread(model: LoadedModel, site: Site) -> str:
+    """Return why what is written at a site of `model` would not do what it should; an empty string where it does.
+
+    In some families the bridge shows an activation beside the forward that the library runs. A NaN finds out: it
+    reaches the logits from wherever it is read. One forward of two tokens for each activation that was not tried yet,
+    and none in the families that were tried once and for all.
+    """
+    if model.family in _READ:
+        return ""
+
+    def find(operation: Operation) -> str:
+        key = (operation.fingerprint, site)
+        if key not in model.unread:
+            model.unread[key] = _beside(model, site)
+        return model.unread[key]
+
+    return model.operate("run", {}, find)
+
+
+def _beside(model: LoadedModel, site: Site) -> str:
+    written = site.hook_name
+    if site.name in {"attn_out", "resid_mid"}:
+        seen = _middle(model, site.layer)
+        if not torch.allclose(seen["attn_out"][0, 0], seen["attn_out"][0, 1], atol=1e-3):
+            return "in this family attn_out and what follows hold the residual stream, normed; use z, or resid_pre"
+        if site.name == "resid_mid":
+            total = seen["resid_pre"] + seen["attn_out"]
+            if not torch.allclose(total, seen["resid_mid"], atol=0.01 * float(total.abs().max())):
+                return "a norm stands between attn_out and it; use resid_pre or attn_out"
+            written = Site("attn_out", site.layer).hook_name
+
+    def spoil(tensor: Tensor, hook: HookPoint) -> Tensor:  # noqa: ARG001
+        return torch.full_like(tensor, float("nan"))
+
+    try:
+        with warnings.catch_warnings(action="ignore"):  # transformer-lens knows some of them
+            logits = model.forward([_TRIED], {written: spoil}, last_only=False)
+    except (IndexError, ValueError, RuntimeError) as error:
+        if memory.is_out_of_memory(error):
+            raise
+        return ""  # a NaN is what something above cannot go on with: it is read
+    return "" if bool(logits.isnan().any()) else "its forward goes on with a copy; use another site, such as z"
+
+
+def _middle(model: LoadedModel, layer: int) -> dict[str, Tensor]:
+    """Return the middle of a block whose heads write nothing: what attention adds is one vector at all positions."""
+    seen: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Hook:
+        def hook(tensor: Tensor, hook: HookPoint) -> None:  # noqa: ARG001
+            seen[name] = tensor.detach()
+
+        return hook
+
+    names = {Site(name, layer).hook_name: keep(name) for name in ("resid_pre", "attn_out", "resid_mid")}
+    there = {name: hook for name, hook in names.items() if name in model.bridge.hook_dict}
+
+    def still(tensor: Tensor, hook: HookPoint) -> Tensor:  # noqa: ARG001
+        return torch.zeros_like(tensor)
+
+    model.forward([_TRIED], {Site("z", layer).hook_name: still} | there)
+    return seen
+
+
+def _check(model: LoadedModel, intervention: Any, length: int) -> None:
+    if not isinstance(intervention, Intervention):
+        raise InputError(
+            "interventions are a list of interp.Intervention(interp.Site('z', 5), …); hooks of your own go to "
+            "interp.model.bridge.run_with_hooks"
+        )
+    site, geometry = intervention.site, model.geometry
+    if not isinstance(site, Site):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(f"an intervention's site is an interp.Site, such as interp.Site('z', 5), not {site!r:.60}")
+    if site.name not in SITES:
+        raise InputError(f"there is no site {site.name!r}{closest(site.name, SITES)}; sites are {', '.join(SITES)}")
+    resolve_indices(site.layer, geometry.n_layers, "layer")
+    if site.hook_name not in model.bridge.hook_dict:
+        raise InputError(f"{model.name} has no {site.name}")
+    if intervention.mode not in _MODES:
+        raise InputError(
+            f"there is no mode {intervention.mode!r}{closest(intervention.mode, _MODES)}; use {', '.join(_MODES)}"
+        )
+    headed = site.name in {"z", "q", "k", "v", "pattern"}
+    for kind in ("head", "position", "neuron"):
+        if isinstance(getattr(intervention, kind), Iterable):
+            raise InputError(f"one {kind} to an intervention; give one intervention for each {kind}")
+    if intervention.head is not None:
+        if not headed:
+            raise InputError(f"{site.name} has no heads")
+        count = geometry.n_kv_heads if site.name in {"k", "v"} else geometry.n_heads
+        resolve_indices(intervention.head, count, "head", " (of keys and values)" if site.name in {"k", "v"} else "")
+    if intervention.neuron is not None:
+        if site.name != "neuron":
+            raise InputError(f"{site.name} has no neurons; use Site('neuron', {site.layer})")
+        resolve_indices(intervention.neuron, int(getattr(model.bridge.cfg, "d_mlp", 0) or 0), "neuron")
+    if intervention.position is not None:
+        resolve_indices(intervention.position, length, "position")
+    if intervention.mode in {"replace", "add", "scale", "noise"} and intervention.value is None:
+        raise InputError(f"{intervention.mode} needs a value")
+    if intervention.mode == "mean" and site.name == "pattern":
+        raise InputError("the mean of a pattern over positions is no pattern; use zero, scale or a function")
+    if intervention.mode == "function" and not callable(intervention.value):
+        raise InputError("a function intervention needs a function (activation, hook) as its value")
+
+
+def written(site: Site, change: Hook) -> list[tuple[str, Hook]]:
+    """Return the hooks by which an activation becomes what `change` makes of it.
+
+    The bridge's ``hook_resid_mid`` is the norm's input, beside the residual stream: what attention adds is changed
+    there, so that the stream comes out as wanted.
+    """
+    if site.name != "resid_mid":
+        return [(site.hook_name, change)]
+    before: list[Tensor] = []
+
+    def remember(tensor: Tensor, hook: HookPoint) -> None:  # noqa: ARG001
+        before[:] = [tensor]
+
+    def write(tensor: Tensor, hook: HookPoint) -> Tensor:
+        changed = change(before[0] + tensor, hook)
+        return tensor if changed is None else changed - before[0]
+
+    return [(Site("resid_pre", site.layer).hook_name, remember), (Site("attn_out", site.layer).hook_name, write)]
+
+
+def _changing(intervention: Intervention) -> Hook:
+    value, mode = intervention.value, intervention.mode
+    where = _index(intervention)
+    # The same noise in every run, and another in every place.
+    place = (intervention.site, intervention.head, intervention.position, intervention.neuron)
+    seed = zlib.crc32(repr(place).encode())
+
+    def change(tensor: Tensor, hook: HookPoint) -> Any:
+        if mode == "function":
+            return value(tensor, hook)
+        changed = tensor.clone()
+        part = changed[where]
+        changed[where] = _changed(part, mode, _fitting(value, part, hook), tensor, where, seed)
+        return changed
+
+    return change
+
+
+def _changed(part: Tensor, mode: str, value: Any, whole: Tensor, where: tuple[Any, ...], seed: int) -> Tensor:
+    if mode == "zero":
+        return torch.zeros_like(part)
+    if mode == "mean":
+        return whole.mean(dim=1, keepdim=True).expand_as(whole)[where]
+    if mode == "add":
+        return part + value
+    if mode == "scale":
+        return part * value
+    if mode == "noise":
+        drawn = torch.randn(part.shape, generator=torch.Generator().manual_seed(seed)).to(part)
+        return part + drawn * value * whole.std()
+    return value if isinstance(value, Tensor) else torch.full_like(part, float(value))
+
+
+def _fitting(value: Any, part: Tensor, hook: HookPoint) -> Any:
+    if value is None or isinstance(value, int | float):
+        return value
+    tensor = torch.as_tensor(value).to(part)
+    missing = part.dim() - tensor.dim()
+    fits = missing >= 0 and all(a in {1, b} for a, b in zip(tensor.shape, part.shape[missing:], strict=True))
+    if not fits:
+        raise InputError(f"a value of shape {tuple(tensor.shape)} does not fit {hook.name}, {tuple(part.shape)}")
+    return tensor.expand_as(part)
+
+
+def _index(intervention: Intervention) -> tuple[Any, ...]:
+    everywhere = slice(None)
+    at = everywhere if intervention.position is None else intervention.position
+    part = intervention.head if intervention.head is not None else intervention.neuron
+    of = everywhere if part is None else part
+    # A pattern's axes are [batch, head, query, key]; all others are [batch, position, head or neuron or d_model, …].
+    return (everywhere, of, at) if intervention.site.name == "pattern" else (everywhere, at, of)
+
+
+def _composed(functions: Sequence[Hook]) -> Hook:
+    def run(tensor: Tensor, hook: HookPoint) -> Tensor:
+        for function in functions:
+            changed = function(tensor, hook)
+            tensor = tensor if changed is None else changed
+        return tensor
+
+    return run

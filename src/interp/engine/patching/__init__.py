@@ -1,0 +1,1 @@
+"""Interventions over cases: sweeps, paths, ablations, and their estimates from gradients."""

@@ -1,0 +1,434 @@
+"""Path patching: what one component writes reaches one input of another, and nothing else.
+
+Of a path (sender, receiver) only the receiver's input is changed: by the sender's own difference between the two runs
+where all between is frozen, and by what arrives there where it is not. What the receiver then makes of its input joins
+the replay as a patch does: a head's queries, keys or values through the z that they make, in the middle of the block,
+an MLP's output before the next layer, the logits' input after the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from interp.engine.patching import sweep
+from interp.engine.patching.plan import Atom, Plan
+from interp.engine.patching.sweep import Case, Job, OnStep, Swept
+from interp.engine.transformer.forward import Edit, forward
+from interp.engine.transformer.incremental import Base, Joining, attend, mix, weights
+from interp.engine.transformer.network import Network, Norm, rotate
+from interp.sites import Site
+from interp.spec import Node
+
+if TYPE_CHECKING:
+    from transformer_lens.hook_points import HookPoint
+
+    from interp.engine.model.hooks import Hook
+    from interp.engine.model.loaded import LoadedModel
+
+_FROZEN: dict[str, tuple[str, ...]] = {"all": ("z", "mlp_out"), "heads": ("z",), "none": ()}
+FREEZES = tuple(_FROZEN)
+_KINDS = ("embed", "head", "q", "k", "v", "mlp", "logits")
+
+
+def parallel(model: LoadedModel) -> bool:
+    """Return whether a block's MLP reads the residual stream before its attention: it has no middle then."""
+    return Site("resid_mid", 0).hook_name not in model.bridge.hook_dict
+
+
+def written(node: Node, parallel: bool) -> int:
+    """Return how many half blocks lie below the place where a sender writes.
+
+    Examples
+    --------
+    >>> written(Node("head", 5, 1), False), written(Node("head", 5, 1), True), written(Node("embed"), False)
+    (11, 12, 0)
+    """
+    if node.kind == "embed":
+        return 0
+    return 2 * node.layer + (1 if node.kind == "head" and not parallel else 2)
+
+
+def read(node: Node, parallel: bool, depth: int) -> int:
+    """Return how many half blocks lie below the place where a receiver reads; it sees what is written there or below.
+
+    Examples
+    --------
+    >>> read(Node("mlp", 5), False, 12), read(Node("mlp", 5), True, 12), read(Node("logits"), False, 12)
+    (11, 10, 24)
+    """
+    if node.kind == "logits":
+        return 2 * depth
+    return 2 * node.layer + (1 if node.kind == "mlp" and not parallel else 0)
+
+
+def ordered(model: LoadedModel, senders: Sequence[Node], receivers: Sequence[Node]) -> tuple[list[Node], list[Node]]:
+    """Return both from the model's bottom to its top, each once."""
+    beside, depth = parallel(model), model.geometry.n_layers
+    return (
+        sorted(set(senders), key=lambda node: (written(node, beside), _KINDS.index(node.kind), node.head)),
+        sorted(set(receivers), key=lambda node: (read(node, beside, depth), _KINDS.index(node.kind), node.head)),
+    )
+
+
+def reaching(model: LoadedModel, senders: Sequence[Node], receivers: Sequence[Node]) -> Tensor:
+    """Return which sender writes below which receiver reads, ``bool [sender, receiver]``."""
+    beside, depth = parallel(model), model.geometry.n_layers
+    return torch.tensor([[written(s, beside) <= read(r, beside, depth) for r in receivers] for s in senders])
+
+
+def sweep_paths(
+    model: LoadedModel,
+    cases: Sequence[Case],
+    *,
+    senders: Sequence[Node],
+    receivers: Sequence[Node],
+    freeze: str,
+    on_step: OnStep = lambda done, total: None,  # noqa: ARG005
+) -> Swept:
+    """Patch every path from a sender to a receiver into the base run, one path at a time.
+
+    Parameters
+    ----------
+    senders, receivers
+        As `ordered` returns them.
+    freeze
+        ``"all"``, ``"heads"`` or ``"none"``, see `interp.path`.
+
+    Returns
+    -------
+    Swept
+        ``[case, sender, receiver]``; where there is no path, the unpatched run's metric.
+    """
+    swept = sweep.unfinished(len(cases), (len(senders), len(receivers)))
+    return sweep.finished(PathJob(model, cases, senders, receivers, freeze, on_step, swept))
+
+
+class PathPlan(Plan):
+    """The paths of one pair; an atom's `layer` is the number of its receiver, its parts are senders."""
+
+    def __init__(
+        self,
+        network: Network,
+        base: Base,
+        source: Base,
+        *,
+        senders: Sequence[Node],
+        receivers: Sequence[Node],
+        freeze: str,
+        case: int,
+        start: int,
+        stop: int,
+    ) -> None:
+        super().__init__(network, base, source, site="path", by="path", layers=(), case=case, start=start, stop=stop)
+        self.senders = senders
+        self.receivers = receivers
+        self.freeze = freeze
+        self._changes: dict[int, Tensor] | None = None
+        self._mixed: tuple[tuple[str, int, range], Tensor] | None = None
+
+    def forget(self) -> None:
+        """Let go of what the senders change; it is computed anew where it is needed again."""
+        self._changes = self._mixed = self._held = None
+
+    def atoms(self) -> Iterator[Atom]:
+        """Yield the paths into each receiver."""
+        if self.start > self.stop:
+            return
+        for number, receiver in enumerate(self.receivers):
+            count = len([node for node in self.senders if self._written(node) <= self._read(receiver)])
+            if count:
+                yield Atom(self.case, number, self.start, False, range(count), len(self.base) - self.start)
+
+    def cells(self, atom: Atom) -> Tensor:
+        """Return where the atom's paths go in the flattened answer, ``int64 [sender]``."""
+        return torch.arange(atom.parts.start, atom.parts.stop) * len(self.receivers) + atom.layer
+
+    def stage(self, layer: int) -> tuple[int, str]:
+        """Return where what a receiver makes of its input enters."""
+        receiver = self.receivers[layer]
+        if receiver.kind == "logits":
+            return len(self.network.layers), "pre"
+        return (receiver.layer + 1, "pre") if receiver.kind == "mlp" else (receiver.layer, "mid")
+
+    def joining(self, atom: Atom) -> Joining:
+        """Return the atom's rows of the residual stream."""
+        receiver = self.receivers[atom.layer]
+        changes = self._arriving()[self._read(receiver)][atom.parts.start : atom.parts.stop]
+        if receiver.kind == "logits":
+            rows = self.base.resid[-1][self.start :] + changes
+        elif receiver.kind == "mlp":
+            rows = self._through_mlp(receiver.layer, changes)
+        else:
+            rows = self._through_head(receiver, atom.parts, changes)
+        return Joining(base=self.case, start=self.start, cells=self.cells(atom), rows=rows, single=False)
+
+    def _written(self, node: Node) -> int:
+        return written(node, self.network.parallel)
+
+    def _read(self, node: Node) -> int:
+        return read(node, self.network.parallel, len(self.network.layers))
+
+    # -- what a sender changes at the places where receivers read ----------------------------------------------------
+
+    def _arriving(self) -> Mapping[int, Tensor]:
+        """Return place → the change of the residual stream there, ``[sender, position from start, d_model]``.
+
+        A place has only the senders below it, which are the first ones.
+        """
+        if self._changes is None:
+            places = sorted({self._read(receiver) for receiver in self.receivers})
+            self._changes = self._direct(places) if self.freeze == "all" else self._answered(places)
+        return self._changes
+
+    def _groups(self) -> Iterator[tuple[Node, list[int]]]:
+        """Yield the senders of each kind and layer, in order: one of them, and the numbers of its heads."""
+        held: dict[tuple[str, int], list[int]] = {}
+        for node in self.senders:
+            held.setdefault((node.kind, node.layer), []).append(node.head)
+        for (kind, layer), heads in held.items():
+            yield Node(kind, layer), heads
+
+    def _direct(self, places: Sequence[int]) -> dict[int, Tensor]:
+        """Return the senders' own differences, which are the same wherever they are read."""
+        own = torch.cat([self._difference(node, heads) for node, heads in self._groups()])
+        return {place: own[: sum(self._written(node) <= place for node in self.senders)] for place in places}
+
+    def _difference(self, node: Node, heads: Sequence[int]) -> Tensor:
+        base, source, index = self.base, self.source, node.layer
+        if node.kind == "embed":
+            return (source.resid[0] - base.resid[0])[None, self.start :]
+        layer = self.network.layers[index]
+        if node.kind == "mlp":
+            change = (self._activated(source, index) - self._activated(base, index))[self.start :]
+            return (change @ layer.down.weight.T)[None]
+        width = (-1, self.network.n_heads, self.network.d_head)
+        change = (source.z[index] - base.z[index])[self.start :].view(width)[:, heads]
+        return torch.einsum("phd,mhd->hpm", change, layer.o.weight.view(width)[:, heads])
+
+    def _answered(self, places: Sequence[int]) -> dict[int, Tensor]:
+        """Return what arrives where that which lies between answers: each sender's source output in the base run."""
+        arrived: dict[int, list[Tensor]] = {place: [] for place in places}
+        for node, heads in self._groups():
+            self._answer(node, heads, arrived)
+        return {place: torch.cat(parts) if parts else self.base.mid[0, :0, None] for place, parts in arrived.items()}
+
+    def _answer(self, node: Node, heads: Sequence[int], arrived: Mapping[int, list[Tensor]]) -> None:
+        """Run the base with each of some heads, or one other sender, as in the source run; note what arrives where."""
+        base, network, below = self.base, self.network, self._written(node)
+        first, resid = node.layer, base.resid[node.layer].expand(len(heads), -1, -1)
+        if node.kind == "embed":
+            resid = self.source.resid[0][None]
+        elif node.kind == "mlp":
+            first, change = node.layer + 1, self._difference(node, heads)
+            resid = base.resid[first][None].clone()
+            resid[:, self.start :] += change
+
+        def note(place: int, tensor: Tensor, unchanged: Tensor) -> None:
+            if place in arrived and place >= below:
+                arrived[place].append((tensor - unchanged)[:, self.start :])
+
+        def heads_of(index: int, z: Tensor) -> Tensor | None:
+            frozen = base.z[index].view(1, len(base), network.n_heads, -1).expand_as(z)
+            changed = frozen if self.freeze == "heads" else z
+            if node.kind != "head" or index != node.layer:
+                return changed
+            changed = changed.clone()
+            own = self.source.z[index].view(len(base), network.n_heads, -1)
+            for row, head in enumerate(heads):
+                changed[row, :, head] = own[:, head]
+            return changed
+
+        edits: dict[str, Edit] = {
+            "resid_pre": lambda index, tensor: note(2 * index, tensor, base.resid[index]),
+            "z": heads_of,
+        }
+        if not network.parallel:
+            edits["resid_mid"] = lambda index, tensor: note(2 * index + 1, tensor, base.mid[index])
+        stop = (max(arrived) + 1) // 2
+        end = forward(network, edits=edits, resid=resid, first=first, stop=max(first, stop))
+        if max(arrived) == 2 * stop:
+            note(2 * stop, end, base.resid[stop])
+
+    # -- what a receiver makes of its input --------------------------------------------------------------------------
+
+    def _through_mlp(self, index: int, changes: Tensor) -> Tensor:
+        layer, base = self.network.layers[index], self.base
+        before = (base.resid if self.network.parallel else base.mid)[index][self.start :]
+        fresh = layer.mlp(layer.norm2(before + changes)) - layer.mlp(layer.norm2(before))
+        return base.resid[index + 1][self.start :] + fresh
+
+    def _through_head(self, receiver: Node, parts: range, changes: Tensor) -> Tensor:
+        """Return the middle of the block where one head's queries, or one KV head's keys or values, are changed."""
+        network, index = self.network, receiver.layer
+        asked = (receiver.kind, index, parts)
+        if self._mixed is None or self._mixed[0] != asked:
+            # Heads do not meet before W_O: one attention with all heads changed holds every head's own answer.
+            z = self._z_of(receiver.kind, index, changes) - self.base.z[index][self.start :]
+            self._mixed = (asked, z.view(*z.shape[:2], network.n_heads, network.d_head))
+        group = 1 if receiver.kind == "q" else network.n_heads // network.n_kv_heads
+        heads = slice(receiver.head * group, (receiver.head + 1) * group)
+        weight = network.layers[index].o.weight.view(-1, network.n_heads, network.d_head)[:, heads]
+        return self.base.mid[index][self.start :] + torch.einsum("nphd,mhd->npm", self._mixed[1][:, :, heads], weight)
+
+    def _z_of(self, kind: str, index: int, changes: Tensor) -> Tensor:
+        """Return z, ``[sender, position from start, head · d_head]``, of changed queries, keys or values."""
+        layer, base, start = self.network.layers[index], self.base, self.start
+        normed = layer.norm1(base.resid[index][start:] + changes)
+        q, k, v = base.q[index][start:][None], base.k[index][None], base.v[index][None]
+        count = len(changes)
+        if kind == "q":
+            q = self._turned(layer.q_norm, layer.q(normed), self.network.n_heads)
+            return attend(q, k, v, layer.scale, start)
+        shared = self.network.n_kv_heads
+        if kind == "k":
+            own = self._turned(layer.k_norm, layer.k(normed), shared)
+            k = torch.cat([k[:, :start].expand(count, -1, -1, -1), own], dim=1)
+            return attend(q.repeat(count, 1, 1, 1), k, v, layer.scale, start)
+        own = layer.v(normed).view(count, -1, shared, self.network.d_head)
+        v = torch.cat([v[:, :start].expand(count, -1, -1, -1), own], dim=1)
+        return mix(weights(q, k, layer.scale, start).repeat(count, 1, 1, 1, 1), v)
+
+    def _turned(self, norm: Norm | None, rows: Tensor, heads: int) -> Tensor:
+        """Return queries or keys as attention uses them, ``[sender, position from start, head, d_head]``."""
+        x = rows.view(*rows.shape[:2], heads, self.network.d_head)
+        if norm is not None:
+            x = norm(x)
+        if self.network.rotary is None:
+            return x
+        cos, sin = self.network.rotary(len(self.base))
+        return rotate(x, cos[self.start :], sin[self.start :])
+
+
+class PathJob(Job):
+    """The paths of all pairs under way."""
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        cases: Sequence[Case],
+        senders: Sequence[Node],
+        receivers: Sequence[Node],
+        freeze: str,
+        on_step: OnStep,
+        swept: Swept,
+    ) -> None:
+        super().__init__(model, cases, f"path, freeze {freeze}", "path", (), model, on_step, swept)
+        self.senders = senders
+        self.receivers = receivers
+        self.freeze = freeze
+        self.exists = reaching(model, senders, receivers)
+        self._received: tuple[tuple[sweep.Ids, sweep.Ids, int], dict[str, Tensor]] | None = None
+
+    def _plan(self, net: Network, base: Base, source: Base, index: int, start: int) -> PathPlan:
+        return PathPlan(
+            net,
+            base,
+            source,
+            senders=self.senders,
+            receivers=self.receivers,
+            freeze=self.freeze,
+            case=index,
+            start=start,
+            stop=self.cases[index].position,
+        )
+
+    def _wave(self, net: Network, plans: Sequence[Plan], wave: Sequence[Atom]) -> None:
+        running = {atom.case for atom in wave}
+        for plan in plans:
+            if plan.case not in running and isinstance(plan, PathPlan):
+                plan.forget()
+        super()._wave(net, plans, wave)
+
+    # -- the hooked forward, by the definition: one run of the sender, one of each receiver --------------------------
+
+    def written(self) -> list[Site]:
+        """Return the activations that the hooked forward writes to."""
+        depth = self.model.geometry.n_layers
+        ends = {Site(_site(node), node.layer) for node in (*self.senders, *self.receivers) if node.kind != "logits"}
+        between = {Site(site, layer) for site in _FROZEN[self.freeze] for layer in range(depth)}
+        return sorted(ends | between, key=lambda site: (site.layer, site.name))
+
+    def _hooked(self, asked: Case, cells: Sequence[int]) -> Tensor:
+        placed = [divmod(cell, len(self.receivers)) for cell in cells]
+        scores = torch.full((len(cells),), float("nan"), dtype=torch.float64)
+        running: list[tuple[int, Node, dict[str, Tensor]]] = []  # row of the answer, receiver, what it makes
+        for row, (sender, column) in enumerate(placed):
+            receiver = self.receivers[column]
+            if not self.exists[sender, column]:
+                scores[row] = float(asked.scorer.of_logits(self._ends(asked))[0])
+            elif receiver.kind == "logits":
+                scores[row] = float(asked.scorer.of_logits(self._heard(asked, sender)["logits"])[0])
+            else:
+                running.append((row, receiver, self._heard(asked, sender)))
+        if running:
+            functions = {_name(receiver): self._writing(receiver, running) for _, receiver, _ in running}
+            logits = self.model.forward([asked.base] * len(running), functions, last_only=False)
+            rows = torch.tensor([row for row, _, _ in running])
+            scores[rows] = asked.scorer.of_logits(sweep.wide(logits[:, asked.position])).double().cpu()
+        return scores
+
+    def _ends(self, asked: Case) -> Tensor:
+        return sweep.wide(self.model.activations_of(asked.base, ["logits"])["logits"][:, asked.position])
+
+    def _writing(self, receiver: Node, running: Sequence[tuple[int, Node, dict[str, Tensor]]]) -> Hook:
+        name = _name(receiver)
+
+        def write(tensor: Tensor, hook: HookPoint) -> Tensor:  # noqa: ARG001
+            changed = tensor.clone()
+            for place, (_, node, heard) in enumerate(running):
+                if _name(node) == name:
+                    part = (place,) if node.kind == "mlp" else (place, slice(None), node.head)
+                    changed[part] = heard[name][(0, *part[1:])]
+            return changed
+
+        return write
+
+    def _given(self, asked: Case, site: Site) -> Tensor:
+        """Return what a sender writes instead, ``[1, position, …]``: the source run's own."""
+        return self.model.activations_of(asked.source, [site.hook_name])[site.hook_name]
+
+    def _heard(self, asked: Case, sender: int) -> dict[str, Tensor]:
+        """Run the base with the sender as in the source run; return what each receiver makes of its input there."""
+        if self._received is not None and self._received[0] == (asked.base, asked.source, sender):
+            return self._received[1]
+        node, depth = self.senders[sender], self.model.geometry.n_layers
+        frozen = _FROZEN[self.freeze]
+        sites = {Site(site, layer).hook_name: site for site in ("z", "mlp_out") for layer in range(node.layer, depth)}
+        pinned = self.model.activations_of(asked.base, list(sites)) if frozen else {}
+        own = Site(_site(node), node.layer)
+        sent, given = own.hook_name, self._given(asked, own)
+        heard: dict[str, Tensor] = {}
+
+        def through(site: str, name: str) -> Hook:
+            def write(tensor: Tensor, hook: HookPoint) -> Tensor:  # noqa: ARG001
+                heard[name] = tensor.clone()  # before it is frozen: what the receiver would make
+                changed = pinned[name].clone().to(tensor) if site in frozen else tensor.clone()
+                if name == sent:
+                    part = (slice(None), slice(None), node.head) if node.kind == "head" else ()
+                    changed[part] = given[part].to(changed)
+                return changed
+
+            return write
+
+        inner = {_name(receiver): "" for receiver in self.receivers if receiver.kind != "logits"}
+        functions = {name: through(site, name) for name, site in ({sent: ""} | inner | sites).items()}
+        logits = self.model.forward([asked.base], functions, last_only=False)
+        heard["logits"] = sweep.wide(logits[:, asked.position])
+        self._received = ((asked.base, asked.source, sender), heard)
+        return heard
+
+
+def _site(node: Node) -> str:
+    """Return what a sender writes, or what a receiver makes of its input: its head's q, k or v, or its MLP's output."""
+    return {"embed": "resid_pre", "head": "z", "mlp": "mlp_out"}.get(node.kind, node.kind)
+
+
+def _name(receiver: Node) -> str:
+    return Site(_site(receiver), receiver.layer).hook_name
+
+
+__all__ = ["FREEZES", "PathJob", "PathPlan", "ordered", "parallel", "reaching", "sweep_paths"]

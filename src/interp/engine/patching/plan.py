@@ -1,0 +1,251 @@
+"""Where the interventions of a sweep enter the wave, and what they change there.
+
+Every site comes down to a change of the residual stream between a layer's attention and its MLP (``mid``) or before a
+layer (``pre``): a head's z through its rows of W_O, a neuron through its column of the MLP's output, a query, a key, a
+value or an attention pattern through the z that it makes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from interp.engine.transformer.incremental import PARTS, Base, Joining, attend, mix, weights
+from interp.engine.transformer.network import Layer, Network
+
+
+@dataclass(frozen=True)
+class Atom:
+    """Interventions of one layer that enter together.
+
+    Attributes
+    ----------
+    case
+        Which pair.
+    layer
+        The layer of the site.
+    start
+        The first position that they change.
+    single
+        Whether they change only that one, when they enter.
+    parts
+        Which heads or neurons; ``range(1)`` where the site is not divided.
+    span
+        How many rows each brings.
+    """
+
+    case: int
+    layer: int
+    start: int
+    single: bool
+    parts: range
+    span: int
+
+    @property
+    def rows(self) -> int:
+        """How many rows of the residual stream the interventions take on their way up."""
+        return len(self.parts) * self.span
+
+    def halves(self) -> tuple[Atom, Atom]:
+        """Return two atoms with half of the parts each."""
+        middle = len(self.parts) // 2
+        return replace(self, parts=self.parts[:middle]), replace(self, parts=self.parts[middle:])
+
+
+class Plan:
+    """A sweep over one pair.
+
+    Parameters
+    ----------
+    network
+        The model.
+    base, source
+        The run that is changed, and the run whose activations are put into it.
+    site, by
+        As in `interp.patch`.
+    layers
+        The layers to sweep.
+    case
+        Which pair this is.
+    start
+        The first position at which the two runs can differ; changes before it have no effect.
+    stop
+        The position that is asked about; later changes have no effect on it.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        base: Base,
+        source: Base,
+        *,
+        site: str,
+        by: str,
+        layers: Sequence[int],
+        case: int,
+        start: int,
+        stop: int,
+    ) -> None:
+        self.network = network
+        self.base = base
+        self.source = source
+        self.site = site
+        self.by = by
+        self.layers = layers
+        self.case = case
+        self.start = start
+        self.stop = stop
+        self._held: tuple[tuple[int, int], Tensor] | None = None
+
+    @property
+    def parts(self) -> int:
+        """How many heads or neurons `by` divides a layer into; 1 where it does not."""
+        if self.by == "neuron":
+            return self.network.layers[0].up.weight.shape[0]
+        if "head" not in self.by:
+            return 1
+        return self.network.n_kv_heads if self.site in {"k", "v"} else self.network.n_heads
+
+    def atoms(self) -> Iterator[Atom]:
+        """Yield every intervention that can have an effect, layer by layer."""
+        positions = range(self.start, self.stop + 1)
+        if not positions:  # the runs differ nowhere, or only after the position that is asked about
+            return
+        for layer in self.layers:
+            if "position" not in self.by:
+                yield Atom(self.case, layer, self.start, False, range(self.parts), len(self.base) - self.start)
+                continue
+            moved = self._moved(layer)
+            for position in positions:
+                if not moved[position]:
+                    continue
+                # A key or a value is read by every later query; everything else changes its own position first.
+                single = self.site not in {"k", "v"}
+                yield Atom(self.case, layer, position, single, range(self.parts), len(self.base) - position)
+
+    def _moved(self, layer: int) -> list[bool]:
+        """Return at which positions the two runs' activations differ: below the first attention, only a few do."""
+        part = {"resid_pre": "resid"}.get(self.site, self.site)
+        if part not in PARTS:
+            return [True] * len(self.base)
+        base, source = getattr(self.base, part)[layer], getattr(self.source, part)[layer]
+        return (base != source).flatten(1).any(-1).tolist()
+
+    def cells(self, atom: Atom) -> Tensor:
+        """Return where the atom's interventions go in the flattened answer, ``int64 [part]``."""
+        row = self.layers.index(atom.layer)
+        parts = torch.arange(atom.parts.start, atom.parts.stop) + row * self.parts
+        return parts * len(self.base) + atom.start if "position" in self.by else parts
+
+    def only(self, atom: Atom, cells: Tensor) -> Iterator[Atom]:
+        """Yield the parts of `atom` whose place in the flattened answer is among `cells`, neighbours together."""
+        wanted = torch.isin(self.cells(atom), cells).tolist()
+        edges = [n for n, (a, b) in enumerate(zip([False, *wanted], [*wanted, False], strict=True)) if a != b]
+        for first, last in zip(edges[::2], edges[1::2], strict=True):
+            yield replace(atom, parts=atom.parts[first:last])
+
+    def stage(self, layer: int) -> tuple[int, str]:
+        """Return the layer and stage at which interventions on this site of `layer` enter."""
+        if self.site == "resid_pre":
+            return layer, "pre"
+        if self.site in {"resid_post", "mlp_out", "neuron"}:
+            return layer + 1, "pre"
+        return layer, "mid"
+
+    def joining(self, atom: Atom) -> Joining:
+        """Return the atom's rows of the residual stream."""
+        stop = atom.start + 1 if atom.single else len(self.base)
+        rows = self._rows(atom, slice(atom.start, stop))
+        return Joining(
+            base=self.case,
+            start=atom.start,
+            cells=self.cells(atom),
+            rows=rows[:, 0] if atom.single else rows,
+            single=atom.single,
+        )
+
+    def _rows(self, atom: Atom, positions: slice) -> Tensor:
+        """Return ``[part, position, d_model]``."""
+        index, base, source = atom.layer, self.base, self.source
+        if self.site in {"resid_pre", "resid_post"}:
+            return source.resid[index + (self.site == "resid_post")][positions][None]
+        if self.site == "resid_mid":
+            return source.mid[index][positions][None]
+        if self.site == "attn_out":
+            change = (source.mid[index] - source.resid[index]) - (base.mid[index] - base.resid[index])
+            return (base.mid[index] + change)[positions][None]
+        if self.site == "mlp_out":
+            change = (source.resid[index + 1] - source.mid[index]) - (base.resid[index + 1] - base.mid[index])
+            return (base.resid[index + 1] + change)[positions][None]
+        parts = slice(atom.parts.start, atom.parts.stop)
+        if self.site == "neuron":
+            return base.resid[index + 1][positions] + self._through_neurons(index, positions, parts)
+        return base.mid[index][positions] + self._through_heads(atom, positions, parts)
+
+    def _through_neurons(self, index: int, positions: slice, parts: slice) -> Tensor:
+        if self._held is None or self._held[0] != (index, 0):
+            change = self._activated(self.source, index) - self._activated(self.base, index)
+            self._held = ((index, 0), change)
+        change = self._held[1][positions]
+        weight = self.network.layers[index].down.weight  # [d_model, neuron]
+        if self.by != "neuron":
+            return (change @ weight.T)[None]
+        return change.T[parts, :, None] * weight.T[parts, None, :]
+
+    def _activated(self, run: Base, index: int) -> Tensor:
+        layer = self.network.layers[index]
+        return layer.neurons(layer.norm2(run.resid[index] if self.network.parallel else run.mid[index]))
+
+    def _through_heads(self, atom: Atom, positions: slice, parts: slice) -> Tensor:
+        network, index = self.network, atom.layer
+        layer = network.layers[index]
+        # Only keys and values that are patched at one position make a z that depends on which.
+        at = atom.start if self.site in {"k", "v"} and "position" in self.by else -1
+        if self._held is None or self._held[0] != (index, at):
+            changed = (self._z(layer, index, at) - self.base.z[index]).view(len(self.base), network.n_heads, -1)
+            self._held = ((index, at), changed)
+        change = self._held[1][positions]  # [position, head, d_head]
+        weight = layer.o.weight.view(-1, network.n_heads, network.d_head)  # [d_model, head, d_head]
+        if "head" not in self.by:
+            return torch.einsum("phd,mhd->pm", change, weight)[None]
+        group = network.n_heads // self.parts
+        heads = slice(parts.start * group, parts.stop * group)
+        change, weight = change[:, heads], weight[:, heads]
+        if group > 1:
+            length = len(change)
+            return torch.einsum(
+                "pkgd,mkgd->kpm",
+                change.view(length, -1, group, network.d_head),
+                weight.view(len(weight), -1, group, network.d_head),
+            )
+        return torch.einsum("phd,mhd->hpm", change, weight)
+
+    def _z(self, layer: Layer, index: int, at: int) -> Tensor:
+        """Return the z that the patched site makes in every head at once, ``[position, head · d_head]``.
+
+        Heads do not meet before W_O, so one attention with all heads patched holds every head's own answer.
+        """
+        base, source = self.base, self.source
+        if self.site == "z":
+            return source.z[index]
+        q, k, v = base.q[index], base.k[index], base.v[index]
+        if self.site == "pattern":
+            return mix(weights(source.q[index][None], source.k[index][None], layer.scale, 0), v[None])[0]
+        if self.site == "q":
+            q = source.q[index]
+        if self.site == "k":
+            k = _patched(k, source.k[index], at)
+        if self.site == "v":
+            v = _patched(v, source.v[index], at)
+        return attend(q[None], k[None], v[None], layer.scale, 0)[0]
+
+
+def _patched(base: Tensor, source: Tensor, at: int) -> Tensor:
+    if at < 0:
+        return source
+    patched = base.clone()
+    patched[at] = source[at]
+    return patched

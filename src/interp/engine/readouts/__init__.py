@@ -1,0 +1,1 @@
+"""What can be read off a model: lenses, weights, neurons, attributions to the input."""

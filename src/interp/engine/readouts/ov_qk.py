@@ -1,0 +1,266 @@
+"""Heads as their weights alone: OV and QK circuits as products of two thin matrices, the norms' gains folded in.
+
+A circuit over the vocabulary has vocab² entries and a rank of d_head: it is kept as its two factors, and whatever is
+asked of it is computed from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from interp.engine.transformer.network import Identity, Layer, Linear, Network, Norm, rotate
+
+if TYPE_CHECKING:
+    from interp.engine.model.loaded import LoadedModel
+
+_ENTRIES = 2**24  # of a circuit that are held at once
+
+
+@dataclass(frozen=True)
+class Heads:
+    """One layer's heads: the directions that they read and write, ``[head, d_head, d_model]`` each.
+
+    `q`, `k` and `v` have the gain of the norm before them folded in, and of per-head norms, and a LayerNorm's
+    centring: ``x @ q[h].T`` is the query of a residual stream of size 1, but for biases. Keys and values have KV heads.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    o: Tensor
+
+    def shared(self, head: int) -> int:
+        """Return the KV head that query head `head` reads."""
+        return head // (len(self.q) // len(self.k))
+
+
+def heads(net: Network, layer: Layer) -> Heads:
+    """Return a layer's heads with the norms folded in, in float32."""
+
+    def read(linear: Linear, own: Norm | None) -> Tensor:
+        split = folded(layer.norm1, linear.weight).view(-1, net.d_head, linear.weight.shape[1])
+        return split if own is None else split * own.weight.float()[:, None]
+
+    written = layer.o.weight.float().view(-1, net.n_heads, net.d_head).permute(1, 2, 0)
+    return Heads(read(layer.q, layer.q_norm), read(layer.k, layer.k_norm), read(layer.v, None), written)
+
+
+def folded(norm: Norm, weight: Tensor) -> Tensor:
+    """Return ``weight``, ``[…, d_model]``, times a norm's gain, and its centring where it has one, in float32.
+
+    On a residual stream divided by its size it does what it did after the norm, but for biases.
+    """
+    gained = weight.float() * norm.weight.float()
+    return gained if norm.rms else gained - gained.mean(-1, keepdim=True)
+
+
+def unembedding(net: Network, ids: Tensor | None = None) -> Tensor:
+    """Return W_U with the final norm folded in, ``float32 [vocab, d_model]``, centred over the vocabulary.
+
+    The same number more on every logit changes nothing; uncentred, it would outweigh what tells tokens apart.
+
+    Parameters
+    ----------
+    ids
+        The tokens whose rows are wanted, ``int64 […]``: the answer is then ``[…, d_model]``, and nothing of the
+        vocabulary's size is made of float32 weights.
+    """
+    weight = net.unembed.weight
+    if ids is None:
+        out = folded(net.final, weight)
+        return out - out.mean(0)
+    return folded(net.final, weight[ids]) - folded(net.final, weight.mean(0, dtype=torch.float32))
+
+
+def embedding(model: LoadedModel) -> Tensor:
+    """Return W_E, ``float32 [vocab, d_model]``, without positions."""
+    bridge: Any = model.bridge
+    return bridge.embed.original_component.weight.detach().float()
+
+
+def size(norm: Norm, resid: Tensor) -> Tensor:
+    """Return what a norm divides a residual stream ``[…, d_model]`` by, ``[…]``: 1 where there is none."""
+    if isinstance(norm, Identity):
+        return torch.ones_like(resid[..., 0])
+    centred = resid if norm.rms else resid - resid.mean(-1, keepdim=True)
+    return (centred.square().mean(-1) + norm.eps).sqrt()
+
+
+def along(net: Network, layer: Layer, z: Tensor, directions: Tensor) -> Tensor:
+    """Return how far each head writes along a direction, ``[…, head]``.
+
+    Parameters
+    ----------
+    z
+        ``[…, head, d_head]``.
+    directions
+        ``[…, d_model]``; with `unembedding`'s rows, over the final norm's `size`, these are frozen-norm direct effects
+        on logits.
+    """
+    read = directions.to(z.dtype) @ layer.o.weight.to(z.dtype)
+    return (z * read.unflatten(-1, (net.n_heads, net.d_head))).sum(-1)
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """A matrix ``left @ right.T`` of low rank.
+
+    Attributes
+    ----------
+    left, right
+        ``float32 [row, d_head]`` and ``[column, d_head]``.
+    """
+
+    left: Tensor
+    right: Tensor
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """Return some rows, ``[row, column]``."""
+        return self.left[ids] @ self.right.T
+
+    @cached_property
+    def eigenvalues(self) -> Tensor:
+        """The eigenvalues of a square circuit that are not zero by its rank, ``complex128 [d_head]``."""
+        return torch.linalg.eigvals((self.right.T @ self.left).double())
+
+    def svd(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return left singular vectors ``[row, d_head]``, singular values ``[d_head]``, right ``[column, d_head]``.
+
+        The sign of a pair is such that the largest entry of the left vector is positive.
+        """
+        (a, r), (b, s) = torch.linalg.qr(self.left), torch.linalg.qr(self.right)
+        u, values, vh = torch.linalg.svd(r @ s.T)
+        left, right = a @ u, b @ vh.T
+        peak = left.abs().argmax(0)
+        sign = left.gather(0, peak[None]).sign()
+        return left * sign, values, right * sign
+
+    def spreads(self) -> Tensor:
+        """Return the standard deviation of every row, ``float32 [row]``."""
+        centred = self.right - self.right.mean(0)
+        gram = centred.T @ centred / len(centred)
+        return ((self.left @ gram) * self.left).sum(-1).clamp_min(0).sqrt()
+
+
+def ov(model: LoadedModel, net: Network, layer: int, head: int) -> Circuit:
+    """Return W_E W_V W_O W_U of one head: what attending to a token adds to each token's logit.
+
+    Elhage et al. (2021), "A Mathematical Framework for Transformer Circuits".
+    """
+    held = heads(net, net.layers[layer])
+    return Circuit(embedding(model) @ held.v[held.shared(head)].T, unembedding(net) @ held.o[head].T)
+
+
+def qk(model: LoadedModel, net: Network, layer: int, head: int, offset: int = 0) -> Circuit:
+    """Return W_E W_Q W_Kᵀ W_Eᵀ of one head, a row per query token, a column per key token.
+
+    With rotary positions the query stands `offset` tokens after the key. Per-head norms are applied to every token's
+    query and key: what they divide by differs from token to token, and the order of keys with it.
+    """
+    at = net.layers[layer]
+    held = heads(net, at)
+    words = embedding(model)
+
+    def read(folds: Tensor, linear: Linear, own: Norm | None, number: int) -> Tensor:
+        if own is None:
+            return words @ folds[number].T
+        weight = linear.weight.view(-1, net.d_head, linear.weight.shape[1])[number]
+        rows = words.split(max(1, _ENTRIES // words.shape[1]))
+        return torch.cat([own(at.norm1(some.to(weight)) @ weight.T).float() for some in rows])
+
+    queries = read(held.q, at.q, at.q_norm, head)
+    keys = read(held.k, at.k, at.k_norm, held.shared(head))
+    if net.rotary is not None:
+        cos, sin = (table.float() for table in net.rotary(offset + 1))
+        queries = rotate(queries[:, None, None], cos[offset:], sin[offset:])[:, 0, 0]
+        keys = rotate(keys[:, None, None], cos[:1], sin[:1])[:, 0, 0]
+    return Circuit(queries, keys)
+
+
+def positivity(eigenvalues: Tensor) -> Tensor:
+    """Return Σλ / Σ|λ|, ``float64 […]``, of eigenvalues ``[…, n]``: 1 where all are positive, −1 where negative."""
+    total = eigenvalues.abs().sum(-1)
+    return torch.where(total > 0, eigenvalues.real.sum(-1) / total, torch.zeros_like(total))
+
+
+def copying(model: LoadedModel, net: Network, shuffled: torch.Generator | None = None) -> Tensor:
+    """Return the copying score of every head, ``float64 [layer, head]``: `positivity` of its OV circuit.
+
+    The circuit's eigenvalues that are not zero are those of ``W_O (W_U W_E) W_V``, ``[d_head, d_head]``.
+
+    Parameters
+    ----------
+    shuffled
+        Where given, the tokens of W_U are put in a random order: what the score is where no output token has to do with
+        the input token.
+    """
+    words, out = embedding(model), unembedding(net)
+    if shuffled is not None:
+        out = out[torch.randperm(len(out), generator=shuffled).to(out.device)]
+    gram = out.T @ words
+    scores: list[Tensor] = []
+    for layer in net.layers:
+        held = heads(net, layer)
+        values = held.v.repeat_interleave(net.n_heads // net.n_kv_heads, 0)
+        scores.append(positivity(torch.linalg.eigvals((held.o @ gram @ values.mT).double())))
+    return torch.stack(scores)
+
+
+KINDS = ("q", "k", "v")
+
+
+def composition(net: Network, kinds: tuple[str, ...] = KINDS) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    """Yield, layer by layer from 1 on, how much each head reads of what each head of an earlier layer writes.
+
+    It is ‖W_OV R‖ / (‖W_OV‖ ‖R‖) in Frobenius norms, where R is the reader's W_Q W_Kᵀ (q), W_K W_Qᵀ (k) or W_V W_O (v):
+    Elhage et al. (2021). A product of the small parts of QR factorisations has the same norm, so that no matrix larger
+    than ``[d_head, d_model]`` is made for a head, nor larger than ``[d_head, d_head]`` for a pair.
+
+    Yields
+    ------
+    tuple
+        The reader's layer, and kind → ``float32 [layer below, head, reader's head]``.
+    """
+
+    def triangle(side: Tensor) -> Tensor:
+        return torch.linalg.qr(side.mT, mode="r").R
+
+    def wide(shared: Tensor) -> Tensor:
+        return shared.repeat_interleave(net.n_heads // net.n_kv_heads, 0)
+
+    senders: list[Tensor] = []
+    for index, layer in enumerate(net.layers):
+        held = heads(net, layer)
+        if index:
+            sent = torch.cat(senders)
+            read = {
+                "q": lambda: wide(triangle(held.k)) @ held.q,  # noqa: B023  # called in this turn
+                "k": lambda: triangle(held.q) @ wide(held.k),  # noqa: B023
+                "v": lambda: triangle(held.o) @ wide(held.v),  # noqa: B023
+            }
+            yield index, {kind: _ratios(sent, read[kind]()).view(index, net.n_heads, -1) for kind in kinds}
+        senders.append(_unit(wide(triangle(held.v)) @ held.o))
+
+
+def _unit(matrices: Tensor) -> Tensor:
+    return matrices / torch.linalg.matrix_norm(matrices)[:, None, None]
+
+
+def _ratios(sent: Tensor, read: Tensor) -> Tensor:
+    """Return ‖A Bᵀ‖ of matrices of norm 1, ``[sender, reader]``."""
+    a, b = sent, _unit(read)
+    out = [
+        (part.flatten(0, 1) @ b.flatten(0, 1).T)
+        .view(len(part), a.shape[1], len(b), b.shape[1])
+        .square_()
+        .sum((1, 3))
+        .sqrt()
+        for part in a.split(max(1, _ENTRIES // (a.shape[1] * b.shape[0] * b.shape[1])))
+    ]
+    return torch.cat(out)

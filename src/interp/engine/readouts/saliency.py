@@ -1,0 +1,355 @@
+"""A metric as a function of the token embeddings, and what each of them adds to it, by captum's gradients."""
+
+from __future__ import annotations
+
+import heapq
+import traceback
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from interp.engine import memory
+from interp.engine.metrics import Scorer
+from interp.engine.model import hooks
+from interp.engine.patching import sweep
+from interp.engine.transformer import network
+from interp.engine.transformer.forward import forward
+from interp.errors import InputError
+
+if TYPE_CHECKING:
+    from transformer_lens.hook_points import HookPoint
+
+    from interp.engine.model.loaded import LoadedModel
+
+# Embeddings ``[n, position, d_model]`` → the metric, ``[n]``.
+Function = Callable[[Tensor], Tensor]
+Value = TypeVar("Value")
+
+ROWS = 2048  # positions that are run together
+_LEAST = 8  # gradients in a piece of the way
+_FURTHER = 3  # times as many gradients as asked for, besides, before the gap is left
+_COMPLETE = 0.01
+_EXACT = 1e-4  # what rounding makes of a sum of logits
+_ROUGH = 1e-2  # what half precision makes of the same embeddings, or of the same metric
+_EMBEDDED = "embed.hook_out"
+
+
+@dataclass(frozen=True)
+class Attributed:
+    """What each position adds.
+
+    Attributes
+    ----------
+    parts
+        ``float64 [position]``: summed over the embedding's dimensions.
+    value, reference
+        The metric of the embeddings and of the baseline.
+    steps
+        At how many points gradients were taken.
+    interrupt
+        What stopped it before the parts met the difference, or had all the gradients that they may take.
+    """
+
+    parts: Tensor
+    value: float
+    reference: float
+    steps: int
+    interrupt: KeyboardInterrupt | None = None
+
+    def packed(self) -> Tensor:
+        """Return all of it as one tensor, for the store."""
+        return torch.cat([self.parts, self.parts.new_tensor([self.value, self.reference, self.steps])])
+
+    @classmethod
+    def of(cls, packed: Tensor) -> Attributed:
+        """Return what `packed` holds."""
+        value, reference, steps = packed[-3:].tolist()
+        return cls(packed[:-3].cpu().clone(), value, reference, int(steps))
+
+
+class Embedded:
+    """The metric of a prompt on a model, as a function of the prompt's token embeddings.
+
+    Positions are added as the model adds them, so that a baseline's zero stands for no word rather than no place.
+
+    Attributes
+    ----------
+    tokens
+        ``[position, d_model]``: the prompt's own token embeddings.
+    scale
+        What the model multiplies embeddings by on their way into the residual stream (Granite), where the bridge's hook
+        stands behind that; 1 elsewhere.
+    path
+        ``"gradients"``, or ``"hooked: why"``.
+
+    Raises
+    ------
+    InputError
+        With its own embeddings put back, the model says something else than it did.
+    """
+
+    def __init__(self, model: LoadedModel, ids: tuple[int, ...], position: int, scorer: Scorer, logits: Tensor) -> None:
+        """Read the model; `logits`, ``[d_vocab]``, are its own, which what is read here must give."""
+        self.model, self.ids, self.position, self.scorer = model, ids, position, scorer
+        self.scale = 1.0
+        self.tokens = self.embed(ids)
+        self.path = "gradients"
+        self.notes: list[str] = []
+        self._network: network.Network | None = None
+        try:
+            self._network = network.read(model)
+            self._places = self._network.embed(self._tensor(ids)) - self.tokens
+            if (worst := self._apart(logits)) > sweep.TOLERANCE:
+                reason = f"the forward without hooks differed by {worst:.1g} from the hooked one"
+                self.notes.append(f"{reason} on this model and was not used")
+                raise network.Unreadable(reason)
+        except network.Unreadable as reason:
+            self._network, self.path = None, f"hooked: {reason}"
+            self._put_back(logits)
+
+    def _put_back(self, logits: Tensor) -> None:
+        """Find what embeddings are multiplied by, and see that the model with its own put back is the model."""
+        held = self.model.activations_of(self.ids, [_EMBEDDED])[_EMBEDDED][0].float()
+        scale = float(held.norm() / self.tokens.float().norm())
+        if torch.allclose(held, self.tokens.float() * scale, rtol=_ROUGH, atol=_ROUGH * float(held.abs().max())):
+            self.scale, self.tokens = scale, self.tokens * scale
+        if not self.model.hf_model.training and self._apart(logits) > _ROUGH:
+            raise InputError(
+                f"with its own token embeddings put back {self.model.name} says something else: it, or a hook, "
+                "changes them on the way; take the hook off, or use --method rollout"
+            )
+
+    def _apart(self, logits: Tensor) -> float:
+        """Return how far the metric of the prompt's own embeddings is from that of the model's own logits."""
+        with torch.no_grad():
+            found = float(self(self.tokens[None])[0])
+        return sweep.apart(found, float(self.scorer.of_logits(sweep.wide(logits[None]))[0]))
+
+    def __call__(self, embeddings: Tensor) -> Tensor:
+        """Return the metric, ``[n]``, of token embeddings ``[n, position, d_model]``."""
+        if self._network is not None:
+            self.model.count(1)
+            end = forward(self._network, resid=embeddings + self._places)
+            return self.scorer.of_residual(self._network, end[:, self.position])
+
+        def put(tensor: Tensor, hook: HookPoint) -> Tensor:  # noqa: ARG001
+            return embeddings.to(tensor)
+
+        causal = self.model.geometry.causal
+        logits = self.model.forward(
+            [self.ids] * len(embeddings), {_EMBEDDED: put}, last_only=causal, gradients=torch.is_grad_enabled()
+        )
+        return self.scorer.of_logits(sweep.wide(logits[:, -1 if causal else self.position]))
+
+    def embed(self, ids: tuple[int, ...]) -> Tensor:
+        """Return token embeddings, ``[position, d_model]``, without positions."""
+        return self._module(self._tensor(ids)).detach() * self.scale
+
+    def mean(self) -> Tensor:
+        """Return the mean embedding of the vocabulary, ``[d_model]``."""
+        return mean_embedding(self._module, self.model.geometry.d_vocab, self.model.device) * self.scale
+
+    @property
+    def _module(self) -> nn.Module:
+        embed: Any = self.model.bridge.embed
+        return embed.original_component
+
+    def _tensor(self, ids: tuple[int, ...]) -> Tensor:
+        return torch.tensor(ids, device=self.model.device)
+
+
+def mean_embedding(module: nn.Module, count: int, device: torch.device) -> Tensor:
+    """Return the mean, ``[d_model]``, of what an embedding gives for the ids below `count`."""
+    total: Any = 0
+    for ids in torch.arange(count, device=device).split(4096):
+        total = total + module(ids).detach().double().sum(0)
+    return total / count
+
+
+def integrated(
+    function: Function,
+    embeddings: Tensor,
+    baseline: Tensor,
+    steps: int,
+    on_step: Callable[[int, int], None] = lambda done, total: None,  # noqa: ARG005
+) -> Attributed:
+    """Integrate the gradients along the straight line from `baseline` to `embeddings`, ``[position, d_model]`` each.
+
+    The line is one piece at first. While the parts miss the difference between its ends by more than 1 %, the piece
+    that misses most of its own is halved, with up to `_FURTHER` times `steps` gradients more: a sharp turn, such as
+    that of a norm next to zero, then takes many points and the rest of the way few.
+
+    Notes
+    -----
+    Sundararajan, Taly and Yan (2017), "Axiomatic Attribution for Deep Networks"; Gauss-Legendre points, by captum.
+
+    Examples
+    --------
+    >>> x, b = torch.ones(2, 3), torch.zeros(2, 3)
+    >>> integrated(lambda e: e.sum((1, 2)), x, b, 8).parts.tolist()  # doctest: +SKIP
+    [3.0, 3.0]
+    """
+    from captum.attr import IntegratedGradients
+
+    method: Any = IntegratedGradients(function)
+    way = embeddings - baseline
+    values: dict[float, float] = {}
+    batch = max(1, min(ROWS // len(embeddings), steps))
+    taken = 0
+
+    def value(at: float) -> float:
+        if at not in values:
+            with torch.no_grad():
+                values[at] = float(function((baseline + at * way)[None])[0])
+        return values[at]
+
+    def piece(start: float, stop: float, points: int) -> tuple[float, float, float, Tensor]:
+        """Return how much is missed (its size, less than zero for the heap), the two ends, and the parts."""
+        nonlocal batch, taken
+        ends = [(baseline + at * way)[None] for at in (stop, start)]
+        ends[0].requires_grad_()
+        while True:
+            try:
+                found = method.attribute(ends[0], baselines=ends[1], n_steps=points, internal_batch_size=batch)
+                break
+            except (RuntimeError, MemoryError) as error:
+                if not memory.is_out_of_memory(error) or batch == 1:
+                    raise
+                traceback.clear_frames(error.__traceback__)
+                memory.empty_cache(embeddings.device)
+            batch //= 2
+        taken += points
+        on_step(taken, max(taken, steps))
+        parts = found[0].detach().double().sum(-1).cpu()
+        return -abs(value(stop) - value(start) - float(parts.sum())), start, stop, parts
+
+    def missed() -> float:
+        return abs(value(1.0) - value(0.0) - sum(float(parts.sum()) for *_, parts in pieces))
+
+    pieces = [piece(0.0, 1.0, steps)]
+    allowed = max(_COMPLETE * abs(value(1.0) - value(0.0)), _EXACT)
+    points = max(_LEAST, steps // 4)
+    stopped: KeyboardInterrupt | None = None
+    try:
+        while taken + 2 * points <= (1 + _FURTHER) * steps and missed() > allowed:
+            _, start, stop, _ = pieces[0]
+            middle = (start + stop) / 2
+            halves = [piece(*ends, points) for ends in ((start, middle), (middle, stop))]
+            pieces = [*pieces[1:], *halves]  # in one step: an interrupt finds the whole way
+            heapq.heapify(pieces)
+    except KeyboardInterrupt as interrupt:
+        stopped = interrupt
+    parts = torch.stack([parts for *_, parts in pieces]).sum(0)
+    return Attributed(parts, value(1.0), value(0.0), taken, stopped)
+
+
+def gradient_times_input(function: Function, embeddings: Tensor) -> Attributed:
+    """Return each position's Σ x · ∂m/∂x, the first-order estimate of what taking its embedding away would change."""
+    from captum.attr import InputXGradient
+
+    method: Any = InputXGradient(function)
+    found = method.attribute(embeddings[None].clone().requires_grad_())
+    with torch.no_grad():
+        value, reference = (float(function(x[None])[0]) for x in (embeddings, torch.zeros_like(embeddings)))
+    return Attributed(found[0].detach().double().sum(-1).cpu(), value, reference, 1)
+
+
+# What multiplies by constants or picks; with what captum has a rule for, all that DeepLIFT is exact on.
+_LINEAR = (
+    nn.Linear,
+    nn.Embedding,
+    nn.Dropout,
+    nn.Identity,
+    nn.Conv1d,
+    nn.AvgPool1d,
+    nn.AdaptiveAvgPool1d,
+    nn.Flatten,
+    nn.BatchNorm1d,
+)
+
+
+def deeplift(classifier: nn.Module, function: Function, embeddings: Tensor, baseline: Tensor) -> Attributed:
+    """Return DeepLIFT's parts by the rescale rule, for a classifier made of what the rule is exact on.
+
+    Raises
+    ------
+    InputError
+        One of the classifier's parts has no such rule; it is named.
+
+    Notes
+    -----
+    Shrikumar, Greenside and Kundaje (2017), "Learning Important Features Through Propagating Activation Differences".
+    """
+    from captum.attr import DeepLift
+    from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
+
+    known = (*_LINEAR, *SUPPORTED_NON_LINEAR)
+    leaves = [module for module in classifier.modules() if not any(True for _ in module.children())]
+    strange = next((type(module).__name__ for module in leaves if not isinstance(module, known)), None)
+    if strange is not None:
+        raise InputError(
+            f"DeepLIFT has no rule for {strange}, which {type(classifier).__name__} holds; use method='ig'"
+        )
+
+    class Whole(nn.Module):
+        """The metric as a module, which captum needs; the classifier's own modules are inside."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.classifier = classifier
+
+        def forward(self, x: Tensor) -> Tensor:
+            return function(x)
+
+    method: Any = DeepLift(Whole())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Setting forward, backward hooks")  # and it takes them off again
+        found = method.attribute(embeddings[None].clone().requires_grad_(), baselines=baseline[None])
+    with torch.no_grad():
+        value, reference = (float(function(x[None])[0]) for x in (embeddings, baseline))
+    return Attributed(found[0].detach().double().sum(-1).cpu(), value, reference, 1)
+
+
+def with_gradients(work: Callable[[], Value]) -> Value:
+    """Return what `work` computes with autograd on, its switch put back whatever happens.
+
+    Raises
+    ------
+    InputError
+        Inside ``torch.inference_mode``, where there is no autograd.
+    """
+    if torch.is_inference_mode_enabled():
+        raise InputError(
+            "there are no gradients inside torch.inference_mode; use torch.no_grad there, or --method rollout"
+        )
+    return hooks.run_hooked((), work, gradients=True)
+
+
+def rollout(patterns: list[Tensor]) -> Tensor:
+    """Return what each query reads of each token through all layers, ``float64 [query, token]``; rows sum to 1.
+
+    Parameters
+    ----------
+    patterns
+        One ``[head, query, key]`` for each layer, from the first on.
+
+    Notes
+    -----
+    Abnar and Zuidema (2020), "Quantifying Attention Flow in Transformers": the heads' mean, half of it the residual
+    stream's identity, multiplied from layer to layer.
+
+    Examples
+    --------
+    >>> rollout([torch.eye(2)[None]]).tolist()  # doctest: +SKIP
+    [[1.0, 0.0], [0.0, 1.0]]
+    """
+    length = patterns[0].shape[-1]
+    seen = torch.eye(length, dtype=torch.float64)
+    for pattern in patterns:
+        mean = pattern.double().mean(0).cpu()
+        seen = (mean + torch.eye(length, dtype=torch.float64)) / 2 @ seen
+    return seen

@@ -1,0 +1,85 @@
+"""What goes wrong for a user, and how it is said: in one line that says what to type instead."""
+
+from __future__ import annotations
+
+import difflib
+import traceback
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+
+class InputError(ValueError):
+    """The user's input cannot be used; the message is one line that says what to type instead."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows: the user's own lines, without those of interp and IPython around them."""
+        ours = Path(__file__).parent
+        own: list[str] = []
+        for frame in traceback.extract_tb(self.__traceback__):
+            place = Path(frame.filename)
+            if place.is_relative_to(ours):
+                break
+            if place.parts[-3:-1] != ("IPython", "core"):
+                own.append(f"{f'{place.name}, ' if place.is_file() else ''}line {frame.lineno}: {frame.line}")
+        return [*own, f"{type(self).__name__}: {self}"]
+
+
+class OutOfMemory(MemoryError):
+    """A run did not fit into memory; the message says what it was and what to try."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user stopped a long command; `result` holds what was finished.
+
+    Attributes
+    ----------
+    result
+        The partial result, marked so.
+    """
+
+    def __init__(self, result: Any) -> None:
+        super().__init__()
+        self.result = result
+
+    def __str__(self) -> str:
+        return str(self.result)  # as it is now: its provenance is written after this was raised
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows: the line that was running is nobody's mistake."""
+        return [f"KeyboardInterrupt: {self}"]
+
+
+def printable(text: str) -> str:
+    """Return `text` on one line, with a visible code for every character that has no ink or moves its neighbours.
+
+    Examples
+    --------
+    >>> printable("a\\u202eb")
+    'a⟨U+202E⟩b'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else f"⟨U+{ord(c):04X}⟩" for c in text)
+
+
+def closest(word: str, known: Iterable[str]) -> str:
+    """Return `` (did you mean …?)`` naming the likeliest of `known`, or an empty string.
+
+    Examples
+    --------
+    >>> closest("atention", ["attention", "tokens"])
+    ' (did you mean attention?)'
+    >>> closest("pathc", ["path", "patch"])
+    ' (did you mean patch?)'
+    """
+    candidates = sorted(set(known))
+    lowered = {name.lower(): name for name in candidates}
+    # Letters in another order first: "pathc" is patch, though path is nearer by what the two have in common.
+    swapped = [name for name in lowered if sorted(name) == sorted(word.lower())]
+    found = swapped or difflib.get_close_matches(word.lower(), list(lowered), n=1, cutoff=0.5)
+    return f" (did you mean {lowered[found[0]]}?)" if found else ""

@@ -1,0 +1,1 @@
+"""From a call to a technique: the registry of commands, a call's inputs, the session."""

@@ -1,0 +1,176 @@
+"""From what a call gives (a text, ids, two prompts, pairs, a task's name) to what a technique takes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from interp.errors import InputError
+from interp.interface.registry import Command
+from interp.spec import Pair, Pairs, Prompt, Texts
+
+if TYPE_CHECKING:
+    from interp.engine.model.loaded import LoadedModel
+
+# Arguments of a Python call that have no flag, by the kind of body.
+INPUTS: dict[type, tuple[str, ...]] = {
+    Pairs: ("clean", "corrupted", "answer", "wrong", "pairs"),
+    Texts: ("texts",),
+}
+
+
+def named(command: Command) -> set[str]:
+    """Return the arguments of a Python call of `command` that have no flag."""
+    return {name for kind in command.bodies for name in INPUTS.get(kind, ())}
+
+
+def seed_of(command: Command, given: dict[str, Any]) -> int | None:
+    """Return the seed of what a call draws: a task's pairs, or what the technique itself takes one for."""
+    draws = given.get("task") is not None or "seed" in inspect.signature(command.function).parameters
+    default = next((p.default for p in command.parameters if p.name == "seed"), None)
+    return given.get("seed", default) if draws else None
+
+
+def inputs_of(
+    command: Command, model: LoadedModel, body: Sequence[Any], arguments: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return a technique's inputs and what provenance notes of them; what they use is taken out of `arguments`.
+
+    Raises
+    ------
+    InputError
+        Too few or too many inputs, or ones of the wrong kind.
+    """
+    given = dict(arguments)
+    if command.body is Prompt:
+        return _prompt(command, body, arguments, given)
+    if Texts in command.bodies and (Pairs not in command.bodies or _running(body, arguments)):
+        return _texts(command, body, arguments, given)
+    if Pairs in command.bodies:
+        return _pairs(command, model, body, arguments, given)
+    return (), given
+
+
+def _prompt(
+    command: Command, body: Sequence[Any], arguments: dict[str, Any], given: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    from interp.engine.model.tokens import as_prompt
+
+    if len(body) != 1:
+        raise InputError(f"{command.name} takes one prompt; {len(body)} were given")
+    prompt = as_prompt(body[0], arguments.pop("bos", None), bool(arguments.pop("truncate", False)))
+    return (prompt,), {"prompt": _plain(prompt, given.get("bos"), bool(given.get("truncate"))), **given}
+
+
+def _pairs(
+    command: Command, model: LoadedModel, body: Sequence[Any], arguments: dict[str, Any], given: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    from interp.engine.model.tokens import as_prompt
+
+    bos = arguments.pop("bos", None)
+    task, n, corruption = arguments.pop("task", None), arguments.pop("n", 32), arguments.pop("corruption", None)
+    seed = arguments.get("seed", 0)
+    _drop(command, arguments, "seed", "text", "column", "truncate")
+    sources = dict(zip(("clean", "corrupted"), body, strict=False)) | {
+        name: arguments.pop(name) for name in INPUTS[Pairs] if name in arguments
+    }
+    if len(body) == 1 and isinstance(body[0], Pairs):
+        sources = {"pairs": body[0]}
+    elif len(body) == 1 and isinstance(body[0], str) and task is None and "corrupted" not in sources:
+        if " " in body[0].strip():
+            raise InputError(
+                f"{command.name} needs a second prompt: give clean and corrupted, with answer=… and wrong=…, or a task"
+            )
+        task, sources = body[0], {}  # interp.task("ioi"): one text alone is a task's name
+        given["task"] = task
+    elif len(body) > 2:
+        raise InputError(f"{command.name} takes a clean and a corrupted prompt; {len(body)} were given")
+    if task is not None and sources:
+        raise InputError(f"{command.name} takes a task or pairs, not both")
+    own = inspect.signature(command.function).parameters
+    idle = [name for name in ("n", "corruption", "seed") if task is None and name in given and name not in own]
+    if idle:
+        raise InputError(f"--{idle[0]} is about a task's pairs, and these are pairs of your own; leave it out")
+    if task is not None:
+        from interp.methods._shared.pairs import from_task
+
+        found = from_task(model, task, n=n, seed=seed, corruption=corruption, bos=bos)
+    elif "pairs" in sources:
+        listed = sources["pairs"]
+        found = listed if isinstance(listed, Pairs) else Pairs(tuple(listed))
+        given["pairs"] = found.pairs
+        if found.metric:
+            given.setdefault("metric", found.metric)
+    elif "clean" in sources and "corrupted" in sources:
+        pair = Pair(
+            as_prompt(sources["clean"]),
+            as_prompt(sources["corrupted"]),
+            _several(sources.get("answer")),
+            _several(sources.get("wrong")),
+        )
+        found = Pairs((pair,))
+        given |= {name: sources[name] for name in ("clean", "corrupted")}
+    else:
+        raise InputError(f"{command.name} needs a clean and a corrupted prompt, pairs=…, or a task, such as ioi")
+    if bos is not None and task is None:
+        from interp.methods._shared.pairs import with_bos
+
+        found = replace(found, pairs=tuple(with_bos(pair, bos) for pair in found.pairs))
+    return (found,), given
+
+
+def _running(body: Sequence[Any], arguments: dict[str, Any]) -> bool:
+    """Whether a call of a technique that takes pairs or texts gives texts."""
+    if arguments.get("text") is not None or "texts" in arguments:
+        return True
+    alone = len(body) == 1 and not {"task", "clean", "corrupted", "pairs"} & {
+        name for name, value in arguments.items() if value is not None
+    }
+    return alone and not isinstance(body[0], Pairs)
+
+
+def _texts(
+    command: Command, body: Sequence[Any], arguments: dict[str, Any], given: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    from interp.methods._shared import texts
+
+    bos, truncate = arguments.pop("bos", None), bool(arguments.pop("truncate", False))
+    n, column = arguments.pop("n", 32), arguments.pop("column", "text")
+    path, listed = arguments.pop("text", None), arguments.pop("texts", None)
+    other = [name for name in ("task", *INPUTS[Pairs]) if arguments.get(name) is not None]
+    if len(body) + (path is not None) + (listed is not None) + len(other) != 1:
+        raise InputError(f"{command.name} takes one of them: a text, texts=…, --text FILE, a task or pairs")
+    _drop(command, arguments, "task", "corruption", *INPUTS[Pairs])
+    found = texts.from_file(path, column) if path is not None else texts.several(body[0] if body else listed)
+    if n < 1:
+        raise InputError(f"--n {n} takes no text; use 1 or more")
+    prompts = tuple(
+        replace(prompt, bos=prompt.bos if bos is None else bos, truncate=prompt.truncate or truncate)
+        for prompt in found.texts[: n if path is not None else None]
+    )
+    if path is None:
+        given["texts"] = [_plain(prompt, bos, truncate) for prompt in prompts]
+    return (replace(found, texts=prompts),), given
+
+
+def _plain(prompt: Prompt, bos: bool | None, truncate: bool) -> str | list[int] | Prompt:
+    """Return a prompt as its text or ids, unless it says more than the call's own flags do."""
+    if (prompt.bos, prompt.truncate) != (bos if prompt.ids is None else None, truncate):
+        return prompt
+    return prompt.text if prompt.text is not None else list(prompt.ids or ())
+
+
+def _drop(command: Command, arguments: dict[str, Any], *names: str) -> None:
+    """Take arguments out that the technique itself does not take."""
+    taken = inspect.signature(command.function).parameters
+    for name in names:
+        if name not in taken:
+            arguments.pop(name, None)
+
+
+def _several(answer: Any) -> tuple[str | int, ...]:
+    if answer is None:
+        return ()
+    return (answer,) if isinstance(answer, str | int) else tuple(answer)

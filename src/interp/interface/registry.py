@@ -1,0 +1,358 @@
+"""One declaration per technique: the command, its flags, its help, its completion and its Python call come from it."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import re
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    SupportsFloat,
+    SupportsIndex,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+from interp.errors import InputError, closest
+from interp.spec import ModelName, Pairs, Prompt, Texts
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+_MISSING = inspect.Parameter.empty
+# Values that Python may give as something else than the text that is typed; the technique checks them itself.
+_OPEN = frozenset({"indices", "metric", "components", "numbers", "examples", "variable"})
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One argument of a command.
+
+    Attributes
+    ----------
+    name
+        As Python spells it; a name that is Python's own ends in an underscore.
+    kind
+        ``str``, ``int``, ``float`` or ``bool``.
+    default
+        The value when it is not given, or ``inspect.Parameter.empty`` where it must be.
+    positional
+        Whether it is written without a flag.
+    choices
+        The values allowed; empty where any is.
+    names
+        What its values name (``"model"``, ``"indices"``, ``"hook"`` …), for the completer and the parser.
+    help
+        One line from the docstring.
+    """
+
+    name: str
+    kind: type
+    default: Any
+    positional: bool
+    choices: tuple[str, ...] = ()
+    names: str = ""
+    help: str = ""
+
+    @property
+    def required(self) -> bool:
+        """Whether the argument must be given."""
+        return self.default is _MISSING
+
+    @property
+    def flag(self) -> str:
+        """As the command line spells it."""
+        return "--" + self.name.rstrip("_").replace("_", "-")
+
+    def check(self, value: Any) -> None:
+        """Refuse a value that a Python call gives and the command line could not.
+
+        Raises
+        ------
+        InputError
+            It is of another kind, or not one of the choices. Indices are for the technique, which knows their range.
+        """
+        if (value is None and self.default is None) or self.names in _OPEN:
+            return
+        if self.names == "model" and not isinstance(value, str):
+            kind = type(value).__name__
+            raise InputError(
+                "a classifier is explained as it is: interp.saliency_of_classifier(text, model, tokenizer, target=1)"
+                if kind.endswith("ForSequenceClassification")
+                else f"{self.name} names a loaded model, and this is a {kind}; interp.load(…) loads it"
+            )
+        if self.choices:
+            if value not in self.choices:
+                near = closest(str(value), self.choices)
+                raise InputError(f"{self.name} {value!r} is not one of {', '.join(self.choices)}{near}")
+            return
+        of_kind: dict[type, tuple[Any, str]] = {
+            bool: (bool, "True or False"),
+            int: (SupportsIndex, "a whole number"),
+            float: (SupportsFloat, "a number"),
+            str: (str, "a text"),
+        }
+        kinds, called = of_kind[self.kind]
+        if not isinstance(value, kinds) or (isinstance(value, bool) and self.kind is not bool):
+            raise InputError(f"{self.name} {value!r} is not {called}")
+
+
+Body = type | types.UnionType | None
+
+
+def classes(body: Body) -> tuple[type, ...]:
+    """Return the classes of a declared body.
+
+    Examples
+    --------
+    >>> [kind.__name__ for kind in classes(Pairs | Texts)]
+    ['Pairs', 'Texts']
+    """
+    if isinstance(body, types.UnionType):
+        return get_args(body)
+    return () if body is None else (body,)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A declared command: a technique, or one of the session's own.
+
+    Attributes
+    ----------
+    function
+        Takes the model (a technique) or the session first, then the body where there is one, then `parameters`.
+    body
+        The `spec` class that a cell's body becomes, a union of such classes, or ``None``.
+    needs_model
+        Whether the function's first argument is the current model.
+    examples
+        What stands behind the docstring's ``>>>``, each on one line.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    body: Body
+    needs_model: bool
+    parameters: tuple[Parameter, ...]
+    summary: str
+    doc: str
+    examples: tuple[str, ...] = ()
+
+    @property
+    def bodies(self) -> tuple[type, ...]:
+        """The `spec` classes that a cell's body can become."""
+        return classes(self.body)
+
+    def parameter(self, name: str) -> Parameter:
+        """Return the parameter called `name`.
+
+        Raises
+        ------
+        InputError
+            No such parameter; the closest one is named.
+        """
+        for parameter in self.parameters:
+            if parameter.name == name:
+                return parameter
+        known = [p.name for p in self.parameters]
+        raise InputError(f"{self.name} has no argument {name!r}{closest(name, known)}; it takes {', '.join(known)}")
+
+
+_commands: dict[str, Command] = {}
+
+# Where commands declare themselves: every file of the techniques' folders but `_shared`, and the session's own.
+_TECHNIQUES = "interp.methods"
+_OWN = "interp.interface.commands"
+
+# What every command over one prompt takes besides its own arguments; the session uses them up.
+_PROMPT_PARAMETERS = (
+    Parameter("bos", bool, None, False, help="put the tokenizer's BOS in front (default: as the model's config says)"),
+    Parameter("truncate", bool, False, False, help="cut a prompt that is longer than the context window"),
+)
+# What every command over pairs takes besides: where the pairs come from, when not from the cell.
+_PAIRS_PARAMETERS = (
+    Parameter("task", str, None, False, names="task", help="a task that makes the pairs: ioi, facts:landmarks …"),
+    Parameter("n", int, 32, False, help="how many pairs the task makes"),
+    Parameter("seed", int, 0, False, help="of the task's pairs"),
+    Parameter("corruption", str, None, False, help="which of the task's corruptions"),
+    Parameter("bos", bool, None, False, help="put the tokenizer's BOS in front (default: as the model's config says)"),
+)
+# What every command over running text takes besides.
+_TEXTS_PARAMETERS = (
+    Parameter(
+        "text", str, None, False, names="file", help="a file of texts: .txt (a blank line between two), .csv, .json"
+    ),
+    Parameter("column", str, "text", False, help="the file's column or key that holds the text"),
+    Parameter("n", int, 32, False, help="how many of the file's texts, from the first on"),
+    *_PROMPT_PARAMETERS,
+)
+_MODEL_PARAMETER = Parameter("model", str, None, False, names="model", help="a loaded model, if not the current one")
+_SHARED: dict[type, tuple[Parameter, ...]] = {
+    Prompt: _PROMPT_PARAMETERS,
+    Pairs: _PAIRS_PARAMETERS,
+    Texts: _TEXTS_PARAMETERS,
+}
+
+
+def technique(*, body: Body, name: str | None = None) -> Callable[[Function], Function]:
+    """Declare a technique: a function ``(model, body, …) -> Result``.
+
+    Parameters
+    ----------
+    body
+        The `spec` class that a cell's body becomes (`spec.Prompt`), a union of such classes (``Pairs | Texts``), or
+        ``None`` where it takes no body.
+    name
+        The command's name; the function's name with hyphens when not given.
+
+    Returns
+    -------
+    Callable
+        A decorator that registers the function and returns it unchanged.
+
+    Raises
+    ------
+    TypeError
+        A parameter whose annotation the command line cannot read.
+    ValueError
+        Another file already declares a command of this name.
+
+    Examples
+    --------
+    >>> @technique(body=None)  # doctest: +SKIP
+    ... def layers(model) -> Result: ...
+    """
+    return lambda function: _declare(function, body, needs_model=True, name=name)
+
+
+def command(function: Function) -> Function:
+    """Declare one of the session's own commands: a function ``(session, …) -> Result``."""
+    return _declare(function, None, needs_model=False, name=None)
+
+
+def _declare(function: Function, body: Body, *, needs_model: bool, name: str | None) -> Function:
+    called = name or function.__name__.replace("_", "-")
+    held = _commands.get(called)
+    if held is not None and held.function.__module__ != function.__module__:
+        raise ValueError(f"{held.function.__module__} already declares a command named {called!r}")
+    doc = inspect.getdoc(function) or ""
+    own = _parameters(function, skip=2 if body else 1, descriptions=_described(doc))
+    shared = _shared(body, {parameter.name for parameter in own}, needs_model=needs_model)
+    _commands[called] = Command(
+        name=called,
+        function=function,
+        body=body,
+        needs_model=needs_model,
+        parameters=(*own, *shared),
+        summary=doc.partition("\n")[0],
+        doc=doc,
+        examples=_examples(doc),
+    )
+    return function
+
+
+def _shared(body: Body, own: set[str], *, needs_model: bool) -> tuple[Parameter, ...]:
+    """Return what a command takes besides its `own` arguments, each name once."""
+    found: dict[str, Parameter] = {}
+    for kind in classes(body):
+        for parameter in _SHARED.get(kind, ()):
+            held = found.get(parameter.name, parameter)
+            said = dict.fromkeys([held.help, parameter.help])
+            found[parameter.name] = replace(parameter, help="; ".join(said))
+    if needs_model:
+        found["model"] = _MODEL_PARAMETER
+    return tuple(parameter for name, parameter in found.items() if name not in own)
+
+
+def _parameters(function: Callable[..., Any], skip: int, descriptions: Mapping[str, str]) -> tuple[Parameter, ...]:
+    declared = list(inspect.signature(function).parameters.values())[skip:]
+
+    def annotated() -> None: ...
+
+    # Only these annotations are resolved: the model's type is imported for type checkers alone.
+    annotated.__annotations__ = {p.name: p.annotation for p in declared}
+    hints = get_type_hints(annotated, globalns=function.__globals__, include_extras=True)
+    return tuple(
+        _parameter(p.name, hints[p.name], p.default, p.kind is p.POSITIONAL_OR_KEYWORD, descriptions.get(p.name, ""))
+        for p in declared
+    )
+
+
+def _parameter(name: str, hint: Any, default: Any, positional: bool, description: str) -> Parameter:
+    names = ""
+    choices: tuple[str, ...] = ()
+    if get_origin(hint) in {Union, types.UnionType}:
+        options = [option for option in get_args(hint) if option is not type(None)]
+        hint = options[0] if len(options) == 1 else hint
+    if get_origin(hint) is Annotated:
+        base, names = get_args(hint)[:2]
+        hint = str if names in _OPEN else base
+    if get_origin(hint) is Literal:
+        choices = tuple(str(choice) for choice in get_args(hint))
+        hint = str
+    if hint not in {str, int, float, bool}:
+        raise TypeError(f"parameter {name}: the command line cannot read a {hint}")
+    return Parameter(name, cast(type, hint), default, positional, choices, names, description)
+
+
+def _described(doc: str) -> dict[str, str]:
+    """Return parameter name → first sentence of its description in a numpy-style docstring."""
+    section = re.search(r"^Parameters\n-+\n(.*?)(?=^\w[^\n]*\n-+$|\Z)", doc, re.MULTILINE | re.DOTALL)
+    entries = re.split(r"^(\w[\w, ]*)(?: :[^\n]*)?\n", section.group(1), flags=re.MULTILINE)[1:] if section else []
+    described: dict[str, str] = {}
+    for names, text in zip(entries[::2], entries[1::2], strict=True):
+        line = re.split(r"(?<=[.;])\s", " ".join(text.split()))[0].rstrip(".;")
+        described |= dict.fromkeys(names.split(", "), line)
+    return described
+
+
+def _examples(doc: str) -> tuple[str, ...]:
+    """Return a docstring's examples, each on one line.
+
+    Examples
+    --------
+    >>> _examples(">>> f(1,\\n...   2)  # doctest: +SKIP\\n3")
+    ('f(1, 2)',)
+    """
+    found = re.findall(r"^>>> (.*(?:\n\.\.\. .*)*)", doc, re.MULTILINE)
+    return tuple(re.sub(r"\n\.\.\.\s+", " ", one).partition("  # doctest:")[0].strip() for one in found)
+
+
+def commands() -> Mapping[str, Command]:
+    """Return every command by name, importing interp's own on the first call; no torch is imported."""
+    for module in pkgutil.walk_packages(importlib.import_module(_TECHNIQUES).__path__, f"{_TECHNIQUES}."):
+        if "._" not in module.name:
+            importlib.import_module(module.name)
+    importlib.import_module(_OWN)
+    return dict(sorted(_commands.items()))
+
+
+def find(name: str) -> Command:
+    """Return the command called `name`; underscores may stand for hyphens.
+
+    Raises
+    ------
+    InputError
+        No such command; the closest one is named.
+
+    Examples
+    --------
+    >>> find("attention").name
+    'attention'
+    """
+    known = commands()
+    found = known.get(name) or known.get(name.replace("_", "-"))
+    if found is None:
+        raise InputError(f"there is no command {name!r}{closest(name, known)}; %interp help lists them")
+    return found
+
+
+__all__ = ["Command", "ModelName", "Parameter", "command", "commands", "find", "technique"]

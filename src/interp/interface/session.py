@@ -1,0 +1,289 @@
+"""The one Session: what is loaded, which model is current, and how a call reaches a technique."""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import os
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, cast
+
+from interp import bundled
+from interp.errors import InputError, Interrupted, closest
+from interp.interface import registry
+from interp.interface.inputs import inputs_of, named, seed_of
+from interp.results import Result
+
+if TYPE_CHECKING:
+    from interp.engine.model.load import OnStep
+    from interp.engine.model.loaded import LoadedModel, Operation
+
+
+@dataclass
+class Settings:
+    """What `%config Interp` sets.
+
+    Attributes
+    ----------
+    device, dtype
+        Where and how `load` puts a model when not told.
+    store_budget
+        Bytes that a model's activations may take in memory; 0 means a quarter of what is free when it is loaded.
+    disk_budget
+        Bytes that activations pushed out of memory may take in temporary files; 0 keeps none.
+    """
+
+    device: str = "auto"
+    dtype: str = "auto"
+    store_budget: int = 0
+    disk_budget: int = 0
+
+
+class Live:
+    """A Result's way back to the model that it came from, which it does not keep alive."""
+
+    def __init__(self, model: LoadedModel, state: str, ids: tuple[int, ...]) -> None:
+        self._model = weakref.ref(model)
+        self._name = model.name
+        self._state = state
+        self.ids = ids
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Live:
+        return self
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        return type(None), ()  # another process has another model: a pickled result comes back without this
+
+    def run(self, body: Callable[[LoadedModel], Any]) -> Any:
+        """Call `body` with the model, under its lock.
+
+        Raises
+        ------
+        InputError
+            The model is gone or has changed since the result was made, or a cell is using it at the moment.
+        """
+        model = self._model()
+        if model is None:
+            raise InputError(f"{self._name} is no longer loaded; load it and run the cell again")
+
+        def once(operation: Operation) -> Any:
+            if operation.fingerprint != self._state:
+                raise InputError(f"{self._name} has changed since this was computed; run the cell again")
+            return body(model)
+
+        return model.operate_if_free("view", once)
+
+
+@dataclass
+class Session:
+    """Loaded models by name, in the order they were loaded, and the current one.
+
+    Examples
+    --------
+    >>> session.load("./models/smollm2")  # doctest: +SKIP
+    LoadedModel(smollm2: 30 layers × 9 heads, float32 on cpu)
+    """
+
+    models: dict[str, LoadedModel] = field(default_factory=dict[str, "LoadedModel"])
+    current: str | None = None
+    settings: Settings = field(default_factory=Settings)
+    on_step: OnStep | None = None
+    on_partial: Callable[[Callable[[], Result]], None] | None = None
+
+    def load(
+        self,
+        source: Any = None,
+        *,
+        tokenizer: Any = None,
+        device: str | None = None,
+        dtype: str | None = None,
+        revision: str | None = None,
+        remote_code: bool = False,
+        adapter: str | os.PathLike[str] | None = None,
+        name: str | None = None,
+        copy: bool = False,
+        spill: float | None = None,
+        on_step: OnStep | None = None,
+        **unknown: Any,
+    ) -> LoadedModel:
+        """Load a model and make it the current one; see `interp.load`."""
+        for given in unknown:
+            known = [name for name in inspect.signature(self.load).parameters if name != "unknown"]
+            raise InputError(f"load has no argument {given!r}{closest(given, known)}; it takes {', '.join(known)}")
+        from interp.engine.model import load as loading
+
+        if source is None:
+            source, name = bundled.MODEL, name or "bundled"
+        if name is not None and not name.strip():
+            raise InputError("--name is blank; type what to call the model here, or leave it out")
+        if spill is not None:
+            registry.find("load").parameter("spill").check(spill)
+        if spill is not None and not 0 <= spill < float("inf"):
+            raise InputError(f"--spill {spill} is no size; give gigabytes, such as 4, or 0 for none")
+        options = loading.Options(
+            device=device or self.settings.device,
+            dtype=dtype or self.settings.dtype,
+            revision=revision,
+            remote_code=remote_code,
+            adapter=None if adapter is None else os.fspath(adapter),
+        )
+        watcher = on_step or self.on_step
+        if watcher is not None:
+            options = replace(options, on_step=watcher)
+        model = loading.load(source, tokenizer=tokenizer, copy_model=copy, name=name, options=options)
+        if self.settings.store_budget:
+            model.store.set_budget(self.settings.store_budget)
+        on_disk = self.settings.disk_budget if spill is None else int(spill * 10**9)
+        model.store.set_budget(model.store.budget, on_disk)
+        # Only now, with the new one there: a load that fails leaves the old model as it was.
+        replaced = self.models.pop(model.name, None)
+        self.models[model.name] = model
+        self.current = model.name
+        if replaced is not None and replaced is not model:
+            _free(replaced)
+        return model
+
+    def use(self, name: str) -> LoadedModel:
+        """Make the loaded model `name` the current one."""
+        model = self.get(name)
+        self.current = model.name
+        return model
+
+    def unload(self, name: str | None = None) -> str:
+        """Forget a model (the current one when not named) and free its memory; return its name."""
+        model = self.get(name)
+        del self.models[model.name]
+        if self.current == model.name:
+            self.current = next(reversed(self.models), None)
+        freed = model.name
+        _free(model)
+        return freed
+
+    def get(self, name: str | None = None) -> LoadedModel:
+        """Return the loaded model `name`, or the current one.
+
+        Raises
+        ------
+        InputError
+            None is loaded, or none of that name; the closest one is named.
+        """
+        if name is None:
+            if self.current is None:
+                raise InputError("no model is loaded; type %interp load, with a folder or a hub name if you like")
+            return self.models[self.current]
+        if name in self.models:
+            return self.models[name]
+        if not self.models:
+            raise InputError(f"no model is loaded; type %interp load {name}")
+        raise InputError(f"{name!r} is not loaded{closest(name, self.models)}; loaded: {', '.join(self.models)}")
+
+    def call(self, command: registry.Command, /, *body: Any, **arguments: Any) -> Any:
+        """Run `command` as the magic and the Python call do, and return its Result with provenance.
+
+        Raises
+        ------
+        InputError
+            A wrong argument, or what the technique refuses.
+        """
+        places = [p.name for p in command.parameters if p.positional and p.name not in arguments]
+        if command.body is None:
+            if len(body) > len(places):
+                raise InputError(f"{command.name} takes {len(places)} values without a name; {len(body)} were given")
+            arguments |= dict(zip(places, body, strict=False))
+            body = ()
+        elif places:  # they come first, as on the command line; the body is what is left
+            arguments |= dict(zip(places, body, strict=False))
+            body = body[len(places) :]
+        missing = [p.name for p in command.parameters if p.required and p.name not in arguments]
+        if missing:
+            raise InputError(f"{command.name} needs {missing[0]}; interp.help({command.name!r}) says what it takes")
+        if not command.needs_model:
+            for given, value in arguments.items():
+                command.parameter(given).check(value)
+            made = {"technique": command.name, "arguments": arguments}
+            try:
+                result = command.function(self, **arguments)
+            except Interrupted as stop:
+                stop.result = replace(stop.result, provenance=replace(stop.result.provenance, **made))
+                raise
+            if not isinstance(result, Result):
+                return result
+            return replace(result, provenance=replace(result.provenance, **made))
+        for given, value in arguments.items():
+            if given not in named(command):
+                command.parameter(given).check(value)
+        asked = arguments.pop("model", None)
+        model = self.get(asked)
+        inputs, given = inputs_of(command, model, body, arguments)
+        if asked is not None:
+            given["model"] = asked
+        seed = seed_of(command, given)
+        for parameter in command.parameters:
+            if parameter.names == "model" and isinstance(arguments.get(parameter.name), str):
+                arguments[parameter.name] = self.get(arguments[parameter.name])
+        watcher = self.on_step or _nobody
+
+        def once(operation: Operation) -> Result:
+            operation.on_step = lambda done, total, said: watcher(done, total, said or command.name)
+
+            def whole(result: Result) -> Result:
+                live = Live(model, operation.fingerprint, tuple(operation.tokens[0]) if operation.tokens else ())
+                made = model.finished(result, operation)
+                for value in arguments.values():
+                    if isinstance(value, Result) and vars(value)["_live"] is None:  # one from a file
+                        object.__setattr__(value, "_live", live)
+                return replace(made, provenance=replace(made.provenance, seed=seed), _live=live)
+
+            partly = self.on_partial
+            if partly is not None:
+                operation.on_partial = lambda make: partly(lambda: whole(make()))
+            try:
+                return whole(cast(Result, command.function(model, *inputs, **arguments)))
+            except Interrupted as stop:
+                stop.result = whole(stop.result)
+                raise
+
+        return model.operate(command.name, given, once)
+
+
+def _nobody(done: int, total: int, what: str) -> None:
+    """Watch nothing."""
+
+
+def _free(model: LoadedModel) -> None:
+    with model.lock:
+        model.close()
+    gc.collect()  # modules and their hooks refer to each other in circles
+
+
+def bound(command: registry.Command, session: Session) -> Callable[..., Any]:
+    """Return `command` as a plain Python function of its body and arguments."""
+    import inspect
+
+    def call(*body: Any, **arguments: Any) -> Any:
+        return session.call(command, *body, **arguments)
+
+    own = list(inspect.signature(command.function).parameters.values())[1:]
+    first = {p.name for p in command.parameters if p.positional}
+    own.sort(key=lambda p: (p.kind is p.KEYWORD_ONLY, p.name not in first))
+    shared = [
+        inspect.Parameter(p.name, inspect.Parameter.KEYWORD_ONLY, default=p.default)
+        for p in command.parameters
+        if p.name not in {q.name for q in own}
+    ]
+    call.__name__ = call.__qualname__ = command.name.replace("-", "_")
+    call.__doc__ = command.doc
+    call.__signature__ = inspect.Signature([*own, *shared])  # pyright: ignore[reportFunctionMemberAccess]
+    return call
+
+
+session = Session()
+
+
+def memory_in_use() -> Mapping[str, int]:
+    """Return this process's memory and the machine's free memory, in bytes."""
+    import psutil
+
+    return {"process": psutil.Process(os.getpid()).memory_info().rss, "free": psutil.virtual_memory().available}

@@ -1,0 +1,1 @@
+"""What several techniques use; no commands."""

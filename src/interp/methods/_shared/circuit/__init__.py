@@ -1,0 +1,1 @@
+"""A circuit as data: its file, its report, where it came from."""

@@ -1,0 +1,155 @@
+"""Which edges make a circuit of a given size, by their scores; and circuits of that size by chance."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from interp.methods._shared.circuit.result import CircuitResult
+
+    Float = NDArray[np.float64]
+    Mask = NDArray[np.bool_]
+    Made = Callable[[NDArray[np.int64], CircuitResult], Mask]
+
+
+def of_pairs(circuit: CircuitResult) -> NDArray[np.float32]:
+    """Return each pair's scores of what was ranked: edges, ``[pair, writer, reader]``, or nodes, ``[pair, writer]``."""
+    return circuit.per_node if circuit.level == "head" else circuit.per_pair
+
+
+def ranking(circuit: CircuitResult) -> str:
+    """Return by what edges were ranked."""
+    if circuit.method == "acdc":
+        return "the threshold that they survive, of equals the lowest first"
+    return "the absolute score of heads and MLPs" if circuit.level == "head" else "absolute score"
+
+
+def strongest(circuit: CircuitResult, size: int, scores: Float | None = None) -> Mask:
+    """Return the circuit of at most `size` edges that `circuit`'s scores (or others) make, ``bool [writer, reader]``.
+
+    Of edges: the largest number of the strongest, either way, of which no more than `size` lie on a way from the
+    embedding to the logits; of equals the lowest first. Where nodes were ranked (``level`` is ``head``): all edges
+    between as many of the strongest heads and MLPs as have no more than `size`.
+
+    Parameters
+    ----------
+    scores
+        Of what was ranked: ``float64 [writer, reader]``, or ``[writer]`` of nodes.
+    """
+    if circuit.level == "head":
+        given = np.nan_to_num(circuit.per_node).mean(0, dtype=np.float64) if scores is None else scores
+        return _most(np.argsort(-np.abs(np.nan_to_num(given[1:])), kind="stable"), size, circuit, _between)
+    given = circuit.scores if scores is None else scores
+    writer, reader = np.nonzero(circuit.exists)
+    order = np.argsort(-np.abs(np.nan_to_num(given[writer, reader])), kind="stable")
+
+    def some(chosen: NDArray[np.int64], of: CircuitResult) -> Mask:
+        mask = np.zeros_like(of.exists)
+        mask[writer[chosen], reader[chosen]] = True
+        return of.connected(mask)
+
+    return _most(order, size, circuit, some)
+
+
+def _most(order: NDArray[np.int64], size: int, circuit: CircuitResult, made: Made) -> Mask:
+    """Return what is made of as many of the first as give no more than `size` edges: more give more."""
+    low, high = 0, len(order)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if made(order[:middle], circuit).sum() <= size else (low, middle - 1)
+    return made(order[:low], circuit)
+
+
+def _between(chosen: NDArray[np.int64], circuit: CircuitResult) -> Mask:
+    """Return all edges among some heads and MLPs, the embedding and the logits."""
+    names = {circuit.writers[n + 1] for n in chosen} | {"embed", "logits"}
+    writes = np.array([name in names for name in circuit.writers])
+    reads = np.array([not names.isdisjoint(circuit.reading(name)) for name in circuit.readers])
+    return circuit.connected(writes[:, None] & reads[None, :])
+
+
+def by_chance(circuit: CircuitResult, chance: np.random.Generator) -> Mask:
+    """Return a random circuit with as many edges as `circuit`, all on a way from the embedding to the logits.
+
+    The scores are dealt anew among the edges into inputs of one kind (queries, keys, values, MLPs, logits), whose
+    scores differ in size: a random circuit that read hardly anything into the logits would be no match. Then the
+    strongest edges are taken, each with the strongest way that joins it to the embedding and to the logits. Where nodes
+    were ranked, heads are exchanged for heads and MLPs for MLPs, and the number of edges is as near as that allows.
+
+    Shi et al. (2024), "Hypothesis Testing the Circuit Hypothesis in LLMs", compare with random ways of equal size too.
+    """
+    if circuit.level == "head":
+        return _exchanged(circuit, chance)
+    kinds = np.array([name.rsplit(".", 1)[-1] for name in circuit.readers])
+    dealt = np.full(circuit.scores.shape, -1.0)
+    for kind in dict.fromkeys(kinds.tolist()):
+        writer, reader = np.nonzero(circuit.exists & (kinds == kind)[None, :])
+        dealt[writer, reader] = chance.permutation(np.abs(np.nan_to_num(circuit.scores[writer, reader])))
+    # Equal scores, such as ACDC's thresholds, in a random order.
+    dealt += chance.random(dealt.shape) * 1e-9 * (dealt.max() or 1.0)
+    return _Ways(circuit, dealt).grown(int(circuit.kept.sum()))
+
+
+class _Ways:
+    """A circuit that grows by whole ways; `scores` are negative where there is no edge."""
+
+    def __init__(self, circuit: CircuitResult, scores: Float) -> None:
+        self.circuit = circuit
+        self.scores = scores
+        row = {name: n for n, name in enumerate(circuit.writers)}
+        self.nodes = [[row[name] for name in circuit.reading(name) if name in row] for name in circuit.readers]
+        self.inputs: list[list[int]] = [[] for _ in circuit.writers]
+        for reader, nodes in enumerate(self.nodes):
+            for node in nodes:
+                self.inputs[node].append(reader)
+        self.mask = np.zeros_like(circuit.exists)
+        self.fed = np.array([name == "embed" for name in circuit.writers])  # writers with a way from the embedding
+        self.used = np.array([name == "logits" for name in circuit.readers])  # inputs with a way to the logits
+
+    def grown(self, size: int) -> Mask:
+        """Return the circuit of `size` edges."""
+        writer, reader = np.nonzero(self.circuit.exists)
+        for n in np.argsort(-self.scores[writer, reader], kind="stable"):
+            way = {(int(writer[n]), int(reader[n])), *self._down(int(writer[n])), *self._up(int(reader[n]))}
+            new = [edge for edge in way if not self.mask[edge]]
+            if self.mask.sum() + len(new) <= size:
+                for edge in new:
+                    self._add(edge)
+            if self.mask.sum() == size:
+                break
+        return self.mask
+
+    def _down(self, writer: int) -> Iterator[tuple[int, int]]:
+        """Yield the strongest edges that join a writer to what is fed."""
+        while not self.fed[writer]:
+            scores = self.scores[:, self.inputs[writer]]
+            below, column = np.unravel_index(int(scores.argmax()), scores.shape)
+            yield int(below), self.inputs[writer][int(column)]
+            writer = int(below)
+
+    def _up(self, reader: int) -> Iterator[tuple[int, int]]:
+        """Yield the strongest edges that join an input to what is used."""
+        while not self.used[reader]:
+            scores = self.scores[self.nodes[reader]]
+            row, above = np.unravel_index(int(scores.argmax()), scores.shape)
+            yield self.nodes[reader][int(row)], int(above)
+            reader = int(above)
+
+    def _add(self, edge: tuple[int, int]) -> None:
+        self.mask[edge] = True
+        self.fed[self.nodes[edge[1]]] = True
+        self.used[self.inputs[edge[0]]] = True
+
+
+def _exchanged(circuit: CircuitResult, chance: np.random.Generator) -> Mask:
+    there: Mask = np.any(circuit.kept, axis=1)[1:].copy()
+    mlps = np.array([name.endswith("mlp") for name in circuit.writers[1:]])
+    for kind in (mlps, ~mlps):
+        there[kind] = chance.permutation(there[kind])
+    return _between(np.nonzero(there)[0], circuit)

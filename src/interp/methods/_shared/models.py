@@ -1,0 +1,77 @@
+"""What techniques ask of a model: where it answers, that it is causal, and its weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from interp.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from interp.engine.model.loaded import LoadedModel
+    from interp.engine.model.tokens import Encoded
+    from interp.engine.transformer.network import Network
+
+
+def logits_of(model: LoadedModel, encoded: Encoded) -> Tensor:
+    """Return the logits of the position that is predicted, ``[d_vocab]``."""
+    if model.geometry.causal:
+        return model.activations(encoded, ["last_logits"])["last_logits"][0]
+    return model.activations(encoded, ["logits"])["logits"][0, predicted(model, encoded)]
+
+
+def predicted(model: LoadedModel, encoded: Encoded) -> int:
+    """Return the position whose logits answer a prompt: the last, or the one mask of a bidirectional model.
+
+    Raises
+    ------
+    InputError
+        A bidirectional model and a prompt without exactly one mask token.
+    """
+    if model.geometry.causal:
+        return len(encoded.ids) - 1
+    mask = getattr(model.tokens.tokenizer, "mask_token_id", None)
+    places = [n for n, index in enumerate(encoded.ids) if index == mask]
+    if len(places) != 1:
+        name = getattr(model.tokens.tokenizer, "mask_token", None) or "a mask token"
+        raise InputError(
+            f"{model.name} reads in both directions: put one {name} where the word is missing ({len(places)} found)"
+        )
+    return places[0]
+
+
+def require_causal(model: LoadedModel, what: str) -> None:
+    """Refuse a bidirectional model.
+
+    Raises
+    ------
+    InputError
+        It reads in both directions.
+    """
+    if not model.geometry.causal:
+        raise InputError(
+            f"{model.name} reads in both directions, and {what} is for causal models: load one, or use "
+            "%interp attention"
+        )
+
+
+def opened(model: LoadedModel, what: str) -> Network:
+    """Return the weights of `model` for `what` is computed from them alone.
+
+    Raises
+    ------
+    InputError
+        They are not of a known layout.
+    """
+    from interp.engine.transformer import network
+
+    require_causal(model, what)
+    try:
+        return network.weights(model)
+    except network.Unreadable:
+        kind = getattr(getattr(model.hf_model, "config", None), "model_type", "") or type(model.hf_model).__name__
+        raise InputError(
+            f"{what} is read off the weights of {', '.join(sorted(network.FAMILIES))} models, where attention reads a "
+            f"normed residual stream; {model.name} is {kind}: use %interp attention"
+        ) from None

@@ -1,0 +1,327 @@
+"""Pairs as a model sees them: tokens, answers, and what is worth warning about before anything is concluded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from interp.errors import InputError
+from interp.methods._shared.models import logits_of
+from interp.spec import Metric, Pair, Pairs, Prompt
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from interp.engine.model.loaded import LoadedModel
+    from interp.engine.model.tokens import Encoded
+    from interp.tasks import Vocabulary
+
+_WARNED = 3  # pairs that are named where many have the same fault
+
+
+@dataclass(frozen=True)
+class Encodings:
+    """One pair, tokenised.
+
+    Attributes
+    ----------
+    clean, corrupted
+        The prompts.
+    answer, wrong
+        Token ids.
+    """
+
+    clean: Encoded
+    corrupted: Encoded
+    answer: tuple[int, ...]
+    wrong: tuple[int, ...]
+
+    @property
+    def differing(self) -> tuple[int, ...]:
+        """The positions at which the two prompts have different tokens."""
+        both = zip(self.clean.ids, self.corrupted.ids, strict=True)
+        return tuple(n for n, (a, b) in enumerate(both) if a != b)
+
+
+@dataclass(frozen=True)
+class Lint:
+    """What the pairs are, token by token, and whether the model does what they suppose.
+
+    Attributes
+    ----------
+    clean, corrupted
+        Token strings, ``[pair][position]``.
+    differing
+        Positions at which a pair's prompts differ.
+    answer, wrong
+        The tokens that were taken, ``[pair]``, each as (string, id) …
+    clean_metric, corrupted_metric
+        The metric of each pair's own runs.
+    warnings
+        What to know before believing the result.
+    """
+
+    clean: tuple[tuple[str, ...], ...]
+    corrupted: tuple[tuple[str, ...], ...]
+    differing: tuple[tuple[int, ...], ...]
+    answer: tuple[tuple[tuple[str, int], ...], ...]
+    wrong: tuple[tuple[tuple[str, int], ...], ...]
+    clean_metric: tuple[float, ...] = ()
+    corrupted_metric: tuple[float, ...] = ()
+    warnings: tuple[str, ...] = field(default=())
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per pair."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            {
+                "clean": ["".join(tokens) for tokens in self.clean],
+                "corrupted": ["".join(tokens) for tokens in self.corrupted],
+                "differing": list(self.differing),
+                "answer": [_named(tokens) for tokens in self.answer],
+                "wrong": [_named(tokens) for tokens in self.wrong],
+                "clean metric": self.clean_metric or [float("nan")] * len(self.clean),
+                "corrupted metric": self.corrupted_metric or [float("nan")] * len(self.clean),
+            }
+        )
+
+
+def _named(tokens: Sequence[tuple[str, int]]) -> str:
+    shown = ", ".join(repr(string) for string, _ in tokens[:4])
+    return shown if len(tokens) <= 4 else f"{shown} … ({len(tokens)} tokens)"
+
+
+def encode(model: LoadedModel, pairs: Pairs, metric: Metric) -> list[Encodings]:
+    """Return the pairs as tokens.
+
+    Raises
+    ------
+    InputError
+        Prompts of different lengths, a missing, empty, many-token or doubled answer; what to type instead is said.
+    """
+    if not pairs.pairs:
+        raise InputError("there are no pairs; give clean and corrupted prompts, or --task")
+    return [_encoded(model, pair, metric, number, len(pairs.pairs)) for number, pair in enumerate(pairs.pairs)]
+
+
+def _encoded(model: LoadedModel, pair: Pair, metric: Metric, number: int, count: int) -> Encodings:
+    where = f"pair {number}: " if count > 1 else ""
+    clean, corrupted = model.encode(pair.clean), model.encode(pair.corrupted)
+    if len(clean.ids) != len(corrupted.ids):
+        raise InputError(
+            f"{where}clean has {len(clean.ids)} tokens and corrupted {len(corrupted.ids)}; they must line up: "
+            f"{aligned(clean, corrupted)}"
+        )
+    answer = _answers(model, pair, pair.answer, where, "answer")
+    wrong = _answers(model, pair, pair.wrong, where, "wrong")
+    if metric.needs_answer and not answer:
+        raise InputError(f"{where}{metric.name} needs an answer: add a line answer: …, or answer=… in Python")
+    if metric.needs_wrong and not wrong:
+        raise InputError(
+            f"{where}{metric.name} needs a wrong answer: add a line wrong: …, or use --metric logprob, which needs none"
+        )
+    shared = set(answer) & set(wrong)
+    if shared:
+        raise InputError(
+            f"{where}answer and wrong share the token {model.tokens.string(min(shared))!r}; they must differ"
+        )
+    return Encodings(clean, corrupted, answer, wrong)
+
+
+def aligned(clean: Encoded, corrupted: Encoded) -> str:
+    """Return both prompts around the first token that differs."""
+    both = zip(clean.ids, corrupted.ids, strict=False)
+    at = next((n for n, (a, b) in enumerate(both) if a != b), min(len(clean.ids), len(corrupted.ids)))
+    shown = slice(max(0, at - 2), at + 4)
+    return " against ".join("|".join(e.strings[shown]) for e in (clean, corrupted)) + f" (from token {shown.start})"
+
+
+def _answers(model: LoadedModel, pair: Pair, given: Sequence[str | int], where: str, which: str) -> tuple[int, ...]:
+    ids: list[int] = []
+    for answer in given:
+        if isinstance(answer, int):
+            if not 0 <= answer < model.geometry.d_vocab:
+                raise InputError(
+                    f"{where}{which} {answer} is outside the vocabulary; ids are 0–{model.geometry.d_vocab - 1}"
+                )
+            ids.append(answer)
+            continue
+        ids.append(one_token(model, pair.clean.text or "", answer, which, where))
+    return tuple(dict.fromkeys(ids))
+
+
+def one_token(model: LoadedModel, text: str, answer: str, which: str, where: str = "") -> int:
+    """Return the token id of `answer` where it goes on after `text`; `which` and `where` are for the message.
+
+    Raises
+    ------
+    InputError
+        It is empty or several tokens; how they are cut and what would be one is said.
+    """
+    if not answer.strip():
+        raise InputError(f"{where}the {which} is empty; type a word, such as {which}: John")
+    found = continued(model, text, answer)
+    if len(found) == 1:
+        return found[0]
+    split = "|".join(model.tokens.string(index) for index in found)
+    spelled = f" {answer.strip()}"
+    hint = f"; {spelled!r} with a space in front is one" if len(continued(model, text, spelled)) == 1 else ""
+    first = f"; or take its first token, {model.tokens.string(found[0])!r}" if not hint else ""
+    raise InputError(f"{where}{which} {answer!r} is {len(found)} tokens ({split}), and must be one{hint}{first}")
+
+
+def continued(model: LoadedModel, text: str, answer: str) -> list[int]:
+    """Return the token ids of `answer` where it goes on after `text`."""
+    before, both = pieces(model, text), pieces(model, text + answer)
+    return both[len(before) :] if text and both[: len(before)] == before else pieces(model, answer)
+
+
+def pieces(model: LoadedModel, text: str) -> list[int]:
+    """Return the token ids of a piece of text, without BOS.
+
+    Raises
+    ------
+    InputError
+        The model has no tokenizer.
+    """
+    if model.tokens.tokenizer is None:
+        raise InputError("this model has no tokenizer; give answers as token ids")
+    return list(model.tokens.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def lint(
+    model: LoadedModel,
+    encoded: Sequence[Encodings],
+    metric: Metric,
+    clean: Sequence[float],
+    corrupted: Sequence[float],
+    *,
+    warn: bool = True,
+    other: str = "",
+) -> Lint:
+    """Return the pairs with what each run's own metric says about them; `warn` may run the model.
+
+    With `other`, the name of another model, `clean` is what that one says and `corrupted` what this one does.
+    """
+
+    def taken(ids: Sequence[int]) -> tuple[tuple[str, int], ...]:
+        return tuple((model.tokens.string(index), index) for index in ids)
+
+    return Lint(
+        clean=tuple(e.clean.strings for e in encoded),
+        corrupted=tuple(e.corrupted.strings for e in encoded),
+        differing=tuple(e.differing for e in encoded),
+        answer=tuple(taken(e.answer) for e in encoded),
+        wrong=tuple(taken(e.wrong) for e in encoded),
+        clean_metric=tuple(clean),
+        corrupted_metric=tuple(corrupted),
+        warnings=tuple(_warnings(model, encoded, metric, clean, corrupted, other)) if warn else (),
+    )
+
+
+def _warnings(
+    model: LoadedModel,
+    encoded: Sequence[Encodings],
+    metric: Metric,
+    clean: Sequence[float],
+    corrupted: Sequence[float],
+    other: str,
+) -> list[str]:
+    found: list[str] = []
+    same = [n for n, e in enumerate(encoded) if not e.differing]
+    if same and not other:
+        found.append(f"clean and corrupted are the same prompt in {_pairs(same)}: patching changes nothing there")
+    if metric.name == "logit-diff":
+        failing = [n for n, value in enumerate(clean) if value <= 0]
+        if failing:
+            found.append(
+                f"{other or 'the model'} prefers the wrong answer on clean in {_pairs(failing)}: "
+                "what it does there is not the task"
+            )
+        unharmed = [n for n, value in enumerate(corrupted) if value >= 0]
+        if unharmed and not other:
+            found.append(f"the corrupted prompt does not turn the answer in {_pairs(unharmed)}: recovery is partial")
+    close = [n for n, (a, b) in enumerate(zip(clean, corrupted, strict=True)) if abs(a - b) < 0.1]
+    if close and metric.function is None:
+        both = f"{other} and {model.name}" if other else "clean and corrupted"
+        found.append(f"{both} differ by less than 0.1 in {_pairs(close)}: recovery divides by that")
+    found.extend(_likelier(model, encoded))
+    return found
+
+
+def _likelier(model: LoadedModel, encoded: Sequence[Encodings]) -> list[str]:
+    """Warn where the other spelling of an answer, with or without its space, is likelier on the clean prompt."""
+    if model.tokens.tokenizer is None:
+        return []
+    found: list[str] = []
+    for pair in encoded[:_WARNED]:
+        if len(pair.answer) != 1:
+            continue
+        string = model.tokens.string(pair.answer[0])
+        other = string[1:] if string.startswith(" ") else f" {string}"
+        spelled = pieces(model, other) if other.strip() else []
+        if len(spelled) != 1 or model.tokens.string(spelled[0]) != other:
+            continue
+        logits = logits_of(model, pair.clean)
+        if float(logits[spelled[0]]) > float(logits[pair.answer[0]]):
+            found.append(f"{other!r} is likelier than {string!r} on the clean prompt; was that the answer you meant?")
+    return found
+
+
+def _pairs(numbers: Sequence[int]) -> str:
+    shown = ", ".join(map(str, numbers[:_WARNED]))
+    return (
+        f"pair {shown}"
+        if len(numbers) == 1
+        else f"{len(numbers)} pairs ({shown}{' …' if len(numbers) > _WARNED else ''})"
+    )
+
+
+def with_bos(pair: Pair, bos: bool) -> Pair:
+    """Return `pair` with or without BOS in front of both prompts."""
+    return replace(pair, clean=replace(pair.clean, bos=bos), corrupted=replace(pair.corrupted, bos=bos))
+
+
+def from_task(
+    model: LoadedModel, task: str, *, n: int, seed: int, corruption: str | None = None, bos: bool | None = None
+) -> Pairs:
+    """Return a task's pairs for the tokenizer of `model`.
+
+    Raises
+    ------
+    InputError
+        No such task, or more pairs than it can make.
+    """
+    from interp import tasks
+
+    options = {} if corruption is None else {"corruption": corruption}
+    made = tasks.build(task, vocabulary(model), n=n, seed=seed, **options)
+    pairs = tuple(pair if bos is None else with_bos(pair, bos) for pair in made.pairs)
+    return Pairs(
+        tuple(replace(pair, slots=counted(model, pair.clean, pair.slots)) for pair in pairs),
+        task=made.name,
+        metric=made.metric,
+    )
+
+
+def vocabulary(model: LoadedModel) -> Vocabulary:
+    """Return the tokenizer of `model` as tasks use it; what it spells raises InputError where there is none."""
+    from interp.tasks import Vocabulary
+
+    def encode(text: str) -> tuple[int, ...]:
+        if model.tokens.tokenizer is None:
+            raise InputError("this model has no tokenizer, and tasks are texts; give pairs of token ids")
+        return tuple(model.tokens.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    return Vocabulary(encode, getattr(model.tokens.tokenizer, "unk_token_id", None))
+
+
+def counted(model: LoadedModel, prompt: Prompt, slots: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Return a text's slots counted as the model counts: after what the tokenizer puts in front."""
+    if prompt.text is None or not slots:
+        return dict(slots)
+    ids, plain = model.tokens.encode(prompt).ids, tuple(vocabulary(model).encode(prompt.text))
+    front = next((n for n in range(len(ids)) if ids[n : n + len(plain)] == plain), 0)
+    return {name: tuple(p + front for p in places) for name, places in slots.items()}

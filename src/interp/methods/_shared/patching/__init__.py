@@ -1,0 +1,1 @@
+"""What patching techniques share: activations, estimates, recovery."""

@@ -1,0 +1,1 @@
+"""Commands that try tasks and methods out."""

@@ -1,0 +1,410 @@
+"""Methods that find circuits, scored on this machine against models whose circuit is known by construction."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+
+from interp.errors import InputError, Interrupted, OutOfMemory
+from interp.interface.registry import command
+from interp.methods._shared.pairs import encode
+from interp.results import Provenance, Result
+from interp.spec import Metric
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from interp.engine.model.loaded import LoadedModel
+    from interp.engine.patching.sweep import Case
+    from interp.interface.session import Session
+    from interp.truth import Compiled
+
+    Float = NDArray[np.float64]
+    Scores = Callable[[], Float]
+
+# Method → the edge AUROC that it has to reach.
+BARS: Mapping[str, float] = {"exact": 0.95, "acdc": 0.95, "eap-ig": 0.90, "eap": 0.0, "random": 0.0}
+METHODS = tuple(BARS)
+STEPS = 5  # of eap-ig
+SHARES = (0.6, 0.3, 0.1, 0.03, 0.01)  # acdc's thresholds, of the whole model's metric
+DRAWS = 200  # of random scores, of which the mean is taken
+_WEAK = 0.98  # a method's lowest below it is explained, whether it reaches a bar or not
+_RESAMPLES = 200  # of the pairs
+_WHY = {
+    "eap": "the clean run's slope is small where a softmax is nearly sure",
+    "eap-ig": "slopes on the way from the ablated to the clean run vanish, or cancel where a head turns on the way",
+}
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class SelfcheckResult(Result):
+    """How well each method tells a compiled model's true edges from all others.
+
+    Attributes
+    ----------
+    programs, ablations, methods
+        What the axes are: compiled models, what an ablated edge carries, and methods.
+    auroc
+        ``float64 [program, ablation, method]``: the share of pairs of a true and a false edge in which the true one has
+        the larger score, either way, ties counted half; NaN where it was not reached.
+    interval
+        ``float64 [2, program, ablation, method]``: the 95 % bootstrap interval over pairs, how far the AUROC hangs on
+        which pairs were drawn; NaN where a method scores no pair by itself.
+    seconds
+        ``float64 [program, ablation, method]``.
+    true, false, undefined
+        ``int64 [program, ablation]``: edges that change the output by construction when they alone are ablated, those
+        that nothing reads, and those left out: what they carry is the same after the ablation.
+    hidden
+        ``"program ablation method"`` → the true edge that the method puts lowest, with its score there, its exact score
+        and how many false edges are above it; only where there are any.
+    pairs, seed
+        How many pairs each model was run on, and what drew them.
+    bars
+        Method → the AUROC that it has to reach; 0 for none.
+    """
+
+    programs: tuple[str, ...]
+    ablations: tuple[str, ...]
+    methods: tuple[str, ...]
+    auroc: Float
+    interval: Float
+    seconds: Float
+    true: NDArray[np.int64]
+    false: NDArray[np.int64]
+    undefined: NDArray[np.int64]
+    hidden: dict[str, tuple[str, float, float, int]]
+    pairs: int
+    seed: int
+    bars: Mapping[str, float] = field(default_factory=lambda: dict(BARS))
+
+    _html: ClassVar[str] = "interp.views.selfcheck:html"
+    _svg: ClassVar[str | None] = "interp.views.selfcheck:svg"
+
+    def summary(self) -> str:
+        """Return each method's lowest AUROC."""
+        lowest = [
+            f"{method} {_number(np.nanmin(values))}"
+            for method, values in zip(self.methods, np.moveaxis(self.auroc, -1, 0), strict=True)
+            if np.isfinite(values).any()
+        ]
+        count = f"{len(self.programs)} model{'s' if len(self.programs) > 1 else ''} × {len(self.ablations)} ablations"
+        return f"{count}, lowest edge AUROC: {', '.join(lowest) or 'nothing was reached'}"
+
+    def misses(self) -> list[tuple[str, str, str, float]]:
+        """Return what is below its bar: (program, ablation, method, AUROC).
+
+        Examples
+        --------
+        >>> interp.selfcheck().misses()  # doctest: +SKIP
+        []
+        """
+        found: list[tuple[str, str, str, float]] = []
+        for place in np.argwhere(self.auroc < [self.bars[method] for method in self.methods]):
+            program, ablation, method = (int(n) for n in place)
+            value = float(self.auroc[program, ablation, method])
+            found.append((self.programs[program], self.ablations[ablation], self.methods[method], value))
+        return found
+
+    def text(self) -> str:
+        """Return the AUROCs as a table, a row for each model and ablation, and the seconds of each method."""
+        head = ["", "ablation", *self.methods, "true", "false", "undefined"]
+        rows = [head]
+        for p, program in enumerate(self.programs):
+            for a, ablation in enumerate(self.ablations):
+                counts = [str(int(edges[p, a])) for edges in (self.true, self.false, self.undefined)]
+                rows.append([program, ablation, *(_number(value) for value in self.auroc[p, a]), *counts])
+        spent = [f"{np.nansum(self.seconds[..., n]):.1f}" for n in range(len(self.methods))]
+        rows.append(["seconds", "", *spent, "", "", ""])
+        widths = [max(len(row[n]) for row in rows) for n in range(len(head))]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if n < 2 else cell.rjust(width)
+                for n, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in rows
+        ]
+        return "\n".join([repr(self), *lines, *(f"note: {note}" for note in self.notes)])
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per model, ablation and method: AUROC, interval, bar, seconds, how many edges are which."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            [
+                {
+                    "model": program,
+                    "ablation": ablation,
+                    "method": method,
+                    "auroc": self.auroc[p, a, m],
+                    "low": self.interval[0, p, a, m],
+                    "high": self.interval[1, p, a, m],
+                    "bar": self.bars[method] or float("nan"),
+                    "seconds": self.seconds[p, a, m],
+                    "true": self.true[p, a],
+                    "false": self.false[p, a],
+                    "undefined": self.undefined[p, a],
+                }
+                for p, program in enumerate(self.programs)
+                for a, ablation in enumerate(self.ablations)
+                for m, method in enumerate(self.methods)
+            ]
+        )
+
+
+def _number(value: float) -> str:
+    # Rounded down, as in the picture: what is below a bar must not read as reaching it.
+    return f"{math.floor(1000 * value + 1e-9) / 1000:.3f}" if np.isfinite(value) else "–"
+
+
+def auroc(scores: Float, true: NDArray[np.bool_]) -> float:
+    """Return the area under the ROC curve: how often a true one has the larger score, ties counted half.
+
+    Examples
+    --------
+    >>> auroc(np.array([0.9, 0.1, 0.5, 0.1]), np.array([True, False, False, True]))
+    0.625
+    """
+    above, below = scores[true][:, None], scores[~true]
+    return float(((above > below) + 0.5 * (above == below)).mean())
+
+
+@command
+def selfcheck(
+    session: Session,
+    *,
+    program: Literal["reverse", "histogram", "induction", "ioi"] | None = None,
+    ablation: Literal["corrupted", "mean", "zero"] | None = None,
+    n: int = 16,
+    seed: int = 0,
+) -> SelfcheckResult:
+    """Score the circuit methods on this machine, on small models whose true edges are known by construction.
+
+    Each model is a program compiled into weights: a few heads and MLPs compute it, and all others are distractors with
+    random weights. An edge is true where its reader reads a variable that its writer writes and that the ablation
+    changes; false where it reads none. An edge that carries what is the same after the ablation (a position, in the
+    corrupted prompt and in the mean) has no single-edge truth and is left out. No variable has two writers, so there
+    are no OR-gates. Edges are ranked by the size of their score. No model has to be loaded, and none of yours is used.
+
+    Parameters
+    ----------
+    program
+        One of the compiled models; all when not given.
+    ablation
+        What an ablated edge carries; all three, one after the other, when not given.
+    n
+        How many pairs each model is run on.
+    seed
+        Of the pairs, and of the random scores.
+
+    Returns
+    -------
+    SelfcheckResult
+        AUROC and seconds per model, ablation and method.
+
+    Raises
+    ------
+    InputError
+        Fewer than two pairs.
+
+    Notes
+    -----
+    ``exact`` ablates every edge by itself; ``acdc`` has thresholds at 1 to 60 % of the metric; ``eap-ig`` has 5 steps;
+    ``random`` is the mean of 200 draws. Bars: exact and acdc 0.95, eap-ig 0.90. Lindner et al. (2023), "Tracr: Compiled
+    Transformers as a Laboratory for Interpretability"; Conmy et al. (2023) score ACDC by its edges' ROC curve.
+
+    Examples
+    --------
+    >>> interp.selfcheck(program="induction").to_frame()  # doctest: +SKIP
+    """
+    from interp import truth
+    from interp.engine.patching import sweep
+
+    if n < 2:
+        raise InputError(f"the mean ablation needs two pairs or more, not {n}; use --n 16")
+    programs = tuple(truth.PROGRAMS) if program is None else (program,)
+    ablations = truth.ABLATIONS if ablation is None else (ablation,)
+    shape = (len(programs), len(ablations))
+    counts = np.zeros((3, *shape), dtype=np.int64)
+    started = time.perf_counter()
+    found = SelfcheckResult(
+        programs=programs,
+        ablations=tuple(ablations),
+        methods=METHODS,
+        auroc=np.full((*shape, len(METHODS)), np.nan),
+        interval=np.full((2, *shape, len(METHODS)), np.nan),
+        seconds=np.full((*shape, len(METHODS)), np.nan),
+        true=counts[0],
+        false=counts[1],
+        undefined=counts[2],
+        hidden={},
+        pairs=n,
+        seed=seed,
+        provenance=Provenance(technique="selfcheck", seed=seed),
+    )
+    watcher = session.on_step
+
+    def step(said: str) -> None:
+        if watcher is not None:
+            watcher(int(np.isfinite(found.auroc).sum()), found.auroc.size, said)
+
+    def run() -> None:
+        for number, name in enumerate(programs):
+            _check(truth.build(name), found, number, step)
+
+    stopped, interrupt = sweep.contained(
+        run, lambda: f"{int(np.isfinite(found.auroc).sum())} of {found.auroc.size} scores"
+    )
+    notes = [*([f"partial: {stopped}"] if stopped else []), *_explained(found)]
+    provenance = replace(found.provenance, seconds=time.perf_counter() - started)
+    result = replace(found, notes=tuple(notes), provenance=provenance)
+    if interrupt is not None:
+        raise Interrupted(result)
+    return result
+
+
+def _explained(found: SelfcheckResult) -> list[str]:
+    """Return what is below its bar, and every method's worst, each with the true edge that it puts lowest."""
+    told = found.misses()
+    for column, method in enumerate(found.methods):
+        held = found.auroc[..., column]
+        if method != "random" and np.isfinite(held).any() and np.nanmin(held) < _WEAK:
+            p, a = (int(n) for n in np.unravel_index(int(np.nanargmin(held)), held.shape))
+            told.append((found.programs[p], found.ablations[a], method, float(held[p, a])))
+    notes: list[str] = []
+    for program, ablation, method, value in dict.fromkeys(told):
+        at = (slice(None), found.programs.index(program), found.ablations.index(ablation), found.methods.index(method))
+        low, high = found.interval[at]
+        between = f" [{low:.2f}, {high:.2f}]" if np.isfinite(low) else ""
+        edge, score, exact, above = found.hidden[f"{program} {ablation} {method}"]
+        bar = f", below {found.bars[method]:.2f}" if value < found.bars[method] else ""
+        why = f": {_WHY[method]}" if method in _WHY else ""
+        notes.append(
+            f"{method} has {_number(value)}{between} on {program}, {ablation} ablation{bar}: {edge} is true and scores "
+            f"{score:.2g}, less than {above} false edges, where ablating it costs {exact:.2g}{why}"
+        )
+    return notes
+
+
+def _check(made: Compiled, found: SelfcheckResult, number: int, step: Callable[[str], None]) -> None:
+    """Score every method on one compiled model, and write it into `found`."""
+    from interp.engine.model.load import Options, load
+
+    name = made.program.name
+    model = load(made.bridge(), name=name, options=Options())
+
+    def all_of_them() -> None:
+        cases = cases_of(model, made, found.pairs, found.seed)
+        for place, ablation in enumerate(found.ablations):
+            edges, true = _edges(made, ablation, found, (number, place))
+            exact: Float | None = None
+            for column, method in enumerate(found.methods):
+                step(f"{name}, {ablation} ablation, {method}")
+                started = time.perf_counter()
+                scores, each = _scores(model, cases, ablation, method, edges, found.seed)
+                found.seconds[number, place, column] = time.perf_counter() - started
+                found.interval[:, number, place, column] = _resampled(each, true, found.seed)
+                scores = np.abs(scores)
+                exact = scores if exact is None else exact
+                values = [auroc(some, true) for some in scores.reshape(-1, len(true))]
+                found.auroc[number, place, column] = float(np.mean(values))
+                if method != "random":
+                    _note_lowest(found, f"{name} {ablation} {method}", edges, scores, exact, true)
+        step(name)
+
+    model.operate("selfcheck", {}, lambda _: all_of_them())
+    model.close()
+
+
+def _resampled(each: Float, true: NDArray[np.bool_], seed: int) -> Float:
+    """Return the 95 % interval of the AUROC of mean scores, of ``each [pair, edge]``; NaN of fewer than two pairs."""
+    count = len(each)
+    if count < 2:
+        return np.full(2, np.nan)
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=_RESAMPLES)
+    return np.quantile([auroc(scores, true) for scores in np.abs(drawn @ each)], [0.025, 0.975])
+
+
+def _edges(
+    made: Compiled, ablation: str, found: SelfcheckResult, at: tuple[int, int]
+) -> tuple[list[tuple[str, str]], NDArray[np.bool_]]:
+    """Return the edges whose truth is defined, and which of them are true; their numbers go into `found`."""
+    truth = made.truth(ablation)
+    edges = [edge for edge, true in truth.items() if true is not None]
+    true = np.array([bool(truth[edge]) for edge in edges])
+    found.true[at], found.false[at] = int(true.sum()), int((~true).sum())
+    found.undefined[at] = len(truth) - len(edges)
+    return edges, true
+
+
+def _note_lowest(
+    found: SelfcheckResult,
+    where: str,
+    edges: Sequence[tuple[str, str]],
+    scores: Float,
+    exact: Float,
+    true: NDArray[np.bool_],
+) -> None:
+    lowest = int(np.where(true, scores, np.inf).argmin())
+    above = int((scores[~true] >= scores[lowest]).sum())
+    if above:
+        found.hidden[where] = (" → ".join(edges[lowest]), float(scores[lowest]), float(exact[lowest]), above)
+
+
+def cases_of(model: LoadedModel, made: Compiled, n: int, seed: int) -> list[Case]:
+    """Return a compiled model's pairs, ready to run."""
+    from interp.engine.metrics import Scorer
+    from interp.engine.patching.sweep import Case
+
+    metric = Metric()
+    return [
+        Case(
+            base=pair.clean.ids,
+            source=pair.corrupted.ids,
+            scorer=Scorer(metric, pair.answer, pair.wrong),
+            position=len(pair.clean.ids) - 1,
+            clean_base=True,
+        )
+        for pair in encode(model, made.pairs(n, seed), metric)
+    ]
+
+
+def _scores(
+    model: LoadedModel, cases: Sequence[Case], ablation: str, method: str, edges: Sequence[tuple[str, str]], seed: int
+) -> tuple[Float, Float]:
+    """Return a method's score of each edge, ``[edge]``, and of each pair, ``[pair, edge]``, where it has those.
+
+    For ``random`` there is one row of scores for each draw.
+    """
+    from interp.engine.circuits.eap import attribute_edges
+    from interp.engine.circuits.edges import ends
+    from interp.engine.circuits.exact import exact_edges
+    from interp.engine.circuits.subgraph import Subset, acdc, survived
+
+    if method == "random":
+        return np.random.default_rng(seed).random((DRAWS, len(edges))), np.zeros((0, len(edges)))
+    if method == "acdc":
+        runs = Subset(model, cases, ablation)
+        whole = abs(float(runs.run(runs.whole[None]).mean()))
+        thresholds = [share * whole for share in SHARES]
+        scores = survived(acdc(runs, thresholds), thresholds, runs.exists)
+        each = scores[None][:0]
+    elif method == "exact":
+        made = exact_edges(model, cases, ablation=ablation)
+        if made.interrupt is not None:
+            raise made.interrupt
+        if made.stopped:
+            raise OutOfMemory(f"selfcheck's models are small, and yet: {made.stopped}")
+        scores, each = made.scores, made.per_pair
+    else:
+        made = attribute_edges(model, cases, ablation=ablation, steps=STEPS if method == "eap-ig" else 1)
+        scores, each = made.scores, made.per_pair
+    writers, readers = ({node.name: n for n, node in enumerate(nodes)} for nodes in ends(model))
+    at = ([writers[writer] for writer, _ in edges], [readers[reader] for _, reader in edges])
+    return scores.double().numpy()[at], each.double().numpy()[:, at[0], at[1]]

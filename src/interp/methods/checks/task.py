@@ -1,0 +1,96 @@
+"""A task's prompt pairs for the current model, with what is worth knowing about them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from interp.interface.registry import technique
+from interp.methods._shared.models import logits_of
+from interp.methods._shared.pairs import Lint, encode, lint
+from interp.results import Result
+from interp.spec import Metric, Pair, Pairs
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from interp.engine.model.loaded import LoadedModel
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class TaskResult(Result):
+    """A task's pairs.
+
+    Attributes
+    ----------
+    task
+        Its name, or an empty string for pairs of one's own.
+    pairs
+        The pairs; their slots are positions as the model counts them, BOS included.
+    metric
+        The metric that the task is measured with.
+    checked
+        The pairs token by token, with the model's own behaviour on them.
+    """
+
+    task: str
+    pairs: tuple[Pair, ...]
+    metric: str
+    checked: Lint
+
+    _html: ClassVar[str] = "interp.views.table:html"
+
+    def summary(self) -> str:
+        """Return how many pairs there are and how the model does on them."""
+        clean, corrupted = self.checked.clean_metric, self.checked.corrupted_metric
+        named = f"{self.task}, " if self.task else ""
+        return (
+            f"{self.provenance.model}: {named}{len(self.pairs)} pairs, {self.metric} "
+            f"clean {sum(clean) / len(clean):+.2f}, corrupted {sum(corrupted) / len(corrupted):+.2f}"
+        )
+
+    def lint(self) -> Lint:
+        """Return the pairs token by token: alignment, answers taken, the model's behaviour, warnings."""
+        return self.checked
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per pair: prompts, differing positions, answers, clean and corrupted metric."""
+        return self.checked.to_frame()
+
+
+@technique(body=Pairs)
+def task(model: LoadedModel, pairs: Pairs) -> TaskResult:
+    """A task's prompt pairs (``--task ioi``), or pairs of one's own, with how the model does on them.
+
+    Parameters
+    ----------
+    pairs
+        Clean and corrupted prompts of one length, with answers.
+
+    Returns
+    -------
+    TaskResult
+        ``pairs``, ``lint()`` and ``to_frame()``; give ``pairs`` to `interp.patch`.
+
+    Raises
+    ------
+    InputError
+        Prompts that do not line up, or answers that are not one token.
+
+    Examples
+    --------
+    >>> interp.task("ioi", n=32, seed=0).pairs[0].answer  # doctest: +SKIP
+    (' Mary',)
+    """
+    from interp.engine.metrics import Scorer
+
+    metric = Metric(pairs.metric or "logit-diff")
+    encoded = encode(model, pairs, metric)
+    scorers = [Scorer(metric, e.answer, e.wrong) for e in encoded]
+
+    def measured(which: str) -> list[float]:
+        runs = zip(scorers, encoded, strict=True)
+        return [float(s.of_logits(logits_of(model, getattr(e, which)).float()[None])[0]) for s, e in runs]
+
+    checked = lint(model, encoded, metric, measured("clean"), measured("corrupted"))
+    return TaskResult(task=pairs.task, pairs=pairs.pairs, metric=metric.name, checked=checked, notes=checked.warnings)

@@ -1,0 +1,404 @@
+"""Circuits: which edges between heads and MLPs carry a task's answer."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from interp.errors import InputError, Interrupted
+from interp.interface.registry import technique
+from interp.methods._shared import labels
+from interp.methods._shared.circuit import choice
+from interp.methods._shared.circuit.result import LESS_IS_BETTER, ONE_MEAN, CircuitResult
+from interp.methods._shared.models import predicted, require_causal
+from interp.methods._shared.pairs import Encodings, encode, lint
+from interp.spec import Metric, MetricName, Pairs, resolve_metric
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from interp.engine.circuits.edges import EdgeScores
+    from interp.engine.circuits.subgraph import Subset
+    from interp.engine.model.loaded import LoadedModel
+    from interp.engine.patching.sweep import Case, OnStep
+
+    Float = NDArray[np.float64]
+
+EDGES = 200  # kept when neither a number nor a threshold is given
+POINTS = 12  # thresholds that ACDC is run with where none is given
+_LEAST, _MOST = 1e-3, 0.5  # the smallest and the largest of them, as parts of what all edges together carry
+_SHARED = 0.25  # of a run for each edge: measured 0.18–0.23, where runs share what is below and some edges need none
+_LONG = 600.0  # seconds
+_FACTOR = 2.0  # how far the embedding's estimates may be from what they must sum to before that is said
+
+
+@technique(body=Pairs)
+def circuit(
+    model: LoadedModel,
+    pairs: Pairs,
+    *,
+    method: Literal["eap-ig", "eap", "acdc", "exact"] = "eap-ig",
+    edges: int | None = None,
+    threshold: float | None = None,
+    level: Literal["edge", "head"] = "edge",
+    steps: int = 5,
+    among: int | None = None,
+    ablation: Literal["corrupted", "mean", "zero"] = "corrupted",
+    metric: MetricName | None = None,
+    positions: bool = False,
+) -> CircuitResult:
+    """A task's circuit: every edge between heads, MLPs, embedding and logits scored, and the strongest kept.
+
+    An edge is what one head, MLP or the embedding writes, as one input reads it: a head's queries, keys or values, an
+    MLP, the logits. Its score is what the clean prompt's metric loses when this edge alone is ablated: above 0 it
+    helps. The circuit is the strongest edges, either way, that lie on a way from the embedding to the logits.
+
+    Parameters
+    ----------
+    pairs
+        Clean and corrupted prompts of one length, with answers.
+    method
+        eap-ig estimates from gradients between ablated and clean, eap from the clean run's alone (it misses what is
+        saturated there), exact ablates each edge by itself, acdc takes edges away one after the other. These two run
+        the model for every edge: minutes for thousands of them, hours for tens of thousands.
+    edges
+        How many edges the circuit may have; 200 when neither this nor a threshold is given.
+    threshold
+        Keep the edges whose score is this or more, either way; for acdc the one that it is run with.
+    level
+        edge ranks edges; head ranks heads and MLPs, by what the metric loses when all that they write is ablated (run
+        by exact, else the sum of the estimates), and keeps all edges between them.
+    steps
+        Of eap-ig: at how many points gradients are taken.
+    among
+        Of acdc: how many edges it begins with, the strongest by eap-ig, all others ablated; all when not given.
+    ablation
+        What an ablated edge carries: its value in the corrupted run, the mean over corrupted prompts, or zero.
+    metric
+        logit-diff, logit, logprob, prob, kl, or the name of a function of yours.
+    positions
+        Whether the scores' parts at each position are kept; for estimates, on prompts of one length.
+
+    Returns
+    -------
+    CircuitResult
+        All scores, the circuit's `edges`, `nodes` and `heads`; `validate()` gives its evidence.
+
+    Raises
+    ------
+    InputError
+        Flags that do not go together, prompts that do not line up, a metric without a gradient where one is needed.
+    Interrupted
+        Stopped by Ctrl-C in an exact sweep or ACDC: what was scored so far is in its ``result``.
+
+    Notes
+    -----
+    EAP: Syed, Rager and Conmy (2023), "Attribution Patching Outperforms Automated Circuit Discovery". EAP-IG: Hanna,
+    Pezzelle and Belinkov (2024), "Have Faith in Faithfulness"; `interp.engine.circuits.eap.attribute_edges` says
+    along which path. ACDC: Conmy et al. (2023), "Towards Automated Circuit Discovery"; without a threshold it is run
+    with a dozen, and an edge's score is the largest that it survives. That it may begin with what an estimate leaves:
+    Syed et al.
+
+    Examples
+    --------
+    >>> interp.circuit(task="induction", n=8, edges=100).heads  # doctest: +SKIP
+    ['2.1', '3.0']
+    """
+    from interp.engine import metrics
+    from interp.engine.patching import sweep
+
+    require_causal(model, "circuit")
+    chosen = resolve_metric(metric or pairs.metric or "logit-diff")
+    _check(method, edges, threshold, level, steps, among, positions, chosen)
+    metrics.try_out(chosen, model.geometry.d_vocab, model.device)
+    if method in {"eap", "eap-ig"} or among is not None:
+        metrics.require_gradient(chosen, model.geometry.d_vocab, model.device)
+    for site in ("resid_pre", "z", "q", "k", "v", "mlp_out"):
+        sweep.require(model, site)
+    encoded = encode(model, pairs, chosen)
+    cases = [
+        sweep.Case(
+            base=e.clean.ids,
+            source=e.corrupted.ids,
+            scorer=metrics.Scorer(chosen, e.answer, e.wrong),
+            position=predicted(model, e.clean),
+            clean_base=True,
+        )
+        for e in encoded
+    ]
+
+    def result(scored: EdgeScores, notes: Sequence[str] = ()) -> CircuitResult:
+        made = _result(model, pairs, encoded, scored, chosen, [*_odd(cases, ablation, chosen, method), *notes])
+        return replace(made, method=method, steps=steps if method == "eap-ig" else 1, ablation=ablation, level=level)
+
+    if method == "acdc":
+        first = None
+        if among is not None:
+            first = choice.strongest(result(_estimated(model, cases, ablation, steps)), among)
+        scored, notes = _acdc(model, cases, ablation, threshold, first)
+        made = result(scored, notes)
+    elif method == "exact":
+        made, scored = _exact(model, cases, ablation, level, result)
+    else:
+        scored = _estimated(model, cases, ablation, steps if method == "eap-ig" else 1, positions=positions)
+        made = result(scored, _off(scored, method, ablation))
+        if level == "head":
+            made = replace(made, per_node=np.nansum(made.per_pair, axis=2))
+    model.note(scored.path, scored.notes)
+    made = replace(made, kept=_kept(made, edges, threshold))
+    if not made.kept.any() and np.isfinite(made.scores[made.exists]).all():
+        what = f"--threshold {threshold:g}" if threshold is not None else f"--edges {EDGES if edges is None else edges}"
+        made = replace(made, notes=(*made.notes, f"no edges lie on a way to the logits with {what}: keep more"))
+    if scored.interrupt is not None:
+        raise Interrupted(made)
+    return made
+
+
+def _check(
+    method: str,
+    edges: int | None,
+    threshold: float | None,
+    level: str,
+    steps: int,
+    among: int | None,
+    positions: bool,
+    metric: Metric,
+) -> None:
+    """Refuse flags that say nothing or do not go together.
+
+    Raises
+    ------
+    InputError
+        What to type instead is said.
+    """
+    if edges is not None and threshold is not None:
+        raise InputError("--edges and --threshold each say how large the circuit is; give one of them")
+    if edges is not None and edges < 1:
+        raise InputError(f"--edges {edges} keeps nothing; use 1 or more")
+    if threshold is not None and not 0 < threshold < float("inf"):
+        raise InputError(f"--threshold {threshold:g} is no size of a score; use a number above 0, such as 0.01")
+    if among is not None and method != "acdc":
+        raise InputError(
+            f"--among is where acdc begins; {method} scores every edge: leave it out, or use --method acdc"
+        )
+    if among is not None and among < 1:
+        raise InputError(f"--among {among} leaves nothing to begin with; use 1 or more, such as 1000")
+    if steps < 2 and (method == "eap-ig" or among is not None):
+        raise InputError(f"--steps {steps} is no path; use 2 or more, such as 5, or --method eap for one gradient")
+    if level == "head" and method == "acdc":
+        raise InputError("acdc takes away edges, not heads; use --level edge, or --method eap-ig")
+    if level == "head" and threshold is not None:
+        raise InputError("--threshold is for the scores of edges; with --level head say how many, with --edges")
+    if positions and method in {"acdc", "exact"}:
+        raise InputError(f"{method} ablates an edge at all positions at once; leave --positions out, or use eap-ig")
+    if method == "eap" and metric.name == "kl" and metric.function is None:
+        raise InputError("kl has no slope in the clean run, where it is 0; use --method eap-ig, or --metric logit-diff")
+
+
+def _estimated(
+    model: LoadedModel, cases: Sequence[Case], ablation: str, steps: int, *, positions: bool = False
+) -> EdgeScores:
+    from interp.engine.circuits.eap import attribute_edges
+
+    return attribute_edges(model, cases, ablation=ablation, steps=steps, positions=positions, on_step=model.on_step)
+
+
+def _exact(
+    model: LoadedModel,
+    cases: Sequence[Case],
+    ablation: str,
+    level: str,
+    result: Callable[[EdgeScores], CircuitResult],
+) -> tuple[CircuitResult, EdgeScores]:
+    """Ablate every edge by itself and, where nodes are ranked, all that each writes."""
+    from interp.engine.circuits.exact import exact_edges
+    from interp.engine.circuits.subgraph import Subset
+
+    per_node = np.zeros((0, 0), np.float32)
+    if level == "head":
+        per_node = Subset(model, cases, ablation).nodes(on_step=model.on_step).float().numpy()
+    scored = exact_edges(model, cases, ablation=ablation, on_step=_remaining(model))
+    return replace(result(scored), per_node=per_node), scored
+
+
+def _acdc(
+    model: LoadedModel, cases: Sequence[Case], ablation: str, threshold: float | None, first: NDArray[np.bool_] | None
+) -> tuple[EdgeScores, list[str]]:
+    """Return for each edge the largest threshold that it survives, and what is worth knowing.
+
+    `first` are the edges to begin with, ``bool [writer, reader]``; all where there are none.
+    """
+    import torch
+
+    from interp.engine.circuits import edges as engine
+    from interp.engine.circuits.subgraph import Subset, acdc, survived
+    from interp.engine.patching import sweep
+
+    subset = Subset(model, cases, ablation)
+    ends = subset.run(torch.stack([subset.whole, subset.nothing]))
+    span = abs(float(ends[0].mean() - ends[1].mean()))
+    grid = [threshold] if threshold is not None else (span * np.geomspace(_LEAST, _MOST, POINTS)).tolist()
+    if not all(size > 0 for size in grid):
+        raise InputError("ablating all edges changes nothing in the metric, so there is no scale; give a --threshold")
+    begin = subset.exists if first is None else torch.from_numpy(first)
+    _warn_of_hours(subset, begin, len(grid))
+    left: dict[int, Tensor] = {}
+    stopped, interrupt = sweep.contained(
+        lambda: acdc(subset, grid, on_step=_remaining(model), into=left, among=begin),
+        lambda: f"{len(left)}/{len(grid)} thresholds",
+    )
+    notes: list[str] = []
+    if first is not None:
+        notes.append(f"ACDC began with the strongest {int(begin.sum()):,} edges by EAP-IG; what it never had scores 0")
+    if threshold is None:
+        shown = f"{min(grid):.2g} to {max(grid):.2g}"
+        notes.append(
+            f"ACDC was run with {len(grid)} thresholds from {shown}; an edge's score is the largest it survives"
+        )
+    scored = engine.EdgeScores(
+        subset.writers,
+        subset.readers,
+        subset.exists,
+        per_pair=torch.zeros(0, *subset.exists.shape),
+        by_position=None,
+        clean=ends[0],
+        ablated=ends[1],
+        source=ends[1] if ablation == "corrupted" else engine.corrupted(model, subset.net, subset.cases),
+        path="replay",
+        stopped=stopped,
+        interrupt=interrupt,
+    )
+    kept = torch.stack([*left.values(), subset.nothing])
+    scored.whole = survived(kept, [*(grid[number] for number in left), 0.0], subset.exists)
+    if len(left) < len(grid):  # a smaller threshold, which was not reached, may keep it
+        scored.whole[(scored.whole == 0) & begin] = float("nan")
+    return scored, notes
+
+
+def _warn_of_hours(subset: Subset, begin: Tensor, thresholds: int) -> None:
+    """Say how long ACDC takes from `begin`, ``bool [writer, reader]``, where that is long."""
+    edges = int(begin.sum())
+    started = time.perf_counter()
+    subset.run(begin[None])
+    seconds = (time.perf_counter() - started) * edges * thresholds * _SHARED
+    if seconds > _LONG:
+        fewer = "--among 1000 begins with the strongest by eap-ig" if edges > 1000 else "a smaller --among is quicker"
+        warnings.warn(
+            f"acdc decides {edges:,} edges one by one for {thresholds} threshold{'s' * (thresholds > 1)}: about "
+            f"{lasting(seconds)}; {fewer}, and one --threshold is a twelfth of what is tried without",
+            stacklevel=2,
+        )
+
+
+def _remaining(model: LoadedModel) -> OnStep:
+    """Return what tells whoever watches how far a long method is, and how long it still takes."""
+    started = time.perf_counter()
+
+    def step(done: int, total: int) -> None:
+        seconds = (time.perf_counter() - started) * (total - done) / max(1, done)
+        model.on_step(done, total, f"about {lasting(seconds)} left" if done < total else "")
+
+    return step
+
+
+def lasting(seconds: float) -> str:
+    """Return a time in words.
+
+    Examples
+    --------
+    >>> lasting(45), lasting(600), lasting(9000)
+    ('45 s', '10 min', '2.5 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _odd(cases: Sequence[Case], ablation: str, metric: Metric, method: str) -> list[str]:
+    """Return what a reader of the scores would not expect."""
+    found: list[str] = []
+    if ablation == "mean" and len({case.source for case in cases}) == 1:
+        found.append(ONE_MEAN)
+    if metric.function is None and metric.name in LESS_IS_BETTER and method != "acdc":
+        found.append(f"{metric.name} grows where the answer is lost: an edge that helps has a score below 0")
+    return found
+
+
+def _result(
+    model: LoadedModel,
+    pairs: Pairs,
+    encoded: Sequence[Encodings],
+    scored: EdgeScores,
+    metric: Metric,
+    notes: Sequence[str],
+) -> CircuitResult:
+    """Return the scores as a circuit of no edges."""
+    shape = model.geometry
+    exists = scored.exists.numpy()
+    checked = lint(model, encoded, metric, scored.clean.tolist(), scored.source.tolist())
+    scores: Float = scored.scores.numpy()
+    lost = int((exists & ~np.isfinite(scores)).sum())
+    first: list[str] = []
+    if scored.stopped:
+        first.append(f"partial: {scored.stopped}; {lost:,} edges have no score and are not kept")
+    elif lost:
+        first.append(f"the scores of {lost:,} edges are NaN or infinite and are not kept")
+    by_position = np.zeros((*exists.shape, 0), dtype=np.float32)
+    return CircuitResult(
+        writers=tuple(node.name for node in scored.writers),
+        readers=tuple(node.name for node in scored.readers),
+        exists=exists,
+        scores=scores,
+        per_pair=scored.per_pair.numpy(),
+        by_position=by_position if scored.by_position is None else scored.by_position.numpy(),
+        kept=np.zeros_like(exists),
+        method="",
+        steps=1,
+        ablation="",
+        level="",
+        metric=metric.name,
+        clean_metric=scored.clean.numpy(),
+        ablated_metric=scored.ablated.numpy(),
+        group_size=shape.n_heads // shape.n_kv_heads,
+        positions=encoded[0].clean.strings,
+        lint=checked,
+        task=pairs.task,
+        labels=dict(labels.of(model)),
+        notes=(*first, *checked.warnings, *notes),
+    )
+
+
+def _kept(result: CircuitResult, edges: int | None, threshold: float | None) -> NDArray[np.bool_]:
+    """Return the circuit's edges; none whose score is not known, or 0, which is what did not survive ACDC."""
+    if threshold is not None:
+        return result.prune(threshold).kept
+    strong = choice.strongest(result, EDGES if edges is None else edges)
+    known = strong & np.isfinite(result.scores) & ((result.scores != 0) | (result.level == "head"))
+    return known if (known == strong).all() else result.connected(known)
+
+
+def _off(scored: EdgeScores, method: str, ablation: str) -> list[str]:
+    """Say where the embedding's estimates, which must carry all the difference, are far from it.
+
+    Moving the embedding from the corrupted prompt's to the clean one's is the whole change, and the gradients of all
+    that reads it sum to its own.
+    """
+    if ablation != "corrupted":
+        return []
+    true = float((scored.clean - scored.ablated).mean())
+    found = float(scored.scores[0].nansum())
+    if not np.isfinite(true) or not np.isfinite(found) or abs(true) < 1e-6:
+        return []
+    if 1 / _FACTOR <= found / true <= _FACTOR:
+        return []
+    more = "--method eap-ig takes more gradients" if method == "eap" else "--steps 20, or --method exact, helps"
+    return [
+        f"saturation: the embedding's edges carry all the difference and should sum to {true:+.3g}, but are estimated "
+        f"at {found:+.3g}; {more}"
+    ]

@@ -1,0 +1,392 @@
+"""A circuit's evidence: does it do the task alone, does the task need it, and would a random one do as well?"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from interp.errors import InputError, Interrupted
+from interp.interface.registry import technique
+from interp.methods._shared.bootstrap import interval, of_ratio
+from interp.methods._shared.circuit import choice
+from interp.methods._shared.circuit.origin import Origin, metric_of
+from interp.methods._shared.circuit.report import REMOVABLE, Card
+from interp.methods._shared.circuit.result import ONE_MEAN, CircuitResult
+from interp.methods._shared.models import predicted, require_causal
+from interp.methods._shared.pairs import Encodings, encode, from_task
+from interp.results import Provenance
+from interp.spec import MetricName, Variable
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from interp.engine.circuits.subgraph import Subset
+    from interp.engine.model.loaded import LoadedModel
+
+    Float = NDArray[np.float64]
+    Mask = NDArray[np.bool_]
+
+FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # of all edges; Mueller et al. (2025)
+_RESAMPLES = 100
+
+
+@technique(body=None)
+def validate(
+    model: LoadedModel,
+    circuit: Variable,
+    *,
+    on: Literal["fresh", "same"] | None = None,
+    n: int | None = None,
+    seed: int | None = None,
+    random: int = 20,
+    top: int = 50,
+    metric: MetricName | None = None,
+) -> Card:
+    """A circuit's evidence: faithfulness, completeness, minimality, random circuits of its size, stability.
+
+    Parameters
+    ----------
+    circuit
+        The circuit; in a magic, the name of a variable. It holds the card from then on, as ``circuit.card``.
+    on
+        fresh pairs of the circuit's task, or the same that it was chosen by; fresh where there is a task.
+    n
+        How many pairs; as many as it was chosen by, when not given.
+    seed
+        Of fresh pairs and of what is drawn; the one after the circuit's own when not given.
+    random
+        How many random circuits of its size to compare with; 0 for none.
+    top
+        How many of its strongest edges to take away, one at a time; 0 for none.
+    metric
+        Another metric than the one it was chosen by, or the name of a function of yours.
+
+    Returns
+    -------
+    Card
+        Everything with its interval; nothing as a bare number.
+
+    Raises
+    ------
+    InputError
+        What is no circuit, has no edges or is another model's, or pairs that cannot be had.
+    Interrupted
+        Stopped by Ctrl-C: what was found so far is in its ``result``.
+
+    Notes
+    -----
+    Faithfulness, completeness, minimality: Wang et al. (2022), "Interpretability in the Wild". The curve, CPR and CMD:
+    Mueller et al. (2025), "MIB: A Mechanistic Interpretability Benchmark". Random circuits: Shi et al. (2024),
+    "Hypothesis Testing the Circuit Hypothesis in LLMs". Every run is exact (`interp.engine.circuits.subgraph`).
+
+    Examples
+    --------
+    >>> circuit = interp.circuit(task="ioi", n=8, edges=60)  # doctest: +SKIP
+    >>> interp.validate(circuit, n=8).faithfulness  # doctest: +SKIP
+    0.98
+    """
+    require_causal(model, "validate")
+    if not isinstance(circuit, CircuitResult):
+        raise InputError(f"validate takes a circuit, not a {type(circuit).__name__}; %interp circuit makes one")
+    made = _Evidence(model, circuit, on=on, n=n, seed=seed, random=random, top=top, metric=metric)
+    interrupt = made.run()
+    card = made.card()
+    object.__setattr__(circuit, "card", card)  # the one thing that is found out later about a circuit as it is
+    if interrupt is not None:
+        raise Interrupted(card)
+    return card
+
+
+def validated(model: LoadedModel, circuit: CircuitResult, **options: Any) -> CircuitResult:
+    """Return `circuit` with its evidence; the options are those of `validate`."""
+    other = replace(circuit, groups=dict(circuit.groups), functions=dict(circuit.functions))
+    known = validate.__kwdefaults__ or {}
+    unknown = next((name for name in options if name not in known), None)
+    if unknown is not None:
+        raise InputError(f"validate has no argument {unknown!r}; it takes {', '.join(known)}")
+    validate(model, other, **options)
+    return other
+
+
+class _Evidence:
+    """A validation under way: what is asked, and what is found."""
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        circuit: CircuitResult,
+        *,
+        on: str | None,
+        n: int | None,
+        seed: int | None,
+        random: int,
+        top: int,
+        metric: Any,
+    ) -> None:
+        from interp.engine import metrics
+        from interp.engine.circuits.subgraph import Subset
+        from interp.engine.patching import sweep
+
+        if not circuit.kept.any():
+            raise InputError("the circuit has no edges: nothing can be said of it; keep more with --edges")
+        if random < 0 or top < 0 or (n is not None and n < 1):
+            flag, value = next(
+                (f, v) for f, v in (("random", random), ("top", top), ("n", n)) if v is not None and v < (f == "n")
+            )
+            raise InputError(f"--{flag} {value} is too few; use {1 if flag == 'n' else 0} or more")
+        self.started, self.before = time.perf_counter(), model.forwards
+        self.model = model
+        self.circuit = circuit
+        self.top = top
+        self.metric = metric_of(circuit, metric)
+        self.notes: list[str] = []
+        metrics.try_out(self.metric, model.geometry.d_vocab, model.device)
+        origin = Origin.of(circuit)
+        self.pairs = on or ("fresh" if origin.task else "same")
+        self.seed = origin.seed + 1 if seed is None else seed
+        encoded = self._encoded(origin, n)
+        cases = [
+            sweep.Case(
+                base=e.clean.ids,
+                source=e.corrupted.ids,
+                scorer=metrics.Scorer(self.metric, e.answer, e.wrong),
+                position=predicted(model, e.clean),
+                clean_base=True,
+            )
+            for e in encoded
+        ]
+        self.subset: Subset = Subset(model, cases, circuit.ablation)
+        mine = [[node.name for node in nodes] for nodes in (self.subset.writers, self.subset.readers)]
+        if mine != [list(circuit.writers), list(circuit.readers)]:
+            raise InputError(
+                f"the circuit is of a model with {len(circuit.writers)} writers and {len(circuit.readers)} inputs, and "
+                f"{model.name} has {len(mine[0])} and {len(mine[1])}; use {circuit.provenance.model or 'its own model'}"
+            )
+        before = circuit.provenance.fingerprint
+        if before and before != model.fingerprint():
+            self.notes.append("the circuit was found on another model, or on this one in another state")
+        self._plan(random)
+
+    # -- what is measured --------------------------------------------------------------------------------------------
+
+    def _encoded(self, origin: Origin, n: int | None) -> list[Encodings]:
+        """Return the pairs as tokens.
+
+        Raises
+        ------
+        InputError
+            No task to draw fresh pairs from, or no pairs that the circuit was chosen by.
+        """
+        if self.pairs == "same":
+            return encode(self.model, origin.pairs(self.circuit, n), self.metric)
+        if not origin.task:
+            raise InputError("the circuit's pairs came from no task, so there are no fresh ones; use --on same")
+        count = len(self.circuit.lint.clean) if n is None else n
+        fresh = from_task(
+            self.model, origin.task, n=count, seed=self.seed, corruption=origin.corruption, bos=origin.bos
+        )
+        encoded = encode(self.model, fresh, self.metric)
+        seen = {tuple(ids) for ids in self.circuit.provenance.tokens}
+        unseen = [e for e in encoded if e.clean.ids not in seen]
+        if not unseen:
+            raise InputError(
+                f"seed {self.seed} of {origin.task} draws only pairs that chose the circuit; use another --seed"
+            )
+        if len(unseen) < len(encoded):
+            left = len(encoded) - len(unseen)
+            self.notes.append(f"{left} of the {count} pairs drawn had chosen the circuit and were left out")
+        return unseen
+
+    def _plan(self, random: int) -> None:
+        """Draw up every run: (part → masks), in the order of what matters most."""
+        circuit, total = self.circuit, int(self.circuit.exists.sum())
+        chance = np.random.default_rng(self.seed)
+        kept = circuit.kept
+        self.random = [choice.by_chance(circuit, chance) for _ in range(random)]
+        sizes = sorted({max(1, round(share * total)) for share in FRACTIONS})
+        ranked = [choice.strongest(circuit, size) for size in sizes]
+        own = int(kept.sum())
+        self.curve = {int(mask.sum()): mask for mask in ranked if 0 < mask.sum() < total and mask.sum() != own}
+        self.marginal = [(edge.writer, edge.reader) for edge in circuit.ranked(kept)][: self.top]
+        at = {name: n for n, name in enumerate(circuit.writers)}
+        to = {name: n for n, name in enumerate(circuit.readers)}
+        less: list[Mask] = []
+        # Neighbours that differ in high layers alone share the runs of those below.
+        self.marginal.sort(key=lambda edge: -to[edge[1]])
+        for writer, reader in self.marginal:
+            mask = kept.copy()
+            mask[at[writer], to[reader]] = False
+            less.append(mask)
+        exists = circuit.exists
+        self.parts: dict[str, list[Mask]] = {
+            "ends": [exists, np.zeros_like(kept), kept, exists & ~kept],
+            "random": self.random,
+            "curve": list(self.curve.values()),
+            "marginal": less,
+        }
+        pairs = len(self.subset.cases)
+        self.found = {name: np.full((len(masks), pairs), np.nan) for name, masks in self.parts.items()}
+
+    def run(self) -> BaseException | None:
+        """Measure everything, or as much as there is until it stops; return the interrupt that stopped it."""
+        from interp.engine.patching import sweep
+
+        stopped, interrupt = sweep.contained(self._runs, self._progress)
+        if stopped:
+            self.notes.insert(0, f"partial: {stopped}; what was not reached is NaN")
+        return interrupt
+
+    def _runs(self) -> None:
+        import torch
+
+        total = sum(values.size for values in self.found.values())
+        before = 0
+        for name, masks in self.parts.items():
+            if masks:
+
+                def step(done: int, _: int, before: int = before, name: str = name) -> None:
+                    self.model.on_step(before + done, total, name)
+
+                into = torch.from_numpy(self.found[name])
+                self.subset.run(torch.from_numpy(np.stack(masks)), on_step=step, into=into)
+            before += self.found[name].size
+
+    def _progress(self) -> str:
+        done = sum(int(np.isfinite(values).sum()) for values in self.found.values())
+        return f"{done}/{sum(values.size for values in self.found.values())}"
+
+    # -- what it says ------------------------------------------------------------------------------------------------
+
+    def card(self) -> Card:
+        """Return what was found."""
+        circuit = self.circuit
+        whole, nothing, alone, without = self.found["ends"]
+        span = whole - nothing
+        random = self._share(self.found["random"])
+        seconds, forwards = time.perf_counter() - self.started, self.model.forwards - self.before
+        return Card(
+            edges=int(circuit.kept.sum()),
+            existing=int(circuit.exists.sum()),
+            method=circuit.method,
+            level=circuit.level,
+            metric=self.metric.name,
+            ablation=circuit.ablation,
+            task=circuit.task,
+            pairs=self.pairs,
+            seed=self.seed,
+            whole=whole,
+            nothing=nothing,
+            alone=alone,
+            without=without,
+            faithfulness=float(self._share(alone)),
+            faithfulness_interval=self._interval(alone),
+            per_pair=_divided(alone - nothing, span),
+            left=float(self._share(without)),
+            left_interval=self._interval(without),
+            left_per_pair=_divided(without - nothing, span),
+            random=random,
+            random_sizes=np.array([int(mask.sum()) for mask in self.random], dtype=np.int64),
+            p_value=_p_value(float(self._share(alone)), random),
+            stability=self._stability(),
+            forwards=forwards,
+            seconds=seconds,
+            notes=self._said(whole, span),
+            provenance=Provenance(
+                model=self.model.name, technique="validate", seed=self.seed, forwards=forwards, seconds=seconds
+            ),
+            **self._over_size(),
+            **self._without_each(),
+        )
+
+    def _share(self, values: Float) -> Float:
+        """Return faithfulness, ``[…]``, of metrics ``[…, pair]``."""
+        whole, nothing, _, _ = self.found["ends"]
+        return _divided((values - nothing).mean(-1), (whole - nothing).mean())
+
+    def _interval(self, values: Float) -> Float:
+        """Return the ends of its interval, ``[2, …]``."""
+        whole, nothing, _, _ = self.found["ends"]
+        return of_ratio(np.moveaxis(values - nothing, -1, 0), whole - nothing, self.seed)
+
+    def _over_size(self) -> dict[str, Any]:
+        """Return the curve over sizes, and its areas."""
+        whole, nothing, alone, _ = self.found["ends"]
+        sizes = np.array([0, *self.curve, int(self.circuit.kept.sum()), int(self.circuit.exists.sum())])
+        order = np.argsort(sizes, kind="stable")
+        sizes, metrics = sizes[order], np.stack([nothing, *self.found["curve"], alone, whole])[order]
+        curve, shares = self._share(metrics), sizes / sizes[-1]
+        return {
+            "sizes": sizes,
+            "curve": curve,
+            "curve_interval": self._interval(metrics),
+            "ranking": choice.ranking(self.circuit),
+            "cpr": float(np.trapezoid(curve, shares)),
+            "cmd": float(np.trapezoid(np.abs(1 - curve), shares)),
+        }
+
+    def _without_each(self) -> dict[str, Any]:
+        """Return what the strongest edges take with them, the most first."""
+        whole, nothing, alone, _ = self.found["ends"]
+        lost = alone - self.found["marginal"]
+        marginal = _divided(lost.mean(-1), (whole - nothing).mean())
+        names = tuple(f"{writer} → {reader}" for writer, reader in self.marginal)
+        order = np.argsort(-np.nan_to_num(marginal, nan=-np.inf), kind="stable")
+        return {
+            "marginal_edges": tuple(names[n] for n in order),
+            "marginal": marginal[order],
+            "marginal_interval": of_ratio(lost.T, whole - nothing, self.seed)[:, order],
+            "removable": tuple(name for name, value in zip(names, marginal, strict=True) if value < REMOVABLE),
+        }
+
+    def _stability(self) -> Float:
+        """Return the Jaccard index with the circuits that resampled pairs choose."""
+        circuit, kept = self.circuit, self.circuit.kept
+        each = np.nan_to_num(choice.of_pairs(circuit))
+        if circuit.method == "acdc" or len(each) < 2:
+            return np.zeros(0)
+        chance, size, count = np.random.default_rng(self.seed), int(kept.sum()), len(each)
+        found = np.zeros(_RESAMPLES)
+        for n in range(_RESAMPLES):
+            share = chance.multinomial(count, np.full(count, 1 / count)) / count
+            scores = np.tensordot(share.astype(np.float32), each, axes=1)
+            mask = choice.strongest(circuit, size, scores.astype(np.float64))
+            found[n] = (mask & kept).sum() / (mask | kept).sum()
+        return found
+
+    def _said(self, whole: Float, span: Float) -> tuple[str, ...]:
+        notes = list(self.notes)
+        failing = int((whole <= 0).sum())
+        if self.metric.name == "logit-diff" and failing:
+            notes.append(f"the model prefers the wrong answer in {failing} of {len(whole)} pairs")
+        low, high = interval(span, self.seed)
+        if np.isfinite(span).all() and abs(span.mean()) < 1e-6:
+            notes.append("ablating every edge changes nothing: faithfulness divides by that")
+        elif low <= 0 <= high:
+            notes.append(
+                f"all edges together change the metric by {span.mean():+.2f} [{low:+.2f}, {high:+.2f}], which may be "
+                "nothing: faithfulness divides by that, so take more pairs, or pairs that the model can do"
+            )
+        if self.circuit.ablation == "mean" and len({case.source for case in self.subset.cases}) == 1:
+            notes.append(ONE_MEAN)
+        if self.pairs == "same":
+            notes.append("judged on the pairs that chose it, which flatters a circuit")
+        return tuple(notes)
+
+
+def _p_value(faithfulness: float, random: Float) -> float:
+    """Return the share of circuits, random ones and this, that are as near to the whole model, which is at 1."""
+    known = random[np.isfinite(random)]
+    if not len(known):
+        return float("nan")
+    return float((1 + (np.abs(1 - known) <= abs(1 - faithfulness)).sum()) / (1 + len(known)))
+
+
+def _divided(above: Any, below: Any) -> Float:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(above / below, dtype=np.float64)
+
+
+__all__ = ["REMOVABLE", "Card", "Origin", "validate", "validated"]

@@ -1,0 +1,253 @@
+"""Attention patterns of a prompt, with the numbers that describe each head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from interp.errors import InputError
+from interp.interface.registry import technique
+from interp.methods._shared import labels
+from interp.results import Result, resolve
+from interp.sites import Site
+from interp.spec import Indices, Prompt, resolve_indices
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from interp.engine.model.loaded import LoadedModel
+
+    Float = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class AttentionResult(Result):
+    """Attention patterns.
+
+    Attributes
+    ----------
+    tokens
+        The prompt's token strings, one per position; position 0 is BOS where the tokenizer has one.
+    glyphs
+        Position → the character that tokens of partial bytes make together.
+    layers, heads
+        The layers and query heads that the arrays hold, in order; all of the model's unless some were chosen.
+    pattern
+        ``float32 [layer, head, query, key]``: attention weights, rows sum to 1.
+    stats
+        Name → ``float32 [layer, head]``: ``entropy`` (nats, mean over queries), ``distance`` (mean attention distance
+        in tokens), ``focus`` (mean over queries of the largest weight), ``first_token`` (mean weight on position 0).
+    causal
+        Whether a query sees only itself and what is before it.
+    labels
+        Head (``"5.1"``) → its class, where `interp.heads` has classified the heads of the model as it is.
+    """
+
+    tokens: tuple[str, ...]
+    glyphs: Mapping[int, str] = field(default_factory=dict[int, str])
+    layers: tuple[int, ...]
+    heads: tuple[int, ...]
+    pattern: Float
+    stats: Mapping[str, Float]
+    causal: bool = True
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    _html: ClassVar[str] = "interp.views.attention:html"
+    _svg: ClassVar[str | None] = "interp.views.attention:svg"
+    _plotly: ClassVar[str | None] = "interp.views.attention:plotly"
+    _widget: ClassVar[str | None] = "interp.widgets.attention:AttentionWidget"
+
+    def __post_init__(self) -> None:
+        shape = self.pattern.shape
+        if len(shape) != 4:
+            raise InputError(f"a pattern has four axes, layer, head, query and key; this one has the shape {shape}")
+        layers, heads, queries, keys = shape
+        if not len(self.tokens) == queries == keys:
+            raise InputError(f"{len(self.tokens)} tokens do not fit a {queries} × {keys} pattern")
+        if (len(self.layers), len(self.heads)) != (layers, heads):
+            raise InputError(
+                f"{len(self.layers)} layers × {len(self.heads)} heads are named, but the pattern has {layers} × {heads}"
+            )
+        if not all(shape):
+            raise InputError(f"the pattern is empty: {layers} layers × {heads} heads × {queries} tokens")
+
+    def summary(self) -> str:
+        """Return the model and the size of the pattern."""
+        layers, heads, length, _ = self.pattern.shape
+        return f"{self.provenance.model}: {layers} layers × {heads} heads × {length} tokens"
+
+    def head(self, name: str) -> Float:
+        """Return one head's pattern, ``float32 [query, key]``.
+
+        Parameters
+        ----------
+        name
+            The head as ``"layer.head"``, for instance ``"5.1"``.
+
+        Raises
+        ------
+        InputError
+            A name that is not two numbers, or a head that this result does not hold.
+
+        Examples
+        --------
+        >>> interp.attention("The cat sat").head("5.1").shape  # doctest: +SKIP
+        (4, 4)
+        """
+        layer, _, head = name.partition(".")
+        if not (layer.isdigit() and head.isdigit()):
+            raise InputError(f"{name!r} is not a head; write layer.head, for instance {self.layers[0]}.{self.heads[0]}")
+        if int(layer) not in self.layers or int(head) not in self.heads:
+            raise InputError(
+                f"no head {name} in this result; it holds layers {_span(self.layers)}, heads {_span(self.heads)}"
+            )
+        return self.pattern[self.layers.index(int(layer)), self.heads.index(int(head))]
+
+    def value_norms(self) -> Float:
+        """Return ‖(x W_V + b_V) W_O‖ for every key, ``float32 [layer, head, key]``; needs the model loaded.
+
+        Times `pattern` it is the value-weighted attention of Kobayashi et al. (2020).
+
+        Raises
+        ------
+        InputError
+            The model is gone, busy, or has changed since.
+        """
+        if self._live is None:
+            raise InputError("value-weighted attention needs the model; run the cell again")
+        live = self._live
+
+        def norms(model: LoadedModel) -> Float:
+            return value_norms(model, live.ids, self.layers, self.heads)
+
+        return live.run(norms)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per head: layer, head, the four statistics and the label."""
+        import pandas as pd
+
+        index = [(layer, head) for layer in self.layers for head in self.heads]
+        table = pd.DataFrame(index, columns=["layer", "head"])
+        for name, values in self.stats.items():
+            table[name] = values.reshape(-1)
+        table["label"] = [self.labels.get(f"{layer}.{head}", "") for layer, head in index]
+        return table
+
+    def to_circuitsvis(self) -> Any:
+        """Return CircuitsVis' own attention view of the first layer held, with its script inline."""
+        return resolve("interp.views.attention:circuitsvis")(self)
+
+
+def _span(indices: tuple[int, ...]) -> str:
+    first, last = min(indices), max(indices)
+    consecutive = indices == tuple(range(first, last + 1)) and len(indices) > 1
+    return f"{first}–{last}" if consecutive else ", ".join(map(str, indices))
+
+
+@technique(body=Prompt)
+def attention(model: LoadedModel, prompt: Prompt, *, layer: Indices = None, head: Indices = None) -> AttentionResult:
+    """Attention patterns of a prompt: who looks at whom, in every head.
+
+    Parameters
+    ----------
+    prompt
+        The text.
+    layer
+        Layers to compute, such as 5, 0-3 or 0,5,7; all when not given.
+    head
+        Query heads to keep, likewise.
+
+    Returns
+    -------
+    AttentionResult
+        ``pattern`` is ``float32 [layer, head, query, key]``.
+
+    Raises
+    ------
+    InputError
+        An empty or too long prompt, or a layer or head that the model lacks.
+
+    Notes
+    -----
+    Entropy is Shannon's, ``−Σ α ln α``. For grouped queries (GQA) the heads are the query heads.
+
+    Examples
+    --------
+    >>> interp.attention("When Mary and John went to the store", layer=1).pattern.shape  # doctest: +SKIP
+    (1, 9, 9, 9)
+    """
+    layers = resolve_indices(layer, model.geometry.n_layers, "layer")
+    heads = resolve_indices(head, model.geometry.n_heads, "head")
+    encoded = model.encode(prompt)
+    sites = [Site("pattern", index).hook_name for index in layers]
+    held = model.activations(encoded, sites)
+    pattern = np.stack([held[site][0, list(heads)].float().cpu().numpy() for site in sites])
+    return AttentionResult(
+        tokens=encoded.strings,
+        glyphs=encoded.glyphs,
+        layers=layers,
+        heads=heads,
+        pattern=pattern,
+        stats=statistics(pattern),
+        causal=model.geometry.causal,
+        labels={name: label for name, label in labels.of(model).items() if _held(name, layers, heads)},
+        notes=_warnings(pattern, layers),
+    )
+
+
+def statistics(pattern: Float) -> dict[str, Float]:
+    """Return the numbers that describe each head, ``float32 [layer, head]`` each, as `AttentionResult.stats` has them.
+
+    Parameters
+    ----------
+    pattern
+        ``[layer, head, query, key]``, rows summing to 1.
+
+    Examples
+    --------
+    >>> float(statistics(np.eye(4, dtype=np.float32)[None, None])["focus"][0, 0])
+    1.0
+    """
+    positions = np.arange(pattern.shape[-1])
+    distance = np.abs(positions[:, None] - positions[None, :]).astype(np.float32)
+    logs = np.log(pattern, out=np.zeros_like(pattern), where=pattern > 0)
+    return {
+        "entropy": -(pattern * logs).sum(-1).mean(-1),
+        "distance": np.einsum("lhqk,qk->lhq", pattern, distance).mean(-1),
+        "focus": pattern.max(-1).mean(-1),
+        "first_token": pattern[..., 0].mean(-1),
+    }
+
+
+def _held(name: str, layers: tuple[int, ...], heads: tuple[int, ...]) -> bool:
+    layer, _, head = name.partition(".")
+    return int(layer) in layers and int(head) in heads
+
+
+def _warnings(pattern: Float, layers: tuple[int, ...]) -> tuple[str, ...]:
+    bad = ~np.isfinite(pattern).all(axis=(1, 2, 3))
+    if not bad.any():
+        return ()
+    return (f"the pattern holds NaN or infinite weights, first in layer {layers[int(bad.argmax())]}",)
+
+
+def value_norms(model: LoadedModel, ids: tuple[int, ...], layers: tuple[int, ...], heads: tuple[int, ...]) -> Float:
+    """Return the length of what each key position would write, ‖(x W_V + b_V) W_O‖, ``float32 [layer, head, key]``.
+
+    Times the attention weight it is the norm-based weight of Kobayashi et al. (2020), "Attention is Not Only a Weight".
+    For grouped queries, query head ``h`` reads KV head ``h // (n_heads // n_kv_heads)``.
+    """
+    group = model.geometry.n_heads // model.geometry.n_kv_heads
+    sites = [Site("v", layer).hook_name for layer in layers]
+    held = model.activations(model.encode(Prompt(ids=ids)), sites)
+    rows: list[Float] = []
+    for layer, site in zip(layers, sites, strict=True):
+        value = held[site][0]  # [position, KV head, d_head]
+        output: Any = model.bridge.blocks[layer].attn.W_O  # [head, d_head, d_model]
+        written = [(value[:, head // group].float() @ output[head].detach().float()).norm(dim=-1) for head in heads]
+        rows.append(np.stack([norm.cpu().numpy() for norm in written]))
+    return np.stack(rows)

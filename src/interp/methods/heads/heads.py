@@ -1,0 +1,287 @@
+"""What every attention head does: on repeated random tokens, between words that depend on each other, in ioi."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+
+from interp.errors import InputError, Interrupted
+from interp.interface.registry import technique
+from interp.methods._shared import labels as kept
+from interp.methods._shared.bootstrap import interval
+from interp.methods._shared.heads.scores import Scored
+from interp.results import Result
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from interp.engine.model.loaded import LoadedModel
+
+    Float = NDArray[np.float64]
+
+# Attention that makes a class of its own, R² that does, and attention beyond the baseline for a relation.
+_ATTENTION, _POSITION, _BEYOND = 0.4, 0.9, 0.2
+_PATTERNS = ("previous_token", "current_token", "duplicate_token", "induction")
+_DRAWS = {"random": 10, "relation": 60, "task": 32}
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class HeadsResult(Result):
+    """Scores of every head.
+
+    Attributes
+    ----------
+    kind
+        ``"random tokens"``, the relation's name, or the task's.
+    n
+        How many prompts, sentences or pairs the scores are the means of.
+    scores, spread
+        Score → ``float64 [layer, head]``: the mean, and the standard deviation over prompts. Attention scores are
+        weights, ``copying`` is Σλ/Σ|λ| of the OV circuit, ``position_only`` is R²; ``anti_induction``,
+        ``direct_effect``, ``s_inhibition`` and ``backup`` are logits.
+    chance
+        Score → ``float64 [layer, head]``: what a head that does nothing of the kind has.
+    interval
+        Score → ``float64 [2, layer, head]``: the 95 % bootstrap interval of the mean over prompts.
+    labels
+        Head (``"5.1"``) → its class; heads that no criterion fits have none.
+    criteria
+        Class → what makes a head one of it, thresholds and all.
+    measured
+        Class → the score that its heads are listed by.
+    losses
+        Mean loss on the random tokens and on their repeat, in nats; NaN elsewhere.
+    """
+
+    kind: str
+    n: int
+    scores: Mapping[str, Float]
+    spread: Mapping[str, Float]
+    chance: Mapping[str, Float]
+    interval: Mapping[str, Float]
+    labels: Mapping[str, str]
+    criteria: Mapping[str, str]
+    measured: Mapping[str, str]
+    losses: tuple[float, float] = field(default=(float("nan"), float("nan")))
+
+    _html: ClassVar[str] = "interp.views.head_scores:html"
+    _svg: ClassVar[str | None] = "interp.views.head_scores:svg"
+
+    def summary(self) -> str:
+        """Return how many heads of each class there are."""
+        held = list(self.labels.values())
+        counts = ", ".join(f"{held.count(label)} {label}" for label in self.criteria if label in held)
+        return f"{self.provenance.model}: {self.kind}, n = {self.n}: {counts or 'no head fits a class'}"
+
+    def text(self) -> str:
+        """Return each class with its strongest heads, one class to a line."""
+        lines = [super().text()]
+        for label in self.criteria:
+            named = [f"{name} {self.of(name):.2f}" for name in self.top(label, 8)]
+            if named:
+                lines.append(f"{label} ({self.measured[label].replace('_', ' ')}): {', '.join(named)}")
+        return "\n".join(lines)
+
+    def top(self, label: str, n: int | None = None) -> list[str]:
+        """Return the heads of a class, strongest first.
+
+        Examples
+        --------
+        >>> interp.heads().top("induction", 1)  # doctest: +SKIP
+        ['18.6']
+        """
+        held = [name for name, own in self.labels.items() if own == label]
+        return sorted(held, key=lambda name: -abs(self.of(name)))[:n]
+
+    def of(self, head: str, score: str | None = None) -> float:
+        """Return a head's score; the one that its class is listed by when not named.
+
+        Raises
+        ------
+        InputError
+            No such head or score, or a head without a class and no score named.
+        """
+        layer, _, number = head.partition(".")
+        layers, heads = next(iter(self.scores.values())).shape
+        if not (layer.isdigit() and number.isdigit() and int(layer) < layers and int(number) < heads):
+            raise InputError(
+                f"no head {head!r}; layers are 0–{layers - 1}, heads 0–{heads - 1}: write 0.0, for instance"
+            )
+        name = score or self.measured.get(self.labels.get(head, ""), "")
+        if name not in self.scores:
+            raise InputError(f"name a score of head {head}: {', '.join(self.scores)}")
+        return float(self.scores[name][int(layer), int(number)])
+
+    def evidence(self, head: str) -> str:
+        """Return why a head has its class: its score, how far that is from chance, and the criterion.
+
+        Examples
+        --------
+        >>> interp.heads().evidence("18.6")  # doctest: +SKIP
+        'induction: 0.89 ± 0.01, chance 0.01 (66 times as much); attention 0.4 or more …'
+        """
+        label = self.labels.get(head, "")
+        value = self.of(head)
+        at = tuple(int(part) for part in head.split("."))
+        name = self.measured[label]
+        chance, spread = float(self.chance[name][at]), float(self.spread[name][at])
+        times = f" ({value / chance:.0f} times as much)" if chance > 1e-9 else ""
+        return f"{label}: {value:.2f} ± {spread:.2f}, chance {chance:.2f}{times}; {self.criteria[label]}"
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per head: layer, head, label, and each score with its sd over prompts and its chance."""
+        import pandas as pd
+
+        layers, heads = next(iter(self.scores.values())).shape
+        index = [(layer, head) for layer in range(layers) for head in range(heads)]
+        table = pd.DataFrame(index, columns=["layer", "head"])
+        table["label"] = [self.labels.get(f"{layer}.{head}", "") for layer, head in index]
+        for name, values in self.scores.items():
+            table[name] = values.reshape(-1)
+            table[f"{name}_sd"] = self.spread[name].reshape(-1)
+            table[f"{name}_chance"] = self.chance[name].reshape(-1)
+        return table
+
+
+@technique(body=None)
+def heads(
+    model: LoadedModel,
+    *,
+    n: int | None = None,
+    seed: int = 0,
+    relation: Literal["subject-verb", "modifier"] | None = None,
+    task: Literal["ioi"] | None = None,
+) -> HeadsResult:
+    """What every head does: previous-token, duplicate-token, induction, copying … heads, with chance and spread.
+
+    Parameters
+    ----------
+    n
+        How many prompts of random tokens (10 when not given), sentences of a relation (60), or pairs of a task (32).
+    seed
+        Of the first prompt; the next ones are drawn from the seeds after it.
+    relation
+        Score attention between words that depend on each other instead.
+    task
+        Name the parts that heads play in a task instead: duplicate token, S-inhibition, name mover, negative and backup
+        name mover. Not every model has them all: SmolLM2-135M, of 32 pairs, has no backup.
+
+    Returns
+    -------
+    HeadsResult
+        ``scores`` are ``float64 [layer, head]`` by name; ``labels`` show as dots in the attention viewer from then on.
+
+    Raises
+    ------
+    InputError
+        Fewer than two prompts, a relation and a task at once, or what the model cannot be asked.
+    Interrupted
+        Stopped by Ctrl-C once some prompts, sentences or the task's first run are there: what they give is in its
+        ``result``, and labels in the attention viewer stay as they were.
+
+    Notes
+    -----
+    The prompts are BOS and 50 different random tokens, twice (Olsson et al. 2022, "In-context Learning and Induction
+    Heads"). Scores are mean attention: previous and current token over all queries, first token over those of the first
+    copy, duplicate token and induction over those of the second. ``copying`` is Σλ/Σ|λ| of the OV circuit (Elhage et
+    al. 2021), ``position_only`` is `explained`, ``anti_induction`` is minus the head's direct effect on the logit of
+    the token that comes again, over the mean logit, the final norm frozen.
+
+    Examples
+    --------
+    >>> interp.heads(n=10).top("induction")  # doctest: +SKIP
+    ['18.6', '17.3', '17.4', '17.5', '18.7']
+    """
+    from interp.methods._shared.heads import relations, roles, scores
+
+    if relation is not None and task is not None:
+        raise InputError("heads takes --relation or --task, not both")
+    kind = "relation" if relation is not None else "task" if task is not None else "random"
+    count = _DRAWS[kind] if n is None else n
+    if count < 2:
+        raise InputError(f"--n {count} has no spread; use 2 or more")
+    if task is not None:
+        found = roles.roles(model, count, seed)
+        scored = Scored(found.each, found.chance, notes=found.notes, interrupt=found.interrupt)
+        labels, criteria = found.labels, found.criteria
+        measured = dict(zip(criteria, _ROLES, strict=True))
+    elif relation is not None:
+        scored = relations.score(model, relation, count, seed)
+        labels, criteria, measured = _related(scored, relation)
+    else:
+        scored = scores.score(model, count, seed)
+        labels, criteria, measured = _classified(scored)
+    if scored.interrupt is None:
+        kept.keep(model, {head: label for head, label in labels.items() if label not in _RESTING})
+    result = HeadsResult(
+        kind=relation or task or "random tokens",
+        n=len(next(iter(scored.each.values()))),
+        scores={name: each.mean(0) for name, each in scored.each.items()},
+        spread={name: each.std(0, ddof=1) for name, each in scored.each.items()},
+        chance=scored.chance,
+        interval={name: interval(each, seed) for name, each in scored.each.items()},
+        labels=labels,
+        criteria=criteria,
+        measured=measured,
+        losses=scored.losses,
+        notes=scored.notes,
+    )
+    if scored.interrupt is not None:
+        raise Interrupted(result)
+    return result
+
+
+# The scores that the roles of `head_roles` are listed by, in their order.
+_ROLES = ("direct_effect", "direct_effect", "s_inhibition", "backup", "duplicate_token")
+# Most heads of many models rest on the first token: dots on all of them would say nothing.
+_RESTING = frozenset({"first token", "position only"})
+
+
+def _classified(scored: Scored) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+    """Return the classes on random tokens: labels, criteria, and the score that each class is listed by."""
+    mean = {name: each.mean(0) for name, each in scored.each.items()}
+    spread = {name: each.std(0, ddof=1) for name, each in scored.each.items()}
+    surely = {name: mean[name] - 2 * spread[name] > scored.chance[name] for name in mean}
+    named = {name: name.replace("_", " ") for name in _PATTERNS}
+    levels = {name: scored.chance[name].flat[0] for name in (*_PATTERNS, "first_token")}
+    criteria = {
+        named[name]: f"attention {_ATTENTION} or more, and more than 2 sd above chance, {levels[name]:.3f}"
+        for name in _PATTERNS
+    }
+    measured = {named[name]: name for name in _PATTERNS}
+    if "anti_induction" in mean:
+        criteria["anti-induction"] = (
+            f"induction attention more than 2 sd above chance, {levels['induction']:.3f}, and a direct effect on the "
+            "token that comes again more than 2 sd below 0"
+        )
+        measured["anti-induction"] = "anti_induction"
+    criteria["first token"] = f"attention {_ATTENTION} or more to position 0, chance {levels['first_token']:.3f}"
+    criteria["position only"] = f"R² of the pattern by position alone {_POSITION} or more, and of no other class"
+    measured |= {"first token": "first_token", "position only": "position_only"}
+    labels: dict[str, str] = {}
+    for layer, head in np.ndindex(mean["induction"].shape):
+        at = (layer, head)
+        fits = [name for name in _PATTERNS if mean[name][at] >= _ATTENTION and surely[name][at]]
+        against = "anti_induction" in mean and surely["induction"][at] and surely["anti_induction"][at]
+        best = max(fits, key=lambda name: mean[name][at], default="")
+        if against and best in {"", "induction"}:
+            labels[f"{layer}.{head}"] = "anti-induction"
+        elif best:
+            labels[f"{layer}.{head}"] = named[best]
+        elif mean["first_token"][at] >= _ATTENTION and surely["first_token"][at]:
+            labels[f"{layer}.{head}"] = "first token"
+        elif mean["position_only"][at] >= _POSITION:
+            labels[f"{layer}.{head}"] = "position only"
+    return labels, criteria, measured
+
+
+def _related(scored: Scored, relation: str) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+    each = scored.each["beyond_distance"]
+    sure = (interval(each)[0] > 0) & (each.mean(0) >= _BEYOND)
+    labels = {f"{layer}.{head}": relation for layer, head in np.argwhere(sure).tolist()}
+    criterion = f"attention {_BEYOND} or more above the same distance elsewhere, with the whole interval above 0"
+    return labels, {relation: criterion}, {relation: "beyond_distance"}

@@ -1,0 +1,1 @@
+"""Commands that change activations and measure what follows."""

@@ -1,0 +1,457 @@
+"""Causal mediation: how much of an input's effect goes through a component, and how much past it."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from interp.errors import InputError, Interrupted
+from interp.interface.registry import technique
+from interp.methods._shared import names
+from interp.methods._shared.bootstrap import interval, sign_flips
+from interp.methods._shared.models import predicted
+from interp.methods._shared.pairs import Encodings, Lint, encode, lint
+from interp.results import Result, strongest
+from interp.sites import axes
+from interp.spec import Components, Indices, Metric, MetricName, Pairs, resolve_indices, resolve_metric
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from interp.engine.model.loaded import LoadedModel
+    from interp.engine.patching.sweep import Swept
+
+    Float = NDArray[np.float64]
+
+_LEVEL = 0.05
+_DRAWS = 9999
+_PER_CELL = 40  # draws, so that a p-value can stay below the level after the correction
+_WORK = 2 * 10**10
+_HEADED = frozenset({"z", "q", "k", "v", "pattern"})
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class MediationResult(Result):
+    """Total, natural direct and natural indirect effects of the change from the corrupted to the clean prompt.
+
+    With m(x, c) the metric on prompt x while the component has the value of prompt c's run:
+
+    - total = m(clean, clean) − m(corrupted, corrupted);
+    - indirect = m(corrupted, clean) − m(corrupted, corrupted), which is denoising activation patching;
+    - direct = m(clean, corrupted) − m(corrupted, corrupted): the prompt changes, the mediator is held;
+    - interaction = total − direct − indirect, which is 0 in a linear model.
+
+    Attributes
+    ----------
+    site, by, axes, layers
+        What the mediators are, and the axes of the arrays, such as ``("layer", "head")``.
+    metric
+        What was measured.
+    total, total_interval, total_p
+        Mean over pairs, its 95 % bootstrap interval ``float64 [2]``, its p-value.
+    indirect, direct, interaction
+        ``float64 [*axes]``: means over pairs; NaN for what was not asked or not reached.
+    indirect_interval, direct_interval
+        ``float64 [2, *axes]``: 95 % bootstrap intervals over pairs; NaN for a single pair.
+    p, corrected
+        ``float64 [*axes]``: two-sided p-values of the indirect effects by sign-flip permutation over pairs, and after
+        the correction for that many tests.
+    correction, draws
+        ``holm``, ``fdr_bh``, ``bonferroni`` or ``none``; how many assignments of signs were counted.
+    per_pair_total, per_pair_indirect, per_pair_direct
+        ``float64 [pair]`` and ``[pair, *axes]``.
+    clean_metric, corrupted_metric
+        Means over pairs.
+    done
+        ``bool [*axes]``: what was computed for every pair, both ways.
+    lint
+        The pairs, token by token, with warnings.
+    task
+        The task that the pairs came from, or an empty string.
+    """
+
+    site: str
+    by: str
+    axes: tuple[str, ...]
+    layers: tuple[int, ...]
+    metric: str
+    total: float
+    total_interval: Float
+    total_p: float
+    indirect: Float
+    direct: Float
+    interaction: Float
+    indirect_interval: Float
+    direct_interval: Float
+    p: Float
+    corrected: Float
+    correction: str
+    draws: int
+    per_pair_total: Float
+    per_pair_indirect: Float
+    per_pair_direct: Float
+    clean_metric: float
+    corrupted_metric: float
+    done: NDArray[np.bool_]
+    lint: Lint
+    task: str = ""
+
+    _html: ClassVar[str] = "interp.views.mediate:html"
+    _svg: ClassVar[str | None] = "interp.views.mediate:svg"
+    _plotly: ClassVar[str | None] = "interp.views.mediate:plotly"
+
+    @property
+    def significant(self) -> NDArray[np.bool_]:
+        """``bool [*axes]``: whether the corrected p-value is at most 0.05."""
+        return self.corrected <= _LEVEL
+
+    @property
+    def proportion(self) -> Float:
+        """``float64 [*axes]``: the indirect effect as a part of the total, a ratio of means over pairs."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self.indirect / self.total
+
+    def name(self, index: Sequence[int]) -> str:
+        """Return what the mediator at `index` is called.
+
+        Examples
+        --------
+        >>> result.name((5, 1))  # doctest: +SKIP
+        '5.1'
+        """
+        layer = self.layers[index[0]]
+        return f"{layer}.{index[1]}" if len(index) == 2 else f"L{layer} {self.site}"
+
+    def top(self, n: int = 10) -> list[tuple[str, float, float, float]]:
+        """Return the `n` mediators of the largest indirect effect either way: (name, indirect, direct, corrected p).
+
+        Examples
+        --------
+        >>> result.top(1)  # doctest: +SKIP
+        [('9.9', 1.84, 1.60, 0.003)]
+        """
+        return [
+            (self.name(c), float(self.indirect[c]), float(self.direct[c]), float(self.corrected[c]))
+            for c in self.strongest(n)
+        ]
+
+    def strongest(self, n: int) -> list[tuple[int, ...]]:
+        """Return where the `n` largest indirect effects are, largest first."""
+        return strongest(self.indirect, n)
+
+    def runs(self, index: Sequence[int]) -> pd.DataFrame:
+        """Return the four runs of each pair that one mediator's effects are made of.
+
+        Returns
+        -------
+        DataFrame
+            ``pair``; ``prompt`` and ``mediator``: 1 as in the clean run, 0 as in the corrupted; ``metric``: of that
+            run, less that of the pair's corrupted run.
+
+        Raises
+        ------
+        InputError
+            The mediator was not asked for, or not reached.
+        """
+        import pandas as pd
+
+        at = tuple(index)
+        if not self.done[at]:
+            raise InputError(f"{self.name(at)} was not computed; choose one of to_frame()")
+        total, indirect, direct = self.per_pair_total, self.per_pair_indirect[:, *at], self.per_pair_direct[:, *at]
+        columns = [(0, 0, np.zeros_like(total)), (0, 1, indirect), (1, 0, direct), (1, 1, total)]
+        rows = [
+            {"pair": pair, "prompt": prompt, "mediator": mediator, "metric": float(values[pair])}
+            for pair in range(len(total))
+            for prompt, mediator, values in columns
+        ]
+        return pd.DataFrame(rows)
+
+    def to_dowhy(self, index: Sequence[int]) -> Any:
+        """Return one mediator's `runs` as a DoWhy model, whose estimators and refuters then apply.
+
+        The mediator is its treatment, the metric its outcome, the prompt a common cause of both. Adjusting for the
+        prompt, linear regression gives (indirect + total − direct) / 2: the indirect effect where nothing interacts.
+
+        Returns
+        -------
+        dowhy.CausalModel
+
+        Raises
+        ------
+        InputError
+            DoWhy is not installed, or the mediator was not computed.
+
+        Notes
+        -----
+        Sharma and Kiciman (2020), "DoWhy: An End-to-End Library for Causal Inference".
+
+        Examples
+        --------
+        >>> causal = result.to_dowhy((9, 9))  # doctest: +SKIP
+        >>> found = causal.identify_effect()  # doctest: +SKIP
+        >>> causal.estimate_effect(found, method_name="backdoor.linear_regression").value  # doctest: +SKIP
+        1.84
+        """
+        data = self.runs(index)
+        try:
+            dowhy: Any = importlib.import_module("dowhy")
+        except ImportError:
+            raise InputError("a DoWhy model needs dowhy: pip install 'interp[dowhy]'") from None
+        return dowhy.CausalModel(data=data, treatment="mediator", outcome="metric", common_causes=["prompt"])
+
+    def summary(self) -> str:
+        """Return how many mediators there are and how many are significant."""
+        count = int(self.done.sum())
+        found = int(self.significant.sum())
+        return (
+            f"{self.provenance.model}: {count} mediators ({self.site} by {self.by}), {len(self.per_pair_total)} pairs, "
+            f"total {self.total:+.3f}, {found} significant ({self.correction})"
+        )
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per mediator, with its effects, intervals, p-values and the share of the total."""
+        import pandas as pd
+
+        cells = np.argwhere(self.done)
+        where = tuple(cells.T)
+        low, high = self.indirect_interval[:, *where]
+        direct_low, direct_high = self.direct_interval[:, *where]
+        return pd.DataFrame(
+            {
+                "mediator": [self.name(tuple(cell)) for cell in cells.tolist()],
+                "indirect": self.indirect[where],
+                "low": low,
+                "high": high,
+                "direct": self.direct[where],
+                "direct low": direct_low,
+                "direct high": direct_high,
+                "interaction": self.interaction[where],
+                "proportion": self.proportion[where],
+                "p": self.p[where],
+                "corrected p": self.corrected[where],
+            }
+        )
+
+
+@technique(body=Pairs)
+def mediate(
+    model: LoadedModel,
+    pairs: Pairs,
+    *,
+    site: str = "z",
+    head: Components | None = None,
+    layer: Indices = None,
+    metric: MetricName | None = None,
+    correction: Literal["holm", "fdr_bh", "bonferroni", "none"] = "holm",
+) -> MediationResult:
+    """Causal mediation: the total effect of the prompt, and what of it goes through each component and past it.
+
+    Parameters
+    ----------
+    pairs
+        Clean and corrupted prompts of one length, with answers; the cause is the change from corrupted to clean.
+    site
+        z, q, k, v and pattern are divided by head, neuron by neuron, the others by layer; at all positions.
+    head
+        Heads, such as 5.1,5.7; all when not given.
+    layer
+        Layers, such as 5, 0-3 or 0,5,7; all when not given.
+    metric
+        logit-diff, logit, logprob, prob, rank, kl, or the name of a function of yours.
+    correction
+        Of the p-values, for as many tests as there are mediators: holm, fdr_bh (Benjamini and Hochberg), bonferroni or
+        none.
+
+    Returns
+    -------
+    MediationResult
+        Arrays over the mediators.
+
+    Raises
+    ------
+    InputError
+        Prompts that do not line up, a component that is not there, or a correction without statsmodels.
+    Interrupted
+        Stopped by Ctrl-C: what was computed so far is in its ``result``.
+
+    Notes
+    -----
+    Pearl (2001), "Direct and Indirect Effects"; Vig et al. (2020), "Investigating Gender Bias in Language Models Using
+    Causal Mediation Analysis". Every effect is exact: the indirect one is denoising patching, the direct one is noising
+    patching less the corrupted run. Intervals are bootstrapped over pairs. p-values are by sign-flip permutation over
+    pairs, of the indirect effects; they assume that without an effect a pair's is as likely up as down.
+
+    Examples
+    --------
+    >>> interp.mediate(task="ioi", n=12).top(3)  # doctest: +SKIP
+    """
+    from interp.engine import metrics
+    from interp.engine.patching import sweep
+
+    chosen = resolve_metric(metric or pairs.metric or "logit-diff")
+    _corrector(correction)
+    by = "head" if site in _HEADED else "neuron" if site == "neuron" else "layer"
+    named = axes(site, by)
+    layers, heads = _mediators(model, site, head, layer)
+    sweep.require(model, site)
+    metrics.try_out(chosen, model.geometry.d_vocab, model.device)
+    encoded = encode(model, pairs, chosen)
+    shape = sweep.shape_of(model, site, by, layers, 1)
+    cells = None if heads is None else [layers.index(at) * shape[1] + number for at, number in heads]
+    count = int(np.prod(shape)) if cells is None else len(cells)
+
+    def swept(denoise: bool, before: int) -> Swept:
+        runs = [(e.corrupted, e.clean) if denoise else (e.clean, e.corrupted) for e in encoded]
+        cases = [
+            sweep.Case(
+                base=base.ids,
+                source=source.ids,
+                scorer=metrics.Scorer(chosen, e.answer, e.wrong),
+                position=predicted(model, e.clean),
+                clean_base=not denoise,
+            )
+            for e, (base, source) in zip(encoded, runs, strict=True)
+        ]
+        return sweep.sweep(
+            model,
+            cases,
+            site=site,
+            by=by,
+            layers=layers,
+            cells=cells,
+            on_step=lambda done, total: model.on_step(before * total + done, 2 * total),
+        )
+
+    through = swept(True, 0)
+    # What stopped the one would stop the other: it is left as it is where nothing was computed.
+    past = swept(False, 1) if not through.stopped else sweep.unfinished(len(encoded), shape)
+    model.note(through.path, [*through.notes, *(note for note in past.notes if note not in through.notes)])
+    result = MediationResult(
+        **_result(model, encoded, through, past, chosen, correction, count),
+        site=site,
+        by=by,
+        axes=named,
+        layers=layers,
+        correction=correction,
+        task=pairs.task,
+    )
+    interrupt = through.interrupt or past.interrupt
+    if interrupt is not None:
+        raise Interrupted(result)
+    return result
+
+
+Corrector = Callable[["Float"], "Float"]
+
+
+def _corrector(correction: str) -> Corrector:
+    """Return what corrects p-values, ``[test]``.
+
+    Raises
+    ------
+    InputError
+        It needs statsmodels, which is not there.
+    """
+    if correction == "none":
+        return lambda p: p
+    try:
+        from statsmodels.stats.multitest import multipletests
+    except ImportError:
+        raise InputError(
+            f"--correction {correction} needs statsmodels: pip install 'interp[mediate]'; --correction none does not"
+        ) from None
+    return lambda p: np.asarray(multipletests(p, alpha=_LEVEL, method=correction)[1], np.float64)
+
+
+def _mediators(
+    model: LoadedModel, site: str, head: Any, layer: Any
+) -> tuple[tuple[int, ...], list[tuple[int, int]] | None]:
+    """Return the layers, and the heads where some are named."""
+    if head is None:
+        return resolve_indices(layer, model.geometry.n_layers, "layer"), None
+    if site not in _HEADED:
+        raise InputError(f"{site} has no heads; leave --head out, or use --site z, q, k, v or pattern")
+    if layer is not None:
+        raise InputError("--head names its layer already; leave --layer out")
+    named = [(node.layer, node.head) for node in names.heads(head, model.geometry, "--head")]
+    if site in {"k", "v"}:
+        for _, number in named:
+            resolve_indices(number, model.geometry.n_kv_heads, "head", " (of keys and values)")
+    return tuple(sorted({at for at, _ in named})), named
+
+
+def _result(
+    model: LoadedModel,
+    encoded: Sequence[Encodings],
+    through: Swept,
+    past: Swept,
+    metric: Metric,
+    correction: str,
+    count: int,
+) -> dict[str, Any]:
+    patched: tuple[Float, Float] = (through.values.numpy(), past.values.numpy())
+    corrupted: Float = through.base.numpy()
+    clean: Float = through.source.numpy()
+    reached = np.asarray(through.done.numpy().all(0)), np.asarray(past.done.numpy().all(0))
+    across = corrupted.reshape(-1, *[1] * (patched[0].ndim - 1))
+    each = [np.where(done, values - across, np.nan) for values, done in zip(patched, reached, strict=True)]
+    total = clean - corrupted
+    indirect, direct = (values.mean(0) for values in each)
+    draws = _draws(len(encoded), count)
+    p = np.full(indirect.shape, np.nan)
+    corrected = p.copy()
+    known = np.isfinite(indirect)
+    if known.any():
+        p[known] = sign_flips(each[0][:, known], draws)
+        corrected[known] = _corrector(correction)(p[known])
+    checked = lint(model, encoded, metric, clean.tolist(), corrupted.tolist())
+    notes = list(checked.warnings)
+    lost = reached[0] & ~known
+    if lost.any():
+        notes.append(f"the metric is NaN or infinite for {int(lost.sum())} mediators")
+    tests = count if correction in {"holm", "bonferroni"} else 1
+    least = 2.0 ** (1 - len(encoded)) if 2 ** len(encoded) <= draws else 1 / (draws + 1)
+    if least * tests > _LEVEL:
+        enough = math.ceil(1 - math.log2(_LEVEL / tests))
+        few = f"from {len(encoded)} pair{'s' * (len(encoded) != 1)} no p-value is below {least:.2g}"
+        many = f", and {tests} tests need {_LEVEL / tests:.2g}" if tests > 1 else ""
+        notes.append(f"{few}{many}: nothing can be significant; take {enough} pairs or more, or name fewer mediators")
+    stopped = through.stopped or past.stopped
+    if stopped:
+        side = "indirect effects" if through.stopped else "direct effects"
+        notes.insert(0, f"partial: {stopped} of the {side}; what was not reached is NaN")
+    whole = np.isfinite(total).all()
+    return {
+        "metric": metric.name,
+        "total": float(total.mean()),
+        "total_interval": interval(total),
+        "total_p": float(sign_flips(total[:, None], draws)[0]) if whole else float("nan"),
+        "indirect": indirect,
+        "direct": direct,
+        "interaction": total.mean() - direct - indirect,
+        "indirect_interval": interval(each[0]),
+        "direct_interval": interval(each[1]),
+        "p": p,
+        "corrected": corrected,
+        "draws": min(draws, 2 ** len(encoded)),
+        "per_pair_total": total,
+        "per_pair_indirect": each[0],
+        "per_pair_direct": each[1],
+        "clean_metric": float(clean.mean()),
+        "corrupted_metric": float(corrupted.mean()),
+        "done": reached[0] & reached[1],
+        "lint": checked,
+        "notes": tuple(notes),
+    }
+
+
+def _draws(count: int, cells: int) -> int:
+    """Return how many assignments of signs to count: enough for the correction, few enough to be quick."""
+    return max(_DRAWS, min(_PER_CELL * cells, _WORK // (count * cells)))

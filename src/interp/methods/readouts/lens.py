@@ -1,0 +1,309 @@
+"""The lens: what every layer would predict if the model stopped there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+
+from interp.errors import InputError
+from interp.interface.registry import technique
+from interp.methods._shared.models import predicted
+from interp.methods._shared.pairs import one_token
+from interp.results import Result, resolve
+from interp.sites import Site
+from interp.spec import Indices, Prompt, resolve_indices
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from interp.engine.model.loaded import LoadedModel
+    from interp.engine.model.tokens import Encoded
+    from interp.engine.readouts.translators import Translators
+
+    Float = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class LensResult(Result):
+    """What each layer's residual stream predicts at each position.
+
+    Attributes
+    ----------
+    kind, at
+        ``logit``, ``tuned`` or ``jacobian``; ``pre``, ``mid`` or ``post``: where in each layer the stream was read.
+    tokens
+        The token strings at `positions`.
+    layers, positions
+        The layers and the positions of the arrays' axes; all of them unless some were chosen.
+    ids
+        ``int64 [layer, position, k]``: the likeliest tokens, likeliest first.
+    probabilities
+        ``float32 [layer, position, k]``: theirs.
+    names
+        Token id → string, of every id in `ids`.
+    entropy
+        ``float64 [layer, position]``, of the whole distribution, in nats.
+    kl
+        ``float64 [layer, position]``: divergence from the model's own end distribution, Σ p_end (ln p_end − ln p), in
+        nats; 0 at the end itself.
+    target
+        (string, id) of the token that is followed.
+    target_probability
+        ``float32 [layer, position]``.
+    target_rank
+        ``int64 [layer, position]``; 0 is the top.
+    """
+
+    kind: str
+    at: str
+    tokens: tuple[str, ...]
+    layers: tuple[int, ...]
+    positions: tuple[int, ...]
+    ids: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+    names: Mapping[int, str] = field(default_factory=dict[int, str])
+    entropy: Float
+    kl: Float
+    target: tuple[str, int]
+    target_probability: NDArray[np.float32]
+    target_rank: NDArray[np.int64]
+
+    _html: ClassVar[str] = "interp.views.lens:html"
+    _svg: ClassVar[str | None] = "interp.views.lens:svg"
+    _plotly: ClassVar[str | None] = "interp.views.lens:plotly"
+
+    def __post_init__(self) -> None:
+        layers, positions = self.kl.shape
+        if len(self.tokens) != positions:
+            raise InputError(f"{len(self.tokens)} tokens do not fit a lens over {positions} positions")
+        if (len(self.layers), len(self.positions)) != (layers, positions):
+            raise InputError(
+                f"{len(self.layers)} layers × {len(self.positions)} positions are named, but the lens has "
+                f"{layers} × {positions}"
+            )
+
+    def summary(self) -> str:
+        """Return the kind of lens, its size, and what becomes of the target at the last position."""
+        layers, positions, _ = self.ids.shape
+        rank = int(self.target_rank[-1, -1])
+        where = {"pre": "before", "mid": "in the middle of", "post": "after"}[self.at]
+        return (
+            f"{self.provenance.model}: {self.kind} lens, {layers} layers × {positions} positions; {self.target[0]!r} "
+            f"{self.target_probability[-1, -1]:.3f}, rank {rank}, {where} layer {self.layers[-1]}"
+        )
+
+    def text(self) -> str:
+        """Return each layer's likeliest token at the last position."""
+        visible = resolve("interp.views.text:visible")
+        lines = (
+            f"L{layer:<3} {self.probabilities[n, -1, 0]:8.4f}  {visible(self.names[int(self.ids[n, -1, 0])]):20} "
+            f"target {self.target_probability[n, -1]:8.4f}, rank {self.target_rank[n, -1]}"
+            for n, layer in enumerate(self.layers)
+        )
+        return "\n".join([super().text(), *lines])
+
+    def top(self, layer: int, position: int) -> list[tuple[str, int, float]]:
+        """Return one layer's likeliest tokens at one position: (string, id, probability), likeliest first.
+
+        Raises
+        ------
+        InputError
+            A layer or a position that this result does not hold.
+
+        Examples
+        --------
+        >>> r.top(29, 5)[0][0]  # doctest: +SKIP
+        ' Paris'
+        """
+        if layer not in self.layers or position not in self.positions:
+            raise InputError(
+                f"no layer {layer} at position {position} in this result; it holds layers {min(self.layers)}–"
+                f"{max(self.layers)}, positions {min(self.positions)}–{max(self.positions)}"
+            )
+        at = self.layers.index(layer), self.positions.index(position)
+        return [
+            (self.names[int(i)], int(i), float(p)) for i, p in zip(self.ids[at], self.probabilities[at], strict=True)
+        ]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per layer and position: the likeliest token, entropy, divergence, the target."""
+        import pandas as pd
+
+        layer, place = (grid.reshape(-1) for grid in np.indices(self.kl.shape))
+        best = self.ids[..., 0].reshape(-1).tolist()
+        return pd.DataFrame(
+            {
+                "layer": np.array(self.layers)[layer],
+                "position": np.array(self.positions)[place],
+                "token": [self.tokens[n] for n in place],
+                "top": [self.names[index] for index in best],
+                "probability": self.probabilities[..., 0].reshape(-1),
+                "entropy": self.entropy.reshape(-1),
+                "kl": self.kl.reshape(-1),
+                "target probability": self.target_probability.reshape(-1),
+                "target rank": self.target_rank.reshape(-1),
+            }
+        )
+
+
+# Where in a layer a stream is read → how many layers are behind it, from which the map's place follows.
+_PLACES = {"pre": 0, "post": 1}
+
+
+@technique(body=Prompt)
+def lens(
+    model: LoadedModel,
+    prompt: Prompt,
+    *,
+    at: Literal["pre", "mid", "post"] = "post",
+    target: str | None = None,
+    kind: Literal["logit", "tuned", "jacobian"] = "logit",
+    from_: str | None = None,
+    layer: Indices = None,
+    position: Indices = None,
+    top: int = 5,
+) -> LensResult:
+    """The lens: each layer's residual stream read as a prediction, through the model's own final norm and unembedding.
+
+    Parameters
+    ----------
+    prompt
+        The text.
+    at
+        Where in a layer: before it, between its attention and its MLP, or after it.
+    target
+        The token that is followed, such as " Paris"; the model's own answer when not given.
+    kind
+        logit reads the stream as it is; tuned and jacobian first map it to where the last layer would leave it.
+    from_
+        The tuned lens (a file of lens-train, a folder of the tuned-lens package) or the Jacobian lens (a .pt file).
+    layer
+        Layers to read, such as 5, 0-3 or 0,5,7; all when not given.
+    position
+        Positions to read, likewise.
+    top
+        How many of the likeliest tokens to keep.
+
+    Returns
+    -------
+    LensResult
+        ``ids`` is ``[layer, position, k]``; ``kl``, ``entropy``, ``target_probability``, ``target_rank`` are
+        ``[layer, position]``.
+
+    Raises
+    ------
+    InputError
+        A prompt or target that cannot be used, a place that the model lacks, a lens of another model, or a model whose
+        logits are not its final norm and unembedding.
+
+    Notes
+    -----
+    Logit lens: nostalgebraist (2020), "interpreting GPT: the logit lens". Tuned lens: Belrose et al. (2023), "Eliciting
+    Latent Predictions from Transformers with the Tuned Lens". Jacobian lens: transformer-lens'. After the last layer
+    all of them are the model's own output. A BERT-type model is read through its whole prediction head.
+
+    Examples
+    --------
+    >>> interp.lens("The capital of France is", target=" Paris").target_rank[:, -1]  # doctest: +SKIP
+    """
+    from interp.engine.readouts import lens as engine
+
+    if top < 1:
+        raise InputError(f"--top {top} keeps nothing; use 1 or more")
+    if kind == "logit" and from_ is not None:
+        raise InputError("the logit lens is read from nothing; add --kind tuned or --kind jacobian, or drop --from")
+    encoded = model.encode(prompt)
+    goal = None if target is None else one_token(model, prompt.text or "", target, "target")
+    found = engine.readout(model)
+    maps = None if kind == "logit" else _translators(model, kind, from_)
+    layers = _layers(model, layer, at, maps)
+    length = len(encoded.ids)
+    places = resolve_indices(position, length, "position")
+    streams, end, logits = _streams(model, encoded, layers, at)
+    engine.require(model, found, end[-1], logits)
+    if goal is None:
+        asked = predicted(model, encoded) if model.geometry.causal else places[-1]
+        goal = int(engine.detached(lambda: found.logits(end[asked]).argmax()))
+    if maps is not None:
+        streams = engine.detached(lambda: _moved(maps, layers, at, streams))
+    chosen = list(places)
+    seen = engine.project(found, streams[:, chosen], end[chosen], goal, top, model.on_step)
+    ids, entropy = seen.ids, seen.entropy
+    lost = ~np.isfinite(entropy).all(1)
+    notes = [f"the predictions are NaN, first in layer {layers[int(lost.argmax())]}"] if lost.any() else []
+    return LensResult(
+        kind=kind,
+        at=at,
+        tokens=tuple(encoded.strings[n] for n in places),
+        layers=layers,
+        positions=places,
+        ids=ids,
+        probabilities=seen.probabilities,
+        names={int(index): model.tokens.string(int(index)) for index in np.unique(ids)},
+        entropy=entropy,
+        kl=seen.kl,
+        target=(model.tokens.string(goal), goal),
+        target_probability=seen.target_probability,
+        target_rank=seen.target_rank,
+        notes=(*(maps.notes if maps is not None else ()), *notes),
+    )
+
+
+def _translators(model: LoadedModel, kind: Literal["tuned", "jacobian"], source: str | None) -> Translators:
+    from interp.engine.readouts import translators
+
+    if source is None:
+        made = {
+            "tuned": "%%interp lens-train --out lens.safetensors makes one",
+            "jacobian": "transformer_lens.tools.analysis.JacobianLens.fit(interp.model.bridge, …).save(FILE) makes one",
+        }
+        raise InputError(f"the {kind} lens is read from a file: add --from FILE; {made[kind]}")
+    return translators.load(source, kind, model)
+
+
+def _layers(model: LoadedModel, chosen: Indices, at: str, maps: Translators | None) -> tuple[int, ...]:
+    """Return the layers to read: those asked for, or all that there are maps for."""
+    depth = model.geometry.n_layers
+    if Site(f"resid_{at}", 0).hook_name not in model.bridge.hook_dict:
+        raise InputError(f"{model.name} has no resid_mid: its attention and MLP run side by side; use --at pre or post")
+    layers = resolve_indices(chosen, depth, "layer")
+    if maps is None:
+        return layers
+    if at not in _PLACES:
+        raise InputError("these lenses read the stream between layers; use --at pre or --at post")
+    there = [n for n in range(depth) if n + _PLACES[at] in maps.maps or n + _PLACES[at] == depth]
+    if chosen is None:
+        return tuple(there)
+    absent = [n for n in layers if n not in there]
+    if absent:
+        raise InputError(
+            f"this lens has no map for layer {absent[0]} --at {at}; it has layers {', '.join(map(str, there))}"
+        )
+    return layers
+
+
+def _streams(model: LoadedModel, encoded: Encoded, layers: Sequence[int], at: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ``[layer, position, d_model]``, the stream after the last layer, and the last position's logits."""
+    import torch
+
+    sites = [Site(f"resid_{at}", layer).hook_name for layer in layers]
+    final = Site("resid_post", model.geometry.n_layers - 1).hook_name
+    held = model.activations(encoded, list(dict.fromkeys([*sites, final, "last_logits"])))
+    return torch.stack([held[site][0] for site in sites]), held[final][0], held["last_logits"][0]
+
+
+def _moved(maps: Translators, layers: Sequence[int], at: str, streams: Tensor) -> Tensor:
+    """Return the streams as the maps translate them; the one after the last layer has no map and stays."""
+    import torch
+
+    every = zip(layers, streams, strict=True)
+    return torch.stack([maps.maps.get(n + _PLACES[at], _same)(rows) for n, rows in every])
+
+
+def _same(rows: Tensor) -> Tensor:
+    return rows

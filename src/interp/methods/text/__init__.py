@@ -1,0 +1,1 @@
+"""Commands about tokens, predictions and generated text."""

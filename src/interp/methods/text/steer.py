@@ -1,0 +1,454 @@
+"""Steering: a direction added to the residual stream, and what the model then writes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+
+import numpy as np
+
+from interp.errors import InputError, Interrupted, printable
+from interp.interface.registry import technique
+from interp.methods._shared import directions
+from interp.methods._shared import texts as running
+from interp.methods._shared.pairs import one_token
+from interp.methods.text.generate import ended, tail, unapplied
+from interp.results import Result
+from interp.sites import Site
+from interp.spec import (
+    Examples,
+    Intervention,
+    Metric,
+    MetricName,
+    Numbers,
+    Prompt,
+    Texts,
+    Variable,
+    resolve_indices,
+    resolve_metric,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from interp.engine.model.generation import Generated
+    from interp.engine.model.loaded import LoadedModel
+
+    Float = NDArray[np.float64]
+
+_ODD = 10.0
+_FILES = frozenset({".txt", ".csv", ".tsv", ".json", ".jsonl"})
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class SteeringResult(Result):
+    """What the model writes with a direction added to its residual stream, at one or several strengths.
+
+    Attributes
+    ----------
+    site, layer, at
+        Where the direction was added: the activation, its layer, and ``"all"`` tokens, the ``"prompt"``'s or ``"new"``
+        ones.
+    source
+        Where the direction comes from, in words.
+    direction
+        ``float32 [d_model]``.
+    norm, stream_norm
+        Its Euclidean length, and the median length of the residual stream there over the prompt's tokens.
+    strengths
+        ``float64 [strength]``: what the direction was multiplied by; 0, the model as it is, is the first.
+    tokens
+        The prompt's token strings.
+    generated
+        The new tokens' strings, ``[strength][new token]``.
+    continuations
+        The new tokens as texts, ``[strength]``.
+    ids
+        ``int64 [strength, new token]``, −1 behind a text's end.
+    logprobs, plain_logprobs
+        ``float64 [strength, new token]``: each token's log-probability after the tokens before it, in the steered
+        model and in the model as it is, at temperature 1, in nats; NaN behind a text's end.
+    perplexity
+        ``float64 [strength]``: exp of minus the mean of `plain_logprobs`: how odd the text is to the model as it is.
+    metric, values
+        What was measured on the logits after the prompt, and ``float64 [strength]``.
+    stopped
+        Why each text ended, as in `GenerateResult`.
+    """
+
+    site: str
+    layer: int
+    at: str
+    source: str
+    direction: NDArray[np.float32]
+    norm: float
+    stream_norm: float
+    strengths: Float
+    tokens: tuple[str, ...]
+    generated: tuple[tuple[str, ...], ...]
+    continuations: tuple[str, ...]
+    ids: NDArray[np.int64]
+    logprobs: Float
+    plain_logprobs: Float
+    perplexity: Float
+    metric: str
+    values: Float
+    stopped: tuple[str, ...]
+
+    _html: ClassVar[str] = "interp.views.steer:html"
+    _svg: ClassVar[str | None] = "interp.views.steer:svg"
+    _plotly: ClassVar[str | None] = "interp.views.steer:plotly"
+
+    @property
+    def change(self) -> Float:
+        """``float64 [strength, new token]``: how much likelier each token is with steering than without, in nats."""
+        return self.logprobs - self.plain_logprobs
+
+    def intervention(self, strength: float) -> Intervention:
+        """Return the steering as an intervention, for ``model.run`` or ``interp.generate``.
+
+        Examples
+        --------
+        >>> interp.generate("I think", interventions=[result.intervention(4)])  # doctest: +SKIP
+        """
+        return Intervention(Site(self.site, self.layer), mode="add", value=self.direction * np.float32(strength))
+
+    def summary(self) -> str:
+        """Return where and how strongly, and the strongest text."""
+        strengths = ", ".join(f"{value:g}" for value in self.strengths)
+        last = self.continuations[-1] if self.continuations else ""
+        return f"{self.provenance.model}: {self.site} of layer {self.layer} by {strengths}: {last!r}"
+
+    def text(self) -> str:
+        """Return the texts, one to a line."""
+        lines = [f"{s:8g}  {printable(t)}" for s, t in zip(self.strengths, self.continuations, strict=False)]
+        return "\n".join([super().text(), *lines])
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per strength: strength, metric, perplexity, text, why it ended."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            {
+                "strength": self.strengths,
+                self.metric: self.values,
+                "perplexity": self.perplexity,
+                "text": self.continuations,
+                "stopped": self.stopped,
+            }
+        )
+
+
+@technique(body=Prompt)
+def steer(
+    model: LoadedModel,
+    prompt: Prompt,
+    *,
+    layer: int | None = None,
+    toward: Examples | None = None,
+    against: Examples | None = None,
+    direction: Variable = None,
+    strength: float = 4.0,
+    sweep: Numbers | None = None,
+    n: int = 20,
+    site: Literal["resid_pre", "resid_mid", "resid_post"] = "resid_post",
+    at: Literal["all", "prompt", "new"] = "all",
+    answer: str | None = None,
+    wrong: str | None = None,
+    metric: MetricName | None = None,
+    temperature: float = 0.0,
+    seed: int = 0,
+) -> SteeringResult:
+    """Steering: add a direction to the residual stream and compare what the model writes with and without it.
+
+    Parameters
+    ----------
+    prompt
+        The text to go on with.
+    layer
+        The layer at whose residual stream the direction is added; the middle one when not given.
+    toward, against
+        Texts whose activations' difference of means is the direction; a text, or a file of texts (.txt, .csv, .json).
+        Of each text the last token's activation counts; in Python a list of texts.
+    direction
+        The direction itself instead: an array [d_model], one per layer [n_layers, d_model], or a result that has one,
+        such as a probe's; in a magic, the name of a variable.
+    strength
+        What the direction is multiplied by; it is added as it is long, see norm and stream_norm.
+    sweep
+        Several strengths instead, such as 0,2,4,8; 0 is always there.
+    n
+        How many tokens to write.
+    site
+        resid_pre is before the layer, resid_mid between attention and MLP, resid_post after it.
+    at
+        Add it at the prompt's tokens, at new ones once they are read, or at all.
+    answer, wrong
+        Next words whose log-probability, or logit difference, is measured after the prompt.
+    metric
+        logit-diff, logit, logprob, prob, rank, kl (from the model as it is), or the name of a function of yours.
+    temperature
+        0 takes the likeliest token; above, tokens are drawn.
+    seed
+        Of the draws, which are the same for every strength.
+
+    Returns
+    -------
+    SteeringResult
+        Texts, tokens and their log-probabilities over strengths; strength 0 is the model as it is, bit for bit.
+
+    Raises
+    ------
+    InputError
+        No direction, one of another width, one that is zero or not finite, a layer that the model lacks, or what
+        generate refuses.
+    Interrupted
+        Stopped by Ctrl-C: what was written so far is in its ``result``.
+
+    Notes
+    -----
+    Turner et al. (2023), "Activation Addition: Steering Language Models Without Optimization"; Rimsky et al. (2024),
+    "Steering Llama 2 via Contrastive Activation Addition": the mean difference at the texts' last token.
+
+    Examples
+    --------
+    >>> interp.steer("I am", layer=2, toward="I love you", against="I hate you", sweep=[0, 1, 2])  # doctest: +SKIP
+    """
+    from interp.engine import metrics
+    from interp.engine.model import generation
+    from interp.engine.patching import sweep as sweeping
+
+    depth = model.geometry.n_layers
+    (at_layer,) = resolve_indices(depth // 2 if layer is None else layer, depth, "layer")
+    sweeping.require(model, site)
+    place = Site(site, at_layer)
+    strengths = _strengths(strength, sweep)
+    encoded = model.encode(prompt)
+    generation.check(model, len(encoded.ids), n, temperature, generation.Changes((), at))
+    scorer = _scorer(model, prompt, answer, wrong, metric)
+    metrics.try_out(scorer.metric, model.geometry.d_vocab, model.device)
+    stream = model.activations(encoded, [place.hook_name])[place.hook_name][0].float()
+    length = float(stream.norm(dim=-1).median())
+    added, source, odd = _direction(model, place, length, toward, against, direction)
+
+    texts: list[Generated] = []
+    plain: list[list[float]] = []
+    values: list[float] = []
+    failed = ""
+    for number, size in enumerate(strengths):
+        steps = (number * n, len(strengths) * n, f"strength {size:g}: ")
+        changes = generation.Changes()
+        if size:
+            changes = generation.Changes((Intervention(place, mode="add", value=added * size),), at)
+        made = generation.generate(
+            model,
+            encoded.ids,
+            n,
+            temperature=temperature,
+            seed=seed,
+            changes=changes,
+            on_token=lambda ids, steps=steps: model.on_step(steps[0] + len(ids), steps[1], tail(model, ids, steps[2])),
+        )
+        texts.append(made)
+        try:
+            plain.append(generation.logprobs(model, encoded.ids, made.ids) if size else made.logprobs)
+            measured, failed = _measured(scorer, made, texts[0]) if not failed else (math.nan, failed)
+            values.append(measured)
+        except KeyboardInterrupt as interrupt:
+            made.interrupt = made.interrupt or interrupt
+        if made.interrupt is not None:
+            break
+    result = SteeringResult(
+        **_result(model, strengths, texts, plain, values),
+        site=site,
+        layer=at_layer,
+        at=at,
+        source=source,
+        direction=added.cpu().numpy().copy(),  # not the tensor's own memory
+        norm=float(added.double().norm()),
+        stream_norm=length,
+        tokens=encoded.strings,
+        metric=scorer.metric.name,
+        notes=(*_notes(model, strengths, texts, n, failed), *odd),
+    )
+    if texts[-1].interrupt is not None:
+        raise Interrupted(result)
+    return result
+
+
+def _strengths(strength: float, sweep: Any) -> list[float]:
+    """Return the strengths, 0 among them and first."""
+    if sweep is None:
+        listed: list[Any] = [strength]
+    elif isinstance(sweep, str):
+        listed = [part.strip() for part in sweep.split(",") if part.strip()]
+    elif hasattr(sweep, "tolist"):
+        listed = np.atleast_1d(np.asarray(sweep)).tolist()
+    elif isinstance(sweep, list | tuple):
+        listed = list(cast("Sequence[Any]", sweep))
+    else:
+        listed = [sweep]
+    try:
+        found = [float(value) for value in listed]
+    except (TypeError, ValueError):
+        raise InputError(f"--sweep {sweep!r} cannot be read; write strengths with commas, such as 0,2,4,8") from None
+    if not found:
+        raise InputError("--sweep names no strength; write some with commas, such as 0,2,4,8")
+    lost = next((value for value in found if not math.isfinite(value)), None)
+    if lost is not None:
+        raise InputError(f"strength {lost} is not finite; use a number such as 4")
+    return list(dict.fromkeys([0.0, *(value + 0.0 for value in found)]))
+
+
+def _direction(
+    model: LoadedModel, place: Site, length: float, toward: Any, against: Any, given: Any
+) -> tuple[Tensor, str, list[str]]:
+    """Return the direction, ``float32 [d_model]``, where it comes from, and what is odd about it.
+
+    Raises
+    ------
+    InputError
+        There is none, or two, or it is of another width, zero or not finite.
+    """
+    if (given is None) == (toward is None and against is None):
+        raise InputError(
+            "steer needs a direction: --toward and --against texts, or --direction NAME of a variable such as a probe"
+        )
+    if given is None:
+        if toward is None or against is None:
+            lacking = "toward" if toward is None else "against"
+            raise InputError(f"a direction is a difference: give --{lacking} too, a text or a file of texts")
+        sides = [_listed(which, side) for which, side in (("toward", toward), ("against", against))]
+        if sides[0].texts == sides[1].texts:
+            raise InputError("the direction is zero: --toward and --against are the same; name texts that differ")
+        (high, odd), (low, also) = (_mean(model, place, side, length) for side in sides)
+        found, source, odd = high - low, " − ".join(map(_named, sides)), odd + also
+    else:
+        found, source, odd = directions.given(model, place, given)
+    if not bool(found.any()):
+        odd.append("the direction is zero: the model is in the same state after both texts")
+    return found, source, odd
+
+
+def _listed(which: str, given: Any) -> Texts:
+    if isinstance(given, str) and Path(given).suffix.lower() in _FILES:
+        return running.from_file(given)
+    if isinstance(given, str) and not given:
+        raise InputError(f"--{which} is empty; type a text, such as ' love'")
+    return running.several(given)
+
+
+def _named(side: Texts) -> str:
+    texts = [prompt.text for prompt in side.texts]
+    if side.source or len(texts) != 1:
+        return f"{len(texts)} texts" + (f" of {side.source}" if side.source else "")
+    return repr(texts.pop())
+
+
+def _mean(model: LoadedModel, place: Site, side: Texts, length: float) -> tuple[Tensor, list[str]]:
+    """Return the mean of the texts' activations at their last tokens, and what is odd about them.
+
+    Parameters
+    ----------
+    length
+        What a residual stream's length is there.
+    """
+    import torch
+
+    rows: list[Tensor] = []
+    odd: list[str] = []
+    for number, text in enumerate(side.texts):
+        try:  # not in the account of what was asked about, which is the prompt
+            encoded = model.tokens.encode(text)
+        except InputError as error:
+            raise InputError(f"text {number}: {error}" if len(side.texts) > 1 else str(error)) from None
+        rows.append(model.activations(encoded, [place.hook_name])[place.hook_name][0, -1].float())
+        if float(rows[-1].norm()) > _ODD * length:
+            odd.append(
+                f"the activation of {encoded.strings[-1]!r} is {float(rows[-1].norm()) / length:.0f} times as long as "
+                "the stream usually is: the model rests attention there, and the direction is mostly that; put words "
+                "before it"
+            )
+    return torch.stack(rows).mean(0), odd
+
+
+def _scorer(model: LoadedModel, prompt: Prompt, answer: Any, wrong: Any, named: Any) -> Any:
+    from interp.engine.metrics import Scorer
+
+    default = "kl" if answer is None else "logprob" if wrong is None else "logit-diff"
+    chosen: Metric = resolve_metric(named or default)
+    text = prompt.text or ""
+    right = () if answer is None else (one_token(model, text, answer, "answer"),)
+    other = () if wrong is None else (one_token(model, text, wrong, "wrong"),)
+    if chosen.needs_answer and not right:
+        raise InputError(f"{chosen.name} needs an answer: add --answer WORD, or use --metric kl, which needs none")
+    if chosen.needs_wrong and not other:
+        raise InputError(f"{chosen.name} needs a wrong answer: add --wrong WORD, or use --metric logprob")
+    return Scorer(chosen, right, other)
+
+
+def _measured(scorer: Any, made: Generated, plain: Generated) -> tuple[float, str]:
+    """Return the metric after the prompt, and what went wrong."""
+    from interp.engine.metrics import MetricFailed
+
+    if made.first is None or plain.first is None:
+        return math.nan, ""
+    if scorer.metric.name == "kl" and scorer.metric.function is None:
+        scorer = replace(scorer, clean=plain.first.log_softmax(-1))
+    try:
+        return float(scorer.of_logits(made.first[None])[0]), ""
+    except MetricFailed as error:
+        return math.nan, f"the metric failed: {error}"
+
+
+def _result(
+    model: LoadedModel,
+    strengths: Sequence[float],
+    texts: Sequence[Generated],
+    plain: Sequence[Sequence[float]],
+    values: Sequence[float],
+) -> dict[str, Any]:
+    """Return the texts as arrays over all strengths; what was not reached is empty."""
+    from interp.engine.model import generation
+
+    count = len(strengths)
+    wide = max([len(made.ids) for made in texts], default=0)
+    ids = np.full((count, wide), -1, np.int64)
+    logs, plainly = (np.full((count, wide), np.nan) for _ in range(2))
+    perplexity, measured = (np.full(count, np.nan) for _ in range(2))
+    measured[: len(values)] = values
+    for k, made in enumerate(texts):
+        ids[k, : len(made.ids)] = made.ids
+        logs[k, : len(made.ids)] = made.logprobs
+    for k, row in enumerate(plain):
+        plainly[k, : len(row)] = row
+        if row:
+            perplexity[k] = np.exp(-np.mean(row))
+    rest = count - len(texts)
+    return {
+        "strengths": np.array(strengths, np.float64),
+        "generated": (*(model.tokens.strings(made.ids)[0] for made in texts), *[()] * rest),
+        "continuations": (*(generation.decoded(model, made.ids) for made in texts), *[""] * rest),
+        "ids": ids,
+        "logprobs": logs,
+        "plain_logprobs": plainly,
+        "perplexity": perplexity,
+        "values": measured,
+        "stopped": (*(made.stopped for made in texts), *["not reached"] * rest),
+    }
+
+
+def _notes(
+    model: LoadedModel, strengths: Sequence[float], texts: Sequence[Generated], n: int, failed: str
+) -> tuple[str, ...]:
+    notes = [
+        f"strength {s:g}: {note}" for s, made in zip(strengths, texts, strict=False) for note in ended(model, made, n)
+    ]
+    if len(texts) < len(strengths):
+        notes.insert(0, f"partial: {len(texts)} of {len(strengths)} strengths were begun")
+    return (*notes, *([failed] if failed else []), *unapplied(model))

@@ -1,0 +1,88 @@
+"""How the model's tokenizer cuts a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+from interp.errors import InputError
+from interp.interface.registry import technique
+from interp.results import Result, resolve
+from interp.spec import Prompt
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from interp.engine.model.loaded import LoadedModel
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class TokensResult(Result):
+    """A prompt's tokens.
+
+    Attributes
+    ----------
+    tokens, ids
+        One string and one id per position; position 0 is BOS where the tokenizer has one.
+    glyphs
+        Position → the character that tokens of partial bytes make together.
+    """
+
+    tokens: tuple[str, ...]
+    ids: tuple[int, ...]
+    glyphs: Mapping[int, str] = field(default_factory=dict[int, str])
+
+    _html: ClassVar[str] = "interp.views.tokens:html"
+
+    def __post_init__(self) -> None:
+        if len(self.tokens) != len(self.ids):
+            raise InputError(f"{len(self.tokens)} tokens and {len(self.ids)} ids; there must be one id to each token")
+
+    def summary(self) -> str:
+        """Return the model and the number of tokens."""
+        return f"{self.provenance.model}: {len(self.ids)} tokens"
+
+    def text(self) -> str:
+        """Return the tokens, one to a line."""
+        visible = resolve("interp.views.text:visible")
+        rows = [
+            f"{n:>5} {index:>8}  {visible(string)}"
+            for n, (index, string) in enumerate(zip(self.ids, self.tokens, strict=True))
+        ]
+        shown = rows if len(rows) <= 60 else [*rows[:30], f"… {len(rows) - 50} more …", *rows[-20:]]
+        return "\n".join([super().text(), *shown])
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per position: token and id."""
+        import pandas as pd
+
+        return pd.DataFrame({"token": self.tokens, "id": self.ids}).rename_axis("position")
+
+
+@technique(body=Prompt)
+def tokens(model: LoadedModel, prompt: Prompt) -> TokensResult:
+    """How the tokenizer cuts a prompt, BOS included; runs no forward.
+
+    Parameters
+    ----------
+    prompt
+        The text.
+
+    Returns
+    -------
+    TokensResult
+        ``tokens`` and ``ids``, one per position.
+
+    Raises
+    ------
+    InputError
+        An empty or too long prompt.
+
+    Examples
+    --------
+    >>> interp.tokens("The capital of France is").tokens  # doctest: +SKIP
+    ('<|im_start|>', 'The', ' capital', ' of', ' France', ' is')
+    """
+    encoded = model.encode(prompt)
+    return TokensResult(tokens=encoded.strings, ids=encoded.ids, glyphs=encoded.glyphs)

@@ -1,0 +1,439 @@
+"""A circuit's card: every number from its definition on hooked runs, and what it says of models that do a task."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import interp
+from engine.circuits.test_subgraph import Naive, case
+from interp.engine.circuits.subgraph import Subset
+from interp.errors import InputError, Interrupted
+from interp.methods._shared.bootstrap import of_ratio
+from interp.methods._shared.circuit import choice
+from interp.methods._shared.circuit.result import ONE_MEAN, CircuitResult
+from interp.methods.circuits.validate import REMOVABLE, Card, _p_value, validated
+from interp.spec import Pair, Prompt
+from methods.patching.test_patch import Size, build, use
+
+__all__ = ["use"]
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+BOUND = 5e-5
+ONE = ((5, 11, 64, 31, 8, 40), (5, 11, 23, 31, 8, 40))
+FIRST = ((51, 11, 23, 31, 9, 40), (50, 11, 23, 31, 8, 40))
+PAIRS = [Pair(Prompt(ids=clean), Prompt(ids=corrupted), (7, 12), (9,)) for clean, corrupted in (ONE, FIRST)]
+
+
+def found(size: int = 25, pairs: Sequence[Pair] = PAIRS, **options: Any) -> CircuitResult:
+    return interp.circuit(pairs=pairs, edges=size, **options)
+
+
+@pytest.fixture
+def bundled(clean_session: Any) -> Any:
+    return clean_session.load()
+
+
+# -- every number, from its definition -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "ablation"), [("gpt2", "corrupted"), ("llama", "mean"), ("neox", "zero")])
+def test_the_numbers_are_those_of_the_hooked_runs(kind: str, ablation: str, use: Any) -> None:
+    model = use(build(kind, Size(layers=3)))
+    circuit = found(30, ablation=ablation)
+    card = interp.validate(circuit, random=4, top=6)
+    cases = [case(ONE), case(FIRST)]
+    subset = model.operate("circuit", {}, lambda _: Subset(model, cases, ablation))
+    naive = Naive(model, subset, cases)
+
+    def runs(mask: Any) -> np.ndarray:
+        return np.array([naive(n, torch.tensor(mask)) for n in range(2)])
+
+    whole, nothing = runs(circuit.exists), runs(circuit.exists & False)
+    alone, without = runs(circuit.kept), runs(circuit.exists & ~circuit.kept)
+    for ours, theirs in ((card.whole, whole), (card.nothing, nothing), (card.alone, alone), (card.without, without)):
+        assert np.abs(ours - theirs).max() < BOUND
+    span = (whole - nothing).mean()
+    assert card.faithfulness == pytest.approx((alone - nothing).mean() / span, abs=1e-3)
+    assert card.left == pytest.approx((without - nothing).mean() / span, abs=1e-3)
+    assert card.per_pair == pytest.approx((alone - nothing) / (whole - nothing), rel=1e-3, abs=1e-3)
+    at = {name: n for n, name in enumerate(circuit.writers)}
+    to = {name: n for n, name in enumerate(circuit.readers)}
+    assert len(card.marginal_edges) == 6
+    strongest = {f"{edge.writer} → {edge.reader}" for edge in circuit.edges[:6]}
+    assert set(card.marginal_edges) == strongest
+    for name, value in zip(card.marginal_edges[:2], card.marginal[:2], strict=True):
+        writer, reader = name.split(" → ")
+        mask = circuit.kept.copy()
+        mask[at[writer], to[reader]] = False
+        assert value == pytest.approx((alone - runs(mask)).mean() / span, abs=1e-3)
+    assert list(card.marginal) == sorted(card.marginal, reverse=True)
+    assert set(card.removable) == {
+        name for name, value in zip(card.marginal_edges, card.marginal, strict=True) if value < REMOVABLE
+    }
+    chance = np.random.default_rng(card.seed)
+    masks = [choice.by_chance(circuit, chance) for _ in range(4)]
+    assert card.random[0] == pytest.approx((runs(masks[0]) - nothing).mean() / span, abs=1e-3)
+    assert card.random_sizes.tolist() == [card.edges] * 4
+    beaten = sum(abs(1 - value) <= abs(1 - card.faithfulness) for value in card.random)
+    assert card.p_value == pytest.approx((1 + beaten) / 5)
+    # The curve and its areas.
+    assert (card.sizes[0], card.curve[0], card.sizes[-1]) == (0, 0.0, circuit.exists.sum())
+    assert card.curve[-1] == pytest.approx(1.0)
+    assert card.curve[list(card.sizes).index(card.edges)] == pytest.approx(card.faithfulness)
+    middle = len(card.sizes) // 2
+    mask = choice.strongest(circuit, int(card.sizes[middle]))
+    if card.sizes[middle] != card.edges:
+        assert card.curve[middle] == pytest.approx((runs(mask) - nothing).mean() / span, abs=1e-3)
+    area = gap = 0.0
+    for a, b in zip(range(len(card.sizes) - 1), range(1, len(card.sizes)), strict=True):
+        step = (card.sizes[b] - card.sizes[a]) / circuit.exists.sum()
+        area += step * (card.curve[a] + card.curve[b]) / 2
+        gap += step * (abs(1 - card.curve[a]) + abs(1 - card.curve[b])) / 2
+    assert (card.cpr, card.cmd) == (pytest.approx(area), pytest.approx(gap))
+
+
+def test_the_interval_is_the_bootstrap_of_the_ratio_of_means() -> None:
+    above, below = np.array([1.0, 4.0, 2.0]), np.array([2.0, 4.0, 3.0])
+    low, high = of_ratio(above, below, seed=3)
+    drawn = np.random.default_rng(3).multinomial(3, np.full(3, 1 / 3), size=1000)
+    ratios = [(row @ above) / (row @ below) for row in drawn]
+    assert (low, high) == (pytest.approx(np.quantile(ratios, 0.025)), pytest.approx(np.quantile(ratios, 0.975)))
+    assert np.isnan(of_ratio(above[:1], below[:1])).all()
+    assert np.allclose(of_ratio(np.stack([above, 2 * above], 1), below, seed=3)[:, 1], [2 * low, 2 * high])
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "neox"])
+def test_the_whole_model_is_faithful_and_nothing_is_left(kind: str, use: Any) -> None:
+    use(build(kind))
+    circuit = found()
+    card = interp.validate(replace(circuit, kept=circuit.exists), random=0, top=0)
+    assert card.faithfulness == pytest.approx(1.0, abs=1e-4)
+    assert card.left == pytest.approx(0.0, abs=1e-4)
+    assert card.faithfulness_interval == pytest.approx([1.0, 1.0], abs=1e-4)
+    assert (card.chance(), len(card.marginal)) == ("not run", 0)
+    assert np.isnan(card.p_value)
+    assert "random circuits were not run" in card.text()
+
+
+def test_stability_of_pairs_that_agree_and_of_pairs_that_do_not(use: Any) -> None:
+    use(build("gpt2", Size(layers=3)))
+    same = interp.validate(found(pairs=[PAIRS[0]] * 3), random=0, top=0)
+    assert same.stability == pytest.approx(np.ones(len(same.stability)))
+    circuit = found()
+    mixed = interp.validate(circuit, random=0, top=0)
+    chance, worst = np.random.default_rng(mixed.seed), 1.0
+    for n in range(3):
+        share = chance.multinomial(2, [0.5, 0.5]) / 2
+        scores = share[0] * circuit.per_pair[0].astype(float) + share[1] * circuit.per_pair[1].astype(float)
+        mask = choice.strongest(circuit, int(circuit.kept.sum()), scores)
+        expected = (mask & circuit.kept).sum() / (mask | circuit.kept).sum()
+        assert mixed.stability[n] == pytest.approx(expected)
+        worst = min(worst, expected)
+    assert worst < 1
+    alone = interp.validate(found(pairs=PAIRS[:1]), random=0, top=0)
+    assert len(alone.stability) == 0
+    assert np.isnan(alone.faithfulness_interval).all()
+    assert "there is one pair" in alone.text()
+
+
+def test_acdc_has_no_stability_and_says_why(use: Any) -> None:
+    use(build("gpt2"))
+    card = interp.validate(found(method="acdc"), random=3)
+    assert len(card.stability) == 0
+    assert "ACDC scores no pair by itself" in card.text()
+    assert (card.random_sizes == card.edges).all()
+
+
+# -- random circuits -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "neox"])
+def test_random_circuits_are_of_the_same_size_and_connected(kind: str, use: Any) -> None:
+    use(build(kind, Size(layers=3)))
+    circuit = found(40)
+    chance = np.random.default_rng(0)
+    masks = [choice.by_chance(circuit, chance) for _ in range(20)]
+    for mask in masks:
+        assert mask.sum() == circuit.kept.sum() > 30
+        assert not (mask & ~circuit.exists).any()
+        assert (circuit.connected(mask) == mask).all()
+    assert len({mask.tobytes() for mask in masks}) == 20
+    again = choice.by_chance(circuit, np.random.default_rng(0))
+    assert (again == masks[0]).all()
+    kinds = np.array([name.rsplit(".", 1)[-1] for name in circuit.readers])
+    shares = {kind: np.mean([mask[:, kinds == kind].sum() for mask in masks]) / 40 for kind in set(kinds)}
+    # Not the share that such inputs have of all edges: a reader that is strong here is read by strong edges there too.
+    assert shares["logits"] > circuit.exists[:, kinds == "logits"].sum() / circuit.exists.sum()
+
+
+def test_where_heads_were_ranked_heads_are_exchanged_for_heads(use: Any) -> None:
+    use(build("gpt2", Size(layers=3)))
+    circuit = found(60, level="head")
+    mask = choice.by_chance(circuit, np.random.default_rng(1))
+    assert (circuit.connected(mask) == mask).all()
+    there = [name for name, any_ in zip(circuit.writers, mask.any(1), strict=True) if any_ and name != "embed"]
+    own = [name for name in circuit.nodes if name not in {"embed", "logits"}]
+    assert len([n for n in there if "mlp" in n]) <= len([n for n in own if "mlp" in n])
+    card = interp.validate(circuit, random=5, top=3)
+    assert np.isfinite(card.random).all()
+    assert "other heads in place of its heads" in card.text()
+    assert "of one size" not in card.text()
+
+
+@pytest.mark.parametrize("size", [1, 7, 30, 10**6])
+def test_a_size_is_the_most_of_the_strongest_that_connect(size: int, use: Any) -> None:
+    use(build("llama", Size(layers=3)))
+    circuit = found(10)
+    mask = choice.strongest(circuit, size)
+    assert mask.sum() <= size
+    edges = [(circuit.writers.index(e.writer), circuit.readers.index(e.reader)) for e in circuit.ranked()]
+    best = np.zeros_like(mask)
+    for count in range(len(edges) + 1):
+        some = np.zeros_like(mask)
+        for edge in edges[:count]:
+            some[edge] = True
+        kept = circuit.connected(some)
+        if kept.sum() > size:
+            break
+        best = kept
+    assert (mask == best).all()
+
+
+# -- pairs -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_task_circuit_is_judged_on_pairs_that_did_not_choose_it(bundled: Any) -> None:
+    circuit = interp.circuit(task="induction", n=4, edges=30)
+    fresh = interp.validate(circuit, random=0, top=0)
+    assert (fresh.pairs, fresh.seed, len(fresh.whole)) == ("fresh", 1, 4)
+    chose = {tuple(ids) for ids in circuit.provenance.tokens}
+    assert not {tuple(ids) for ids in fresh.provenance.tokens[::2]} & chose
+    assert "fresh pairs, which did not choose the circuit (task induction, seed 1)" in fresh.text()
+    same = interp.validate(circuit, on="same", random=0, top=0)
+    assert {tuple(ids) for ids in same.provenance.tokens} == chose
+    assert same.whole == pytest.approx(circuit.clean_metric, abs=1e-3)
+    assert same.nothing == pytest.approx(circuit.ablated_metric, abs=1e-3)
+    assert any("flatters" in note for note in same.notes)
+    assert len(interp.validate(circuit, on="same", n=2, random=0, top=0).whole) == 2
+    assert len(interp.validate(circuit, n=7, seed=5, random=0, top=0).whole) == 7
+    again = interp.validate(circuit, seed=0, n=6, random=0, top=0)
+    assert len(again.whole) == 2
+    assert "4 of the 6 pairs drawn had chosen the circuit and were left out" in again.notes
+    with pytest.raises(InputError, match="use another --seed"):
+        interp.validate(circuit, seed=0, n=4)
+    with pytest.raises(InputError, match="chosen by 4 pairs"):
+        interp.validate(circuit, on="same", n=5)
+    assert fresh.faithfulness > 0.8
+    assert abs(fresh.left) < 0.2
+    assert bundled.name == fresh.provenance.model
+
+
+@pytest.mark.usefixtures("bundled")
+@pytest.mark.parametrize("task", ["induction", "ioi"])
+def test_the_bundled_model_does_its_tasks_with_few_edges(task: str) -> None:
+    circuit = interp.circuit(task=task, n=6, edges=30)
+    card = interp.validate(circuit)
+    assert 0.8 < card.faithfulness < 1.2
+    assert abs(card.left) < 0.1
+    assert card.faithfulness - card.random.mean() > 3 * card.random.std(ddof=1)
+    assert card.p_value == pytest.approx(1 / 21)
+    assert card.cpr > 0.9 > 0.1 > card.cmd
+    assert card.forwards == card.provenance.forwards > 20 * 6
+    text = card.text()
+    for word in ("sufficiency", "necessity", "p = 0.048", "logit-diff", "corrupted ablation", "n = 6", "seed 1"):
+        assert word in text
+    assert "%" not in text
+
+
+# -- asking ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_cell_shows_the_card_and_the_circuit_holds_it(shell: Any, lend: Callable[..., Any]) -> None:
+    lend("gpt2")
+    shell.run_cell(
+        "%%interp circuit --edges 20 -o c\nclean: Mary gave the drink to\ncorrupted: John gave the drink to\n"
+        "answer: Mary\nwrong: John\n"
+    )
+    out = shell.run_cell("%interp validate c --random 3 --top 4").result
+    assert isinstance(out, Card)
+    held = shell.user_ns["c"].card
+    assert held.faithfulness == out.faithfulness
+    assert out.code() == "interp.validate(circuit=circuit, random=3, top=4)  # first: circuit = your CircuitResult"
+    # Saved, a card has no other result in it.
+    assert "circuit" not in json.dumps(interp.results.as_data(out)["provenance"]["arguments"]["circuit"]).lower() or (
+        len(json.dumps(interp.results.as_data(out))) < 50_000
+    )
+
+
+def test_validate_on_the_result_leaves_it_as_it_is(bundled: Any) -> None:
+    circuit = interp.circuit(task="induction", n=3, edges=30)
+    made = circuit.validate(random=2, top=3)
+    assert circuit.card is None
+    assert made.card is not None
+    assert made.card.provenance.model == bundled.name
+    assert len(made.card.random) == 2
+    assert (made.kept == circuit.kept).all()
+    with pytest.raises(InputError, match="validate has no argument 'tops'"):
+        bundled.operate("x", {}, lambda _: validated(bundled, circuit, tops=3))
+
+
+def test_what_it_saves(bundled: Any, tmp_path: Any) -> None:  # noqa: ARG001
+    circuit = interp.circuit(task="induction", n=3, edges=30)
+    card = interp.validate(circuit, random=3, top=3)
+    for suffix in ("json", "npz", "html", "svg", "png"):
+        assert card.save(tmp_path / f"card.{suffix}").stat().st_size > 500
+    held = json.loads((tmp_path / "card.json").read_text())
+    assert held["faithfulness"] == card.faithfulness
+    assert held["provenance"]["arguments"]["circuit"] == {"kind": "CircuitResult"}
+    frame = card.to_frame().set_index("finding")
+    assert frame.loc["faithfulness", "value"] == card.faithfulness
+    assert tuple(frame.loc["faithfulness", ["low", "high"]]) == tuple(card.faithfulness_interval)
+    again = interp.load_circuit(circuit.save(tmp_path / "c.json"))
+    assert again.card.text().splitlines()[1:] == circuit.card.text().splitlines()[1:]
+    assert interp.validate(again, random=3, top=3).faithfulness == pytest.approx(card.faithfulness)
+
+
+def test_more_than_the_whole_model_is_not_more_faithful(use: Any) -> None:
+    use(build("gpt2"))
+    card = interp.validate(found(), random=3, top=0)
+    past = replace(card, faithfulness=1.3, random=np.array([0.9, 1.29, 1.31, -2.0]), random_sizes=np.full(4, 25))
+    assert "no nearer to the whole model than 2 of them" in past.text()
+    assert _p_value(1.3, past.random) == pytest.approx(3 / 5)
+    assert _p_value(0.9, np.array([0.5, 1.2, np.nan])) == pytest.approx(1 / 3)
+    near = replace(past, faithfulness=1.05)
+    assert "this one is nearer to the whole model than all of them" in near.text()
+
+
+def test_a_difference_that_may_be_nothing_is_told(use: Any) -> None:
+    use(build("gpt2"))
+    turned = [PAIRS[0], Pair(PAIRS[0].corrupted, PAIRS[0].clean, (7, 12), (9,))] * 3
+    card = interp.validate(found(pairs=turned[:1]), random=0, top=0)
+    assert not any("may be nothing" in note for note in card.notes)
+    mixed = interp.validate(found(pairs=turned), random=0, top=0)
+    assert any("which may be nothing: faithfulness divides by that" in note for note in mixed.notes) or any(
+        "changes nothing" in note for note in mixed.notes
+    )
+    uneven = interp.validate(found(pairs=[*turned, PAIRS[1]]), random=0, top=0)
+    assert any("may be nothing" in note for note in uneven.notes), uneven.notes
+
+
+def test_the_mean_over_one_prompt_is_told(use: Any) -> None:
+    use(build("gpt2"))
+    card = interp.validate(found(pairs=PAIRS[:1], ablation="mean"), random=0, top=0)
+    assert ONE_MEAN in card.notes
+    assert ONE_MEAN not in interp.validate(found(ablation="mean"), random=0, top=0).notes
+
+
+def test_what_was_ranked_is_said(use: Any) -> None:
+    use(build("gpt2"))
+    for options, words in (
+        ({"method": "acdc"}, "ranked by the threshold that they survive, of equals the lowest first"),
+        ({"level": "head"}, "ranked by the absolute score of heads and MLPs"),
+        ({}, "ranked by absolute score"),
+    ):
+        assert words in interp.validate(found(**options), random=0, top=0).text()
+
+
+def test_what_is_refused(use: Any, lend: Callable[..., Any]) -> None:
+    use(build("gpt2"))
+    circuit = found()
+    for given, options, words in (
+        (7, {}, "validate takes a circuit, not a int"),
+        (replace(circuit, kept=circuit.kept & False), {}, "no edges"),
+        (circuit, {"random": -1}, "--random -1"),
+        (circuit, {"top": -2}, "--top -2"),
+        (circuit, {"n": 0}, "--n 0 is too few; use 1 or more"),
+        (circuit, {"on": "fresh"}, "use --on same"),
+        (circuit, {"on": "old"}, "fresh, same"),
+        (circuit, {"metric": "logits"}, "did you mean logit"),
+        (replace(circuit, metric="mine"), {}, "a function of yours"),
+        (replace(circuit, provenance=replace(circuit.provenance, tokens=[])), {}, "which pairs chose it"),
+    ):
+        with pytest.raises(InputError, match=words):
+            interp.validate(given, **options)
+    lend("llama")
+    with pytest.raises(InputError, match="writers"):
+        interp.validate(circuit)
+
+
+def test_a_circuit_of_another_state_is_told(use: Any) -> None:
+    model = use(build("gpt2"))
+    circuit = found()
+    with torch.no_grad():
+        next(iter(model.bridge.parameters())).mul_(1.1)
+    card = interp.validate(circuit, random=0, top=0)
+    assert any("in another state" in note for note in card.notes)
+
+
+def test_a_metric_of_ones_own(use: Any) -> None:
+    use(build("gpt2"))
+
+    def largest(logits: torch.Tensor) -> torch.Tensor:
+        return logits.max(-1).values
+
+    card = interp.validate(found(metric=largest), random=2, top=2)
+    assert card.metric == "largest"
+    other = interp.validate(found(), metric=largest, random=2, top=2)
+    assert other.whole == pytest.approx(card.whole)
+
+
+def test_an_interrupt_leaves_a_partial_card(use: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = use(build("gpt2"))
+    circuit = found()
+    monkeypatch.setattr(Subset, "_together", lambda *_: 2)
+    steps: list[tuple[int, int, str]] = []
+
+    def step(done: int, total: int, said: str) -> None:
+        steps.append((done, total, said))
+        if said == "curve":
+            signal.raise_signal(signal.SIGINT)
+
+    interp.interface.session.session.on_step = step
+    with pytest.raises(Interrupted) as stop:
+        interp.validate(circuit, random=3)
+    card = stop.value.result
+    assert card.notes[0].startswith("partial: interrupted after")
+    assert np.isfinite([card.faithfulness, card.left, *card.random]).all()
+    assert np.isnan(card.cpr)
+    assert np.isnan(card.marginal).all()
+    assert card.removable == ()
+    assert circuit.card is not None
+    assert "partial" in card.html()
+    assert card.png()[:4] == b"\x89PNG"
+    assert "not run" in card.text()
+    interp.interface.session.session.on_step = None
+    done, total, _ = steps[-1]
+    assert done < total
+    whole = interp.validate(circuit, random=3)
+    assert whole.faithfulness == pytest.approx(card.faithfulness)
+    assert model.lock.acquire(blocking=False)
+    model.lock.release()
+
+
+def test_what_is_ablated_may_change_nothing(use: Any) -> None:
+    use(build("gpt2"))
+    same = [Pair(Prompt(ids=ONE[0]), Prompt(ids=ONE[0]), (7,), (9,))] * 2
+    circuit = found()
+    blank = replace(circuit, lint=found(pairs=same).lint, provenance=found(pairs=same).provenance)
+    card = interp.validate(blank, random=2, top=2)
+    assert any("faithfulness divides by that" in note for note in card.notes)
+    assert card.html()
+
+
+def test_smollm2_induction(smollm2: Any) -> None:
+    circuit = interp.circuit(task="induction", n=4, edges=200)
+    card = interp.validate(circuit, n=3, top=0)
+    assert card.faithfulness - card.random.mean() > 3 * card.random.std(ddof=1)
+    assert card.faithfulness > card.random.max()
+    assert card.faithfulness > 0.15
+    assert (card.random_sizes == card.edges).all()
+    assert card.p_value == pytest.approx(1 / 21)
+    print(card.text(), smollm2.name)
