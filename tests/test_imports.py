@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import interp
+from interp.results import resolve
 
 SOURCE = Path(__file__).parents[1] / "src" / "interp"
 
@@ -214,3 +216,13 @@ def test_help_and_completion_leave_them_out_too() -> None:
         f"print([m for m in {HEAVY} if m in sys.modules])"
     )
     assert run(code).splitlines()[-1] == "[]"
+
+
+REFERENCES = sorted(
+    {found for path in FILES for found in re.findall(r'"(interp\.[\w.]*:\w+)"', path.read_text("utf-8"))}
+)
+
+
+@pytest.mark.parametrize("reference", REFERENCES)
+def test_what_a_string_names_is_there(reference: str) -> None:
+    assert callable(resolve(reference))

@@ -91,7 +91,7 @@ class DLAResult(Result):
 
     def text(self) -> str:
         """Return the ten largest parts, one to a line."""
-        shown = resolve("interp.spec:printable")
+        shown = resolve("interp.errors:printable")
         return "\n".join([super().text(), *(f"{value:+9.3f}  {shown(name)}" for name, value in self.top(10))])
 
     def top(self, n: int = 10) -> list[tuple[str, float]]:

@@ -153,7 +153,7 @@ class ProbeResult(Result):
 
     def text(self) -> str:
         """Return a line per layer."""
-        named = resolve("interp.spec:printable")
+        named = resolve("interp.errors:printable")
         lines = (
             f"L{n:<3} {score:7.3f}  [{low:6.3f}, {high:6.3f}]  shuffled {control:7.3f}"
             for n, (score, (low, high), control) in enumerate(zip(self.score, self.interval, self.control, strict=True))
