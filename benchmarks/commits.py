@@ -19,10 +19,9 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tools"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
-from trees import environment, named, tree
+from trees import ROOT, environment, named, tree
 
 BAR = 0.97
 LEAST, MOST = 5, 15  # rounds
@@ -79,8 +78,9 @@ def measure(sides: tuple[Side, Side], name: str, budget: float) -> float:
         old, new = in_turns(sides, name, rounds)
     middle = [statistics.median(one) for one in (old, new)]
     ratio = middle[0] / middle[1]
+    mark = " " if ratio >= BAR else "!"
     print(
-        f"  {ratio:5.3f}{' ' if ratio >= BAR else '!'} (minima {min(old) / min(new):5.3f})   CPU s: old {middle[0]:7.3f}, "
+        f"  {ratio:5.3f}{mark} (minima {min(old) / min(new):5.3f})   CPU s: old {middle[0]:7.3f}, "
         f"new {middle[1]:7.3f}, {rounds:2} rounds   {name}",
         flush=True,
     )

@@ -11,11 +11,11 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
-TREE = Path(sys.argv[1])
-sys.path[:1] = [str(TREE / "benchmarks"), str(TREE / "tools")]
+# Before this file's own folder: the benchmarks are the tree's.
+sys.path.insert(0, sys.argv[1] + "/tools")
+sys.path.insert(0, sys.argv[1] + "/benchmarks")
 
 import attribution
 import edges
