@@ -1,7 +1,7 @@
 """Compare what two commits compute: every command of the README, and each command by its different ways.
 
-``python tools/compare_commits.py OLD NEW [--quick] [--alias old=new] [--only TEXT]``; OLD and NEW are source trees or
-git revisions. Each side makes the same calls in a process of its own (`compared_calls` lists them, `record_calls`
+``python tools/compare_commits.py OLD NEW [--quick] [--alias old=new] [--only PATTERN]``; OLD and NEW are source trees
+or git revisions. Each side makes the same calls in a process of its own (`compared_calls` lists them, `record_calls`
 makes them), on the bundled model, on small random ones of several families and, without ``--quick``, on SmolLM2.
 Printed for each call: the largest difference of any field, as a part of the field's scale, max(1, largest size), and
 whether all are equal to the last bit; then the worst of all. The exit status is 1 where a difference is above 1e-6, a
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -30,9 +31,9 @@ from trees import ROOT, environment, named, tree
 LIMIT = 1e-6
 FAMILIES = ("gpt2", "llama", "neox", "gemma2", "cohere", "bloom", "granite", "bert")
 # Words about a result, and counts of how it was made, rather than the result.
-WORDS = ("provenance.", "notes", "line")
+WORDS = frozenset({"provenance", "notes", "notes[]", "line"})
 # Of provenance this is the result's own all the same: what was run.
-JUDGED = ("provenance.tokens", "provenance.seed")
+JUDGED = re.compile(r"(^|\.)provenance\.(tokens|seed)")
 UNKNOWN = ("there is no command", "has no flag", "is not one of", "takes no")
 
 
@@ -56,7 +57,7 @@ class Verdict:
 
 def judged(name: str) -> bool:
     """Whether a field is the result's own, not words about it."""
-    return name.startswith(JUDGED) or not name.startswith(WORDS)
+    return bool(JUDGED.search(name)) or WORDS.isdisjoint(name.split("."))
 
 
 def apart(one: Any, other: Any) -> tuple[float, bool]:
@@ -228,9 +229,9 @@ def main() -> int:
     arguments.add_argument("new", help="another")
     arguments.add_argument("--quick", action="store_true", help="leave out SmolLM2")
     arguments.add_argument("--alias", action="append", default=[], metavar="OLD=NEW", help="a field has a new name")
-    arguments.add_argument("--only", default="", metavar="TEXT", help="calls whose 'model: line' has this in it alone")
+    arguments.add_argument("--only", default="", metavar="PATTERN", help="only calls whose 'model: line' has it")
     arguments.add_argument("--jobs", type=int, choices=(1, 2), default=1, help="2: both sides at the same time")
-    arguments.add_argument("--slow", type=float, default=5.0, help="say which calls take more seconds than this")
+    arguments.add_argument("--slow", type=float, default=5.0, help="say which calls take more CPU seconds than this")
     options = arguments.parse_args()
     aliases = dict(alias.split("=", 1) for alias in options.alias)
     started = time.monotonic()
@@ -241,7 +242,7 @@ def main() -> int:
     ):
         place = Path(name)
         calls = quick(new, FAMILIES) + ([] if options.quick else large(new, "smollm2"))
-        calls = [call for call in calls if options.only in f"{call.model}: {call.line}"]
+        calls = [call for call in calls if re.search(options.only, f"{call.model}: {call.line}")]
         models = models_of(place, any(call.model == "smollm2" for call in calls))
         job = place / "job.json"
         job.write_text(json.dumps({"calls": [asdict(c) for c in calls], "models": models, "slow": options.slow}))
@@ -264,7 +265,10 @@ def main() -> int:
         ]
         verdicts = [verdict(call, *both) for call, *both in zip(calls, *sides, strict=True)]
     status = report(calls, verdicts)
-    print(f"{time.monotonic() - started:.0f} s")
+    took = [sum(said["seconds"] for said, _ in side) for side in sides]
+    print(
+        f"{time.monotonic() - started:.0f} s, and in CPU seconds the old one's calls took {took[0]:.0f}, the new one's {took[1]:.0f}"
+    )
     return status
 
 

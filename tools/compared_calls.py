@@ -113,7 +113,7 @@ def readme_calls(tree: Path, model: str, large: bool) -> Iterator[Call]:
             line = line.replace(" --n 40", " --n 8").replace(" --sweep 0,2,4,8", " --sweep 0,4")
         elif line == "unload":
             continue  # the model is needed below; the session's commands are tried by their own tests
-        line = line.replace("selfcheck", "selfcheck --n 4")  # half a minute otherwise
+        line = line.replace("selfcheck", "selfcheck --program induction --n 4")  # all of it: with the large model
         body = None if marks == "%interp" else PAIR if line.split()[0] in _PAIRED else TEXT
         yield Call(model, line, body, "README")
 
@@ -324,4 +324,5 @@ def large(tree: Path, model: str) -> list[Call]:
     made += reading_calls(model, large=True)
     made += mediate_calls(model, " --layer 4,18")
     made += task_calls(model, ("facts",))
+    made.append(Call("bundled", "selfcheck", origin="README"))
     return made

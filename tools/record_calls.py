@@ -146,12 +146,12 @@ def made(shell: Any, call: Mapping[str, Any]) -> Any:
 
 
 def record(shell: Any, call: Mapping[str, Any], place: Path) -> float:
-    """Make one call and write down what it gave under `place`'s name; return the seconds that it took."""
+    """Make one call and write down what it gave under `place`'s name; return the CPU seconds that it took."""
     torch.manual_seed(0)
     np.random.seed(0)
     said: dict[str, Any] = {}
     found = Found()
-    started = time.perf_counter()
+    started = time.process_time()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         try:
             value = made(shell, call)
@@ -163,7 +163,7 @@ def record(shell: Any, call: Mapping[str, Any], place: Path) -> float:
         except Exception as error:
             # One line of the user's mistakes or a crash: either is an answer that the other tree must give too.
             said["error"] = f"{type(error).__name__}: {error}"
-    took = time.perf_counter() - started
+    took = time.process_time() - started
     said |= {"seconds": took, "texts": found.texts, "shapes": found.shapes, "opaque": found.opaque}
     place.with_suffix(".json").write_text(json.dumps(said), "utf-8")
     np.savez(place.with_suffix(".npz"), **found.arrays())
