@@ -266,9 +266,7 @@ def main() -> int:
         verdicts = [verdict(call, *both) for call, *both in zip(calls, *sides, strict=True)]
     status = report(calls, verdicts)
     took = [sum(said["seconds"] for said, _ in side) for side in sides]
-    print(
-        f"{time.monotonic() - started:.0f} s, and in CPU seconds the old one's calls took {took[0]:.0f}, the new one's {took[1]:.0f}"
-    )
+    print(f"{time.monotonic() - started:.0f} s; CPU seconds in calls: {took[0]:.0f} (old), {took[1]:.0f} (new)")
     return status
 
 
