@@ -3,8 +3,8 @@
 OLD and NEW are source trees or git revisions. Each has a process of its own (`turns`), on one thread; the two take
 turns, and who begins changes with each round, so that whatever else the machine does meets both. Printed for each case:
 the ratio old / new of the medians of CPU seconds, above 1 where the new commit is faster, and that of the minima. Where
-it is below the bar, the case is measured again with three times the rounds, and these count. The exit status is 1 where
-any stays below.
+it is below the bar, twice as many rounds are added, and all count: other work on the machine moves few rounds by more
+than the bar allows. The exit status is 1 where any stays below.
 
 ``python benchmarks/commits.py OLD NEW [--seconds N] [--only TEXT]``
 """
@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 from trees import ROOT, environment, named, tree
 
 BAR = 0.97
-LEAST, MOST = 5, 15  # rounds
+LEAST, MOST = 3, 15  # rounds
 
 
 class Side:
@@ -57,31 +57,29 @@ class Side:
         self._process.wait()
 
 
-def in_turns(sides: tuple[Side, Side], name: str, rounds: int) -> tuple[list[float], list[float]]:
-    """Return the seconds of both sides, who take turns."""
-    taken: tuple[list[float], list[float]] = ([], [])
+def take_turns(sides: tuple[Side, Side], name: str, rounds: int, taken: tuple[list[float], list[float]]) -> None:
+    """Add the seconds of both sides, who take turns, to those taken."""
     for turn in range(rounds):
         for side in (0, 1) if turn % 2 == 0 else (1, 0):
             taken[side].append(sides[side].seconds(name))
-    return taken
 
 
 def measure(sides: tuple[Side, Side], name: str, budget: float) -> float:
     """Print a case's ratio and return it."""
     for side in sides:
         side.seconds(name)  # the first call compares with the hooked forward
-    pace = sum(side.seconds(name) for side in sides)
-    rounds = max(LEAST, min(MOST, int(budget / max(pace, 1e-3))))
-    old, new = in_turns(sides, name, rounds)
+    old, new = taken = ([], [])
+    take_turns(sides, name, LEAST, taken)
+    pace = (sum(old) + sum(new)) / LEAST
+    take_turns(sides, name, min(MOST, int(budget / max(pace, 1e-3))) - LEAST, taken)
     if statistics.median(old) / statistics.median(new) < BAR:
-        rounds *= 3
-        old, new = in_turns(sides, name, rounds)
+        take_turns(sides, name, 2 * len(old), taken)
     middle = [statistics.median(one) for one in (old, new)]
     ratio = middle[0] / middle[1]
     mark = " " if ratio >= BAR else "!"
     print(
         f"  {ratio:5.3f}{mark} (minima {min(old) / min(new):5.3f})   CPU s: old {middle[0]:7.3f}, "
-        f"new {middle[1]:7.3f}, {rounds:2} rounds   {name}",
+        f"new {middle[1]:7.3f}, {len(old):2} rounds   {name}",
         flush=True,
     )
     return ratio
@@ -91,7 +89,7 @@ def main() -> int:
     arguments = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     arguments.add_argument("old", help="a source tree or a git revision")
     arguments.add_argument("new", help="another")
-    arguments.add_argument("--seconds", type=float, default=8.0, help="of CPU to a case, within 5 to 15 rounds")
+    arguments.add_argument("--seconds", type=float, default=8.0, help="of CPU to a case, within 3 to 15 rounds")
     arguments.add_argument("--only", default="", metavar="TEXT", help="cases whose name has this in it alone")
     options = arguments.parse_args()
     started = time.monotonic()

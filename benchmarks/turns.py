@@ -25,7 +25,6 @@ import torch
 import transformers
 
 import interp
-from interp.session import session
 
 SHARED = {1: "nothing shared", 10: "prefix of 10", 40: "prefix of 40"}
 Work = Callable[[], Any]
@@ -100,7 +99,7 @@ def main() -> None:
     print(json.dumps([name for _, name, _ in made]), file=answers)
     for line in sys.stdin:
         model, _, work = made[int(line)]
-        session.use(model.name)
+        interp.use(model.name)
         gc.collect()
         print(json.dumps(patching.cpu_seconds(work)[0]), file=answers)
 

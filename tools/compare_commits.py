@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from compared_calls import FILES, TOLD, Call, large, quick
+from compared_calls import FILES, SESSION, Call, large, quick
 from trees import ROOT, environment, named, tree
 
 LIMIT = 1e-6
@@ -46,7 +47,7 @@ class Verdict:
     equal: bool = True
     fields: int = 0
     wrong: list[str] = field(default_factory=list)
-    told: list[str] = field(default_factory=list)
+    noted: list[str] = field(default_factory=list)
     skipped: str = ""
     error: str = ""
 
@@ -60,7 +61,7 @@ def judged(name: str) -> bool:
     return bool(JUDGED.search(name)) or WORDS.isdisjoint(name.split("."))
 
 
-def apart(one: Any, other: Any) -> tuple[float, bool]:
+def difference(one: Any, other: Any) -> tuple[float, bool]:
     """Return the largest difference as a part of the scale, and whether the two are equal to the last bit."""
     both = np.isnan(one) & np.isnan(other)
     same = both | ((one == other) & (np.signbit(one) == np.signbit(other)))
@@ -99,25 +100,25 @@ def verdict(call: Call, old: tuple[Any, Any], new: tuple[Any, Any]) -> Verdict:
     was, is_ = before.get("error", ""), after.get("error", "")
     if was or is_:
         return _errors(found, was, is_)
-    told = call.command in TOLD
+    loose = call.command in SESSION
     for kind in ("texts", "shapes"):
         for name in sorted(before[kind].keys() & after[kind].keys()):
             found.fields += kind == "shapes"
             if before[kind][name] == after[kind][name]:
                 continue
             line = f"{name}: {_first(before[kind][name], after[kind][name])}"
-            (found.wrong if judged(name) and not told else found.told).append(line)
+            (found.wrong if judged(name) and not loose else found.noted).append(line)
     for side, one, other in (("old", before, after), ("new", after, before)):
         mine, theirs = ({*said["texts"], *said["shapes"]} for said in (one, other))
         # Of a field that is gone, what it held is gone too.
         alone = {name.partition("[")[0] for name in mine - theirs if not name.endswith(".keys")}
-        found.told += [f"{name}: the {side} one alone" for name in sorted(alone)]
+        found.noted += [f"{name}: the {side} one alone" for name in sorted(alone)]
     for name in sorted(then.keys() & now.keys()):
         if then[name].shape != now[name].shape:
             continue  # said above
-        largest, equal = apart(then[name].astype(np.float64), now[name].astype(np.float64))
-        if not judged(name) or told:
-            found.told += [] if equal else [f"{name}: {largest:.1e}"]
+        largest, equal = difference(then[name].astype(np.float64), now[name].astype(np.float64))
+        if not judged(name) or loose:
+            found.noted += [] if equal else [f"{name}: {largest:.1e}"]
             continue
         found.equal = found.equal and equal
         if not largest <= found.largest:
@@ -133,9 +134,9 @@ def _errors(found: Verdict, was: str, is_: str) -> Verdict:
     elif not was:
         found.wrong.append(f"the new one alone fails: {is_}")
     elif not is_:
-        found.told.append(f"the new one answers where the old says: {was}")
+        found.noted.append(f"the new one answers where the old says: {was}")
     elif was != is_:
-        found.told.append(f"the error's words: {was!r}, {is_!r}")
+        found.noted.append(f"the error's words: {was!r}, {is_!r}")
     found.equal = not found.wrong
     return found
 
@@ -191,7 +192,7 @@ def report(calls: Sequence[Call], verdicts: Sequence[Verdict]) -> int:
             print(f"{'':>34}{'differs':<8} {one.where}")
         if one.error:
             print(f"{'':>34}{'says':<8} {one.error[:150]}")
-    _tell(calls, verdicts)
+    _print_noted(calls, verdicts)
     compared = [one for one in verdicts if not one.error]
     failed = sum(one.failed for one in verdicts)
     print(
@@ -208,12 +209,12 @@ def report(calls: Sequence[Call], verdicts: Sequence[Verdict]) -> int:
     return int(failed > 0)
 
 
-def _tell(calls: Sequence[Call], verdicts: Sequence[Verdict]) -> None:
+def _print_noted(calls: Sequence[Call], verdicts: Sequence[Verdict]) -> None:
     """Print what is not judged, each thing once with how often it came."""
     said: Counter[str] = Counter()
     example: dict[str, str] = {}
     for call, one in zip(calls, verdicts, strict=True):
-        for line in one.told:
+        for line in one.noted:
             key = line if line.endswith(" alone") else line.partition(":")[0]
             said[key] += 1
             example.setdefault(key, f"{call.line} on {call.model}: {line}")
@@ -230,7 +231,8 @@ def main() -> int:
     arguments.add_argument("--quick", action="store_true", help="leave out SmolLM2")
     arguments.add_argument("--alias", action="append", default=[], metavar="OLD=NEW", help="a field has a new name")
     arguments.add_argument("--only", default="", metavar="PATTERN", help="only calls whose 'model: line' has it")
-    arguments.add_argument("--jobs", type=int, choices=(1, 2), default=1, help="2: both sides at the same time")
+    cores = min(2, os.cpu_count() or 1)
+    arguments.add_argument("--jobs", type=int, choices=(1, 2), default=cores, help="2: both sides at the same time")
     arguments.add_argument("--slow", type=float, default=5.0, help="say which calls take more CPU seconds than this")
     options = arguments.parse_args()
     aliases = dict(alias.split("=", 1) for alias in options.alias)

@@ -31,8 +31,8 @@ SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z", "q"
 DIVISIONS = ("layer", "head", "position", "head-position", "neuron")
 HEADED = ("z", "q", "k", "v", "pattern")
 METRICS = ("logit", "logprob", "prob", "rank", "kl", "own")  # "own" is a function of the notebook's
-# The session's own commands say what there is (memory, names, help): their differences are told, not judged.
-TOLD = ("load", "models", "use", "unload", "status", "clear", "help")
+# The session's own commands say what there is (memory, names, help): their differences are listed, not judged.
+SESSION = ("load", "models", "use", "unload", "status", "clear", "help")
 # Families whose networks are known, and those whose attention and MLP run side by side.
 KNOWN = ("gpt2", "llama", "neox")
 PARALLEL = ("neox", "cohere")
@@ -101,7 +101,7 @@ def readme_calls(tree: Path, model: str, large: bool) -> Iterator[Call]:
         marks, _, line = typed.partition(" ")
         line = line.replace("{model}", model)
         if large:
-            if line.split()[0] in (*TOLD, "selfcheck"):
+            if line.split()[0] in (*SESSION, "selfcheck"):
                 continue  # once is enough: these need no model, or a fast one
             # --task, --n and --steps as the README has them give way.
             begins = next((b for b in _SMALLER if line.startswith(b)), None)
@@ -243,7 +243,7 @@ def mediate_calls(model: str, flags: str = "", sites: Sequence[str] = SITES) -> 
 
 
 def task_calls(model: str, tasks: Sequence[str]) -> Iterator[Call]:
-    """Give several pairs of each task, seeds apart."""
+    """Give several pairs of each task."""
     for task in tasks:
         yield Call(model, f"task --task {task} --n 6 --seed 2")
         yield Call(model, f"patch --task {task} --n 5 --seed 2")
