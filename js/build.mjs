@@ -1,11 +1,16 @@
 // Bundles each widget into src/interp/widgets/static: one script and one style sheet, nothing else at run time.
-import { readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { build } from "esbuild";
 
 const LIMIT = 30_000; // bytes of script: every widget in a notebook carries its own copy
+// A folder with an index is a widget; the Makefile finds them in the same way.
+const entry = (name) => `src/${name}/index.ts`;
+const widgets = readdirSync(join(import.meta.dirname, "src")).filter((name) =>
+  existsSync(join(import.meta.dirname, entry(name))),
+);
 const { metafile } = await build({
-  entryPoints: Object.fromEntries(["attention", "circuit", "patching"].map((name) => [name, `src/${name}/index.ts`])),
+  entryPoints: Object.fromEntries(widgets.map((name) => [name, entry(name)])),
   absWorkingDir: import.meta.dirname,
   outdir: "../src/interp/widgets/static",
   bundle: true,

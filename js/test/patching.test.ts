@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import type { Message } from "../src/afm/model";
 import { columnsOf, diverging, heat, measure } from "../src/draw/diverging";
 import { signed } from "../src/draw/signed";
+import type { Message } from "../src/host/model";
 import mount from "../src/patching/index";
 import type { Entry, Form, Sweep } from "../src/patching/meta";
 import { fakeCanvas, Host, press, settled } from "./host";

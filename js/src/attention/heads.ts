@@ -1,7 +1,7 @@
 import { computed, type ReadonlySignal, signal } from "@preact/signals-core";
-import { bytes, type Model } from "../afm/model";
-import type { Rpc } from "../afm/rpc";
 import { binOf, decode, square } from "../draw/codec";
+import { bytes, type Model } from "../host/model";
+import type { Rpc } from "../host/rpc";
 import { watch } from "../ui/watch";
 import type { Direction, Form, Meta, Mode, Selected } from "./meta";
 

@@ -18,7 +18,7 @@ import { headName, type Meta } from "./meta";
 import { text } from "./text";
 import { viewer } from "./view";
 
-const BESIDE = 700; // px from which on the grid, or the text, stands beside the matrix
+const TWO_COLUMNS = 700; // px from which on the grid, or the text, stands beside the matrix
 const GAP = 24;
 const TEXT = 300;
 const MATRIX = 330; // px that a matrix with its labels has at least, before the text goes below it
@@ -35,12 +35,13 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
 
   const gridWidth = (room: number) => measure(meta.layers.length, meta.heads.length, room).width;
   // The grid stands beside the matrix where there is room, and above it where it is only a long row or two.
-  const beside = () => width.value >= BESIDE && (meta.layers.length > 2 || gridWidth(width.value) < 0.4 * width.value);
-  const gridRoom = () => (beside() ? width.value * (width.value >= 1240 ? 0.37 : 0.47) : width.value);
+  const twoColumns = () =>
+    width.value >= TWO_COLUMNS && (meta.layers.length > 2 || gridWidth(width.value) < 0.4 * width.value);
+  const gridRoom = () => (twoColumns() ? width.value * (width.value >= 1240 ? 0.37 : 0.47) : width.value);
   const matrixRoom = () => {
-    const grid = beside() ? gridWidth(gridRoom()) + GAP : 0;
+    const grid = twoColumns() ? gridWidth(gridRoom()) + GAP : 0;
     const rest = width.value - grid;
-    return width.value >= BESIDE && rest >= MATRIX + GAP + TEXT ? rest - GAP - TEXT : rest;
+    return width.value >= TWO_COLUMNS && rest >= MATRIX + GAP + TEXT ? rest - GAP - TEXT : rest;
   };
 
   const live = signal(false);

@@ -9,16 +9,16 @@ import { room } from "../ui/room";
 import { saveMenu } from "../ui/save";
 import { theme } from "../ui/theme";
 import { watch } from "../ui/watch";
-import { card } from "./card";
 import { foot } from "./foot";
 import { groupMenu } from "./groups";
+import { inspector } from "./inspector";
 import { plot } from "./plot";
 import { table } from "./table";
 import { viewer } from "./view";
 
 const TITLE = "Circuit";
-const CARD = 332; // px that the card and its gap take beside the graph
-const BESIDE = 800; // px from which on it stands there
+const INSPECTOR = 332; // px that the inspector and its gap take beside the graph
+const TWO_COLUMNS = 800; // px from which on it stands there, and not below
 const STEPS = 300; // of the slider; beyond, each is more than one edge
 
 export default mount((mounted: Mounted, el: HTMLElement) => {
@@ -27,8 +27,8 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
   const colours = theme(frame, ends);
   const view = viewer(mounted, colours.current, room(frame, ends, colours.update));
   const { graph, groups, drawing, asked, count, chosen, width } = view;
-  const beside = () => width.value >= BESIDE;
-  const wide = () => width.value - (beside() ? CARD : 0);
+  const twoColumns = () => width.value >= TWO_COLUMNS;
+  const wide = () => width.value - (twoColumns() ? INSPECTOR : 0);
 
   // Of many edges, the first few are chosen more finely.
   const edges = () => drawing.peek().edges.length;
@@ -72,7 +72,7 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
   frame.append(
     h("header.head", {}, h("span.title", {}, TITLE), facts, controls),
     problem,
-    h("div.body", {}, h("div.panel", {}, plot(view, wide), legend), card(view)),
+    h("div.body", {}, h("div.panel", {}, plot(view, wide), legend), inspector(view)),
     foot(view),
     notes,
     table(view),
@@ -105,7 +105,7 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
       chosen.value;
       problem.hidden = true;
     },
-    () => frame.classList.toggle("interp-narrow", !beside()),
+    () => frame.classList.toggle("interp-narrow", !twoColumns()),
     () => {
       legend.style.width = `${wide()}px`;
     },

@@ -1,4 +1,4 @@
-import { bytes } from "../afm/model";
+import { bytes } from "../host/model";
 
 /** The circuit as the kernel has it; numbers of its drawing travel as bytes beside it. */
 export interface Graph {

@@ -53,7 +53,7 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
       "div.body",
       {},
       ...(sweep.peek().axes.length > 1 ? [plot(view, () => width.value, say)] : []),
-      h("div.beside", {}, list(view, say), asked),
+      h("div.sidebar", {}, list(view, say), asked),
     ),
     foot(view),
     notes,

@@ -1,6 +1,6 @@
 import { computed, type ReadonlySignal, type Signal, signal } from "@preact/signals-core";
-import { bytes } from "../afm/model";
-import { trait } from "../afm/traits";
+import { bytes } from "../host/model";
+import { trait } from "../host/traits";
 import type { Mounted } from "../ui/mount";
 import { selecting } from "../ui/selected";
 import type { Theme } from "../ui/theme";

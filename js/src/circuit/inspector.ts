@@ -1,9 +1,9 @@
 import { computed, signal } from "@preact/signals-core";
-import { bytes } from "../afm/model";
 import { STEPS } from "../draw/codec";
 import { colour } from "../draw/colours";
 import { diverging } from "../draw/diverging";
 import { signed } from "../draw/signed";
+import { bytes } from "../host/model";
 import { button, h } from "../ui/dom";
 import { watch } from "../ui/watch";
 import type { Shown } from "./graph";
@@ -18,20 +18,20 @@ interface Function {
   copying: number | null;
 }
 
-const LISTED = 10;
-const JOINED = 6;
+const STRONGEST = 10;
+const CONNECTIONS = 6;
 
-/** The card of the chosen node: what it does, what it reads and writes. With none chosen, the strongest edges. */
-export function card(viewer: Viewer): HTMLElement {
+/** The inspector of the chosen node: what it does, what it reads and writes. With none chosen, the strongest edges. */
+export function inspector(viewer: Viewer): HTMLElement {
   const { chosen, drawing, curves, pointer, theme, rpc, ends, groups } = viewer;
   const known = new Map<string, Function>();
-  const said = signal<{ node: string; words?: Function; problem?: string } | undefined>(undefined);
-  const seen = signal<{ node: string; side: number; values: Uint8Array } | undefined>(undefined);
+  const answer = signal<{ node: string; words?: Function; problem?: string } | undefined>(undefined);
+  const pattern = signal<{ node: string; side: number; values: Uint8Array } | undefined>(undefined);
   const title = h("div.name");
   const does = h("div.pairs", { "aria-live": "polite" });
   const thumbnail: HTMLCanvasElement = h("canvas", { role: "img" });
   const picture = h("div.thumbnail", {}, h("div.caption", {}, "Attention, first clean prompt"), thumbnail);
-  const joins = h("div.pairs");
+  const connections = h("div.pairs");
   const pill = computed(() => drawing.value.pills[chosen.value]);
 
   // The kernel is asked once for each node; busy, it says so, and is asked again when the node is chosen again.
@@ -39,30 +39,31 @@ export function card(viewer: Viewer): HTMLElement {
     const { name = "" } = pill.value ?? {};
     const head = partsOf(name)?.[1] ?? null;
     if (!name || groups.value[name] || name === "logits") {
-      said.value = seen.value = undefined;
+      answer.value = pattern.value = undefined;
       return;
     }
     const words = known.get(name);
-    said.value = words ? { node: name, words } : { node: name };
-    seen.value = undefined;
-    const function_ = () =>
+    answer.value = words ? { node: name, words } : { node: name };
+    pattern.value = undefined;
+    const describe = () =>
       words
         ? Promise.resolve()
         : rpc.latest("function", { node: name }).then(({ data }) => {
             const found = data as unknown as Function;
             known.set(name, found);
-            if (said.peek()?.node === name) said.value = { node: name, words: found };
+            if (answer.peek()?.node === name) answer.value = { node: name, words: found };
           });
-    const pattern = async () => {
+    const loadPattern = async () => {
       if (head === null) return;
       const { data, buffers } = await rpc.latest("pattern", { node: name });
-      if (said.peek()?.node === name) seen.value = { node: name, side: data.side as number, values: bytes(buffers[0]) };
+      if (answer.peek()?.node === name)
+        pattern.value = { node: name, side: data.side as number, values: bytes(buffers[0]) };
     };
-    function_()
-      .then(pattern)
+    describe()
+      .then(loadPattern)
       .catch((error) => {
-        if (said.peek()?.node === name && error.message)
-          said.value = { ...said.peek(), node: name, problem: error.message };
+        if (answer.peek()?.node === name && error.message)
+          answer.value = { ...answer.peek(), node: name, problem: error.message };
       });
   });
 
@@ -80,8 +81,8 @@ export function card(viewer: Viewer): HTMLElement {
   const edge = (index: number) => {
     const curve = curves.value[index] as Shown;
     const text = `${short(curve.source)} → ${drawing.value.edges[curve.edges[0] ?? 0]?.reader}`;
-    const joined = curve.edges.length > 1 ? `${short(curve.source)} → ${short(curve.target)}` : text;
-    const row = h("div", {}, h("span.mono", {}, joined), h("span", {}, signed(curve.score)));
+    const between = curve.edges.length > 1 ? `${short(curve.source)} → ${short(curve.target)}` : text;
+    const row = h("div", {}, h("span.mono", {}, between), h("span", {}, signed(curve.score)));
     row.style.setProperty("--part", `${Math.min(1, Math.abs(curve.score) / (viewer.graph.value.ends[0] || 1))}`);
     row.style.setProperty("--colour", diverging(theme.value.background, theme.value.dark)(Math.sign(curve.score)));
     row.addEventListener("pointerenter", () => {
@@ -93,11 +94,11 @@ export function card(viewer: Viewer): HTMLElement {
     return row;
   };
   const short = (i: number) => drawing.value.pills[i]?.name ?? "";
-  const ends_ = (mine: "source" | "target", other: "source" | "target") => {
+  const edgesOf = (mine: "source" | "target", other: "source" | "target") => {
     const found = curves.value
       .filter((curve) => curve[mine] === chosen.value)
       .sort((a, b) => Math.abs(b.score) - Math.abs(a.score));
-    const words = found.slice(0, JOINED).map((curve) => {
+    const words = found.slice(0, CONNECTIONS).map((curve) => {
       const reader = curve.edges.length > 1 ? "" : (drawing.value.edges[curve.edges[0] ?? 0]?.reader ?? "");
       const input = inputOf(reader) && `(${inputOf(reader)}) `;
       const name = nameOf(short(curve[other]));
@@ -105,7 +106,7 @@ export function card(viewer: Viewer): HTMLElement {
     });
     return { words, more: found.length - words.length };
   };
-  const list = (heading: string, { words, more }: ReturnType<typeof ends_>) =>
+  const list = (heading: string, { words, more }: ReturnType<typeof edgesOf>) =>
     words.length
       ? [
           h("div.muted", {}, heading),
@@ -121,24 +122,24 @@ export function card(viewer: Viewer): HTMLElement {
   watch(
     ends,
     () => {
-      const held = pill.value;
-      title.replaceChildren(...(held ? [h("b", {}, nameOf(held.name)), " "] : [h("b", {}, "Strongest edges")]));
-      if (!held) return;
-      const label = said.value?.words?.label || viewer.graph.value.labels[held.name] || "";
-      title.append(h("span.muted", {}, groups.value[held.name] ? "group" : label));
+      const selected = pill.value;
+      title.replaceChildren(...(selected ? [h("b", {}, nameOf(selected.name)), " "] : [h("b", {}, "Strongest edges")]));
+      if (!selected) return;
+      const label = answer.value?.words?.label || viewer.graph.value.labels[selected.name] || "";
+      title.append(h("span.muted", {}, groups.value[selected.name] ? "group" : label));
     },
     () => {
-      const { words, problem } = said.value ?? {};
+      const { words, problem } = answer.value ?? {};
       does.replaceChildren();
       if (words) {
         does.append(...tokens("Promotes", words.promotes), ...tokens("Suppresses", words.suppresses));
         if (words.copying !== null)
           does.append(h("div.muted", {}, "Copying score ", h("b", {}, signed(words.copying))));
-      } else if (said.value && !problem) does.append(h("div.muted", {}, "asking the model …"));
+      } else if (answer.value && !problem) does.append(h("div.muted", {}, "asking the model …"));
       if (problem) does.append(h("div.muted", {}, problem));
     },
     () => {
-      const image = seen.value;
+      const image = pattern.value;
       picture.hidden = !image;
       if (!image) return;
       const { side, values } = image;
@@ -154,23 +155,26 @@ export function card(viewer: Viewer): HTMLElement {
       thumbnail.setAttribute("aria-label", `${nameOf(image.node)}: whom each token looks at`);
     },
     () => {
-      const held = pill.value;
-      if (!held) {
+      const selected = pill.value;
+      if (!selected) {
         const size = (i: number) => Math.abs((curves.value[i] as Shown).score) || 0;
         const strongest = [...curves.value.keys()].sort((a, b) => size(b) - size(a));
         // A key that several heads read is one edge, whichever curve shows it.
         const first = new Map(strongest.map((i) => [`${curves.value[i]?.edges}`, i]));
-        joins.replaceChildren(h("div.strongest", {}, ...[...first.values()].slice(0, LISTED).map(edge)));
+        connections.replaceChildren(h("div.strongest", {}, ...[...first.values()].slice(0, STRONGEST).map(edge)));
         return;
       }
-      joins.replaceChildren();
-      const { nodes } = groups.value[held.name] ?? {};
+      connections.replaceChildren();
+      const { nodes } = groups.value[selected.name] ?? {};
       if (nodes) {
-        const open = button("Unfold", () => viewer.fold(held.name, false));
-        joins.append(h("div", {}, nodes.map(nameOf).join(", ")), open);
+        const open = button("Unfold", () => viewer.fold(selected.name, false));
+        connections.append(h("div", {}, nodes.map(nameOf).join(", ")), open);
       }
-      joins.append(...list("Reads", ends_("target", "source")), ...list("Writes to", ends_("source", "target")));
+      connections.append(
+        ...list("Reads", edgesOf("target", "source")),
+        ...list("Writes to", edgesOf("source", "target")),
+      );
     },
   );
-  return h("aside.card", { "aria-label": "Node" }, title, does, joins, picture);
+  return h("aside.inspector", { "aria-label": "Node" }, title, does, connections, picture);
 }
