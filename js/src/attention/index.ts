@@ -8,6 +8,7 @@ import { room } from "../ui/room";
 import { saveMenu } from "../ui/save";
 import { theme } from "../ui/theme";
 import { watch } from "../ui/watch";
+import { plural } from "../ui/words";
 import { data } from "./data";
 import { foot } from "./foot";
 import { grid, measure } from "./grid";
@@ -55,7 +56,6 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
       sink.value = box.checked;
     },
   });
-  const plural = (count: number, name: string) => `${count} ${name}${count === 1 ? "" : "s"}`;
   const size = `${plural(meta.layers.length, "layer")} × ${plural(meta.heads.length, "head")}`;
   const facts = [meta.model, plural(meta.tokens.length, "token"), size].filter(Boolean).join(" · ");
   const chosen = () => heads.current.peek().params;
@@ -65,7 +65,7 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
     const { data } = await rpc.latest("picture", {
       ...chosen(),
       token,
-      theme: colours.current.peek().dark ? "dark" : "light",
+      theme: colours.current.peek().name,
     });
     return data.svg as string;
   };

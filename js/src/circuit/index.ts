@@ -1,6 +1,7 @@
 import "../ui/frame.css";
 import "./circuit.css";
-import { diverging } from "../draw/diverging";
+import { diverging, lifted } from "../draw/colours";
+import { times } from "../draw/numbers";
 import { h } from "../ui/dom";
 import { frame as framed } from "../ui/frame";
 import { keys } from "../ui/keys";
@@ -9,6 +10,7 @@ import { room } from "../ui/room";
 import { saveMenu } from "../ui/save";
 import { theme } from "../ui/theme";
 import { watch } from "../ui/watch";
+import { counted } from "../ui/words";
 import { foot } from "./foot";
 import { groupMenu } from "./groups";
 import { inspector } from "./inspector";
@@ -52,7 +54,7 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
   // The kernel draws it: what is saved from here and what result.save() writes is one picture.
   const picture = async () => {
     const { data } = await rpc.latest("picture", {
-      theme: colours.current.peek().dark ? "dark" : "light",
+      theme: colours.current.peek().name,
       edges: count.peek(),
       chosen: drawing.peek().pills[chosen.peek()]?.name ?? "",
     });
@@ -86,7 +88,7 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
     },
     () => {
       const all = drawing.value.edges.length;
-      const shown = `${count.value.toLocaleString("en-US")} of ${graph.value.total.toLocaleString("en-US")}`;
+      const shown = `${counted(count.value)} of ${counted(graph.value.total)}`;
       said.textContent = shown;
       slider.max = `${steps()}`;
       slider.disabled = all < 2;
@@ -94,9 +96,7 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
       slider.setAttribute("aria-valuetext", `${shown} edges`);
     },
     () => {
-      const { background, dark } = colours.current.value;
-      const at = diverging(background, dark);
-      const stops = Array.from({ length: 17 }, (_, i) => at(i / 8 - 1));
+      const stops = times(17, (i) => diverging(colours.current.value)(lifted(i / 8 - 1)));
       bar.style.background = `linear-gradient(90deg, ${stops})`;
       const [end] = graph.value.ends;
       legend.replaceChildren(h("span", {}, `−${end}`), bar, h("span", {}, `+${end}`), graph.value.meaning.join(" · "));

@@ -1,7 +1,6 @@
 import { computed, signal } from "@preact/signals-core";
 import { STEPS } from "../draw/codec";
-import { colour } from "../draw/colours";
-import { diverging } from "../draw/diverging";
+import { colour, diverging, sequential } from "../draw/colours";
 import { signed } from "../draw/signed";
 import { bytes } from "../host/model";
 import { button, h } from "../ui/dom";
@@ -67,24 +66,27 @@ export function inspector(viewer: Viewer): HTMLElement {
       });
   });
 
-  const tokens = (heading: string, list: Function["promotes"]) =>
-    list.length
+  /** What stands under a heading, each with its value. */
+  const listed = (heading: string, rows: (readonly [Node | string, number | null])[], more = 0) =>
+    rows.length
       ? [
           h("div.muted", {}, heading),
-          h(
-            "div.tokens",
-            {},
-            ...list.flatMap(([token, value]) => [h("bdi.mono", {}, token), h("span", {}, signed(value))]),
-          ),
+          h("div.tokens", {}, ...rows.flatMap(([name, value]) => [h("span", {}, name), h("span", {}, signed(value))])),
+          ...(more ? [h("div.muted", {}, `and ${more} more`)] : []),
         ]
       : [];
+  const tokens = (heading: string, list: Function["promotes"]) =>
+    listed(
+      heading,
+      list.map(([token, value]) => [h("bdi.mono", {}, token), value]),
+    );
   const edge = (index: number) => {
     const curve = curves.value[index] as Shown;
     const text = `${short(curve.source)} → ${drawing.value.edges[curve.edges[0] ?? 0]?.reader}`;
     const between = curve.edges.length > 1 ? `${short(curve.source)} → ${short(curve.target)}` : text;
     const row = h("div", {}, h("span.mono", {}, between), h("span", {}, signed(curve.score)));
     row.style.setProperty("--part", `${Math.min(1, Math.abs(curve.score) / (viewer.graph.value.ends[0] || 1))}`);
-    row.style.setProperty("--colour", diverging(theme.value.background, theme.value.dark)(Math.sign(curve.score)));
+    row.style.setProperty("--colour", diverging(theme.value)(Math.sign(curve.score)));
     row.addEventListener("pointerenter", () => {
       pointer.value = { curve: index };
     });
@@ -94,30 +96,18 @@ export function inspector(viewer: Viewer): HTMLElement {
     return row;
   };
   const short = (i: number) => drawing.value.pills[i]?.name ?? "";
-  const edgesOf = (mine: "source" | "target", other: "source" | "target") => {
+  const edgesOf = (heading: string, mine: "source" | "target", other: "source" | "target") => {
     const found = curves.value
       .filter((curve) => curve[mine] === chosen.value)
       .sort((a, b) => Math.abs(b.score) - Math.abs(a.score));
-    const words = found.slice(0, CONNECTIONS).map((curve) => {
-      const reader = curve.edges.length > 1 ? "" : (drawing.value.edges[curve.edges[0] ?? 0]?.reader ?? "");
-      const input = inputOf(reader) && `(${inputOf(reader)}) `;
-      const name = nameOf(short(curve[other]));
-      return [mine === "target" ? `${input}${name}` : `${name} ${input}`.trim(), signed(curve.score)];
+    const rows = found.slice(0, CONNECTIONS).map((curve) => {
+      const input = curve.edges.length > 1 ? "" : inputOf(drawing.value.edges[curve.edges[0] ?? 0]?.reader ?? "");
+      const name = [nameOf(short(curve[other])), input && `(${input})`];
+      if (mine === "target") name.reverse();
+      return [name.join(" ").trim(), curve.score] as const;
     });
-    return { words, more: found.length - words.length };
+    return listed(heading, rows, found.length - rows.length);
   };
-  const list = (heading: string, { words, more }: ReturnType<typeof edgesOf>) =>
-    words.length
-      ? [
-          h("div.muted", {}, heading),
-          h(
-            "div.tokens",
-            {},
-            ...words.flatMap(([name = "", score = ""]) => [h("span", {}, name), h("span", {}, score)]),
-          ),
-          ...(more ? [h("div.muted", {}, `and ${more} more`)] : []),
-        ]
-      : [];
 
   watch(
     ends,
@@ -143,13 +133,13 @@ export function inspector(viewer: Viewer): HTMLElement {
       picture.hidden = !image;
       if (!image) return;
       const { side, values } = image;
-      const { table, muted } = theme.value;
+      const table = sequential(theme.value);
       thumbnail.width = thumbnail.height = side;
       const context = thumbnail.getContext("2d");
       const cells = context?.createImageData(side, side);
       values.forEach((value, at) => {
         const past = at % side <= Math.floor(at / side);
-        cells?.data.set([...(past ? colour(table, value / STEPS) : muted), 255], 4 * at);
+        cells?.data.set([...(past ? colour(table, value / STEPS) : theme.value.empty), 255], 4 * at);
       });
       if (cells) context?.putImageData(cells, 0, 0);
       thumbnail.setAttribute("aria-label", `${nameOf(image.node)}: whom each token looks at`);
@@ -170,10 +160,7 @@ export function inspector(viewer: Viewer): HTMLElement {
         const open = button("Unfold", () => viewer.fold(selected.name, false));
         connections.append(h("div", {}, nodes.map(nameOf).join(", ")), open);
       }
-      connections.append(
-        ...list("Reads", edgesOf("target", "source")),
-        ...list("Writes to", edgesOf("source", "target")),
-      );
+      connections.append(...edgesOf("Reads", "target", "source"), ...edgesOf("Writes to", "source", "target"));
     },
   );
   return h("aside.inspector", { "aria-label": "Node" }, title, does, connections, picture);

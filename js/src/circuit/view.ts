@@ -1,8 +1,8 @@
 import { computed, type ReadonlySignal, type Signal, signal } from "@preact/signals-core";
+import type { Theme } from "../draw/colours";
 import { trait } from "../host/traits";
 import type { Mounted } from "../ui/mount";
 import { selecting } from "../ui/selected";
-import type { Theme } from "../ui/theme";
 import { type Shown, shown, through, totals } from "./graph";
 import { type Drawing, type Graph, type Groups, nameOf, unpack } from "./meta";
 

@@ -1,14 +1,6 @@
 import { type ReadonlySignal, signal } from "@preact/signals-core";
-import { css, luminance, type Rgb, sequential } from "../draw/colours";
-import type { Palette } from "../draw/heatmap";
-
-export interface Theme extends Palette {
-  ink: string;
-  faint: string;
-  accent: string;
-  line: string;
-  dark: boolean;
-}
+import { nan, parts } from "../../../src/interp/views/kit/palette.json";
+import { css, luminance, type Rgb, split, type Theme } from "../draw/colours";
 
 /** The computed colours of `frame`, and again whenever the page's theme changes or `update` is called. */
 export function theme(frame: HTMLElement, ends: AbortSignal): { current: ReadonlySignal<Theme>; update: () => void } {
@@ -31,20 +23,19 @@ function read(frame: HTMLElement): Theme {
   const style = getComputedStyle(frame);
   const background = rgb(style.backgroundColor) ?? [255, 255, 255];
   const text = rgb(style.color) ?? [17, 24, 39];
-  const dark = luminance(background) < 0.3;
+  const name = luminance(background) < 0.3 ? "dark" : "light";
   // The accent that the style sheet gives depends on it.
-  frame.dataset.theme = dark ? "dark" : "light";
+  frame.dataset.theme = name;
   const mix = (part: number) => background.map((b, i) => Math.round(b + ((text[i] ?? 0) - b) * part)) as unknown as Rgb;
   return {
+    name,
     background,
-    table: sequential(background, dark),
-    muted: mix(dark ? 0.06 : 0.045),
-    hatch: mix(0.55),
+    empty: mix(parts.empty),
+    hatch: split(nan[name]),
     ink: css(text),
-    faint: css(mix(0.66)),
-    line: css(mix(0.16)),
+    muted: css(mix(parts.muted)),
+    line: css(mix(parts.line)),
     accent: style.accentColor,
-    dark,
   };
 }
 
