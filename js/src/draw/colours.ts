@@ -1,5 +1,7 @@
 import {
   diverging as DIVERGING,
+  nan,
+  parts,
   sequential as SEQUENTIAL,
   signed,
   weights,
@@ -31,6 +33,21 @@ export interface WeightTheme extends Theme {
 /** A colour that is written as #rrggbb. */
 export function split(hex: string): Rgb {
   return [1, 3, 5].map((at) => Number.parseInt(hex.slice(at, at + 2), 16)) as unknown as Rgb;
+}
+
+/** The colours of a frame with this background and text. */
+export function colours(background: Rgb, ink: Rgb): Omit<Theme, "accent"> {
+  const name = luminance(background) < 0.3 ? "dark" : "light";
+  const mix = (part: number) => between([background, ink], part);
+  return {
+    name,
+    background,
+    empty: mix(parts.empty),
+    hatch: split(nan[name]),
+    ink: css(ink),
+    muted: css(mix(parts.muted)),
+    line: css(mix(parts.line)),
+  };
 }
 
 /** The colour at 0 to 1 of a scale whose stops are equally far apart. */

@@ -1,6 +1,5 @@
 import { type ReadonlySignal, signal } from "@preact/signals-core";
-import { nan, parts } from "../../../src/interp/views/kit/palette.json";
-import { css, luminance, type Rgb, split, type Theme } from "../draw/colours";
+import { colours, type Rgb, type Theme } from "../draw/colours";
 
 /** The computed colours of `frame`, and again whenever the page's theme changes or `update` is called. */
 export function theme(frame: HTMLElement, ends: AbortSignal): { current: ReadonlySignal<Theme>; update: () => void } {
@@ -23,20 +22,10 @@ function read(frame: HTMLElement): Theme {
   const style = getComputedStyle(frame);
   const background = rgb(style.backgroundColor) ?? [255, 255, 255];
   const text = rgb(style.color) ?? [17, 24, 39];
-  const name = luminance(background) < 0.3 ? "dark" : "light";
+  const found = colours(background, text);
   // The accent that the style sheet gives depends on it.
-  frame.dataset.theme = name;
-  const mix = (part: number) => background.map((b, i) => Math.round(b + ((text[i] ?? 0) - b) * part)) as unknown as Rgb;
-  return {
-    name,
-    background,
-    empty: mix(parts.empty),
-    hatch: split(nan[name]),
-    ink: css(text),
-    muted: css(mix(parts.muted)),
-    line: css(mix(parts.line)),
-    accent: style.accentColor,
-  };
+  frame.dataset.theme = found.name;
+  return { ...found, accent: style.accentColor };
 }
 
 /** A computed colour, which may be written in any colour space: painted and read back. */

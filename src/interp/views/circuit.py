@@ -261,7 +261,7 @@ class _View:
         edge = (
             "stroke:var(--interp-accent);stroke-width:2"
             if chosen
-            else "stroke:var(--interp-muted);stroke-width:0.7;stroke-opacity:0.8"
+            else f"stroke:var(--interp-muted);stroke-width:{_PAINT['outline']}"
         )
         ink = "on-high" if abs(value) > _INK_TURNS else "fg"
         style = f' style="font-size:11px;fill:var(--interp-{ink})"'
