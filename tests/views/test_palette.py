@@ -63,7 +63,7 @@ def heats() -> list[tuple[Cells, float, int]]:
         (_cells(few, rows[:6], words, tokens=True, marked=(2, 5)), 0.5, 1400),
         (_cells(wide, rows, [f"t{n}" for n in range(200)], tokens=True, marked=(3, 4, 150)), 2.5, 1400),
         (_cells(wide[:, :130], rows, [str(n) for n in range(130)]), 2.5, 1400),
-        (_cells(few[:1, :1], ["L11"], ["0"]), 1.0, 1400),
+        (_cells(few[:1, :1], ["L11 neuron 1234567890"], ["0"]), 1.0, 1400),
     ]
 
 

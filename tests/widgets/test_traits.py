@@ -13,7 +13,7 @@ from interp.widgets.attention import AttentionWidget
 from interp.widgets.circuit import CircuitWidget
 from interp.widgets.patching import PatchingWidget
 from views.circuits import SMALL, planted
-from views.test_patching import real_like
+from views.test_patching import sweep as swept
 
 from .conftest import made
 
@@ -70,7 +70,7 @@ def test_the_circuits_dicts_have_the_fields_that_are_read() -> None:
 
 @pytest.mark.usefixtures("wire")
 def test_the_sweeps_dicts_have_the_fields_that_are_read() -> None:
-    widget = PatchingWidget(real_like("head-position", (3, 4, 5)))
+    widget = PatchingWidget(swept("head-position", (3, 4, 5)))
     sweep: dict[str, Any] = widget.sweep
     assert set(sweep) == fields("patching/meta.ts", "Sweep")
     assert set(sweep["form"]) == fields("patching/meta.ts", "Form")
