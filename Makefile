@@ -4,8 +4,9 @@ BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
 NPM := $(BIN)/python tools/npm.py
-SCRIPTS := $(addprefix src/interp/widgets/static/,attention.js circuit.js patching.js)
-SOURCES := $(wildcard js/*.*) $(shell find js/src -type f)
+# A folder with an index is a widget, as in js/build.mjs.
+SCRIPTS := $(patsubst js/src/%/index.ts,src/interp/widgets/static/%.js,$(wildcard js/src/*/index.ts))
+SOURCES := $(wildcard js/*.*) $(shell find js/src -type f) src/interp/views/kit/palette.json
 
 .PHONY: demo test browser check clean
 

@@ -14,7 +14,8 @@ class Bundles(BuildHookInterface[Any]):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002
         js = ROOT / "js"
-        sources = [path for path in (*js.glob("*.*"), *(js / "src").rglob("*.*")) if path.is_file()]
+        palette = ROOT / "src/interp/views/kit/palette.json"
+        sources = [path for path in (*js.glob("*.*"), *(js / "src").rglob("*.*"), palette) if path.is_file()]
         built = [path.stat().st_mtime for path in (ROOT / "src/interp/widgets/static").glob("*.*")]
         if built and min(built) >= max(path.stat().st_mtime for path in sources):
             return

@@ -1,11 +1,31 @@
 // Bundles each widget into src/interp/widgets/static: one script and one style sheet, nothing else at run time.
-import { readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { build } from "esbuild";
 
 const LIMIT = 30_000; // bytes of script: every widget in a notebook carries its own copy
+// A folder with an index is a widget; the Makefile finds them in the same way.
+const entry = (name) => `src/${name}/index.ts`;
+const widgets = readdirSync(join(import.meta.dirname, "src")).filter((name) =>
+  existsSync(join(import.meta.dirname, entry(name))),
+);
+const palette = JSON.parse(readFileSync(join(import.meta.dirname, "../src/interp/views/kit/palette.json"), "utf8"));
+/** A style sheet whose `var(--palette--a--b)` are the palette's values. */
+function coloured(css) {
+  return css.replace(/var\(--palette--([\w-]+)\)/g, (name, path) => {
+    const value = path.split("--").reduce((part, key) => part?.[key], palette);
+    if (value === undefined) throw new Error(`the palette has no ${name}`);
+    return value;
+  });
+}
+const styles = {
+  name: "styles",
+  setup: ({ onLoad }) =>
+    onLoad({ filter: /\.css$/ }, ({ path }) => ({ contents: coloured(readFileSync(path, "utf8")), loader: "css" })),
+};
 const { metafile } = await build({
-  entryPoints: Object.fromEntries(["attention", "circuit", "patching"].map((name) => [name, `src/${name}/index.ts`])),
+  plugins: [styles],
+  entryPoints: Object.fromEntries(widgets.map((name) => [name, entry(name)])),
   absWorkingDir: import.meta.dirname,
   outdir: "../src/interp/widgets/static",
   bundle: true,

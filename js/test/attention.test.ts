@@ -158,7 +158,7 @@ describe("the text", () => {
     await settled();
     tokens(el)[2]?.click();
     await settled();
-    const table = sequential([255, 255, 255], false);
+    const table = sequential({ background: [255, 255, 255], name: "light" });
     const half = `rgb(${[...colour(table, 0.5)].join(",")})`;
     const fills = () => tokens(el).map((token) => token.style.background.replaceAll(" ", ""));
     expect(fills()).toEqual([half, "", half, ""]);
@@ -176,7 +176,7 @@ describe("the text", () => {
     box.checked = true;
     box.dispatchEvent(new Event("change"));
     await settled();
-    const full = `rgb(${[...colour(sequential([255, 255, 255], false), 1)].join(",")})`;
+    const full = `rgb(${[...colour(sequential({ background: [255, 255, 255], name: "light" }), 1)].join(",")})`;
     expect(tokens(el).map((token) => token.style.background.replaceAll(" ", ""))).toEqual(["", "", full, ""]);
     expect(text(el)).toContain("first token hidden · scale to 0.50");
     expect(text(find(".interp-readout"))).toContain("most at ␣cat (2)");

@@ -1,9 +1,9 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import type { Message } from "../src/afm/model";
-import { beside, curveAt, pillAt, type Shown, shown, through, totals } from "../src/circuit/graph";
+import { curveAt, neighbour, pillAt, type Shown, shown, through, totals } from "../src/circuit/graph";
 import mount from "../src/circuit/index";
 import { type Graph, type Groups, nameOf, unpack } from "../src/circuit/meta";
 import { step, width } from "../src/circuit/paint";
+import type { Message } from "../src/host/model";
 import { fakeCanvas, Host, press, settled } from "./host";
 
 // embed → 1.0 → 2.1 → logits, and 2.1 reads embed itself; the MLP's way comes last.
@@ -170,10 +170,10 @@ describe("the drawing", () => {
   it("is walked through by rows and within them", () => {
     const { pills } = drawn();
     const all = [0, 1, 2, 3, 4];
-    expect(beside(pills, all, 0, -1, 0)).toBe(1);
-    expect(beside(pills, all, 3, 1, 0)).toBe(2);
-    expect(beside(pills, all, 4, -1, 0)).toBe(4);
-    expect(beside(pills, all, 3, 0, 1)).toBe(3);
+    expect(neighbour(pills, all, 0, -1, 0)).toBe(1);
+    expect(neighbour(pills, all, 3, 1, 0)).toBe(2);
+    expect(neighbour(pills, all, 4, -1, 0)).toBe(4);
+    expect(neighbour(pills, all, 3, 0, 1)).toBe(3);
   });
 
   it("has the steps and widths of the static picture", () => {
@@ -207,10 +207,10 @@ describe("the graph", () => {
     choose("L2H1 induction");
     await settled();
     expect(selects().at(-1)).toEqual({ layer: 2, head: 1 });
-    expect(text(".interp-card")).toContain("L2H1 induction");
-    expect(text(".interp-card")).toContain("␣mat+3.450");
-    expect(text(".interp-card")).toContain("(k) L1H0+0.900");
-    expect(text(".interp-card")).toContain("logits+1.000");
+    expect(text(".interp-inspector")).toContain("L2H1 induction");
+    expect(text(".interp-inspector")).toContain("␣mat+3.450");
+    expect(text(".interp-inspector")).toContain("(k) L1H0+0.900");
+    expect(text(".interp-inspector")).toContain("logits+1.000");
     expect(host.requests("pattern").at(-1)?.params).toEqual({ node: "2.1" });
     const before = host.requests("function").length;
     choose("embed");
@@ -221,7 +221,7 @@ describe("the graph", () => {
     expect(host.requests("function").length).toBeGreaterThanOrEqual(before);
   });
 
-  it("says in the card what the kernel cannot say", async () => {
+  it("says in the inspector what the kernel cannot say", async () => {
     const { host, choose, find, text } = open();
     const answer = host.answer;
     host.answer = (message) =>
@@ -229,8 +229,8 @@ describe("the graph", () => {
     await settled();
     choose("L2H1");
     await settled();
-    expect(text(".interp-card")).toContain("test is busy; try again");
-    expect(text(".interp-card"), "its edges are known").toContain("(k) L1H0");
+    expect(text(".interp-inspector")).toContain("test is busy; try again");
+    expect(text(".interp-inspector"), "its edges are known").toContain("(k) L1H0");
     expect(find(".interp-error").hidden).toBe(true);
   });
 

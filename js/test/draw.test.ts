@@ -1,14 +1,15 @@
 import { describe, expect, it } from "vitest";
+import { weights } from "../../src/interp/views/kit/palette.json";
 import { binOf, binStart, decode, square } from "../src/draw/codec";
-import { colour, ink, LIFT, luminance, type Rgb, sequential } from "../src/draw/colours";
+import { colour, ink, luminance, type Rgb, sequential } from "../src/draw/colours";
 import { mask, pixels } from "../src/draw/heatmap";
 import { escaped, tag } from "../src/draw/svg";
 
 const WHITE: Rgb = [255, 255, 255];
-const palette = {
-  table: sequential(WHITE, false),
+const theme = {
+  table: sequential({ background: WHITE, name: "light" }),
   background: WHITE,
-  muted: [240, 240, 241] as Rgb,
+  empty: [240, 240, 241] as Rgb,
   hatch: [9, 9, 9] as Rgb,
 };
 const at = (data: Uint8ClampedArray, size: number, x: number, y: number) => [
@@ -18,11 +19,11 @@ const at = (data: Uint8ClampedArray, size: number, x: number, y: number) => [
 describe("a heatmap", () => {
   it("shows each value through the colour table", () => {
     const values = Float32Array.from({ length: 25 }, (_, i) => i / 24);
-    const data = pixels({ values, rows: 5, factor: 1 }, 20, palette);
+    const data = pixels({ values, rows: 5, factor: 1 }, 20, theme);
     for (let y = 0; y < 20; y++) {
       for (let x = 0; x < 20; x++) {
         const value = values[Math.floor(y / 4) * 5 + Math.floor(x / 4)] ?? 0;
-        expect(at(data, 20, x, y)).toEqual([...colour(palette.table, value)]);
+        expect(at(data, 20, x, y)).toEqual([...colour(theme.table, value)]);
       }
     }
     expect(data.filter((_, i) => i % 4 === 3).every((alpha) => alpha === 255)).toBe(true);
@@ -34,30 +35,30 @@ describe("a heatmap", () => {
       values[i * 300 + i] = 1;
       values[i * 300] = 1;
     }
-    const data = pixels({ values, rows: 300, factor: 1 }, 64, palette);
+    const data = pixels({ values, rows: 300, factor: 1 }, 64, theme);
     for (let i = 0; i < 64; i++) {
-      expect(at(data, 64, i, i)).toEqual([...colour(palette.table, 1)]);
-      expect(at(data, 64, 0, i)).toEqual([...colour(palette.table, 1)]);
+      expect(at(data, 64, i, i)).toEqual([...colour(theme.table, 1)]);
+      expect(at(data, 64, 0, i)).toEqual([...colour(theme.table, 1)]);
     }
     expect(at(data, 64, 40, 3)).toEqual([...WHITE]);
   });
 
   it("separates cells by gaps, and tells what is not there from 0", () => {
-    const data = pixels({ values: [0, 1, 1, 0], rows: 2, factor: 1, masked: mask(true, false) }, 10, palette, 1);
+    const data = pixels({ values: [0, 1, 1, 0], rows: 2, factor: 1, masked: mask(true, false) }, 10, theme, 1);
     expect(at(data, 10, 0, 0)).toEqual([...WHITE]);
-    expect(at(data, 10, 7, 0)).toEqual([...palette.muted]);
-    expect(at(data, 10, 0, 7)).toEqual([...colour(palette.table, 1)]);
+    expect(at(data, 10, 7, 0)).toEqual([...theme.empty]);
+    expect(at(data, 10, 0, 7)).toEqual([...colour(theme.table, 1)]);
     expect(at(data, 10, 0, 4)).toEqual([...WHITE]);
     expect(at(data, 10, 4, 7)).toEqual([...WHITE]);
   });
 
   it("hatches what is not a number, and what it is pooled with", () => {
     for (const broken of [Number.NaN, Number.POSITIVE_INFINITY]) {
-      const data = pixels({ values: [0, broken, 0.5, 1], rows: 2, factor: 1 }, 1, palette);
-      expect(at(data, 1, 0, 0)).toEqual([...palette.hatch]);
-      const large = pixels({ values: [0, broken, 0.5, 1], rows: 2, factor: 1 }, 24, palette);
+      const data = pixels({ values: [0, broken, 0.5, 1], rows: 2, factor: 1 }, 1, theme);
+      expect(at(data, 1, 0, 0)).toEqual([...theme.hatch]);
+      const large = pixels({ values: [0, broken, 0.5, 1], rows: 2, factor: 1 }, 24, theme);
       const seen = new Set(Array.from({ length: 12 }, (_, x) => `${at(large, 24, 12 + x, 3)}`));
-      expect(seen).toEqual(new Set([`${palette.hatch}`, `${WHITE}`]));
+      expect(seen).toEqual(new Set([`${theme.hatch}`, `${WHITE}`]));
     }
   });
 
@@ -75,7 +76,7 @@ describe("colours", () => {
       [WHITE, false],
       [[30, 31, 34], true],
     ] as const) {
-      const table = sequential(background, dark);
+      const table = sequential({ background: background, name: dark ? "dark" : "light" });
       expect([...colour(table, 0)]).toEqual([...background]);
       const lights = Array.from({ length: 256 }, (_, i) => luminance(colour(table, i / 255)));
       const steps = lights.slice(1).map((light, i) => (light - (lights[i] ?? 0)) * (dark ? 1 : -1));
@@ -85,15 +86,15 @@ describe("colours", () => {
   });
 
   it("lift small weights as stated", () => {
-    const table = sequential([0, 0, 0], false);
-    const step = 0.25 ** (1 / LIFT);
+    const table = sequential({ background: [0, 0, 0], name: "light" });
+    const step = 0.25 ** (1 / weights.power);
     expect(colour(table, step)[0]).toBeGreaterThan(200);
   });
 
   it("are written on in what reads", () => {
     const contrast = (a: number, b: number) => (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
     for (const dark of [false, true]) {
-      const table = sequential(dark ? [30, 31, 34] : WHITE, dark);
+      const table = sequential({ background: dark ? [30, 31, 34] : WHITE, name: dark ? "dark" : "light" });
       for (let i = 0; i < 256; i++) {
         const fill = colour(table, i / 255);
         const text = ink(fill) === "#fff" ? 1 : 0;

@@ -1,8 +1,8 @@
 import { vi } from "vitest";
-import type { Message, Model } from "../src/afm/model";
 import mount from "../src/attention/index";
 import type { Meta } from "../src/attention/meta";
 import { STEPS } from "../src/draw/codec";
+import type { Message, Model } from "../src/host/model";
 
 type Listener = (...args: unknown[]) => void;
 

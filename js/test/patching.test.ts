@@ -1,7 +1,9 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import type { Message } from "../src/afm/model";
-import { columnsOf, diverging, heat, measure } from "../src/draw/diverging";
+import { signed as levels } from "../../src/interp/views/kit/palette.json";
+import { diverging, lifted, type Theme } from "../src/draw/colours";
+import { columnsOf, heat, measure } from "../src/draw/diverging";
 import { signed } from "../src/draw/signed";
+import type { Message } from "../src/host/model";
 import mount from "../src/patching/index";
 import type { Entry, Form, Sweep } from "../src/patching/meta";
 import { fakeCanvas, Host, press, settled } from "./host";
@@ -113,7 +115,7 @@ function shown(given: Partial<Sweep> = {}, more: Record<string, unknown> = {}) {
 }
 
 const fills = (el: HTMLElement) =>
-  [...el.querySelectorAll(".interp-plot g > path[fill^=rgb]")].map((path) => path.getAttribute("fill"));
+  [...el.querySelectorAll(".interp-plot g:first-of-type > path[fill^=rgb]")].map((path) => path.getAttribute("fill"));
 
 describe("the heatmap", () => {
   it("says what is strongest, its pair and its facts", async () => {
@@ -130,8 +132,9 @@ describe("the heatmap", () => {
   it("colours towards red, against blue, and what is nothing not at all", async () => {
     const { el } = shown();
     await settled();
-    const at = diverging([255, 255, 255], false);
-    const expected = EFFECTS.filter((effect) => effect).map((effect) => at(Math.round((effect / 4 / 0.5) * 256) / 256));
+    const at = diverging({ background: [255, 255, 255], name: "light" });
+    const known = EFFECTS.filter((effect) => effect);
+    const expected = known.map((effect) => at(Math.round(lifted(effect / 4 / 0.5) * levels.levels) / levels.levels));
     expect(new Set(fills(el))).toEqual(new Set(expected));
     expect(at(1)).toBe("rgb(165,15,42)");
     expect(at(-1)).toBe("rgb(29,79,145)");
@@ -184,7 +187,7 @@ describe("the heatmap", () => {
     const cells = packed(values, blank(Number.NaN), blank(Number.NaN));
     const { el } = shown({ cells, done: 11, top: { exact: [], estimate: [] } });
     await settled();
-    expect(el.querySelectorAll(".interp-plot path[stroke='#c2410c']")).toHaveLength(1);
+    expect(el.querySelectorAll(".interp-plot path[stroke='rgb(194,65,12)']")).toHaveLength(1);
     expect(el.querySelector(".interp-foot")?.textContent).toBe("no cell changes the metric");
   });
 
@@ -209,7 +212,7 @@ describe("the heatmap", () => {
     expect(text(".interp-foot")).toContain("estimated effect +2.500");
     named("Exact").click();
     expect(el.querySelectorAll("[role=option]")).toHaveLength(1);
-    expect(fills(el)).toEqual(["rgb(244,245,245)"]); // what is not verified
+    expect(fills(el)).toEqual(["rgb(243,243,244)"]); // what is not verified
   });
 
   it("writes hostile text as text only", async () => {
@@ -448,21 +451,23 @@ describe("drawing", () => {
           columns: Array.from({ length: columns }, (_, i) => `␣t${i}`),
           tokens: columns === 60,
           marked: [],
+          block: 1,
         };
         const place = measure(cells, room);
         expect(place.width).toBeLessThanOrEqual(room);
         expect(place.down).toBeLessThanOrEqual(420);
         expect(Math.min(place.wide, place.high)).toBeGreaterThanOrEqual(0.5);
-        const look = {
-          at: () => "#f00",
-          background: "#fff",
+        const look: Theme = {
+          name: "light",
+          background: [255, 255, 255],
+          empty: [238, 238, 238],
+          hatch: [204, 0, 0],
           ink: "#000",
-          faint: "#777",
+          muted: "#777",
           line: "#ccc",
-          empty: "#eee",
-          hatch: "#c00",
+          accent: "#00f",
         };
-        expect(heat({ ...cells, values: cells.values.fill(1) }, 1, place, look)).toContain("#f00");
+        expect(heat({ ...cells, values: cells.values.fill(1) }, 1, place, look)).toContain(diverging(look)(1));
       }
     }
   });

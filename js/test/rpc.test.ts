@@ -1,5 +1,5 @@
 import { describe, expect, it, vi } from "vitest";
-import { Cancelled, connect } from "../src/afm/rpc";
+import { Cancelled, connect } from "../src/host/rpc";
 import { Host, settled } from "./host";
 
 function connected() {

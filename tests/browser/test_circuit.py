@@ -71,7 +71,7 @@ class Graph:
         self.plot = self.frame.locator(".interp-plot")
         self.edges, self.pills = (self.plot.locator("canvas").nth(n) for n in (1, 2))
         self.slider = self.frame.locator("input[type=range]")
-        self.card = self.frame.locator(".interp-card")
+        self.inspector = self.frame.locator(".interp-inspector")
 
     def said(self) -> str:
         return re.sub(r"\s+", " ", self.frame.locator(".interp-foot [role=status]").inner_text())
@@ -205,14 +205,14 @@ def test_a_click_moves_an_open_heatmap_and_an_open_attention_view(graph: Graph, 
 def test_the_card_says_what_a_head_does(graph: Graph, opened: Notebook) -> None:
     name = opened.kernel.value("max(c.heads, key=lambda h: abs(sum(e.score for e in c.edges if e.writer == h)))")
     graph.plot.click(position=graph.places()[name])
-    opened.until(lambda: "Promotes" in graph.card.inner_text(), "the kernel has said it")
-    words = graph.card.inner_text()
+    opened.until(lambda: "Promotes" in graph.inspector.inner_text(), "the kernel has said it")
+    words = graph.inspector.inner_text()
     promotes = opened.kernel.value(f"c.functions[{name!r}].promotes")
     for token, value in promotes:
         assert token.replace(" ", "␣") in words
         assert f"{value:+.3f}".replace("-", "−") in words
     assert "Copying score" in words
-    thumbnail = graph.card.locator("canvas")
+    thumbnail = graph.inspector.locator("canvas")
     opened.until(lambda: thumbnail.is_visible(), "whom it looks at")
     pattern = np.array(opened.kernel.value(f"c.pattern_of({name!r}).tolist()"))
     side = thumbnail.evaluate("e => e.width")
@@ -351,7 +351,7 @@ def test_what_is_saved(graph: Graph, opened: Notebook) -> None:
 def test_axe_finds_nothing_serious(graph: Graph, opened: Notebook, theme: str) -> None:
     assert theme
     graph.plot.click(position=graph.places()[opened.kernel.value("c.heads[0]")])
-    opened.until(lambda: "Promotes" in graph.card.inner_text(), "the card is there")
+    opened.until(lambda: "Promotes" in graph.inspector.inner_text(), "the inspector is there")
     graph.frame.get_by_text("Edges as a table").click()
     graph.frame.get_by_text("Group ▾").click()
     wrong = serious(opened, graph.frame)

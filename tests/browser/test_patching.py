@@ -64,8 +64,10 @@ class Heatmap:
 
     def colours(self, rows: int, columns: int) -> np.ndarray[Any, Any]:
         """Return the colour of each cell, ``[row, column, rgb]``; −1 where it is of no colour."""
+        # Below the cells is the bar of colours, a group of its own.
         paths = self.drawing.evaluate(
-            "e => [...e.querySelectorAll('g > path[fill^=rgb]')].map(p => ['fill', 'd'].map(n => p.getAttribute(n)))"
+            "e => [...e.querySelectorAll('g:first-of-type > path[fill^=rgb]')]"
+            ".map(p => ['fill', 'd'].map(n => p.getAttribute(n)))"
         )
         found = np.full((rows, columns, 3), -1)
         wide, high = self.pitch(rows, columns)

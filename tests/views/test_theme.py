@@ -39,7 +39,16 @@ def test_text_can_be_read_on_every_step(name: str) -> None:
     for step, colour in enumerate(theme.sequential(name)):
         written = table[theme.ink(step)[len("var(--interp-") : -1]]
         ink = luminance([int(written[n : n + 2], 16) for n in (1, 3, 5)])
-        assert contrast(ink, luminance(over(colour, table["bg"]))) > 3.2
+        assert contrast(ink, luminance(over(colour, table["bg"]))) > 3.7
+
+
+@pytest.mark.parametrize("name", theme.THEMES)
+def test_text_can_be_read_on_signed_colours(name: str) -> None:
+    turns = theme.PALETTE["signed"]["ink"]
+    for value in np.linspace(-1, 1, 201):
+        written = theme.colour("on-high" if abs(value) > turns else "fg", name)
+        ink, fill = (luminance(over((0, 0, 0, 0), css)) for css in (written, theme.diverging(value, name)))
+        assert contrast(ink, fill) > 3.2
 
 
 @pytest.mark.parametrize("name", theme.THEMES)

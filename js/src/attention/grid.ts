@@ -1,5 +1,6 @@
+import { classes } from "../../../src/interp/views/kit/palette.json";
 import { STEPS } from "../draw/codec";
-import { css, DOTS } from "../draw/colours";
+import { css } from "../draw/colours";
 import { mask, pixels, put } from "../draw/heatmap";
 import { fit, h, on } from "../ui/dom";
 import { clamp, keys, step } from "../ui/keys";
@@ -104,6 +105,7 @@ export function grid(viewer: Viewer, room: () => number): HTMLElement {
     const ratio = canvas.width / (heads.length * pitch);
     const size = Math.round((pitch - 4) * ratio);
     const kinds = [...new Set(Object.values(meta.labels))].sort();
+    const dots = classes[colours.name];
     const bad = new Set(meta.bad.map(String));
     layers.forEach((layer, row) => {
       heads.forEach((head, column) => {
@@ -128,7 +130,7 @@ export function grid(viewer: Viewer, room: () => number): HTMLElement {
         context.lineWidth = 2;
         context.strokeStyle = css(colours.background);
         context.stroke();
-        context.fillStyle = DOTS[kinds.indexOf(label) % DOTS.length] as string;
+        context.fillStyle = dots[kinds.indexOf(label) % dots.length] as string;
         context.fill();
       });
     });

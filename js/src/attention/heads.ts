@@ -1,7 +1,8 @@
 import { computed, type ReadonlySignal, signal } from "@preact/signals-core";
-import { bytes, type Model } from "../afm/model";
-import type { Rpc } from "../afm/rpc";
 import { binOf, decode, square } from "../draw/codec";
+import { times } from "../draw/numbers";
+import { bytes, type Model } from "../host/model";
+import type { Rpc } from "../host/rpc";
 import { watch } from "../ui/watch";
 import type { Direction, Form, Meta, Mode, Selected } from "./meta";
 
@@ -143,7 +144,7 @@ export function loadHeads(
       tiles.value;
       const matrix = current.value;
       const { side, values } = matrix;
-      const columns = Array.from({ length: span }, (_, i) => binOf(left + i, n, side));
+      const columns = times(span, (i) => binOf(left + i, n, side));
       return Float32Array.from({ length: span * span }, (_, i) => {
         const [query, key] = [top + Math.floor(i / span), left + (i % span)];
         const tile = side < n && matrix.tiles.get(`${Math.floor(query / TILE)},${Math.floor(key / TILE)}`);

@@ -8,6 +8,7 @@ import { room } from "../ui/room";
 import { saveMenu } from "../ui/save";
 import { theme } from "../ui/theme";
 import { watch } from "../ui/watch";
+import { plural } from "../ui/words";
 import { data } from "./data";
 import { foot } from "./foot";
 import { grid, measure } from "./grid";
@@ -18,7 +19,7 @@ import { headName, type Meta } from "./meta";
 import { text } from "./text";
 import { viewer } from "./view";
 
-const BESIDE = 700; // px from which on the grid, or the text, stands beside the matrix
+const TWO_COLUMNS = 700; // px from which on the grid, or the text, stands beside the matrix
 const GAP = 24;
 const TEXT = 300;
 const MATRIX = 330; // px that a matrix with its labels has at least, before the text goes below it
@@ -35,12 +36,13 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
 
   const gridWidth = (room: number) => measure(meta.layers.length, meta.heads.length, room).width;
   // The grid stands beside the matrix where there is room, and above it where it is only a long row or two.
-  const beside = () => width.value >= BESIDE && (meta.layers.length > 2 || gridWidth(width.value) < 0.4 * width.value);
-  const gridRoom = () => (beside() ? width.value * (width.value >= 1240 ? 0.37 : 0.47) : width.value);
+  const twoColumns = () =>
+    width.value >= TWO_COLUMNS && (meta.layers.length > 2 || gridWidth(width.value) < 0.4 * width.value);
+  const gridRoom = () => (twoColumns() ? width.value * (width.value >= 1240 ? 0.37 : 0.47) : width.value);
   const matrixRoom = () => {
-    const grid = beside() ? gridWidth(gridRoom()) + GAP : 0;
+    const grid = twoColumns() ? gridWidth(gridRoom()) + GAP : 0;
     const rest = width.value - grid;
-    return width.value >= BESIDE && rest >= MATRIX + GAP + TEXT ? rest - GAP - TEXT : rest;
+    return width.value >= TWO_COLUMNS && rest >= MATRIX + GAP + TEXT ? rest - GAP - TEXT : rest;
   };
 
   const live = signal(false);
@@ -54,7 +56,6 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
       sink.value = box.checked;
     },
   });
-  const plural = (count: number, name: string) => `${count} ${name}${count === 1 ? "" : "s"}`;
   const size = `${plural(meta.layers.length, "layer")} × ${plural(meta.heads.length, "head")}`;
   const facts = [meta.model, plural(meta.tokens.length, "token"), size].filter(Boolean).join(" · ");
   const chosen = () => heads.current.peek().params;
@@ -64,7 +65,7 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
     const { data } = await rpc.latest("picture", {
       ...chosen(),
       token,
-      theme: colours.current.peek().dark ? "dark" : "light",
+      theme: colours.current.peek().name,
     });
     return data.svg as string;
   };

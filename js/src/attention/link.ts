@@ -1,5 +1,5 @@
 import type { ReadonlySignal } from "@preact/signals-core";
-import type { Message } from "../afm/model";
+import type { Message } from "../host/model";
 import type { Mounted } from "../ui/mount";
 import { selecting } from "../ui/selected";
 import type { Meta, Selected } from "./meta";
@@ -18,7 +18,7 @@ export function linked(mounted: Mounted, meta: Meta): Link {
   const { layers, heads, tokens } = meta;
   const initial = { layer: layers[0] ?? 0, head: heads[0] ?? 0, query: null, key: null, position: null };
   /** What this view does not hold leaves it as it is. */
-  const held = (given: Message) => {
+  const accept = (given: Message) => {
     const next: Partial<Selected> = {};
     if (layers.includes(given.layer as number)) next.layer = given.layer as number;
     if (heads.includes(given.head as number)) next.head = given.head as number;
@@ -28,7 +28,7 @@ export function linked(mounted: Mounted, meta: Meta): Link {
     }
     return next;
   };
-  const { selected, choose } = selecting<Selected>(mounted, initial, held);
+  const { selected, choose } = selecting<Selected>(mounted, initial, accept);
   return {
     selected,
     choose: (part) => choose(part, { ...selected.peek(), ...part }),

@@ -1,5 +1,6 @@
 import { binStart } from "../draw/codec";
 import { type Cells, mask } from "../draw/heatmap";
+import { times } from "../draw/numbers";
 import type { Viewer } from "./view";
 
 export const MONO = "ui-monospace, DejaVu Sans Mono, Menlo, Consolas, monospace";
@@ -32,8 +33,7 @@ export function picture({ meta, heads, sink, top, shown }: Viewer, room: number)
   const matrix = heads.current.value;
   const whole = span === tokens.length;
   const count = whole ? matrix.side : span;
-  const starts = (from: number) =>
-    Array.from({ length: count + 1 }, (_, i) => (whole ? binStart(i, span, count) : from + i));
+  const starts = (from: number) => times(count + 1, (i) => (whole ? binStart(i, span, count) : from + i));
   const [rows, columns] = [starts(first), starts(left)];
   const values = whole ? matrix.values : heads.window(first, left, span);
   const hidden = mask(causal, sink.value);

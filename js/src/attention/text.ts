@@ -17,7 +17,7 @@ export function text(viewer: Viewer): HTMLElement {
   });
   const list = h("div.text", { role: "listbox", tabindex: 0, "aria-label": "Tokens" }, ...tokens);
   // Where no token carries its own space, the words need some between them.
-  list.classList.toggle("interp-apart", !meta.tokens.some((token) => token.startsWith("␣")));
+  list.classList.toggle("interp-spaced", !meta.tokens.some((token) => token.startsWith("␣")));
   const what = h("span");
   const ways = segmented("Direction", { from: "looks at", to: "looked at by" }, (value) => {
     direction.value = value;

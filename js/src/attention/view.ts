@@ -1,5 +1,5 @@
 import { computed, type ReadonlySignal, type Signal, signal } from "@preact/signals-core";
-import type { Theme } from "../ui/theme";
+import { sequential, type Theme, type WeightTheme } from "../draw/colours";
 import type { Heads } from "./heads";
 import type { Link } from "./link";
 import { type Direction, heldToken, type Meta } from "./meta";
@@ -15,7 +15,7 @@ export interface Pointer {
 export interface Viewer extends Link {
   meta: Meta;
   heads: Heads;
-  theme: ReadonlySignal<Theme>;
+  theme: ReadonlySignal<WeightTheme>;
   ends: AbortSignal;
   /** Of the frame's inside, in px. */
   width: Signal<number>;
@@ -34,10 +34,11 @@ export function viewer(
   link: Link,
   meta: Meta,
   heads: Heads,
-  theme: ReadonlySignal<Theme>,
+  frameTheme: ReadonlySignal<Theme>,
   ends: AbortSignal,
   width: Signal<number>,
 ): Viewer {
+  const theme = computed(() => ({ ...frameTheme.value, table: sequential(frameTheme.value) }));
   const sink = signal(false);
   const direction = signal<Direction>("from");
   const pointer = signal<Pointer>({});

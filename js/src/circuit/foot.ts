@@ -1,14 +1,8 @@
 import { h } from "../ui/dom";
 import { watch } from "../ui/watch";
+import { spans } from "../ui/words";
 import type { Viewer } from "./view";
 import { words } from "./words";
-
-type Piece = readonly [lead: string, bold?: string, loud?: boolean];
-
-const spans = (pieces: readonly Piece[]) =>
-  pieces.map(([lead, bold = "", loud = false]) =>
-    h(loud ? "span" : "span.muted", {}, lead, ...(bold ? [h("b", {}, bold)] : [])),
-  );
 
 /** What is under the pointer or chosen; below it the evidence for the circuit. */
 export function foot(viewer: Viewer): HTMLElement {

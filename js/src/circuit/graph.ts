@@ -92,7 +92,7 @@ export function curveAt(curves: Shown[], x: number, y: number, scale: number): n
 }
 
 /** The pill that an arrow key leads to: in the row above or below the nearest, in the same row the next. */
-export function beside(pills: Pill[], there: number[], from: number, rows: number, columns: number): number {
+export function neighbour(pills: Pill[], there: number[], from: number, rows: number, columns: number): number {
   const { x, y } = pills[from] as Pill;
   const cost = (i: number) => {
     const pill = pills[i] as Pill;

@@ -1,6 +1,7 @@
 import { button, h } from "../ui/dom";
 import { menu } from "../ui/menu";
 import { watch } from "../ui/watch";
+import { plural } from "../ui/words";
 import type { Viewer } from "./view";
 
 /** The menu that makes a group of the marked nodes, and renames, unfolds and ends the groups that there are. */
@@ -46,7 +47,7 @@ export function groupMenu(viewer: Viewer): HTMLElement {
       const count = marked.value.size;
       press.disabled = name.disabled = count < 2;
       hint.textContent = count
-        ? `${count} node${count === 1 ? "" : "s"} marked`
+        ? `${plural(count, "node")} marked`
         : "shift-click nodes, or press G on them, to mark them";
     },
     () => {

@@ -1,6 +1,7 @@
 import "../ui/frame.css";
 import "./circuit.css";
-import { diverging } from "../draw/diverging";
+import { diverging, lifted } from "../draw/colours";
+import { times } from "../draw/numbers";
 import { h } from "../ui/dom";
 import { frame as framed } from "../ui/frame";
 import { keys } from "../ui/keys";
@@ -9,16 +10,17 @@ import { room } from "../ui/room";
 import { saveMenu } from "../ui/save";
 import { theme } from "../ui/theme";
 import { watch } from "../ui/watch";
-import { card } from "./card";
+import { counted } from "../ui/words";
 import { foot } from "./foot";
 import { groupMenu } from "./groups";
+import { inspector } from "./inspector";
 import { plot } from "./plot";
 import { table } from "./table";
 import { viewer } from "./view";
 
 const TITLE = "Circuit";
-const CARD = 332; // px that the card and its gap take beside the graph
-const BESIDE = 800; // px from which on it stands there
+const INSPECTOR = 332; // px that the inspector and its gap take beside the graph
+const TWO_COLUMNS = 800; // px from which on it stands there, and not below
 const STEPS = 300; // of the slider; beyond, each is more than one edge
 
 export default mount((mounted: Mounted, el: HTMLElement) => {
@@ -27,8 +29,8 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
   const colours = theme(frame, ends);
   const view = viewer(mounted, colours.current, room(frame, ends, colours.update));
   const { graph, groups, drawing, asked, count, chosen, width } = view;
-  const beside = () => width.value >= BESIDE;
-  const wide = () => width.value - (beside() ? CARD : 0);
+  const twoColumns = () => width.value >= TWO_COLUMNS;
+  const wide = () => width.value - (twoColumns() ? INSPECTOR : 0);
 
   // Of many edges, the first few are chosen more finely.
   const edges = () => drawing.peek().edges.length;
@@ -52,7 +54,7 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
   // The kernel draws it: what is saved from here and what result.save() writes is one picture.
   const picture = async () => {
     const { data } = await rpc.latest("picture", {
-      theme: colours.current.peek().dark ? "dark" : "light",
+      theme: colours.current.peek().name,
       edges: count.peek(),
       chosen: drawing.peek().pills[chosen.peek()]?.name ?? "",
     });
@@ -72,7 +74,7 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
   frame.append(
     h("header.head", {}, h("span.title", {}, TITLE), facts, controls),
     problem,
-    h("div.body", {}, h("div.panel", {}, plot(view, wide), legend), card(view)),
+    h("div.body", {}, h("div.panel", {}, plot(view, wide), legend), inspector(view)),
     foot(view),
     notes,
     table(view),
@@ -86,7 +88,7 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
     },
     () => {
       const all = drawing.value.edges.length;
-      const shown = `${count.value.toLocaleString("en-US")} of ${graph.value.total.toLocaleString("en-US")}`;
+      const shown = `${counted(count.value)} of ${counted(graph.value.total)}`;
       said.textContent = shown;
       slider.max = `${steps()}`;
       slider.disabled = all < 2;
@@ -94,9 +96,7 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
       slider.setAttribute("aria-valuetext", `${shown} edges`);
     },
     () => {
-      const { background, dark } = colours.current.value;
-      const at = diverging(background, dark);
-      const stops = Array.from({ length: 17 }, (_, i) => at(i / 8 - 1));
+      const stops = times(17, (i) => diverging(colours.current.value)(lifted(i / 8 - 1)));
       bar.style.background = `linear-gradient(90deg, ${stops})`;
       const [end] = graph.value.ends;
       legend.replaceChildren(h("span", {}, `−${end}`), bar, h("span", {}, `+${end}`), graph.value.meaning.join(" · "));
@@ -105,7 +105,7 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
       chosen.value;
       problem.hidden = true;
     },
-    () => frame.classList.toggle("interp-narrow", !beside()),
+    () => frame.classList.toggle("interp-narrow", !twoColumns()),
     () => {
       legend.style.width = `${wide()}px`;
     },

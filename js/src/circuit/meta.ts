@@ -1,4 +1,6 @@
-import { bytes } from "../afm/model";
+import { circuit } from "../../../src/interp/views/kit/palette.json";
+import { times } from "../draw/numbers";
+import { bytes } from "../host/model";
 
 /** The circuit as the kernel has it; numbers of its drawing travel as bytes beside it. */
 export interface Graph {
@@ -56,7 +58,7 @@ export interface Drawing {
   curves: Curve[];
 }
 
-export const HALF = 9; // px of a pill's height
+export const HALF = circuit.half; // of a pill's height, in px
 const GRID = 8; // steps to a px, as the kernel sends them
 
 /** The drawing out of its bytes: see the kernel's `_described`. */
@@ -70,7 +72,7 @@ export function unpack({ nodes, titles, readers, counts }: Graph, data: unknown)
     return [...numbers.subarray(at - count, at)];
   };
   const each = <T>(count: number, make: (three: [number, number, number], i: number) => T) =>
-    Array.from({ length: count }, (_, i) => make(take(3) as [number, number, number], i));
+    times(count, (i) => make(take(3) as [number, number, number], i));
   const px = (value: number) => value / GRID;
   const pills = each(counts[0], ([x, y, wide], i) => ({
     name: nodes[i] ?? "",
@@ -85,7 +87,7 @@ export function unpack({ nodes, titles, readers, counts }: Graph, data: unknown)
     upto,
     score: scores[i] as number,
   }));
-  const curves = Array.from({ length: counts[2] }, () => {
+  const curves = times(counts[2], () => {
     const [source = 0, target = 0, joined = 0, numbers = 0] = take(4);
     return { source, target, edges: take(joined), path: take(numbers).map(px) };
   });

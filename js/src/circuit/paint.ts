@@ -1,25 +1,19 @@
-import { css, ink, type Rgb } from "../draw/colours";
-import { diverging } from "../draw/diverging";
-import type { Theme } from "../ui/theme";
+import { circuit, signed } from "../../../src/interp/views/kit/palette.json";
+import { css, diverging, lifted, type Theme } from "../draw/colours";
 import type { Shown } from "./graph";
 import { HALF, type Pill } from "./meta";
 
-// As in the static picture, `views/circuit.py`.
-const STEPS = 24;
-const FAINTEST = 7;
-const WIDEST = 6;
-const NODE = 0.8;
-const POWER = 0.8;
 const SANS = "system-ui,-apple-system,Segoe UI,Roboto,DejaVu Sans,sans-serif";
 const READABLE = 0.55; // the scale below which pills have no names
 
 /** The step in whose colour and width an edge is drawn; NaN where it has no number. */
 export function step(score: number, end: number): number {
-  const size = Math.round(STEPS * Math.min(1, Math.abs(score) / end) ** POWER);
-  return Math.sign(score || 1) * Math.max(FAINTEST, size) + 0 * score;
+  const size = Math.round(circuit.steps * lifted(Math.abs(score) / end));
+  return Math.sign(score || 1) * Math.max(circuit.faintest, size) + 0 * score;
 }
 
-export const width = (level: number) => 0.6 + (WIDEST - 0.6) * (Math.abs(level) / STEPS) ** 1.7;
+export const width = (level: number) =>
+  circuit.thinnest + (circuit.widest - circuit.thinnest) * (Math.abs(level) / circuit.steps) ** circuit.growth;
 
 /** Where a drawing lies on its canvas. */
 export interface Camera {
@@ -57,7 +51,7 @@ export class Brush {
     context.strokeStyle = theme.line;
     context.stroke();
     context.setLineDash([]);
-    context.fillStyle = theme.faint;
+    context.fillStyle = theme.muted;
     context.textAlign = "start";
     for (const [name, y] of rows) context.fillText(name, 0, y + 3.5);
     context.textAlign = "center";
@@ -73,12 +67,11 @@ export class Brush {
       levels.set(level, shape);
       trace(path, shape);
     }
-    const at = diverging(theme.background, theme.dark);
+    const colour = diverging(theme);
     for (const [level, shape] of [...levels].sort(([a], [b]) => Math.abs(a) - Math.abs(b))) {
       const lost = Number.isNaN(level);
       context.setLineDash(lost ? [3, 3] : []);
-      // `diverging` lifts small values, which a step has been already.
-      context.strokeStyle = lost ? css(theme.hatch) : at(Math.sign(level) * (Math.abs(level) / STEPS) ** (1 / POWER));
+      context.strokeStyle = lost ? css(theme.hatch) : colour(level / circuit.steps);
       context.lineWidth = lost ? 1 : width(level);
       context.stroke(shape);
     }
@@ -88,16 +81,15 @@ export class Brush {
   /** A node's pill, in the colour of what it writes. */
   pill({ title, x, y, wide }: Pill, total: number, end: number, group: boolean): void {
     const { context, theme, camera } = this;
-    const colour = diverging(theme.background, theme.dark)((NODE * total) / end);
+    const value = lifted((circuit.node * total) / end);
     const shape = round(x, y, wide, 0);
-    context.fillStyle = colour;
+    context.fillStyle = diverging(theme)(value);
     context.fill(shape);
-    context.lineWidth = group ? 1.6 : 0.8;
-    context.strokeStyle = theme.faint;
+    context.lineWidth = group ? 2 * circuit.outline : circuit.outline;
+    context.strokeStyle = theme.muted;
     context.stroke(shape);
     if (camera.scale < READABLE) return;
-    const rgb = colour.match(/\d+/g)?.map(Number) as unknown as Rgb;
-    context.fillStyle = ink(rgb);
+    context.fillStyle = Math.abs(value) > signed.ink ? css(theme.background) : theme.ink;
     context.fillText(title, x, y + 4);
   }
 

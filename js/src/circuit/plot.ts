@@ -2,7 +2,7 @@ import { computed, signal } from "@preact/signals-core";
 import { fit, h, on } from "../ui/dom";
 import { clamp, keys, step } from "../ui/keys";
 import { watch } from "../ui/watch";
-import { beside, curveAt, pillAt, type Shown } from "./graph";
+import { curveAt, neighbour, pillAt, type Shown } from "./graph";
 import type { Pill } from "./meta";
 import { Brush, type Camera } from "./paint";
 import { named, type Viewer } from "./view";
@@ -180,7 +180,7 @@ export function plot(viewer: Viewer, room: () => number): HTMLElement {
       const nodes = [...there.peek()];
       const largest = (i: number) => Math.abs(totals.peek().get(i) ?? 0);
       const first = nodes.reduce((best, i) => (largest(i) > largest(best) ? i : best), nodes[0] ?? -1);
-      choose(held < 0 ? first : beside(drawing.peek().pills, nodes, held, by[0], by[1]));
+      choose(held < 0 ? first : neighbour(drawing.peek().pills, nodes, held, by[0], by[1]));
     } else return false;
     pointer.value = {};
     return true;

@@ -1,8 +1,8 @@
 import { computed, type ReadonlySignal, type Signal, signal } from "@preact/signals-core";
-import { trait } from "../afm/traits";
+import type { Theme } from "../draw/colours";
+import { trait } from "../host/traits";
 import type { Mounted } from "../ui/mount";
 import { selecting } from "../ui/selected";
-import type { Theme } from "../ui/theme";
 import { type Shown, shown, through, totals } from "./graph";
 import { type Drawing, type Graph, type Groups, nameOf, unpack } from "./meta";
 
@@ -27,9 +27,9 @@ export interface Viewer extends Mounted {
   pointer: Signal<Pointer>;
   /** The nodes that are marked for a group. */
   marked: Signal<ReadonlySet<string>>;
-  /** The chosen pill's index, −1 for none. */
   /** Draw a group as one pill, or its nodes. */
   fold(name: string, folded: boolean): void;
+  /** The chosen pill's index, −1 for none. */
   chosen: ReadonlySignal<number>;
   choose(pill: number): void;
   /** The curves that are lit; undefined where all are. */

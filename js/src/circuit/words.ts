@@ -1,10 +1,7 @@
 import { signed } from "../draw/signed";
+import { counted, type Piece, plural } from "../ui/words";
 import { nameOf } from "./meta";
 import { named, type Viewer } from "./view";
-
-type Piece = [lead: string, bold?: string, loud?: boolean];
-
-const plural = (count: number, name: string) => `${count.toLocaleString("en-US")} ${name}${count === 1 ? "" : "s"}`;
 
 /** What is under the pointer, chosen, or else shown, in words and exact numbers. */
 export function words(viewer: Viewer): Piece[] {
@@ -39,11 +36,7 @@ export function words(viewer: Viewer): Piece[] {
   const least = last.reduce((low, { score }) => Math.min(low, Math.abs(score) || low), Number.POSITIVE_INFINITY);
   if (!last.length) return [["no edge is in this circuit"]];
   return [
-    [
-      `${count.value.toLocaleString("en-US")} of ${plural(graph.value.total, "edge")}, each `,
-      `±${signed(least).slice(1)}`,
-      true,
-    ],
+    [`${counted(count.value)} of ${plural(graph.value.total, "edge")}, each `, `±${signed(least).slice(1)}`, true],
     ["or stronger; point at a node or an edge for its numbers"],
   ];
 }

@@ -1,25 +1,67 @@
+import {
+  diverging as DIVERGING,
+  nan,
+  parts,
+  sequential as SEQUENTIAL,
+  signed,
+  weights,
+} from "../../../src/interp/views/kit/palette.json";
+import { times } from "./numbers";
+
 export type Rgb = readonly [number, number, number];
 
-/** How much small weights are lifted: a weight w is coloured as w ** LIFT. */
-export const LIFT = 0.6;
-
-const LIGHT = [0xcddcf7, 0x7193e4, 0x2f4ec4, 0x141a66].map(split);
-const DARK = [0x3d2b80, 0x923e8f, 0xf2795a, 0xfeeeb8].map(split);
-
-/** A colour that is written as 0xrrggbb. */
-export function split(hex: number): Rgb {
-  return [hex >> 16, (hex >> 8) & 255, hex & 255];
+/** The colours of a frame; the page's own where it has some. */
+export interface Theme {
+  name: "light" | "dark";
+  background: Rgb;
+  /** Of cells that are not there. */
+  empty: Rgb;
+  /** Of what is not a number. */
+  hatch: Rgb;
+  ink: string;
+  muted: string;
+  line: string;
+  accent: string;
 }
 
-/** 256 colours for weights of 0 to 1, from the background on: `[r, g, b, r, …]`. */
-export function sequential(background: Rgb, dark: boolean): Uint8ClampedArray {
-  const stops = [background, ...(dark ? DARK : LIGHT)];
-  return Uint8ClampedArray.from({ length: 768 }, (_, i) => {
-    const at = (Math.floor(i / 3) / 255) ** LIFT * 4;
-    const from = Math.min(Math.floor(at), 3);
-    const [low, high] = [stops[from]?.[i % 3] ?? 0, stops[from + 1]?.[i % 3] ?? 0];
-    return low + (high - low) * (at - from);
-  });
+/** A frame's colours with those of weights, for a view that shows some. */
+export interface WeightTheme extends Theme {
+  /** See `sequential`. */
+  table: Uint8ClampedArray;
+}
+
+/** A colour that is written as #rrggbb. */
+export function split(hex: string): Rgb {
+  return [1, 3, 5].map((at) => Number.parseInt(hex.slice(at, at + 2), 16)) as unknown as Rgb;
+}
+
+/** The colours of a frame with this background and text. */
+export function colours(background: Rgb, ink: Rgb): Omit<Theme, "accent"> {
+  const name = luminance(background) < 0.3 ? "dark" : "light";
+  const mix = (part: number) => between([background, ink], part);
+  return {
+    name,
+    background,
+    empty: mix(parts.empty),
+    hatch: split(nan[name]),
+    ink: css(ink),
+    muted: css(mix(parts.muted)),
+    line: css(mix(parts.line)),
+  };
+}
+
+/** The colour at 0 to 1 of a scale whose stops are equally far apart. */
+function between(stops: readonly Rgb[], at: number): Rgb {
+  const place = at * (stops.length - 1);
+  const from = Math.min(stops.length - 2, Math.floor(place));
+  const [low, high] = [stops[from], stops[from + 1]] as [Rgb, Rgb];
+  return low.map((value, i) => Math.round(value + ((high[i] as number) - value) * (place - from))) as unknown as Rgb;
+}
+
+/** 256 colours for weights of 0 to 1, from the background on: `[r, g, b, r, …]`; small weights are lifted. */
+export function sequential({ background, name }: Pick<Theme, "background" | "name">): Uint8ClampedArray {
+  const stops = [background, ...SEQUENTIAL[name].map(split)];
+  return Uint8ClampedArray.from(times(256, (i) => between(stops, (i / 255) ** weights.power)).flat());
 }
 
 /** The row of the table for a weight of 0 to 1. */
@@ -29,6 +71,16 @@ export function level(weight: number): number {
 
 export function colour(table: Uint8ClampedArray, weight: number): Rgb {
   return table.subarray(3 * level(weight), 3 * level(weight) + 3) as unknown as Rgb;
+}
+
+/** Where on the scale of `diverging` a value of −1 to 1 is drawn. */
+export const lifted = (value: number) => Math.sign(value) * Math.min(1, Math.abs(value)) ** signed.power;
+
+/** The colours from −1 to 1: blue against, the background at zero, red towards. */
+export function diverging({ background, name }: Pick<Theme, "background" | "name">): (at: number) => string {
+  const stops = DIVERGING[name].map(split);
+  stops.splice(2, 0, background);
+  return (at) => css(between(stops, (at + 1) / 2));
 }
 
 export function css(rgb: Rgb): string {
@@ -45,6 +97,3 @@ export function luminance(rgb: Rgb): number {
 export function ink(background: Rgb): string {
   return luminance(background) > 0.179 ? "#000" : "#fff";
 }
-
-/** The dots of labelled heads: a colour a label, in the order of the labels. */
-export const DOTS = ["#d97706", "#059669", "#db2777", "#0891b2", "#7c3aed", "#65a30d"];

@@ -1,4 +1,6 @@
-import { css, type Rgb, split } from "./colours";
+import { font, heat as geometry, signed } from "../../../src/interp/views/kit/palette.json";
+import { css, diverging, lifted, type Theme } from "./colours";
+import { finite, times } from "./numbers";
 import { escaped, tag } from "./svg";
 
 /** Signed values in rows and columns. NaN is a cell that is not computed; an infinity has no finite value. */
@@ -10,6 +12,8 @@ export interface Signed {
   tokens: boolean;
   /** The columns whose labels are underlined. */
   marked: number[];
+  /** How many columns of the result share one of these. */
+  block: number;
 }
 
 /** Where the cells of a heatmap lie, in px. */
@@ -23,41 +27,11 @@ export interface Place {
   height: number;
 }
 
-export interface Colours {
-  /** From −1 to 1, as a CSS colour. */
-  at(value: number): string;
-  background: string;
-  ink: string;
-  faint: string;
-  line: string;
-  empty: string;
-  hatch: string;
-}
-
-export const MONO = "ui-monospace,SFMono-Regular,Menlo,Consolas,DejaVu Sans Mono,monospace";
+const MONO = "ui-monospace,SFMono-Regular,Menlo,Consolas,DejaVu Sans Mono,monospace";
 const SANS = "system-ui,-apple-system,Segoe UI,Roboto,DejaVu Sans,sans-serif";
-const LEVELS = 64;
-/** Less of a lift than for weights: many small effects of both signs are noise. */
-const POWER = 0.8;
-const [WIDE, NAMED, HIGH, LARGEST] = [340, 560, 400, 24];
-const TURN = 55;
-const ADVANCE = 6.02; // of a 10 px monospaced letter
-const BAR = 192;
-const LIGHT = [0x1d4f91, 0x7fa8d6, 0xe2939a, 0xa50f2a].map(split);
-const DARK = [0x8cc4f5, 0x35689a, 0x9c3b3a, 0xff9b85].map(split);
-
-/** Blue against, the background at zero, red towards; small values are lifted. */
-export function diverging(background: Rgb, dark: boolean): (value: number) => string {
-  const [a, b, c, d] = (dark ? DARK : LIGHT) as [Rgb, Rgb, Rgb, Rgb];
-  const stops = [a, b, background, c, d];
-  return (value) => {
-    const at = 2 * Math.sign(value) * Math.min(1, Math.abs(value)) ** POWER + 2;
-    const from = Math.min(3, Math.floor(at));
-    return css([0, 1, 2].map((i) => mixed(stops[from]?.[i], stops[from + 1]?.[i], at - from)) as unknown as Rgb);
-  };
-}
-
-const mixed = (low = 0, high = 0, part = 0) => Math.round(low + (high - low) * part);
+const ADVANCE = font.size * font.advance;
+const ALL = 11; // px a column from which on every token has its label
+const CRISP = { "shape-rendering": "crispEdges" };
 
 /** How many columns of a monospaced font `text` takes. */
 export function columnsOf(text: string): number {
@@ -70,68 +44,87 @@ export function columnsOf(text: string): number {
 const longest = (labels: string[]) => labels.reduce((most, label) => Math.max(most, columnsOf(label)), 0);
 
 /** The room that a heatmap takes where `room` px of width can be had. */
-export function measure({ rows, columns, tokens }: Signed, room: number): Place {
+export function measure(cells: Signed, room: number): Place {
+  const { rows, columns, tokens, block } = cells;
   const left = Math.ceil(longest(rows) * 6.2 + 6);
-  const below = tokens ? longest(columns) * ADVANCE : 0;
-  const turn = (TURN * Math.PI) / 180;
-  const beyond = tokens ? Math.min(below * Math.cos(turn), room / 4) : 2;
-  const space = Math.max(60, Math.min(tokens ? NAMED : WIDE, room - left - beyond - 3));
-  let wide = Math.min(LARGEST, space / columns.length);
-  let high = Math.min(LARGEST, HIGH / rows.length);
+  const turn = (geometry.turn * Math.PI) / 180;
+  const space = (label: number) => {
+    const beyond = tokens ? Math.min(label * ADVANCE * Math.cos(turn) + 4, room / 4) : 2;
+    return Math.max(60, Math.min(tokens ? geometry.tokens : geometry.width, room - left - beyond - 3)) / columns.length;
+  };
+  const label = longest(columns);
+  const numbered = block > 1 || space(label) < ALL;
+  let wide = Math.min(geometry.cell, space(numbered ? label + `${columns.length * block} `.length : label));
+  let high = Math.min(geometry.cell, geometry.height / rows.length);
   wide = Math.min(wide, Math.max(12, 2 * high));
   high = Math.min(high, Math.max(12, 2 * wide));
   // Whole and half pixels are sharpest.
   [wide, high] = [wide, high].map((size) => Math.max(0.5, Math.floor(2 * size) / 2)) as [number, number];
   const [across, down] = [wide * columns.length, high * rows.length];
-  const height = Math.ceil(down + (tokens ? below * Math.sin(turn) + 18 : 18));
-  return { left, wide, high, across, down, width: Math.ceil(left + across + beyond + 2), height };
+  let [right, below] = [left + across + 2, 17];
+  if (tokens) {
+    for (const [n, text] of labelled(cells, wide)) {
+      const length = columnsOf(text) * ADVANCE;
+      right = Math.max(right, Math.min(room, left + (n + 0.5) * wide + length * Math.cos(turn) + 4));
+      below = Math.max(below, length * Math.sin(turn) + 14);
+    }
+  }
+  return { left, wide, high, across, down, width: Math.ceil(right), height: Math.ceil(down + below) };
 }
 
 const digits = (value: number) => `${Math.round(100 * value) / 100}`;
 
 export const text = (content: string, attributes: Record<string, string | number>) =>
-  tag("text", { "font-family": SANS, "font-size": 10, ...attributes }, escaped(content));
+  tag("text", { "font-family": SANS, "font-size": font.size, ...attributes }, escaped(content));
 
 const path = (d: string, attributes: Record<string, string | number>) => (d ? tag("path", { ...attributes, d }) : "");
+
+const box = (at: number, columns: number, wide: number, high: number) =>
+  `M${digits((at % columns) * wide)} ${digits(Math.floor(at / columns) * high)}h${wide}v${high}h-${wide}z`;
+
+/** Values of −1 to 1 as cells: one path for all of a colour, zero unpainted. */
+function painted(values: number[], columns: number, wide: number, high: number, theme: Theme): string {
+  const paths = new Map<number, string>();
+  values.forEach((value, at) => {
+    const level = Math.round(lifted(value) * signed.levels);
+    if (level) paths.set(level, (paths.get(level) ?? "") + box(at, columns, wide, high));
+  });
+  const colour = diverging(theme);
+  return [...paths].map(([level, d]) => path(d, { ...CRISP, fill: colour(level / signed.levels) })).join("");
+}
 
 /** Which of `count` labels to write so that they stand at least `least` px apart. */
 function ticks(count: number, pitch: number, least: number): number[] {
   const every = [1, 2, 5, 10, 20, 50, 100, 200].find((n) => n * pitch >= least) ?? 1e6;
-  return Array.from({ length: Math.ceil(count / every) }, (_, i) => i * every);
+  return times(Math.ceil(count / every), (i) => i * every);
 }
 
 /** Cells in colours that are strongest at `end` and beyond it, where they have a dot; labels beside and below them. */
-export function heat(cells: Signed, end: number, place: Place, colours: Colours): string {
-  const { values, rows, columns } = cells;
+export function heat(cells: Signed, end: number, place: Place, theme: Theme): string {
+  const { rows, columns } = cells;
   const { left, wide, high, across, down } = place;
-  const painted = new Map<number, string>();
+  const values = [...(cells.values as number[])];
   let empty = "";
   let lost = "";
   let dots = "";
   const radius = digits(Math.min(2.5, wide / 5, high / 5));
-  for (let at = 0; at < values.length; at++) {
-    const [x, y] = [digits((at % columns.length) * wide), digits(Math.floor(at / columns.length) * high)];
-    const value = values[at] as number;
-    const box = `M${x} ${y}h${wide}v${high}h-${wide}z`;
-    if (Number.isNaN(value)) empty += box;
-    else if (!Number.isFinite(value)) lost += hatched(+x, +y, wide, high);
-    else {
-      const level = Math.round(Math.max(-1, Math.min(1, value / end)) * LEVELS * 4);
-      if (level) painted.set(level, (painted.get(level) ?? "") + box);
-      if (Math.abs(value) > end * (1 + 1e-6))
-        dots += tag("circle", { cx: +x + wide / 2, cy: +y + high / 2, r: radius, fill: colours.background });
-    }
-  }
+  values.forEach((value, at) => {
+    const [x, y] = [(at % columns.length) * wide, Math.floor(at / columns.length) * high];
+    if (Number.isNaN(value)) empty += box(at, columns.length, wide, high);
+    else if (!finite(value)) lost += hatched(x, y, wide, high);
+    else if (Math.abs(value) > end * (1 + 1e-6))
+      dots += tag("circle", { cx: x + wide / 2, cy: y + high / 2, r: radius, fill: css(theme.background) });
+  });
   let lines = "";
   for (let i = 1; i < columns.length; i++) lines += `M${digits(i * wide)} 0V${digits(down)}`;
   for (let i = 1; i < rows.length; i++) lines += `M0 ${digits(i * high)}H${digits(across)}`;
-  const crisp = { "shape-rendering": "crispEdges" };
+  const known = values.map((value) => (finite(value) ? value / end : 0));
   const inside = [
-    path(empty, { ...crisp, fill: colours.empty }),
-    ...[...painted].map(([level, d]) => path(d, { ...crisp, fill: colours.at(level / LEVELS / 4) })),
-    path(lost, { stroke: colours.hatch, "stroke-width": 1.2, fill: "none" }),
-    Math.min(wide, high) >= 5 ? path(lines, { ...crisp, stroke: colours.background }) : "",
-    tag("rect", { width: across, height: down, fill: "none", stroke: colours.line }),
+    path(empty, { ...CRISP, fill: css(theme.empty) }),
+    painted(known, columns.length, wide, high, theme),
+    path(lost, { stroke: css(theme.hatch), "stroke-width": 1.2, fill: "none" }),
+    Math.min(wide, high) >= 5 ? path(lines, { ...CRISP, stroke: css(theme.background) }) : "",
+    tag("rect", { width: across, height: down, fill: "none", stroke: theme.line }),
     dots,
   ];
   const names = ticks(rows.length, high, 11).map((row) =>
@@ -139,10 +132,10 @@ export function heat(cells: Signed, end: number, place: Place, colours: Colours)
       x: left - 6,
       y: digits(Math.max(8, (row + 0.5) * high + 3.5)),
       "text-anchor": "end",
-      fill: colours.faint,
+      fill: theme.muted,
     }),
   );
-  const below = (cells.tokens ? turned : numbered)(cells, place, colours);
+  const below = (cells.tokens ? turned : numbered)(cells, place, theme);
   return names.join("") + below + tag("g", { transform: `translate(${left} 0)` }, inside.join(""));
 }
 
@@ -152,7 +145,7 @@ function hatched(x: number, y: number, wide: number, high: number): string {
   return line(0, 1, 1, 0) + line(0, 0.5, 0.5, 0) + line(0.5, 1, 1, 0.5);
 }
 
-function numbered({ columns }: Signed, { left, wide, down }: Place, { faint }: Colours): string {
+function numbered({ columns }: Signed, { left, wide, down }: Place, { muted }: Theme): string {
   const room = 0.8 * (7 + 6 * longest(columns));
   return ticks(columns.length, wide, room)
     .map((n) =>
@@ -160,47 +153,48 @@ function numbered({ columns }: Signed, { left, wide, down }: Place, { faint }: C
         x: digits(left + (n + 0.5) * wide),
         y: down + 13,
         "text-anchor": "middle",
-        fill: faint,
+        fill: muted,
       }),
     )
     .join("");
 }
 
-function turned({ columns, marked }: Signed, { left, wide, down }: Place, { ink }: Colours): string {
-  const gap = wide >= 11 ? 11 : 15;
+/** The token columns that have labels: those that are marked, and every so-manieth; where some lack one, with numbers. */
+function labelled({ columns, marked, block }: Signed, wide: number): [column: number, text: string, mark: boolean][] {
+  const gap = wide >= ALL ? ALL : 15;
   const few = marked.slice(0, Math.floor(columns.length / 4) + 1);
   const free = ticks(columns.length, wide, gap).filter((n) => few.every((m) => Math.abs(n - m) * wide >= gap));
-  return [...new Set([...free, ...few])]
-    .map((n) => {
-      const transform = `translate(${digits(left + (n + 0.5) * wide - 3)} ${down + 10}) rotate(${TURN})`;
-      const label = columns[n] ?? "";
-      const under = few.includes(n)
-        ? path(`M0 3h${digits(columnsOf(label) * ADVANCE)}`, { transform, stroke: ink })
-        : "";
+  const shown = [...new Set([...free, ...few])];
+  const numbers = block > 1 || shown.length < columns.length;
+  return shown.map((n) => [n, (numbers ? `${n * block} ` : "") + columns[n], few.includes(n)]);
+}
+
+function turned(cells: Signed, { left, wide, down }: Place, { ink }: Theme): string {
+  return labelled(cells, wide)
+    .map(([n, label, mark]) => {
+      const transform = `translate(${digits(left + (n + 0.5) * wide - 3)} ${down + 10}) rotate(${geometry.turn})`;
+      const under = mark ? path(`M0 3h${digits(columnsOf(label) * ADVANCE)}`, { transform, stroke: ink }) : "";
       return text(label, { transform, "font-family": MONO, fill: ink }) + under;
     })
     .join("");
 }
 
 /** The bar of colours from −`end` to `end`, as wide as `SCALE.width`; `turned` swaps the values. */
-export function scale(end: number, turned: boolean, colours: Colours): string {
-  const steps = Array.from({ length: BAR / 3 }, (_, i) =>
-    tag("rect", {
-      x: 3 * i,
-      width: 3,
-      height: 8,
-      fill: colours.at((2 * i) / (BAR / 3 - 1) - 1),
-      "shape-rendering": "crispEdges",
-    }),
-  );
+export function scale(end: number, turned: boolean, theme: Theme): string {
+  const count = geometry.bar / 3;
+  const values = times(count, (i) => (2 * i) / (count - 1) - 1);
   const ends = [`−${end}`, "0", `+${end}`];
   if (turned) ends.reverse();
-  const anchors = ["start", "middle", "end"];
   const words = ends.map((word, i) =>
-    text(word, { x: (i * BAR) / 2, y: 20, "text-anchor": anchors[i] ?? "", fill: colours.faint }),
+    text(word, {
+      x: (i * geometry.bar) / 2,
+      y: 20,
+      "text-anchor": ["start", "middle", "end"][i] ?? "",
+      fill: theme.muted,
+    }),
   );
-  const edge = tag("rect", { width: BAR, height: 8, fill: "none", stroke: colours.line });
-  return steps.join("") + edge + words.join("");
+  const edge = tag("rect", { width: geometry.bar, height: 8, fill: "none", stroke: theme.line });
+  return painted(values, count, 3, 8, theme) + edge + words.join("");
 }
 
-export const SCALE = { width: BAR, height: 22 };
+export const SCALE = { width: geometry.bar, height: 22 };

@@ -1,4 +1,4 @@
-import { level, type Rgb } from "./colours";
+import { level, type WeightTheme } from "./colours";
 
 export interface Cells {
   /** Row by row; weights of 0 to 1 once multiplied by `factor`. */
@@ -9,20 +9,18 @@ export interface Cells {
   masked?: ((row: number, column: number) => boolean) | undefined;
 }
 
-export interface Palette {
-  table: Uint8ClampedArray;
-  background: Rgb;
-  muted: Rgb;
-  hatch: Rgb;
-}
-
 /**
  * A square of cells → `size` × `size` RGBA pixels. Where a pixel stands for several cells it shows the largest, so that
  * a line one token wide survives; `gap` pixels of background end each cell. NaN is hatched.
  */
-export function pixels(cells: Cells, size: number, palette: Palette, gap = 0): Uint8ClampedArray {
+export function pixels(
+  cells: Cells,
+  size: number,
+  theme: Pick<WeightTheme, "table" | "background" | "empty" | "hatch">,
+  gap = 0,
+): Uint8ClampedArray {
   const { values, rows, factor, masked } = cells;
-  const { table, background, muted, hatch } = palette;
+  const { table, background, empty, hatch } = theme;
   const out = new Uint8ClampedArray(4 * size * size).fill(255);
   const start = (at: number) => Math.floor((at * rows) / size);
   const edges = Int32Array.from({ length: size + 1 }, (_, i) => start(i)) as unknown as number[];
@@ -52,7 +50,7 @@ export function pixels(cells: Cells, size: number, palette: Palette, gap = 0): U
         if (value >= 0) {
           from = table;
           at = 3 * level(value * factor);
-        } else if (value < 0) from = muted;
+        } else if (value < 0) from = empty;
         else if ((x + y) % 6 < 2) from = hatch;
       }
       for (let c = 0; c < 3; c++) out[4 * (y * size + x) + c] = from[at + c] as number;

@@ -1,6 +1,8 @@
+import { finite } from "../draw/numbers";
 import { signed } from "../draw/signed";
 import { h } from "../ui/dom";
 import { watch } from "../ui/watch";
+import { counted, type Piece, spans } from "../ui/words";
 import type { At } from "./meta";
 import { entryOf, nameOf, strongest, type Viewer } from "./view";
 
@@ -8,16 +10,10 @@ import { entryOf, nameOf, strongest, type Viewer } from "./view";
 export function foot(viewer: Viewer): HTMLElement {
   const line = h("span.line", { role: "status", "aria-live": "polite" });
   watch(viewer.ends, () => {
-    line.replaceChildren(
-      ...words(viewer).map(([lead, bold = "", loud = false]) =>
-        h(loud ? "span" : "span.muted", {}, lead, ...(bold ? [h("b", {}, bold)] : [])),
-      ),
-    );
+    line.replaceChildren(...spans(words(viewer)));
   });
   return h("div.foot", {}, line);
 }
-
-type Piece = [lead: string, bold?: string, loud?: boolean];
 
 /** The footer's pieces. */
 export function words(viewer: Viewer, given: At | undefined = viewer.current.value): Piece[] {
@@ -28,7 +24,7 @@ export function words(viewer: Viewer, given: At | undefined = viewer.current.val
   const entry = entryOf(viewer, at);
   const found: Piece[] = [["", nameOf(sweep, at), true]];
   if (!given && sweep.total > 1)
-    found.push([`strongest of ${(viewer.source.value === "exact" ? done : sweep.total).toLocaleString("en-US")}`]);
+    found.push([`strongest of ${counted(viewer.source.value === "exact" ? done : sweep.total)}`]);
   if (!entry) return [...found, ["not in this picture"]];
   const { effect, low, high, estimate } = entry;
   if (effect === null || Number.isNaN(effect)) found.push(["not computed"]);
@@ -36,7 +32,7 @@ export function words(viewer: Viewer, given: At | undefined = viewer.current.val
     if (span) found.push(["recovery ", signed(start + effect / span), true]);
     else found.push([`recovery undefined: ${pair.sides.join(" = ")}`]);
     found.push(["effect ", signed(effect), true]);
-    if (low !== null && high !== null && Number.isFinite(low) && Number.isFinite(high))
+    if (low !== null && high !== null && finite(low) && finite(high))
       found.push([`95 % interval [${signed(low)}, ${signed(high)}] over ${pairs} pairs`]);
     if (base !== null) found.push([`patched ${metric} ${signed(base + effect)}`]);
   }

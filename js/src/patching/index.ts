@@ -35,7 +35,7 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
   const { element: asked, say } = pair(view);
   // The kernel draws it: what is saved from here and what result.save() writes is one picture.
   const picture = async () => {
-    const { data } = await rpc.latest("picture", { theme: colours.current.peek().dark ? "dark" : "light" });
+    const { data } = await rpc.latest("picture", { theme: colours.current.peek().name });
     return data.svg as string;
   };
   const menu = saveMenu(() => "patching", picture, fail);
@@ -53,7 +53,7 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
       "div.body",
       {},
       ...(sweep.peek().axes.length > 1 ? [plot(view, () => width.value, say)] : []),
-      h("div.beside", {}, list(view, say), asked),
+      h("div.sidebar", {}, list(view, say), asked),
     ),
     foot(view),
     notes,

@@ -1,3 +1,5 @@
+import { bars as geometry } from "../../../src/interp/views/kit/palette.json";
+import { finite, times } from "../draw/numbers";
 import { signed } from "../draw/signed";
 import { h, on } from "../ui/dom";
 import { clamp, keys } from "../ui/keys";
@@ -5,7 +7,7 @@ import { watch } from "../ui/watch";
 import type { Entry } from "./meta";
 import { atOf, given, isTurned, nameOf, shownAs, type Viewer } from "./view";
 
-export const TRACK = 118; // px that the bars have
+export const TRACK = geometry.track; // px that the bars have
 
 let lists = 0;
 
@@ -16,7 +18,7 @@ export function listed(viewer: Viewer): Entry[] {
   if (axes.length > 1) return top[source.value];
   const { form, plane } = slice.value;
   const planes = ["effect", "low", "high", "estimate"].map(plane);
-  return Array.from({ length: form.shape[0] }, (_, row) => {
+  return times(form.shape[0], (row) => {
     const [effect, low, high, estimate] = planes.map((values) => values[row] as number);
     return { at: [row], effect, low, high, estimate } as Entry;
   });
@@ -42,13 +44,13 @@ export function bars(viewer: Viewer, entries: Entry[]): { zero: number; bars: Ba
   const turned = isTurned(sweep, quantity);
   const values = entries.map((entry) => shownAs(sweep, quantity, given(entry, source)));
   const sizes = values
-    .filter(Number.isFinite)
+    .filter(finite)
     .map(Math.abs)
     .sort((a, b) => b - a);
   // One bar that is far longer than the others would leave nothing of them.
-  const usual = 30 * (sizes[Math.min(2, sizes.length - 1)] ?? 0);
+  const usual = geometry.longest * (sizes[Math.min(2, sizes.length - 1)] ?? 0);
   const end = usual && (sizes[0] ?? 0) > 2 * usual ? usual : (sizes[0] ?? 0);
-  const drawn = values.map((value) => (Number.isFinite(value) ? Math.sign(value) * Math.min(Math.abs(value), end) : 0));
+  const drawn = values.map((value) => (finite(value) ? Math.sign(value) * Math.min(Math.abs(value), end) : 0));
   const bounds = entries.map(({ low, high }) =>
     [low, high]
       .map((bound) => (source === "exact" ? shownAs(sweep, quantity, bound ?? Number.NaN) : Number.NaN))
@@ -57,7 +59,7 @@ export function bars(viewer: Viewer, entries: Entry[]): { zero: number; bars: Ba
   // An interval is seen whole, unless it is longer than twice the longest bar.
   const reach = bounds
     .flat()
-    .filter(Number.isFinite)
+    .filter(finite)
     .map((value) => clamp(value, -2 * end, 2 * end));
   const below = Math.max(0, ...[...drawn, ...reach].map((value) => -value));
   const unit = TRACK / (below + Math.max(0, ...drawn, ...reach) || 1);
@@ -125,8 +127,7 @@ export function list(viewer: Viewer, say: () => void): HTMLElement {
             const element = piece(bar.towards ? "towards" : "against", bar.from, Math.max(1, bar.to - bar.from));
             element.classList.toggle("interp-broken", bar.broken);
           }
-          if (Number.isFinite(bar.low) && Number.isFinite(bar.high))
-            piece("span", bar.low, Math.max(1, bar.high - bar.low));
+          if (finite(bar.low) && finite(bar.high)) piece("span", bar.low, Math.max(1, bar.high - bar.low));
           const number = missing ? "" : signed(bar.value);
           return h(
             "div",
@@ -141,7 +142,7 @@ export function list(viewer: Viewer, say: () => void): HTMLElement {
       const what = viewer.quantity.value === "recovery" ? quantity : "effect";
       caption.textContent = `${axes.length > 1 ? "Strongest components" : "Layers"}, ${estimated ? (viewer.source.value === "exact" ? "exact " : "estimated ") : ""}${what}`;
       box.setAttribute("aria-label", caption.textContent);
-      const thin = drawn.some(({ low }) => Number.isFinite(low));
+      const thin = drawn.some(({ low }) => finite(low));
       note.textContent = thin ? `thin line: 95 % interval over ${pairs} pairs` : "";
       mark();
     },

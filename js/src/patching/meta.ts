@@ -27,7 +27,7 @@ export interface Form {
   own: Axis | null;
   /** How many columns share a cell. */
   block: number;
-  labels: Omit<Signed, "values">;
+  labels: Omit<Signed, "values" | "block">;
   /** What the marks on cells mean. */
   marks: Record<Source, Record<Quantity, string[]>>;
   planes: string[];

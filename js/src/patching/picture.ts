@@ -1,7 +1,5 @@
-import { css } from "../draw/colours";
-import { type Colours, diverging, heat, measure, type Place, SCALE, scale, text } from "../draw/diverging";
+import { heat, measure, type Place, SCALE, scale, text } from "../draw/diverging";
 import { tag } from "../draw/svg";
-import type { Theme } from "../ui/theme";
 import { isTurned, shownAs, type Viewer } from "./view";
 
 /** The heatmap, its scale and what its marks mean, on the screen and in a file. */
@@ -12,40 +10,32 @@ export interface Picture {
   height: number;
 }
 
-export function colours(theme: Theme): Colours {
-  return {
-    at: diverging(theme.background, theme.dark),
-    background: css(theme.background),
-    ink: theme.ink,
-    faint: theme.faint,
-    line: theme.line,
-    empty: css(theme.muted),
-    hatch: theme.dark ? "#fb923c" : "#c2410c",
-  };
-}
-
 export function picture(viewer: Viewer, room: number): Picture {
   const sweep = viewer.sweep.value;
   const slice = viewer.slice.value;
   const [quantity, source] = [viewer.quantity.value, viewer.source.value];
-  const look = colours(viewer.theme.value);
+  const theme = viewer.theme.value;
   const turned = isTurned(sweep, quantity);
   const { form } = slice;
-  const cells = { ...form.labels, values: slice.plane(source === "exact" ? "effect" : "estimate").slice() };
+  const cells = {
+    ...form.labels,
+    block: form.block,
+    values: slice.plane(source === "exact" ? "effect" : "estimate").slice(),
+  };
   const place = measure(cells, room);
   const end = form.ends[source][quantity];
   const shown = cells.values;
   for (let i = 0; i < shown.length; i++) shown[i] = shownAs(sweep, quantity, shown[i] as number) * (turned ? -1 : 1);
   const words = [sweep.meaning[quantity], ...form.marks[source][quantity]];
-  const below = place.height + 8;
+  const below = place.height + 10;
   const said = words.map((line, i) =>
-    text(line, { x: place.left, y: below + SCALE.height + 16 + 14 * i, fill: look.faint }),
+    text(line, { x: place.left, y: below + SCALE.height + 16 + 14 * i, fill: theme.muted }),
   );
   return {
     place,
     body:
-      heat(cells, end, place, look) +
-      tag("g", { transform: `translate(${place.left} ${below})` }, scale(end, turned, look)) +
+      heat(cells, end, place, theme) +
+      tag("g", { transform: `translate(${place.left} ${below})` }, scale(end, turned, theme)) +
       said.join(""),
     width: Math.ceil(
       Math.max(place.width, place.left + SCALE.width + 4, ...words.map((line) => place.left + 5.7 * line.length)),

@@ -1,4 +1,5 @@
 import { computed } from "@preact/signals-core";
+import { times } from "../draw/numbers";
 import { h, on } from "../ui/dom";
 import { clamp, keys, step } from "../ui/keys";
 import { place } from "../ui/svg";
@@ -95,7 +96,7 @@ export function plot(viewer: Viewer, room: () => number, say: () => void): HTMLE
       const label = (i: number) =>
         kind === "layer" ? `L${layers[i]}` : kind === "position" && named ? `${i} ${tokens[i]}` : `${i}`;
       const size = shape[axes.indexOf(kind as Axis)] ?? 0;
-      number.replaceChildren(...Array.from({ length: size }, (_, i) => h("option", { value: i }, label(i))));
+      number.replaceChildren(...times(size, (i) => h("option", { value: i }, label(i))));
     },
     () => {
       hold.value;

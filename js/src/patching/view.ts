@@ -1,9 +1,9 @@
 import { computed, type ReadonlySignal, type Signal, signal } from "@preact/signals-core";
-import { bytes } from "../afm/model";
-import { trait } from "../afm/traits";
+import type { Theme } from "../draw/colours";
+import { bytes } from "../host/model";
+import { trait } from "../host/traits";
 import type { Mounted } from "../ui/mount";
 import { selecting } from "../ui/selected";
-import type { Theme } from "../ui/theme";
 import { watch } from "../ui/watch";
 import type { At, Axis, Entry, Form, Quantity, Selected, Source, Sweep } from "./meta";
 

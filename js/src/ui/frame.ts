@@ -1,4 +1,4 @@
-import type { Model } from "../afm/model";
+import type { Model } from "../host/model";
 import { h } from "./dom";
 
 /**

@@ -1,5 +1,5 @@
-import type { Model, View } from "../afm/model";
-import { Cancelled, connect, type Rpc, send } from "../afm/rpc";
+import type { Model, View } from "../host/model";
+import { Cancelled, connect, type Rpc, send } from "../host/rpc";
 
 /** What every view begins with. */
 export interface Mounted {

@@ -1,14 +1,5 @@
 import { type ReadonlySignal, signal } from "@preact/signals-core";
-import { css, luminance, type Rgb, sequential } from "../draw/colours";
-import type { Palette } from "../draw/heatmap";
-
-export interface Theme extends Palette {
-  ink: string;
-  faint: string;
-  accent: string;
-  line: string;
-  dark: boolean;
-}
+import { colours, type Rgb, type Theme } from "../draw/colours";
 
 /** The computed colours of `frame`, and again whenever the page's theme changes or `update` is called. */
 export function theme(frame: HTMLElement, ends: AbortSignal): { current: ReadonlySignal<Theme>; update: () => void } {
@@ -31,21 +22,10 @@ function read(frame: HTMLElement): Theme {
   const style = getComputedStyle(frame);
   const background = rgb(style.backgroundColor) ?? [255, 255, 255];
   const text = rgb(style.color) ?? [17, 24, 39];
-  const dark = luminance(background) < 0.3;
+  const found = colours(background, text);
   // The accent that the style sheet gives depends on it.
-  frame.dataset.theme = dark ? "dark" : "light";
-  const mix = (part: number) => background.map((b, i) => Math.round(b + ((text[i] ?? 0) - b) * part)) as unknown as Rgb;
-  return {
-    background,
-    table: sequential(background, dark),
-    muted: mix(dark ? 0.06 : 0.045),
-    hatch: mix(0.55),
-    ink: css(text),
-    faint: css(mix(0.66)),
-    line: css(mix(0.16)),
-    accent: style.accentColor,
-    dark,
-  };
+  frame.dataset.theme = found.name;
+  return { ...found, accent: style.accentColor };
 }
 
 /** A computed colour, which may be written in any colour space: painted and read back. */

@@ -9,18 +9,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from interp.views import diverging, draw
+from interp.views import diverging, draw, theme
 from interp.views.draw import ADVANCE, Drawing, number
 from interp.views.text import columns
 
 _ROW, _LEAST, _HIGH = 19, 13, 570
-_TRACK, _STRIP = 118, 250
+_TRACK: int = theme.PALETTE["bars"]["track"]
+_STRIP = 250
 _FONT = 11
 _NUMBER = 62
 # How many values of a row are drawn one by one.
 _SINGLE = 16
 # A bar that is this many times longer than the others is broken.
-_SPREAD = 30.0
+_SPREAD: float = theme.PALETTE["bars"]["longest"]
 
 Float = NDArray[np.float64]
 

@@ -21,11 +21,12 @@ from interp.views.layout import Block, Piece
 if TYPE_CHECKING:
     from interp.methods._shared.circuit.result import CircuitResult
 
-STEPS = 24  # of a colour and a width, each way
-FAINTEST = 7  # the step of the weakest edge, so that it can be seen
-WIDEST = 6.0  # CSS pixels
-NODE = 0.8  # of the strongest colour, so that a name can be read on it
-_INK_TURNS = 0.72
+_PAINT: dict[str, float] = theme.PALETTE["circuit"]
+STEPS = int(_PAINT["steps"])  # of a colour and a width, each way
+FAINTEST = int(_PAINT["faintest"])  # the step of the weakest edge, so that it can be seen
+WIDEST = _PAINT["widest"]  # CSS pixels
+NODE = _PAINT["node"]  # of the strongest colour, so that a name can be read on it
+_INK_TURNS: float = theme.PALETTE["signed"]["ink"]
 _LISTED = 12
 _LEAST = 1e-6
 
@@ -260,7 +261,7 @@ class _View:
         edge = (
             "stroke:var(--interp-accent);stroke-width:2"
             if chosen
-            else "stroke:var(--interp-muted);stroke-width:0.7;stroke-opacity:0.8"
+            else f"stroke:var(--interp-muted);stroke-width:{_PAINT['outline']}"
         )
         ink = "on-high" if abs(value) > _INK_TURNS else "fg"
         style = f' style="font-size:11px;fill:var(--interp-{ink})"'
@@ -292,7 +293,8 @@ def width(level: int) -> float:
     >>> width(24), round(width(5), 1)
     (6.0, 1.0)
     """
-    return 0.6 + (WIDEST - 0.6) * (abs(level) / STEPS) ** 1.7
+    thinnest = _PAINT["thinnest"]
+    return thinnest + (WIDEST - thinnest) * (abs(level) / STEPS) ** _PAINT["growth"]
 
 
 def _path(curve: Curve) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from interp.views import theme
 from interp.views.text import columns, visible
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 EDGES, NODES = 3000, 600  # the most that are drawn
 OPENS = 200  # edges that a picture opens with
-HALF = 9.0  # of a pill's height
+HALF: float = theme.PALETTE["circuit"]["half"]  # of a pill's height
 _CONSIDERED = 4 * EDGES
 _LETTER, _PAD, _APART = 6.4, 16, 8
 _SHORT, _LONGEST = 6, 170  # of a group's name: columns at least, CSS pixels at most

@@ -15,7 +15,7 @@ from interp.views.text import columns, escape, labels, tooltip
 _FONT, _SMALL = 12.0, 9.5
 _HIGH, _LINE, _GAP = 18, 40, 3
 _SHOWN = 24  # columns of a token
-_INK_TURNS = 0.72
+_INK_TURNS: float = theme.PALETTE["signed"]["ink"]
 _FAINT = 0.02  # of the scale: less has no number
 
 

@@ -14,14 +14,15 @@ from interp.views.draw import ADVANCE, Drawing, number
 from interp.views.text import columns
 
 # How finely a value is told apart in a colour, each way from zero.
-_LEVELS = 64
+_LEVELS: int = theme.PALETTE["signed"]["levels"]
 # Less of a lift than for weights: many small effects of both signs are noise.
-_POWER = 0.8
+_POWER: float = theme.PALETTE["signed"]["power"]
 # The room for cells beside and above each other, and the largest a cell gets, in CSS pixels.
-_WIDE, _NAMED, _HIGH, _LARGEST = 340, 560, 400, 24
-_FONT, _TURN = 10.0, 55
+_GEOMETRY: dict[str, int] = theme.PALETTE["heat"]
+_WIDE, _NAMED, _HIGH, _LARGEST = (_GEOMETRY[name] for name in ("width", "tokens", "height", "cell"))
+_TURN, _BAR = _GEOMETRY["turn"], _GEOMETRY["bar"]
+_FONT: int = theme.PALETTE["font"]["size"]
 _ROUND = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
-_BAR = 192
 
 Float = NDArray[np.float64]
 

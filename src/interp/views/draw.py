@@ -19,7 +19,7 @@ from interp.views.text import escape
 SANS = "system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,'Noto Sans','DejaVu Sans',sans-serif"
 MONO = "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono','Liberation Mono',monospace"
 # What a character of MONO advances, in parts of the font's size.
-ADVANCE = 0.602
+ADVANCE: float = theme.PALETTE["font"]["advance"]
 
 CSS = f"""
 .interp-t{{font-family:{SANS};font-size:10px;fill:var(--interp-muted)}}

@@ -14,7 +14,7 @@ from interp.views.text import columns
 
 _FONT = 10.0
 _HIGH, _PAD, _LEAST, _TURN = 17, 8, 26, 55
-_INK_TURNS = 0.72
+_INK_TURNS: float = theme.PALETTE["signed"]["ink"]
 
 
 @dataclass(frozen=True)

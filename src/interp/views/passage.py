@@ -12,7 +12,7 @@ from interp.views.draw import Drawing, number
 from interp.views.text import columns, escape, labels, visible
 
 _FONT, _LINE, _TOKEN, _FULL = 12, 20, 40, 120_000
-_INK_TURNS = 0.72
+_INK_TURNS: float = theme.PALETTE["signed"]["ink"]
 
 
 def passage(

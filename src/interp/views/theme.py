@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from functools import cache
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -14,63 +16,37 @@ from interp.errors import InputError, closest
 
 THEMES = ("light", "dark")
 AUTO = "auto"  # a standalone picture of both, between which the page that shows it chooses
+# What the live views, in TypeScript, read as well; a test renders both and compares.
+PALETTE: dict[str, Any] = json.loads(files("interp.views").joinpath("kit", "palette.json").read_text("utf-8"))
 # Weights are drawn in LEVELS steps of lifted value; 0 is nothing at all, so that it is the host's own background.
-LEVELS = 32
-POWER = 0.6
+LEVELS: int = PALETTE["weights"]["levels"]
+POWER: float = PALETTE["weights"]["power"]
 LIFT = f"colour = weight^{POWER}"
+# From this step on, text in the opposite lightness has the better contrast, in both themes (a test measures it).
+_INK_TURNS: int = PALETTE["weights"]["ink"]
 
-_FRAME = {
-    "light": {
-        "bg": "#ffffff",
-        "fg": "#1a1f2b",
-        "muted": "#1a1f2bad",
-        "line": "#1a1f2b1f",
-        "empty": "#1a1f2b0b",
-        "tint": "#3453d612",
-        "accent": "#3453d6",
-        "nan": "#c2410c",
-        "on-high": "#ffffff",
-        "show-light": "inline",
-        "show-dark": "none",
-    },
-    "dark": {
-        "bg": "#1e1f22",
-        "fg": "#e6e8ee",
-        "muted": "#e6e8eea6",
-        "line": "#e6e8ee24",
-        "empty": "#e6e8ee0b",
-        "tint": "#7c96ff1c",
-        "accent": "#7c96ff",
-        "nan": "#fb923c",
-        "on-high": "#1e1f22",
-        "show-light": "none",
-        "show-dark": "inline",
-    },
-}
+
+def _frame(name: str) -> dict[str, str]:
+    """Return a theme's plain colours: its own, and its text's at some opacity."""
+    colours: dict[str, str] = PALETTE["frame"][name]
+    faint = {kind: f"{colours['fg']}{round(255 * part):02x}" for kind, part in PALETTE["parts"].items()}
+    shown = {f"show-{other}": "inline" if other == name else "none" for other in THEMES}
+    return {**colours, **faint, "nan": PALETTE["nan"][name], **shown}
+
+
+_FRAME = {name: _frame(name) for name in THEMES}
 # Classes of heads: told apart by hue and lightness, readable as text on their theme's background.
-_CLASSES = {
-    "light": ("#0d9668", "#d97706", "#b4239a", "#0e7490", "#dc2626", "#6d28d9"),
-    "dark": ("#34d399", "#fbbf24", "#f472d0", "#22d3ee", "#f87171", "#a78bfa"),
-}
-CLASSES = 6
+_CLASSES: dict[str, list[str]] = PALETTE["classes"]
+CLASSES = len(_CLASSES["light"])
+# Stops at equal distances; both kinds have the theme's background at 0.
 _SEQUENTIAL = {
-    "light": ((0.0, "#ffffff"), (0.3, "#c3d3f1"), (0.55, "#769bde"), (0.75, "#3b57cc"), (1.0, "#171a63")),
-    "dark": (
-        (0.0, "#1e1f22"),
-        (0.28, "#3a2c72"),
-        (0.5, "#8a3583"),
-        (0.72, "#e8635f"),
-        (0.88, "#f6ad7b"),
-        (1.0, "#fdeab0"),
-    ),
+    name: list(zip((0.0, 0.25, 0.5, 0.75, 1.0), (_FRAME[name]["bg"], *PALETTE["sequential"][name]), strict=True))
+    for name in THEMES
 }
 _DIVERGING = {
-    "light": ((-1.0, "#1d4f91"), (-0.5, "#7fa8d6"), (0.0, "#ffffff"), (0.5, "#e2939a"), (1.0, "#a50f2a")),
-    "dark": ((-1.0, "#8cc4f5"), (-0.5, "#35689a"), (0.0, "#1e1f22"), (0.5, "#9c3b3a"), (1.0, "#ff9b85")),
+    name: list(zip((-1.0, -0.5, 0.0, 0.5, 1.0), (*stops[:2], _FRAME[name]["bg"], *stops[2:]), strict=True))
+    for name, stops in PALETTE["diverging"].items()
 }
-
-# From this step on, text in the opposite lightness has the better contrast, in both themes (a test measures it).
-_INK_TURNS = 22
 
 _Colour = tuple[int, int, int, int]
 
@@ -115,7 +91,7 @@ def sequential(theme: str) -> tuple[_Colour, ...]:
     Examples
     --------
     >>> sequential("light")[0][3], sequential("light")[-1]
-    (0, (23, 26, 99, 255))
+    (0, (20, 26, 102, 255))
     """
     stops = _SEQUENTIAL[check_theme(theme)]
     edge, first = stops[1]
@@ -225,7 +201,7 @@ def variables(theme: str) -> dict[str, str]:
     Examples
     --------
     >>> variables("light")["s32"]
-    '#171a63'
+    '#141a66'
     """
     table = dict(_FRAME[check_theme(theme)])
     table |= {f"k{n}": value for n, value in enumerate(_CLASSES[theme])}

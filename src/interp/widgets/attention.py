@@ -185,6 +185,7 @@ def _describe(result: Any) -> dict[str, Any]:
     """Return the small things that the page needs at once. Tokens travel in the form they are shown in."""
     finite = np.isfinite(result.pattern).all(axis=(2, 3))
     bad = [[result.layers[row], result.heads[column]] for row, column in np.argwhere(~finite)]
+    heads = {f"{layer}.{head}" for layer in result.layers for head in result.heads}
     tokens = labels(result.tokens, _SHOWN)
     full = {token: visible(token, _FULL) for token in set(result.tokens)}
     return {
@@ -196,7 +197,10 @@ def _describe(result: Any) -> dict[str, Any]:
         "layers": list(result.layers),
         "heads": list(result.heads),
         "causal": bool(result.causal),
-        "labels": {str(name): visible(str(label), 40).replace("␣", " ") for name, label in result.labels.items()},
+        # Of the heads that there are: their classes' colours are numbered, as in the static picture.
+        "labels": {
+            name: visible(str(label), 40).replace("␣", " ") for name, label in result.labels.items() if name in heads
+        },
         "stats": {name: _rounded(values) for name, values in result.stats.items()},
         "bad": bad,
         "notes": [visible(str(note), 300).replace("␣", " ") for note in result.notes],

@@ -327,7 +327,7 @@ class _Slice:
         below: Sequence[str] = [str(n) for n in range(columns)]
         if wordy:
             tokens: Sequence[str] = said["tokens"]
-            below = [f"{n} {tokens[n]}" if self.block > 1 else tokens[n] for n in range(0, len(tokens), self.block)]
+            below = tokens[:: self.block]
         elif len(self.axes) > 1 and self.axes[1] == "neuron":
             below = [str(n + 1) for n in range(columns)]
         return {

@@ -49,13 +49,13 @@ export function connect(model: Model, ends: AbortSignal): Rpc {
     });
   const receive = (message: unknown, buffers?: unknown) => {
     const { id, reply, error, progress } = (message ?? {}) as Message;
-    const held = waiting.get(id as string);
-    if (!held) return;
-    if (Array.isArray(progress)) return held.progress?.(progress[0], progress[1]);
+    const pending = waiting.get(id as string);
+    if (!pending) return;
+    if (Array.isArray(progress)) return pending.progress?.(progress[0], progress[1]);
     waiting.delete(id as string);
     if (reply && typeof reply === "object")
-      held.resolve({ data: reply as Message, buffers: (buffers as unknown[]) ?? [] });
-    else held.reject(new Error(typeof error === "string" ? error : "the kernel's answer cannot be read"));
+      pending.resolve({ data: reply as Message, buffers: (buffers as unknown[]) ?? [] });
+    else pending.reject(new Error(typeof error === "string" ? error : "the kernel's answer cannot be read"));
   };
   const latest = (method: string, params: Message, options?: Options) =>
     new Promise<Answer>((resolve, reject) => {

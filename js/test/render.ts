@@ -1,0 +1,93 @@
+// What tests/views/test_palette.py runs: the sources' own drawing of its cases, as JSON.
+
+import { bars, classes } from "../../src/interp/views/kit/palette.json";
+import { shown, totals } from "../src/circuit/graph";
+import { type Graph, unpack } from "../src/circuit/meta";
+import { Brush, step, width } from "../src/circuit/paint";
+import { colours, diverging, type Rgb, sequential } from "../src/draw/colours";
+import { heat, measure, SCALE, type Signed, scale } from "../src/draw/diverging";
+import { times } from "../src/draw/numbers";
+
+interface Cases {
+  background: Rgb;
+  ink: Rgb;
+  heats: { cells: Omit<Signed, "values"> & { values: (number | string)[] }; end: number; room: number }[];
+  scales: [end: number, turned: boolean][];
+  graph: Graph;
+  drawing: number[];
+}
+
+/** A path as the list of its numbers. */
+class Path {
+  readonly numbers: number[] = [];
+  moveTo(...numbers: number[]) {
+    this.numbers.push(Number.NaN, ...numbers);
+  }
+  lineTo() {}
+  bezierCurveTo(...numbers: number[]) {
+    this.numbers.push(...numbers);
+  }
+  roundRect(...numbers: number[]) {
+    this.numbers.push(...numbers);
+  }
+}
+
+/** A canvas' context that keeps what is drawn on it. */
+class Recorder extends Path {
+  readonly drawn: Record<string, unknown>[] = [];
+  readonly canvas = { width: 0, height: 0 };
+  fillStyle = "";
+  strokeStyle = "";
+  lineWidth = 1;
+  dash: number[] = [];
+  beginPath() {}
+  setTransform() {}
+  clearRect() {}
+  setLineDash(dash: number[]) {
+    this.dash = dash;
+  }
+  override roundRect() {}
+  stroke({ numbers }: Path) {
+    this.drawn.push({ kind: "stroke", numbers, colour: this.strokeStyle, width: this.lineWidth, dash: this.dash });
+  }
+  fill({ numbers }: Path) {
+    this.drawn.push({ kind: "fill", numbers, colour: this.fillStyle });
+  }
+  fillText(text: string, x: number, y: number) {
+    this.drawn.push({ kind: "text", text, numbers: [x, y], colour: this.fillStyle });
+  }
+}
+
+export function render({ background, ink, heats, scales, graph, drawing }: Cases): unknown {
+  Object.assign(globalThis, { Path2D: Path, devicePixelRatio: 1 });
+  const theme = { ...colours(background, ink), accent: "" };
+  const read = (value: number | string | null) => (value === null ? Number.NaN : Number(value));
+  const heatmaps = heats.map(({ cells, end, room }) => {
+    const signed = { ...cells, values: Float64Array.from(cells.values, read) };
+    const place = measure(signed, room);
+    return { body: heat(signed, end, place, theme), width: place.width, height: place.height };
+  });
+  const whole = unpack(graph, Uint8Array.from(drawing));
+  const curves = shown(whole, whole.edges[graph.opens - 1]?.upto ?? 0);
+  const context = new Recorder();
+  const brush = new Brush(context as unknown as CanvasRenderingContext2D, theme, { x: 0, y: 0, scale: 1 });
+  const [edgeEnd, nodeEnd] = graph.ends;
+  brush.curves(curves, edgeEnd);
+  const written = totals(whole, curves);
+  const there = new Set(curves.flatMap(({ source, target }) => [source, target]));
+  whole.pills.forEach((pill, i) => {
+    if (there.has(i)) brush.pill(pill, written.get(i) ?? 0, nodeEnd, false);
+  });
+  return {
+    theme,
+    heats: heatmaps,
+    scales: scales.map(([end, turned]) => ({ body: scale(end, turned, theme), ...SCALE })),
+    weights: [...sequential(theme)],
+    signed: times(17, (i) => diverging(theme)(i / 8 - 1)),
+    classes: classes[theme.name],
+    steps: times(41, (i) => step(i / 20 - 1, 0.9)),
+    widths: times(25, width),
+    track: bars.track,
+    circuit: context.drawn,
+  };
+}
