@@ -16,7 +16,7 @@ import pytest
 from faults import harness
 from interp.results import Result
 from interp.spec import InputError, Prompt
-from interp.views.text import labels, visible
+from interp.views.kit.text import labels, visible
 
 SCRIPT = "</script><script>alert(1)</script>"
 IMAGE = "<img src=x onerror=alert(1)>"

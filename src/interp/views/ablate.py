@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from interp.views import bars, diverging, figures, frame, layout
-from interp.views.diverging import signed
-from interp.views.layout import Piece, Stack
+from interp.views.kit import bars, figures, frame, heatmap, page
+from interp.views.kit.heatmap import signed
+from interp.views.kit.page import Piece, Stack
 from interp.views.path import label
 
 if TYPE_CHECKING:
@@ -98,9 +98,9 @@ def _blocks(result: AblationResult) -> list[Stack]:
     if not done.all() and _partial(result):
         lines.append("grey: not computed")
     first = bars.bars(rows, _LEAST, turned)
-    said = diverging.words(lines)
+    said = heatmap.words(lines)
     return [
-        [(f"Without …: {_quantity(result)}", diverging.stack([(0, first), (0, said)]) if lines else first)],
+        [(f"Without …: {_quantity(result)}", heatmap.stack([(0, first), (0, said)]) if lines else first)],
         [("Change from the whole model", bars.bars(changes, _LEAST, turned))],
     ]
 
@@ -141,8 +141,8 @@ def _foot(result: AblationResult) -> list[Piece]:
     return pieces
 
 
-def _picture(result: AblationResult) -> layout.Picture:
-    return layout.Picture("Ablation", _facts(result), _blocks(result), _foot(result), result.notes)
+def _picture(result: AblationResult) -> page.Picture:
+    return page.Picture("Ablation", _facts(result), _blocks(result), _foot(result), result.notes)
 
 
-html, svg = layout.pictures(_picture)
+html, svg = page.pictures(_picture)

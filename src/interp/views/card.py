@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from interp.views import curves, draw, frame, layout
-from interp.views.curves import Curve
-from interp.views.draw import Drawing, number
-from interp.views.text import minus
+from interp.views.kit import curves, draw, frame, page
+from interp.views.kit.curves import Curve
+from interp.views.kit.draw import Drawing, number
+from interp.views.kit.text import minus
 
 if TYPE_CHECKING:
     from interp.methods.card import Card
@@ -50,7 +50,7 @@ class _View:
         )
 
     @cached_property
-    def stacks(self) -> list[layout.Stack]:
+    def stacks(self) -> list[page.Stack]:
         """The words, the chart and the strips, each with its caption."""
         result = self.result
         chart = (
@@ -77,7 +77,7 @@ class _View:
         return curves.chart([f"{size:,}" for size in result.sizes], lines, _around(shown), wide=_WIDE, ring=own)
 
     @cached_property
-    def foot(self) -> list[layout.Piece]:
+    def foot(self) -> list[page.Piece]:
         """The footer."""
         result = self.result
         said = {name: value for name, value, _ in result.says()}
@@ -174,9 +174,9 @@ def _dots(places: Sequence[float], middle: float, colour: str) -> list[str]:
     return body
 
 
-def _picture(result: Card) -> layout.Picture:
+def _picture(result: Card) -> page.Picture:
     view = _View(result)
-    return layout.Picture(_TITLE, view.facts, view.stacks, view.foot, result.notes)
+    return page.Picture(_TITLE, view.facts, view.stacks, view.foot, result.notes)
 
 
-html, svg = layout.pictures(_picture)
+html, svg = page.pictures(_picture)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from interp.spec import InputError, closest
-from interp.views import bars, diverging, draw, frame, layout, theme
 from interp.views import circuit_layout as places
 from interp.views.circuit_layout import HALF, Arrangement, Curve
-from interp.views.draw import Drawing, number
-from interp.views.layout import Block, Piece
+from interp.views.kit import bars, draw, frame, heatmap, page, theme
+from interp.views.kit.draw import Drawing, number
+from interp.views.kit.page import Block, Piece
 
 if TYPE_CHECKING:
     from interp.methods.circuit_result import CircuitResult
@@ -38,7 +38,7 @@ def html(result: CircuitResult) -> str:
     >>> html(result)[:26]  # doctest: +SKIP
     '<div class="interp-frame">'
     """
-    return layout.html(_View(result).picture)
+    return page.html(_View(result).picture)
 
 
 def svg(
@@ -70,7 +70,7 @@ def svg(
     >>> svg(result, "dark", edges=20, chosen="5.1")[:4]  # doctest: +SKIP
     '<svg'
     """
-    return layout.svg(_View(result, edges, chosen, tuple(unfolded)).picture, theme)
+    return page.svg(_View(result, edges, chosen, tuple(unfolded)).picture, theme)
 
 
 def facts(result: CircuitResult) -> str:
@@ -150,7 +150,7 @@ def ends(drawn: Arrangement) -> tuple[float, float]:
     """
     scores = np.array([edge.score for edge in drawn.edges])
     totals = np.array(list(writes(drawn, len(drawn.edges)).values()))
-    return diverging.limit(scores, _LEAST), diverging.limit(totals, _LEAST)
+    return heatmap.limit(scores, _LEAST), heatmap.limit(totals, _LEAST)
 
 
 def writes(drawn: Arrangement, count: int) -> dict[int, float]:
@@ -199,8 +199,8 @@ class _View:
         return f"{facts(self.result)} · {edges}"
 
     @property
-    def picture(self) -> layout.Picture:
-        return layout.Picture("Circuit", self.facts, self.stacks, evidence(self.result), notes(self.result))
+    def picture(self) -> page.Picture:
+        return page.Picture("Circuit", self.facts, self.stacks, evidence(self.result), notes(self.result))
 
     @cached_property
     def ends(self) -> tuple[float, float]:
@@ -212,11 +212,11 @@ class _View:
             return [[("no edge is in this circuit", Drawing(120, 8, ""))]]
         strongest = sorted(self.whole.edges[: self.count], key=lambda edge: -abs(np.nan_to_num(edge.score)))[:_LISTED]
         rows = [bars.Bar(f"{edge.writer} → {edge.reader}", edge.score) for edge in strongest]
-        key = diverging.stack(
+        key = heatmap.stack(
             [
                 (0, bars.bars(rows, _LEAST)),
-                (0, diverging.scale(self.ends[0])),
-                (0, diverging.words(meaning(self.result))),
+                (0, heatmap.scale(self.ends[0])),
+                (0, heatmap.words(meaning(self.result))),
             ]
         )
         return [[("Circuit: a row per layer, inputs at the bottom", self._graph())], [("Strongest edges", key)]]
@@ -253,7 +253,7 @@ class _View:
         shape = (
             f'x="{number(x)}" y="{number(y)}" width="{number(wide)}" height="{number(2 * HALF)}" rx="{number(HALF)}"'
         )
-        value = float(diverging.lifted(np.array([NODE * total / self.ends[1]]))[0])
+        value = float(heatmap.lifted(np.array([NODE * total / self.ends[1]]))[0])
         coats = "".join(
             f'<rect {shape} style="fill:{css};fill-opacity:{number(opacity)}"/>' for css, opacity in theme.paint(value)
         )
@@ -280,7 +280,7 @@ def step(score: float, end: float) -> int | None:
     """
     if not math.isfinite(score):
         return None
-    size = float(diverging.lifted(np.array([abs(score) / end]))[0])
+    size = float(heatmap.lifted(np.array([abs(score) / end]))[0])
     return int(math.copysign(max(FAINTEST, round(STEPS * size)), score))
 
 

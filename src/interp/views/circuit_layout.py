@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from interp.views.text import columns, visible
+from interp.views.kit.text import columns, visible
 
 if TYPE_CHECKING:
     from interp.methods.circuit_result import CircuitResult, Edge

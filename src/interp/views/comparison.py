@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from interp.views import figures, frame, layout
-from interp.views import theme as themes
-from interp.views.diverging import signed
-from interp.views.layout import Piece
-from interp.views.table import CSS, table
-from interp.views.text import escape
+from interp.views.kit import figures, frame, page
+from interp.views.kit import theme as themes
+from interp.views.kit.heatmap import signed
+from interp.views.kit.page import Piece
+from interp.views.kit.table import CSS, table
+from interp.views.kit.text import escape
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -60,7 +60,7 @@ def svg(result: Comparison, theme: str = "light") -> str:
     first = next(top.itertuples(index=False, name=None))
     where = ", ".join(f"{name} {value}" for name, value in zip(top.columns[:-3], first[:-3], strict=True))
     said: Piece = (f"largest difference of {result.measure}, b − a ", signed(float(first[-1])), False)
-    foot = layout.footer([said, (f"at {where}", "", True)], result.notes, width)
+    foot = page.footer([said, (f"at {where}", "", True)], result.notes, width)
     return frame.svg("Comparison", result.summary(), body, (width, max(h for _, h in sizes)), theme, foot)
 
 

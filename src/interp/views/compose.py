@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from interp.views import diverging, frame, maps
-from interp.views.diverging import signed
-from interp.views.draw import Drawing
-from interp.views.layout import Piece
-from interp.views.maps import Map, Sheet
-from interp.views.text import head_label
+from interp.views.kit import frame, heatmap, maps
+from interp.views.kit.draw import Drawing
+from interp.views.kit.heatmap import signed
+from interp.views.kit.maps import Map, Sheet
+from interp.views.kit.page import Piece
+from interp.views.kit.text import head_label
 
 if TYPE_CHECKING:
     from interp.methods.compose import ComposeResult
@@ -39,7 +39,7 @@ def _groups(result: ComposeResult) -> list[tuple[str, list[Drawing]]]:
         if top := result.top(_LISTED, kind):
             pairs = [(f"{_head(a)} → {_head(b)}", signed(value)) for _, a, b, value in top]
             below = maps.listing(f"strongest {kind.upper()} pairs", pairs)
-            drawn.append(diverging.stack([(0, _map(result, kind)), (0, below)]))
+            drawn.append(heatmap.stack([(0, _map(result, kind)), (0, below)]))
     return [("composition", drawn)]
 
 
@@ -63,7 +63,7 @@ def _map(result: ComposeResult, kind: str) -> Drawing:
         values,
         rows,
         names,
-        end=diverging.limit(values, 0.01),
+        end=heatmap.limit(values, 0.01),
         signed=True,
     )
     return maps.draw_map(shown, maps.side_of((len(rows), len(names)), max(3, len(result.scores))))

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from interp.views import diverging, frame, maps, theme
-from interp.views.draw import Drawing
-from interp.views.layout import Piece
-from interp.views.maps import Map, Sheet
-from interp.views.text import head_label
+from interp.views.kit import frame, heatmap, maps, theme
+from interp.views.kit.draw import Drawing
+from interp.views.kit.maps import Map, Sheet
+from interp.views.kit.page import Piece
+from interp.views.kit.text import head_label
 
 if TYPE_CHECKING:
     from interp.methods.heads import HeadsResult
@@ -47,7 +47,7 @@ def _map(result: HeadsResult, name: str) -> Map:
     values = result.scores[name]
     layers, heads = values.shape
     signed = name in _SIGNED
-    end = diverging.limit(values, 0.05) if signed and name != "copying" else 1.0
+    end = heatmap.limit(values, 0.05) if signed and name != "copying" else 1.0
     marks = {
         (int(layer), int(head)): _kind(result, label)
         for key, label in result.labels.items()

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from interp.views import bars, diverging, draw, figures, frame, layout
-from interp.views import theme as themes
-from interp.views.diverging import signed
-from interp.views.draw import Drawing, number
-from interp.views.passage import passage
-from interp.views.text import escape, visible
+from interp.views.kit import bars, draw, figures, frame, heatmap, page
+from interp.views.kit import theme as themes
+from interp.views.kit.draw import Drawing, number
+from interp.views.kit.heatmap import signed
+from interp.views.kit.passage import passage
+from interp.views.kit.text import escape, visible
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -107,9 +107,9 @@ def _strongest(result: NeuronsResult) -> Iterator[Group]:
 class _View:
     """A result, and what of it is shown."""
 
-    def __init__(self, result: NeuronsResult, page: bool = False) -> None:
+    def __init__(self, result: NeuronsResult, on_page: bool = False) -> None:
         self.result = result
-        self.page = page
+        self.on_page = on_page
 
     @cached_property
     def facts(self) -> str:
@@ -120,10 +120,10 @@ class _View:
         return frame.facts(result, which, *([source] if source else []), count)
 
     @cached_property
-    def stacks(self) -> list[layout.Stack]:
+    def stacks(self) -> list[page.Stack]:
         """For each neuron its contexts, below them its tokens; first the map where there is one."""
         result = self.result
-        drawn: list[layout.Stack] = []
+        drawn: list[page.Stack] = []
         if result.clusters is not None:
             of = result.clusters.of
             kind = {"umap": "UMAP", "tsne": "t-SNE"}[result.clusters.kind]
@@ -157,15 +157,17 @@ class _View:
             tokens = [result.strings[int(n)] for n in ids[there]]
             around = (sign * result.around[row, rank][there] / (most or 1.0)).tolist()
             titles = [signed(float(value)) for value in result.around[row, rank][there]]
-            one = passage(tokens, around, _WIDE, ring=int(there[:middle].sum()), titles=titles if self.page else None)
+            one = passage(
+                tokens, around, _WIDE, ring=int(there[:middle].sum()), titles=titles if self.on_page else None
+            )
             style = ' style="font-size:11.5px;fill:var(--interp-fg)"'
             body += draw.text(_VALUE - 10, y + 14, signed(float(values[rank])), "t", "end", more=style)
             body += draw.group(one, _VALUE, y)
             y += one.height + 4
         parts.append((0, Drawing(_VALUE + _WIDE, max(y, 1.0), body)))
-        return diverging.stack(parts)
+        return heatmap.stack(parts)
 
-    def _static(self, row: int) -> list[layout.Block]:
+    def _static(self, row: int) -> list[page.Block]:
         result = self.result
         if not result.inputs:
             return []
@@ -183,7 +185,7 @@ class _View:
     def _listed(self, caption: str, ids: NDArray[np.int64], values: NDArray[np.float32]) -> Drawing:
         strings = [visible(self.result.strings[int(n)], _TOKEN) for n in ids]
         listed = bars.bars([bars.Bar(s, float(v)) for s, v in zip(strings, values.tolist(), strict=True)], 1e-6)
-        return diverging.stack([(0, diverging.words([caption])), (0, listed)])
+        return heatmap.stack([(0, heatmap.words([caption])), (0, listed)])
 
     def _map(self) -> Drawing:
         found = self.result.clusters
@@ -205,10 +207,10 @@ class _View:
         return Drawing(_MAP, _MAP, "".join(body))
 
     @cached_property
-    def foot(self) -> list[layout.Piece]:
+    def foot(self) -> list[page.Piece]:
         """The footer."""
         result = self.result
-        pieces: list[layout.Piece] = []
+        pieces: list[page.Piece] = []
         values = np.where(np.isfinite(result.activations), np.abs(result.activations), -1.0)
         row, rank = (int(n) for n in np.unravel_index(int(values.argmax()), values.shape))
         if values[row, rank] >= 0:
@@ -237,9 +239,9 @@ class _View:
         return [*self.result.notes, *more]
 
 
-def _picture(result: NeuronsResult) -> layout.Picture:
-    view, page = _View(result), _View(result, page=True)
-    return layout.Picture(_TITLE, view.facts, view.stacks, view.foot, view.notes, page.stacks)
+def _picture(result: NeuronsResult) -> page.Picture:
+    view, paged = _View(result), _View(result, on_page=True)
+    return page.Picture(_TITLE, view.facts, view.stacks, view.foot, view.notes, paged.stacks)
 
 
-html, svg = layout.pictures(_picture)
+html, svg = page.pictures(_picture)

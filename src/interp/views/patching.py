@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from interp.results import strongest
 from interp.spec import InputError
-from interp.views import attribution, bars, diverging, draw, figures, frame, layout
-from interp.views import theme as themes
-from interp.views.diverging import Cells, signed
-from interp.views.draw import Drawing
-from interp.views.text import columns, escape, labels, visible
+from interp.views import patching_estimate
+from interp.views.kit import bars, draw, figures, frame, heatmap, page
+from interp.views.kit import theme as themes
+from interp.views.kit.draw import Drawing
+from interp.views.kit.heatmap import Cells, signed
+from interp.views.kit.text import columns, escape, labels, visible
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -79,7 +80,7 @@ def html(result: PatchingResult) -> str:
     share = f"{100 * result.done.mean() if result.done.size else 0:.2f}"
     progress = "" if view.whole else f'<div class="interp-progress"><div style="width:{share}%"></div></div>'
     body = f'{progress}<div class="interp-columns">{drawn}</div>'
-    foot, plain = layout.said(_foot(view)), svg(result, themes.AUTO)
+    foot, plain = page.said(_foot(view)), svg(result, themes.AUTO)
     return frame.html("Activation patching", _facts(view), body, foot=foot, notes=_notes(view), css=_CSS, plain=plain)
 
 
@@ -112,14 +113,14 @@ def svg(result: PatchingResult, theme: str = "light") -> str:
             body.append(draw.group(drawing, x, y + 20))
             y += math.ceil(drawing.height) + 38
         wide, tall = x + _width(blocks), max(tall, y - 18)
-    wide = max(wide, layout.room(_facts(view)))
+    wide = max(wide, page.room(_facts(view)))
     if not view.whole:
         part = result.done.mean() if result.done.size else 0
         body.append(
             f'<path style="stroke:var(--interp-line);stroke-width:2" d="M0 -9H{draw.number(wide)}"/>'
             f'<path style="stroke:var(--interp-accent);stroke-width:2" d="M0 -9H{draw.number(part * wide)}"/>'
         )
-    foot = layout.footer(_foot(view), _notes(view), wide)
+    foot = page.footer(_foot(view), _notes(view), wide)
     return frame.svg("Activation patching", _facts(view), "".join(body), (wide, tall), theme, foot)
 
 
@@ -150,7 +151,7 @@ def plotly(
     import plotly.graph_objects as go
 
     if kind == "scatter":
-        return attribution.plotly(result, theme=theme, width=height, height=height)
+        return patching_estimate.plotly(result, theme=theme, width=height, height=height)
     if kind != "heatmap":
         raise InputError(f"there is no figure {kind!r}; use heatmap or scatter")
     themes.check_theme(theme)
@@ -323,7 +324,7 @@ class _View:
     @cached_property
     def end(self) -> float:
         grid = self.grid
-        return diverging.limit(grid.values[grid.done], self.least, _NATURAL if self.span else 0.0)
+        return heatmap.limit(grid.values[grid.done], self.least, _NATURAL if self.span else 0.0)
 
     @cached_property
     def order(self) -> list[tuple[int, ...]]:
@@ -366,39 +367,39 @@ def _blocks(view: _View) -> list[tuple[str, Drawing]]:
     """Return the drawings beside each other, each with its caption."""
     axes = view.result.axes
     rows = [f"L{layer}" for layer in view.result.layers]
-    legend = diverging.words([view.meaning, *_marks(view)])
+    legend = heatmap.words([view.meaning, *_marks(view)])
     if axes == ("layer",):
         listed = bars.bars([_bar(view, (n,), row) for n, row in enumerate(rows)], view.least, view.turned)
-        lines = diverging.words([view.meaning, *_intervals(view), *_marks(view)])
-        return [(f"Layers, {view.quantity}", diverging.stack([(0, listed), (0, lines)])), *_agreeing(view)]
+        lines = heatmap.words([view.meaning, *_intervals(view), *_marks(view)])
+        return [(f"Layers, {view.quantity}", heatmap.stack([(0, listed), (0, lines)])), *_agreeing(view)]
     strongest, agreeing = _strongest(view), _agreeing(view)
     if axes[1] == "neuron":
         spread = bars.strips(view.values, view.done, rows, view.least)
-        lines = diverging.words([_SPREAD, view.meaning, *_marks(view)])
+        lines = heatmap.words([_SPREAD, view.meaning, *_marks(view)])
         return [
-            (_caption(view), diverging.stack([(0, spread), (0, lines)])),
+            (_caption(view), heatmap.stack([(0, spread), (0, lines)])),
             *strongest,
             *agreeing,
         ]
     grid, best = view.grid, view.order[0][:2] if view.order else None
     picture = _heat(view, grid, best)
-    left = diverging.margin(rows)
-    parts = [(0, picture), (left, diverging.scale(view.end, view.turned)), (left, legend)]
+    left = heatmap.margin(rows)
+    parts = [(0, picture), (left, heatmap.scale(view.end, view.turned)), (left, legend)]
     if (where := _where(view)) and agreeing:  # the other column is the longer one
-        parts += [(0, part) for caption, drawing in agreeing for part in (diverging.words(["", caption]), drawing)]
+        parts += [(0, part) for caption, drawing in agreeing for part in (heatmap.words(["", caption]), drawing)]
         agreeing = []
-    return [(_caption(view), diverging.stack(parts)), *where, *strongest, *agreeing]
+    return [(_caption(view), heatmap.stack(parts)), *where, *strongest, *agreeing]
 
 
 def _heat(view: _View, cells: Cells, ring: Sequence[int] | None) -> Drawing:
     shown = Cells(-cells.values, cells.done, cells.rows, cells.columns, cells.tokens, cells.marked)
     held = (ring[0], ring[1]) if ring is not None and cells.values.size > 1 else None
-    return diverging.heat(shown if view.turned else cells, view.end, held)
+    return heatmap.heat(shown if view.turned else cells, view.end, held)
 
 
 def _agreeing(view: _View) -> list[tuple[str, Drawing]]:
-    drawn = attribution.scatter(view.result, view.span or 1.0)
-    return [] if drawn is None else [(attribution.caption(view.result), drawn)]
+    drawn = patching_estimate.scatter(view.result, view.span or 1.0)
+    return [] if drawn is None else [(patching_estimate.caption(view.result), drawn)]
 
 
 def _caption(view: _View) -> str:
@@ -438,7 +439,7 @@ def _strongest(view: _View) -> list[tuple[str, Drawing]]:
         return []
     listed = bars.bars([_bar(view, cell, _name(view, cell)) for cell in view.order[:_TOP]], view.least, view.turned)
     if lines := _intervals(view):
-        listed = diverging.stack([(0, listed), (0, diverging.words(lines))])
+        listed = heatmap.stack([(0, listed), (0, heatmap.words(lines))])
     return [(f"Strongest components, {view.quantity}", listed)]
 
 

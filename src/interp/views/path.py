@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from interp.results import strongest
-from interp.views import bars, diverging, draw, figures, frame, layout
-from interp.views import theme as themes
-from interp.views.diverging import Cells, signed
-from interp.views.draw import Drawing
-from interp.views.layout import Piece, Stack
-from interp.views.text import head_label
+from interp.views.kit import bars, draw, figures, frame, heatmap, page
+from interp.views.kit import theme as themes
+from interp.views.kit.draw import Drawing
+from interp.views.kit.heatmap import Cells, signed
+from interp.views.kit.page import Piece, Stack
+from interp.views.kit.text import head_label
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -157,7 +157,7 @@ class _View:
     @cached_property
     def end(self) -> float:
         # One path that carries all would leave the rest white: it lies beyond the scale then.
-        return diverging.limit(self.values[self.known], self.least)
+        return heatmap.limit(self.values[self.known], self.least)
 
     @cached_property
     def order(self) -> list[tuple[int, int]]:
@@ -171,7 +171,7 @@ def _blocks(view: _View) -> list[Stack]:
     shape, count = result.exists.shape, int(result.exists.sum())
     listed = _listed(view)
     if count <= _FEW:
-        return [[(f"Paths, {view.quantity}", diverging.stack([(0, listed), (0, _words(view))]))]]
+        return [[(f"Paths, {view.quantity}", heatmap.stack([(0, listed), (0, _words(view))]))]]
     if 1 in shape:
         fixed, names, values, known = (
             (f"From {label(result.senders[0])}", result.receivers, view.values[0], view.known[0])
@@ -183,7 +183,7 @@ def _blocks(view: _View) -> list[Stack]:
         caption = f"{fixed}: a row per layer"
     else:
         picture, lone, caption = *_matrix(view), "Rows are senders, columns receivers"
-    legend = diverging.stack([(0, picture), (0, diverging.scale(view.end)), (0, _words(view, lone))])
+    legend = heatmap.stack([(0, picture), (0, heatmap.scale(view.end)), (0, _words(view, lone))])
     return [[(caption, legend)], [(f"Strongest paths, {view.quantity}", listed)]]
 
 
@@ -204,7 +204,7 @@ def _matrix(view: _View) -> tuple[Drawing, list[str]]:
         ring = int(np.searchsorted(held[0], view.order[0][0])), int(np.searchsorted(held[1], view.order[0][1]))
     whole = size.shape == (len(rows), len(columns))
     left = [] if whole else [f"the {len(rows)} senders and {len(columns)} receivers with the strongest paths"]
-    return diverging.heat(Cells(view.values[at], view.known[at], rows, columns, tokens=True), view.end, ring), left
+    return heatmap.heat(Cells(view.values[at], view.known[at], rows, columns, tokens=True), view.end, ring), left
 
 
 def _grids(
@@ -232,11 +232,11 @@ def _grids(
             ring = at if n == best else ring
         rows = [f"L{layer}" for layer in layers]
         columns = [""] if kind == "mlp" else [str(n) for n in range(width)]
-        heat = diverging.heat(Cells(grid, done, rows, columns), end, ring)
-        title = draw.text(diverging.margin(rows), 9, called)
+        heat = heatmap.heat(Cells(grid, done, rows, columns), end, ring)
+        title = draw.text(heatmap.margin(rows), 9, called)
         drawn.append(
             Drawing(
-                max(heat.width, diverging.margin(rows) + 6 * len(called)),
+                max(heat.width, heatmap.margin(rows) + 6 * len(called)),
                 heat.height + 16,
                 title + draw.group(heat, 0, 16),
             )
@@ -284,7 +284,7 @@ def _words(view: _View, lone: Sequence[str] = ()) -> Drawing:
         lines.append(f"grey: {int((~result.done).sum()):,} paths not computed")
     if bool((view.known & ~np.isfinite(view.values)).any()):
         lines.append("hatched: no finite value")
-    return diverging.words(lines)
+    return heatmap.words(lines)
 
 
 def _facts(view: _View) -> str:
@@ -327,9 +327,9 @@ def _foot(view: _View) -> list[Piece]:
     return pieces
 
 
-def _picture(result: PathResult) -> layout.Picture:
+def _picture(result: PathResult) -> page.Picture:
     view = _View(result)
-    return layout.Picture("Path patching", _facts(view), _blocks(view), _foot(view), result.notes)
+    return page.Picture("Path patching", _facts(view), _blocks(view), _foot(view), result.notes)
 
 
-html, svg = layout.pictures(_picture)
+html, svg = page.pictures(_picture)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from interp.views import frame
-from interp.views.text import escape, labels, tooltip
+from interp.views.kit import frame
+from interp.views.kit.text import escape, labels, tooltip
 
 if TYPE_CHECKING:
     from interp.methods.predict import PredictResult

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from interp.views import curves, figures, frame, layout
-from interp.views import theme as themes
-from interp.views.curves import Curve
-from interp.views.text import visible
+from interp.views.kit import curves, figures, frame, page
+from interp.views.kit import theme as themes
+from interp.views.kit.curves import Curve
+from interp.views.kit.text import visible
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -96,7 +96,7 @@ class _View:
         return max(-1.0, math.floor(lowest * 4) / 4), 1.0
 
     @cached_property
-    def stacks(self) -> list[layout.Stack]:
+    def stacks(self) -> list[page.Stack]:
         """The chart with its caption."""
         result = self.result
         depth = len(result.score)
@@ -116,12 +116,12 @@ class _View:
         return [[(caption, drawn)]]
 
     @cached_property
-    def foot(self) -> list[layout.Piece]:
+    def foot(self) -> list[page.Piece]:
         """The footer."""
         result = self.result
         best = result.best
         low, high = result.interval[best]
-        pieces: list[layout.Piece] = [
+        pieces: list[page.Piece] = [
             ("best layer ", f"L{best}", False),
             (f"{result.metric} ", f"{result.score[best]:.3f}", False),
             (f"{low:.3f} to {high:.3f}".replace("-", "−"), "", True),
@@ -137,9 +137,9 @@ class _View:
         return pieces
 
 
-def _picture(result: ProbeResult) -> layout.Picture:
+def _picture(result: ProbeResult) -> page.Picture:
     view = _View(result)
-    return layout.Picture(_TITLE, view.facts, view.stacks, view.foot, result.notes)
+    return page.Picture(_TITLE, view.facts, view.stacks, view.foot, result.notes)
 
 
-html, svg = layout.pictures(_picture)
+html, svg = page.pictures(_picture)

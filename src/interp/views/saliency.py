@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from interp.spec import InputError
-from interp.views import bars, coloured, diverging, figures, frame, layout
-from interp.views import theme as themes
-from interp.views.diverging import signed
-from interp.views.text import escape, labels, visible
+from interp.views.kit import bars, coloured_text, figures, frame, heatmap, page
+from interp.views.kit import theme as themes
+from interp.views.kit.heatmap import signed
+from interp.views.kit.text import escape, labels, visible
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -111,7 +111,7 @@ class _View:
     def shown(self) -> tuple[tuple[str, ...], NDArray[np.float64], float]:
         """The tokens that are drawn, their parts, and where the scale ends."""
         held = slice(self.drawn.start, self.drawn.stop)
-        end = diverging.limit(self.result.attribution, _LEAST, spread=10.0)
+        end = heatmap.limit(self.result.attribution, _LEAST, spread=10.0)
         return self.result.tokens[held], self.result.attribution[held], end
 
     @property
@@ -119,26 +119,26 @@ class _View:
         position = self.result.position
         return position - self.drawn.start if position in self.drawn else None
 
-    def stacks(self, page: bool) -> list[layout.Stack]:
+    def stacks(self, on_page: bool) -> list[page.Stack]:
         """The drawings, each with its caption, in columns; a page has its text above them."""
         result = self.result
         end = self.shown[2]
         if result.answer is None:
-            parts = [(0.0, diverging.words([f"scale to {end:g}, {themes.LIFT}"]))]
+            parts = [(0.0, heatmap.words([f"scale to {end:g}, {themes.LIFT}"]))]
         else:
             legend = [f"red towards {visible(result.answer[0], _SHORT)}, blue away from it"]
             if self.ring is not None:
                 legend.append("outlined: where the answer is read")
-            parts = [(0.0, diverging.scale(end)), (0.0, diverging.words(legend))]
-        if not page:
-            parts.insert(0, (0.0, coloured.text(*self.shown, signed=bool(result.answer), ring=self.ring)))
+            parts = [(0.0, heatmap.scale(end)), (0.0, heatmap.words(legend))]
+        if not on_page:
+            parts.insert(0, (0.0, coloured_text.text(*self.shown, signed=bool(result.answer), ring=self.ring)))
         largest = result.top(_TOP)
         # After the first, only what is long enough to be seen as a bar.
         seen = [one for n, one in enumerate(largest) if n == 0 or not abs(one[2]) < _SEEN * abs(largest[0][2])]
         listed = bars.bars([bars.Bar(self._label(p), value) for p, _, value in seen], _LEAST)
-        key = ("Scale" if page else self.caption, diverging.stack(parts))
+        key = ("Scale" if on_page else self.caption, heatmap.stack(parts))
         strongest = (f"Largest parts, in {self.units}", listed)
-        return [[strongest], [key]] if page else [[key], [strongest]]
+        return [[strongest], [key]] if on_page else [[key], [strongest]]
 
     def _label(self, position: int) -> str:
         result = self.result
@@ -148,7 +148,7 @@ class _View:
         return label
 
     @cached_property
-    def foot(self) -> list[layout.Piece]:
+    def foot(self) -> list[page.Piece]:
         """The footer."""
         result = self.result
         if result.answer is None:
@@ -173,12 +173,12 @@ class _View:
         return notes
 
 
-def _picture(result: SaliencyResult) -> layout.Picture:
+def _picture(result: SaliencyResult) -> page.Picture:
     view = _View(result)
     caption = f'<div class="interp-caption">{escape(view.caption)}</div>'
-    text = caption + coloured.html(*view.shown, signed=bool(result.answer), ring=view.ring)
-    stacks, page = view.stacks(page=False), view.stacks(page=True)
-    return layout.Picture(view.title, view.facts, stacks, view.foot, view.notes, page, text)
+    text = caption + coloured_text.html(*view.shown, signed=bool(result.answer), ring=view.ring)
+    stacks, paged = view.stacks(on_page=False), view.stacks(on_page=True)
+    return page.Picture(view.title, view.facts, stacks, view.foot, view.notes, paged, text)
 
 
-html, svg = layout.pictures(_picture)
+html, svg = page.pictures(_picture)

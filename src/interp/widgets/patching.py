@@ -11,10 +11,10 @@ import numpy as np
 import traitlets
 
 from interp.spec import InputError
-from interp.views import diverging
 from interp.views import patching as pictures
-from interp.views.diverging import signed
-from interp.views.text import visible
+from interp.views.kit import heatmap
+from interp.views.kit.heatmap import signed
+from interp.views.kit.text import visible
 from interp.widgets._base import Widget
 from interp.widgets._encode import MESSAGE
 from interp.widgets._rpc import Handler, Reply, Request, parameters
@@ -270,7 +270,7 @@ class _Slice:
                 span = abs(said["span"] / unit)
                 least = max(said["least"][quantity], _EARLY * span if self.running else 0.0)
                 sizes = shown / unit if np.isfinite(shown).any() else np.array([least])
-                end = diverging.limit(sizes, least, _NATURAL * span)
+                end = heatmap.limit(sizes, least, _NATURAL * span)
                 ends[source][quantity] = end
                 marks[source][quantity] = self._marks(shown / unit, end)
         form = {

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from interp.views import draw
-from interp.views.draw import Drawing, number
-from interp.views.text import columns
+from interp.views.kit import draw
+from interp.views.kit.draw import Drawing, number
+from interp.views.kit.text import columns
 
 _HIGH, _LEFT, _TOP, _LINE = 230, 34, 8, 13
 _INSET = 9  # room for a mark at the first and the last point

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from interp.views import draw, frame, theme
-from interp.views.draw import Drawing
-from interp.views.text import columns, escape, labels, tooltip
+from interp.views.kit import draw, frame, theme
+from interp.views.kit.draw import Drawing
+from interp.views.kit.text import columns, escape, labels, tooltip
 
 # A drawing with its caption, and such drawings below each other.
 Block = tuple[str, Drawing]

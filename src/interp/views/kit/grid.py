@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from interp.views import diverging, draw, theme
-from interp.views.draw import ADVANCE, Drawing, number
-from interp.views.text import columns
+from interp.views.kit import draw, heatmap, theme
+from interp.views.kit.draw import ADVANCE, Drawing, number
+from interp.views.kit.text import columns
 
 _FONT = 10.0
 _HIGH, _PAD, _LEAST, _TURN = 17, 8, 26, 55
@@ -67,7 +67,7 @@ def grid(
     widest = max([*(columns(cell.text) for row in cells for cell in row), longest * level])
     wide = max(_LEAST, math.ceil(widest * advance + _PAD))
     turned = longest * advance > wide - 4
-    left = diverging.margin(rows)
+    left = heatmap.margin(rows)
     fills: dict[tuple[str, float], list[str]] = {}
     written: list[str] = []
     hatched: list[str] = []
@@ -76,10 +76,10 @@ def grid(
             place = f"M{x * wide} {y * _HIGH}h{wide}v{_HIGH}h-{wide}z"
             ink = "var(--interp-fg)"
             if not math.isfinite(cell.value):
-                hatched.append(diverging.hatch(x * wide, y * _HIGH, wide, _HIGH))
+                hatched.append(heatmap.hatch(x * wide, y * _HIGH, wide, _HIGH))
             elif signed:
                 # In steps, so that equal cells share a path.
-                value = round(float(diverging.lifted(np.array(cell.value))) * 64) / 64
+                value = round(float(heatmap.lifted(np.array(cell.value))) * 64) / 64
                 for coat in theme.paint(value):
                     fills.setdefault(coat, []).append(place)
                 ink = f"var(--interp-{'on-high' if abs(value) > _INK_TURNS else 'fg'})"

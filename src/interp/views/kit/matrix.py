@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from interp.views import draw, raster
-from interp.views.draw import ADVANCE, Drawing
-from interp.views.text import columns, labels
+from interp.views.kit import draw, raster
+from interp.views.kit.draw import ADVANCE, Drawing
+from interp.views.kit.text import columns, labels
 
 # Up to this many tokens every weight is a drawn cell; above, the matrix is one image.
 DRAWN = 48

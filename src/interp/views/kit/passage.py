@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from interp.views import diverging, draw, theme
-from interp.views.draw import Drawing, number
-from interp.views.text import columns, escape, labels, visible
+from interp.views.kit import draw, heatmap, theme
+from interp.views.kit.draw import Drawing, number
+from interp.views.kit.text import columns, escape, labels, visible
 
 _FONT, _LINE, _TOKEN, _FULL = 12, 20, 40, 120_000
 _INK_TURNS = 0.72
@@ -86,6 +86,6 @@ def _coat(value: float, signed: bool) -> tuple[list[str], str]:
     if not signed:
         step = int(theme.level(np.array(min(1.0, max(0.0, value)))))
         return ([f"fill:var(--interp-s{step})"] if step else []), theme.ink(step)
-    level = float(diverging.lifted(np.array(value)))
+    level = float(heatmap.lifted(np.array(value)))
     coats = [f"fill:{css};fill-opacity:{number(opacity)}" for css, opacity in theme.paint(level) if opacity]
     return coats, f"var(--interp-{'on-high' if abs(level) > _INK_TURNS else 'fg'})"

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from interp.views import diverging, draw, theme
-from interp.views.draw import ADVANCE, Drawing, number
-from interp.views.text import columns, escape, labels, tooltip
+from interp.views.kit import draw, heatmap, theme
+from interp.views.kit.draw import ADVANCE, Drawing, number
+from interp.views.kit.text import columns, escape, labels, tooltip
 
 _FONT, _SMALL = 12.0, 9.5
 _HIGH, _LINE, _GAP = 18, 40, 3
@@ -59,7 +59,7 @@ def text(
         place = f'x="{number(x)}" y="{number(y)}" width="{number(wide)}" height="{_HIGH}" rx="3"'
         body += [f'<rect {place} style="fill:{css}{_faint(opacity)}"/>' for css, opacity in fills]
         if not math.isfinite(value):
-            body.append(f'<path class="interp-hatch" d="{diverging.hatch(x, y, wide, _HIGH)}"/>')
+            body.append(f'<path class="interp-hatch" d="{heatmap.hatch(x, y, wide, _HIGH)}"/>')
         if n == ring:
             body.append(f'<rect class="interp-ring" style="fill:none;stroke-width:1.5" {place}/>')
         middle = x + wide / 2
@@ -133,7 +133,7 @@ def _paint(value: float, signed: bool) -> tuple[Sequence[tuple[str, float]], str
     if not signed:
         step = int(theme.level(np.array(value)))
         return ((f"var(--interp-s{step})", 1.0),) if step else (), theme.ink(step)
-    lifted = float(diverging.lifted(np.array(value)))
+    lifted = float(heatmap.lifted(np.array(value)))
     return theme.paint(lifted), f"var(--interp-{'on-high' if abs(lifted) > _INK_TURNS else 'fg'})"
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from interp.views import draw, raster
-from interp.views.draw import Drawing
+from interp.views.kit import draw, raster
+from interp.views.kit.draw import Drawing
 
 if TYPE_CHECKING:
     from interp.methods.attention import AttentionResult

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from interp.views import draw, theme
-from interp.views.draw import ADVANCE, Drawing, number
-from interp.views.text import columns
+from interp.views.kit import draw, theme
+from interp.views.kit.draw import ADVANCE, Drawing, number
+from interp.views.kit.text import columns
 
 # How finely a value is told apart in a colour, each way from zero.
 _LEVELS = 64

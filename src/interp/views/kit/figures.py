@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from interp.views import theme as themes
-from interp.views.draw import SANS
-from interp.views.text import escape
+from interp.views.kit import theme as themes
+from interp.views.kit.draw import SANS
+from interp.views.kit.text import escape
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -15,14 +15,14 @@ import pytest
 
 from interp.results import Result
 from interp.spec import InputError
-from interp.views import figures, layout, maps, theme
-from interp.views.draw import Drawing
+from interp.views.kit import figures, maps, page, theme
+from interp.views.kit.draw import Drawing
 
 DRAWING = Drawing(200, 50, "")
 LONG = "a line of the footer that is longer than the picture is wide, and goes on and on " * 3
 PIECES = [("effect ", "+0.500", False), (LONG, "", True)]
-KINDS: dict[str, tuple[Callable[[Result], str], layout.Drawn[Result]]] = {
-    "stacks": layout.pictures(lambda _: layout.Picture("Title", "facts", [[("a", DRAWING)]], PIECES, ["a note"])),
+KINDS: dict[str, tuple[Callable[[Result], str], page.Drawn[Result]]] = {
+    "stacks": page.pictures(lambda _: page.Picture("Title", "facts", [[("a", DRAWING)]], PIECES, ["a note"])),
     "maps": maps.pictures(lambda _: maps.Sheet("Title", "facts", [("a", [DRAWING])], PIECES, ["a note"])),
 }
 

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from interp.spec import InputError
-from interp.views import diverging, draw, figures
-from interp.views import theme as themes
-from interp.views.diverging import signed
-from interp.views.draw import Drawing, number
-from interp.views.text import columns, escape, head_label
+from interp.views.kit import draw, figures, heatmap
+from interp.views.kit import theme as themes
+from interp.views.kit.draw import Drawing, number
+from interp.views.kit.heatmap import signed
+from interp.views.kit.text import columns, escape, head_label
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -125,7 +125,7 @@ def scatter(result: PatchingResult, unit: float = 1.0) -> Drawing | None:
     if found.unsafe.any():
         lines.append("hollow: wrong sign, or off by more than a factor of two")
     picture = Drawing(left + _SIDE + 2, _SIDE + 16, "".join(body))
-    return diverging.stack([(0, picture), (0, diverging.words(lines))])
+    return heatmap.stack([(0, picture), (0, heatmap.words(lines))])
 
 
 def plotly(result: PatchingResult, *, theme: str = "light", width: int = 560, height: int = 560) -> go.Figure:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from interp.spec import InputError
-from interp.views import figures, reading
-from interp.views import theme as themes
-from interp.views.text import escape, head_label, labels
+from interp.views import attention_reading
+from interp.views.kit import figures
+from interp.views.kit import theme as themes
+from interp.views.kit.text import escape, head_label, labels
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -46,7 +47,7 @@ def plotly(
     import plotly.graph_objects as go
 
     themes.check_theme(theme)
-    first = _place(result, head) if head else reading.interesting(result)
+    first = _place(result, head) if head else attention_reading.interesting(result)
     layers, heads, length, _ = result.pattern.shape
     every = [(layer, n) for layer in range(layers) for n in range(heads)]
     offered = every if len(every) * length**2 <= _MOST_WEIGHTS else [place for place in every if place[0] == first[0]]
@@ -156,4 +157,4 @@ def _name(result: AttentionResult, place: tuple[int, int]) -> str:
 
 
 def _title(result: AttentionResult, place: tuple[int, int]) -> tuple[str, str]:
-    return f"{_name(result, place)}: rows attend to columns", " · ".join(reading.statistics(result, place))
+    return f"{_name(result, place)}: rows attend to columns", " · ".join(attention_reading.statistics(result, place))

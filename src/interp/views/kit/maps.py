@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from interp.views import diverging, draw, frame, layout, theme
-from interp.views.draw import ADVANCE, Drawing, number
-from interp.views.layout import Drawn, Piece, R
-from interp.views.text import columns, escape
+from interp.views.kit import draw, frame, heatmap, page, theme
+from interp.views.kit.draw import ADVANCE, Drawing, number
+from interp.views.kit.page import Drawn, Piece, R
+from interp.views.kit.text import columns, escape
 
 _ROOM = 300  # of a map, in CSS pixels: the height that its rows take at most
 _LARGEST, _SMALLEST = 22.0, 3.0
@@ -63,7 +63,7 @@ def draw_map(shown: Map, side: float) -> Drawing:
     True
     """
     count = shown.values.shape
-    left = diverging.margin(shown.rows)
+    left = heatmap.margin(shown.rows)
     across, down = count[1] * side, count[0] * side
     body = [
         f'<text class="interp-t" style="font-size:11.5px;font-weight:600;fill:var(--interp-fg)" x="{left}" y="11">'
@@ -72,7 +72,7 @@ def draw_map(shown: Map, side: float) -> Drawing:
         f'<g transform="translate({left} {_TOP})">',
     ]
     values = np.where(np.isfinite(shown.values), shown.values, 0.0) / shown.end
-    painted = diverging.colours(values, side, side) if shown.signed else draw.cells(theme.level(values), side)
+    painted = heatmap.colours(values, side, side) if shown.signed else draw.cells(theme.level(values), side)
     body.append(f'<g shape-rendering="crispEdges">{painted}</g>')
     if side >= 6:
         lines = "".join(f"M{number(n * side)} 0V{number(down)}" for n in range(1, count[1]))
@@ -182,12 +182,12 @@ def _rows(drawings: Sequence[Drawing], width: float, most: int) -> list[list[Dra
     return rows
 
 
-def page(groups: Groups) -> str:
+def markup(groups: Groups) -> str:
     """Return groups of drawings, each with its description, as markup in which they wrap.
 
     Examples
     --------
-    >>> page([("maps", [Drawing(1, 1, "")])]).count("<svg")
+    >>> markup([("maps", [Drawing(1, 1, "")])]).count("<svg")
     1
     """
     rows = [
@@ -238,8 +238,8 @@ def pictures(describe: Callable[[R], Sheet]) -> tuple[Callable[[R], str], Drawn[
 
     def html(result: R) -> str:
         sheet = describe(result)
-        foot, plain = layout.said(sheet.foot), _svg(sheet, theme.AUTO)
-        body = page(sheet.groups)
+        foot, plain = page.said(sheet.foot), _svg(sheet, theme.AUTO)
+        body = markup(sheet.groups)
         return frame.html(sheet.title, sheet.facts, body, foot=foot, notes=sheet.notes, css=_CSS, plain=plain)
 
     def svg(result: R, theme: str = "light") -> str:
@@ -249,8 +249,8 @@ def pictures(describe: Callable[[R], Sheet]) -> tuple[Callable[[R], str], Drawn[
 
 
 def _svg(sheet: Sheet, name: str) -> str:
-    body = still(sheet.groups, max(layout.LEAST, layout.room(sheet.facts)))
-    lines = layout.footer(sheet.foot, sheet.notes, body.width)
+    body = still(sheet.groups, max(page.LEAST, page.room(sheet.facts)))
+    lines = page.footer(sheet.foot, sheet.notes, body.width)
     return frame.svg(sheet.title, sheet.facts, body.body, (body.width, body.height), name, lines)
 
 
