@@ -18,6 +18,7 @@ from interp.spec import InputError, axes
 from interp.views import export
 from interp.views import patching as pictures
 from interp.views.kit import heatmap, theme
+from interp.views.kit.text import signed
 from views.pictures import HOSTILE, decode
 from views.test_attention import Page
 
@@ -315,9 +316,9 @@ def test_page_and_standalone_picture_say_the_same() -> None:
         assert "test-model · z by head · ioi, 32 pairs · clean into corrupted · logit difference" in text
         assert "Pair 1 of 32" in text
         assert "mean of 32 pairs" in text
-        assert f"recovery {heatmap.signed(result.recovery[9, 9])}" in text
-        assert f"effect {heatmap.signed(result.effect[9, 9])}" in text
-        assert f"[{heatmap.signed(low)}, {heatmap.signed(high)}] over 32 pairs" in text
+        assert f"recovery {signed(result.recovery[9, 9])}" in text
+        assert f"effect {signed(result.effect[9, 9])}" in text
+        assert f"[{signed(low)}, {signed(high)}] over 32 pairs" in text
         assert "␣John over ␣Mary" in text
         assert "+3.000" in text
         assert "−2.000" in text
@@ -332,7 +333,7 @@ def test_the_strongest_are_those_of_the_result() -> None:
         assert [text for text in texts if re.fullmatch(r"L\d+H\d+", text)][:10] == want
         shown = texts[texts.index(want[0]) + 1 :: 2][:10]
         offset = 1 if result.direction == "noise" else 0
-        assert shown == [heatmap.signed(recovery - offset) for _, _, recovery in result.top(10)]
+        assert shown == [signed(recovery - offset) for _, _, recovery in result.top(10)]
 
 
 def test_bars_point_the_way_of_their_numbers() -> None:

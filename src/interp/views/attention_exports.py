@@ -39,14 +39,9 @@ def plotly(
         ``"light"`` or ``"dark"``.
     size
         Width and height in pixels.
-
-    Examples
-    --------
-    >>> result.to_plotly(head="5.1").show()  # doctest: +SKIP
     """
     import plotly.graph_objects as go
 
-    themes.check_theme(theme)
     first = _place(result, head) if head else attention_reading.interesting(result)
     layers, heads, length, _ = result.pattern.shape
     every = [(layer, n) for layer in range(layers) for n in range(heads)]
@@ -85,7 +80,7 @@ def plotly(
     figure.update_xaxes(**axis, title="key")
     figure.update_yaxes(**axis, title="query", autorange="reversed", scaleanchor="x")
     picker = [figures.menu(menu, offered.index(first), theme)] if len(menu) > 1 else []
-    return figures.dress(figure, *_title(result, first), theme, size, size, updatemenus=picker)
+    return figures.styled(figure, *_title(result, first), theme, size, size, updatemenus=picker)
 
 
 def circuitsvis(result: AttentionResult, layer: int | None = None) -> Any:
@@ -98,10 +93,6 @@ def circuitsvis(result: AttentionResult, layer: int | None = None) -> Any:
     ----------
     layer
         The layer; the first that the result holds if not given.
-
-    Examples
-    --------
-    >>> result.to_circuitsvis()  # doctest: +SKIP
     """
     from circuitsvis.attention import attention_patterns
 

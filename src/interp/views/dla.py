@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from interp.views.kit import bars, figures, frame, heatmap, page
+from interp.views.kit import bars, coloured_text, draw, figures, frame, heatmap, page
 from interp.views.kit import theme as themes
 from interp.views.kit.grid import Cell, grid
-from interp.views.kit.heatmap import Cells, signed
-from interp.views.kit.text import head_label, labels, visible
+from interp.views.kit.heatmap import Cells
+from interp.views.kit.text import head_label, labels, signed, visible
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -36,22 +36,9 @@ _TITLE = "Direct logit attribution"
 
 
 def plotly(result: DLAResult, *, theme: str = "light", width: int = 900, height: int = 560) -> go.Figure:
-    """Return two Plotly figures in one: the largest parts as bars, and layers × heads and MLPs as a heatmap.
-
-    Parameters
-    ----------
-    theme
-        ``"light"`` or ``"dark"``.
-    width, height
-        In pixels.
-
-    Examples
-    --------
-    >>> result.to_plotly(theme="dark").show()  # doctest: +SKIP
-    """
+    """Return two Plotly figures in one: the largest parts as bars, and layers × heads and MLPs as a heatmap."""
     from plotly.subplots import make_subplots
 
-    themes.check_theme(theme)
     view = _View(result)
     cells = view.cells
     listed = list(reversed(view.listed))
@@ -82,7 +69,7 @@ def plotly(result: DLAResult, *, theme: str = "light", width: int = 900, height:
     figure.update_xaxes(showgrid=False)
     figure.update_yaxes(type="category", showgrid=False)
     figure.update_xaxes(type="category", title="head", row=1, col=2)
-    return figures.dress(figure, _TITLE, view.facts, theme, width, height)
+    return figures.styled(figure, _TITLE, view.facts, theme, width, height)
 
 
 class _View:
@@ -142,11 +129,11 @@ class _View:
         beyond = cells.done & (np.abs(cells.values) > self.end * (1 + 1e-9))
         if beyond.any():
             legend.append(f"dotted: beyond the scale, up to {signed(float(cells.values[row, column]))}")
-        picture = heatmap.stack(
+        picture = draw.stack(
             [
                 (0, heatmap.heat(cells, self.end, ring)),
                 (left, heatmap.scale(self.end)),
-                (left, heatmap.words(legend)),
+                (left, draw.words(legend)),
             ]
         )
         listed = bars.bars([bars.Bar(label, value) for label, value in self.listed], _LEAST)
@@ -225,7 +212,7 @@ def _short(value: float) -> str:
 
 def _picture(result: DLAResult) -> page.Picture:
     view = _View(result)
-    text = page.prompt(result.tokens, result.position)
+    text = coloured_text.spans(result.tokens, ring=result.position)
     return page.Picture(_TITLE, view.facts, view.stacks, view.foot, view.notes, text=text)
 
 

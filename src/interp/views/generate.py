@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from interp.views.kit import frame, page
-from interp.views.kit.passage import passage
+from interp.views.kit import coloured_text, frame, page
 from interp.views.kit.text import visible
 
 if TYPE_CHECKING:
@@ -32,7 +31,9 @@ def _stack(result: GenerateResult, on_page: bool) -> page.Stack:
     chances = np.exp(result.logprobs).tolist()
     titles = [*[""] * len(before), *(f"{chance:.4f}" for _, chance in _both(result))]
     values = [*[math.nan] * len(before), *chances]
-    drawn = passage([*before, *result.generated], values, _WIDE, muted=len(before), titles=titles if on_page else None)
+    drawn = coloured_text.text(
+        [*before, *result.generated], values, _WIDE, muted=len(before), titles=titles if on_page else None
+    )
     cut = "… " if len(before) < len(result.tokens) else ""
     return [(f"{cut}The prompt is pale; a new token's colour is its probability^0.6", drawn)]
 

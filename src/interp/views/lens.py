@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from interp.views.kit import figures, frame, page
+from interp.views.kit import coloured_text, figures, frame, page
 from interp.views.kit import theme as themes
 from interp.views.kit.grid import Cell, grid
 from interp.views.kit.text import escape, labels, visible
@@ -34,21 +34,12 @@ def plotly(
     ----------
     show
         What is shown first: ``"top"``, ``"target"``, ``"entropy"`` or ``"kl"``.
-    theme
-        ``"light"`` or ``"dark"``.
-    width, height
-        In pixels.
-
-    Examples
-    --------
-    >>> result.to_plotly(show="target").show()  # doctest: +SKIP
     """
     import plotly.graph_objects as go
 
     from interp.spec import InputError, closest
     from interp.views.attention_exports import sequential_scale
 
-    themes.check_theme(theme)
     names = {index: visible(name, _SHORT) for index, name in result.names.items()}
     target = visible(result.target[0], _SHORT)
     shown: dict[str, tuple[str, Any, Any, float | None]] = {
@@ -110,7 +101,7 @@ def plotly(
     figure.update_yaxes(type="category", showgrid=False, title="layer")
     picker = [figures.menu(menu, list(shown).index(show), theme)]
     facts = _View(result).facts
-    return figures.dress(figure, _TITLE[result.kind], facts, theme, width, height, updatemenus=picker)
+    return figures.styled(figure, _TITLE[result.kind], facts, theme, width, height, updatemenus=picker)
 
 
 class _View:
@@ -224,7 +215,7 @@ def _brief(rank: int) -> str:
 
 def _picture(result: LensResult) -> page.Picture:
     view = _View(result)
-    text = page.prompt(result.tokens, len(result.tokens) - 1)
+    text = coloured_text.spans(result.tokens, ring=len(result.tokens) - 1)
     stacks = [[block] for block in view.blocks]
     return page.Picture(_TITLE[result.kind], view.facts, stacks, view.foot, view.notes, text=text)
 

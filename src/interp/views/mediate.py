@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from interp.views.kit import bars, figures, frame, heatmap, page
+from interp.views.kit import bars, draw, figures, frame, heatmap, page
 from interp.views.kit import theme as themes
-from interp.views.kit.heatmap import Cells, signed
-from interp.views.kit.text import head_label
+from interp.views.kit.heatmap import Cells
+from interp.views.kit.text import head_label, signed
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -24,22 +24,9 @@ _CORRECTIONS = {"holm": "Holm", "bonferroni": "Bonferroni", "fdr_bh": "Benjamini
 
 
 def plotly(result: MediationResult, *, theme: str = "light", width: int = 760, height: int = 560) -> go.Figure:
-    """Return indirect and direct effects of the strongest mediators with their intervals as a Plotly figure.
-
-    Parameters
-    ----------
-    theme
-        ``"light"`` or ``"dark"``.
-    width, height
-        In pixels.
-
-    Examples
-    --------
-    >>> result.to_plotly(theme="dark").show()  # doctest: +SKIP
-    """
+    """Return indirect and direct effects of the strongest mediators with their intervals as a Plotly figure."""
     import plotly.graph_objects as go
 
-    themes.check_theme(theme)
     view = _View(result)
     cells = list(reversed(result.strongest(_TOP)))
     figure = go.Figure()
@@ -63,7 +50,7 @@ def plotly(result: MediationResult, *, theme: str = "light", width: int = 760, h
         )
     figure.update_xaxes(title="effect", showgrid=False)
     figure.update_yaxes(type="category", showgrid=False)
-    return figures.dress(figure, _TITLE, view.facts, theme, width, height, barmode="group")
+    return figures.styled(figure, _TITLE, view.facts, theme, width, height, barmode="group")
 
 
 class _View:
@@ -107,10 +94,10 @@ class _View:
             heat = heatmap.heat(self.cells, end, (row, column) if top else None)
             legend = ["red as the total effect goes, blue against it" if result.total >= 0 else "red up, blue down"]
             left = heatmap.margin(self.cells.rows)
-            scale = [(left, heatmap.scale(end)), (left, heatmap.words(legend))]
-            drawn.append([("Indirect effect: through each, a row per layer", heatmap.stack([(0, heat), *scale]))])
+            scale = [(left, heatmap.scale(end)), (left, draw.words(legend))]
+            drawn.append([("Indirect effect: through each, a row per layer", draw.stack([(0, heat), *scale]))])
         if not top:
-            return [*drawn, [("Effects", heatmap.words(["nothing was computed"]))]]
+            return [*drawn, [("Effects", draw.words(["nothing was computed"]))]]
         stars = {True: " *", False: ""}
         rows = [
             bars.Bar(

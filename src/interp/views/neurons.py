@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from interp.views.kit import bars, draw, figures, frame, heatmap, page
+from interp.views.kit import bars, coloured_text, draw, figures, frame, page
 from interp.views.kit import theme as themes
 from interp.views.kit.draw import Drawing, number
-from interp.views.kit.heatmap import signed
-from interp.views.kit.passage import passage
-from interp.views.kit.text import escape, visible
+from interp.views.kit.text import escape, signed, visible
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -24,27 +22,13 @@ if TYPE_CHECKING:
 
 _SHOWN, _GROUPS, _CONTEXTS, _WIDE, _VALUE, _TOKEN = 4, 12, 10, 440, 70, 16
 _MAP = 440
-_CLASSES = 6
 _TITLE = "Neurons"
 
 
 def plotly(result: NeuronsResult, *, theme: str = "light", width: int = 760, height: int = 620) -> go.Figure:
-    """Return the map of clusters as a Plotly scatter; without one, the strongest activations of each neuron.
-
-    Parameters
-    ----------
-    theme
-        ``"light"`` or ``"dark"``.
-    width, height
-        In pixels.
-
-    Examples
-    --------
-    >>> result.to_plotly(theme="dark").show()  # doctest: +SKIP
-    """
+    """Return the map of clusters as a Plotly scatter; without one, the strongest activations of each neuron."""
     import plotly.graph_objects as go
 
-    themes.check_theme(theme)
     found = result.clusters
     figure = go.Figure()
     groups = _strongest(result) if found is None else _clustered(found, theme)
@@ -65,7 +49,7 @@ def plotly(result: NeuronsResult, *, theme: str = "light", width: int = 760, hei
     else:
         figure.update_xaxes(visible=False)
         figure.update_yaxes(visible=False, scaleanchor="x")
-    return figures.dress(figure, title, _View(result).facts, theme, width, height)
+    return figures.styled(figure, title, _View(result).facts, theme, width, height)
 
 
 # A name, places, what the pointer says, and what is particular to the markers.
@@ -157,7 +141,7 @@ class _View:
             tokens = [result.strings[int(n)] for n in ids[there]]
             around = (sign * result.around[row, rank][there] / (most or 1.0)).tolist()
             titles = [signed(float(value)) for value in result.around[row, rank][there]]
-            one = passage(
+            one = coloured_text.text(
                 tokens, around, _WIDE, ring=int(there[:middle].sum()), titles=titles if self.on_page else None
             )
             style = ' style="font-size:11.5px;fill:var(--interp-fg)"'
@@ -165,7 +149,7 @@ class _View:
             body += draw.group(one, _VALUE, y)
             y += one.height + 4
         parts.append((0, Drawing(_VALUE + _WIDE, max(y, 1.0), body)))
-        return heatmap.stack(parts)
+        return draw.stack(parts)
 
     def _static(self, row: int) -> list[page.Block]:
         result = self.result
@@ -185,7 +169,7 @@ class _View:
     def _listed(self, caption: str, ids: NDArray[np.int64], values: NDArray[np.float32]) -> Drawing:
         strings = [visible(self.result.strings[int(n)], _TOKEN) for n in ids]
         listed = bars.bars([bars.Bar(s, float(v)) for s, v in zip(strings, values.tolist(), strict=True)], 1e-6)
-        return heatmap.stack([(0, heatmap.words([caption])), (0, listed)])
+        return draw.stack([(0, draw.words([caption])), (0, listed)])
 
     def _map(self) -> Drawing:
         found = self.result.clusters
@@ -196,9 +180,8 @@ class _View:
         body = [f'<rect class="interp-tile" width="{_MAP}" height="{_MAP}" rx="4"/>']
         radius = 3 if len(places) < 600 else 2
         for label in sorted(set(found.labels.tolist())):
-            css = (
-                "fill:var(--interp-muted);fill-opacity:0.35" if label < 0 else f"fill:var(--interp-k{label % _CLASSES})"
-            )
+            kind = f"fill:var(--interp-k{label % themes.CLASSES})"
+            css = "fill:var(--interp-muted);fill-opacity:0.35" if label < 0 else kind
             dots = "".join(
                 f'<circle cx="{number(float(x))}" cy="{number(_MAP - float(y))}" r="{radius}"/>'
                 for x, y in places[found.labels == label]

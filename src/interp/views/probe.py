@@ -11,6 +11,7 @@ import numpy as np
 from interp.views.kit import curves, figures, frame, page
 from interp.views.kit import theme as themes
 from interp.views.kit.curves import Curve
+from interp.views.kit.draw import ACCENT, MUTED
 from interp.views.kit.text import visible
 
 if TYPE_CHECKING:
@@ -20,26 +21,12 @@ if TYPE_CHECKING:
 
 _SHORT = 24
 _TITLE = "Linear probe"
-_MUTED, _ACCENT = "var(--interp-muted)", "var(--interp-accent)"
 
 
 def plotly(result: ProbeResult, *, theme: str = "light", width: int = 900, height: int = 460) -> go.Figure:
-    """Return the score, shuffled labels and the baseline as Plotly lines over layers.
-
-    Parameters
-    ----------
-    theme
-        ``"light"`` or ``"dark"``.
-    width, height
-        In pixels.
-
-    Examples
-    --------
-    >>> result.to_plotly(theme="dark").show()  # doctest: +SKIP
-    """
+    """Return the score, shuffled labels and the baseline as Plotly lines over layers."""
     import plotly.graph_objects as go
 
-    themes.check_theme(theme)
     view = _View(result)
     layers = list(range(len(result.score)))
     accent, muted = themes.colour("accent", theme), themes.solid("muted", theme)
@@ -64,7 +51,7 @@ def plotly(result: ProbeResult, *, theme: str = "light", width: int = 900, heigh
     figure.add_hline(y=result.baseline, line={"color": muted, "width": 1}, annotation_text=view.floor)
     figure.update_xaxes(title="layer", showgrid=False, dtick=max(1, len(layers) // 10), zeroline=False)
     figure.update_yaxes(title=result.metric, range=list(view.ends))
-    return figures.dress(figure, _TITLE, view.facts, theme, width, height)
+    return figures.styled(figure, _TITLE, view.facts, theme, width, height)
 
 
 class _View:
@@ -102,9 +89,9 @@ class _View:
         depth = len(result.score)
         flat = np.full(depth, result.baseline)
         lines = [
-            Curve(self.floor, flat, _MUTED, dashed=True),
-            Curve("shuffled labels", result.control, _MUTED, result.controls.min(1), result.controls.max(1)),
-            Curve(result.metric, result.score, _ACCENT, result.interval[:, 0], result.interval[:, 1], dots=True),
+            Curve(self.floor, flat, MUTED, dashed=True),
+            Curve("shuffled labels", result.control, MUTED, result.controls.min(1), result.controls.max(1)),
+            Curve(result.metric, result.score, ACCENT, result.interval[:, 0], result.interval[:, 1], dots=True),
         ]
         drawn = curves.chart([f"L{n}" for n in range(depth)], lines, self.ends, ring=result.best)
         folds, shuffles = result.scores.shape[1], result.controls.shape[1]

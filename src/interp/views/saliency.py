@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from interp.spec import InputError
-from interp.views.kit import bars, coloured_text, figures, frame, heatmap, page
+from interp.views.kit import bars, coloured_text, draw, figures, frame, heatmap, page
 from interp.views.kit import theme as themes
-from interp.views.kit.heatmap import signed
-from interp.views.kit.text import escape, labels, visible
+from interp.views.kit.text import escape, labels, signed, visible
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 _SHORT, _TOKEN, _TOP = 20, 12, 12
 _LEAST = 1e-3
 _SEEN = 5e-3
-_DRAWN = 300  # tokens
+_DRAWN, _WIDE = 300, 620  # tokens, and the lines that they are drawn in
 _NAMES = {
     "ig": "Integrated gradients",
     "gradient-input": "Gradient × input",
@@ -34,22 +33,9 @@ _STARTS = {"zero": "zero embedding", "mean": "mean embedding", "counterfactual":
 
 
 def plotly(result: SaliencyResult, *, theme: str = "light", width: int = 900, height: int = 420) -> go.Figure:
-    """Return the parts as Plotly bars, one per position.
-
-    Parameters
-    ----------
-    theme
-        ``"light"`` or ``"dark"``.
-    width, height
-        In pixels.
-
-    Examples
-    --------
-    >>> result.to_plotly(theme="dark").show()  # doctest: +SKIP
-    """
+    """Return the parts as Plotly bars, one per position."""
     import plotly.graph_objects as go
 
-    themes.check_theme(theme)
     view = _View(result)
     names = labels(result.tokens, _SHORT)
     figure = go.Figure()
@@ -61,7 +47,7 @@ def plotly(result: SaliencyResult, *, theme: str = "light", width: int = 900, he
     )
     figure.update_xaxes(type="category", showgrid=False, tickfont={"family": "monospace"})
     figure.update_yaxes(title=view.units)
-    return figures.dress(figure, view.title, view.facts, theme, width, height)
+    return figures.styled(figure, view.title, view.facts, theme, width, height)
 
 
 class _View:
@@ -124,19 +110,23 @@ class _View:
         result = self.result
         end = self.shown[2]
         if result.answer is None:
-            parts = [(0.0, heatmap.words([f"scale to {end:g}, {themes.LIFT}"]))]
+            parts = [(0.0, draw.words([f"scale to {end:g}, {themes.LIFT}"]))]
         else:
             legend = [f"red towards {visible(result.answer[0], _SHORT)}, blue away from it"]
             if self.ring is not None:
                 legend.append("outlined: where the answer is read")
-            parts = [(0.0, heatmap.scale(end)), (0.0, heatmap.words(legend))]
+            parts = [(0.0, heatmap.scale(end)), (0.0, draw.words(legend))]
         if not on_page:
-            parts.insert(0, (0.0, coloured_text.text(*self.shown, signed=bool(result.answer), ring=self.ring)))
+            tokens, values, _ = self.shown
+            numbers, signed_ = coloured_text.brief_numbers(values, end), bool(result.answer)
+            coloured = (values / end).tolist()
+            drawn = coloured_text.text(tokens, coloured, _WIDE, signed=signed_, ring=self.ring, numbers=numbers)
+            parts.insert(0, (0.0, drawn))
         largest = result.top(_TOP)
         # After the first, only what is long enough to be seen as a bar.
         seen = [one for n, one in enumerate(largest) if n == 0 or not abs(one[2]) < _SEEN * abs(largest[0][2])]
         listed = bars.bars([bars.Bar(self._label(p), value) for p, _, value in seen], _LEAST)
-        key = ("Scale" if on_page else self.caption, heatmap.stack(parts))
+        key = ("Scale" if on_page else self.caption, draw.stack(parts))
         strongest = (f"Largest parts, in {self.units}", listed)
         return [[strongest], [key]] if on_page else [[key], [strongest]]
 
@@ -176,7 +166,7 @@ class _View:
 def _picture(result: SaliencyResult) -> page.Picture:
     view = _View(result)
     caption = f'<div class="interp-caption">{escape(view.caption)}</div>'
-    text = caption + coloured_text.html(*view.shown, signed=bool(result.answer), ring=view.ring)
+    text = caption + coloured_text.numbered(*view.shown, signed=bool(result.answer), ring=view.ring)
     stacks, paged = view.stacks(on_page=False), view.stacks(on_page=True)
     return page.Picture(view.title, view.facts, stacks, view.foot, view.notes, paged, text)
 

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from interp.views.kit import figures, frame, heatmap, page
+from interp.views.kit import coloured_text, draw, figures, frame, heatmap, page
 from interp.views.kit import theme as themes
 from interp.views.kit.draw import Drawing
-from interp.views.kit.heatmap import signed
-from interp.views.kit.passage import passage
-from interp.views.kit.text import escape, visible
+from interp.views.kit.text import escape, signed, visible
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -28,22 +26,9 @@ _AT = {"all": "all tokens", "prompt": "the prompt's tokens", "new": "new tokens"
 
 
 def plotly(result: SteeringResult, *, theme: str = "light", width: int = 720, height: int = 420) -> go.Figure:
-    """Return the metric and the perplexity over strengths as a Plotly figure.
-
-    Parameters
-    ----------
-    theme
-        ``"light"`` or ``"dark"``.
-    width, height
-        In pixels.
-
-    Examples
-    --------
-    >>> result.to_plotly(theme="dark").show()  # doctest: +SKIP
-    """
+    """Return the metric and the perplexity over strengths as a Plotly figure."""
     from plotly.subplots import make_subplots
 
-    themes.check_theme(theme)
     order = np.argsort(result.strengths, kind="stable")
     texts = [escape(frame.visible_facts(result.continuations[n], 80)) for n in order]
     figure: go.Figure = make_subplots(cols=2, horizontal_spacing=0.14)
@@ -64,7 +49,7 @@ def plotly(result: SteeringResult, *, theme: str = "light", width: int = 720, he
         figure.update_xaxes(title="strength", showgrid=False, zeroline=False, row=1, col=column)
         figure.update_yaxes(title=name, row=1, col=column)
     figure.update_yaxes(type="log", row=1, col=2)
-    return figures.dress(figure, _TITLE, _View(result).facts, theme, width, height)
+    return figures.styled(figure, _TITLE, _View(result).facts, theme, width, height)
 
 
 class _View:
@@ -92,15 +77,17 @@ class _View:
         wide = _BESIDE if count == 2 else _BELOW
         order = sorted(range(count), key=lambda n: float(result.strengths[n]))
         texts = [(self._caption(n), self._text(n, wide)) for n in order]
-        legend = heatmap.stack(
+        legend = draw.stack(
             [
                 (0, heatmap.scale(self.end)),
-                (0, heatmap.words(["log-probability with steering less that without, in nats"])),
+                (0, draw.words(["log-probability with steering less that without, in nats"])),
             ]
         )
         held = result.tokens[-_PROMPT:]
         cut = "… " if len(held) < len(result.tokens) else ""
-        prompt = passage(held, [math.nan] * len(held), wide, muted=len(held), titles=() if self.on_page else None)
+        prompt = coloured_text.text(
+            held, [math.nan] * len(held), wide, muted=len(held), titles=() if self.on_page else None
+        )
         before = (f"{cut}The prompt", prompt)
         if count == 2:
             return [[before, texts[0]], [texts[1], ("How much likelier each token became", legend)]]
@@ -120,10 +107,10 @@ class _View:
         result = self.result
         tokens = result.generated[n]
         if not tokens:
-            return heatmap.words(["nothing was written"])
+            return draw.words(["nothing was written"])
         change = result.change[n, : len(tokens)].tolist()
         titles = [f"{value:+.3f}" for value in change]
-        return passage(
+        return coloured_text.text(
             tokens, [value / self.end for value in change], wide, signed=True, titles=titles if self.on_page else None
         )
 

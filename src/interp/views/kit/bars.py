@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from interp.views.kit import draw, heatmap
+from interp.views.kit import cells, draw, heatmap
 from interp.views.kit.draw import ADVANCE, Drawing, number
-from interp.views.kit.text import columns
+from interp.views.kit.text import columns, signed
 
 _ROW, _LEAST, _HIGH = 19, 13, 570
 _TRACK, _STRIP = 118, 250
@@ -144,7 +144,7 @@ def strips(values: Float, done: NDArray[np.bool_], labels: Sequence[str], least:
         )
         body.append(_needles(held, zero, unit, top, thick))
         if not known[row].all() and bool((done[row] & ~known[row]).any()):
-            body.append(f'<path class="interp-hatch" d="{heatmap.hatch(left, top, thick, thick)}"/>')
+            body.append(cells.hatch(left, top, thick, thick))
         body.append(draw.text(left + _STRIP + 50, middle + 4, str(best[row]), "m", "end"))
         body.append(_value(left + _STRIP + 54 + _NUMBER, middle + 4, float(values[row, best[row]])))
     down = len(labels) * pitch
@@ -162,12 +162,12 @@ def _finite(row: Bar) -> bool:
 
 
 def _value(x: float, y: float, value: float) -> str:
-    return draw.text(x, y, heatmap.signed(value), "t", "end", more=' style="font-size:11.5px;fill:var(--interp-fg)"')
+    return draw.text(x, y, signed(value), "t", "end", more=' style="font-size:11.5px;fill:var(--interp-fg)"')
 
 
 def _nothing(row: Bar, left: float, top: float, thick: float, wide: float = _TRACK) -> str:
     if row.done:
-        return f'<path class="interp-hatch" d="{heatmap.hatch(left, top, 2 * thick, thick)}"/>'
+        return cells.hatch(left, top, 2 * thick, thick)
     return (
         f'<rect class="interp-tile" x="{number(left)}" y="{number(top)}" width="{number(wide)}" '
         f'height="{number(thick)}"/>'

@@ -170,6 +170,8 @@ def ablation(name: str) -> str:
     return f"{'corrupted-prompt' if name == 'corrupted' else visible_facts(name, 40)} ablation"
 
 
+# Metrics that fall when the model does better.
+FALLING = frozenset({"loss", "rank", "kl"})
 _METHODS = {"eap": "EAP", "eap-ig": "EAP-IG", "acdc": "ACDC", "exact": "exact edge patching"}
 _METRICS = {
     "logit-diff": "logit difference",

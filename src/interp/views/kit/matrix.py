@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from interp.views.kit import draw, raster
+from interp.views.kit import cells, draw, heatmap, raster
 from interp.views.kit.draw import ADVANCE, Drawing
 from interp.views.kit.text import columns, labels
 
@@ -18,7 +18,6 @@ _SIDE = 300
 _LARGEST = 390
 _LABEL = 12
 _FONT = 10.0
-_TURN = 55
 
 
 def matrix(
@@ -53,40 +52,28 @@ def matrix(
     cell, pixels = scale(count)
     side = count * cell
     names = labels(tokens, _LABEL)
-    shown = _ticks(count, cell)
+    shown = cells.ticks(count, cell, 9 if cell >= 9 else 14)
     numbered = len(shown) < count
     left = max(columns(names[n]) + (len(str(n)) + 1) * numbered for n in shown) * _FONT * ADVANCE + 6
-    turned = math.radians(_TURN)
-    right, below = 0.0, 0.0
-    body: list[str] = []
-    for n in shown:
-        label = f"{n} {names[n]}" if numbered else names[n]
-        at = (n + 0.5) * cell
-        length = columns(label) * _FONT * ADVANCE
-        right = max(right, left + at + length * math.cos(turned) + 4)
-        below = max(below, length * math.sin(turned) + 12)
-        body.append(draw.text(left - 6, at + 3.5, f"{names[n]} {n}" if numbered else label, "m", "end"))
-        body.append(draw.text(left + at - 3, side + 10, label, "m", turn=_TURN))
-    body.append(f'<g transform="translate({draw.number(left)} 0)">')
-    body.append(
+    keys = [(left + (n + 0.5) * cell, f"{n} {names[n]}" if numbered else names[n]) for n in shown]
+    below, right, bottom = heatmap.turned_labels(keys, side + 10)
+    queries = [(f"{names[n]} {n}" if numbered else names[n], (n + 0.5) * cell + 3.5) for n in shown]
+    lost = ~np.isfinite(weights)
+    body = [
+        *(draw.text(left - 6, y, name, "m", "end") for name, y in queries),
+        below,
+        f'<g transform="translate({draw.number(left)} 0)">',
         _mask(count, cell)
         if causal
-        else f'<rect class="interp-mask" width="{draw.number(side)}" height="{draw.number(side)}"/>'
-    )
-    if count <= DRAWN:
-        body += [draw.cells(raster.steps(weights), cell), _hatch(weights, cell)]
-    else:
-        body.append(draw.images(0, 0, (side, side), raster.steps(weights, pixels), themes))
-    if cell >= 5:
-        lines = "".join(
-            f"M{draw.number(n * cell)} 0V{draw.number(side)}M0 {draw.number(n * cell)}H{draw.number(side)}"
-            for n in range(1, count)
-        )
-        body.append(f'<path class="interp-cut" d="{lines}"/>')
-    if edge is not None:
-        body.append(_ring(edge, cell))
-    body.append("</g>")
-    return Drawing(max(right, left + side + 2), side + below + 2, "".join(body))
+        else f'<rect class="interp-mask" width="{draw.number(side)}" height="{draw.number(side)}"/>',
+        draw.cells(raster.steps(weights), cell) + cells.hatched(lost, (cell, cell))
+        if count <= DRAWN
+        else draw.images(0, 0, (side, side), raster.steps(weights, pixels), themes),
+        cells.lines((count, count), (cell, cell)) if cell >= 5 else "",
+        cells.outlined(edge, (cell, cell)) if edge is not None else "",
+        "</g>",
+    ]
+    return Drawing(max(right, left + side + 2), bottom + 4, "".join(body))
 
 
 def scale(count: int) -> tuple[float, int]:
@@ -103,35 +90,9 @@ def scale(count: int) -> tuple[float, int]:
     return math.floor(2 * _LARGEST / pixels) / 2 * pixels / count, pixels
 
 
-def _ticks(count: int, cell: float) -> range:
-    """Return the positions that are labelled: all of them where there is room, else round numbers."""
-    if cell >= 9:
-        return range(count)
-    return range(0, count, next(n for n in (2, 5, 10, 20, 50, 100, 200, 500, 1000, 10**9) if n * cell >= 14))
-
-
 def _mask(count: int, cell: float) -> str:
     if count <= DRAWN:
         steps = "".join(f"V{draw.number(n * cell)}H{draw.number((n + 1) * cell)}" for n in range(1, count))
         return f'<path class="interp-mask" d="M{draw.number(cell)} 0{steps}V0z"/>'
     side = draw.number(count * cell)
     return f'<path class="interp-mask" d="M0 0L{side} {side}V0z"/>'
-
-
-def _hatch(weights: NDArray[np.float32], cell: float) -> str:
-    """Return diagonal strokes over the cells that are not finite."""
-    strokes: list[str] = []
-    for query, key in np.argwhere(~np.isfinite(weights)).tolist():
-        x, y, half = key * cell, query * cell, cell / 2
-        for x1, y1, x2, y2 in ((0, cell, cell, 0), (0, half, half, 0), (half, cell, cell, half)):
-            strokes.append(f"M{draw.number(x + x1)} {draw.number(y + y1)}L{draw.number(x + x2)} {draw.number(y + y2)}")
-    return f'<path class="interp-hatch" d="{"".join(strokes)}"/>' if strokes else ""
-
-
-def _ring(edge: tuple[int, int], cell: float) -> str:
-    side = max(cell, 6)
-    x, y = ((n + 0.5) * cell - side / 2 for n in (edge[1], edge[0]))
-    return (
-        f'<rect class="interp-ring" style="stroke-width:1.5" x="{draw.number(x)}" y="{draw.number(y)}" '
-        f'width="{draw.number(side)}" height="{draw.number(side)}" rx="2"/>'
-    )
