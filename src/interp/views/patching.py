@@ -42,10 +42,11 @@ def _picture(result: PatchingResult) -> page.Picture:
     if sum(page.width(stack) + _GAP for stack in stacks) > _ROOM:
         stacks = [[first], [*beside, *stacks[2]]]
     least = draw.number(max([_NARROW, *(drawing.width for _, drawing in beside)]))
+    listed = f'<div class="interp-list">{page.captioned(beside)}</div>' if beside else ""
     columns = (
         f'<div style="width:{draw.number(first[1].width)}px">{page.captioned([first])}</div>'
         f'<div class="interp-beside" style="flex-basis:{least}px">'
-        f"{f'<div>{page.captioned(beside)}</div>' if beside else ''}{pairs.markup(view)}</div>"
+        f"{listed}{pairs.markup(view)}</div>"
     )
     done = float(result.done.mean()) if result.done.size else 0.0
     return page.Picture(
