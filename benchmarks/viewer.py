@@ -22,7 +22,7 @@ CELLS = [
 import sys
 sys.path.append({sys.path[0]!r})
 import interp
-from interp.views.peers import circuitsvis
+from interp.views.attention_exports import circuitsvis
 from widgets.conftest import made
 large = made(12, 12, 512)""",
     "large",

@@ -18,7 +18,7 @@ from faults import harness
 from faults.test_network import INSIDE, LOADS
 from faults.test_text_in_pictures import FORBIDDEN, HIDDEN, MARKUP, read_html, read_svg
 from interp.selection import selection
-from interp.views.text import visible
+from interp.views.kit.text import visible
 from widgets.conftest import ask, page, wire  # noqa: F401
 
 ASKS = re.compile(r"https?:(?!//www\.w3\.org/2000/svg)|\bfetch\(|XMLHttpRequest|WebSocket|import\(")

@@ -17,7 +17,7 @@ from faults import harness
 from interp.errors import InputError
 from interp.results import Result
 from interp.spec import Prompt
-from interp.views.text import labels, visible
+from interp.views.kit.text import labels, visible
 
 SCRIPT = "</script><script>alert(1)</script>"
 IMAGE = "<img src=x onerror=alert(1)>"

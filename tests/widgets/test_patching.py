@@ -13,7 +13,7 @@ import pytest
 from interp.errors import InputError
 from interp.methods.patching.patch import PatchingResult
 from interp.selection import selection
-from interp.views import diverging
+from interp.views.kit import heatmap
 from interp.widgets.patching import PatchingWidget
 from views.test_patching import SHAPES, partial, real_like, sweep
 
@@ -106,7 +106,7 @@ def test_the_scale_is_that_of_the_static_picture() -> None:
     for result in (real_like(), outlier, real_like(direction="noise")):
         ends = PatchingWidget(result).sweep["form"]["ends"]["exact"]
         values = result.recovery - (1 if result.direction == "noise" else 0)
-        assert ends["recovery"] == diverging.limit(values, 1e-3, 0.5)
+        assert ends["recovery"] == heatmap.limit(values, 1e-3, 0.5)
     # While more may come, a first small effect is not drawn as a large one.
     early = partial(sweep(planted={(0, 0): 0.02}), 12)
     assert PatchingWidget(early).sweep["form"]["ends"]["exact"] == {"recovery": 0.02, "effect": 0.1}

@@ -34,7 +34,7 @@ class Table(Result):
     columns: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
 
-    _html: ClassVar[str] = "interp.views.table:html"
+    _html: ClassVar[str] = "interp.views.kit.table:html"
 
     def summary(self) -> str:
         """Return the title."""

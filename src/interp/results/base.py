@@ -89,7 +89,7 @@ class Result:
     notes: tuple[str, ...] = ()
     _live: Any = field(default=None, repr=False, compare=False)
 
-    _html: ClassVar[str] = "interp.views.table:html"
+    _html: ClassVar[str] = "interp.views.kit.table:html"
     _svg: ClassVar[str | None] = None
     _plotly: ClassVar[str | None] = None
     _widget: ClassVar[str | None] = None

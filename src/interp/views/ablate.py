@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from interp.views import bars, diverging, figures, frame, layout
-from interp.views.diverging import signed
-from interp.views.layout import Piece, Stack
-from interp.views.path import label
+from interp.views.kit import bars, draw, figures, frame, page
+from interp.views.kit.page import Piece, Stack
+from interp.views.kit.text import node_label, signed
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -18,26 +17,12 @@ if TYPE_CHECKING:
 
     from interp.methods.patching.ablate import AblationResult
 
-# Quantities that fall when the model does better.
-_FALLING = frozenset({"loss", "rank", "kl"})
 _NAMES = {"loss": "loss, nats per token", "kl": "KL divergence, nats"}
 _LEAST = 1e-4
 
 
 def plotly(result: AblationResult, *, theme: str = "light", width: int = 760, height: int = 460) -> go.Figure:
-    """Return what each ablation changes, with its interval, as Plotly bars beside what adding up would give.
-
-    Parameters
-    ----------
-    theme
-        ``"light"`` or ``"dark"``.
-    width, height
-        In pixels.
-
-    Examples
-    --------
-    >>> result.to_plotly(theme="dark").show()  # doctest: +SKIP
-    """
+    """Return what each ablation changes, with its interval, as Plotly bars beside what adding up would give."""
     import plotly.graph_objects as go
 
     several = len(result.components) > 1
@@ -51,20 +36,20 @@ def plotly(result: AblationResult, *, theme: str = "light", width: int = 760, he
         x=values,
         y=names,
         orientation="h",
-        marker={"color": figures.sides(-values if result.metric in _FALLING else values, theme)},
+        marker={"color": figures.sides(-values if result.metric in frame.FALLING else values, theme)},
         error_x=figures.whiskers(values, low, high, theme),
         hovertemplate="without %{y}<br><b>%{x:+.4f}</b><extra></extra>",
     )
     figure.update_xaxes(title=f"change of {_quantity(result)}", showgrid=False, zeroline=True)
     figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
-    return figures.dress(figure, "Ablation", _facts(result), theme, width, height)
+    return figures.styled(figure, "Ablation", _facts(result), theme, width, height)
 
 
 def _named(name: str) -> str:
     head, colon, edge = name.partition(":")
     if name.endswith(".direction"):
         return f"L{name.partition('.')[0]} direction"
-    return f"{label(head)} {edge.replace('->', ' → ')}" if colon else label(name)
+    return f"{node_label(head)} {edge.replace('->', ' → ')}" if colon else node_label(name)
 
 
 def _quantity(result: AblationResult) -> str:
@@ -73,7 +58,7 @@ def _quantity(result: AblationResult) -> str:
 
 def _blocks(result: AblationResult) -> list[Stack]:
     count = len(result.components)
-    turned = result.metric in _FALLING
+    turned = result.metric in frame.FALLING
     done = np.array([bool(np.isfinite(row).all()) for row in result.per_prompt])
     names = ["nothing", *map(_named, result.components), *(["all together"] if count > 1 else [])]
 
@@ -98,9 +83,9 @@ def _blocks(result: AblationResult) -> list[Stack]:
     if not done.all() and _partial(result):
         lines.append("grey: not computed")
     first = bars.bars(rows, _LEAST, turned)
-    said = diverging.words(lines)
+    said = draw.words(lines)
     return [
-        [(f"Without …: {_quantity(result)}", diverging.stack([(0, first), (0, said)]) if lines else first)],
+        [(f"Without …: {_quantity(result)}", draw.stack([(0, first), (0, said)]) if lines else first)],
         [("Change from the whole model", bars.bars(changes, _LEAST, turned))],
     ]
 
@@ -141,8 +126,8 @@ def _foot(result: AblationResult) -> list[Piece]:
     return pieces
 
 
-def _picture(result: AblationResult) -> layout.Picture:
-    return layout.Picture("Ablation", _facts(result), _blocks(result), _foot(result), result.notes)
+def _picture(result: AblationResult) -> page.Picture:
+    return page.Picture("Ablation", _facts(result), _blocks(result), _foot(result), result.notes)
 
 
-html, svg = layout.pictures(_picture)
+html, svg = page.pictures(_picture)

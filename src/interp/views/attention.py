@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from interp.views import draw, frame, heads, matrix, reading, theme
-from interp.views.draw import Drawing
-from interp.views.peers import circuitsvis, plotly
-from interp.views.text import columns, escape, glyph_groups, head_label, labels, tooltip, visible
-from interp.views.theme import check_theme
+from interp.views import attention_heads, attention_reading
+from interp.views.attention_exports import circuitsvis, plotly
+from interp.views.kit import coloured_text, draw, frame, matrix, theme
+from interp.views.kit.draw import Drawing
+from interp.views.kit.text import columns, escape, glyph_groups, head_label, labels, visible
+from interp.views.kit.theme import check_theme
 
 if TYPE_CHECKING:
     from interp.methods.heads.attention import AttentionResult
@@ -41,23 +42,18 @@ _CSS = """
 def html(result: AttentionResult) -> str:
     """Return the patterns as a self-contained HTML fragment: every head small, one head large, the text coloured.
 
-    Which head is large: see `interp.views.reading.interesting`.
+    Which head is large: see `interp.views.attention_reading.interesting`.
 
     Raises
     ------
     InputError
         The number of tokens is not the pattern's.
-
-    Examples
-    --------
-    >>> html(result)[:26]  # doctest: +SKIP
-    '<div class="interp-frame">'
     """
     view = _View.of(result)
     grid, large = view.draw(theme.THEMES)
     dots = "".join(
         f'<span class="interp-dot" style="background:var(--interp-k{n})"></span>{escape(label)} {count}'
-        for label, (n, count) in heads.classes(result).items()
+        for label, (n, count) in attention_heads.classes(result).items()
     )
     small = ""
     if grid is not None:
@@ -68,7 +64,9 @@ def html(result: AttentionResult) -> str:
         f'<div><div class="interp-caption"><b class="interp-ink">{view.name}</b>: {view.says}</div>'
         f"{draw.inline(large, f'attention of {view.name}')}</div></div>{_text(view)}"
     )
-    foot = " ".join(f'<span class="interp-q">{escape(words)}</span>' for words in reading.statistics(result, view.head))
+    foot = " ".join(
+        f'<span class="interp-q">{escape(words)}</span>' for words in attention_reading.statistics(result, view.head)
+    )
     held = f"<span><b>{view.name}</b>{f' {escape(view.label)}' if view.label else ''}</span> {foot}"
     if view.edge is not None:
         query, key = (_token(result, n) for n in view.edge)
@@ -99,7 +97,7 @@ def svg(
     theme
         ``"light"`` or ``"dark"``.
     head
-        Indices into the pattern of the head that is large; see `interp.views.reading.interesting`.
+        Indices into the pattern of the head that is large; see `interp.views.attention_reading.interesting`.
     token
         The position whose weights colour the text; the last.
     norms
@@ -109,11 +107,6 @@ def svg(
     ------
     InputError
         The number of tokens is not the pattern's, or there is no such theme.
-
-    Examples
-    --------
-    >>> svg(result, "dark")[:4]  # doctest: +SKIP
-    '<svg'
     """
     view = _View.of(result, head, token, norms)
     return _standalone(view, *view.draw([check_theme(theme)]), theme)
@@ -138,11 +131,11 @@ class _View:
         token: int | None = None,
         norms: NDArray[np.float32] | None = None,
     ) -> _View:
-        head = head or reading.interesting(result)
+        head = head or attention_reading.interesting(result)
         weights, top, says = result.pattern[head], 1.0, _MATRIX
         if norms is not None:
             weights = weights * norms[None, :]
-            top = reading.largest(weights)
+            top = attention_reading.largest(weights)
             says = f"attention × value norm, scale to {top:.3g}, {theme.LIFT}"
         return cls(result, head, len(result.tokens) - 1 if token is None else token, weights, top, says)
 
@@ -160,7 +153,7 @@ class _View:
 
     @cached_property
     def edge(self) -> tuple[int, int] | None:
-        return reading.strongest(self.weights)
+        return attention_reading.strongest(self.weights)
 
     @property
     def row(self) -> NDArray[np.float32]:
@@ -170,7 +163,7 @@ class _View:
         """Return the grid of all heads, where there are several, and the large one."""
         result = self.result
         large = matrix.matrix(self.weights / self.top, result.tokens, themes, causal=result.causal, edge=self.edge)
-        return heads.grid(result, self.head, themes) if self.count > 1 else None, large
+        return attention_heads.grid(result, self.head, themes) if self.count > 1 else None, large
 
 
 def _standalone(view: _View, grid: Drawing | None, large: Drawing, which: str) -> str:
@@ -180,7 +173,13 @@ def _standalone(view: _View, grid: Drawing | None, large: Drawing, which: str) -
     height = large.height
     if grid is not None:
         body += [_caption(0, _GRID, _legend(result)), draw.group(grid, 0, 16)]
-        x = max(grid.width, 6.0 * (columns(_GRID) + sum(columns(label) + 7 for label in heads.classes(result)))) + 20
+        x = (
+            max(
+                grid.width,
+                6.0 * (columns(_GRID) + sum(columns(label) + 7 for label in attention_heads.classes(result))),
+            )
+            + 20
+        )
         height = max(height, grid.height)
     body += [_caption(x, view.name, f'<tspan class="interp-q">: {view.says}</tspan>'), draw.group(large, x, 16)]
     width = max(x + large.width, 560)
@@ -191,7 +190,7 @@ def _standalone(view: _View, grid: Drawing | None, large: Drawing, which: str) -
         + (f'<tspan dx="6">{escape(view.label)}</tspan>' if view.label else "")
         + "".join(
             f'<tspan class="interp-q" dx="14">{escape(words)}</tspan>'
-            for words in reading.statistics(result, view.head)
+            for words in attention_reading.statistics(result, view.head)
         )
     ]
     if view.edge is not None:
@@ -221,7 +220,7 @@ def _notes(result: AttentionResult) -> list[str]:
     count = len(result.tokens)
     block = math.ceil(count / matrix.scale(count)[1])
     pooled = [f"each pixel of the matrix is the largest of {block} × {block} weights"] if block > 1 else []
-    return [*reading.remarks(result), *_glyphs(result), *pooled]
+    return [*attention_reading.remarks(result), *_glyphs(result), *pooled]
 
 
 def _glyphs(result: AttentionResult) -> list[str]:
@@ -240,20 +239,14 @@ def _text(view: _View) -> str:
     result, row, held = view.result, view.row, view.token
     names = labels(result.tokens, _TOKEN)
     seen = ", ".join(
-        f'<span class="interp-code">{escape(names[n])}</span> ({n}) {weight:.3f}' for n, weight in reading.most(row)
+        f'<span class="interp-code">{escape(names[n])}</span> ({n}) {weight:.3f}'
+        for n, weight in attention_reading.most(row)
     )
-    spans: list[str] = []
-    for n, (token, step) in enumerate(zip(result.tokens, theme.level(row / view.top).tolist(), strict=True)):
-        ring = " interp-held" if n == held else ""
-        fill = f' style="background:var(--interp-s{step});color:{theme.ink(step)}"' if step else ""
-        spans.append(
-            f'<span class="interp-w{ring}"{fill}{tooltip(token, names[n])}><bdi>{escape(names[n])}</bdi></span>'
-            + ("<br>" if token.endswith("\n") and n < len(names) - 1 else "<wbr>")
-        )
+    values = (row / view.top).tolist()
     return (
         f'<div class="interp-caption interp-under">Text: what <b class="interp-code">{escape(names[held])}</b>'
         f" ({held}) looks at{f': {seen}' if seen else ''}</div>"
-        f'<div class="interp-text interp-code">{"".join(spans)}</div>'
+        f"{coloured_text.spans(result.tokens, values, ring=held)}"
     )
 
 
@@ -268,14 +261,13 @@ def _legend(result: AttentionResult) -> str:
     return "".join(
         f'<tspan dx="10" style="fill:var(--interp-k{n})">●</tspan>'
         f'<tspan class="interp-q" dx="4">{escape(label)} {count}</tspan>'
-        for label, (n, count) in heads.classes(result).items()
+        for label, (n, count) in attention_heads.classes(result).items()
     )
 
 
 def _lines(view: _View, width: float) -> tuple[str, float]:
     """Return the coloured text for a standalone picture, broken into lines, and its height."""
     result, row, held = view.result, view.row, view.token
-    names = labels(result.tokens, _TOKEN)
     advance = 12 * draw.ADVANCE
     brief = labels(result.tokens, _SHORT)
     lead = (
@@ -283,7 +275,7 @@ def _lines(view: _View, width: float) -> tuple[str, float]:
     )
     parts = [f'<text class="interp-f" x="0" y="0"><tspan class="interp-q">Text: what </tspan>{lead}']
     used = 22 + columns(brief[held])
-    for n, (key, weight) in enumerate(reading.most(row)):
+    for n, (key, weight) in enumerate(attention_reading.most(row)):
         used += columns(brief[key]) + 14
         if used * advance > width:
             break
@@ -293,24 +285,5 @@ def _lines(view: _View, width: float) -> tuple[str, float]:
             f'<tspan class="interp-q"> ({key}) {weight:.3f}</tspan>'
         )
     parts.append("</text>")
-    x, y = 0.0, 24.0
-    for n, (name, step) in enumerate(zip(names, theme.level(row / view.top).tolist(), strict=True)):
-        wide = columns(name) * advance
-        if x and x + wide > width:
-            x, y = 0.0, y + 20
-        box = f'x="{draw.number(x)}" y="{draw.number(y - 12.5)}" width="{draw.number(wide)}" height="17" rx="3"'
-        if step:
-            parts.append(f'<rect {box} style="fill:var(--interp-s{step})"/>')
-        if n == held:
-            parts.append(f'<rect class="interp-ring" style="stroke-width:1.5" {box}/>')
-        parts.append(
-            f'<text class="interp-f interp-c" x="{draw.number(x)}" y="{draw.number(y)}" style="fill:{theme.ink(step)}">'
-            f"{draw.token(name)}</text>"
-        )
-        parts.append(
-            f'<path class="interp-base" d="M{draw.number(x + 1)} {draw.number(y + 4.5)}h{draw.number(wide - 2)}"/>'
-        )
-        x += wide + 2
-        if result.tokens[n].endswith("\n") and n < len(names) - 1:
-            x, y = 0.0, y + 20
-    return "".join(parts), y + 8
+    drawn = coloured_text.text(result.tokens, (row / view.top).tolist(), width, ring=held)
+    return "".join([*parts, draw.group(drawn, 0, 10)]), drawn.height + 12

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from interp.views import curves, draw, frame, layout
-from interp.views.curves import Curve
-from interp.views.draw import Drawing, number
-from interp.views.text import minus
+from interp.views.kit import curves, draw, frame, page
+from interp.views.kit.curves import Curve
+from interp.views.kit.draw import ACCENT, FG, MUTED, Drawing, number
+from interp.views.kit.text import minus
 
 if TYPE_CHECKING:
     from interp.methods.circuits.validate import Card
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     Float = NDArray[np.float64]
 
 _TITLE = "Circuit card"
-_MUTED, _ACCENT, _FG = "var(--interp-muted)", "var(--interp-accent)", "var(--interp-fg)"
 _WIDE = 520  # the chart
 _TRACK, _ROW, _LEFT = 270, 52, 96  # the strips
 _NAME, _VALUE, _COLUMNS, _LINE = 92, 172, 116, 16  # the words
@@ -50,7 +49,7 @@ class _View:
         )
 
     @cached_property
-    def stacks(self) -> list[layout.Stack]:
+    def stacks(self) -> list[page.Stack]:
         """The words, the chart and the strips, each with its caption."""
         result = self.result
         chart = (
@@ -71,13 +70,13 @@ class _View:
         lines: list[Curve] = []
         if len(known) > 1:
             mean, sd = (np.full(len(result.sizes), float(value)) for value in (known.mean(), known.std(ddof=1)))
-            lines.append(Curve(f"random, {result.edges:,}", mean, _MUTED, mean - sd, mean + sd, dashed=True))
-        lines.append(Curve("by score", result.curve, _ACCENT, low, high, dots=True))
+            lines.append(Curve(f"random, {result.edges:,}", mean, MUTED, mean - sd, mean + sd, dashed=True))
+        lines.append(Curve("by score", result.curve, ACCENT, low, high, dots=True))
         shown = np.concatenate([result.curve, low, high, known])
         return curves.chart([f"{size:,}" for size in result.sizes], lines, _around(shown), wide=_WIDE, ring=own)
 
     @cached_property
-    def foot(self) -> list[layout.Piece]:
+    def foot(self) -> list[page.Piece]:
         """The footer."""
         result = self.result
         said = {name: value for name, value, _ in result.says()}
@@ -107,11 +106,11 @@ def _words(result: Card) -> Drawing:
     y = 12.0
     for name, given, said in result.says():
         value = frame.visible_facts(given, 60)
-        body.append(draw.text(0, y, name, more=_size(_MUTED)))
+        body.append(draw.text(0, y, name, more=_size(MUTED)))
         for n, part in enumerate(textwrap.wrap(_plain(value), 26)):
-            body.append(draw.text(_NAME, y + n * _LINE, part, more=_size(_FG, bold=True)))
+            body.append(draw.text(_NAME, y + n * _LINE, part, more=_size(FG, bold=True)))
         lines = textwrap.wrap(_plain(frame.visible_facts(said, _SAID)), _COLUMNS)
-        body += [draw.text(_NAME + _VALUE, y + n * _LINE, line, more=_size(_FG)) for n, line in enumerate(lines)]
+        body += [draw.text(_NAME + _VALUE, y + n * _LINE, line, more=_size(FG)) for n, line in enumerate(lines)]
         y += _LINE * max(1, len(lines), len(textwrap.wrap(value, 26))) + 5
     return Drawing(_NAME + _VALUE + 5.6 * _COLUMNS, y - 8, "".join(body))
 
@@ -124,11 +123,11 @@ def _strips(result: Card) -> Drawing:
     """Return rows of dots along faithfulness: the circuit's pairs, those of the model without it, random circuits."""
     known = result.random[np.isfinite(result.random)]
     rows: list[tuple[str, Float, float, str]] = [
-        ("the circuit", result.per_pair, result.faithfulness, _ACCENT),
-        ("without it", result.left_per_pair, result.left, _FG),
+        ("the circuit", result.per_pair, result.faithfulness, ACCENT),
+        ("without it", result.left_per_pair, result.left, FG),
     ]
     if len(known):
-        rows.append(("random", known, float(known.mean()), _MUTED))
+        rows.append(("random", known, float(known.mean()), MUTED))
     low, high = _around(np.concatenate([values for _, values, _, _ in rows]))
     unit = _TRACK / (high - low)
 
@@ -141,7 +140,7 @@ def _strips(result: Card) -> Drawing:
         left, right = (x(float(known.mean() + side * known.std(ddof=1))) for side in (-1, 1))
         body.append(
             f'<rect x="{number(left)}" y="0" width="{number(max(1.0, right - left))}" height="{number(down)}" '
-            f'style="fill:{_MUTED};fill-opacity:0.16"/>'
+            f'style="fill:{MUTED};fill-opacity:0.16"/>'
         )
     for tick in curves.ticks(low, high):
         body.append(f'<path class="interp-base" d="M{number(x(tick))} 0V{number(down)}"/>')
@@ -174,9 +173,9 @@ def _dots(places: Sequence[float], middle: float, colour: str) -> list[str]:
     return body
 
 
-def _picture(result: Card) -> layout.Picture:
+def _picture(result: Card) -> page.Picture:
     view = _View(result)
-    return layout.Picture(_TITLE, view.facts, view.stacks, view.foot, result.notes)
+    return page.Picture(_TITLE, view.facts, view.stacks, view.foot, result.notes)
 
 
-html, svg = layout.pictures(_picture)
+html, svg = page.pictures(_picture)

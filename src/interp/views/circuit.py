@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from interp.errors import InputError, closest
-from interp.views import bars, diverging, draw, frame, layout, theme
 from interp.views import circuit_layout as places
 from interp.views.circuit_layout import HALF, Arrangement, Curve
-from interp.views.draw import Drawing, number
-from interp.views.layout import Block, Piece
+from interp.views.kit import bars, draw, frame, heatmap, page, theme
+from interp.views.kit.draw import Drawing, number
+from interp.views.kit.page import Block, Piece
 
 if TYPE_CHECKING:
     from interp.methods._shared.circuit.result import CircuitResult
@@ -26,20 +26,13 @@ STEPS = int(_PAINT["steps"])  # of a colour and a width, each way
 FAINTEST = int(_PAINT["faintest"])  # the step of the weakest edge, so that it can be seen
 WIDEST = _PAINT["widest"]  # CSS pixels
 NODE = _PAINT["node"]  # of the strongest colour, so that a name can be read on it
-_INK_TURNS: float = theme.PALETTE["signed"]["ink"]
 _LISTED = 12
 _LEAST = 1e-6
 
 
 def html(result: CircuitResult) -> str:
-    """Return the circuit as a self-contained HTML fragment: the graph, its strongest edges, its evidence.
-
-    Examples
-    --------
-    >>> html(result)[:26]  # doctest: +SKIP
-    '<div class="interp-frame">'
-    """
-    return layout.html(_View(result).picture)
+    """Return the circuit as a self-contained HTML fragment: the graph, its strongest edges, its evidence."""
+    return page.html(_View(result).picture)
 
 
 def svg(
@@ -65,23 +58,12 @@ def svg(
     ------
     InputError
         There is no such theme, node or group.
-
-    Examples
-    --------
-    >>> svg(result, "dark", edges=20, chosen="5.1")[:4]  # doctest: +SKIP
-    '<svg'
     """
-    return layout.svg(_View(result, edges, chosen, tuple(unfolded)).picture, theme)
+    return page.svg(_View(result, edges, chosen, tuple(unfolded)).picture, theme)
 
 
 def facts(result: CircuitResult) -> str:
-    """Return the line beside the title: of what, by what, on how much.
-
-    Examples
-    --------
-    >>> facts(result)  # doctest: +SKIP
-    'SmolLM2 · induction · EAP-IG · corrupted-prompt ablation · 96 pairs'
-    """
+    """Return the line beside the title: of what, by what, on how much."""
     count = len(result.lint.clean)
     return frame.facts(
         result,
@@ -104,13 +86,7 @@ def meaning(result: CircuitResult) -> list[str]:
 
 
 def evidence(result: CircuitResult) -> list[Piece]:
-    """Return the footer: the validation card's figures, or how to get them.
-
-    Examples
-    --------
-    >>> evidence(result)[0]  # doctest: +SKIP
-    ('faithfulness ', '0.91', False)
-    """
+    """Return the footer: the validation card's figures, or how to get them."""
     card = result.card
     if card is None:
         return [("not validated: %interp validate NAME", "", True)]
@@ -142,16 +118,10 @@ def notes(result: CircuitResult) -> list[str]:
 
 
 def ends(drawn: Arrangement) -> tuple[float, float]:
-    """Return where the scales of edges and of nodes end.
-
-    Examples
-    --------
-    >>> ends(drawn)  # doctest: +SKIP
-    (0.5, 1.2)
-    """
+    """Return where the scales of edges and of nodes end."""
     scores = np.array([edge.score for edge in drawn.edges])
     totals = np.array(list(writes(drawn, len(drawn.edges)).values()))
-    return diverging.limit(scores, _LEAST), diverging.limit(totals, _LEAST)
+    return heatmap.limit(scores, _LEAST), heatmap.limit(totals, _LEAST)
 
 
 def writes(drawn: Arrangement, count: int) -> dict[int, float]:
@@ -200,8 +170,8 @@ class _View:
         return f"{facts(self.result)} · {edges}"
 
     @property
-    def picture(self) -> layout.Picture:
-        return layout.Picture("Circuit", self.facts, self.stacks, evidence(self.result), notes(self.result))
+    def picture(self) -> page.Picture:
+        return page.Picture("Circuit", self.facts, self.stacks, evidence(self.result), notes(self.result))
 
     @cached_property
     def ends(self) -> tuple[float, float]:
@@ -213,11 +183,11 @@ class _View:
             return [[("no edge is in this circuit", Drawing(120, 8, ""))]]
         strongest = sorted(self.whole.edges[: self.count], key=lambda edge: -abs(np.nan_to_num(edge.score)))[:_LISTED]
         rows = [bars.Bar(f"{edge.writer} → {edge.reader}", edge.score) for edge in strongest]
-        key = diverging.stack(
+        key = draw.stack(
             [
                 (0, bars.bars(rows, _LEAST)),
-                (0, diverging.scale(self.ends[0])),
-                (0, diverging.words(meaning(self.result))),
+                (0, heatmap.scale(self.ends[0])),
+                (0, draw.words(meaning(self.result))),
             ]
         )
         return [[("Circuit: a row per layer, inputs at the bottom", self._graph())], [("Strongest edges", key)]]
@@ -254,19 +224,16 @@ class _View:
         shape = (
             f'x="{number(x)}" y="{number(y)}" width="{number(wide)}" height="{number(2 * HALF)}" rx="{number(HALF)}"'
         )
-        value = float(diverging.lifted(np.array([NODE * total / self.ends[1]]))[0])
-        coats = "".join(
-            f'<rect {shape} style="fill:{css};fill-opacity:{number(opacity)}"/>' for css, opacity in theme.paint(value)
-        )
+        colours, ink = heatmap.fills(NODE * total / self.ends[1], signed=True)
+        fills = "".join(f'<rect {shape} style="fill:{css}{draw.faint(opacity)}"/>' for css, opacity in colours)
         edge = (
             "stroke:var(--interp-accent);stroke-width:2"
             if chosen
             else f"stroke:var(--interp-muted);stroke-width:{_PAINT['outline']}"
         )
-        ink = "on-high" if abs(value) > _INK_TURNS else "fg"
-        style = f' style="font-size:11px;fill:var(--interp-{ink})"'
+        style = f' style="font-size:11px;fill:{ink}"'
         return (
-            f'<rect {shape} style="fill:var(--interp-bg)"/>{coats}<rect {shape} style="fill:none;{edge}"/>'
+            f'<rect {shape} style="fill:var(--interp-bg)"/>{fills}<rect {shape} style="fill:none;{edge}"/>'
             + draw.text(drawn.x[node], drawn.y[node] + 4, drawn.titles[node], "t", "middle", more=style)
         )
 
@@ -277,11 +244,11 @@ def step(score: float, end: float) -> int | None:
     Examples
     --------
     >>> step(0.5, 0.5), step(-0.001, 0.5), step(math.nan, 1.0)
-    (24, -5, None)
+    (24, -7, None)
     """
     if not math.isfinite(score):
         return None
-    size = float(diverging.lifted(np.array([abs(score) / end]))[0])
+    size = float(heatmap.lifted(np.array([abs(score) / end]))[0])
     return int(math.copysign(max(FAINTEST, round(STEPS * size)), score))
 
 

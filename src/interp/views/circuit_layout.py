@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from interp.views import theme
-from interp.views.text import columns, visible
+from interp.views.kit import theme
+from interp.views.kit.text import columns, visible
 
 if TYPE_CHECKING:
     from interp.methods._shared.circuit.result import CircuitResult, Edge
@@ -24,7 +24,7 @@ EDGES, NODES = 3000, 600  # the most that are drawn
 OPENS = 200  # edges that a picture opens with
 HALF: float = theme.PALETTE["circuit"]["half"]  # of a pill's height
 _CONSIDERED = 4 * EDGES
-_LETTER, _PAD, _APART = 6.4, 16, 8
+_LETTER, _PAD, _SPACE = 6.4, 16, 8
 _SHORT, _LONGEST = 6, 170  # of a group's name: columns at least, CSS pixels at most
 _LEFT, _TOP = 44, 14
 _HIGH, _CLOSE, _FAR = 560, 27, 54  # of all rows, between two of them
@@ -99,13 +99,7 @@ class Arrangement:
         return self.shown(OPENS)
 
     def shown(self, count: int) -> int:
-        """Return how many edges are shown where `count` are asked for: those that make a way together are not parted.
-
-        Examples
-        --------
-        >>> arrangement.shown(42)  # doctest: +SKIP
-        43
-        """
+        """Return how many edges are shown where `count` are asked for: those that make a way together come together."""
         return int(self.upto[min(count, len(self.edges)) - 1]) if len(self.edges) and count > 0 else 0
 
 
@@ -114,11 +108,6 @@ def arrange(result: CircuitResult) -> Arrangement:
 
     Rows are layers. Within a row nodes stand in the order of the mean place of what they are joined to (the barycentre
     heuristic of Sugiyama, Tagawa & Toda 1981), and as near to it as their neighbours let them.
-
-    Examples
-    --------
-    >>> arrange(result).nodes  # doctest: +SKIP
-    ('embed', '4.11', '5.1', 'logits')
     """
     edges, upto = _entering(result)
     nodes, joined = _joined(edges, result)
@@ -127,18 +116,13 @@ def arrange(result: CircuitResult) -> Arrangement:
     row = np.array([order.index(layer) for layer in layers])
     wide = np.array([_LETTER * len(title(name)) + _PAD for name in nodes])
     x, lanes = _across(row, wide, joined, [abs(edge.score) if math.isfinite(edge.score) else 0.0 for edge in edges])
-    raised = [
-        row[source] == row[target] for _, source, target, _ in joined
-    ]  # within a layer heads write to its MLP, which then stands above them
-    lift = np.zeros(len(order))
-    for (_, source, _, _), within in zip(joined, raised, strict=True):
-        if within:
-            lift[row[source]] = _RAISED
+    # Within a layer heads write to its MLP, which then stands above them.
+    raised = [row[source] for _, source, target, _ in joined if row[source] == row[target]]
+    lift = np.where(np.isin(np.arange(len(order)), raised), float(_RAISED), 0.0)
     pitch = min(_FAR, max(_CLOSE, _HIGH / max(1, len(order) - 1)))
     base = np.concatenate([[0.0], np.cumsum(pitch + lift[:-1])]) if len(order) else np.zeros(0)
     up = np.array([lift[r] if name.endswith(".mlp") else 0.0 for name, r in zip(nodes, row, strict=True)])
     bottom = _TOP + HALF + (float(base[-1] + lift[-1]) if len(order) else 0.0)
-    height = bottom + HALF + _TOP
     levels = bottom - base
     y = levels[row] - up if len(nodes) else np.zeros(0)
     curves = [
@@ -164,7 +148,7 @@ def arrange(result: CircuitResult) -> Arrangement:
         wide=wide,
         rows=tuple((_named(layer), float(level)) for layer, level in zip(order, levels, strict=True)),
         width=width,
-        height=math.ceil(height),
+        height=math.ceil(bottom + HALF + _TOP),
         edges=tuple(edges),
         upto=upto,
         curves=tuple(curves),
@@ -175,11 +159,6 @@ def collapsed(drawn: Arrangement, groups: Mapping[str, Sequence[str]]) -> Arrang
     """Return the drawing with each of `groups` as one pill, in the place of the member that has most room around it.
 
     Edges between the same two pills are joined, those within a group are not drawn. Names are shortened to fit.
-
-    Examples
-    --------
-    >>> collapsed(drawn, {"induction": ("5.1", "5.5")}).nodes  # doctest: +SKIP
-    ('embed', '4.11', '5.1', '5.5', 'logits', 'induction')
     """
     at = {name: n for n, name in enumerate(drawn.nodes)}
     nodes, names, wide = list(drawn.nodes), list(drawn.titles), list(drawn.wide)
@@ -223,11 +202,11 @@ def collapsed(drawn: Arrangement, groups: Mapping[str, Sequence[str]]) -> Arrang
 def _room(drawn: Arrangement, node: int, free: Collection[int]) -> float:
     """Return how wide a pill in a node's place may be before it reaches another, or the picture's edge."""
     x, y = drawn.x[node], drawn.y[node]
-    apart = [x - _LEFT / 2, drawn.width - x]
+    between = [x - _LEFT / 2, drawn.width - x]
     for other in range(len(drawn.nodes)):
         if other != node and other not in free and abs(drawn.y[other] - y) < 2 * HALF:
-            apart.append(abs(drawn.x[other] - x) - drawn.wide[other] / 2 - 2)
-    return min(_LONGEST, 2 * float(min(apart)))
+            between.append(abs(drawn.x[other] - x) - drawn.wide[other] / 2 - 2)
+    return min(_LONGEST, 2 * float(min(between)))
 
 
 def title(node: str) -> str:
@@ -332,7 +311,7 @@ def _across(
             free[low + 1 : high] -= 1
             chain = [len(places) + k for k in range(len(between))]
             places += between
-            widths += [_LANE - _APART] * len(chain)
+            widths += [_LANE - _SPACE] * len(chain)
             chains[n] = chain
             way = [source, *chain, target]
             straight = [1.0, *([_STRAIGHT] * (len(chain) - 1)), 1.0] if chain else [1.0]
@@ -383,16 +362,16 @@ def _spaced(wanted: Float, wide: Float) -> Float:
     """Return the places nearest to `wanted` (least squares) that keep their order and leave room between pills."""
     if len(wanted) < 2:
         return wanted
-    apart = np.concatenate([[0.0], np.cumsum((wide[1:] + wide[:-1]) / 2 + _APART)])
+    between = np.concatenate([[0.0], np.cumsum((wide[1:] + wide[:-1]) / 2 + _SPACE)])
     # Less the room that they need, places must not fall: pool what does.
     blocks: list[tuple[float, int]] = []
-    for value in (wanted - apart).tolist():
+    for value in (wanted - between).tolist():
         mean, count = value, 1
         while blocks and blocks[-1][0] > mean:
             before, many = blocks.pop()
             mean, count = (before * many + mean * count) / (many + count), many + count
         blocks.append((mean, count))
-    return np.repeat([mean for mean, _ in blocks], [count for _, count in blocks]) + apart
+    return np.repeat([mean for mean, _ in blocks], [count for _, count in blocks]) + between
 
 
 def _line(start: tuple[float, float], lanes: Sequence[tuple[float, float]], end: tuple[float, float]) -> Float:

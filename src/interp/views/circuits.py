@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from interp.views import diverging, draw, frame, maps
-from interp.views.diverging import Cells, signed
-from interp.views.draw import ADVANCE, Drawing, number
-from interp.views.grid import Cell, grid
-from interp.views.layout import Piece
-from interp.views.maps import Sheet
-from interp.views.text import columns, head_label, labels, visible
+from interp.views.kit import draw, frame, heatmap, page
+from interp.views.kit.draw import ADVANCE, Drawing, number
+from interp.views.kit.grid import Cell, grid
+from interp.views.kit.heatmap import Cells
+from interp.views.kit.page import Piece
+from interp.views.kit.text import columns, labels, node_label, signed, visible
 
 if TYPE_CHECKING:
     from interp.methods.heads.ov_qk import CircuitResult, Listed
@@ -26,8 +25,7 @@ _MANY = 8  # tokens
 
 
 def _title(result: CircuitResult) -> str:
-    layer, _, head = result.head.partition(".")
-    return f"{result.kind.upper()} circuit of {head_label(int(layer), int(head))}"
+    return f"{result.kind.upper()} circuit of {node_label(result.head)}"
 
 
 def _facts(result: CircuitResult) -> str:
@@ -70,12 +68,12 @@ def _groups(result: CircuitResult) -> list[tuple[str, list[Drawing]]]:
 
 def _matrix(values: NDArray[np.float64], names: Sequence[str]) -> Drawing:
     """Return the entries among the given tokens: written where there are few, with a scale where there are many."""
-    end = diverging.limit(values, 1e-3)
+    end = heatmap.limit(values, 1e-3)
     if len(names) <= _MANY:
         cells = [[Cell(signed(value).replace(",", ""), value / end) for value in row] for row in values.tolist()]
         return grid(cells, names, names, signed=True)
-    heat = diverging.heat(Cells(values, values == values, names, names, tokens=True), end)
-    return diverging.stack([(0, heat), (diverging.margin(names), diverging.scale(end))])
+    heat = heatmap.heat(Cells(values, values == values, names, names, tokens=True), end)
+    return draw.stack([(0, heat), (heatmap.margin(names), heatmap.scale(end))])
 
 
 def _table(rows: Sequence[tuple[str, Sequence[tuple[str, Listed]]]]) -> Drawing:
@@ -110,8 +108,8 @@ def _table(rows: Sequence[tuple[str, Sequence[tuple[str, Listed]]]]) -> Drawing:
     return Drawing(math.ceil(wide), y - _BLOCK, "".join(body))
 
 
-def _sheet(result: CircuitResult) -> Sheet:
-    return Sheet(_title(result), _facts(result), _groups(result), _foot(result), result.notes)
+def _picture(result: CircuitResult) -> page.Picture:
+    return page.Picture(_title(result), _facts(result), [], _foot(result), result.notes, groups=_groups(result))
 
 
-html, svg = maps.pictures(_sheet)
+html, svg = page.pictures(_picture)

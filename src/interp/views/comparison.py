@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from interp.views import figures, frame, layout
-from interp.views import theme as themes
-from interp.views.diverging import signed
-from interp.views.layout import Piece
-from interp.views.table import CSS, table
-from interp.views.text import escape
+from interp.views.kit import figures, frame, page
+from interp.views.kit import theme as themes
+from interp.views.kit.page import Piece
+from interp.views.kit.table import CSS, table
+from interp.views.kit.text import escape, signed
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -26,13 +25,7 @@ _CSS = f"""{CSS}
 
 
 def html(result: Comparison) -> str:
-    """Return both pictures and the table of the largest differences.
-
-    Examples
-    --------
-    >>> html(interp.compare(a, b))[:4]  # doctest: +SKIP
-    '<div'
-    """
+    """Return both pictures and the table of the largest differences."""
     top: Any = result.top(_ROWS)
     rows = [list(row) for row in top.itertuples(index=False, name=None)]
     sides = "".join(f"<div>{side.html()}</div>" for side in (result.a, result.b))
@@ -44,13 +37,7 @@ def html(result: Comparison) -> str:
 
 
 def svg(result: Comparison, theme: str = "light") -> str:
-    """Return both pictures as one standalone SVG document; the largest difference is its footer.
-
-    Examples
-    --------
-    >>> svg(interp.compare(a, b))[:4]  # doctest: +SKIP
-    '<svg'
-    """
+    """Return both pictures as one standalone SVG document; the largest difference is its footer."""
     sides = [side.svg(theme) for side in (result.a, result.b)]
     sizes = [_size(side) for side in sides]
     width = sum(w for w, _ in sizes) + _GAP
@@ -60,27 +47,14 @@ def svg(result: Comparison, theme: str = "light") -> str:
     first = next(top.itertuples(index=False, name=None))
     where = ", ".join(f"{name} {value}" for name, value in zip(top.columns[:-3], first[:-3], strict=True))
     said: Piece = (f"largest difference of {result.measure}, b − a ", signed(float(first[-1])), False)
-    foot = layout.footer([said, (f"at {where}", "", True)], result.notes, width)
+    foot = page.footer([said, (f"at {where}", "", True)], result.notes, width)
     return frame.svg("Comparison", result.summary(), body, (width, max(h for _, h in sizes)), theme, foot)
 
 
 def plotly(result: Comparison, *, theme: str = "light", width: int = 620, height: int = 620) -> go.Figure:
-    """Return a scatter of a against b, a point for each row; on the dashed line the two are the same.
-
-    Parameters
-    ----------
-    theme
-        ``"light"`` or ``"dark"``.
-    width, height
-        In pixels.
-
-    Examples
-    --------
-    >>> interp.compare(a, b).to_plotly()  # doctest: +SKIP
-    """
+    """Return a scatter of a against b, a point for each row; on the dashed line the two are the same."""
     import plotly.graph_objects as go
 
-    themes.check_theme(theme)
     data: Any = result.to_frame()
     keys = [name for name in data.columns if not str(name).endswith((" a", " b", " difference"))]
     x, y = data[f"{result.measure} a"], data[f"{result.measure} b"]
@@ -100,7 +74,7 @@ def plotly(result: Comparison, *, theme: str = "light", width: int = 620, height
     figure.update_xaxes(title=f"a: {escape(a)}")
     figure.update_yaxes(title=f"b: {escape(b)}", scaleanchor="x")
     facts = f"{result.measure}: {a} against {b}"
-    return figures.dress(figure, "Comparison", facts, theme, width, height, showlegend=False)
+    return figures.styled(figure, "Comparison", facts, theme, width, height, showlegend=False)
 
 
 def _size(document: str) -> tuple[float, float]:

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from interp.views import diverging, frame, maps
-from interp.views.diverging import signed
-from interp.views.draw import Drawing
-from interp.views.layout import Piece
-from interp.views.maps import Map, Sheet
-from interp.views.text import head_label
+from interp.views.kit import draw, frame, heatmap, maps, page
+from interp.views.kit.draw import Drawing
+from interp.views.kit.maps import Map
+from interp.views.kit.page import Piece
+from interp.views.kit.text import head_label, node_label, signed
 
 if TYPE_CHECKING:
     from interp.methods.heads.compose import ComposeResult
@@ -37,9 +36,9 @@ def _groups(result: ComposeResult) -> list[tuple[str, list[Drawing]]]:
     drawn: list[Drawing] = []
     for kind in result.scores:
         if top := result.top(_LISTED, kind):
-            pairs = [(f"{_head(a)} → {_head(b)}", signed(value)) for _, a, b, value in top]
+            pairs = [(f"{node_label(a)} → {node_label(b)}", signed(value)) for _, a, b, value in top]
             below = maps.listing(f"strongest {kind.upper()} pairs", pairs)
-            drawn.append(diverging.stack([(0, _map(result, kind)), (0, below)]))
+            drawn.append(draw.stack([(0, _map(result, kind)), (0, below)]))
     return [("composition", drawn)]
 
 
@@ -59,23 +58,18 @@ def _map(result: ComposeResult, kind: str) -> Drawing:
     _, a, b, value = result.top(1, kind)[0]
     shown = Map(
         f"{kind.upper()}-composition",
-        [f"{_head(a)} → {_head(b)} {signed(value)}", f"0 is the {result.baseline:.3f} of unrelated heads"],
+        [f"{node_label(a)} → {node_label(b)} {signed(value)}", f"0 is the {result.baseline:.3f} of unrelated heads"],
         values,
         rows,
         names,
-        end=diverging.limit(values, 0.01),
+        end=heatmap.limit(values, 0.01),
         signed=True,
     )
     return maps.draw_map(shown, maps.side_of((len(rows), len(names)), max(3, len(result.scores))))
 
 
-def _head(name: str) -> str:
-    layer, _, head = name.partition(".")
-    return head_label(int(layer), int(head))
+def _picture(result: ComposeResult) -> page.Picture:
+    return page.Picture("Composition", _facts(result), [], _foot(result), result.notes, groups=_groups(result))
 
 
-def _sheet(result: ComposeResult) -> Sheet:
-    return Sheet("Composition", _facts(result), _groups(result), _foot(result), result.notes)
-
-
-html, svg = maps.pictures(_sheet)
+html, svg = page.pictures(_picture)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from interp.views import bars, diverging, figures, frame, layout
-from interp.views import theme as themes
-from interp.views.diverging import Cells, signed
-from interp.views.grid import Cell, grid
-from interp.views.text import head_label, labels, visible
+from interp.views.kit import bars, coloured_text, draw, figures, frame, heatmap, page
+from interp.views.kit import theme as themes
+from interp.views.kit.grid import Cell, grid
+from interp.views.kit.heatmap import Cells
+from interp.views.kit.text import head_label, labels, signed, visible
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -36,22 +36,9 @@ _TITLE = "Direct logit attribution"
 
 
 def plotly(result: DLAResult, *, theme: str = "light", width: int = 900, height: int = 560) -> go.Figure:
-    """Return two Plotly figures in one: the largest parts as bars, and layers × heads and MLPs as a heatmap.
-
-    Parameters
-    ----------
-    theme
-        ``"light"`` or ``"dark"``.
-    width, height
-        In pixels.
-
-    Examples
-    --------
-    >>> result.to_plotly(theme="dark").show()  # doctest: +SKIP
-    """
+    """Return two Plotly figures in one: the largest parts as bars, and layers × heads and MLPs as a heatmap."""
     from plotly.subplots import make_subplots
 
-    themes.check_theme(theme)
     view = _View(result)
     cells = view.cells
     listed = list(reversed(view.listed))
@@ -82,7 +69,7 @@ def plotly(result: DLAResult, *, theme: str = "light", width: int = 900, height:
     figure.update_xaxes(showgrid=False)
     figure.update_yaxes(type="category", showgrid=False)
     figure.update_xaxes(type="category", title="head", row=1, col=2)
-    return figures.dress(figure, _TITLE, view.facts, theme, width, height)
+    return figures.styled(figure, _TITLE, view.facts, theme, width, height)
 
 
 class _View:
@@ -127,26 +114,26 @@ class _View:
 
     @cached_property
     def end(self) -> float:
-        return diverging.limit(self.cells.values[self.cells.done], _LEAST)
+        return heatmap.limit(self.cells.values[self.cells.done], _LEAST)
 
     @cached_property
-    def stacks(self) -> list[layout.Stack]:
+    def stacks(self) -> list[page.Stack]:
         """The drawings, each with its caption, in columns."""
         result = self.result
         cells = self.cells
         known = np.where(np.isfinite(cells.values) & cells.done, np.abs(cells.values), -1.0)
         row, column = (int(n) for n in np.unravel_index(int(known.argmax()), known.shape))
         ring = (row, column) if known.max() > 0 else None
-        left = diverging.margin(cells.rows)
+        left = heatmap.margin(cells.rows)
         legend = [f"red towards {visible(result.answer[0], _SHORT)}, blue away from it"]
         beyond = cells.done & (np.abs(cells.values) > self.end * (1 + 1e-9))
         if beyond.any():
             legend.append(f"dotted: beyond the scale, up to {signed(float(cells.values[row, column]))}")
-        picture = diverging.stack(
+        picture = draw.stack(
             [
-                (0, diverging.heat(cells, self.end, ring)),
-                (left, diverging.scale(self.end)),
-                (left, diverging.words(legend)),
+                (0, heatmap.heat(cells, self.end, ring)),
+                (left, heatmap.scale(self.end)),
+                (left, draw.words(legend)),
             ]
         )
         listed = bars.bars([bars.Bar(label, value) for label, value in self.listed], _LEAST)
@@ -156,7 +143,7 @@ class _View:
             side.append(("Largest neurons, inside their MLPs", bars.bars(neurons, _LEAST)))
         return [[("Heads and MLPs: a row per layer", picture)], side, *self._where()]
 
-    def _where(self) -> list[layout.Stack]:
+    def _where(self) -> list[page.Stack]:
         """Where the strongest heads read what they write."""
         result = self.result
         size = np.where(np.isfinite(result.heads), np.abs(result.heads), 0.0)
@@ -169,14 +156,14 @@ class _View:
             held = held[: result.position + 1]
         held = held[-_WIDE:]
         values = np.array([result.per_position[place][held.start : held.stop] for place in order])
-        end = diverging.limit(values, _LEAST)
+        end = heatmap.limit(values, _LEAST)
         rows = [[Cell(_short(v), v / end if math.isfinite(v) else math.nan) for v in row] for row in values.tolist()]
         tokens = labels([result.tokens[n] for n in held], _TOKEN)
         drawn = grid(rows, [head_label(*place) for place in order], tokens, signed=True)
         return [[("Strongest heads: what each reads from which position, in logits", drawn)]]
 
     @cached_property
-    def foot(self) -> list[layout.Piece]:
+    def foot(self) -> list[page.Piece]:
         """The footer."""
         result = self.result
         sums: dict[str, float] = {}
@@ -223,10 +210,10 @@ def _short(value: float) -> str:
     return format(value, "+.2f" if abs(value) < 10 else "+.0f").replace("-", "−")
 
 
-def _picture(result: DLAResult) -> layout.Picture:
+def _picture(result: DLAResult) -> page.Picture:
     view = _View(result)
-    text = layout.prompt(result.tokens, result.position)
-    return layout.Picture(_TITLE, view.facts, view.stacks, view.foot, view.notes, text=text)
+    text = coloured_text.spans(result.tokens, ring=result.position)
+    return page.Picture(_TITLE, view.facts, view.stacks, view.foot, view.notes, text=text)
 
 
-html, svg = layout.pictures(_picture)
+html, svg = page.pictures(_picture)

@@ -6,9 +6,9 @@ import warnings
 from functools import cache
 from typing import TYPE_CHECKING
 
-from interp.views.draw import SANS
-from interp.views.frame import visible_facts
-from interp.views.text import escape
+from interp.views.kit.draw import SANS
+from interp.views.kit.frame import visible_facts
+from interp.views.kit.text import escape
 
 if TYPE_CHECKING:
     from interp.results import Result

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from interp.views import frame, layout
-from interp.views.passage import passage
-from interp.views.text import visible
+from interp.views.kit import coloured_text, frame, page
+from interp.views.kit.text import visible
 
 if TYPE_CHECKING:
     from interp.methods.text.generate import GenerateResult
@@ -27,12 +26,14 @@ def _facts(result: GenerateResult) -> str:
     return frame.facts(result, counted, how, *([changed] if result.interventions else []))
 
 
-def _stack(result: GenerateResult, page: bool) -> layout.Stack:
+def _stack(result: GenerateResult, on_page: bool) -> page.Stack:
     before = result.tokens[-_TAIL:]
     chances = np.exp(result.logprobs).tolist()
     titles = [*[""] * len(before), *(f"{chance:.4f}" for _, chance in _both(result))]
     values = [*[math.nan] * len(before), *chances]
-    drawn = passage([*before, *result.generated], values, _WIDE, muted=len(before), titles=titles if page else None)
+    drawn = coloured_text.text(
+        [*before, *result.generated], values, _WIDE, muted=len(before), titles=titles if on_page else None
+    )
     cut = "… " if len(before) < len(result.tokens) else ""
     return [(f"{cut}The prompt is pale; a new token's colour is its probability^0.6", drawn)]
 
@@ -41,8 +42,8 @@ def _both(result: GenerateResult) -> list[tuple[str, float]]:
     return list(zip(result.generated, np.exp(result.logprobs).tolist(), strict=True))
 
 
-def _foot(result: GenerateResult) -> list[layout.Piece]:
-    pieces: list[layout.Piece] = []
+def _foot(result: GenerateResult) -> list[page.Piece]:
+    pieces: list[page.Piece] = []
     if len(result.logprobs):
         least = min(_both(result), key=lambda pair: pair[1])
         pieces = [
@@ -53,9 +54,9 @@ def _foot(result: GenerateResult) -> list[layout.Piece]:
     return [*pieces, (_ENDS.get(result.stopped, result.stopped), "", True)]
 
 
-def _picture(result: GenerateResult) -> layout.Picture:
-    stacks, page = ([_stack(result, page)] for page in (False, True))
-    return layout.Picture(_TITLE, _facts(result), stacks, _foot(result), result.notes, page)
+def _picture(result: GenerateResult) -> page.Picture:
+    stacks, paged = ([_stack(result, on_page)] for on_page in (False, True))
+    return page.Picture(_TITLE, _facts(result), stacks, _foot(result), result.notes, paged)
 
 
-html, svg = layout.pictures(_picture)
+html, svg = page.pictures(_picture)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from interp.views import diverging, frame, maps, theme
-from interp.views.draw import Drawing
-from interp.views.layout import Piece
-from interp.views.maps import Map, Sheet
-from interp.views.text import head_label
+from interp.views.kit import frame, heatmap, maps, page, theme
+from interp.views.kit.draw import Drawing
+from interp.views.kit.maps import Map
+from interp.views.kit.page import Piece
+from interp.views.kit.text import head_label, node_label
 
 if TYPE_CHECKING:
     from interp.methods.heads.heads import HeadsResult
@@ -47,7 +47,7 @@ def _map(result: HeadsResult, name: str) -> Map:
     values = result.scores[name]
     layers, heads = values.shape
     signed = name in _SIGNED
-    end = diverging.limit(values, 0.05) if signed and name != "copying" else 1.0
+    end = heatmap.limit(values, 0.05) if signed and name != "copying" else 1.0
     marks = {
         (int(layer), int(head)): _kind(result, label)
         for key, label in result.labels.items()
@@ -78,7 +78,7 @@ def _captions(result: HeadsResult, name: str) -> list[str]:
 
 
 def _kind(result: HeadsResult, label: str) -> int:
-    return list(result.criteria).index(label) % 6
+    return list(result.criteria).index(label) % theme.CLASSES
 
 
 def _lists(result: HeadsResult) -> list[Drawing]:
@@ -87,15 +87,10 @@ def _lists(result: HeadsResult) -> list[Drawing]:
         named = result.top(label)
         if not named:
             continue
-        lines = [(_drawn(name), _number(result, name)) for name in named[:_LISTED]]
+        lines = [(node_label(name), _number(result, name)) for name in named[:_LISTED]]
         more = [(f"… {len(named) - _LISTED} more", "")] if len(named) > _LISTED else []
         drawn.append(maps.listing(f"{label} · {len(named)}", [*lines, *more], _kind(result, label)))
     return drawn
-
-
-def _drawn(name: str) -> str:
-    layer, _, head = name.partition(".")
-    return head_label(int(layer), int(head))
 
 
 def _number(result: HeadsResult, name: str) -> str:
@@ -117,8 +112,8 @@ def _foot(result: HeadsResult) -> list[Piece]:
     return [*pieces, (says, "", True)]
 
 
-def _sheet(result: HeadsResult) -> Sheet:
-    return Sheet("Heads", _facts(result), _groups(result), _foot(result), result.notes)
+def _picture(result: HeadsResult) -> page.Picture:
+    return page.Picture("Heads", _facts(result), [], _foot(result), result.notes, groups=_groups(result))
 
 
-html, svg = maps.pictures(_sheet)
+html, svg = page.pictures(_picture)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from interp.views import figures, frame, layout
-from interp.views import theme as themes
-from interp.views.grid import Cell, grid
-from interp.views.text import escape, labels, visible
+from interp.views.kit import coloured_text, figures, frame, page
+from interp.views.kit import theme as themes
+from interp.views.kit.grid import Cell, grid
+from interp.views.kit.text import escape, labels, visible
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -34,21 +34,12 @@ def plotly(
     ----------
     show
         What is shown first: ``"top"``, ``"target"``, ``"entropy"`` or ``"kl"``.
-    theme
-        ``"light"`` or ``"dark"``.
-    width, height
-        In pixels.
-
-    Examples
-    --------
-    >>> result.to_plotly(show="target").show()  # doctest: +SKIP
     """
     import plotly.graph_objects as go
 
     from interp.errors import InputError, closest
-    from interp.views.peers import sequential_scale
+    from interp.views.attention_exports import sequential_scale
 
-    themes.check_theme(theme)
     names = {index: visible(name, _SHORT) for index, name in result.names.items()}
     target = visible(result.target[0], _SHORT)
     shown: dict[str, tuple[str, Any, Any, float | None]] = {
@@ -110,7 +101,7 @@ def plotly(
     figure.update_yaxes(type="category", showgrid=False, title="layer")
     picker = [figures.menu(menu, list(shown).index(show), theme)]
     facts = _View(result).facts
-    return figures.dress(figure, _TITLE[result.kind], facts, theme, width, height, updatemenus=picker)
+    return figures.styled(figure, _TITLE[result.kind], facts, theme, width, height, updatemenus=picker)
 
 
 class _View:
@@ -147,7 +138,7 @@ class _View:
         )
 
     @cached_property
-    def foot(self) -> list[layout.Piece]:
+    def foot(self) -> list[page.Piece]:
         """The footer."""
         result = self.result
         where = visible(result.tokens[-1], _SHORT)
@@ -182,7 +173,7 @@ class _View:
         return notes
 
     @cached_property
-    def blocks(self) -> list[layout.Block]:
+    def blocks(self) -> list[page.Block]:
         """Return the two grids, each with its caption."""
         result = self.result
         rows = [f"L{result.layers[n]}" for n in self.rows]
@@ -222,11 +213,11 @@ def _brief(rank: int) -> str:
     return f"{rank // 1000}k"
 
 
-def _picture(result: LensResult) -> layout.Picture:
+def _picture(result: LensResult) -> page.Picture:
     view = _View(result)
-    text = layout.prompt(result.tokens, len(result.tokens) - 1)
+    text = coloured_text.spans(result.tokens, ring=len(result.tokens) - 1)
     stacks = [[block] for block in view.blocks]
-    return layout.Picture(_TITLE[result.kind], view.facts, stacks, view.foot, view.notes, text=text)
+    return page.Picture(_TITLE[result.kind], view.facts, stacks, view.foot, view.notes, text=text)
 
 
-html, svg = layout.pictures(_picture)
+html, svg = page.pictures(_picture)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from interp.views import bars, diverging, figures, frame, layout
-from interp.views import theme as themes
-from interp.views.diverging import Cells, signed
-from interp.views.text import head_label
+from interp.views.kit import bars, draw, figures, frame, heatmap, page
+from interp.views.kit import theme as themes
+from interp.views.kit.heatmap import Cells
+from interp.views.kit.text import head_label, signed
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -24,22 +24,9 @@ _CORRECTIONS = {"holm": "Holm", "bonferroni": "Bonferroni", "fdr_bh": "Benjamini
 
 
 def plotly(result: MediationResult, *, theme: str = "light", width: int = 760, height: int = 560) -> go.Figure:
-    """Return indirect and direct effects of the strongest mediators with their intervals as a Plotly figure.
-
-    Parameters
-    ----------
-    theme
-        ``"light"`` or ``"dark"``.
-    width, height
-        In pixels.
-
-    Examples
-    --------
-    >>> result.to_plotly(theme="dark").show()  # doctest: +SKIP
-    """
+    """Return indirect and direct effects of the strongest mediators with their intervals as a Plotly figure."""
     import plotly.graph_objects as go
 
-    themes.check_theme(theme)
     view = _View(result)
     cells = list(reversed(result.strongest(_TOP)))
     figure = go.Figure()
@@ -63,7 +50,7 @@ def plotly(result: MediationResult, *, theme: str = "light", width: int = 760, h
         )
     figure.update_xaxes(title="effect", showgrid=False)
     figure.update_yaxes(type="category", showgrid=False)
-    return figures.dress(figure, _TITLE, view.facts, theme, width, height, barmode="group")
+    return figures.styled(figure, _TITLE, view.facts, theme, width, height, barmode="group")
 
 
 class _View:
@@ -96,21 +83,21 @@ class _View:
         return Cells(values, result.done | np.isfinite(values), rows, [str(n) for n in range(values.shape[1])])
 
     @cached_property
-    def stacks(self) -> list[layout.Stack]:
+    def stacks(self) -> list[page.Stack]:
         """A map of the indirect effects where there are many, the strongest with intervals, the parts of the first."""
         result = self.result
         top = result.strongest(_TOP)
-        drawn: list[layout.Stack] = []
+        drawn: list[page.Stack] = []
         if result.indirect.ndim == 2 and len(result.layers) * result.indirect.shape[1] > _TOP:
-            end = diverging.limit(result.indirect, _LEAST)
+            end = heatmap.limit(result.indirect, _LEAST)
             row, column = top[0] if top else (0, 0)
-            heat = diverging.heat(self.cells, end, (row, column) if top else None)
+            heat = heatmap.heat(self.cells, end, (row, column) if top else None)
             legend = ["red as the total effect goes, blue against it" if result.total >= 0 else "red up, blue down"]
-            left = diverging.margin(self.cells.rows)
-            scale = [(left, diverging.scale(end)), (left, diverging.words(legend))]
-            drawn.append([("Indirect effect: through each, a row per layer", diverging.stack([(0, heat), *scale]))])
+            left = heatmap.margin(self.cells.rows)
+            scale = [(left, heatmap.scale(end)), (left, draw.words(legend))]
+            drawn.append([("Indirect effect: through each, a row per layer", draw.stack([(0, heat), *scale]))])
         if not top:
-            return [*drawn, [("Effects", diverging.words(["nothing was computed"]))]]
+            return [*drawn, [("Effects", draw.words(["nothing was computed"]))]]
         stars = {True: " *", False: ""}
         rows = [
             bars.Bar(
@@ -129,7 +116,7 @@ class _View:
             bars.Bar("interaction", float(result.interaction[first])),
         ]
         whole = max([_LEAST, *(abs(part.value) for part in parts if math.isfinite(part.value))])
-        side: layout.Stack = [
+        side: page.Stack = [
             (f"Total effect, and its parts through and past {self.label(first)}", bars.bars(parts, whole))
         ]
         corrected = (
@@ -139,11 +126,11 @@ class _View:
         return [[*(block for stack in drawn for block in stack), *side], [strongest]]
 
     @cached_property
-    def foot(self) -> list[layout.Piece]:
+    def foot(self) -> list[page.Piece]:
         """The footer."""
         result = self.result
         found = int(result.significant.sum())
-        pieces: list[layout.Piece] = [
+        pieces: list[page.Piece] = [
             ("total ", signed(result.total), False),
             (f"clean {signed(result.clean_metric)} less corrupted {signed(result.corrupted_metric)}", "", True),
             (f"significant {found} of ", str(int(np.isfinite(result.corrected).sum())), False),
@@ -161,9 +148,9 @@ def _ends(interval: np.ndarray[tuple[int, ...], np.dtype[np.float64]], cell: tup
     return float(interval[0][cell]), float(interval[1][cell])
 
 
-def _picture(result: MediationResult) -> layout.Picture:
+def _picture(result: MediationResult) -> page.Picture:
     view = _View(result)
-    return layout.Picture(_TITLE, view.facts, view.stacks, view.foot, result.notes)
+    return page.Picture(_TITLE, view.facts, view.stacks, view.foot, result.notes)
 
 
-html, svg = layout.pictures(_picture)
+html, svg = page.pictures(_picture)

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from interp.views import bars, diverging, draw, figures, frame, layout
-from interp.views import theme as themes
-from interp.views.diverging import signed
-from interp.views.draw import Drawing, number
-from interp.views.passage import passage
-from interp.views.text import escape, visible
+from interp.views.kit import bars, coloured_text, draw, figures, frame, page
+from interp.views.kit import theme as themes
+from interp.views.kit.draw import Drawing, number
+from interp.views.kit.text import escape, signed, visible
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -24,27 +22,13 @@ if TYPE_CHECKING:
 
 _SHOWN, _GROUPS, _CONTEXTS, _WIDE, _VALUE, _TOKEN = 4, 12, 10, 440, 70, 16
 _MAP = 440
-_CLASSES = 6
 _TITLE = "Neurons"
 
 
 def plotly(result: NeuronsResult, *, theme: str = "light", width: int = 760, height: int = 620) -> go.Figure:
-    """Return the map of clusters as a Plotly scatter; without one, the strongest activations of each neuron.
-
-    Parameters
-    ----------
-    theme
-        ``"light"`` or ``"dark"``.
-    width, height
-        In pixels.
-
-    Examples
-    --------
-    >>> result.to_plotly(theme="dark").show()  # doctest: +SKIP
-    """
+    """Return the map of clusters as a Plotly scatter; without one, the strongest activations of each neuron."""
     import plotly.graph_objects as go
 
-    themes.check_theme(theme)
     found = result.clusters
     figure = go.Figure()
     groups = _strongest(result) if found is None else _clustered(found, theme)
@@ -65,7 +49,7 @@ def plotly(result: NeuronsResult, *, theme: str = "light", width: int = 760, hei
     else:
         figure.update_xaxes(visible=False)
         figure.update_yaxes(visible=False, scaleanchor="x")
-    return figures.dress(figure, title, _View(result).facts, theme, width, height)
+    return figures.styled(figure, title, _View(result).facts, theme, width, height)
 
 
 # A name, places, what the pointer says, and what is particular to the markers.
@@ -107,9 +91,9 @@ def _strongest(result: NeuronsResult) -> Iterator[Group]:
 class _View:
     """A result, and what of it is shown."""
 
-    def __init__(self, result: NeuronsResult, page: bool = False) -> None:
+    def __init__(self, result: NeuronsResult, on_page: bool = False) -> None:
         self.result = result
-        self.page = page
+        self.on_page = on_page
 
     @cached_property
     def facts(self) -> str:
@@ -120,10 +104,10 @@ class _View:
         return frame.facts(result, which, *([source] if source else []), count)
 
     @cached_property
-    def stacks(self) -> list[layout.Stack]:
+    def stacks(self) -> list[page.Stack]:
         """For each neuron its contexts, below them its tokens; first the map where there is one."""
         result = self.result
-        drawn: list[layout.Stack] = []
+        drawn: list[page.Stack] = []
         if result.clusters is not None:
             of = result.clusters.of
             kind = {"umap": "UMAP", "tsne": "t-SNE"}[result.clusters.kind]
@@ -157,15 +141,17 @@ class _View:
             tokens = [result.strings[int(n)] for n in ids[there]]
             around = (sign * result.around[row, rank][there] / (most or 1.0)).tolist()
             titles = [signed(float(value)) for value in result.around[row, rank][there]]
-            one = passage(tokens, around, _WIDE, ring=int(there[:middle].sum()), titles=titles if self.page else None)
+            one = coloured_text.text(
+                tokens, around, _WIDE, ring=int(there[:middle].sum()), titles=titles if self.on_page else None
+            )
             style = ' style="font-size:11.5px;fill:var(--interp-fg)"'
             body += draw.text(_VALUE - 10, y + 14, signed(float(values[rank])), "t", "end", more=style)
             body += draw.group(one, _VALUE, y)
             y += one.height + 4
         parts.append((0, Drawing(_VALUE + _WIDE, max(y, 1.0), body)))
-        return diverging.stack(parts)
+        return draw.stack(parts)
 
-    def _static(self, row: int) -> list[layout.Block]:
+    def _static(self, row: int) -> list[page.Block]:
         result = self.result
         if not result.inputs:
             return []
@@ -183,7 +169,7 @@ class _View:
     def _listed(self, caption: str, ids: NDArray[np.int64], values: NDArray[np.float32]) -> Drawing:
         strings = [visible(self.result.strings[int(n)], _TOKEN) for n in ids]
         listed = bars.bars([bars.Bar(s, float(v)) for s, v in zip(strings, values.tolist(), strict=True)], 1e-6)
-        return diverging.stack([(0, diverging.words([caption])), (0, listed)])
+        return draw.stack([(0, draw.words([caption])), (0, listed)])
 
     def _map(self) -> Drawing:
         found = self.result.clusters
@@ -194,9 +180,8 @@ class _View:
         body = [f'<rect class="interp-tile" width="{_MAP}" height="{_MAP}" rx="4"/>']
         radius = 3 if len(places) < 600 else 2
         for label in sorted(set(found.labels.tolist())):
-            css = (
-                "fill:var(--interp-muted);fill-opacity:0.35" if label < 0 else f"fill:var(--interp-k{label % _CLASSES})"
-            )
+            kind = f"fill:var(--interp-k{label % themes.CLASSES})"
+            css = "fill:var(--interp-muted);fill-opacity:0.35" if label < 0 else kind
             dots = "".join(
                 f'<circle cx="{number(float(x))}" cy="{number(_MAP - float(y))}" r="{radius}"/>'
                 for x, y in places[found.labels == label]
@@ -205,10 +190,10 @@ class _View:
         return Drawing(_MAP, _MAP, "".join(body))
 
     @cached_property
-    def foot(self) -> list[layout.Piece]:
+    def foot(self) -> list[page.Piece]:
         """The footer."""
         result = self.result
-        pieces: list[layout.Piece] = []
+        pieces: list[page.Piece] = []
         values = np.where(np.isfinite(result.activations), np.abs(result.activations), -1.0)
         row, rank = (int(n) for n in np.unravel_index(int(values.argmax()), values.shape))
         if values[row, rank] >= 0:
@@ -237,9 +222,9 @@ class _View:
         return [*self.result.notes, *more]
 
 
-def _picture(result: NeuronsResult) -> layout.Picture:
-    view, page = _View(result), _View(result, page=True)
-    return layout.Picture(_TITLE, view.facts, view.stacks, view.foot, view.notes, page.stacks)
+def _picture(result: NeuronsResult) -> page.Picture:
+    view, paged = _View(result), _View(result, on_page=True)
+    return page.Picture(_TITLE, view.facts, view.stacks, view.foot, view.notes, paged.stacks)
 
 
-html, svg = layout.pictures(_picture)
+html, svg = page.pictures(_picture)

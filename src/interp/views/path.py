@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from interp.results import strongest
-from interp.views import bars, diverging, draw, figures, frame, layout
-from interp.views import theme as themes
-from interp.views.diverging import Cells, signed
-from interp.views.draw import Drawing
-from interp.views.layout import Piece, Stack
-from interp.views.text import head_label
+from interp.views import effects
+from interp.views.kit import bars, draw, figures, frame, heatmap, page
+from interp.views.kit import theme as themes
+from interp.views.kit.draw import Drawing
+from interp.views.kit.heatmap import Cells
+from interp.views.kit.page import Piece, Stack
+from interp.views.kit.text import node_label, parsed_node, signed
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -36,25 +36,12 @@ _BETWEEN = {
 
 
 def plotly(result: PathResult, *, theme: str = "light", width: int = 760, height: int = 620) -> go.Figure:
-    """Return the paths as a Plotly heatmap of senders and receivers, or as bars where there is one of either.
-
-    Parameters
-    ----------
-    theme
-        ``"light"`` or ``"dark"``.
-    width, height
-        In pixels.
-
-    Examples
-    --------
-    >>> result.to_plotly(theme="dark").show()  # doctest: +SKIP
-    """
+    """Return the paths as a Plotly heatmap of senders and receivers, or as bars where there is one of either."""
     import plotly.graph_objects as go
 
-    themes.check_theme(theme)
     view = _View(result)
     values = np.where(view.known & np.isfinite(view.values), view.values, np.nan)
-    senders, receivers = ([label(name) for name in names] for names in (result.senders, result.receivers))
+    senders, receivers = ([node_label(name) for name in names] for names in (result.senders, result.receivers))
     figure = go.Figure()
     if 1 in values.shape:
         names, fixed = (receivers, f"from {senders[0]}") if len(senders) == 1 else (senders, f"to {receivers[0]}")
@@ -85,33 +72,7 @@ def plotly(result: PathResult, *, theme: str = "light", width: int = 760, height
         figure.update_yaxes(title="sender")
     figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
     figure.update_xaxes(showgrid=False, zeroline=False)
-    return figures.dress(figure, "Path patching", _facts(view), theme, width, height)
-
-
-def label(name: str) -> str:
-    """Return an end of a path as it is drawn.
-
-    Examples
-    --------
-    >>> label("8.6.q"), label("5.mlp"), label("5.1"), label("logits")
-    ('L8H6 q', 'L5 MLP', 'L5H1', 'logits')
-    """
-    kind, layer, head = _node(name)
-    if kind in {"embed", "logits"}:
-        return name
-    if kind == "mlp":
-        return f"L{layer} MLP"
-    return head_label(layer, head) + ("" if kind == "head" else f" {kind}")
-
-
-def _node(name: str) -> tuple[str, int, int]:
-    """Return kind, layer and head of a name."""
-    parts = name.split(".")
-    if len(parts) == 1:
-        return name, 0, 0
-    if parts[1] == "mlp":
-        return "mlp", int(parts[0]), 0
-    return (parts[2] if len(parts) == 3 else "head"), int(parts[0]), int(parts[1])
+    return figures.styled(figure, "Path patching", _facts(view), theme, width, height)
 
 
 @dataclass(frozen=True)
@@ -123,9 +84,7 @@ class _View:
     @cached_property
     def restores(self) -> bool:
         """Whether recovery, which divides by clean less corrupted, is defined."""
-        clean, corrupted = self.result.clean_metric, self.result.corrupted_metric
-        span = clean - corrupted
-        return math.isfinite(span) and abs(span) > 1e-6 * max(1.0, abs(clean))
+        return bool(effects.span(self.result))
 
     @cached_property
     def values(self) -> NDArray[np.float64]:
@@ -136,14 +95,11 @@ class _View:
 
     @cached_property
     def interval(self) -> NDArray[np.float64]:
-        span = self.result.clean_metric - self.result.corrupted_metric if self.restores else 1.0
-        return np.sort(self.result.interval / span, axis=0)
+        return effects.intervals(self.result)
 
     @cached_property
     def quantity(self) -> str:
-        if not self.restores:
-            return "effect"
-        return "change of recovery" if self.result.direction == "noise" else "recovery"
+        return effects.quantity(self.result)
 
     @cached_property
     def known(self) -> NDArray[np.bool_]:
@@ -151,13 +107,12 @@ class _View:
 
     @cached_property
     def least(self) -> float:
-        """The smallest end of a scale: below, all is noise."""
-        return 1e-3 if self.restores else 1e-4
+        return effects.least(self.result)
 
     @cached_property
     def end(self) -> float:
         # One path that carries all would leave the rest white: it lies beyond the scale then.
-        return diverging.limit(self.values[self.known], self.least)
+        return heatmap.limit(self.values[self.known], self.least)
 
     @cached_property
     def order(self) -> list[tuple[int, int]]:
@@ -171,19 +126,19 @@ def _blocks(view: _View) -> list[Stack]:
     shape, count = result.exists.shape, int(result.exists.sum())
     listed = _listed(view)
     if count <= _FEW:
-        return [[(f"Paths, {view.quantity}", diverging.stack([(0, listed), (0, _words(view))]))]]
+        return [[(f"Paths, {view.quantity}", draw.stack([(0, listed), (0, _words(view))]))]]
     if 1 in shape:
         fixed, names, values, known = (
-            (f"From {label(result.senders[0])}", result.receivers, view.values[0], view.known[0])
+            (f"From {node_label(result.senders[0])}", result.receivers, view.values[0], view.known[0])
             if shape[0] == 1
-            else (f"Into {label(result.receivers[0])}", result.senders, view.values[:, 0], view.known[:, 0])
+            else (f"Into {node_label(result.receivers[0])}", result.senders, view.values[:, 0], view.known[:, 0])
         )
         best = view.order[0][1 if shape[0] == 1 else 0] if view.order else None
         picture, lone = _grids(names, values, known, view.end, best)
         caption = f"{fixed}: a row per layer"
     else:
         picture, lone, caption = *_matrix(view), "Rows are senders, columns receivers"
-    legend = diverging.stack([(0, picture), (0, diverging.scale(view.end)), (0, _words(view, lone))])
+    legend = draw.stack([(0, picture), (0, heatmap.scale(view.end)), (0, _words(view, lone))])
     return [[(caption, legend)], [(f"Strongest paths, {view.quantity}", listed)]]
 
 
@@ -197,21 +152,21 @@ def _matrix(view: _View) -> tuple[Drawing, list[str]]:
     ]
     at = np.ix_(*held)
     rows, columns = (
-        [label(names[n]) for n in held[axis]] for axis, names in enumerate((result.senders, result.receivers))
+        [node_label(names[n]) for n in held[axis]] for axis, names in enumerate((result.senders, result.receivers))
     )
     ring = None
     if view.order:
         ring = int(np.searchsorted(held[0], view.order[0][0])), int(np.searchsorted(held[1], view.order[0][1]))
     whole = size.shape == (len(rows), len(columns))
     left = [] if whole else [f"the {len(rows)} senders and {len(columns)} receivers with the strongest paths"]
-    return diverging.heat(Cells(view.values[at], view.known[at], rows, columns, tokens=True), view.end, ring), left
+    return heatmap.heat(Cells(view.values[at], view.known[at], rows, columns, tokens=True), view.end, ring), left
 
 
 def _grids(
     names: Sequence[str], values: NDArray[np.float64], known: NDArray[np.bool_], end: float, best: int | None
 ) -> tuple[Drawing, list[str]]:
     """Return a grid of layers for each kind of end, and in words those that have no layer."""
-    nodes = [_node(name) for name in names]
+    nodes = [parsed_node(name) for name in names]
     layers = sorted({layer for kind, layer, _ in nodes if kind in _KINDS})
     lone = [
         f"{name} {signed(float(value))}"
@@ -232,11 +187,11 @@ def _grids(
             ring = at if n == best else ring
         rows = [f"L{layer}" for layer in layers]
         columns = [""] if kind == "mlp" else [str(n) for n in range(width)]
-        heat = diverging.heat(Cells(grid, done, rows, columns), end, ring)
-        title = draw.text(diverging.margin(rows), 9, called)
+        heat = heatmap.heat(Cells(grid, done, rows, columns), end, ring)
+        title = draw.text(heatmap.margin(rows), 9, called)
         drawn.append(
             Drawing(
-                max(heat.width, diverging.margin(rows) + 6 * len(called)),
+                max(heat.width, heatmap.margin(rows) + 6 * len(called)),
                 heat.height + 16,
                 title + draw.group(heat, 0, 16),
             )
@@ -250,7 +205,7 @@ def _listed(view: _View) -> Drawing:
 
     def bar(cell: tuple[int, int]) -> bars.Bar:
         low, high = (float(view.interval[end][cell]) for end in (0, 1))
-        name = f"{label(result.senders[cell[0]])} → {label(result.receivers[cell[1]])}"
+        name = f"{node_label(result.senders[cell[0]])} → {node_label(result.receivers[cell[1]])}"
         if 1 in result.exists.shape and result.exists.size > 1:
             name = name.split(" → ")[1 if result.exists.shape[0] == 1 else 0]
         return bars.Bar(name, float(view.values[cell]), low, high, bool(view.known[cell]))
@@ -284,20 +239,18 @@ def _words(view: _View, lone: Sequence[str] = ()) -> Drawing:
         lines.append(f"grey: {int((~result.done).sum()):,} paths not computed")
     if bool((view.known & ~np.isfinite(view.values)).any()):
         lines.append("hatched: no finite value")
-    return diverging.words(lines)
+    return draw.words(lines)
 
 
 def _facts(view: _View) -> str:
     result = view.result
-    count = len(result.per_pair)
-    pairs = f"{count} pair{'s' * (count != 1)}"
     whole = int(result.exists.sum())
     done = int(view.known.sum())
     return frame.facts(
         result,
         f"{_several(result.senders, 'sender')} → {_several(result.receivers, 'receiver')}",
         _BETWEEN[result.freeze],
-        f"{frame.visible_facts(result.task, 40)}, {pairs}" if result.task else pairs,
+        effects.pairs(result),
         "corrupted into clean" if result.direction == "noise" else "clean into corrupted",
         frame.metric(result.metric),
         "" if done == whole else f"{done:,}/{whole:,} done",
@@ -305,7 +258,7 @@ def _facts(view: _View) -> str:
 
 
 def _several(names: Sequence[str], what: str) -> str:
-    return label(names[0]) if len(names) == 1 else f"{len(names):,} {what}s"
+    return node_label(names[0]) if len(names) == 1 else f"{len(names):,} {what}s"
 
 
 def _foot(view: _View) -> list[Piece]:
@@ -314,22 +267,22 @@ def _foot(view: _View) -> list[Piece]:
         done = bool(view.known.any())
         return [("no path changes the metric" if done else "no path is computed yet", "", True)]
     cell = view.order[0]
-    pieces: list[Piece] = [("", f"{label(result.senders[cell[0]])} → {label(result.receivers[cell[1]])}", False)]
+    pieces: list[Piece] = [
+        ("", f"{node_label(result.senders[cell[0]])} → {node_label(result.receivers[cell[1]])}", False)
+    ]
     if int(result.exists.sum()) > 1:
         pieces.append((f"strongest of {int(view.known.sum()):,} paths", "", True))
     if view.restores:
         pieces.append(("recovery ", signed(float(result.recovery[cell])), False))
     pieces.append(("effect ", signed(float(result.effect[cell])), False))
-    low, high = (float(result.interval[end][cell]) for end in (0, 1))
-    if math.isfinite(low) and math.isfinite(high):
-        pieces.append((f"95 % interval [{signed(low)}, {signed(high)}] over {len(result.per_pair)} pairs", "", True))
+    pieces += effects.interval(result, cell)
     pieces.append((f"clean {signed(result.clean_metric)}, corrupted {signed(result.corrupted_metric)}", "", True))
     return pieces
 
 
-def _picture(result: PathResult) -> layout.Picture:
+def _picture(result: PathResult) -> page.Picture:
     view = _View(result)
-    return layout.Picture("Path patching", _facts(view), _blocks(view), _foot(view), result.notes)
+    return page.Picture("Path patching", _facts(view), _blocks(view), _foot(view), result.notes)
 
 
-html, svg = layout.pictures(_picture)
+html, svg = page.pictures(_picture)

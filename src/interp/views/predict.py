@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from interp.views import frame
-from interp.views.text import escape, labels, tooltip
+from interp.views.kit import frame
+from interp.views.kit.text import escape, labels, tooltip
 
 if TYPE_CHECKING:
     from interp.methods.text.predict import PredictResult
@@ -28,13 +28,7 @@ gap:4px 12px;align-items:center;max-width:100%}
 
 
 def html(result: PredictResult) -> str:
-    """Return the likeliest tokens, each with its probability as a bar and as a number, and its id.
-
-    Examples
-    --------
-    >>> html(result)[:26]  # doctest: +SKIP
-    '<div class="interp-frame">'
-    """
+    """Return the likeliest tokens, each with its probability as a bar and as a number, and its id."""
     count = len(result.tokens)
     position = getattr(result, "position", count - 1)
     names = labels([token for token, _, _ in result.top], _WIDE)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from interp.views import curves, figures, frame, layout
-from interp.views import theme as themes
-from interp.views.curves import Curve
-from interp.views.text import visible
+from interp.views.kit import curves, figures, frame, page
+from interp.views.kit import theme as themes
+from interp.views.kit.curves import Curve
+from interp.views.kit.draw import ACCENT, MUTED
+from interp.views.kit.text import visible
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -20,26 +21,12 @@ if TYPE_CHECKING:
 
 _SHORT = 24
 _TITLE = "Linear probe"
-_MUTED, _ACCENT = "var(--interp-muted)", "var(--interp-accent)"
 
 
 def plotly(result: ProbeResult, *, theme: str = "light", width: int = 900, height: int = 460) -> go.Figure:
-    """Return the score, shuffled labels and the baseline as Plotly lines over layers.
-
-    Parameters
-    ----------
-    theme
-        ``"light"`` or ``"dark"``.
-    width, height
-        In pixels.
-
-    Examples
-    --------
-    >>> result.to_plotly(theme="dark").show()  # doctest: +SKIP
-    """
+    """Return the score, shuffled labels and the baseline as Plotly lines over layers."""
     import plotly.graph_objects as go
 
-    themes.check_theme(theme)
     view = _View(result)
     layers = list(range(len(result.score)))
     accent, muted = themes.colour("accent", theme), themes.solid("muted", theme)
@@ -64,7 +51,7 @@ def plotly(result: ProbeResult, *, theme: str = "light", width: int = 900, heigh
     figure.add_hline(y=result.baseline, line={"color": muted, "width": 1}, annotation_text=view.floor)
     figure.update_xaxes(title="layer", showgrid=False, dtick=max(1, len(layers) // 10), zeroline=False)
     figure.update_yaxes(title=result.metric, range=list(view.ends))
-    return figures.dress(figure, _TITLE, view.facts, theme, width, height)
+    return figures.styled(figure, _TITLE, view.facts, theme, width, height)
 
 
 class _View:
@@ -96,15 +83,15 @@ class _View:
         return max(-1.0, math.floor(lowest * 4) / 4), 1.0
 
     @cached_property
-    def stacks(self) -> list[layout.Stack]:
+    def stacks(self) -> list[page.Stack]:
         """The chart with its caption."""
         result = self.result
         depth = len(result.score)
         flat = np.full(depth, result.baseline)
         lines = [
-            Curve(self.floor, flat, _MUTED, dashed=True),
-            Curve("shuffled labels", result.control, _MUTED, result.controls.min(1), result.controls.max(1)),
-            Curve(result.metric, result.score, _ACCENT, result.interval[:, 0], result.interval[:, 1], dots=True),
+            Curve(self.floor, flat, MUTED, dashed=True),
+            Curve("shuffled labels", result.control, MUTED, result.controls.min(1), result.controls.max(1)),
+            Curve(result.metric, result.score, ACCENT, result.interval[:, 0], result.interval[:, 1], dots=True),
         ]
         drawn = curves.chart([f"L{n}" for n in range(depth)], lines, self.ends, ring=result.best)
         folds, shuffles = result.scores.shape[1], result.controls.shape[1]
@@ -116,12 +103,12 @@ class _View:
         return [[(caption, drawn)]]
 
     @cached_property
-    def foot(self) -> list[layout.Piece]:
+    def foot(self) -> list[page.Piece]:
         """The footer."""
         result = self.result
         best = result.best
         low, high = result.interval[best]
-        pieces: list[layout.Piece] = [
+        pieces: list[page.Piece] = [
             ("best layer ", f"L{best}", False),
             (f"{result.metric} ", f"{result.score[best]:.3f}", False),
             (f"{low:.3f} to {high:.3f}".replace("-", "−"), "", True),
@@ -137,9 +124,9 @@ class _View:
         return pieces
 
 
-def _picture(result: ProbeResult) -> layout.Picture:
+def _picture(result: ProbeResult) -> page.Picture:
     view = _View(result)
-    return layout.Picture(_TITLE, view.facts, view.stacks, view.foot, result.notes)
+    return page.Picture(_TITLE, view.facts, view.stacks, view.foot, result.notes)
 
 
-html, svg = layout.pictures(_picture)
+html, svg = page.pictures(_picture)

@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from interp.errors import InputError
-from interp.views import bars, coloured, diverging, figures, frame, layout
-from interp.views import theme as themes
-from interp.views.diverging import signed
-from interp.views.text import escape, labels, visible
+from interp.views.kit import bars, coloured_text, draw, figures, frame, heatmap, page
+from interp.views.kit import theme as themes
+from interp.views.kit.text import escape, labels, signed, visible
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 _SHORT, _TOKEN, _TOP = 20, 12, 12
 _LEAST = 1e-3
 _SEEN = 5e-3
-_DRAWN = 300  # tokens
+_DRAWN, _WIDE = 300, 620  # tokens, and the lines that they are drawn in
 _NAMES = {
     "ig": "Integrated gradients",
     "gradient-input": "Gradient × input",
@@ -34,22 +33,9 @@ _STARTS = {"zero": "zero embedding", "mean": "mean embedding", "counterfactual":
 
 
 def plotly(result: SaliencyResult, *, theme: str = "light", width: int = 900, height: int = 420) -> go.Figure:
-    """Return the parts as Plotly bars, one per position.
-
-    Parameters
-    ----------
-    theme
-        ``"light"`` or ``"dark"``.
-    width, height
-        In pixels.
-
-    Examples
-    --------
-    >>> result.to_plotly(theme="dark").show()  # doctest: +SKIP
-    """
+    """Return the parts as Plotly bars, one per position."""
     import plotly.graph_objects as go
 
-    themes.check_theme(theme)
     view = _View(result)
     names = labels(result.tokens, _SHORT)
     figure = go.Figure()
@@ -61,7 +47,7 @@ def plotly(result: SaliencyResult, *, theme: str = "light", width: int = 900, he
     )
     figure.update_xaxes(type="category", showgrid=False, tickfont={"family": "monospace"})
     figure.update_yaxes(title=view.units)
-    return figures.dress(figure, view.title, view.facts, theme, width, height)
+    return figures.styled(figure, view.title, view.facts, theme, width, height)
 
 
 class _View:
@@ -111,7 +97,7 @@ class _View:
     def shown(self) -> tuple[tuple[str, ...], NDArray[np.float64], float]:
         """The tokens that are drawn, their parts, and where the scale ends."""
         held = slice(self.drawn.start, self.drawn.stop)
-        end = diverging.limit(self.result.attribution, _LEAST, spread=10.0)
+        end = heatmap.limit(self.result.attribution, _LEAST, spread=10.0)
         return self.result.tokens[held], self.result.attribution[held], end
 
     @property
@@ -119,26 +105,30 @@ class _View:
         position = self.result.position
         return position - self.drawn.start if position in self.drawn else None
 
-    def stacks(self, page: bool) -> list[layout.Stack]:
+    def stacks(self, on_page: bool) -> list[page.Stack]:
         """The drawings, each with its caption, in columns; a page has its text above them."""
         result = self.result
         end = self.shown[2]
         if result.answer is None:
-            parts = [(0.0, diverging.words([f"scale to {end:g}, {themes.LIFT}"]))]
+            parts = [(0.0, draw.words([f"scale to {end:g}, {themes.LIFT}"]))]
         else:
             legend = [f"red towards {visible(result.answer[0], _SHORT)}, blue away from it"]
             if self.ring is not None:
                 legend.append("outlined: where the answer is read")
-            parts = [(0.0, diverging.scale(end)), (0.0, diverging.words(legend))]
-        if not page:
-            parts.insert(0, (0.0, coloured.text(*self.shown, signed=bool(result.answer), ring=self.ring)))
+            parts = [(0.0, heatmap.scale(end)), (0.0, draw.words(legend))]
+        if not on_page:
+            tokens, values, _ = self.shown
+            numbers, signed_ = coloured_text.brief_numbers(values, end), bool(result.answer)
+            coloured = (values / end).tolist()
+            drawn = coloured_text.text(tokens, coloured, _WIDE, signed=signed_, ring=self.ring, numbers=numbers)
+            parts.insert(0, (0.0, drawn))
         largest = result.top(_TOP)
         # After the first, only what is long enough to be seen as a bar.
         seen = [one for n, one in enumerate(largest) if n == 0 or not abs(one[2]) < _SEEN * abs(largest[0][2])]
         listed = bars.bars([bars.Bar(self._label(p), value) for p, _, value in seen], _LEAST)
-        key = ("Scale" if page else self.caption, diverging.stack(parts))
+        key = ("Scale" if on_page else self.caption, draw.stack(parts))
         strongest = (f"Largest parts, in {self.units}", listed)
-        return [[strongest], [key]] if page else [[key], [strongest]]
+        return [[strongest], [key]] if on_page else [[key], [strongest]]
 
     def _label(self, position: int) -> str:
         result = self.result
@@ -148,7 +138,7 @@ class _View:
         return label
 
     @cached_property
-    def foot(self) -> list[layout.Piece]:
+    def foot(self) -> list[page.Piece]:
         """The footer."""
         result = self.result
         if result.answer is None:
@@ -173,12 +163,12 @@ class _View:
         return notes
 
 
-def _picture(result: SaliencyResult) -> layout.Picture:
+def _picture(result: SaliencyResult) -> page.Picture:
     view = _View(result)
     caption = f'<div class="interp-caption">{escape(view.caption)}</div>'
-    text = caption + coloured.html(*view.shown, signed=bool(result.answer), ring=view.ring)
-    stacks, page = view.stacks(page=False), view.stacks(page=True)
-    return layout.Picture(view.title, view.facts, stacks, view.foot, view.notes, page, text)
+    text = caption + coloured_text.numbered(*view.shown, signed=bool(result.answer), ring=view.ring)
+    stacks, paged = view.stacks(on_page=False), view.stacks(on_page=True)
+    return page.Picture(view.title, view.facts, stacks, view.foot, view.notes, paged, text)
 
 
-html, svg = layout.pictures(_picture)
+html, svg = page.pictures(_picture)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from interp.views import draw, layout
-from interp.views.draw import Drawing, number
+from interp.views.kit import draw, page
+from interp.views.kit.draw import Drawing, number
 
 if TYPE_CHECKING:
     from interp.methods.checks.selfcheck import SelfcheckResult
@@ -25,12 +25,12 @@ def _facts(result: SelfcheckResult) -> str:
     return f"{len(result.programs)} compiled model{several} · {result.pairs} pairs each · seed {result.seed}"
 
 
-def _stacks(result: SelfcheckResult) -> list[layout.Stack]:
+def _stacks(result: SelfcheckResult) -> list[page.Stack]:
     caption = "Edge AUROC, bars from 0.5 to 1; a line marks what a method has to reach"
     return [[(caption, _table(result))]]
 
 
-def _foot(result: SelfcheckResult) -> list[layout.Piece]:
+def _foot(result: SelfcheckResult) -> list[page.Piece]:
     misses = len(result.misses())
     there = int(np.isfinite(result.auroc).sum())
     return [
@@ -103,8 +103,8 @@ def _cell(x: float, y: float, value: float, least: float) -> str:
     return track + bar + line + draw.text(x + _TRACK + 42, y + 14, shown, "t", "end", more=_STRONG)
 
 
-def _picture(result: SelfcheckResult) -> layout.Picture:
-    return layout.Picture(_TITLE, _facts(result), _stacks(result), _foot(result), result.notes)
+def _picture(result: SelfcheckResult) -> page.Picture:
+    return page.Picture(_TITLE, _facts(result), _stacks(result), _foot(result), result.notes)
 
 
-html, svg = layout.pictures(_picture)
+html, svg = page.pictures(_picture)

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from interp.views import diverging, figures, frame, layout
-from interp.views import theme as themes
-from interp.views.diverging import signed
-from interp.views.draw import Drawing
-from interp.views.passage import passage
-from interp.views.text import escape, visible
+from interp.views.kit import coloured_text, draw, figures, frame, heatmap, page
+from interp.views.kit import theme as themes
+from interp.views.kit.draw import Drawing
+from interp.views.kit.text import escape, signed, visible
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -28,22 +26,9 @@ _AT = {"all": "all tokens", "prompt": "the prompt's tokens", "new": "new tokens"
 
 
 def plotly(result: SteeringResult, *, theme: str = "light", width: int = 720, height: int = 420) -> go.Figure:
-    """Return the metric and the perplexity over strengths as a Plotly figure.
-
-    Parameters
-    ----------
-    theme
-        ``"light"`` or ``"dark"``.
-    width, height
-        In pixels.
-
-    Examples
-    --------
-    >>> result.to_plotly(theme="dark").show()  # doctest: +SKIP
-    """
+    """Return the metric and the perplexity over strengths as a Plotly figure."""
     from plotly.subplots import make_subplots
 
-    themes.check_theme(theme)
     order = np.argsort(result.strengths, kind="stable")
     texts = [escape(frame.visible_facts(result.continuations[n], 80)) for n in order]
     figure: go.Figure = make_subplots(cols=2, horizontal_spacing=0.14)
@@ -64,15 +49,15 @@ def plotly(result: SteeringResult, *, theme: str = "light", width: int = 720, he
         figure.update_xaxes(title="strength", showgrid=False, zeroline=False, row=1, col=column)
         figure.update_yaxes(title=name, row=1, col=column)
     figure.update_yaxes(type="log", row=1, col=2)
-    return figures.dress(figure, _TITLE, _View(result).facts, theme, width, height)
+    return figures.styled(figure, _TITLE, _View(result).facts, theme, width, height)
 
 
 class _View:
     """A result, and what of it is shown."""
 
-    def __init__(self, result: SteeringResult, page: bool = False) -> None:
+    def __init__(self, result: SteeringResult, on_page: bool = False) -> None:
         self.result = result
-        self.page = page
+        self.on_page = on_page
 
     @cached_property
     def facts(self) -> str:
@@ -82,25 +67,27 @@ class _View:
 
     @cached_property
     def end(self) -> float:
-        return diverging.limit(self.result.change, _LEAST, _NATURAL)
+        return heatmap.limit(self.result.change, _LEAST, _NATURAL)
 
     @cached_property
-    def stacks(self) -> list[layout.Stack]:
+    def stacks(self) -> list[page.Stack]:
         """Without and with, beside each other; several strengths below each other, the prompt above."""
         result = self.result
         count = len(result.strengths)
         wide = _BESIDE if count == 2 else _BELOW
         order = sorted(range(count), key=lambda n: float(result.strengths[n]))
         texts = [(self._caption(n), self._text(n, wide)) for n in order]
-        legend = diverging.stack(
+        legend = draw.stack(
             [
-                (0, diverging.scale(self.end)),
-                (0, diverging.words(["log-probability with steering less that without, in nats"])),
+                (0, heatmap.scale(self.end)),
+                (0, draw.words(["log-probability with steering less that without, in nats"])),
             ]
         )
         held = result.tokens[-_PROMPT:]
         cut = "… " if len(held) < len(result.tokens) else ""
-        prompt = passage(held, [math.nan] * len(held), wide, muted=len(held), titles=() if self.page else None)
+        prompt = coloured_text.text(
+            held, [math.nan] * len(held), wide, muted=len(held), titles=() if self.on_page else None
+        )
         before = (f"{cut}The prompt", prompt)
         if count == 2:
             return [[before, texts[0]], [texts[1], ("How much likelier each token became", legend)]]
@@ -120,19 +107,19 @@ class _View:
         result = self.result
         tokens = result.generated[n]
         if not tokens:
-            return diverging.words(["nothing was written"])
+            return draw.words(["nothing was written"])
         change = result.change[n, : len(tokens)].tolist()
         titles = [f"{value:+.3f}" for value in change]
-        return passage(
-            tokens, [value / self.end for value in change], wide, signed=True, titles=titles if self.page else None
+        return coloured_text.text(
+            tokens, [value / self.end for value in change], wide, signed=True, titles=titles if self.on_page else None
         )
 
     @cached_property
-    def foot(self) -> list[layout.Piece]:
+    def foot(self) -> list[page.Piece]:
         """The footer."""
         result = self.result
         ratio = result.norm / result.stream_norm if result.stream_norm else math.nan
-        pieces: list[layout.Piece] = [
+        pieces: list[page.Piece] = [
             ("direction of length ", f"{result.norm:,.4g}" if result.norm < 1e4 else f"{result.norm:,.0f}", False),
             (
                 f"the stream there {result.stream_norm:.3g} (median over the prompt), {ratio:.3g} of it at strength 1",
@@ -154,9 +141,9 @@ class _View:
         return pieces
 
 
-def _picture(result: SteeringResult) -> layout.Picture:
-    view, page = _View(result), _View(result, page=True)
-    return layout.Picture(_TITLE, view.facts, view.stacks, view.foot, result.notes, page.stacks)
+def _picture(result: SteeringResult) -> page.Picture:
+    view, paged = _View(result), _View(result, on_page=True)
+    return page.Picture(_TITLE, view.facts, view.stacks, view.foot, result.notes, paged.stacks)
 
 
-html, svg = layout.pictures(_picture)
+html, svg = page.pictures(_picture)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from interp.views import frame
-from interp.views.text import escape, labels, tooltip
+from interp.views.kit import frame
+from interp.views.kit.text import escape, labels, tooltip
 
 if TYPE_CHECKING:
     from interp.methods.text.tokens import TokensResult
@@ -25,13 +25,7 @@ white-space:nowrap}
 
 
 def html(result: TokensResult) -> str:
-    """Return the tokens as chips that wrap at any width; the glyph that partial bytes make together stands below them.
-
-    Examples
-    --------
-    >>> html(result)[:26]  # doctest: +SKIP
-    '<div class="interp-frame">'
-    """
+    """Return the tokens as chips that wrap at any width, with the glyph that partial bytes make together below them."""
     count = len(result.tokens)
     names = labels(result.tokens[:_MOST], _WIDE)
     chips: list[str] = []

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from interp.views.reading import largest
+from interp.views.attention_reading import largest
 
 Float = NDArray[np.float32]
 

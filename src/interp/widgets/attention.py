@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from interp.errors import InputError
 from interp.selection import selection
 from interp.views.attention import svg
-from interp.views.reading import interesting, largest
-from interp.views.text import labels, visible
-from interp.views.theme import THEMES
+from interp.views.attention_reading import interesting, largest
+from interp.views.kit.text import labels, visible
+from interp.views.kit.theme import THEMES
 from interp.widgets import _encode as encode
 from interp.widgets._base import Widget, asset
 from interp.widgets._rpc import Handler, Reply, Request, parameters

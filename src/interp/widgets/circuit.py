@@ -12,9 +12,9 @@ import traitlets
 from interp.errors import InputError
 from interp.views import circuit as pictures
 from interp.views.circuit_layout import Arrangement, arrange, collapsed
-from interp.views.frame import visible_facts
-from interp.views.text import visible
-from interp.views.theme import THEMES
+from interp.views.kit.frame import visible_facts
+from interp.views.kit.text import visible
+from interp.views.kit.theme import THEMES
 from interp.widgets import _encode as encode
 from interp.widgets._base import Widget, weakly
 from interp.widgets._rpc import Handler, Reply, Request, parameters

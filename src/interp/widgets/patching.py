@@ -11,10 +11,10 @@ import numpy as np
 import traitlets
 
 from interp.errors import InputError
-from interp.views import diverging
 from interp.views import patching as pictures
-from interp.views.diverging import signed
-from interp.views.text import visible
+from interp.views.kit import heatmap
+from interp.views.kit.text import visible
+from interp.views.patching_view import HEADS, NATURAL, TOP, caption, head_word, marks
 from interp.widgets._base import Widget
 from interp.widgets._encode import MESSAGE
 from interp.widgets._rpc import Handler, Reply, Request, parameters
@@ -26,15 +26,12 @@ if TYPE_CHECKING:
 
     Float = NDArray[np.float64]
 
-_TOP = 10  # cells that are listed
 _RANKED = 32  # neurons of a layer that are shown
 _COLUMNS = 280  # columns that can be told apart
-_NATURAL = 0.5  # a recovery that is large whatever the others are
 _EARLY = 0.1  # the smallest end of the scale while more may come: what is found first is mostly noise
 _SOURCES = ("exact", "estimate")
 _QUANTITIES = ("recovery", "effect")
 _HOLDS = ("strongest", "layer", "head", "position")
-_HEADS = {"k": "Key heads", "v": "Value heads"}
 
 
 class PatchingWidget(Widget):
@@ -58,7 +55,7 @@ class PatchingWidget(Widget):
         self._counts = dict(zip(result.axes, result.patched.shape, strict=True))
         self._layers = result.layers
         # A key's or a value's head is not one of those that the selection numbers.
-        self._queries = result.site not in _HEADS
+        self._queries = result.site not in HEADS
         super().__init__(result, **{"sweep": _state(result, running), **traits})
 
     def show(self, result: PatchingResult, *, running: bool = False) -> None:
@@ -126,8 +123,8 @@ def _state(result: PatchingResult, running: bool) -> dict[str, Any]:
         "shape": list(result.patched.shape),
         "layers": list(result.layers),
         "named": bool(result.positions),
-        "queries": result.site not in _HEADS,
-        "head": pictures.head_word(result.site),
+        "queries": result.site not in HEADS,
+        "head": head_word(result.site),
         "start": 1 if noising and said["span"] else 0,
         "base": _number(result.clean_metric if noising else result.corrupted_metric),
         "pairs": len(result.per_pair),
@@ -160,7 +157,7 @@ def _sizes(values: Float) -> Float:
 
 def _strongest(result: PatchingResult, source: str) -> list[dict[str, Any]]:
     size = _sizes(_values(result, source)).reshape(-1)
-    few = np.argpartition(-size, _TOP)[:_TOP] if size.size > _TOP else np.arange(size.size)
+    few = np.argpartition(-size, TOP)[:TOP] if size.size > TOP else np.arange(size.size)
     order = few[np.lexsort((few, -size[few]))]
     exact, low, high, estimate = (array.reshape(-1).tolist() for array in _planes(result))
     return [
@@ -270,7 +267,7 @@ class _Slice:
                 span = abs(said["span"] / unit)
                 least = max(said["least"][quantity], _EARLY * span if self.running else 0.0)
                 sizes = shown / unit if np.isfinite(shown).any() else np.array([least])
-                end = diverging.limit(sizes, least, _NATURAL * span)
+                end = heatmap.limit(sizes, least, NATURAL * span)
                 ends[source][quantity] = end
                 marks[source][quantity] = self._marks(shown / unit, end)
         form = {
@@ -290,36 +287,22 @@ class _Slice:
 
     def _marks(self, values: Float, end: float) -> list[str]:
         """Return what the marks on cells mean, for those that there are."""
-        said: list[str] = []
-        shown = values[np.isfinite(values)]
-        beyond = shown[np.abs(shown) > end * (1 + 1e-6)]
-        if beyond.size:
-            most = signed(float(beyond[np.abs(beyond).argmax()]))
-            said.append(f"dotted: {_cells(beyond.size)} beyond the scale, up to {most}")
-        if self.block > 1:
-            said.append(f"each cell is the strongest of {self.block} {self.axes[1]}s")
-        if (lost := int(np.isinf(values).sum())) > 0:
-            said.append(f"hatched: {_cells(lost)} without a finite value")
-        if (missing := int(np.isnan(values).sum())) > 0:
-            said.append(f"grey: {_cells(missing)} not {'computed' if self.result.estimate is None else 'verified'}")
-        return said
+        lost, missing = int(np.isinf(values).sum()), int(np.isnan(values).sum())
+        joined = f"{self.block} {self.axes[1]}s" if self.block > 1 else ""
+        absent = "computed" if self.result.estimate is None else "verified"
+        return marks(values, end, lost=lost, missing=missing, joined=joined, absent=absent)
 
     def _caption(self) -> str:
         result = self.result
-        heads = _HEADS.get(result.site, "Heads")
         if result.axes == ("layer",):
             return "Layers"
         if self.axes[1] == "neuron":
             return "Neurons: each layer's strongest, by rank"
-        whose = " of pair 1" if len(result.per_pair) > 1 else ""
-        if result.axes[1:] == ("position",):
-            return f"Positions{whose}: a row per layer"
-        if len(result.axes) < 3:
-            return f"{heads}: a row per layer"
-        if self.hold == "strongest":
-            return f"{heads}, each at its strongest position"
+        if self.hold == "strongest" or len(result.axes) < 3:
+            return caption(result)
         if self.hold == "position":
-            return f"{heads} at one position: a row per layer"
+            return f"{HEADS.get(result.site, 'Heads')} at one position: a row per layer"
+        whose = " of pair 1" if len(result.per_pair) > 1 else ""
         return f"Positions{whose}: a row per {self.axes[0]}"
 
     def _labels(self, said: Mapping[str, Any], rows: int, columns: int) -> dict[str, Any]:
@@ -339,7 +322,3 @@ class _Slice:
             # A shared column is labelled by its first token, which need not be the one that is marked.
             "marked": list(said["marked"]) if wordy and self.block == 1 else [],
         }
-
-
-def _cells(count: int) -> str:
-    return f"{count:,} cell{'s' * (count != 1)}"

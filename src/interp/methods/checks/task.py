@@ -38,7 +38,7 @@ class TaskResult(Result):
     metric: str
     checked: Lint
 
-    _html: ClassVar[str] = "interp.views.table:html"
+    _html: ClassVar[str] = "interp.views.kit.table:html"
 
     def summary(self) -> str:
         """Return how many pairs there are and how the model does on them."""

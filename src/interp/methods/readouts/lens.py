@@ -99,7 +99,7 @@ class LensResult(Result):
 
     def text(self) -> str:
         """Return each layer's likeliest token at the last position."""
-        visible = resolve("interp.views.text:visible")
+        visible = resolve("interp.views.kit.text:visible")
         lines = (
             f"L{layer:<3} {self.probabilities[n, -1, 0]:8.4f}  {visible(self.names[int(self.ids[n, -1, 0])]):20} "
             f"target {self.target_probability[n, -1]:8.4f}, rank {self.target_rank[n, -1]}"

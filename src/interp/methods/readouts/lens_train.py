@@ -67,7 +67,7 @@ class LensTrainResult(Result):
     tokens: tuple[int, int]
     saved: str = ""
 
-    _html: ClassVar[str] = "interp.views.table:html"
+    _html: ClassVar[str] = "interp.views.kit.table:html"
 
     def summary(self) -> str:
         """Return what was trained and what it gained."""

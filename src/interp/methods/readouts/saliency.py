@@ -121,7 +121,7 @@ class SaliencyResult(Result):
 
     def text(self) -> str:
         """Return the ten largest parts, one to a line."""
-        visible = resolve("interp.views.text:visible")
+        visible = resolve("interp.views.kit.text:visible")
         return "\n".join([super().text(), *(f"{v:+9.3f}  {p:4} {visible(token)}" for p, token, v in self.top(10))])
 
     def to_frame(self) -> pd.DataFrame:

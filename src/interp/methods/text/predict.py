@@ -47,7 +47,7 @@ class PredictResult(Result):
 
     def text(self) -> str:
         """Return the tokens and their probabilities, one to a line."""
-        visible = resolve("interp.views.text:visible")
+        visible = resolve("interp.views.kit.text:visible")
         return "\n".join([super().text(), *(f"{p:8.4f}  {visible(token)}" for token, _, p in self.top)])
 
     def to_frame(self) -> pd.DataFrame:

@@ -45,7 +45,7 @@ class TokensResult(Result):
 
     def text(self) -> str:
         """Return the tokens, one to a line."""
-        visible = resolve("interp.views.text:visible")
+        visible = resolve("interp.views.kit.text:visible")
         rows = [
             f"{n:>5} {index:>8}  {visible(string)}"
             for n, (index, string) in enumerate(zip(self.ids, self.tokens, strict=True))

@@ -8,27 +8,32 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from interp.views import draw, frame, theme
-from interp.views.draw import Drawing
-from interp.views.text import columns, escape, labels, tooltip
+from interp.views.kit import draw, frame, theme
+from interp.views.kit.draw import Drawing
+from interp.views.kit.text import columns, escape
 
 # A drawing with its caption, and such drawings below each other.
 Block = tuple[str, Drawing]
 Stack = Sequence[Block]
+# What drawings show, and those drawings, which wrap.
+Group = tuple[str, Sequence[Drawing]]
 # (words, bold words, whether muted).
 Piece = tuple[str, str, bool]
 
 R = TypeVar("R", contravariant=True)
 
 _GAP, _ROOM, LEAST = 28, 1090, 560
+_BESIDE, _BELOW = 11, 18  # drawings of a group
 # What a character of the footer takes, in pixels, plain and bold; fonts differ, and this is a wide one.
 _PLAIN, _BOLD = 6.9, 7.8
 _FACT = 6.3  # of the line beside the title
 _MUTED = ' class="interp-q"'
-_TOKEN = 40
 _CSS = """
 .interp-frame .interp-text{line-height:1.75;max-height:120px;overflow:auto;margin-bottom:10px}
 .interp-frame .interp-held{outline:1.5px solid var(--interp-accent);outline-offset:0}
+.interp-frame .interp-group+.interp-group{margin-top:14px}
+.interp-frame .interp-progress{height:2px;margin:-2px 0 10px;background:var(--interp-line);border-radius:1px}
+.interp-frame .interp-progress div{height:2px;background:var(--interp-accent);border-radius:1px}
 @media print{.interp-frame .interp-text{max-height:none}}
 """
 
@@ -48,7 +53,15 @@ class Picture:
     page
         The stacks as a page has them, where its pointer finds more in them than a drawing can hold.
     text
-        Markup that stands above them on a page: see `prompt`.
+        Markup that stands above them on a page: see `coloured_text.spans`.
+    groups
+        In place of stacks: drawings without captions, as many beside each other as there is room for.
+    columns, css
+        In place of stacks, what a page has in its columns, as markup, and its own rules.
+    progress
+        How much of the result there is, where it is not whole.
+    gap, least
+        Between stacks, and the smallest width of a drawing, in CSS pixels.
     """
 
     title: str
@@ -58,6 +71,12 @@ class Picture:
     notes: Sequence[str] = ()
     page: Sequence[Stack] | None = None
     text: str = ""
+    groups: Sequence[Group] = ()
+    columns: str = ""
+    css: str = ""
+    progress: float | None = None
+    gap: int = _GAP
+    least: int = LEAST
 
 
 class Drawn(Protocol[R]):
@@ -91,14 +110,18 @@ def html(picture: Picture) -> str:
     1
     """
     stacks = picture.stacks if picture.page is None else picture.page
-    drawn = "".join(f"<div>{''.join(_captioned(n, block) for n, block in enumerate(stack))}</div>" for stack in stacks)
+    drawn = picture.columns or "".join(f"<div>{captioned(stack)}</div>" for stack in stacks)
+    body = f'<div class="interp-columns">{drawn}</div>' if drawn else _wrapping(picture.groups)
+    if picture.progress is not None:
+        share = f"{100 * picture.progress:.2f}"
+        body = f'<div class="interp-progress"><div style="width:{share}%"></div></div>{body}'
     return frame.html(
         picture.title,
         picture.facts,
-        f'{picture.text}<div class="interp-columns">{drawn}</div>',
+        picture.text + body,
         foot=said(picture.foot),
         notes=picture.notes,
-        css=_CSS,
+        css=_CSS + picture.css,
         plain=svg(picture, theme.AUTO),
     )
 
@@ -117,25 +140,29 @@ def said(pieces: Sequence[Piece]) -> str:
     )
 
 
-def prompt(tokens: Sequence[str], held: int) -> str:
-    """Return a prompt's tokens in full, as markup for a page, the one at `held` outlined.
+def captioned(stack: Stack) -> str:
+    """Return drawings below each other with their captions, as markup for a page.
 
     Examples
     --------
-    >>> prompt(["a", "b"], 1).count("interp-held")
-    1
+    >>> captioned([("a caption", Drawing(1, 1, ""))])[:28]
+    '<div class="interp-caption">'
     """
-    spans: list[str] = []
-    for n, (token, name) in enumerate(zip(tokens, labels(tokens, _TOKEN), strict=True)):
-        kind = "interp-w interp-held" if n == held else "interp-w"
-        spans.append(f'<span class="{kind}"{tooltip(token, name)}><bdi>{escape(name)}</bdi></span><wbr>')
-    return f'<div class="interp-text interp-code">{"".join(spans)}</div>'
+    spaced = ("", *([' style="margin-top:14px"'] * (len(stack) - 1)))
+    return "".join(
+        f'<div class="interp-caption"{space}>{escape(caption)}</div>{draw.inline(drawing, caption)}'
+        for space, (caption, drawing) in zip(spaced, stack, strict=True)
+    )
 
 
-def _captioned(number: int, block: Block) -> str:
-    caption, drawing = block
-    apart = ' style="margin-top:14px"' if number else ""
-    return f'<div class="interp-caption"{apart}>{escape(caption)}</div>{draw.inline(drawing, caption)}'
+def _wrapping(groups: Sequence[Group]) -> str:
+    return "".join(
+        '<div class="interp-columns interp-group">'
+        + "".join(f"<div>{draw.inline(part, f'{name} {n + 1}')}</div>" for n, part in enumerate(parts))
+        + "</div>"
+        for name, parts in groups
+        if parts
+    )
 
 
 def svg(picture: Picture, name: str) -> str:
@@ -151,10 +178,35 @@ def svg(picture: Picture, name: str) -> str:
     >>> svg(Picture("Lens", "", [[("a caption", Drawing(1, 1, ""))]], []), "light")[:4]
     '<svg'
     """
+    drawn = _stacked(picture) if picture.stacks else _flowing(picture.groups, max(picture.least, room(picture.facts)))
+    wide, body = max(drawn.width, picture.least, room(picture.facts)), drawn.body
+    if picture.progress is not None:
+        ends = (("line", wide), ("accent", picture.progress * wide))
+        body += "".join(
+            f'<path style="stroke:var(--interp-{colour});stroke-width:2" d="M0 -9H{draw.number(end)}"/>'
+            for colour, end in ends
+        )
+    lines = footer(picture.foot, picture.notes, wide)
+    return frame.svg(picture.title, picture.facts, body, (wide, drawn.height), name, lines)
+
+
+def width(stack: Stack) -> int:
+    """Return how wide drawings below each other are with their captions.
+
+    Examples
+    --------
+    >>> width([("a caption", Drawing(10, 1, ""))])
+    54
+    """
+    return math.ceil(max((max(drawing.width, 6 * columns(caption)) for caption, drawing in stack), default=0))
+
+
+def _stacked(picture: Picture) -> Drawing:
+    """Return stacks beside each other, going on below where there is no more room."""
     body: list[str] = []
     x = top = wide = tall = 0
-    for stack in picture.stacks:
-        across = math.ceil(max(max(drawing.width, 6 * columns(caption)) for caption, drawing in stack))
+    for stack in filter(None, picture.stacks):
+        across = width(stack)
         if x and x + across > _ROOM:
             x, top = 0, tall + 20
         y = top
@@ -164,10 +216,49 @@ def svg(picture: Picture, name: str) -> str:
             body.append(draw.group(drawing, x, y + 20))
             y += math.ceil(drawing.height) + 38
         wide, tall = max(wide, x + across), max(tall, y - 18)
-        x += across + _GAP
-    wide = max(wide, LEAST, room(picture.facts))
-    lines = footer(picture.foot, picture.notes, wide)
-    return frame.svg(picture.title, picture.facts, "".join(body), (wide, tall), name, lines)
+        x += across + picture.gap
+    return Drawing(wide, tall, "".join(body))
+
+
+def _flowing(groups: Sequence[Group], least: float) -> Drawing:
+    """Return groups of drawings below each other, at least `least` pixels wide."""
+    y, wide, body = 0.0, least, ""
+    for _, parts in groups:
+        if parts:
+            flowed = _flow(parts)
+            body += draw.group(flowed, 0, y)
+            y += flowed.height + _BELOW
+            wide = max(wide, flowed.width)
+    return Drawing(wide, max(0.0, y - _BELOW), body)
+
+
+def _flow(drawings: Sequence[Drawing], width: float = _ROOM) -> Drawing:
+    """Return drawings beside each other, going on below where `width` is full."""
+    rows = _rows(drawings, width, len(drawings))
+    if len(rows) > 1:  # as many in each row, that the last is not nearly empty
+        rows = _rows(drawings, width, math.ceil(len(drawings) / len(rows)))
+    y, wide, body = 0.0, 0.0, ""
+    for row in rows:
+        x = 0.0
+        for part in row:
+            body += draw.group(part, x, y)
+            x += math.ceil(part.width) + _BESIDE
+        wide = max(wide, x - _BESIDE)
+        y += max(part.height for part in row) + _BELOW
+    return Drawing(wide, max(0.0, y - _BELOW), body)
+
+
+def _rows(drawings: Sequence[Drawing], width: float, most: int) -> list[list[Drawing]]:
+    rows: list[list[Drawing]] = []
+    used = 0.0
+    for part in drawings:
+        taken = math.ceil(part.width) + _BESIDE
+        if not rows or len(rows[-1]) == most or used + taken - _BESIDE > width:
+            rows.append([])
+            used = 0.0
+        rows[-1].append(part)
+        used += taken
+    return rows
 
 
 def room(facts: str) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from interp.views import theme as themes
+from interp.views.kit import theme as themes
 
 # Palette entries beyond the steps of the scale.
 HATCH = themes.LEVELS + 1

@@ -9,6 +9,7 @@ A backslash is not special, so a partial-byte token, ``\\xF0``, reads as it arri
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,6 +33,27 @@ def minus(text: str) -> str:
     'logit-diff −3.1'
     """
     return re.sub(r"(?<!\w)-(?=\d)", "−", text)
+
+
+def signed(value: float) -> str:
+    """Return a value with its sign in about six columns.
+
+    Examples
+    --------
+    >>> signed(0.5174), signed(-3.1), signed(0.0), signed(-2e-4), signed(-2e-6)
+    ('+0.517', '−3.100', '0', '−0.0002', '−2.0e−06')
+    """
+    if not math.isfinite(value):
+        return "not a number" if math.isnan(value) else f"{'+' if value > 0 else '−'}∞"
+    size = abs(value)
+    if size < 1e-3 or size >= 1e6:
+        return (
+            "0"
+            if not size
+            else format(value, "+.4f" if 5e-5 <= size < 1 else "+.1e").replace("-", "−").replace("e+", "e")
+        )
+    form = "+.3f" if size < 100 else "+,.1f" if size < 1e4 else "+,.0f"
+    return format(value, form).replace("-", "−")
 
 
 def visible(token: str, limit: int | None = 200) -> str:
@@ -131,6 +153,38 @@ def head_label(layer: int, head: int) -> str:
     'L18H6'
     """
     return f"L{layer}H{head}"
+
+
+def node_label(name: str) -> str:
+    """Return a node of the network as it is drawn.
+
+    Examples
+    --------
+    >>> node_label("8.6.q"), node_label("5.mlp"), node_label("5.1"), node_label("logits")
+    ('L8H6 q', 'L5 MLP', 'L5H1', 'logits')
+    """
+    kind, layer, head = parsed_node(name)
+    if kind in {"embed", "logits"}:
+        return name
+    if kind == "mlp":
+        return f"L{layer} MLP"
+    return head_label(layer, head) + ("" if kind == "head" else f" {kind}")
+
+
+def parsed_node(name: str) -> tuple[str, int, int]:
+    """Return kind, layer and head of a node's name.
+
+    Examples
+    --------
+    >>> parsed_node("8.6.q"), parsed_node("5.mlp"), parsed_node("logits")
+    (('q', 8, 6), ('mlp', 5, 0), ('logits', 0, 0))
+    """
+    parts = name.split(".")
+    if len(parts) == 1:
+        return name, 0, 0
+    if parts[1] == "mlp":
+        return "mlp", int(parts[0]), 0
+    return (parts[2] if len(parts) == 3 else "head"), int(parts[0]), int(parts[1])
 
 
 def glyph_groups(glyphs: Mapping[int, str], count: int) -> list[tuple[int, str]]:

@@ -25,11 +25,6 @@ def interesting(result: AttentionResult) -> tuple[int, int]:
     It is the head whose queries put the largest weight, on average, on a single token other than the first, themselves
     and their neighbours: one that looks something up rather than rests on a fixed place. In a bidirectional model the
     last token, a resting place too, does not count either.
-
-    Examples
-    --------
-    >>> interesting(result)  # doctest: +SKIP
-    (18, 6)
     """
     _, _, length, _ = result.pattern.shape
     positions = np.arange(length)
@@ -90,13 +85,7 @@ def most(weights: NDArray[np.float32], count: int = 3) -> list[tuple[int, float]
 
 
 def statistics(result: AttentionResult, head: tuple[int, int]) -> list[str]:
-    """Return a head's statistics in words and numbers.
-
-    Examples
-    --------
-    >>> statistics(result, (5, 1))  # doctest: +SKIP
-    ['entropy 1.21 nats', 'mean distance 4.8', 'largest weight 0.87', 'first token 0.32']
-    """
+    """Return a head's statistics in words and numbers."""
     words: list[str] = []
     for name, values in result.stats.items():
         value = float(values[head])
@@ -108,13 +97,7 @@ def statistics(result: AttentionResult, head: tuple[int, int]) -> list[str]:
 
 
 def remarks(result: AttentionResult) -> list[str]:
-    """Return what must be said about weights that are not finite, and the result's own notes.
-
-    Examples
-    --------
-    >>> remarks(result)  # doctest: +SKIP
-    ['3 heads hold weights that are not finite (hatched); the first is L2H0']
-    """
+    """Return what must be said about weights that are not finite, and the result's own notes."""
     bad = np.stack([~np.isfinite(layer).all((-1, -2)) for layer in result.pattern])
     said: list[str] = []
     if bad.any():

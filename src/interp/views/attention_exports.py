@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from interp.errors import InputError
-from interp.views import figures, reading
-from interp.views import theme as themes
-from interp.views.text import escape, head_label, labels
+from interp.views import attention_reading
+from interp.views.kit import figures
+from interp.views.kit import theme as themes
+from interp.views.kit.text import escape, head_label, labels
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -38,15 +39,10 @@ def plotly(
         ``"light"`` or ``"dark"``.
     size
         Width and height in pixels.
-
-    Examples
-    --------
-    >>> result.to_plotly(head="5.1").show()  # doctest: +SKIP
     """
     import plotly.graph_objects as go
 
-    themes.check_theme(theme)
-    first = _place(result, head) if head else reading.interesting(result)
+    first = _place(result, head) if head else attention_reading.interesting(result)
     layers, heads, length, _ = result.pattern.shape
     every = [(layer, n) for layer in range(layers) for n in range(heads)]
     offered = every if len(every) * length**2 <= _MOST_WEIGHTS else [place for place in every if place[0] == first[0]]
@@ -84,7 +80,7 @@ def plotly(
     figure.update_xaxes(**axis, title="key")
     figure.update_yaxes(**axis, title="query", autorange="reversed", scaleanchor="x")
     picker = [figures.menu(menu, offered.index(first), theme)] if len(menu) > 1 else []
-    return figures.dress(figure, *_title(result, first), theme, size, size, updatemenus=picker)
+    return figures.styled(figure, *_title(result, first), theme, size, size, updatemenus=picker)
 
 
 def circuitsvis(result: AttentionResult, layer: int | None = None) -> Any:
@@ -97,10 +93,6 @@ def circuitsvis(result: AttentionResult, layer: int | None = None) -> Any:
     ----------
     layer
         The layer; the first that the result holds if not given.
-
-    Examples
-    --------
-    >>> result.to_circuitsvis()  # doctest: +SKIP
     """
     from circuitsvis.attention import attention_patterns
 
@@ -156,4 +148,4 @@ def _name(result: AttentionResult, place: tuple[int, int]) -> str:
 
 
 def _title(result: AttentionResult, place: tuple[int, int]) -> tuple[str, str]:
-    return f"{_name(result, place)}: rows attend to columns", " · ".join(reading.statistics(result, place))
+    return f"{_name(result, place)}: rows attend to columns", " · ".join(attention_reading.statistics(result, place))

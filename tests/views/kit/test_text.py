@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from interp.views.text import columns, escape, labels, tooltip, visible
+from interp.views.kit.text import columns, escape, labels, tooltip, visible
 
 # Characters on which the rule turns are common here, so that clashes would be found.
 TRICKY = st.sampled_from(

@@ -15,15 +15,15 @@ import pytest
 
 from interp.errors import InputError
 from interp.results import Result
-from interp.views import figures, layout, maps, theme
-from interp.views.draw import Drawing
+from interp.views.kit import figures, page, theme
+from interp.views.kit.draw import Drawing
 
 DRAWING = Drawing(200, 50, "")
 LONG = "a line of the footer that is longer than the picture is wide, and goes on and on " * 3
 PIECES = [("effect ", "+0.500", False), (LONG, "", True)]
-KINDS: dict[str, tuple[Callable[[Result], str], layout.Drawn[Result]]] = {
-    "stacks": layout.pictures(lambda _: layout.Picture("Title", "facts", [[("a", DRAWING)]], PIECES, ["a note"])),
-    "maps": maps.pictures(lambda _: maps.Sheet("Title", "facts", [("a", [DRAWING])], PIECES, ["a note"])),
+KINDS: dict[str, tuple[Callable[[Result], str], page.Drawn[Result]]] = {
+    "stacks": page.pictures(lambda _: page.Picture("Title", "facts", [[("a", DRAWING)]], PIECES, ["a note"])),
+    "maps": page.pictures(lambda _: page.Picture("Title", "facts", [], PIECES, ["a note"], groups=[("a", [DRAWING])])),
 }
 
 
@@ -62,7 +62,7 @@ def test_an_interval_that_is_not_known_has_no_mark() -> None:
 @pytest.mark.parametrize("name", theme.THEMES)
 def test_a_figure_has_the_frames_words_and_colours(name: str) -> None:
     words = " · ".join(["facts"] * 40)
-    made: Any = figures.dress(go.Figure(), "A <title>", words, name, 400, 300).layout
+    made: Any = figures.styled(go.Figure(), "A <title>", words, name, 400, 300).layout
     title = made.title.text
     assert title.startswith("A &lt;title&gt;<br><sup>")
     assert max(len(line) for line in re.findall("<sup>(.*?)</sup>", title)) <= 400 / 6
@@ -70,4 +70,4 @@ def test_a_figure_has_the_frames_words_and_colours(name: str) -> None:
     assert made.paper_bgcolor == theme.colour("bg", name)
     assert made.colorway[0] == theme.class_colour(0, name)
     with pytest.raises(InputError, match="no theme"):
-        figures.dress(go.Figure(), "", "", "drak", 400, 300)
+        figures.styled(go.Figure(), "", "", "drak", 400, 300)

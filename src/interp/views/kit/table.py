@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from interp.views import frame
-from interp.views.draw import MONO
-from interp.views.text import escape, minus, tooltip, visible
+from interp.views.kit import frame
+from interp.views.kit.draw import MONO
+from interp.views.kit.text import escape, minus, tooltip, visible
 
 if TYPE_CHECKING:
     from interp.results import Result

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from interp.errors import InputError
-from interp.views import raster, theme
+from interp.views.kit import raster, theme
 from views.pictures import decode
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from interp.views import draw, raster
-from interp.views.draw import Drawing
+from interp.views.kit import cells, draw, raster, theme
+from interp.views.kit.draw import Drawing
 
 if TYPE_CHECKING:
     from interp.methods.heads.attention import AttentionResult
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 _ROOM = (418, 420)
 _LARGEST, _SMALLEST = 34, 12
 _LEFT, _TOP, _BETWEEN = 26, 13, 16
-_CLASSES = 6
 
 
 @dataclass(frozen=True)
@@ -35,26 +34,15 @@ class _Plan:
 
 
 def classes(result: AttentionResult) -> dict[str, tuple[int, int]]:
-    """Return, for each class of head that is labelled, its colour's number and how many heads have it.
-
-    Examples
-    --------
-    >>> classes(result)  # doctest: +SKIP
-    {'induction': (0, 5), 'previous token': (1, 3)}
-    """
+    """Return, for each class of head that is labelled, its colour's number and how many heads have it."""
     held = [label for name, label in result.labels.items() if _place(result, name) is not None]
-    return {label: (n % _CLASSES, held.count(label)) for n, label in enumerate(sorted(set(held)))}
+    return {label: (n % theme.CLASSES, held.count(label)) for n, label in enumerate(sorted(set(held)))}
 
 
 def grid(result: AttentionResult, chosen: tuple[int, int], themes: Sequence[str]) -> Drawing:
     """Return the thumbnails of every head, `chosen` (indices into the pattern) ringed, labelled heads dotted.
 
     Many layers stand in several blocks side by side, so that all of them are seen at once.
-
-    Examples
-    --------
-    >>> grid(result, (0, 0), ["light"]).width  # doctest: +SKIP
-    410.0
     """
     layers, heads, length, _ = result.pattern.shape
     plan = _plan(layers, heads, length)
@@ -66,9 +54,9 @@ def grid(result: AttentionResult, chosen: tuple[int, int], themes: Sequence[str]
         first = block * rows
         held = range(first, min(first + rows, layers))
         x = block * stride + _LEFT
-        for head in _every(heads, pitch, 16):
+        for head in cells.ticks(heads, pitch, 16):
             body.append(draw.text(x + head * pitch + inner / 2, 8, str(result.heads[head]), anchor="middle"))
-        for row in _every(len(held), pitch, 11):
+        for row in cells.ticks(len(held), pitch, 11):
             y = _TOP + row * pitch + inner / 2 + 3.5
             body.append(draw.text(x - 5, y, f"L{result.layers[first + row]}", anchor="end"))
         tiles = "".join(
@@ -149,8 +137,3 @@ def _place(result: AttentionResult, name: str) -> tuple[int, int] | None:
         return result.layers.index(int(layer)), result.heads.index(int(head))
     except ValueError:
         return None
-
-
-def _every(count: int, pitch: float, least: float) -> range:
-    """Return which of `count` numbers to write so that they stand at least `least` pixels apart."""
-    return range(0, count, next((n for n in (1, 2, 4, 5, 8, 10, 16) if n * pitch >= least), 32))

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from interp.views import diverging, draw, theme
-from interp.views.draw import ADVANCE, Drawing, number
-from interp.views.text import columns
+from interp.views.kit import cells, draw, heatmap, theme
+from interp.views.kit.draw import ADVANCE, Drawing, number
+from interp.views.kit.text import columns, signed
 
 _ROW, _LEAST, _HIGH = 19, 13, 570
 _TRACK: int = theme.PALETTE["bars"]["track"]
@@ -67,7 +67,7 @@ def bars(rows: Sequence[Bar], least: float, turned: bool = False) -> Drawing:
     19
     """
     values = np.array([row.value for row in rows])
-    end = diverging.limit(values[[row.done for row in rows]], least, spread=_SPREAD)
+    end = heatmap.limit(values[[row.done for row in rows]], least, spread=_SPREAD)
     end = min(end, max([least, *np.abs(values[np.isfinite(values)])]))
     pitch = max(_LEAST, min(_ROW, _HIGH / len(rows)))
     left = math.ceil(max(columns(row.label) for row in rows) * _FONT * ADVANCE + 10)
@@ -124,9 +124,9 @@ def strips(values: Float, done: NDArray[np.bool_], labels: Sequence[str], least:
     size = np.where(known, np.abs(values), -1.0)
     best = size.argmax(1)
     peaks = np.array([values[row, column] if known[row, column] else 0.0 for row, column in enumerate(best)])
-    end = diverging.limit(peaks, least, spread=_SPREAD)
+    end = heatmap.limit(peaks, least, spread=_SPREAD)
     pitch = max(_LEAST, min(_ROW, _HIGH / len(labels)))
-    left = diverging.margin(labels)
+    left = heatmap.margin(labels)
     zero, unit, thick = left + _STRIP / 2, _STRIP / 2 / end, pitch - 4
     body: list[str] = []
     for row, label in enumerate(labels):
@@ -145,7 +145,7 @@ def strips(values: Float, done: NDArray[np.bool_], labels: Sequence[str], least:
         )
         body.append(_needles(held, zero, unit, top, thick))
         if not known[row].all() and bool((done[row] & ~known[row]).any()):
-            body.append(f'<path class="interp-hatch" d="{diverging.hatch(left, top, thick, thick)}"/>')
+            body.append(cells.hatch(left, top, thick, thick))
         body.append(draw.text(left + _STRIP + 50, middle + 4, str(best[row]), "m", "end"))
         body.append(_value(left + _STRIP + 54 + _NUMBER, middle + 4, float(values[row, best[row]])))
     down = len(labels) * pitch
@@ -163,12 +163,12 @@ def _finite(row: Bar) -> bool:
 
 
 def _value(x: float, y: float, value: float) -> str:
-    return draw.text(x, y, diverging.signed(value), "t", "end", more=' style="font-size:11.5px;fill:var(--interp-fg)"')
+    return draw.text(x, y, signed(value), "t", "end", more=' style="font-size:11.5px;fill:var(--interp-fg)"')
 
 
 def _nothing(row: Bar, left: float, top: float, thick: float, wide: float = _TRACK) -> str:
     if row.done:
-        return f'<path class="interp-hatch" d="{diverging.hatch(left, top, 2 * thick, thick)}"/>'
+        return cells.hatch(left, top, 2 * thick, thick)
     return (
         f'<rect class="interp-tile" x="{number(left)}" y="{number(top)}" width="{number(wide)}" '
         f'height="{number(thick)}"/>'

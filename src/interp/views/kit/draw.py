@@ -6,6 +6,7 @@ gets them replaced. They use no ids: several pictures may share a page.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,13 +14,14 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from interp.views import raster, theme
-from interp.views.text import escape
+from interp.views.kit import raster, theme
+from interp.views.kit.text import columns, escape
 
 SANS = "system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,'Noto Sans','DejaVu Sans',sans-serif"
 MONO = "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono','Liberation Mono',monospace"
 # What a character of MONO advances, in parts of the font's size.
 ADVANCE: float = theme.PALETTE["font"]["advance"]
+MUTED, ACCENT, FG = (f"var(--interp-{name})" for name in ("muted", "accent", "fg"))
 
 CSS = f"""
 .interp-t{{font-family:{SANS};font-size:10px;fill:var(--interp-muted)}}
@@ -105,8 +107,19 @@ def images(x: float, y: float, side: tuple[float, float], picture: NDArray[np.ui
     )
 
 
-def cells(picture: NDArray[np.uint8], cell: float) -> str:
-    """Return palette entries as one path per step, equal neighbours in a row joined.
+def faint(opacity: float) -> str:
+    """Return how a fill's opacity is written behind its colour.
+
+    Examples
+    --------
+    >>> faint(0.5), faint(1)
+    (';fill-opacity:0.5', '')
+    """
+    return f";fill-opacity:{number(opacity)}" if opacity < 1 else ""
+
+
+def cells(picture: NDArray[np.uint8], cell: float, high: float | None = None) -> str:
+    """Return palette entries as one path per step, equal neighbours in a row joined; squares unless `high` is given.
 
     Examples
     --------
@@ -114,12 +127,13 @@ def cells(picture: NDArray[np.uint8], cell: float) -> str:
     '<path style="fill:var(--interp-s3)" d="M10 0h20v10h-20z"/>'
     """
     paths: dict[int, list[str]] = {}
+    tall = high or cell
     for y, row in enumerate(picture):
         edges = [0, *(np.flatnonzero(np.diff(row.astype(int))) + 1).tolist(), len(row)]
         for start, stop in pairwise(edges):
             if 0 < (step := int(row[start])) <= theme.LEVELS:
-                x, top, width = number(start * cell), number(y * cell), number((stop - start) * cell)
-                paths.setdefault(step, []).append(f"M{x} {top}h{width}v{number(cell)}h-{width}z")
+                x, top, width = number(start * cell), number(y * tall), number((stop - start) * cell)
+                paths.setdefault(step, []).append(f"M{x} {top}h{width}v{number(tall)}h-{width}z")
     return "".join(f'<path style="fill:var(--interp-s{step})" d="{"".join(paths[step])}"/>' for step in sorted(paths))
 
 
@@ -162,3 +176,30 @@ def row(parts: Sequence[Drawing], gap: float = 14) -> Drawing:
         body += group(part, x, 0)
         x += part.width + gap
     return Drawing(x - gap, max(part.height for part in parts), body)
+
+
+def words(lines: Sequence[str]) -> Drawing:
+    """Return lines of small muted text.
+
+    Examples
+    --------
+    >>> words(["recovery"]).height
+    14
+    """
+    body = "".join(text(0, 10 + 14 * n, line) for n, line in enumerate(lines))
+    return Drawing(max((5.4 * columns(line) for line in lines), default=0), 14 * len(lines), body)
+
+
+def stack(parts: Sequence[tuple[float, Drawing]]) -> Drawing:
+    """Return drawings below each other, 10 pixels apart, each moved right by its number.
+
+    Examples
+    --------
+    >>> stack([(0, Drawing(5, 5, "")), (2, Drawing(5, 5, ""))]).height
+    20
+    """
+    y, body = 0, ""
+    for x, part in parts:
+        body += group(part, x, y)
+        y = math.ceil(y + part.height + 10)
+    return Drawing(max(x + part.width for x, part in parts), y - 10, body)

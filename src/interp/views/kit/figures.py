@@ -1,4 +1,7 @@
-"""What Plotly figures have in common: the frame's words, colours and fonts, and signed bars from a common zero."""
+"""What Plotly figures have in common: the frame's words, colours and fonts, and signed bars from a common zero.
+
+Each takes a `theme`, ``"light"`` or ``"dark"``, and its `width` and `height` in pixels; what else it takes, it says.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from interp.views import theme as themes
-from interp.views.draw import SANS
-from interp.views.text import escape
+from interp.views.kit import theme as themes
+from interp.views.kit.draw import SANS
+from interp.views.kit.text import escape
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -23,7 +26,7 @@ _MARGIN = 60
 MENU = 150  # that a menu takes beside the line
 
 
-def dress(figure: go.Figure, title: str, facts: str, theme: str, width: int, height: int, **layout: Any) -> go.Figure:
+def styled(figure: go.Figure, title: str, facts: str, theme: str, width: int, height: int, **layout: Any) -> go.Figure:
     """Return `figure` in a theme's colours, with the frame's title and, wrapped below it, its line of facts.
 
     Parameters
@@ -45,7 +48,7 @@ def dress(figure: go.Figure, title: str, facts: str, theme: str, width: int, hei
     Examples
     --------
     >>> import plotly.graph_objects as go
-    >>> dress(go.Figure(), "Lens", "gpt2", "dark", 400, 300).layout.title.text
+    >>> styled(go.Figure(), "Lens", "gpt2", "dark", 400, 300).layout.title.text
     'Lens<br><sup>gpt2</sup>'
     """
     paper, ink, muted, line = (themes.solid(name, theme) for name in ("bg", "fg", "muted", "line"))

@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from interp.errors import InputError
-from interp.views import diverging, draw, figures
-from interp.views import theme as themes
-from interp.views.diverging import signed
-from interp.views.draw import Drawing, number
-from interp.views.text import columns, escape, head_label
+from interp.views.kit import draw, figures
+from interp.views.kit import theme as themes
+from interp.views.kit.draw import Drawing, number
+from interp.views.kit.text import columns, escape, head_label, signed
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -81,11 +80,6 @@ def scatter(result: PatchingResult, unit: float = 1.0) -> Drawing | None:
         A verified estimate; ``None`` is returned for any other result.
     unit
         What effects are divided by, such as the difference of clean and corrupted for recoveries.
-
-    Examples
-    --------
-    >>> scatter(result).width  # doctest: +SKIP
-    240
     """
     found = points(result)
     if found is None:
@@ -125,7 +119,7 @@ def scatter(result: PatchingResult, unit: float = 1.0) -> Drawing | None:
     if found.unsafe.any():
         lines.append("hollow: wrong sign, or off by more than a factor of two")
     picture = Drawing(left + _SIDE + 2, _SIDE + 16, "".join(body))
-    return diverging.stack([(0, picture), (0, diverging.words(lines))])
+    return draw.stack([(0, picture), (0, draw.words(lines))])
 
 
 def plotly(result: PatchingResult, *, theme: str = "light", width: int = 560, height: int = 560) -> go.Figure:
@@ -135,14 +129,9 @@ def plotly(result: PatchingResult, *, theme: str = "light", width: int = 560, he
     ------
     InputError
         No cell has both an estimate and an exact effect.
-
-    Examples
-    --------
-    >>> result.to_plotly(kind="scatter").show()  # doctest: +SKIP
     """
     import plotly.graph_objects as go
 
-    themes.check_theme(theme)
     found = points(result)
     if found is None:
         raise InputError("nothing was verified; patch with method='attribution', verify=20 for this figure")
@@ -164,7 +153,7 @@ def plotly(result: PatchingResult, *, theme: str = "light", width: int = 560, he
     )
     figure.update_xaxes(title="estimated effect", range=[low, high])
     figure.update_yaxes(title="exact effect", range=[low, high], scaleanchor="x")
-    return figures.dress(figure, caption(result), result.summary(), theme, width, height, showlegend=False)
+    return figures.styled(figure, caption(result), result.summary(), theme, width, height, showlegend=False)
 
 
 def _range(values: Float) -> tuple[float, float]:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from interp.views import theme
-from interp.views.draw import CSS, MONO, SANS, number
-from interp.views.text import columns, escape, visible
+from interp.views.kit import theme
+from interp.views.kit.draw import CSS, MONO, SANS, number
+from interp.views.kit.text import columns, escape, visible
 
 if TYPE_CHECKING:
     from interp.results import Result
@@ -170,6 +170,8 @@ def ablation(name: str) -> str:
     return f"{'corrupted-prompt' if name == 'corrupted' else visible_facts(name, 40)} ablation"
 
 
+# Metrics that fall when the model does better.
+FALLING = frozenset({"loss", "rank", "kl"})
 _METHODS = {"eap": "EAP", "eap-ig": "EAP-IG", "acdc": "ACDC", "exact": "exact edge patching"}
 _METRICS = {
     "logit-diff": "logit difference",

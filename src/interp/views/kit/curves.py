@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from interp.views import draw
-from interp.views.draw import Drawing, number
-from interp.views.text import columns
+from interp.views.kit import cells, draw
+from interp.views.kit.draw import Drawing, number
+from interp.views.kit.text import columns
 
 _HIGH, _LEFT, _TOP, _LINE = 230, 34, 8, 13
 _INSET = 9  # room for a mark at the first and the last point
@@ -94,8 +94,8 @@ def chart(
         body.append(f'<path class="interp-base" d="M{_LEFT} {at}h{number(wide)}"/>')
         body.append(draw.text(_LEFT - 6, y(tick) + 3.5, f"{tick:g}".replace("-", "−"), anchor="end"))
     room = 6 + 6 * max(columns(point) for point in points)
-    every = next(n for n in (1, 2, 5, 10, 20, 50, 100, 10**6) if n * step >= room)
-    body += [draw.text(x(n), _TOP + _HIGH + 16, points[n], anchor="middle") for n in range(0, len(points), every)]
+    shown = cells.ticks(len(points), step, room)
+    body += [draw.text(x(n), _TOP + _HIGH + 16, points[n], anchor="middle") for n in shown]
     for curve in curves:
         body.append(_band(curve, x, y))
         body.append(_line(curve, x, y))
@@ -117,7 +117,7 @@ def ticks(low: float, high: float) -> list[float]:
     Examples
     --------
     >>> ticks(0.0, 1.0)
-    [0.0, 0.25, 0.5, 0.75, 1.0]
+    [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
     """
     power = 10.0 ** math.floor(math.log10((high - low) / _TICKS))
     step = next(n * power for n in _ROUND if n * power >= (high - low) / _TICKS * (1 - 1e-9))

@@ -129,7 +129,7 @@ def scale(theme: str, turned: bool = False) -> list[list[Any]]:
 
 
 def paint(value: float) -> tuple[tuple[str, float], ...]:
-    """Return the coats, ``(CSS colour, opacity)``, that lie over each other where `value` in −1 … 1 is drawn.
+    """Return the colours, ``(CSS colour, opacity)``, that lie over each other where `value` in −1 … 1 is drawn.
 
     On a theme's background they look as `diverging`; on another background they still start there.
 
@@ -172,7 +172,7 @@ def solid(name: str, theme: str) -> str:
     Examples
     --------
     >>> solid("muted", "light")
-    '#66696f'
+    '#64676f'
     """
     red, green, blue = _rgb(colour(name, theme))
     alpha = int(colour(name, theme)[7:] or "ff", 16) / 255

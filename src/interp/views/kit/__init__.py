@@ -1,0 +1,1 @@
+"""What the pictures of all results are made of: colours, cells, text, bars, curves, the page around them."""
