@@ -17,3 +17,7 @@ def difference(value: float, expected: float) -> float:
         return 0.0
     found = abs(value - expected) / max(1.0, abs(expected))
     return found if math.isfinite(found) else math.inf
+
+
+class Unreadable(Exception):
+    """The replay does not know this model; the message is the reason, for a result's provenance."""

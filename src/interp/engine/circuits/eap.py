@@ -18,8 +18,9 @@ from interp.engine.patching import sweep
 from interp.engine.patching.cases import Case, ready, unpatched
 from interp.engine.patching.path import reaching
 from interp.engine.transformer import network
+from interp.engine.transformer.block import Identity, Norm
 from interp.engine.transformer.forward import Edit, forward
-from interp.engine.transformer.network import Identity, Linear, Norm
+from interp.engine.transformer.linear import Linear
 from interp.engine.transformer.shared_prefix import paired
 from interp.errors import InputError
 
@@ -400,7 +401,7 @@ class _Found:
         elif site == "mlp_out":
             self.changes[(layer + 1) * (heads + 1)] = change
         else:
-            weight = self.net.layers[layer].o.weight.view(-1, heads, self.net.d_head).permute(1, 2, 0)
+            weight = self.net.layers[layer].head_weights().permute(1, 2, 0)
             first = 1 + layer * (heads + 1)
             rows = change.flatten(0, 1).transpose(0, 1)  # [head, pair · position, d_head]
             self.changes[first : first + heads] = torch.bmm(rows, weight).view(heads, *change.shape[:2], -1)

@@ -14,8 +14,8 @@ from interp.engine.patching import sweep
 from interp.engine.patching.cases import Case, ready
 from interp.engine.patching.path import PathJob, PathPlan
 from interp.engine.transformer import network
-from interp.engine.transformer.incremental import Base
 from interp.engine.transformer.network import Network
+from interp.engine.transformer.runs import Base
 from interp.errors import InputError
 from interp.sites import Site
 from interp.spec import Node
@@ -140,7 +140,6 @@ class _EdgePlan(PathPlan):
             return (self.still.embed - base.resid[0])[None]
         layer = self.network.layers[index]
         if node.kind == "mlp":
-            return (self.still.mlp[index] - layer.down(self._activated(base, index)))[None]
-        width = (-1, self.network.n_heads, self.network.d_head)
-        change = (self.still.z[index] - base.z[index].view(width))[:, heads]
-        return torch.einsum("phd,mhd->hpm", change, layer.o.weight.view(width)[:, heads])
+            return (self.still.mlp[index] - layer.write_neurons(self._activated(base, index)))[None]
+        change = (self.still.z[index] - base.z[index])[:, heads]
+        return torch.einsum("phd,mhd->hpm", change, layer.head_weights(heads))

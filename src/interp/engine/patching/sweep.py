@@ -17,8 +17,9 @@ from interp.engine.model import hooks
 from interp.engine.model.interventions import require_read
 from interp.engine.patching.cases import Case, Ids, unpatched
 from interp.engine.patching.plan import Atom, Plan
-from interp.engine.transformer import incremental, network
-from interp.engine.transformer.incremental import Base, Joining
+from interp.engine.transformer import incremental, network, runs
+from interp.engine.transformer.incremental import Joining
+from interp.engine.transformer.runs import PARTS, Asked, Base
 from interp.errors import InputError
 from interp.sites import SITES, Site, axes
 
@@ -37,7 +38,7 @@ CHECKED = 4  # cells that the plain hooked forward computes too, at the first sw
 OnStep = Callable[[int, int], None]
 Value = TypeVar("Value")
 Runs = dict[Ids, Base]
-_NAMES = tuple(f"replay:{part}" for part in incremental.PARTS)  # in the store
+_NAMES = tuple(f"replay:{part}" for part in PARTS)  # in the store
 
 
 @dataclass
@@ -336,19 +337,19 @@ class Job:
         found: Runs,
     ) -> Runs:
         """Run `missing` together and keep what comes out in the store."""
-        asked: list[incremental.Asked] = []
+        asked: list[Asked] = []
         for ids in missing:
             tensor = torch.tensor(ids, device=model.device)
             like, start = wanted[ids]
             if like is None:
-                asked.append(incremental.Asked(tensor))
+                asked.append(Asked(tensor))
             else:
                 known = found[like] if like in found else missing.index(like)
-                asked.append(incremental.Asked(tensor, known, min(start, len(ids) - 1)))
-        made = dict(zip(missing, incremental.runs(net, asked), strict=True))
+                asked.append(Asked(tensor, known, min(start, len(ids) - 1)))
+        made = dict(zip(missing, runs.runs(net, asked), strict=True))
         model.count(len(made))
         for ids, run in made.items():
-            model.keep(ids, {name: getattr(run, part) for name, part in zip(_NAMES, incremental.PARTS, strict=True)})
+            model.keep(ids, {name: getattr(run, part) for name, part in zip(_NAMES, PARTS, strict=True)})
         return made
 
     def _waves(self, net: network.Network, plans: Sequence[Plan], atoms: list[Atom]) -> None:
