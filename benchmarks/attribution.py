@@ -28,6 +28,7 @@ from transformer_lens.tools.analysis.attribution_patching import attribution_pat
 import interp
 from interp.engine.metrics import Scorer
 from interp.engine.patching import attribution
+from interp.engine.patching.cases import Case
 from interp.spec import Metric, Pair, Pairs
 
 LENGTH = 15
