@@ -24,6 +24,7 @@ from interp.engine.model.loaded import LoadedModel
 from interp.engine.patching import attribution, sweep
 from interp.engine.patching.cases import Case
 from interp.engine.transformer import network
+from interp.engine.transformer.families._family import Family
 from interp.errors import InputError, OutOfMemory
 from interp.sites import SITES, Site
 from interp.spec import Metric
@@ -66,7 +67,7 @@ def model(request: pytest.FixtureRequest, lend: Callable[..., Any]) -> Any:
 @pytest.fixture(params=["gradients", "hooked"])
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "hooked":
-        monkeypatch.setattr(network, "FAMILIES", frozenset())
+        monkeypatch.setattr(network, "FAMILIES", {})
     return request.param
 
 
@@ -410,7 +411,7 @@ def test_a_wrong_forward_is_noticed(lend: Any, monkeypatch: pytest.MonkeyPatch) 
     model = lend("llama")
     expected = asked(model, [case(ONE)])
     monkeypatch.setattr(model, "_trusted", set())
-    monkeypatch.setattr(network, "_scale", lambda attention, index, d_head: 1.1 * d_head**-0.5)  # noqa: ARG005
+    monkeypatch.setattr(Family, "scale", lambda self, attention, index, d_head: 1.1 * d_head**-0.5)  # noqa: ARG005
     found = asked(model, [case(ONE)])
     assert found.path.startswith("hooked: the forward without hooks differed by")
     assert "was not used" in found.notes[0]

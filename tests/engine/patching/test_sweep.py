@@ -62,7 +62,7 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     """Return which way the sweeps go, and make them go it, in waves and batches that are many and small."""
     monkeypatch.setattr(sweep, "WAVE_ROWS", 12)
     if request.param == "hooked":
-        monkeypatch.setattr(network, "FAMILIES", frozenset())
+        monkeypatch.setattr(network, "FAMILIES", {})
     return request.param
 
 
@@ -148,7 +148,7 @@ def test_base_runs_come_from_the_store(lend: Any, monkeypatch: pytest.MonkeyPatc
 
 def test_base_runs_of_the_hooked_forward_come_from_the_store(lend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     lend("llama")
-    monkeypatch.setattr(network, "FAMILIES", frozenset())
+    monkeypatch.setattr(network, "FAMILIES", {})
     first = ask(site="z", by="head")
     again = ask(site="z", by="head")
     # One batch of cells for each pair is all that is left to run.

@@ -287,7 +287,7 @@ class PathPlan(Plan):
             k = torch.cat([k[:, :start].expand(count, -1, -1, -1), block.keys(x, at)], dim=1)
             return block.attend(q.expand(count, -1, -1, -1), k, v, start)
         v = torch.cat([v[:, :start].expand(count, -1, -1, -1), block.values(x)], dim=1)
-        return block.mix(block.scores(q, k, start).softmax(-1).expand(count, -1, -1, -1), v)
+        return block.mix(block.pattern(block.scores(q, k, start)).expand(count, -1, -1, -1), v)
 
 
 class PathJob(Job):

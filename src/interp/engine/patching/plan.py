@@ -232,7 +232,7 @@ class Plan:
             return source.z[index]
         block, q, k, v = self.network.layers[index], base.q[index], base.k[index], base.v[index]
         if self.site == "pattern":
-            return block.mix(block.scores(source.q[index], source.k[index]).softmax(-1), v)
+            return block.mix(block.pattern(block.scores(source.q[index], source.k[index])), v)
         if self.site == "q":
             q = source.q[index]
         if self.site == "k":

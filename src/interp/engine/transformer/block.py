@@ -6,7 +6,7 @@ For a residual stream x before a layer, with positions p, heads h (and KV heads 
 2. q and k: the per-head norm where there is one, then the rotary turn by their positions (`turn_queries`, `turn_keys`;
    Su et al. 2021, "RoFormer");
 3. scores[h, i, j] = scale · q[h, i] · k[g(h), j], −∞ where j comes after i (`scores`);
-4. z[h, i] = Σⱼ softmax(scores)[h, i, j] v[g(h), j] (`mix`; `attend` does 3 and 4 in one fused call);
+4. z[h, i] = Σⱼ softmax(scores)[h, i, j] v[g(h), j] (`pattern`, `mix`; `attend` does 3 and 4 in one fused call);
 5. m = x + z W_O + b_O (`write`): the middle of the block;
 6. r = x for a parallel block (GPT-NeoX), else m (`mlp_reads`);
 7. a = act(norm2(r) W_up + b_up), times act-gated where there is a gate (Shazeer 2020): `neurons`;
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -136,9 +137,8 @@ class Block:
         if self.qkv is None:
             q, k, v = self.q(normed), self.k(normed), self.v(normed)
         else:
-            sizes = [len(part.weight) for part in (self.q, self.k, self.v)]
-            joined = self.qkv(normed)
-            q, k, v = joined.split(sizes) if isinstance(joined, Pack) else joined.split(sizes, -1)
+            joined, widths = self.qkv(normed), [len(part.weight) for part in (self.q, self.k, self.v)]
+            q, k, v = cast("Sequence[X]", joined.split(widths, -1))
         return self.heads(q), self.heads(k), self.heads(v)
 
     def turn_queries(self, q: X, at: Callable[[X], X] | None) -> X:
@@ -220,6 +220,10 @@ class Block:
         if queries > 1 or k.shape[-3] > first + 1:
             scores = scores.masked_fill(_later(queries, k.shape[-3], first, q.device), float("-inf"))
         return scores
+
+    def pattern(self, scores: Tensor) -> Tensor:
+        """Return the attention weights, ``[…, head, query, key]``, of scores."""
+        return scores.softmax(-1)
 
     def mix(self, pattern: Tensor, v: Tensor) -> Tensor:
         """Return z, ``[…, query, head, d_head]``, of a pattern ``[…, head, query, key]``."""

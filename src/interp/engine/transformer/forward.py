@@ -68,7 +68,7 @@ def forward(
         q, k = block.turn_queries(q, at), block.turn_keys(k, at)
         if "scores" in found or "pattern" in found:
             scores = edited("scores", index, block.scores(q, k))
-            z = block.mix(edited("pattern", index, scores.softmax(-1)), v)
+            z = block.mix(edited("pattern", index, block.pattern(scores)), v)
         else:
             z = block.attend(q, k, v)
         z = edited("z", index, z)

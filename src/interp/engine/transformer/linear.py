@@ -7,7 +7,7 @@ times as fast on those, and applies an activation function while the product is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -96,9 +96,9 @@ class Pack:
         """Return `function` of the frozen rows and of the graded rows."""
         return Pack(function(self.frozen), function(self.graded))
 
-    def split(self, sizes: Sequence[int]) -> list[Pack]:
-        """Return the rows cut along their last axis."""
-        both = zip(self.frozen.split(list(sizes), -1), self.graded.split(list(sizes), -1), strict=True)
+    def split(self, sizes: list[int], dim: int) -> list[Pack]:
+        """Return the rows cut along an axis, as a tensor is."""
+        both = zip(self.frozen.split(sizes, dim), self.graded.split(sizes, dim), strict=True)
         return [Pack(frozen, graded) for frozen, graded in both]
 
     def __add__(self, other: Pack) -> Pack:

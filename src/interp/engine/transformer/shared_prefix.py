@@ -63,7 +63,7 @@ def paired(network: Network, prefix: Tensor, frozen: Tensor, graded: Tensor, kee
         moving = [shaped(pack.graded, graded) for pack in (q, k, v)]
         (pattern, mixed), (graded_pattern, graded_mixed) = (_attended(block, own, first) for own in (still, moving))
         keep("pattern", index, pattern, graded_pattern)
-        own = torch.cat([block.attend(*first).flatten(0, 1), mixed.flatten(0, 2)])
+        own = torch.cat([block.attend(first[0], first[1], first[2]).flatten(0, 1), mixed.flatten(0, 2)])
         written = block.write(kept("z", index, Pack(own, graded_mixed.flatten(0, 2))))
         middle = kept("resid_mid", index, before + kept("attn_out", index, written))
         # A view of its own: its gradient is that of what the MLP reads, not of all that the stream goes to.
@@ -91,5 +91,5 @@ def _attended(block: Block, own: Sequence[Tensor], first: Sequence[Tensor]) -> t
     """Return the pattern, ``[run, n, head, query, key]``, and z, ``[run, n, position, head, d_head]``, of runs."""
     q, k, v = own
     before_k, before_v = (tensor.expand(len(q), *tensor.shape) for tensor in first[1:])
-    pattern = block.scores(q, torch.cat([before_k, k], 2), first[0].shape[1]).softmax(-1)
+    pattern = block.pattern(block.scores(q, torch.cat([before_k, k], 2), first[0].shape[1]))
     return pattern, block.mix(pattern, torch.cat([before_v, v], 2))

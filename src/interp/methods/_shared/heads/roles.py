@@ -283,7 +283,7 @@ def through_queries(net: Network, clean: Run, other: Run, towards: Tensor, reade
             moved = clean.before[reader][:, None] + written
             # The senders stand where queries do: each is one more query of the last position.
             queries = block.queries(moved[..., None, :], last)[..., 0, :, :][:, :, which]
-            mixed = block.mix(block.scores(queries, keys, length - 1).softmax(-1), values)
+            mixed = block.mix(block.pattern(block.scores(queries, keys, length - 1)), values)
             z = before[:, None].expand(-1, net.n_heads, -1, -1).clone()
             z[:, :, which] = mixed
             replaced = ov_qk.along(net, block, z, towards[:, None])[:, :, which]
