@@ -40,7 +40,7 @@ def go(monkeypatch, path):
     """Make sweeps go one way, in many small steps."""
     monkeypatch.setattr(sweep, "WAVE_ROWS", 20)
     if path == "hooked":
-        monkeypatch.setattr(network, "FAMILIES", frozenset())
+        monkeypatch.setattr(network, "FAMILIES", {})
         monkeypatch.setattr(sweep.memory, "free_bytes", lambda _: 10**6)
 
 
@@ -185,7 +185,7 @@ LENGTHS = [of([5, 17, 3], [6, 17, 3]), of([8, 11, 23, 31, 8, 40, 2], [8, 11, 64,
 def test_rows_20_and_21_pairs_of_different_lengths(family, path, shell, lend, monkeypatch):
     model = lend(family)
     if path == "hooked":
-        monkeypatch.setattr(network, "FAMILIES", frozenset())
+        monkeypatch.setattr(network, "FAMILIES", {})
     with harness.unharmed(model, shell):
         for site, by in (("z", "head"), ("v", "head"), ("resid_post", "layer"), ("pattern", "head")):
             together = interp.patch(pairs=LENGTHS, site=site, by=by)

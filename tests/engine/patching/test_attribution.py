@@ -22,7 +22,9 @@ from interp.engine.model import hooks
 from interp.engine.model.load import Options, load
 from interp.engine.model.loaded import LoadedModel
 from interp.engine.patching import attribution, sweep
+from interp.engine.patching.cases import Case
 from interp.engine.transformer import network
+from interp.engine.transformer.families._family import Family
 from interp.errors import InputError, OutOfMemory
 from interp.sites import SITES, Site
 from interp.spec import Metric
@@ -44,12 +46,12 @@ def case(
     metric: Metric = PLAIN,
     noise: bool = False,
     answer: tuple[int, ...] = (7, 12),
-) -> sweep.Case:
+) -> Case:
     base, source = reversed(ids) if noise else ids
-    return sweep.Case(base, source, Scorer(metric, answer, (9,)), len(base) - 1, clean_base=noise)
+    return Case(base, source, Scorer(metric, answer, (9,)), len(base) - 1, clean_base=noise)
 
 
-def asked(model: LoadedModel, cases: Sequence[sweep.Case], **options: Any) -> attribution.Attributed:
+def asked(model: LoadedModel, cases: Sequence[Case], **options: Any) -> attribution.Attributed:
     return model.operate("patch", {}, lambda _: attribution.attribute(model, cases, **options))
 
 
@@ -65,7 +67,7 @@ def model(request: pytest.FixtureRequest, lend: Callable[..., Any]) -> Any:
 @pytest.fixture(params=["gradients", "hooked"])
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "hooked":
-        monkeypatch.setattr(network, "FAMILIES", frozenset())
+        monkeypatch.setattr(network, "FAMILIES", {})
     return request.param
 
 
@@ -108,7 +110,7 @@ def gradient(
     return held[0][0], found[0]
 
 
-def naive(model: LoadedModel, asked: sweep.Case, site: str, layer: int) -> torch.Tensor:
+def naive(model: LoadedModel, asked: Case, site: str, layer: int) -> torch.Tensor:
     """Return one layer's nodes, ``[head, position]`` or ``[position]``, at first order."""
     metric = asked.scorer.metric
     with torch.no_grad():
@@ -126,7 +128,7 @@ def naive(model: LoadedModel, asked: sweep.Case, site: str, layer: int) -> torch
     return product.sum(-1) if site not in HEADED or site == "pattern" else product.sum(-1).T
 
 
-def worst(model: LoadedModel, given: sweep.Case, found: dict[str, torch.Tensor]) -> float:
+def worst(model: LoadedModel, given: Case, found: dict[str, torch.Tensor]) -> float:
     """Return the largest error, as a part of the site's largest node."""
     errors = []
     for site in sites_of(model):
@@ -409,7 +411,7 @@ def test_a_wrong_forward_is_noticed(lend: Any, monkeypatch: pytest.MonkeyPatch) 
     model = lend("llama")
     expected = asked(model, [case(ONE)])
     monkeypatch.setattr(model, "_trusted", set())
-    monkeypatch.setattr(network, "_scale", lambda attention, index, d_head: 1.1 * d_head**-0.5)  # noqa: ARG005
+    monkeypatch.setattr(Family, "scale", lambda self, attention, index, d_head: 1.1 * d_head**-0.5)  # noqa: ARG005
     found = asked(model, [case(ONE)])
     assert found.path.startswith("hooked: the forward without hooks differed by")
     assert "was not used" in found.notes[0]

@@ -19,7 +19,8 @@ from engine.model.test_interrupts import Alarm
 from interp.engine.model import hooks
 from interp.engine.model.loaded import LoadedModel
 from interp.engine.patching import sweep
-from interp.engine.transformer import incremental, network
+from interp.engine.transformer import incremental, network, runs
+from interp.engine.transformer.block import Block
 from interp.errors import Interrupted
 from interp.sites import SITES, Site
 from interp.spec import Pair, Prompt
@@ -61,7 +62,7 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     """Return which way the sweeps go, and make them go it, in waves and batches that are many and small."""
     monkeypatch.setattr(sweep, "WAVE_ROWS", 12)
     if request.param == "hooked":
-        monkeypatch.setattr(network, "FAMILIES", frozenset())
+        monkeypatch.setattr(network, "FAMILIES", {})
     return request.param
 
 
@@ -79,7 +80,7 @@ def whole(result: Any, path: str) -> Any:
 def seams(path: str) -> list[tuple[Any, str]]:
     """Return where memory can run out: (object, name of its function)."""
     if path == "replay":
-        return [(incremental, "replay"), (incremental, "runs"), (incremental, "attend"), (incremental, "_mlp")]
+        return [(incremental, "replay"), (runs, "runs"), (Block, "attend"), (incremental, "_mlp")]
     return [(LoadedModel, "_forward"), (torch.nn.functional, "softmax")]
 
 
@@ -127,8 +128,8 @@ def test_steps_are_told(lend: Any, path: str) -> None:
 
 def test_base_runs_come_from_the_store(lend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = lend("llama")
-    counted = Failing(incremental.runs, lambda _: False, CUDA)
-    monkeypatch.setattr(incremental, "runs", counted)
+    counted = Failing(runs.runs, lambda _: False, CUDA)
+    monkeypatch.setattr(runs, "runs", counted)
     first = ask(site="z", by="head")
     assert counted.calls == 1  # all four prompts at once
     assert first.provenance.forwards >= 4
@@ -147,7 +148,7 @@ def test_base_runs_come_from_the_store(lend: Any, monkeypatch: pytest.MonkeyPatc
 
 def test_base_runs_of_the_hooked_forward_come_from_the_store(lend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     lend("llama")
-    monkeypatch.setattr(network, "FAMILIES", frozenset())
+    monkeypatch.setattr(network, "FAMILIES", {})
     first = ask(site="z", by="head")
     again = ask(site="z", by="head")
     # One batch of cells for each pair is all that is left to run.

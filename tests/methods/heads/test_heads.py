@@ -178,7 +178,7 @@ def test_the_hooked_forward_gives_the_same(
     lend(family)
     plain = interp.heads(n=3)
     assert plain.provenance.path == "replay"
-    monkeypatch.setattr(network, "FAMILIES", frozenset())
+    monkeypatch.setattr(network, "FAMILIES", {})
     hooked = interp.heads(n=3)
     assert hooked.provenance.path.startswith("hooked")
     assert set(hooked.scores) == set(plain.scores) - {"copying", "anti_induction"}
@@ -351,7 +351,7 @@ def test_an_interrupt_keeps_the_prompts_that_were_run(
 ) -> None:
     model = lend(family)
     if hooked:
-        monkeypatch.setattr(network, "FAMILIES", frozenset())
+        monkeypatch.setattr(network, "FAMILIES", {})
     before = interp.heads(n=12)
     hooks_before = model.user_hooks()
     each = 2 * (1 + (family == "bert"))  # layers, and what runs the tokens once besides

@@ -17,6 +17,7 @@ import interp
 from interp.engine.model.loaded import LoadedModel
 from interp.engine.patching import ablation
 from interp.engine.transformer import network
+from interp.engine.transformer.families._family import Family
 from interp.errors import InputError, Interrupted
 from interp.spec import Prompt, Texts
 from methods.patching.test_patch import FIRST, ONE, SHORT, Asked, Size, build, captured, closed_form, logits_of, use
@@ -85,7 +86,7 @@ def test_runs_are_those_of_hooks(
 ) -> None:
     model = use(build(kind, **extra))
     if way == "hooked":
-        monkeypatch.setattr(network, "FAMILIES", frozenset())
+        monkeypatch.setattr(network, "FAMILIES", {})
     pairs = [ONE, FIRST, THIRD]
     result = ablated(pairs, mode=mode, seed=3, **ASK)
     assert result.provenance.path.startswith(way)
@@ -152,7 +153,7 @@ def test_a_knockout_is_a_hook_on_the_scores(
 ) -> None:
     model = use(build(kind, **extra))
     if way == "hooked":
-        monkeypatch.setattr(network, "FAMILIES", frozenset())
+        monkeypatch.setattr(network, "FAMILIES", {})
     result = ablated([ONE, FIRST], knockout=CUTS)
     assert result.provenance.path.startswith(way)
     assert result.components == tuple(CUTS.split(","))
@@ -215,7 +216,7 @@ def test_a_direction_is_projected_out(
             ablated([ONE], direction=np.ones(model.geometry.d_model), layer=0, site=site)
         return
     if way == "hooked":
-        monkeypatch.setattr(network, "FAMILIES", frozenset())
+        monkeypatch.setattr(network, "FAMILIES", {})
     given = torch.randn(2, model.geometry.d_model, generator=torch.Generator().manual_seed(1)) * 7
     vectors = given / given.norm(dim=1, keepdim=True)
     pairs = [ONE, FIRST]
@@ -279,7 +280,7 @@ def test_a_probes_direction_is_taken_out_where_it_was_found(shell: Any, lend: An
 def test_noise_has_the_components_own_deviation(kind: str, way: str, use: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = use(build(kind))
     if way == "hooked":
-        monkeypatch.setattr(network, "FAMILIES", frozenset())
+        monkeypatch.setattr(network, "FAMILIES", {})
     drawn: list[torch.Tensor] = []
     randn = torch.randn
 
@@ -339,7 +340,7 @@ def test_what_is_not_additive(use: Any) -> None:
 @pytest.mark.parametrize("metric", ["logit", "logprob", "prob", "rank", "kl"])
 def test_metrics(metric: str, use: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = use(build("llama"))
-    for families in (network.FAMILIES, frozenset[str]()):
+    for families in (network.FAMILIES, {}):
         monkeypatch.setattr(network, "FAMILIES", families)
         result = ablated([ONE, SHORT], heads="0.1", metric=metric)
         for number, pair in enumerate([ONE, SHORT]):
@@ -527,7 +528,7 @@ def test_the_plotly_figure_shows_every_change(use: Any) -> None:
 
 def test_a_wrong_forward_is_noticed(use: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = use(build("llama"))
-    monkeypatch.setattr(network, "_scale", lambda attention, index, d_head: 1.1 * d_head**-0.5)  # noqa: ARG005
+    monkeypatch.setattr(Family, "scale", lambda self, attention, index, d_head: 1.1 * d_head**-0.5)  # noqa: ARG005
     result = ablated([ONE], heads="0.1")
     assert result.provenance.path.startswith("hooked: the forward without hooks differed by")
     hook = filling((0, 1), None, torch.zeros(()))

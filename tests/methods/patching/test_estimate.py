@@ -39,7 +39,7 @@ def ask(**options: Any) -> Any:
 @pytest.fixture(params=["gradients", "hooked"])
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "hooked":
-        monkeypatch.setattr(network, "FAMILIES", frozenset())
+        monkeypatch.setattr(network, "FAMILIES", {})
     return request.param
 
 

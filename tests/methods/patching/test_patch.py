@@ -36,6 +36,7 @@ import models
 from interp.engine.model.load import Options, load
 from interp.engine.model.loaded import LoadedModel
 from interp.engine.transformer import network
+from interp.engine.transformer.families._family import Family
 from interp.errors import InputError
 from interp.sites import AXES, SITES
 from interp.spec import Pair, Pairs, Prompt
@@ -565,7 +566,7 @@ FINEST = [("z", "head"), ("k", "head-position"), ("pattern", "head"), ("resid_mi
 def test_an_unknown_family(site: str, by: str, use: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = use(build("llama"))
     replayed = swept([FIRST, ONE], site=site, by=by)
-    monkeypatch.setattr(network, "FAMILIES", frozenset({"gpt2"}))
+    monkeypatch.setattr(network, "FAMILIES", {"gpt2": network.FAMILIES["gpt2"]})
     compare(model, [FIRST, ONE], path="hooked: the replay does not know llama", site=site, by=by)
     for metric in ("kl", "logit", "rank"):
         compare(model, [FIRST, ONE], path="hooked: ", site=site, by=by, metric=metric)
@@ -640,11 +641,11 @@ def test_layers_that_are_more_than_their_weight_are_not_read(name: str, use: Any
         network.weights(model)
 
 
-def broken_scale(attention: Any, index: int, d_head: int) -> float:  # noqa: ARG001
+def broken_scale(self: Any, attention: Any, index: int, d_head: int) -> float:  # noqa: ARG001
     return 1.1 * d_head**-0.5
 
 
-def not_a_number(attention: Any, index: int, d_head: int) -> float:  # noqa: ARG001
+def not_a_number(self: Any, attention: Any, index: int, d_head: int) -> float:  # noqa: ARG001
     return float("nan")
 
 
@@ -656,7 +657,7 @@ def test_a_wrong_replay_is_noticed(
 ) -> None:
     model = use(build("llama"))
     late = Asked((*ONE.clean[:-2], 3, 4), (*ONE.clean[:-2], 3, 5))  # hardly a cell is reached at all
-    monkeypatch.setattr(network, "_scale", wrong)
+    monkeypatch.setattr(Family, "scale", wrong)
     for asked in ([ONE, FIRST], [late]):
         result = swept(asked, site=site, by=by, metric=metric)
         assert result.provenance.path.startswith("hooked: the replay differed by"), result.provenance.path

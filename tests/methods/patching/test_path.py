@@ -15,6 +15,7 @@ import interp
 from interp.engine.model.loaded import LoadedModel
 from interp.engine.patching import sweep
 from interp.engine.transformer import incremental, network
+from interp.engine.transformer.families._family import Family
 from interp.errors import InputError, Interrupted
 from methods.patching.test_patch import FIRST, ONE, SHORT, Asked, Size, build, closed_form, logits_of, use
 
@@ -241,7 +242,7 @@ def test_a_model_that_the_network_cannot_read(
 ) -> None:
     model = use(build(kind))
     expected = asked_of([ONE, SHORT], from_="all", to="all", freeze=freeze)
-    monkeypatch.setattr(network, "FAMILIES", frozenset())
+    monkeypatch.setattr(network, "FAMILIES", {})
     result = asked_of([ONE, SHORT], from_="all", to="all", freeze=freeze)
     assert result.provenance.path.startswith("hooked: the replay does not know")
     assert np.array_equal(result.exists, expected.exists)
@@ -251,7 +252,7 @@ def test_a_model_that_the_network_cannot_read(
 
 def test_a_wrong_replay_is_noticed(use: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = use(build("llama"))
-    monkeypatch.setattr(network, "_scale", lambda attention, index, d_head: 1.1 * d_head**-0.5)  # noqa: ARG005
+    monkeypatch.setattr(Family, "scale", lambda self, attention, index, d_head: 1.1 * d_head**-0.5)  # noqa: ARG005
     result = asked_of([ONE], from_="all", to="all")
     assert result.provenance.path.startswith("hooked: the replay differed by")
     compare(model, [ONE], result, "all", every=5)

@@ -18,7 +18,7 @@ from interp.spec import Node
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
-    from interp.engine.patching.sweep import Case
+    from interp.engine.patching.cases import Case
 
 ROWS = 2048  # positions that are run together: more make the matrix products no faster
 ABLATIONS = ("corrupted", "mean", "zero")
@@ -200,5 +200,5 @@ def left(net: Network, still: Written, length: int) -> Tensor:
     """Return the stream after the last layer where all that writers write is ablated, ``[position, d_model]``."""
     parts = [still.embed]
     for layer, z, mlp in zip(net.layers, still.z, still.mlp, strict=True):
-        parts += [layer.o(z.flatten(1)), mlp]
+        parts += [layer.write(z), mlp]
     return torch.stack([part.expand(length, -1) for part in parts]).sum(0)

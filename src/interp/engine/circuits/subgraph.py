@@ -13,17 +13,16 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from interp.engine import memory
+from interp.engine import exactness, memory
 from interp.engine.circuits.edges import ABLATIONS, ends, require_one_length
 from interp.engine.model import hooks
-from interp.engine.patching import sweep
+from interp.engine.patching.cases import Case, unpatched
 from interp.engine.patching.path import reaching
-from interp.engine.patching.sweep import CHECKED, WAVE_ROWS, Case, OnStep
+from interp.engine.patching.sweep import CHECKED, WAVE_ROWS, OnStep
 from interp.engine.transformer import network
-from interp.engine.transformer.forward import Edit, forward, turned
-from interp.engine.transformer.network import Linear, Network
+from interp.engine.transformer.forward import Edit, forward
+from interp.engine.transformer.network import Network
 from interp.errors import InputError
 from interp.spec import Node
 
@@ -200,12 +199,12 @@ class Subset:
 
     def _ready(self, case: Case) -> Case:
         """Return `case` with the clean run's distribution, where its metric asks for that."""
-        if case.scorer.metric.name != "kl" or case.scorer.metric.function is not None:
+        if not case.scorer.metric.needs_clean:
             return case
         end = forward(self.net, torch.tensor([case.base], device=self.model.device))[0, case.position]
         logits = self.net.unembed(self.net.final(end[None]))[0]
         self.model.count(1)
-        return replace(case, scorer=replace(case.scorer, clean=sweep.wide(logits).log_softmax(-1)))
+        return replace(case, scorer=case.scorer.with_clean(logits))
 
     def _batch(self, numbers: list[int]) -> _Batch:
         clean = torch.tensor([self.cases[n].base for n in numbers], device=self.model.device)
@@ -257,10 +256,10 @@ class Subset:
         some = list(range(min(CHECKED, len(self.cases))))
         whole, nothing = self.run(torch.stack([self.exists, self.nothing]), some)
         for n in some:
-            _, *ends = sweep.unpatched(self.model, self.model, self.cases[n])
+            _, *ends = unpatched(self.model, self.model, self.cases[n])
             found = [whole[n], nothing[n]] if self.ablation == "corrupted" else [whole[n]]
             for value, expected in zip(found, ends, strict=False):
-                off = sweep.apart(float(value), float(expected))
+                off = exactness.difference(float(value), float(expected))
                 if off > TOLERANCE:
                     raise InputError(
                         f"circuits are run without hooks, and on {self.model.name} that gives {float(value):.4g} where "
@@ -337,7 +336,7 @@ class _Run:
         length, width = batch.written.shape[1:]
         self.changes = batch.written.new_empty(len(of), count, length, width)
         self.below = 0  # writers that have written
-        self.tables = net.rotary(length) if net.rotary is not None else None
+        self.turns = net.rotation(length)
 
     def spread(self, keep: Tensor, of: Tensor, back: Tensor) -> _Run:
         """Return the same with a row for each run instead of each pair; row ``back[run]`` is what it continues."""
@@ -354,38 +353,32 @@ class _Run:
 
     def layer(self, index: int, heads: Sequence[int], *, mlp: bool) -> None:
         """Run those heads of a layer that are read anywhere, and its MLP if it is."""
-        net, layer = self.net, self.net.layers[index]
+        net, block = self.net, self.net.layers[index]
         first = index * (net.n_heads + 2 * net.n_kv_heads + 1)
         last = [first + net.n_heads + 2 * net.n_kv_heads]
-        beside = self._read(last, self.batch.resid[self.of, index]) if mlp and net.parallel else None
+        # A parallel block's MLP reads before the block's heads have written.
+        before = self._read(last, self.batch.resid[self.of, index]) if mlp and block.parallel else None
         if heads:
             self._attend(index, first, heads)
         if mlp:
-            read = self._read(last, self.batch.mid[self.of, index]) if beside is None else beside
-            made = layer.mlp(layer.norm2(read[:, 0])) - self.batch.mlp[self.of, index]
+            read = self._read(last, self.batch.mid[self.of, index]) if before is None else before
+            made = block.mlp(read[:, 0]) - self.batch.mlp[self.of, index]
             self.write(made[:, None])
 
     def _attend(self, index: int, first: int, heads: Sequence[int]) -> None:
-        net, layer = self.net, self.net.layers[index]
+        net, block = self.net, self.net.layers[index]
         group = net.n_heads // net.n_kv_heads
         shared = sorted({head // group for head in heads})
         keys = [first + net.n_heads + head for head in shared]
         readers = [*(first + head for head in heads), *keys, *(reader + net.n_kv_heads for reader in keys)]
-        normed = layer.norm1(self._read(readers, self.batch.resid[self.of, index]))
-        read = normed.split([len(heads), len(shared), len(shared)], 1)
-        q, k, v = (
-            _projected(rows, linear, numbers, net.d_head)
-            for rows, linear, numbers in zip(read, (layer.q, layer.k, layer.v), (heads, shared, shared), strict=True)
-        )
-        q, k = turned(layer.q_norm, q, self.tables), turned(layer.k_norm, k, self.tables)
+        read = self._read(readers, self.batch.resid[self.of, index]).split([len(heads), len(shared), len(shared)], 1)
+        numbers = {"q": heads, "k": shared, "v": shared}
+        q, k, v = (block.project_each(kind, rows, numbers[kind]) for kind, rows in zip("qkv", read, strict=True))
         own = [shared.index(head // group) for head in heads]
-        z = functional.scaled_dot_product_attention(
-            q.transpose(1, 2), k[:, :, own].transpose(1, 2), v[:, :, own].transpose(1, 2), is_causal=True,
-            scale=layer.scale,
-        )  # fmt: skip
-        change = z - self.batch.z[self.of, index].transpose(1, 2)[:, list(heads)]
-        weight = layer.o.weight.unflatten(1, (net.n_heads, net.d_head))[:, list(heads)]
-        self.write(torch.einsum("rhpk,mhk->rhpm", change, weight))
+        q, k = block.turn_queries(q, self.turns), block.turn_keys(k, self.turns)
+        z = block.attend(q, k[:, :, own], v[:, :, own])
+        change = z - self.batch.z[self.of, index][:, :, list(heads)]
+        self.write(torch.einsum("rphk,mhk->rhpm", change, block.head_weights(heads)))
 
     def _read(self, readers: Sequence[int], ablated: Tensor) -> Tensor:
         """Return what inputs read, ``[run, reader, position, d_model]``."""
@@ -399,12 +392,6 @@ class _Run:
         rows = torch.arange(len(self.of), device=positions.device)
         written = self.changes[rows, : self.below, positions]
         return (self.keep[:, -1:, : self.below] @ written)[:, 0] + self.batch.resid[self.of, -1, positions]
-
-
-def _projected(rows: Tensor, linear: Linear, heads: Sequence[int], width: int) -> Tensor:
-    """Return each head's own projection of its own input, ``[run, position, head, d_head]``."""
-    out = torch.einsum("rhpd,hkd->rphk", rows, linear.weight.unflatten(0, (-1, width))[list(heads)])
-    return out if linear.bias is None else out + linear.bias.unflatten(0, (-1, width))[list(heads)]
 
 
 # -- automated circuit discovery ---------------------------------------------------------------------------------------

@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from interp.engine.metrics import upcast
 from interp.engine.patching import sweep
+from interp.engine.patching.cases import Case, Ids
 from interp.engine.patching.plan import Atom, Plan
-from interp.engine.patching.sweep import Case, Job, OnStep, Swept
+from interp.engine.patching.sweep import Job, OnStep, Swept
 from interp.engine.transformer.forward import Edit, forward
-from interp.engine.transformer.incremental import Base, Joining, attend, mix, weights
-from interp.engine.transformer.network import Network, Norm, rotate
+from interp.engine.transformer.incremental import Joining
+from interp.engine.transformer.network import Network
+from interp.engine.transformer.runs import Base
 from interp.sites import Site
 from interp.spec import Node
 
@@ -205,9 +208,8 @@ class PathPlan(Plan):
         if node.kind == "mlp":
             change = (self._activated(source, index) - self._activated(base, index))[self.start :]
             return (change @ layer.down.weight.T)[None]
-        width = (-1, self.network.n_heads, self.network.d_head)
-        change = (source.z[index] - base.z[index])[self.start :].view(width)[:, heads]
-        return torch.einsum("phd,mhd->hpm", change, layer.o.weight.view(width)[:, heads])
+        change = (source.z[index] - base.z[index])[self.start :, heads]
+        return torch.einsum("phd,mhd->hpm", change, layer.head_weights(heads))
 
     def _answered(self, places: Sequence[int]) -> dict[int, Tensor]:
         """Return what arrives where that which lies between answers: each sender's source output in the base run."""
@@ -232,14 +234,13 @@ class PathPlan(Plan):
                 arrived[place].append((tensor - unchanged)[:, self.start :])
 
         def heads_of(index: int, z: Tensor) -> Tensor | None:
-            frozen = base.z[index].view(1, len(base), network.n_heads, -1).expand_as(z)
+            frozen = base.z[index].expand_as(z)
             changed = frozen if self.freeze == "heads" else z
             if node.kind != "head" or index != node.layer:
                 return changed
             changed = changed.clone()
-            own = self.source.z[index].view(len(base), network.n_heads, -1)
             for row, head in enumerate(heads):
-                changed[row, :, head] = own[:, head]
+                changed[row, :, head] = self.source.z[index][:, head]
             return changed
 
         edits: dict[str, Edit] = {
@@ -256,10 +257,9 @@ class PathPlan(Plan):
     # -- what a receiver makes of its input --------------------------------------------------------------------------
 
     def _through_mlp(self, index: int, changes: Tensor) -> Tensor:
-        layer, base = self.network.layers[index], self.base
-        before = (base.resid if self.network.parallel else base.mid)[index][self.start :]
-        fresh = layer.mlp(layer.norm2(before + changes)) - layer.mlp(layer.norm2(before))
-        return base.resid[index + 1][self.start :] + fresh
+        block, base = self.network.layers[index], self.base
+        before = block.mlp_reads(base.resid[index], base.mid[index])[self.start :]
+        return base.resid[index + 1][self.start :] + (block.mlp(before + changes) - block.mlp(before))
 
     def _through_head(self, receiver: Node, parts: range, changes: Tensor) -> Tensor:
         """Return the middle of the block where one head's queries, or one KV head's keys or values, are changed."""
@@ -267,40 +267,27 @@ class PathPlan(Plan):
         asked = (receiver.kind, index, parts)
         if self._mixed is None or self._mixed[0] != asked:
             # Heads do not meet before W_O: one attention with all heads changed holds every head's own answer.
-            z = self._z_of(receiver.kind, index, changes) - self.base.z[index][self.start :]
-            self._mixed = (asked, z.view(*z.shape[:2], network.n_heads, network.d_head))
+            self._mixed = (asked, self._z_of(receiver.kind, index, changes) - self.base.z[index][self.start :])
         group = 1 if receiver.kind == "q" else network.n_heads // network.n_kv_heads
         heads = slice(receiver.head * group, (receiver.head + 1) * group)
-        weight = network.layers[index].o.weight.view(-1, network.n_heads, network.d_head)[:, heads]
+        weight = network.layers[index].head_weights(heads)
         return self.base.mid[index][self.start :] + torch.einsum("nphd,mhd->npm", self._mixed[1][:, :, heads], weight)
 
     def _z_of(self, kind: str, index: int, changes: Tensor) -> Tensor:
-        """Return z, ``[sender, position from start, head · d_head]``, of changed queries, keys or values."""
-        layer, base, start = self.network.layers[index], self.base, self.start
-        normed = layer.norm1(base.resid[index][start:] + changes)
+        """Return z, ``[sender, position from start, head, d_head]``, of changed queries, keys or values."""
+        block, base, start = self.network.layers[index], self.base, self.start
+        x = base.resid[index][start:] + changes
+        turns = self.network.rotation(len(base))
+        at = None if turns is None else turns.at(slice(start, None))
         q, k, v = base.q[index][start:][None], base.k[index][None], base.v[index][None]
         count = len(changes)
         if kind == "q":
-            q = self._turned(layer.q_norm, layer.q(normed), self.network.n_heads)
-            return attend(q, k, v, layer.scale, start)
-        shared = self.network.n_kv_heads
+            return block.attend(block.queries(x, at), k, v, start)
         if kind == "k":
-            own = self._turned(layer.k_norm, layer.k(normed), shared)
-            k = torch.cat([k[:, :start].expand(count, -1, -1, -1), own], dim=1)
-            return attend(q.repeat(count, 1, 1, 1), k, v, layer.scale, start)
-        own = layer.v(normed).view(count, -1, shared, self.network.d_head)
-        v = torch.cat([v[:, :start].expand(count, -1, -1, -1), own], dim=1)
-        return mix(weights(q, k, layer.scale, start).repeat(count, 1, 1, 1, 1), v)
-
-    def _turned(self, norm: Norm | None, rows: Tensor, heads: int) -> Tensor:
-        """Return queries or keys as attention uses them, ``[sender, position from start, head, d_head]``."""
-        x = rows.view(*rows.shape[:2], heads, self.network.d_head)
-        if norm is not None:
-            x = norm(x)
-        if self.network.rotary is None:
-            return x
-        cos, sin = self.network.rotary(len(self.base))
-        return rotate(x, cos[self.start :], sin[self.start :])
+            k = torch.cat([k[:, :start].expand(count, -1, -1, -1), block.keys(x, at)], dim=1)
+            return block.attend(q.expand(count, -1, -1, -1), k, v, start)
+        v = torch.cat([v[:, :start].expand(count, -1, -1, -1), block.values(x)], dim=1)
+        return block.mix(block.pattern(block.scores(q, k, start)).expand(count, -1, -1, -1), v)
 
 
 class PathJob(Job):
@@ -321,7 +308,7 @@ class PathJob(Job):
         self.receivers = receivers
         self.freeze = freeze
         self.exists = reaching(model, senders, receivers)
-        self._received: tuple[tuple[sweep.Ids, sweep.Ids, int], dict[str, Tensor]] | None = None
+        self._received: tuple[tuple[Ids, Ids, int], dict[str, Tensor]] | None = None
 
     def _plan(self, net: Network, base: Base, source: Base, index: int, start: int) -> PathPlan:
         return PathPlan(
@@ -368,11 +355,11 @@ class PathJob(Job):
             functions = {_name(receiver): self._writing(receiver, running) for _, receiver, _ in running}
             logits = self.model.forward([asked.base] * len(running), functions, last_only=False)
             rows = torch.tensor([row for row, _, _ in running])
-            scores[rows] = asked.scorer.of_logits(sweep.wide(logits[:, asked.position])).double().cpu()
+            scores[rows] = asked.scorer.of_logits(upcast(logits[:, asked.position])).double().cpu()
         return scores
 
     def _ends(self, asked: Case) -> Tensor:
-        return sweep.wide(self.model.activations_of(asked.base, ["logits"])["logits"][:, asked.position])
+        return upcast(self.model.activations_of(asked.base, ["logits"])["logits"][:, asked.position])
 
     def _writing(self, receiver: Node, running: Sequence[tuple[int, Node, dict[str, Tensor]]]) -> Hook:
         name = _name(receiver)
@@ -417,7 +404,7 @@ class PathJob(Job):
         inner = {_name(receiver): "" for receiver in self.receivers if receiver.kind != "logits"}
         functions = {name: through(site, name) for name, site in ({sent: ""} | inner | sites).items()}
         logits = self.model.forward([asked.base], functions, last_only=False)
-        heard["logits"] = sweep.wide(logits[:, asked.position])
+        heard["logits"] = upcast(logits[:, asked.position])
         self._received = ((asked.base, asked.source, sender), heard)
         return heard
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from interp.engine.transformer.incremental import PARTS, Base, Joining, attend, mix, weights
-from interp.engine.transformer.network import Layer, Network
+from interp.engine.transformer.incremental import Joining
+from interp.engine.transformer.network import Network
+from interp.engine.transformer.runs import PARTS, Base
 
 
 @dataclass(frozen=True)
@@ -196,19 +197,17 @@ class Plan:
         return change.T[parts, :, None] * weight.T[parts, None, :]
 
     def _activated(self, run: Base, index: int) -> Tensor:
-        layer = self.network.layers[index]
-        return layer.neurons(layer.norm2(run.resid[index] if self.network.parallel else run.mid[index]))
+        block = self.network.layers[index]
+        return block.neurons(block.mlp_reads(run.resid[index], run.mid[index]))
 
     def _through_heads(self, atom: Atom, positions: slice, parts: slice) -> Tensor:
         network, index = self.network, atom.layer
-        layer = network.layers[index]
         # Only keys and values that are patched at one position make a z that depends on which.
         at = atom.start if self.site in {"k", "v"} and "position" in self.by else -1
         if self._held is None or self._held[0] != (index, at):
-            changed = (self._z(layer, index, at) - self.base.z[index]).view(len(self.base), network.n_heads, -1)
-            self._held = ((index, at), changed)
+            self._held = ((index, at), self._z(index, at) - self.base.z[index])
         change = self._held[1][positions]  # [position, head, d_head]
-        weight = layer.o.weight.view(-1, network.n_heads, network.d_head)  # [d_model, head, d_head]
+        weight = network.layers[index].head_weights()  # [d_model, head, d_head]
         if "head" not in self.by:
             return torch.einsum("phd,mhd->pm", change, weight)[None]
         group = network.n_heads // self.parts
@@ -223,24 +222,24 @@ class Plan:
             )
         return torch.einsum("phd,mhd->hpm", change, weight)
 
-    def _z(self, layer: Layer, index: int, at: int) -> Tensor:
-        """Return the z that the patched site makes in every head at once, ``[position, head · d_head]``.
+    def _z(self, index: int, at: int) -> Tensor:
+        """Return the z that the patched site makes in every head at once, ``[position, head, d_head]``.
 
         Heads do not meet before W_O, so one attention with all heads patched holds every head's own answer.
         """
         base, source = self.base, self.source
         if self.site == "z":
             return source.z[index]
-        q, k, v = base.q[index], base.k[index], base.v[index]
+        block, q, k, v = self.network.layers[index], base.q[index], base.k[index], base.v[index]
         if self.site == "pattern":
-            return mix(weights(source.q[index][None], source.k[index][None], layer.scale, 0), v[None])[0]
+            return block.mix(block.pattern(block.scores(source.q[index], source.k[index])), v)
         if self.site == "q":
             q = source.q[index]
         if self.site == "k":
             k = _patched(k, source.k[index], at)
         if self.site == "v":
             v = _patched(v, source.v[index], at)
-        return attend(q[None], k[None], v[None], layer.scale, 0)[0]
+        return block.attend(q[None], k[None], v[None])[0]
 
 
 def _patched(base: Tensor, source: Tensor, at: int) -> Tensor:

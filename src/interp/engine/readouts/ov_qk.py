@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from interp.engine.transformer.network import Identity, Layer, Linear, Network, Norm, rotate
+from interp.engine.transformer.block import Block, Identity, Norm, Rotation
+from interp.engine.transformer.linear import Linear
+from interp.engine.transformer.network import Network
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
@@ -40,14 +42,14 @@ class Heads:
         return head // (len(self.q) // len(self.k))
 
 
-def heads(net: Network, layer: Layer) -> Heads:
+def heads(net: Network, layer: Block) -> Heads:
     """Return a layer's heads with the norms folded in, in float32."""
 
     def read(linear: Linear, own: Norm | None) -> Tensor:
         split = folded(layer.norm1, linear.weight).view(-1, net.d_head, linear.weight.shape[1])
         return split if own is None else split * own.weight.float()[:, None]
 
-    written = layer.o.weight.float().view(-1, net.n_heads, net.d_head).permute(1, 2, 0)
+    written = layer.head_weights().float().permute(1, 2, 0)
     return Heads(read(layer.q, layer.q_norm), read(layer.k, layer.k_norm), read(layer.v, None), written)
 
 
@@ -92,7 +94,7 @@ def size(norm: Norm, resid: Tensor) -> Tensor:
     return (centred.square().mean(-1) + norm.eps).sqrt()
 
 
-def along(net: Network, layer: Layer, z: Tensor, directions: Tensor) -> Tensor:
+def along(net: Network, layer: Block, z: Tensor, directions: Tensor) -> Tensor:
     """Return how far each head writes along a direction, ``[…, head]``.
 
     Parameters
@@ -177,9 +179,10 @@ def qk(model: LoadedModel, net: Network, layer: int, head: int, offset: int = 0)
     queries = read(held.q, at.q, at.q_norm, head)
     keys = read(held.k, at.k, at.k_norm, held.shared(head))
     if net.rotary is not None:
-        cos, sin = (table.float() for table in net.rotary(offset + 1))
-        queries = rotate(queries[:, None, None], cos[offset:], sin[offset:])[:, 0, 0]
-        keys = rotate(keys[:, None, None], cos[:1], sin[:1])[:, 0, 0]
+        turns = net.rotary(offset + 1)
+        turns = Rotation(turns.cos.float(), turns.sin.float())
+        queries = turns.at(slice(offset, None))(queries[:, None, None])[:, 0, 0]
+        keys = turns.at(slice(1))(keys[:, None, None])[:, 0, 0]
     return Circuit(queries, keys)
 
 

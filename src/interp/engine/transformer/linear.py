@@ -1,4 +1,4 @@
-"""A linear layer's product, by whichever of torch's two libraries is faster on this processor.
+"""Linear layers, by whichever of torch's two libraries is faster on this processor.
 
 torch hands float32 products on the CPU to MKL, which keeps its AVX-512 kernels from processors that are not Intel's.
 oneDNN, which torch ships too and its compiler uses, has them for every processor that can run them, is two to three
@@ -8,7 +8,8 @@ times as fast on those, and applies an activation function while the product is 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -74,3 +75,66 @@ def _suits(x: Tensor) -> bool:
         and x.numel() > x.shape[-1]
         and not torch.is_autocast_enabled("cpu")
     )
+
+
+@dataclass
+class Pack:
+    """Rows of the residual stream, or of what is made of each of them alone, of which only some are differentiated.
+
+    Attributes
+    ----------
+    frozen
+        ``[row, …]``: those that are not.
+    graded
+        ``[row, …]``: those that are.
+    """
+
+    frozen: Tensor
+    graded: Tensor
+
+    def each(self, function: Callable[[Tensor], Tensor]) -> Pack:
+        """Return `function` of the frozen rows and of the graded rows."""
+        return Pack(function(self.frozen), function(self.graded))
+
+    def split(self, sizes: list[int], dim: int) -> list[Pack]:
+        """Return the rows cut along an axis, as a tensor is."""
+        both = zip(self.frozen.split(sizes, dim), self.graded.split(sizes, dim), strict=True)
+        return [Pack(frozen, graded) for frozen, graded in both]
+
+    def __add__(self, other: Pack) -> Pack:
+        return Pack(self.frozen + other.frozen, self.graded + other.graded)
+
+    def __mul__(self, other: Pack) -> Pack:
+        return Pack(self.frozen * other.frozen, self.graded * other.graded)
+
+
+class _Product(torch.autograd.Function):
+    """One product for all rows of a `Pack`, and its gradient for the graded ones alone."""
+
+    @staticmethod
+    def forward(ctx: Any, frozen: Tensor, graded: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:  # pyright: ignore
+        ctx.weight = weight
+        parts = linear(torch.cat([frozen, graded]), weight, bias).split([len(frozen), len(graded)])
+        ctx.mark_non_differentiable(parts[0])
+        return parts[0], parts[1]
+
+    @staticmethod
+    def backward(ctx: Any, _: Tensor, gradient: Tensor) -> tuple[None, Tensor, None, None]:  # pyright: ignore
+        return None, linear(gradient, ctx.weight.T, None), None, None
+
+
+X = TypeVar("X", Tensor, Pack)  # what the arithmetic of single rows takes and gives
+
+
+@dataclass(frozen=True)
+class Linear:
+    """``x @ weight.T + bias``; `weight` is ``[out, in]``."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __call__(self, x: X, then: Activation | None = None) -> X:
+        if isinstance(x, Pack):
+            out = Pack(*_Product.apply(x.frozen, x.graded, self.weight, self.bias))  # pyright: ignore
+            return out if then is None else out.each(then)
+        return linear(x, self.weight, self.bias, then)

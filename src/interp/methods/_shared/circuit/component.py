@@ -138,8 +138,7 @@ def _effects(model: LoadedModel, net: Network, prompts: Sequence[Sequence[int]],
             if node == "logits":
                 written = end
             elif site == "z":
-                weight = net.layers[index].o.weight.unflatten(1, (net.n_heads, net.d_head))[:, int(part)]
-                written = held[index][:, int(part)] @ weight.T
+                written = held[index][:, int(part)] @ net.layers[index].head_weights()[:, int(part)].T
             else:
                 written = held[index]
             frozen = written.float() / ov_qk.size(net.final, end.float())[:, None]

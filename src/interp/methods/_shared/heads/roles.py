@@ -261,34 +261,32 @@ def through_queries(net: Network, clean: Run, other: Run, towards: Tensor, reade
     import torch
 
     from interp.engine.readouts import ov_qk
-    from interp.engine.transformer.forward import turned
 
     assert clean.end is not None
     count, length = clean.k[0].shape[:2]
-    tables = net.rotary(length) if net.rotary is not None else None
-    last = None if tables is None else (tables[0][-1:], tables[1][-1:])
+    turns = net.rotation(length)
+    last = None if turns is None else turns.at(slice(length - 1, None))
     group = net.n_heads // net.n_kv_heads
     size = ov_qk.size(net.final, clean.end)
     effects = torch.zeros(count, len(net.layers), net.n_heads, dtype=torch.float64)
     for reader in sorted({layer for layer, _ in readers}):
-        layer = net.layers[reader]
+        block = net.layers[reader]
         which = [head for at, head in readers if at == reader]
         shared = [head // group for head in which]
-        keys = turned(layer.k_norm, clean.k[reader], tables)[:, :, shared]
+        keys = block.turn_keys(clean.k[reader], turns)[:, :, shared]
         values = clean.v[reader][:, :, shared]
         before = clean.z[reader]
-        plain = ov_qk.along(net, layer, before, towards)[:, which]
+        plain = ov_qk.along(net, block, before, towards)[:, which]
         for sender in range(reader):
             change = other.z[sender] - clean.z[sender]
-            written = net.layers[sender].o.weight.view(-1, net.n_heads, net.d_head)
-            moved = clean.before[reader][:, None] + torch.einsum("nhd,mhd->nhm", change, written)
-            queries = layer.q(layer.norm1(moved)).view(count, net.n_heads, net.n_heads, net.d_head)
-            queries = turned(layer.q_norm, queries.flatten(0, 1)[:, None], last)[:, 0].view(queries.shape)
-            scores = torch.einsum("nsrd,nkrd->nsrk", queries[:, :, which], keys) * layer.scale
-            mixed = torch.einsum("nsrk,nkrd->nsrd", scores.softmax(-1), values)
+            written = torch.einsum("nhd,mhd->nhm", change, net.layers[sender].head_weights())
+            moved = clean.before[reader][:, None] + written
+            # The senders stand where queries do: each is one more query of the last position.
+            queries = block.queries(moved[..., None, :], last)[..., 0, :, :][:, :, which]
+            mixed = block.mix(block.pattern(block.scores(queries, keys, length - 1)), values)
             z = before[:, None].expand(-1, net.n_heads, -1, -1).clone()
             z[:, :, which] = mixed
-            replaced = ov_qk.along(net, layer, z, towards[:, None])[:, :, which]
+            replaced = ov_qk.along(net, block, z, towards[:, None])[:, :, which]
             effects[:, sender] += ((plain[:, None] - replaced).sum(-1) / size[:, None]).double().cpu()
     return effects.numpy()
 

@@ -1,0 +1,14 @@
+"""Llama, and SmolLM2, which is one: RMSNorm, rotary positions, gated MLPs, grouped queries."""
+
+from __future__ import annotations
+
+from interp.engine.transformer.families._family import Family
+
+
+class Llama(Family):
+    """Touvron et al. (2023), "LLaMA: Open and Efficient Foundation Language Models"."""
+
+    names = ("llama",)
+
+
+FAMILY = Llama()
