@@ -23,9 +23,12 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 BOUND = 1e-4
 MADE = {"provenance", "notes", "_live", "seconds", "forwards"}
-NAMES = ("Mary", "John", "Tom", "Anna", "Paul", "Lisa", "Mark", "Sarah", "James", "Laura")  # for the task of two names
+NAMES = tuple(f" {name}" for name in "Mary John Alice Bob James Emma Sarah David Paul Kate".split())  # noqa: SIM905  # of one token, for the task of two names
 
-PAIR = "clean: Mary gave John the drink to\ncorrupted: Anna gave John the drink to\nanswer: Mary\nwrong: John"
+PAIR = """clean: When Mary gave John the drink to
+corrupted: When Alice gave John the drink to
+answer: Mary
+wrong: John"""
 DIFFERED = "the forward without hooks differed by"
 
 # Beside the least cell of each command: the ways of doing it that compute in another way.
@@ -120,7 +123,10 @@ def cells(family: str) -> Iterator[tuple[str, Callable[[], Any]]]:
         cell = replace(cell, arguments=cell.arguments | options)
 
         def call(cell: harness.Cell = cell) -> Any:
-            return harness.worked(harness.ask("python", None, cell))
+            outcome = harness.ask("python", None, cell)
+            if outcome.error is not None:
+                raise outcome.error
+            return outcome.value
 
         said = " ".join(f"{key}={value}" for key, value in options.items())
         yield f"{name} {said}".strip(), call
@@ -208,11 +214,8 @@ def test_the_faults_are_faults(family: str, fault: Callable[[Network], Network],
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_what_a_view_asks_later_is_right_too(family: str, lend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = lend(family)
-    asked = pairs(
-        "clean: Mary gave John the drink to\ncorrupted: John gave John the drink to\nanswer: Mary\nwrong: John"
-    )
-    result = interp.patch(asked, by="head-position")
+    model = lend(family, added=NAMES)
+    result = interp.patch(pairs(PAIR), by="head-position")
     expected = result.likeliest((1, 0, 2))
     for fault in BREAKS:
         exactness.forget(model)
