@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from interp.engine.transformer.base_runs import PARTS, Base
 from interp.engine.transformer.incremental import Joining
 from interp.engine.transformer.network import Network
-from interp.engine.transformer.runs import PARTS, Base
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,9 @@ class Plan:
         if "head" not in self.by:
             return 1
         return self.network.n_kv_heads if self.site in {"k", "v"} else self.network.n_heads
+
+    def forget(self) -> None:
+        """Let go of what only its running interventions need."""
 
     def atoms(self) -> Iterator[Atom]:
         """Yield every intervention that can have an effect, layer by layer."""

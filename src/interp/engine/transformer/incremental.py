@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from interp.engine.transformer.base_runs import Base, chunked
 from interp.engine.transformer.block import Block, Rotation
 from interp.engine.transformer.network import Network
-from interp.engine.transformer.runs import Base, chunked
 
 
 @dataclass

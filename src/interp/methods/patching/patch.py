@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from interp.engine.model.loaded import LoadedModel
-    from interp.engine.patching.sweep import Swept
+    from interp.engine.patching.waves import Swept
 
     Float = NDArray[np.float64]
 

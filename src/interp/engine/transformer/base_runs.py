@@ -64,7 +64,7 @@ class Asked:
     start: int = 0
 
 
-def runs(network: Network, asked: Sequence[Asked]) -> list[Base]:
+def run(network: Network, asked: Sequence[Asked]) -> list[Base]:
     """Run prompts together, so that each layer's weights are read once, and keep what a replay needs."""
     made = [_empty(network, one.ids) for one in asked]
     likes = [made[one.like] if isinstance(one.like, int) else one.like for one in asked]
