@@ -81,7 +81,7 @@ def facts(result: CircuitResult) -> str:
     >>> facts(result)  # doctest: +SKIP
     'SmolLM2 · induction · EAP-IG · corrupted-prompt ablation · 96 pairs'
     """
-    count = len(result.lint.clean)
+    count = len(result.checks.clean)
     return frame.facts(
         result,
         frame.visible_facts(result.task, 40),
@@ -137,7 +137,7 @@ def _two(value: float) -> str:
 
 def notes(result: CircuitResult) -> list[str]:
     """Return what is to be known before the picture is believed."""
-    return [frame.visible_facts(note, 600) for note in dict.fromkeys((*result.notes, *result.lint.warnings))]
+    return [frame.visible_facts(note, 600) for note in dict.fromkeys((*result.notes, *result.checks.warnings))]
 
 
 def ends(drawn: Arrangement) -> tuple[float, float]:

@@ -318,7 +318,7 @@ class _View:
 
     @cached_property
     def differing(self) -> tuple[int, ...]:
-        return self.result.lint.differing[0] if self.result.lint.differing else ()
+        return self.result.checks.differing[0] if self.result.checks.differing else ()
 
     @cached_property
     def end(self) -> float:
@@ -536,7 +536,7 @@ def _notes(view: _View) -> list[str]:
 
 def _prompts(view: _View) -> list[tuple[str, list[tuple[str, bool]]]]:
     """Return the first pair's prompts, each as (its name, its tokens with whether they differ)."""
-    pairs = view.result.lint
+    pairs = view.result.checks
     if not pairs.clean:
         return []
     given = [("clean", pairs.clean[0])]
@@ -572,7 +572,7 @@ def _excerpt(tokens: Sequence[str], differing: set[int]) -> list[tuple[str, bool
 
 def _answers(view: _View) -> list[tuple[str, str, str]]:
     """Return lines of (words, the clean metric, the corrupted metric)."""
-    result, pairs = view.result, view.result.lint
+    result, pairs = view.result, view.result.checks
     count = len(result.per_pair)
     lead = view.metric
     if pairs.answer and pairs.answer[0]:

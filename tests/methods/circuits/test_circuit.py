@@ -63,7 +63,7 @@ def test_the_strongest_edges_on_a_way_to_the_logits(model: Any, method: str) -> 
         mean = found.per_pair[:, found.exists].astype(float).mean(0)
         assert np.allclose(mean, found.scores[found.exists], atol=1e-6)
     assert found.clean_metric.shape == found.ablated_metric.shape == (3,)
-    assert found.lint.corrupted_metric == pytest.approx(found.ablated_metric.tolist(), abs=1e-4)
+    assert found.checks.corrupted_metric == pytest.approx(found.ablated_metric.tolist(), abs=1e-4)
     assert found.group_size == model.geometry.n_heads // model.geometry.n_kv_heads
 
 
@@ -104,7 +104,7 @@ def test_ablations_end_where_all_is_ablated(method: str, ablation: str) -> None:
     assert found.ablation == ablation
     assert np.allclose(found.ablated_metric, other.ablated_metric, atol=1e-4)
     plain = interp.circuit(PAIRS, method="eap")
-    assert np.allclose(found.lint.corrupted_metric, plain.lint.corrupted_metric, atol=1e-4)
+    assert np.allclose(found.checks.corrupted_metric, plain.checks.corrupted_metric, atol=1e-4)
 
 
 def test_positions(use: Any) -> None:
@@ -424,7 +424,7 @@ def test_a_file_gives_the_circuit_back(method: str, use: Any, tmp_path: Path) ->
             assert as_data(mine) == as_data(theirs), field.name
             assert type(mine) is type(theirs) or field.name == "labels"
     assert as_data(found.provenance) == as_data(made.provenance)
-    assert type(found.lint) is type(made.lint)
+    assert type(found.checks) is type(made.checks)
     assert found.card is not None
     assert made.card is not None
     assert np.array_equal(found.card.whole, made.card.whole)
@@ -475,8 +475,8 @@ def test_a_circuit_from_a_file_and_the_current_model(use: Any, tmp_path: Path) -
         (lambda data: data["readers"].pop(), "is due"),
         (lambda data: data.update(scores=[["much"]]), "much"),
         (lambda data: data.update(kept=[[3]]), "true nor false"),
-        (lambda data: data["lint"].pop("clean"), "clean"),
-        (lambda data: data.update(lint=None), "Lint"),
+        (lambda data: data["checks"].pop("clean"), "clean"),
+        (lambda data: data.update(checks=None), "PairChecks"),
         (lambda data: data.update(method="guess"), "guess"),
         (lambda data: data.update(writers="embed"), "list"),
         (lambda data: data.update(format=3), "format is 3"),

@@ -422,7 +422,7 @@ def test_what_is_ablated_may_change_nothing(use: Any) -> None:
     use(build("gpt2"))
     same = [Pair(Prompt(ids=ONE[0]), Prompt(ids=ONE[0]), (7,), (9,))] * 2
     circuit = found()
-    blank = replace(circuit, lint=found(pairs=same).lint, provenance=found(pairs=same).provenance)
+    blank = replace(circuit, checks=found(pairs=same).checks, provenance=found(pairs=same).provenance)
     card = interp.validate(blank, random=2, top=2)
     assert any("faithfulness divides by that" in note for note in card.notes)
     assert card.html()

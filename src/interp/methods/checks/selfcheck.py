@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from interp.errors import InputError, Interrupted, OutOfMemory
+from interp.errors import InputError, OutOfMemory, unless_interrupted
 from interp.interface.registry import command
 from interp.methods._shared.pairs import encode
 from interp.results import Provenance, Result
@@ -264,9 +264,7 @@ def selfcheck(
     notes = [*([f"partial: {stopped}"] if stopped else []), *_explained(found)]
     provenance = replace(found.provenance, seconds=time.perf_counter() - started)
     result = replace(found, notes=tuple(notes), provenance=provenance)
-    if interrupt is not None:
-        raise Interrupted(result)
-    return result
+    return unless_interrupted(result, interrupt)
 
 
 def _explained(found: SelfcheckResult) -> list[str]:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from interp.errors import InputError, Interrupted
+from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import labels
 from interp.methods._shared.circuit import choice
 from interp.methods._shared.circuit.result import LESS_IS_BETTER, ONE_MEAN, CircuitResult
 from interp.methods._shared.models import predicted, require_causal
-from interp.methods._shared.pairs import Encodings, encode, lint
+from interp.methods._shared.pairs import Encodings, check, encode
 from interp.spec import Metric, MetricName, Pairs, resolve_metric
 
 if TYPE_CHECKING:
@@ -155,9 +155,7 @@ def circuit(
     if not made.kept.any() and np.isfinite(made.scores[made.exists]).all():
         what = f"--threshold {threshold:g}" if threshold is not None else f"--edges {EDGES if edges is None else edges}"
         made = replace(made, notes=(*made.notes, f"no edges lie on a way to the logits with {what}: keep more"))
-    if scored.interrupt is not None:
-        raise Interrupted(made)
-    return made
+    return unless_interrupted(made, scored.interrupt)
 
 
 def _check(
@@ -341,7 +339,7 @@ def _result(
     """Return the scores as a circuit of no edges."""
     shape = model.geometry
     exists = scored.exists.numpy()
-    checked = lint(model, encoded, metric, scored.clean.tolist(), scored.source.tolist())
+    checks = check(model, encoded, metric, scored.clean.tolist(), scored.source.tolist())
     scores: Float = scored.scores.numpy()
     lost = int((exists & ~np.isfinite(scores)).sum())
     first: list[str] = []
@@ -367,10 +365,10 @@ def _result(
         ablated_metric=scored.ablated.numpy(),
         group_size=shape.n_heads // shape.n_kv_heads,
         positions=encoded[0].clean.strings,
-        lint=checked,
+        checks=checks,
         task=pairs.task,
         labels=dict(labels.of(model)),
-        notes=(*first, *checked.warnings, *notes),
+        notes=(*first, *checks.warnings, *notes),
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from interp.errors import InputError, Interrupted
+from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared.bootstrap import interval, of_ratio
 from interp.methods._shared.circuit import choice
@@ -95,9 +95,7 @@ def validate(
     interrupt = made.run()
     card = made.card()
     object.__setattr__(circuit, "card", card)  # the one thing that is found out later about a circuit as it is
-    if interrupt is not None:
-        raise Interrupted(card)
-    return card
+    return unless_interrupted(card, interrupt)
 
 
 def validated(model: LoadedModel, circuit: CircuitResult, **options: Any) -> CircuitResult:
@@ -184,7 +182,7 @@ class _Evidence:
             return encode(self.model, origin.pairs(self.circuit, n), self.metric)
         if not origin.task:
             raise InputError("the circuit's pairs came from no task, so there are no fresh ones; use --on same")
-        count = len(self.circuit.lint.clean) if n is None else n
+        count = len(self.circuit.checks.clean) if n is None else n
         fresh = from_task(
             self.model, origin.task, n=count, seed=self.seed, corruption=origin.corruption, bos=origin.bos
         )

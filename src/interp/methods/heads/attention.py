@@ -117,14 +117,11 @@ class AttentionResult(Result):
         InputError
             The model is gone, busy, or has changed since.
         """
-        if self._live is None:
-            raise InputError("value-weighted attention needs the model; run the cell again")
-        live = self._live
 
         def norms(model: LoadedModel) -> Float:
-            return value_norms(model, live.ids, self.layers, self.heads)
+            return value_norms(model, self._live.ids, self.layers, self.heads)
 
-        return live.run(norms)
+        return self._run(norms, "value-weighted attention")
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per head: layer, head, the four statistics and the label."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from interp.errors import InputError, Interrupted
+from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import labels as kept
 from interp.methods._shared.bootstrap import interval
@@ -230,9 +230,7 @@ def heads(
         losses=scored.losses,
         notes=scored.notes,
     )
-    if scored.interrupt is not None:
-        raise Interrupted(result)
-    return result
+    return unless_interrupted(result, scored.interrupt)
 
 
 # The scores that the roles of `head_roles` are listed by, in their order.

@@ -59,7 +59,7 @@ class Direction:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class CircuitResult(Result):
+class OVQKResult(Result):
     """A head's circuit over the vocabulary.
 
     Attributes
@@ -118,7 +118,7 @@ class CircuitResult(Result):
 @technique(body=None)
 def ov(
     model: LoadedModel, head: HeadName, *, tokens: Examples | None = None, top: int = 10, svd: int = 0
-) -> CircuitResult:
+) -> OVQKResult:
     """A head's OV circuit, W_E W_V W_O W_U: attending to a token, which tokens' logits does it raise and lower?
 
     Parameters
@@ -135,7 +135,7 @@ def ov(
 
     Returns
     -------
-    CircuitResult
+    OVQKResult
         Values are logits over the mean logit, for a residual stream of size 1: they compare within a head.
 
     Raises
@@ -164,7 +164,7 @@ def ov(
 @technique(body=None)
 def qk(
     model: LoadedModel, head: HeadName, *, tokens: Examples | None = None, top: int = 10, svd: int = 0, offset: int = 0
-) -> CircuitResult:
+) -> OVQKResult:
     """A head's QK circuit, W_E W_Q W_Kᵀ W_Eᵀ: for a query token, which key tokens does it look for?
 
     Parameters
@@ -183,7 +183,7 @@ def qk(
 
     Returns
     -------
-    CircuitResult
+    OVQKResult
         Values are scores before scaling, for residual streams of size 1: they compare within a head.
 
     Raises
@@ -242,7 +242,7 @@ def _result(
     *,
     normed: bool = False,
     writes: Tensor | None = None,
-) -> CircuitResult:
+) -> OVQKResult:
     """Return the circuit's rows, matrix and directions; `writes` is a head's W_O, ``[d_head, d_model]``."""
     import torch
     from torch.nn import functional
@@ -271,7 +271,7 @@ def _result(
     if found is not None and writes is not None:
         written = found[0][:, :svd].T @ circuit.left @ writes
         vectors = functional.normalize(written.float(), dim=-1).cpu().numpy()
-    return CircuitResult(
+    return OVQKResult(
         kind=kind,
         head=head,
         offset=offset,

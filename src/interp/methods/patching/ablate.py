@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from interp.errors import InputError, Interrupted
+from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import directions, names, texts
 from interp.methods._shared.bootstrap import interval
@@ -225,9 +225,7 @@ def ablate(
     said = _replacement(mode, references, seed) if replaced else "edges cut before the softmax"
     weights = np.array([len(s.ids) - 1 if s.scorer is None else 1 for s in samples], np.float64)
     result = _result(ran, names, weights, mode=mode, replacement=said, metric=measured, task=task, seed=seed)
-    if ran.interrupt is not None:
-        raise Interrupted(result)
-    return result
+    return unless_interrupted(result, ran.interrupt)
 
 
 def _parts(

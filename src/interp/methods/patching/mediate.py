@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from interp.errors import InputError, Interrupted
+from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import names
 from interp.methods._shared.bootstrap import interval, sign_flips
 from interp.methods._shared.models import predicted
-from interp.methods._shared.pairs import Encodings, Lint, encode, lint
-from interp.results import Result, strongest
+from interp.methods._shared.pairs import Encodings, check, encode
+from interp.results.effects import EffectsResult
 from interp.sites import axes
 from interp.spec import Components, Indices, Metric, MetricName, Pairs, resolve_indices, resolve_metric
 
@@ -37,7 +37,7 @@ _HEADED = frozenset({"z", "q", "k", "v", "pattern"})
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class MediationResult(Result):
+class MediationResult(EffectsResult):
     """Total, natural direct and natural indirect effects of the change from the corrupted to the clean prompt.
 
     With m(x, c) the metric on prompt x while the component has the value of prompt c's run:
@@ -51,8 +51,6 @@ class MediationResult(Result):
     ----------
     site, by, axes, layers
         What the mediators are, and the axes of the arrays, such as ``("layer", "head")``.
-    metric
-        What was measured.
     total, total_interval, total_p
         Mean over pairs, its 95 % bootstrap interval ``float64 [2]``, its p-value.
     indirect, direct, interaction
@@ -66,21 +64,14 @@ class MediationResult(Result):
         ``holm``, ``fdr_bh``, ``bonferroni`` or ``none``; how many assignments of signs were counted.
     per_pair_total, per_pair_indirect, per_pair_direct
         ``float64 [pair]`` and ``[pair, *axes]``.
-    clean_metric, corrupted_metric
-        Means over pairs.
     done
         ``bool [*axes]``: what was computed for every pair, both ways.
-    lint
-        The pairs, token by token, with warnings.
-    task
-        The task that the pairs came from, or an empty string.
     """
 
     site: str
     by: str
     axes: tuple[str, ...]
     layers: tuple[int, ...]
-    metric: str
     total: float
     total_interval: Float
     total_p: float
@@ -96,11 +87,6 @@ class MediationResult(Result):
     per_pair_total: Float
     per_pair_indirect: Float
     per_pair_direct: Float
-    clean_metric: float
-    corrupted_metric: float
-    done: NDArray[np.bool_]
-    lint: Lint
-    task: str = ""
 
     _html: ClassVar[str] = "interp.views.mediate:html"
     _svg: ClassVar[str | None] = "interp.views.mediate:svg"
@@ -141,9 +127,8 @@ class MediationResult(Result):
             for c in self.strongest(n)
         ]
 
-    def strongest(self, n: int) -> list[tuple[int, ...]]:
-        """Return where the `n` largest indirect effects are, largest first."""
-        return strongest(self.indirect, n)
+    def _ranked(self) -> Float:
+        return self.indirect
 
     def runs(self, index: Sequence[int]) -> pd.DataFrame:
         """Return the four runs of each pair that one mediator's effects are made of.
@@ -342,10 +327,7 @@ def mediate(
         correction=correction,
         task=pairs.task,
     )
-    interrupt = through.interrupt or past.interrupt
-    if interrupt is not None:
-        raise Interrupted(result)
-    return result
+    return unless_interrupted(result, through.interrupt or past.interrupt)
 
 
 Corrector = Callable[["Float"], "Float"]
@@ -411,8 +393,8 @@ def _result(
     if known.any():
         p[known] = sign_flips(each[0][:, known], draws)
         corrected[known] = _corrector(correction)(p[known])
-    checked = lint(model, encoded, metric, clean.tolist(), corrupted.tolist())
-    notes = list(checked.warnings)
+    checks = check(model, encoded, metric, clean.tolist(), corrupted.tolist())
+    notes = list(checks.warnings)
     lost = reached[0] & ~known
     if lost.any():
         notes.append(f"the metric is NaN or infinite for {int(lost.sum())} mediators")
@@ -447,7 +429,7 @@ def _result(
         "clean_metric": float(clean.mean()),
         "corrupted_metric": float(corrupted.mean()),
         "done": reached[0] & reached[1],
-        "lint": checked,
+        "checks": checks,
         "notes": tuple(notes),
     }
 

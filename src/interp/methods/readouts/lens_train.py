@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from interp.errors import InputError, Interrupted
+from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import texts as files
 from interp.results import Result, checked_path
@@ -99,8 +99,6 @@ class LensTrainResult(Result):
         """
         if Path(os.fspath(path)).suffix.lower() != ".safetensors":
             return super().save(path)
-        if self._live is None:
-            raise InputError("the lens' file names its model; run the cell again while it is loaded")
 
         def write(model: LoadedModel) -> Path:
             import torch
@@ -111,7 +109,7 @@ class LensTrainResult(Result):
             pairs = {n: (torch.tensor(w), torch.tensor(b)) for n, (w, b) in zip(self.layers, both, strict=True)}
             return translators.save(path, pairs, model)
 
-        return self._live.run(write)
+        return self._run(write, "a lens' file, which names its model,")
 
 
 @technique(body=Texts, name="lens-train")
@@ -201,9 +199,7 @@ def lens_train(
         saved=saved,
         notes=tuple(notes),
     )
-    if stopped is not None:
-        raise Interrupted(result)
-    return result
+    return unless_interrupted(result, stopped)
 
 
 class _Streams:

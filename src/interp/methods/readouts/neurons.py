@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from interp.errors import InputError, Interrupted
+from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared.clusters import Clusters, embedder
 from interp.methods._shared.names import words
@@ -250,9 +250,7 @@ def neurons(
         clusters=clusters,
         notes=(*notes, *said, *unread),
     )
-    if stopped is not None:
-        raise Interrupted(result)
-    return result
+    return unless_interrupted(result, stopped)
 
 
 _FIELDS = ("read", "read_values", "promoted", "promoted_values", "suppressed", "suppressed_values")

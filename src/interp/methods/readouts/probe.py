@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 
-from interp.errors import InputError, Interrupted, closest
+from interp.errors import InputError, closest, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import texts as files
 from interp.results import Result, resolve
@@ -285,9 +285,7 @@ def probe(
         notes=tuple(fitted.pop("notes") + _twice(groups)),
         **fitted,
     )
-    if fits.interrupt is not None:
-        raise Interrupted(result)
-    return result
+    return unless_interrupted(result, fits.interrupt)
 
 
 def _given(texts: Any, labels: Any, text: str | None, column: str, label: str) -> tuple[list[Any], list[Any]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from interp.errors import InputError, Interrupted
+from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared.models import logits_of, predicted
 from interp.methods._shared.pairs import aligned, one_token
@@ -258,9 +258,7 @@ def saliency(
         steps=found.steps,
     )
     result = noted(result, partial=found.interrupt is not None)
-    if found.interrupt is not None:
-        raise Interrupted(result)
-    return result
+    return unless_interrupted(result, found.interrupt)
 
 
 def _begin(function: Embedded, other: Encoded | None, baseline: str | None) -> Tensor:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 
-from interp.errors import InputError, Interrupted, printable
+from interp.errors import InputError, printable, unless_interrupted
 from interp.interface.registry import technique
 from interp.results import Result
 from interp.spec import Intervention, Prompt, Variable
@@ -154,9 +154,7 @@ def generate(
         at=at,
         notes=(*ended(model, made, n), *unapplied(model)),
     )
-    if made.interrupt is not None:
-        raise Interrupted(result)
-    return result
+    return unless_interrupted(result, made.interrupt)
 
 
 def _listed(given: Any) -> tuple[Intervention, ...]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 
-from interp.errors import InputError, Interrupted, printable
+from interp.errors import InputError, printable, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import directions
 from interp.methods._shared import texts as running
@@ -276,9 +276,7 @@ def steer(
         metric=scorer.metric.name,
         notes=(*_notes(model, strengths, texts, n, failed), *odd),
     )
-    if texts[-1].interrupt is not None:
-        raise Interrupted(result)
-    return result
+    return unless_interrupted(result, texts[-1].interrupt)
 
 
 def _strengths(strength: float, sweep: Any) -> list[float]:

@@ -86,7 +86,7 @@ def function_of(model: LoadedModel, circuit: CircuitResult, node: str, top: int 
     best, worst = (mean.topk(min(top, len(mean)), largest=largest) for largest in (True, False))
     differences = [
         float(row[[n for _, n in right]].mean() - row[[n for _, n in wrong]].mean())
-        for row, right, wrong in zip(effects, circuit.lint.answer, circuit.lint.wrong, strict=True)
+        for row, right, wrong in zip(effects, circuit.checks.answer, circuit.checks.wrong, strict=True)
         if right and wrong
     ]
     copying = float("nan")

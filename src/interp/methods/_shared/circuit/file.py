@@ -21,11 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from interp.errors import InputError
-from interp.methods._shared import pairs
 from interp.methods._shared.circuit import component, report, result
 from interp.methods._shared.circuit.packed import FORMAT
 from interp.methods._shared.circuit.result import ABLATIONS, METHODS, CircuitResult
 from interp.results import Provenance
+from interp.results.effects import PairChecks
 
 # What the annotations of a result name, some of them imported for the type checker alone.
 _KNOWN = {
@@ -35,7 +35,7 @@ _KNOWN = {
     "ComponentFunction": component.ComponentFunction,
     "Edge": result.Edge,
     "Float": NDArray[np.float64],
-    "Lint": pairs.Lint,
+    "PairChecks": PairChecks,
     "Mapping": Mapping,
     "Mask": NDArray[np.bool_],
     "NDArray": NDArray,
@@ -149,7 +149,7 @@ def _checked(found: CircuitResult) -> CircuitResult:
         found = dataclasses.replace(found, per_pair=np.zeros((0, *shape), dtype=np.float32))
     if not found.by_position.size:
         found = dataclasses.replace(found, by_position=np.zeros((*shape, 0), dtype=np.float32))
-    pairs = len(found.lint.clean)
+    pairs = len(found.checks.clean)
     if found.per_node.ndim != 2:  # a file of before there were formats
         per_node = np.nansum(found.per_pair, axis=2) if found.level == "head" else np.zeros((0, 0), np.float32)
         found = dataclasses.replace(found, per_node=per_node)

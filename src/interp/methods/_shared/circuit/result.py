@@ -12,8 +12,8 @@ import numpy as np
 from interp.errors import InputError
 from interp.methods._shared.circuit.groups import Groups
 from interp.methods._shared.circuit.packed import as_file
-from interp.methods._shared.pairs import Lint
 from interp.results import Result, resolve
+from interp.results.effects import PairChecks
 from interp.sites import Site
 from interp.spec import Prompt
 
@@ -84,7 +84,7 @@ class CircuitResult(Result):
         How many query heads share a KV head; 1 without grouped queries.
     positions
         Token strings of the first clean prompt.
-    lint
+    checks
         The pairs, token by token, with warnings.
     labels
         Head → what it does, such as ``"previous-token"``, where that was measured.
@@ -113,7 +113,7 @@ class CircuitResult(Result):
     ablated_metric: Float
     group_size: int
     positions: tuple[str, ...]
-    lint: Lint
+    checks: PairChecks
     task: str = ""
     per_node: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -131,7 +131,7 @@ class CircuitResult(Result):
     def summary(self) -> str:
         """Return how many edges of how many are kept, on what, by what."""
         where = f"{self.task}, " if self.task else ""
-        count = len(self.lint.clean)
+        count = len(self.checks.clean)
         return (
             f"{self.provenance.model}: {where}{int(self.kept.sum())} of {int(self.exists.sum()):,} edges, "
             f"{len(self.nodes)} nodes, {self.method}, {self.ablation} ablation, {count} pair{'s' if count != 1 else ''}"
@@ -307,10 +307,8 @@ class CircuitResult(Result):
     def _saved(self) -> Any:
         return as_file(self)
 
-    def _run(self, task: Callable[[Any], Any], what: str) -> Any:
-        if self._live is None:
-            raise InputError(f"{what} needs the model; run the cell again, or interp.validate(circuit)")
-        return self._live.run(task)
+    def _run(self, task: Callable[[Any], Any], what: str, instead: str = ", or interp.validate(circuit)") -> Any:
+        return super()._run(task, what, instead)
 
 
 @functools.lru_cache(maxsize=2**14)  # names are taken apart once, not for every circuit that is tried
