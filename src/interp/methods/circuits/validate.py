@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,7 +12,7 @@ from interp.interface.registry import technique
 from interp.methods._shared.bootstrap import interval, of_ratio
 from interp.methods._shared.circuit import choice
 from interp.methods._shared.circuit.origin import Origin, metric_of
-from interp.methods._shared.circuit.report import REMOVABLE, Card
+from interp.methods._shared.circuit.report import REMOVABLE, CircuitReport
 from interp.methods._shared.circuit.result import ONE_MEAN, CircuitResult
 from interp.methods._shared.models import predicted, require_causal
 from interp.methods._shared.pairs import Encodings, encode, from_task
@@ -44,13 +43,13 @@ def validate(
     random: int = 20,
     top: int = 50,
     metric: MetricName | None = None,
-) -> Card:
+) -> CircuitReport:
     """A circuit's evidence: faithfulness, completeness, minimality, random circuits of its size, stability.
 
     Parameters
     ----------
     circuit
-        The circuit; in a magic, the name of a variable. It holds the card from then on, as ``circuit.card``.
+        The circuit; in a magic, the name of a variable. The report's `circuit` is the same with the report in it.
     on
         fresh pairs of the circuit's task, or the same that it was chosen by; fresh where there is a task.
     n
@@ -66,7 +65,7 @@ def validate(
 
     Returns
     -------
-    Card
+    CircuitReport
         Everything with its interval; nothing as a bare number.
 
     Raises
@@ -93,20 +92,16 @@ def validate(
         raise InputError(f"validate takes a circuit, not a {type(circuit).__name__}; %interp circuit makes one")
     made = _Evidence(model, circuit, on=on, n=n, seed=seed, random=random, top=top, metric=metric)
     interrupt = made.run()
-    card = made.card()
-    object.__setattr__(circuit, "card", card)  # the one thing that is found out later about a circuit as it is
-    return unless_interrupted(card, interrupt)
+    return unless_interrupted(made.report(), interrupt)
 
 
 def validated(model: LoadedModel, circuit: CircuitResult, **options: Any) -> CircuitResult:
     """Return `circuit` with its evidence; the options are those of `validate`."""
-    other = replace(circuit, groups=dict(circuit.groups), functions=dict(circuit.functions))
     known = validate.__kwdefaults__ or {}
     unknown = next((name for name in options if name not in known), None)
     if unknown is not None:
         raise InputError(f"validate has no argument {unknown!r}; it takes {', '.join(known)}")
-    validate(model, other, **options)
-    return other
+    return validate(model, circuit, **options).circuit
 
 
 class _Evidence:
@@ -258,14 +253,14 @@ class _Evidence:
 
     # -- what it says ------------------------------------------------------------------------------------------------
 
-    def card(self) -> Card:
+    def report(self) -> CircuitReport:
         """Return what was found."""
         circuit = self.circuit
         whole, nothing, alone, without = self.found["ends"]
         span = whole - nothing
         random = self._share(self.found["random"])
         seconds, forwards = time.perf_counter() - self.started, self.model.forwards - self.before
-        return Card(
+        return CircuitReport(
             edges=int(circuit.kept.sum()),
             existing=int(circuit.exists.sum()),
             method=circuit.method,
@@ -295,6 +290,7 @@ class _Evidence:
             provenance=Provenance(
                 model=self.model.name, technique="validate", seed=self.seed, forwards=forwards, seconds=seconds
             ),
+            _circuit=circuit,
             **self._over_size(),
             **self._without_each(),
         )
@@ -387,4 +383,4 @@ def _divided(above: Any, below: Any) -> Float:
         return np.asarray(above / below, dtype=np.float64)
 
 
-__all__ = ["REMOVABLE", "Card", "Origin", "validate", "validated"]
+__all__ = ["REMOVABLE", "CircuitReport", "Origin", "validate", "validated"]

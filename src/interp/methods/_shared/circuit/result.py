@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from interp.methods._shared.circuit.component import ComponentFunction
-    from interp.methods._shared.circuit.report import Card
+    from interp.methods._shared.circuit.report import CircuitReport
 
     Float = NDArray[np.float64]
 
@@ -93,8 +93,8 @@ class CircuitResult(Result):
         a dictionary they are a `Groups`.
     functions
         Node → what `function_of` has found so far.
-    card
-        The evidence, once `validate` has been called.
+    report
+        The evidence, of a circuit that `validate` returned.
     """
 
     writers: tuple[str, ...]
@@ -119,7 +119,7 @@ class CircuitResult(Result):
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     groups: MutableMapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     functions: dict[str, ComponentFunction] = field(default_factory=dict[str, Any])
-    card: Card | None = None
+    report: CircuitReport | None = None
 
     _html: ClassVar[str] = "interp.views.circuit:html"
     _svg: ClassVar[str | None] = "interp.views.circuit:svg"
@@ -222,7 +222,7 @@ class CircuitResult(Result):
             per_node=self.per_node[:0, :0],
             groups=dict(self.groups),
             functions=dict(self.functions),
-            card=None,
+            report=None,
         )
 
     def graph(self) -> nx.DiGraph[str]:
@@ -257,7 +257,7 @@ class CircuitResult(Result):
         return table
 
     def validate(self, **options: Any) -> CircuitResult:
-        """Return this circuit with its evidence as `card`; see `interp.validate`, whose options these are."""
+        """Return this circuit with its evidence as `report`; see `interp.validate`, whose options these are."""
         validated = resolve("interp.methods.circuits.validate:validated")
         return self._run(lambda model: validated(model, self, **options), "to validate a circuit")
 
