@@ -1,4 +1,4 @@
-"""Pictures of a Card: what is said of a circuit, faithfulness over size, and every pair's and random circuit's own."""
+"""Pictures of a CircuitReport: what is said of a circuit, faithfulness over size, each pair's and random circuit's own."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from interp.views.draw import Drawing, number
 from interp.views.text import minus
 
 if TYPE_CHECKING:
-    from interp.methods.circuits.validate import Card
+    from interp.methods.circuits.validate import CircuitReport
 
     Float = NDArray[np.float64]
 
-_TITLE = "Circuit card"
+_TITLE = "Circuit report"
 _MUTED, _ACCENT, _FG = "var(--interp-muted)", "var(--interp-accent)", "var(--interp-fg)"
 _WIDE = 520  # the chart
 _TRACK, _ROW, _LEFT = 270, 52, 96  # the strips
@@ -31,9 +31,9 @@ _ENDS = (-1.0, 2.0)  # faithfulness beyond these lies on the edge
 
 
 class _View:
-    """A card, and what of it is shown."""
+    """A report, and what of it is shown."""
 
-    def __init__(self, result: Card) -> None:
+    def __init__(self, result: CircuitReport) -> None:
         self.result = result
 
     @cached_property
@@ -101,8 +101,8 @@ def _around(values: Float) -> tuple[float, float]:
     return max(_ENDS[0], math.floor(low * 10) / 10), min(_ENDS[1], math.ceil(high * 10) / 10)
 
 
-def _words(result: Card) -> Drawing:
-    """Return the card's lines: name, value, what it says."""
+def _words(result: CircuitReport) -> Drawing:
+    """Return the report's lines: name, value, what it says."""
     body: list[str] = []
     y = 12.0
     for name, given, said in result.says():
@@ -120,7 +120,7 @@ def _size(colour: str, *, bold: bool = False) -> str:
     return f' style="font-size:11px;fill:{colour}{";font-weight:600" if bold else ""}"'
 
 
-def _strips(result: Card) -> Drawing:
+def _strips(result: CircuitReport) -> Drawing:
     """Return rows of dots along faithfulness: the circuit's pairs, those of the model without it, random circuits."""
     known = result.random[np.isfinite(result.random)]
     rows: list[tuple[str, Float, float, str]] = [
@@ -174,7 +174,7 @@ def _dots(places: Sequence[float], middle: float, colour: str) -> list[str]:
     return body
 
 
-def _picture(result: Card) -> layout.Picture:
+def _picture(result: CircuitReport) -> layout.Picture:
     view = _View(result)
     return layout.Picture(_TITLE, view.facts, view.stacks, view.foot, result.notes)
 
