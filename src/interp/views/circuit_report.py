@@ -1,4 +1,4 @@
-"""Pictures of a CircuitReport: what is said of a circuit, faithfulness over size, each pair's and random circuit's own."""
+"""Pictures of a CircuitReport: what is said of a circuit, faithfulness over size, each pair and each random circuit."""
 
 from __future__ import annotations
 
