@@ -22,6 +22,7 @@ from interp.engine.model import hooks
 from interp.engine.model.load import Options, load
 from interp.engine.model.loaded import LoadedModel
 from interp.engine.patching import attribution, sweep
+from interp.engine.patching.cases import Case
 from interp.engine.transformer import network
 from interp.errors import InputError, OutOfMemory
 from interp.sites import SITES, Site
@@ -44,12 +45,12 @@ def case(
     metric: Metric = PLAIN,
     noise: bool = False,
     answer: tuple[int, ...] = (7, 12),
-) -> sweep.Case:
+) -> Case:
     base, source = reversed(ids) if noise else ids
-    return sweep.Case(base, source, Scorer(metric, answer, (9,)), len(base) - 1, clean_base=noise)
+    return Case(base, source, Scorer(metric, answer, (9,)), len(base) - 1, clean_base=noise)
 
 
-def asked(model: LoadedModel, cases: Sequence[sweep.Case], **options: Any) -> attribution.Attributed:
+def asked(model: LoadedModel, cases: Sequence[Case], **options: Any) -> attribution.Attributed:
     return model.operate("patch", {}, lambda _: attribution.attribute(model, cases, **options))
 
 
@@ -108,7 +109,7 @@ def gradient(
     return held[0][0], found[0]
 
 
-def naive(model: LoadedModel, asked: sweep.Case, site: str, layer: int) -> torch.Tensor:
+def naive(model: LoadedModel, asked: Case, site: str, layer: int) -> torch.Tensor:
     """Return one layer's nodes, ``[head, position]`` or ``[position]``, at first order."""
     metric = asked.scorer.metric
     with torch.no_grad():
@@ -126,7 +127,7 @@ def naive(model: LoadedModel, asked: sweep.Case, site: str, layer: int) -> torch
     return product.sum(-1) if site not in HEADED or site == "pattern" else product.sum(-1).T
 
 
-def worst(model: LoadedModel, given: sweep.Case, found: dict[str, torch.Tensor]) -> float:
+def worst(model: LoadedModel, given: Case, found: dict[str, torch.Tensor]) -> float:
     """Return the largest error, as a part of the site's largest node."""
     errors = []
     for site in sites_of(model):

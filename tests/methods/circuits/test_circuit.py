@@ -17,7 +17,7 @@ from interp.engine.circuits import eap as engine
 from interp.engine.circuits.subgraph import Subset
 from interp.engine.metrics import Scorer
 from interp.engine.model.hooks import census
-from interp.engine.patching.sweep import Case
+from interp.engine.patching.cases import Case
 from interp.errors import InputError, Interrupted
 from interp.interface.session import session
 from interp.methods._shared.circuit import choice

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.engine import memory
+from interp.engine import exactness, memory
 from interp.engine.circuits.edges import ROWS, EdgeScores, Written, corrupted, ends, left, require_one_length, written
 from interp.engine.metrics import MetricFailed
 from interp.engine.model import hooks
 from interp.engine.patching import sweep
+from interp.engine.patching.cases import Case, ready, unpatched
 from interp.engine.patching.path import reaching
 from interp.engine.transformer import network
 from interp.engine.transformer.forward import Edit, forward
@@ -24,7 +25,7 @@ from interp.errors import InputError
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
-    from interp.engine.patching.sweep import Case, OnStep
+    from interp.engine.patching.sweep import OnStep
 
 CHECKED = 2  # pairs that the plain hooked forward runs too, at the first estimate on a state of a model
 
@@ -191,9 +192,7 @@ class _Job:
         Unreadable
             The metric is another than that of the hooked forward.
         """
-        for index, case in enumerate(self.given):
-            if case.scorer.metric.name == "kl" and case.scorer.metric.function is None:
-                self.cases[index] = sweep.unpatched(self.model, self.model, case)[0]
+        self.cases = ready(self.model, self.model, self.given)
         if self.ablation != "corrupted":
             self.still = written(self.model, self.network, self.given, self.ablation)
             self.answer.source = corrupted(self.model, self.network, self.cases)
@@ -268,11 +267,11 @@ class _Job:
             return
         worst = 0.0
         for index, case in enumerate(self.given[:CHECKED]):
-            ends = sweep.unpatched(self.model, self.model, case)[1:]
+            ends = unpatched(self.model, self.model, case)[1:]
             # With every edge ablated by the corrupted run, it is the corrupted run.
             found = (self.answer.clean[index], self.answer.ablated[index])[: 2 if self.still is None else 1]
             both = zip(found, ends, strict=False)
-            worst = max(worst, *(sweep.apart(float(value), float(expected)) for value, expected in both))
+            worst = max(worst, *(exactness.difference(float(value), float(expected)) for value, expected in both))
         if worst > sweep.TOLERANCE:
             raise network.Unreadable(f"the forward without hooks differed by {worst:.1g} from the hooked one")
         self.model.trust("edges")

@@ -18,7 +18,7 @@ from interp.spec import Node
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
-    from interp.engine.patching.sweep import Case
+    from interp.engine.patching.cases import Case
 
 ROWS = 2048  # positions that are run together: more make the matrix products no faster
 ABLATIONS = ("corrupted", "mean", "zero")

@@ -11,6 +11,7 @@ from torch import Tensor
 from interp.engine.circuits.edges import EdgeScores, Written, ends, left, require_one_length, written
 from interp.engine.model import hooks
 from interp.engine.patching import sweep
+from interp.engine.patching.cases import Case, ready
 from interp.engine.patching.path import PathJob, PathPlan
 from interp.engine.transformer import network
 from interp.engine.transformer.incremental import Base
@@ -21,7 +22,7 @@ from interp.spec import Node
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
-    from interp.engine.patching.sweep import Case, OnStep
+    from interp.engine.patching.sweep import OnStep
 
 
 def exact_edges(
@@ -93,9 +94,7 @@ def _nothing_left(model: LoadedModel, cases: Sequence[Case], ablation: str) -> t
     net = network.read(model)
     still = written(model, net, cases, ablation)
     found = torch.full((len(cases),), float("nan"), dtype=torch.float64)
-    for n, given in enumerate(cases):
-        kl = given.scorer.metric.name == "kl" and given.scorer.metric.function is None
-        case = sweep.unpatched(model, model, given)[0] if kl else given
+    for n, case in enumerate(ready(model, model, cases)):
         end = left(net, still, len(case.base))
         found[n] = case.scorer.of_residual(net, end[case.position][None])[0]
     return still, found

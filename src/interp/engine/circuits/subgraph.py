@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from interp.engine import memory
+from interp.engine import exactness, memory
 from interp.engine.circuits.edges import ABLATIONS, ends, require_one_length
 from interp.engine.model import hooks
-from interp.engine.patching import sweep
+from interp.engine.patching.cases import Case, unpatched
 from interp.engine.patching.path import reaching
-from interp.engine.patching.sweep import CHECKED, WAVE_ROWS, Case, OnStep
+from interp.engine.patching.sweep import CHECKED, WAVE_ROWS, OnStep
 from interp.engine.transformer import network
 from interp.engine.transformer.forward import Edit, forward, turned
 from interp.engine.transformer.network import Linear, Network
@@ -200,12 +200,12 @@ class Subset:
 
     def _ready(self, case: Case) -> Case:
         """Return `case` with the clean run's distribution, where its metric asks for that."""
-        if case.scorer.metric.name != "kl" or case.scorer.metric.function is not None:
+        if not case.scorer.metric.needs_clean:
             return case
         end = forward(self.net, torch.tensor([case.base], device=self.model.device))[0, case.position]
         logits = self.net.unembed(self.net.final(end[None]))[0]
         self.model.count(1)
-        return replace(case, scorer=replace(case.scorer, clean=sweep.wide(logits).log_softmax(-1)))
+        return replace(case, scorer=case.scorer.with_clean(logits))
 
     def _batch(self, numbers: list[int]) -> _Batch:
         clean = torch.tensor([self.cases[n].base for n in numbers], device=self.model.device)
@@ -257,10 +257,10 @@ class Subset:
         some = list(range(min(CHECKED, len(self.cases))))
         whole, nothing = self.run(torch.stack([self.exists, self.nothing]), some)
         for n in some:
-            _, *ends = sweep.unpatched(self.model, self.model, self.cases[n])
+            _, *ends = unpatched(self.model, self.model, self.cases[n])
             found = [whole[n], nothing[n]] if self.ablation == "corrupted" else [whole[n]]
             for value, expected in zip(found, ends, strict=False):
-                off = sweep.apart(float(value), float(expected))
+                off = exactness.difference(float(value), float(expected))
                 if off > TOLERANCE:
                     raise InputError(
                         f"circuits are run without hooks, and on {self.model.name} that gives {float(value):.4g} where "

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from interp.engine import memory
+from interp.engine import exactness, memory
+from interp.engine.metrics import upcast
 from interp.engine.model.interventions import require_read, written
-from interp.engine.patching.sweep import CHECKED, TOLERANCE, WAVE_ROWS, Ids, OnStep, apart, contained, wide
+from interp.engine.patching.cases import Ids
+from interp.engine.patching.sweep import CHECKED, TOLERANCE, WAVE_ROWS, OnStep, contained
 from interp.engine.transformer import network
 from interp.engine.transformer.forward import Edit, forward
 from interp.errors import InputError
@@ -230,7 +232,7 @@ class _Job:
         worst = 0.0
         for condition, sample in random.Random(0).sample(finished, min(CHECKED, len(finished))):
             expected = float(self._hooked(condition, [sample])[0])
-            worst = max(worst, apart(float(self.found.values[condition, sample]), expected))
+            worst = max(worst, exactness.difference(float(self.found.values[condition, sample]), expected))
         if worst > TOLERANCE:
             reason = f"the forward without hooks differed by {worst:.1g} from the hooked forward"
             self.found.notes.append(f"{reason} on this model and was not used")
@@ -347,9 +349,8 @@ class _Job:
     def _know(self, sample: int, logits: Callable[[], Tensor]) -> None:
         """Give a metric that asks for it the unablated run's distribution."""
         asked = self.samples[sample]
-        if asked.scorer is not None and asked.scorer.metric.name == "kl" and asked.scorer.metric.function is None:
-            clean = wide(logits()).log_softmax(-1)
-            self.samples[sample] = replace(asked, scorer=replace(asked.scorer, clean=clean))
+        if asked.scorer is not None and asked.scorer.metric.needs_clean:
+            self.samples[sample] = replace(asked, scorer=asked.scorer.with_clean(logits()))
 
     def _scorer(self, sample: int) -> Scorer:
         scorer = self.samples[sample].scorer
@@ -385,9 +386,9 @@ class _Job:
                 # Not every model reads its scores after their hook; what is left of the weights, made 1 again, is the
                 # softmax of what is left of the scores. A sink (gpt-oss) has its share beside them.
                 left = self._cut(tensor, numbers, 0.0)
-                sink = 1 - wide(tensor).sum(-1, keepdim=True)
+                sink = 1 - upcast(tensor).sum(-1, keepdim=True)
                 sink = torch.where(sink > 64 * torch.finfo(tensor.dtype).eps, sink, 0)
-                return (left / (wide(left).sum(-1, keepdim=True) + sink)).to(tensor)
+                return (left / (upcast(left).sum(-1, keepdim=True) + sink)).to(tensor)
 
             functions |= dict(written(Site("pattern" if site == "scores" else site, layer), write))
         asked = [self.samples[n] for n in chosen]
@@ -397,9 +398,9 @@ class _Job:
         for sample, one, rows in zip(chosen, asked, logits, strict=True):
             if one.scorer is None:
                 following = torch.tensor(one.ids[1:], device=rows.device)
-                values.append(functional.cross_entropy(wide(rows[:-1]), following).double().cpu())
+                values.append(functional.cross_entropy(upcast(rows[:-1]), following).double().cpu())
                 continue
-            row = wide(rows[-1 if last else one.position])
+            row = upcast(rows[-1 if last else one.position])
             if not condition:
                 self._know(sample, lambda row=row: row)
             values.append(self._scorer(sample).of_logits(row[None])[0].double().cpu())

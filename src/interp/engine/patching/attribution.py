@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from interp.engine import memory
-from interp.engine.metrics import MetricFailed
+from interp.engine import exactness, memory
+from interp.engine.metrics import MetricFailed, upcast
 from interp.engine.model import hooks
 from interp.engine.model.interventions import unread
 from interp.engine.patching import sweep
+from interp.engine.patching.cases import Case, ready, unpatched
 from interp.engine.transformer import network
 from interp.engine.transformer.network import Network
 from interp.engine.transformer.shared_prefix import paired
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from transformer_lens.hook_points import HookPoint
 
     from interp.engine.model.loaded import LoadedModel
-    from interp.engine.patching.sweep import Case, OnStep
+    from interp.engine.patching.sweep import OnStep
 
 ROWS = 2048  # positions that are run together: more make the matrix products no faster
 CHECKED = 2  # pairs that the plain hooked forward runs too, at the first estimate on a state of a model
@@ -286,7 +287,7 @@ class _Hooked:
 
         points = {Site(site, layer).hook_name: keep(site, layer) for site in self.sites for layer in range(depth)}
         logits = model.forward(ids.tolist(), points, last_only=False, gradients=recording)
-        logits = sweep.wide(logits).unflatten(0, (-1, len(cases)))
+        logits = upcast(logits).unflatten(0, (-1, len(cases)))
         scores = torch.stack([case.scorer.of_logits(logits[:, n, case.position]) for n, case in enumerate(cases)], 1)
         graph = {site: [by[n] for n in range(depth)] for site, by in held.items() if len(by) == depth}
         values = {site: [tensor.detach() for tensor in layers] for site, layers in graph.items()}
@@ -342,9 +343,7 @@ class _Job:
 
     def run(self) -> Attributed:
         """Estimate without hooks where the network can be read, otherwise through the model's own forward."""
-        for index, case in enumerate(self.given):
-            if case.scorer.metric.name == "kl" and case.scorer.metric.function is None:
-                self.cases[index] = sweep.unpatched(self.model, self.source_model, case)[0]
+        self.cases = ready(self.model, self.source_model, self.given)
         try:
             self._all(_Lean(self.model, self.source_model, self.sites))
             self._compare()
@@ -411,7 +410,7 @@ class _Job:
             layers: list[Tensor] = []
             for value in found.values[site]:
                 moved = value[1:] - value[:1] if self.steps == 1 else _moved(value)
-                product = sweep.wide(moved * next(gradients).view_as(moved)).sum(0)
+                product = upcast(moved * next(gradients).view_as(moved)).sum(0)
                 layers.append(_by_head(site, product.sum(-1)).double().cpu())
                 if self.neurons and site == "neuron":
                     singles.append(product.sum(1).double().cpu())
@@ -448,8 +447,8 @@ class _Job:
         worst = 0.0
         for index, case in enumerate(self.given[:CHECKED]):
             found = (self.answer.base[index], self.answer.source[index])
-            both = zip(found, sweep.unpatched(self.model, self.source_model, case)[1:], strict=True)
-            worst = max(worst, *(sweep.apart(float(value), float(expected)) for value, expected in both))
+            both = zip(found, unpatched(self.model, self.source_model, case)[1:], strict=True)
+            worst = max(worst, *(exactness.difference(float(value), float(expected)) for value, expected in both))
         if worst > sweep.TOLERANCE:
             reason = f"the forward without hooks differed by {worst:.1g} from the hooked one"
             self.answer.notes.append(f"{reason} on this model and was not used")

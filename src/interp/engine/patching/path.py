@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from interp.engine.metrics import upcast
 from interp.engine.patching import sweep
+from interp.engine.patching.cases import Case, Ids
 from interp.engine.patching.plan import Atom, Plan
-from interp.engine.patching.sweep import Case, Job, OnStep, Swept
+from interp.engine.patching.sweep import Job, OnStep, Swept
 from interp.engine.transformer.forward import Edit, forward
 from interp.engine.transformer.incremental import Base, Joining, attend, mix, weights
 from interp.engine.transformer.network import Network, Norm, rotate
@@ -321,7 +323,7 @@ class PathJob(Job):
         self.receivers = receivers
         self.freeze = freeze
         self.exists = reaching(model, senders, receivers)
-        self._received: tuple[tuple[sweep.Ids, sweep.Ids, int], dict[str, Tensor]] | None = None
+        self._received: tuple[tuple[Ids, Ids, int], dict[str, Tensor]] | None = None
 
     def _plan(self, net: Network, base: Base, source: Base, index: int, start: int) -> PathPlan:
         return PathPlan(
@@ -368,11 +370,11 @@ class PathJob(Job):
             functions = {_name(receiver): self._writing(receiver, running) for _, receiver, _ in running}
             logits = self.model.forward([asked.base] * len(running), functions, last_only=False)
             rows = torch.tensor([row for row, _, _ in running])
-            scores[rows] = asked.scorer.of_logits(sweep.wide(logits[:, asked.position])).double().cpu()
+            scores[rows] = asked.scorer.of_logits(upcast(logits[:, asked.position])).double().cpu()
         return scores
 
     def _ends(self, asked: Case) -> Tensor:
-        return sweep.wide(self.model.activations_of(asked.base, ["logits"])["logits"][:, asked.position])
+        return upcast(self.model.activations_of(asked.base, ["logits"])["logits"][:, asked.position])
 
     def _writing(self, receiver: Node, running: Sequence[tuple[int, Node, dict[str, Tensor]]]) -> Hook:
         name = _name(receiver)
@@ -417,7 +419,7 @@ class PathJob(Job):
         inner = {_name(receiver): "" for receiver in self.receivers if receiver.kind != "logits"}
         functions = {name: through(site, name) for name, site in ({sent: ""} | inner | sites).items()}
         logits = self.model.forward([asked.base], functions, last_only=False)
-        heard["logits"] = sweep.wide(logits[:, asked.position])
+        heard["logits"] = upcast(logits[:, asked.position])
         self._received = ((asked.base, asked.source, sender), heard)
         return heard
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -12,10 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import torch
 from torch import Tensor
 
-from interp.engine import memory
-from interp.engine.metrics import MetricFailed, Scorer
+from interp.engine import exactness, memory
+from interp.engine.metrics import MetricFailed, upcast
 from interp.engine.model import hooks
 from interp.engine.model.interventions import require_read
+from interp.engine.patching.cases import Case, Ids, unpatched
 from interp.engine.patching.plan import Atom, Plan
 from interp.engine.transformer import incremental, network
 from interp.engine.transformer.incremental import Base, Joining
@@ -36,38 +36,8 @@ CHECKED = 4  # cells that the plain hooked forward computes too, at the first sw
 
 OnStep = Callable[[int, int], None]
 Value = TypeVar("Value")
-Ids = tuple[int, ...]
 Runs = dict[Ids, Base]
 _NAMES = tuple(f"replay:{part}" for part in incremental.PARTS)  # in the store
-
-
-@dataclass(frozen=True)
-class Case:
-    """One pair, ready to run.
-
-    Attributes
-    ----------
-    base, source
-        Token ids of the run that is changed and of the run whose activations are put into it.
-    scorer
-        The metric; for ``kl`` the clean run's distribution is put into it.
-    position
-        The position whose logits are measured.
-    clean_base
-        Whether the base is the clean run.
-    """
-
-    base: tuple[int, ...]
-    source: tuple[int, ...]
-    scorer: Scorer
-    position: int
-    clean_base: bool = False
-
-    @property
-    def start(self) -> int:
-        """The first position at which the two prompts differ; their length where they do not."""
-        pairs = zip(self.base, self.source, strict=True)
-        return next((n for n, (a, b) in enumerate(pairs) if a != b), len(self.base))
 
 
 @dataclass
@@ -285,7 +255,8 @@ class Job:
             base, source, last = bases[case.base], sources[case.source], case.position
             plans.append(self._plan(net, base, source, index, case.start if other is net else 0))
             ends = [(net, base.resid[-1][last : last + 1]), (other, source.resid[-1][last : last + 1])]
-            case = _with_clean(case, lambda ends=ends: [of.unembed(of.final(end)) for of, end in ends])
+            if case.scorer.metric.needs_clean:
+                case = case.with_clean(*(of.unembed(of.final(end)) for of, end in ends))
             self.cases[index] = case
             self.swept.base[index], self.swept.source[index] = (case.scorer.of_residual(of, end)[0] for of, end in ends)
             # A change before the prompts differ is none, and one after the position asked about is not seen there.
@@ -457,7 +428,7 @@ class Job:
             patched = self._retried(lambda case=case, cell=cell: self._hooked(case, [cell]))[0]
             found = (self.swept.base[index], self.swept.source[index], self.values[index, cell])
             both = zip(found, (*ends, patched), strict=True)
-            worst = max(worst, *(apart(float(value), float(expected)) for value, expected in both))
+            worst = max(worst, *(exactness.difference(float(value), float(expected)) for value, expected in both))
         if worst > TOLERANCE:
             reason = f"the replay differed by {worst:.1g} from the hooked forward"
             self.swept.notes.append(f"{reason} on this model and was not used")
@@ -525,7 +496,7 @@ class Job:
         functions = {names[layer]: writing(layer) for layer in layers}
         last = asked.position == len(asked.base) - 1
         logits = self.model.forward([asked.base] * len(cells), functions, last_only=last)
-        return asked.scorer.of_logits(wide(logits[:, -1 if last else asked.position]))
+        return asked.scorer.of_logits(upcast(logits[:, -1 if last else asked.position]))
 
     def _source(self, asked: Case, layer: int) -> Tensor:
         name = Site(self.site, layer).hook_name
@@ -548,48 +519,6 @@ class Job:
         of = everywhere if part is None else part
         # A pattern's axes are [head, query, key]; all others are [position, head or neuron or d_model, …].
         return (of, at) if self.site == "pattern" else (at, of)
-
-
-def unpatched(model: LoadedModel, source_model: LoadedModel, case: Case) -> tuple[Case, Tensor, Tensor]:
-    """Run `case` by the plain hooked forward.
-
-    Returns
-    -------
-    tuple
-        The case, its metric ready; the metric of its base run; that of its source run.
-    """
-    logits = [_logits(of, ids, case.position) for of, ids in ((model, case.base), (source_model, case.source))]
-    case = _with_clean(case, lambda: logits)
-    base, source = (case.scorer.of_logits(end)[0] for end in logits)
-    return case, base, source
-
-
-def _with_clean(case: Case, logits: Callable[[], Sequence[Tensor]]) -> Case:
-    """Return a case whose metric knows the clean run's distribution, where it asks for that."""
-    if case.scorer.metric.name != "kl" or case.scorer.metric.function is not None:
-        return case
-    base, source = logits()
-    clean = wide(base if case.clean_base else source)[0].log_softmax(-1)
-    return replace(case, scorer=replace(case.scorer, clean=clean))
-
-
-def _logits(model: LoadedModel, ids: Sequence[int], position: int) -> Tensor:
-    """Return a plain run's logits at `position`, ``[1, d_vocab]``."""
-    if position == len(ids) - 1:
-        return wide(model.activations_of(ids, ["last_logits"])["last_logits"])
-    return wide(model.activations_of(ids, ["logits"])["logits"][:, position])
-
-
-def wide(logits: Tensor) -> Tensor:
-    return logits if logits.dtype == torch.float64 else logits.float()
-
-
-def apart(value: float, expected: float) -> float:
-    """Return how far a value is from what it should be, by that one's size; infinite where only one is a number."""
-    if value == expected or (math.isnan(value) and math.isnan(expected)):
-        return 0.0
-    apart = abs(value - expected) / max(1.0, abs(expected))
-    return apart if math.isfinite(apart) else math.inf
 
 
 def _take(atoms: Sequence[Atom], limit: int) -> list[Atom]:

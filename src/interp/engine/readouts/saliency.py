@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from interp.engine import memory
-from interp.engine.metrics import Scorer
+from interp.engine import exactness, memory
+from interp.engine.metrics import Scorer, upcast
 from interp.engine.model import hooks
 from interp.engine.patching import sweep
 from interp.engine.transformer import network
@@ -127,7 +127,7 @@ class Embedded:
         """Return how far the metric of the prompt's own embeddings is from that of the model's own logits."""
         with torch.no_grad():
             found = float(self(self.tokens[None])[0])
-        return sweep.apart(found, float(self.scorer.of_logits(sweep.wide(logits[None]))[0]))
+        return exactness.difference(found, float(self.scorer.of_logits(upcast(logits[None]))[0]))
 
     def __call__(self, embeddings: Tensor) -> Tensor:
         """Return the metric, ``[n]``, of token embeddings ``[n, position, d_model]``."""
@@ -143,7 +143,7 @@ class Embedded:
         logits = self.model.forward(
             [self.ids] * len(embeddings), {_EMBEDDED: put}, last_only=causal, gradients=torch.is_grad_enabled()
         )
-        return self.scorer.of_logits(sweep.wide(logits[:, -1 if causal else self.position]))
+        return self.scorer.of_logits(upcast(logits[:, -1 if causal else self.position]))
 
     def embed(self, ids: tuple[int, ...]) -> Tensor:
         """Return token embeddings, ``[position, d_model]``, without positions."""

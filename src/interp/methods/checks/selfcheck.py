@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from interp.engine.model.loaded import LoadedModel
-    from interp.engine.patching.sweep import Case
+    from interp.engine.patching.cases import Case
     from interp.interface.session import Session
     from interp.truth import Compiled
 
@@ -358,7 +358,7 @@ def _note_lowest(
 def cases_of(model: LoadedModel, made: Compiled, n: int, seed: int) -> list[Case]:
     """Return a compiled model's pairs, ready to run."""
     from interp.engine.metrics import Scorer
-    from interp.engine.patching.sweep import Case
+    from interp.engine.patching.cases import Case
 
     metric = Metric()
     return [

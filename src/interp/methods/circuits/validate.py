@@ -121,7 +121,7 @@ class _Evidence:
     ) -> None:
         from interp.engine import metrics
         from interp.engine.circuits.subgraph import Subset
-        from interp.engine.patching import sweep
+        from interp.engine.patching.cases import Case
 
         if not circuit.kept.any():
             raise InputError("the circuit has no edges: nothing can be said of it; keep more with --edges")
@@ -142,7 +142,7 @@ class _Evidence:
         self.seed = origin.seed + 1 if seed is None else seed
         encoded = self._encoded(origin, n)
         cases = [
-            sweep.Case(
+            Case(
                 base=e.clean.ids,
                 source=e.corrupted.ids,
                 scorer=metrics.Scorer(self.metric, e.answer, e.wrong),

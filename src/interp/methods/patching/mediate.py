@@ -279,6 +279,7 @@ def mediate(
     """
     from interp.engine import metrics
     from interp.engine.patching import sweep
+    from interp.engine.patching.cases import Case
 
     chosen = resolve_metric(metric or pairs.metric or "logit-diff")
     _corrector(correction)
@@ -295,7 +296,7 @@ def mediate(
     def swept(denoise: bool, before: int) -> Swept:
         runs = [(e.corrupted, e.clean) if denoise else (e.clean, e.corrupted) for e in encoded]
         cases = [
-            sweep.Case(
+            Case(
                 base=base.ids,
                 source=source.ids,
                 scorer=metrics.Scorer(chosen, e.answer, e.wrong),

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.patching.attribution import Attributed
-    from interp.engine.patching.sweep import Case, OnStep, Swept
+    from interp.engine.patching.cases import Case
+    from interp.engine.patching.sweep import OnStep, Swept
     from interp.methods.patching.patch import PatchingResult
 
     Float = NDArray[np.float64]
