@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from interp.errors import InputError
-from interp.methods._shared.models import logits_of
+from interp.methods._shared.models import logits_of, predicted
 from interp.results.effects import PairChecks
 from interp.spec import Metric, Pair, Pairs, Prompt
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.model.tokens import Encoded
+    from interp.engine.patching.cases import Case
     from interp.tasks import Vocabulary
 
 _WARNED = 3  # pairs that are named where many have the same fault
@@ -41,6 +42,15 @@ class Encodings:
         """The positions at which the two prompts have different tokens."""
         both = zip(self.clean.ids, self.corrupted.ids, strict=True)
         return tuple(n for n, (a, b) in enumerate(both) if a != b)
+
+    def runs(self, direction: str, *, foreign: bool = False) -> tuple[Encoded, Encoded]:
+        """Return the run that is changed, the base, and the run whose activations are put into it, the source.
+
+        ``denoise`` puts the clean run's into the corrupted one, ``noise`` the corrupted run's into the clean one. Where
+        the source is another model's run (`foreign`), denoising changes the same prompt's, which is the clean one.
+        """
+        source = self.corrupted if direction == "noise" else self.clean
+        return (self.clean if direction == "noise" or foreign else self.corrupted), source
 
 
 def encode(model: LoadedModel, pairs: Pairs, metric: Metric) -> list[Encodings]:
@@ -78,6 +88,26 @@ def _encoded(model: LoadedModel, pair: Pair, metric: Metric, number: int, count:
             f"{where}answer and wrong share the token {model.tokens.string(min(shared))!r}; they must differ"
         )
     return Encodings(clean, corrupted, answer, wrong)
+
+
+def cases(
+    model: LoadedModel, encoded: Sequence[Encodings], metric: Metric, direction: str, *, foreign: bool = False
+) -> list[Case]:
+    """Return the pairs ready to run; `Encodings.runs` says which prompt is changed."""
+    from interp.engine.metrics import Scorer
+    from interp.engine.patching.cases import Case
+
+    return [
+        Case(
+            base=base.ids,
+            source=source.ids,
+            scorer=Scorer(metric, e.answer, e.wrong),
+            position=predicted(model, e.clean),
+            clean_base=direction == "noise",
+        )
+        for e in encoded
+        for base, source in [e.runs(direction, foreign=foreign)]
+    ]
 
 
 def aligned(clean: Encoded, corrupted: Encoded) -> str:

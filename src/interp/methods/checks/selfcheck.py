@@ -12,6 +12,7 @@ import numpy as np
 
 from interp.errors import InputError, OutOfMemory, unless_interrupted
 from interp.interface.registry import command
+from interp.methods._shared import pairs as pairs_of
 from interp.methods._shared.pairs import encode
 from interp.results import Provenance, Result
 from interp.spec import Metric
@@ -357,20 +358,8 @@ def _note_lowest(
 
 def cases_of(model: LoadedModel, made: Compiled, n: int, seed: int) -> list[Case]:
     """Return a compiled model's pairs, ready to run."""
-    from interp.engine.metrics import Scorer
-    from interp.engine.patching.cases import Case
-
     metric = Metric()
-    return [
-        Case(
-            base=pair.clean.ids,
-            source=pair.corrupted.ids,
-            scorer=Scorer(metric, pair.answer, pair.wrong),
-            position=len(pair.clean.ids) - 1,
-            clean_base=True,
-        )
-        for pair in encode(model, made.pairs(n, seed), metric)
-    ]
+    return pairs_of.cases(model, encode(model, made.pairs(n, seed), metric), metric, "noise")
 
 
 def _scores(

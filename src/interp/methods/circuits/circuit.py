@@ -13,9 +13,10 @@ import numpy as np
 from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import labels
+from interp.methods._shared import pairs as pairs_of
 from interp.methods._shared.circuit import choice
 from interp.methods._shared.circuit.result import LESS_IS_BETTER, ONE_MEAN, CircuitResult
-from interp.methods._shared.models import predicted, require_causal
+from interp.methods._shared.models import require_causal
 from interp.methods._shared.pairs import Encodings, check, encode
 from interp.spec import Metric, MetricName, Pairs, resolve_metric
 
@@ -113,7 +114,6 @@ def circuit(
     """
     from interp.engine import metrics
     from interp.engine.patching import sweep
-    from interp.engine.patching.cases import Case
 
     require_causal(model, "circuit")
     chosen = resolve_metric(metric or pairs.metric or "logit-diff")
@@ -124,16 +124,7 @@ def circuit(
     for site in ("resid_pre", "z", "q", "k", "v", "mlp_out"):
         sweep.require(model, site)
     encoded = encode(model, pairs, chosen)
-    cases = [
-        Case(
-            base=e.clean.ids,
-            source=e.corrupted.ids,
-            scorer=metrics.Scorer(chosen, e.answer, e.wrong),
-            position=predicted(model, e.clean),
-            clean_base=True,
-        )
-        for e in encoded
-    ]
+    cases = pairs_of.cases(model, encoded, chosen, "noise")
 
     def result(scored: EdgeScores, notes: Sequence[str] = ()) -> CircuitResult:
         made = _result(model, pairs, encoded, scored, chosen, [*_odd(cases, ablation, chosen, method), *notes])

@@ -9,12 +9,13 @@ import numpy as np
 
 from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
+from interp.methods._shared import pairs as pairs_of
 from interp.methods._shared.bootstrap import interval, of_ratio
 from interp.methods._shared.circuit import choice
 from interp.methods._shared.circuit.origin import Origin, metric_of
 from interp.methods._shared.circuit.report import REMOVABLE, CircuitReport
 from interp.methods._shared.circuit.result import ONE_MEAN, CircuitResult
-from interp.methods._shared.models import predicted, require_causal
+from interp.methods._shared.models import require_causal
 from interp.methods._shared.pairs import Encodings, encode, from_task
 from interp.results import Provenance
 from interp.spec import MetricName, Variable
@@ -121,7 +122,6 @@ class _Evidence:
     ) -> None:
         from interp.engine import metrics
         from interp.engine.circuits.subgraph import Subset
-        from interp.engine.patching.cases import Case
 
         if not circuit.kept.any():
             raise InputError("the circuit has no edges: nothing can be said of it; keep more with --edges")
@@ -141,16 +141,7 @@ class _Evidence:
         self.pairs = on or ("fresh" if origin.task else "same")
         self.seed = origin.seed + 1 if seed is None else seed
         encoded = self._encoded(origin, n)
-        cases = [
-            Case(
-                base=e.clean.ids,
-                source=e.corrupted.ids,
-                scorer=metrics.Scorer(self.metric, e.answer, e.wrong),
-                position=predicted(model, e.clean),
-                clean_base=True,
-            )
-            for e in encoded
-        ]
+        cases = pairs_of.cases(model, encoded, self.metric, "noise")
         self.subset: Subset = Subset(model, cases, circuit.ablation)
         mine = [[node.name for node in nodes] for nodes in (self.subset.writers, self.subset.readers)]
         if mine != [list(circuit.writers), list(circuit.readers)]:

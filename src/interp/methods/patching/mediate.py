@@ -13,8 +13,8 @@ import numpy as np
 from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import names
+from interp.methods._shared import pairs as pairs_of
 from interp.methods._shared.bootstrap import interval, sign_flips
-from interp.methods._shared.models import predicted
 from interp.methods._shared.pairs import Encodings, check, encode
 from interp.results.effects import EffectsResult
 from interp.sites import axes
@@ -279,7 +279,6 @@ def mediate(
     """
     from interp.engine import metrics
     from interp.engine.patching import sweep
-    from interp.engine.patching.cases import Case
 
     chosen = resolve_metric(metric or pairs.metric or "logit-diff")
     _corrector(correction)
@@ -294,17 +293,7 @@ def mediate(
     count = int(np.prod(shape)) if cells is None else len(cells)
 
     def swept(denoise: bool, before: int) -> Swept:
-        runs = [(e.corrupted, e.clean) if denoise else (e.clean, e.corrupted) for e in encoded]
-        cases = [
-            Case(
-                base=base.ids,
-                source=source.ids,
-                scorer=metrics.Scorer(chosen, e.answer, e.wrong),
-                position=predicted(model, e.clean),
-                clean_base=not denoise,
-            )
-            for e, (base, source) in zip(encoded, runs, strict=True)
-        ]
+        cases = pairs_of.cases(model, encoded, chosen, "denoise" if denoise else "noise")
         return sweep.sweep(
             model,
             cases,

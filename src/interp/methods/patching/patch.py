@@ -10,7 +10,7 @@ import numpy as np
 
 from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
-from interp.methods._shared.models import predicted
+from interp.methods._shared import pairs as pairs_of
 from interp.methods._shared.pairs import encode
 from interp.methods._shared.patching import estimate
 from interp.methods._shared.patching.activations import likeliest
@@ -218,7 +218,6 @@ def patch(
     """
     from interp.engine import metrics
     from interp.engine.patching import sweep
-    from interp.engine.patching.cases import Case
 
     chosen = resolve_metric(metric or pairs.metric or "logit-diff")
     axes(site, by)
@@ -233,18 +232,9 @@ def patch(
         raise InputError(
             f"the pairs have {min(lengths)} to {max(lengths)} tokens; by position they must have one length"
         )
-    clean_base = direction == "noise" or other is not model
-    cases = [
-        Case(
-            base=(e.clean if clean_base else e.corrupted).ids,
-            source=(e.corrupted if direction == "noise" else e.clean).ids,
-            scorer=metrics.Scorer(chosen, e.answer, e.wrong),
-            position=predicted(model, e.clean),
-            clean_base=direction == "noise",
-        )
-        for e in encoded
-    ]
-    shown = encoded[0].clean if clean_base else encoded[0].corrupted
+    foreign = other is not model
+    cases = pairs_of.cases(model, encoded, chosen, direction, foreign=foreign)
+    shown, _ = encoded[0].runs(direction, foreign=foreign)
     positions = shown.strings if "position" in by else ()
 
     estimated: estimate.Estimate | None = None

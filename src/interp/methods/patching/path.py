@@ -11,7 +11,7 @@ import numpy as np
 from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import names
-from interp.methods._shared.models import predicted
+from interp.methods._shared import pairs as pairs_of
 from interp.methods._shared.pairs import encode
 from interp.methods._shared.patching.effects import patched
 from interp.results.effects import PatchedResult
@@ -140,7 +140,6 @@ def path(
     """
     from interp.engine import metrics
     from interp.engine.patching import path, sweep
-    from interp.engine.patching.cases import Case
 
     chosen = resolve_metric(metric or pairs.metric or "logit-diff")
     senders, receivers = _ends(model, from_, to)
@@ -148,17 +147,7 @@ def path(
         sweep.require(model, site)
     metrics.try_out(chosen, model.geometry.d_vocab, model.device)
     encoded = encode(model, pairs, chosen)
-    noising = direction == "noise"
-    cases = [
-        Case(
-            base=(e.clean if noising else e.corrupted).ids,
-            source=(e.corrupted if noising else e.clean).ids,
-            scorer=metrics.Scorer(chosen, e.answer, e.wrong),
-            position=predicted(model, e.clean),
-            clean_base=noising,
-        )
-        for e in encoded
-    ]
+    cases = pairs_of.cases(model, encoded, chosen, direction)
     swept = path.sweep_paths(model, cases, senders=senders, receivers=receivers, freeze=freeze, on_step=model.on_step)
     model.note(swept.path, swept.notes)
     exists = path.reaching(model, senders, receivers).numpy()
