@@ -225,12 +225,12 @@ def test_nodes_are_ranked_by_their_own_ablation(model: Any) -> None:
             assert found.per_node[n, found.writers.index(name)] == pytest.approx(expected, abs=5e-5), name
     summed = np.nansum(found.per_pair, axis=2)
     assert np.abs(found.per_node - summed).max() > 0.01, "edges by themselves do not add up to a node"
-    assert (choice.strongest(found, int(found.kept.sum())) == found.kept).all()
+    assert (choice.of_size(found, int(found.kept.sum())) == found.kept).all()
     other = dataclasses.replace(found, per_node=found.per_node[:, ::-1].copy())
-    assert (choice.strongest(other, 60) != found.kept).any()
+    assert (choice.of_size(other, 60) != found.kept).any()
     pruned = found.prune(0.01)
     assert (pruned.level, pruned.per_node.shape) == ("edge", (0, 0))
-    assert (choice.strongest(pruned, int(pruned.kept.sum())) == pruned.kept).all()
+    assert (choice.of_size(pruned, int(pruned.kept.sum())) == pruned.kept).all()
     for method in ("eap", "eap-ig"):
         estimated = interp.circuit(PAIRS, method=method, level="head", edges=60)
         assert np.allclose(estimated.per_node, np.nansum(estimated.per_pair, axis=2), atol=1e-6)
@@ -239,7 +239,7 @@ def test_nodes_are_ranked_by_their_own_ablation(model: Any) -> None:
 
 def test_acdc_begins_with_what_an_estimate_leaves(use: Any) -> None:
     use(build("llama"))
-    first = choice.strongest(interp.circuit(PAIRS), 60)
+    first = choice.of_size(interp.circuit(PAIRS), 60)
     found = interp.circuit(PAIRS, method="acdc", among=60, threshold=0.05)
     assert (found.scores[found.exists & ~first] == 0).all()
     assert 0 < (found.scores > 0).sum() < first.sum()

@@ -94,7 +94,7 @@ def test_the_numbers_are_those_of_the_hooked_runs(kind: str, ablation: str, use:
     assert report.curve[-1] == pytest.approx(1.0)
     assert report.curve[list(report.sizes).index(report.edges)] == pytest.approx(report.faithfulness)
     middle = len(report.sizes) // 2
-    mask = choice.strongest(circuit, int(report.sizes[middle]))
+    mask = choice.of_size(circuit, int(report.sizes[middle]))
     if report.sizes[middle] != report.edges:
         assert report.curve[middle] == pytest.approx((runs(mask) - nothing).mean() / span, abs=1e-3)
     area = gap = 0.0
@@ -138,7 +138,7 @@ def test_stability_of_pairs_that_agree_and_of_pairs_that_do_not(use: Any) -> Non
     for n in range(3):
         share = chance.multinomial(2, [0.5, 0.5]) / 2
         scores = share[0] * circuit.per_pair[0].astype(float) + share[1] * circuit.per_pair[1].astype(float)
-        mask = choice.strongest(circuit, int(circuit.kept.sum()), scores)
+        mask = choice.of_size(circuit, int(circuit.kept.sum()), scores)
         expected = (mask & circuit.kept).sum() / (mask | circuit.kept).sum()
         assert mixed.stability[n] == pytest.approx(expected)
         worst = min(worst, expected)
@@ -197,7 +197,7 @@ def test_where_heads_were_ranked_heads_are_exchanged_for_heads(use: Any) -> None
 def test_a_size_is_the_most_of_the_strongest_that_connect(size: int, use: Any) -> None:
     use(build("llama", Size(layers=3)))
     circuit = found(10)
-    mask = choice.strongest(circuit, size)
+    mask = choice.of_size(circuit, size)
     assert mask.sum() <= size
     edges = [(circuit.writers.index(e.writer), circuit.readers.index(e.reader)) for e in circuit.ranked()]
     best = np.zeros_like(mask)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,28 @@ if TYPE_CHECKING:
 
 _RESAMPLES = 1000
 _BLOCK = 2**22  # numbers that are there at once
+
+
+def resamples(count: int, seed: int, draws: int = _RESAMPLES) -> Float:
+    """Return how often each of `count` values is in each resample of as many, ``[draw, value]``.
+
+    Examples
+    --------
+    >>> resamples(4, seed=0, draws=2).sum(axis=1).tolist()
+    [4.0, 4.0]
+    """
+    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws).astype(np.float64)
+
+
+def percentiles(values: Any) -> Float:
+    """Return the ends of the middle 95 % of what the resamples gave, ``[2, …]`` of ``[draw, …]``.
+
+    Examples
+    --------
+    >>> percentiles(np.arange(101.0)).tolist()
+    [2.5, 97.5]
+    """
+    return np.quantile(values, [0.025, 0.975], axis=0)
 
 
 def interval(each: Float, seed: int = 0, weights: Float | None = None) -> Float:
@@ -29,13 +51,11 @@ def interval(each: Float, seed: int = 0, weights: Float | None = None) -> Float:
     count = len(each)
     if count < 2:
         return np.full((2, *each.shape[1:]), np.nan)
-    drawn = (
-        np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=_RESAMPLES).astype(np.float64)
-    )
+    drawn = resamples(count, seed)
     if weights is not None:
         drawn *= weights
     drawn /= drawn.sum(axis=1, keepdims=True)
-    return np.quantile(np.tensordot(drawn, each, axes=1), [0.025, 0.975], axis=0)
+    return percentiles(np.tensordot(drawn, each, axes=1))
 
 
 def of_ratio(above: Float, below: Float, seed: int = 0) -> Float:
@@ -56,10 +76,10 @@ def of_ratio(above: Float, below: Float, seed: int = 0) -> Float:
     count = len(above)
     if count < 2:
         return np.full((2, *above.shape[1:]), np.nan)
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=_RESAMPLES)
+    drawn = resamples(count, seed)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = np.tensordot(drawn, above, axes=1) / (drawn @ below).reshape(-1, *[1] * (above.ndim - 1))
-    return np.quantile(ratios, [0.025, 0.975], axis=0)
+    return percentiles(ratios)
 
 
 def sign_flips(each: Float, draws: int, seed: int = 0) -> Float:

@@ -13,6 +13,7 @@ import numpy as np
 from interp.errors import InputError, OutOfMemory, unless_interrupted
 from interp.interface.registry import command
 from interp.methods._shared import pairs as pairs_of
+from interp.methods._shared.bootstrap import percentiles, resamples
 from interp.methods._shared.pairs import encode
 from interp.results import Provenance, Result
 from interp.spec import Metric
@@ -326,8 +327,8 @@ def _resampled(each: Float, true: NDArray[np.bool_], seed: int) -> Float:
     count = len(each)
     if count < 2:
         return np.full(2, np.nan)
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=_RESAMPLES)
-    return np.quantile([auroc(scores, true) for scores in np.abs(drawn @ each)], [0.025, 0.975])
+    means = np.abs(resamples(count, seed, _RESAMPLES) @ each)
+    return percentiles([auroc(scores, true) for scores in means])
 
 
 def _edges(

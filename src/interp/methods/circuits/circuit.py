@@ -133,7 +133,7 @@ def circuit(
     if method == "acdc":
         first = None
         if among is not None:
-            first = choice.strongest(result(_estimated(model, cases, ablation, steps)), among)
+            first = choice.of_size(result(_estimated(model, cases, ablation, steps)), among)
         scored, notes = _acdc(model, cases, ablation, threshold, first)
         made = result(scored, notes)
     elif method == "exact":
@@ -369,7 +369,7 @@ def _kept(result: CircuitResult, edges: int | None, threshold: float | None) -> 
     """Return the circuit's edges; none whose score is not known, or 0, which is what did not survive ACDC."""
     if threshold is not None:
         return result.prune(threshold).kept
-    strong = choice.strongest(result, EDGES if edges is None else edges)
+    strong = choice.of_size(result, EDGES if edges is None else edges)
     known = strong & np.isfinite(result.scores) & ((result.scores != 0) | (result.level == "head"))
     return known if (known == strong).all() else result.connected(known)
 

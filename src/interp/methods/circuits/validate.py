@@ -10,7 +10,7 @@ import numpy as np
 from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import pairs as pairs_of
-from interp.methods._shared.bootstrap import interval, of_ratio
+from interp.methods._shared.bootstrap import interval, of_ratio, resamples
 from interp.methods._shared.circuit import choice
 from interp.methods._shared.circuit.origin import Origin, metric_of
 from interp.methods._shared.circuit.report import REMOVABLE, CircuitReport
@@ -191,7 +191,7 @@ class _Evidence:
         kept = circuit.kept
         self.random = [choice.by_chance(circuit, chance) for _ in range(random)]
         sizes = sorted({max(1, round(share * total)) for share in FRACTIONS})
-        ranked = [choice.strongest(circuit, size) for size in sizes]
+        ranked = [choice.of_size(circuit, size) for size in sizes]
         own = int(kept.sum())
         self.curve = {int(mask.sum()): mask for mask in ranked if 0 < mask.sum() < total and mask.sum() != own}
         self.marginal = [(edge.writer, edge.reader) for edge in circuit.ranked(kept)][: self.top]
@@ -332,14 +332,12 @@ class _Evidence:
         each = np.nan_to_num(choice.of_pairs(circuit))
         if circuit.method == "acdc" or len(each) < 2:
             return np.zeros(0)
-        chance, size, count = np.random.default_rng(self.seed), int(kept.sum()), len(each)
-        found = np.zeros(_RESAMPLES)
-        for n in range(_RESAMPLES):
-            share = chance.multinomial(count, np.full(count, 1 / count)) / count
+        found: list[float] = []
+        for share in resamples(len(each), self.seed, _RESAMPLES) / len(each):
             scores = np.tensordot(share.astype(np.float32), each, axes=1)
-            mask = choice.strongest(circuit, size, scores.astype(np.float64))
-            found[n] = (mask & kept).sum() / (mask | kept).sum()
-        return found
+            mask = choice.of_size(circuit, int(kept.sum()), scores.astype(np.float64))
+            found.append((mask & kept).sum() / (mask | kept).sum())
+        return np.array(found)
 
     def _said(self, whole: Float, span: Float) -> tuple[str, ...]:
         notes = list(self.notes)

@@ -270,7 +270,7 @@ def patch(
             by=by,
             layers=layers,
             source_model=other,
-            cells=None if estimated is None else estimated.strongest(verify),
+            cells=None if estimated is None else estimated.largest(verify),
             on_step=model.on_step,
             on_partial=lambda swept: model.on_partial(lambda: made(swept.so_far(), whole=False)),
         )

@@ -81,7 +81,7 @@ class Estimate:
     cuts: Float
     found: Attributed
 
-    def strongest(self, count: int) -> list[int]:
+    def largest(self, count: int) -> list[int]:
         """Return the `count` cells of the largest estimates, as indices into the flattened answer."""
         size = np.nan_to_num(np.abs(self.asked.reshape(-1)), nan=-1.0)
         return np.argsort(-size, kind="stable")[:count].tolist()
