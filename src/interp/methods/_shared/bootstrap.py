@@ -1,4 +1,4 @@
-"""How sure a mean is: the bootstrap over what it was taken of, and whether it could be chance."""
+"""How sure a mean is: the bootstrap over what it was taken of."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     Float = NDArray[np.float64]
 
 _RESAMPLES = 1000
-_BLOCK = 2**22  # numbers that are there at once
 
 
 def resamples(count: int, seed: int, draws: int = _RESAMPLES) -> Float:
@@ -80,32 +79,3 @@ def of_ratio(above: Float, below: Float, seed: int = 0) -> Float:
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = np.tensordot(drawn, above, axes=1) / (drawn @ below).reshape(-1, *[1] * (above.ndim - 1))
     return percentiles(ratios)
-
-
-def sign_flips(each: Float, draws: int, seed: int = 0) -> Float:
-    """Return the two-sided p-value of the mean over the first axis of ``each [n, cell]``, ``[cell]``.
-
-    Under the null hypothesis each value is as likely as its negative: p is the share of assignments of signs whose
-    mean is at least as far from 0. All 2ⁿ are counted where there are no more than `draws`; else that many are drawn,
-    and the one observed is counted with them. Fisher (1935); Phipson and Smyth (2010) on never being 0.
-
-    Examples
-    --------
-    >>> sign_flips(np.ones((3, 1)), 9999).tolist()
-    [0.25]
-    """
-    count, cells = each.shape
-    observed = np.abs(each.sum(0)) * (1 - 1e-9)
-    exact = 2**count <= draws
-    total = 2**count if exact else draws
-    source = np.random.default_rng(seed)
-    beyond = np.zeros(cells, np.int64) if exact else np.ones(cells, np.int64)
-    size = max(1, _BLOCK // max(cells, count))
-    for start in range(0, total, size):
-        stop = min(start + size, total)
-        if exact:
-            bits = np.arange(start, stop)[:, None] >> np.arange(count) & 1
-        else:
-            bits = source.integers(0, 2, (stop - start, count))
-        beyond += (np.abs((2.0 * bits - 1) @ each) >= observed).sum(0)
-    return beyond / (total if exact else total + 1)

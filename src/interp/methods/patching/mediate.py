@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -14,8 +13,9 @@ from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import names
 from interp.methods._shared import pairs as pairs_of
-from interp.methods._shared.bootstrap import interval, sign_flips
+from interp.methods._shared.bootstrap import interval
 from interp.methods._shared.pairs import Encodings, check, encode
+from interp.methods._shared.permutation import LEVEL, assignments, corrector, sign_flips, too_few
 from interp.results.effects import EffectsResult
 from interp.sites import axes
 from interp.spec import Components, Indices, Metric, MetricName, Pairs, resolve_indices, resolve_metric
@@ -29,10 +29,6 @@ if TYPE_CHECKING:
 
     Float = NDArray[np.float64]
 
-_LEVEL = 0.05
-_DRAWS = 9999
-_PER_CELL = 40  # draws, so that a p-value can stay below the level after the correction
-_WORK = 2 * 10**10
 _HEADED = frozenset({"z", "q", "k", "v", "pattern"})
 
 
@@ -95,7 +91,7 @@ class MediationResult(EffectsResult):
     @property
     def significant(self) -> NDArray[np.bool_]:
         """``bool [*axes]``: whether the corrected p-value is at most 0.05."""
-        return self.corrected <= _LEVEL
+        return self.corrected <= LEVEL
 
     @property
     def proportion(self) -> Float:
@@ -281,7 +277,7 @@ def mediate(
     from interp.engine.patching import sweep
 
     chosen = resolve_metric(metric or pairs.metric or "logit-diff")
-    _corrector(correction)
+    corrector(correction)
     by = "head" if site in _HEADED else "neuron" if site == "neuron" else "layer"
     named = axes(site, by)
     layers, heads = _mediators(model, site, head, layer)
@@ -320,28 +316,6 @@ def mediate(
     return unless_interrupted(result, through.interrupt or past.interrupt)
 
 
-Corrector = Callable[["Float"], "Float"]
-
-
-def _corrector(correction: str) -> Corrector:
-    """Return what corrects p-values, ``[test]``.
-
-    Raises
-    ------
-    InputError
-        It needs statsmodels, which is not there.
-    """
-    if correction == "none":
-        return lambda p: p
-    try:
-        from statsmodels.stats.multitest import multipletests
-    except ImportError:
-        raise InputError(
-            f"--correction {correction} needs statsmodels: pip install 'interp[mediate]'; --correction none does not"
-        ) from None
-    return lambda p: np.asarray(multipletests(p, alpha=_LEVEL, method=correction)[1], np.float64)
-
-
 def _mediators(
     model: LoadedModel, site: str, head: Any, layer: Any
 ) -> tuple[tuple[int, ...], list[tuple[int, int]] | None]:
@@ -376,25 +350,19 @@ def _result(
     each = [np.where(done, values - across, np.nan) for values, done in zip(patched, reached, strict=True)]
     total = clean - corrupted
     indirect, direct = (values.mean(0) for values in each)
-    draws = _draws(len(encoded), count)
+    draws = assignments(len(encoded), count)
     p = np.full(indirect.shape, np.nan)
     corrected = p.copy()
     known = np.isfinite(indirect)
     if known.any():
         p[known] = sign_flips(each[0][:, known], draws)
-        corrected[known] = _corrector(correction)(p[known])
+        corrected[known] = corrector(correction)(p[known])
     checks = check(model, encoded, metric, clean.tolist(), corrupted.tolist())
     notes = list(checks.warnings)
     lost = reached[0] & ~known
     if lost.any():
         notes.append(f"the metric is NaN or infinite for {int(lost.sum())} mediators")
-    tests = count if correction in {"holm", "bonferroni"} else 1
-    least = 2.0 ** (1 - len(encoded)) if 2 ** len(encoded) <= draws else 1 / (draws + 1)
-    if least * tests > _LEVEL:
-        enough = math.ceil(1 - math.log2(_LEVEL / tests))
-        few = f"from {len(encoded)} pair{'s' * (len(encoded) != 1)} no p-value is below {least:.2g}"
-        many = f", and {tests} tests need {_LEVEL / tests:.2g}" if tests > 1 else ""
-        notes.append(f"{few}{many}: nothing can be significant; take {enough} pairs or more, or name fewer mediators")
+    notes += too_few(len(encoded), count, draws, correction)
     stopped = through.stopped or past.stopped
     if stopped:
         side = "indirect effects" if through.stopped else "direct effects"
@@ -422,8 +390,3 @@ def _result(
         "checks": checks,
         "notes": tuple(notes),
     }
-
-
-def _draws(count: int, cells: int) -> int:
-    """Return how many assignments of signs to count: enough for the correction, few enough to be quick."""
-    return max(_DRAWS, min(_PER_CELL * cells, _WORK // (count * cells)))

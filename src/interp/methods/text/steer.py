@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
@@ -13,7 +12,6 @@ import numpy as np
 from interp.errors import InputError, printable, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import directions
-from interp.methods._shared import texts as running
 from interp.methods._shared.pairs import one_token
 from interp.methods.text.generate import ended, tail, unapplied
 from interp.results import Result
@@ -25,7 +23,6 @@ from interp.spec import (
     MetricName,
     Numbers,
     Prompt,
-    Texts,
     Variable,
     resolve_indices,
     resolve_metric,
@@ -40,9 +37,6 @@ if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
 
     Float = NDArray[np.float64]
-
-_ODD = 10.0
-_FILES = frozenset({".txt", ".csv", ".tsv", ".json", ".jsonl"})
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -318,61 +312,12 @@ def _direction(
             "steer needs a direction: --toward and --against texts, or --direction NAME of a variable such as a probe"
         )
     if given is None:
-        if toward is None or against is None:
-            lacking = "toward" if toward is None else "against"
-            raise InputError(f"a direction is a difference: give --{lacking} too, a text or a file of texts")
-        sides = [_listed(which, side) for which, side in (("toward", toward), ("against", against))]
-        if sides[0].texts == sides[1].texts:
-            raise InputError("the direction is zero: --toward and --against are the same; name texts that differ")
-        (high, odd), (low, also) = (_mean(model, place, side, length) for side in sides)
-        found, source, odd = high - low, " − ".join(map(_named, sides)), odd + also
+        found, source, odd = directions.of_texts(model, place, length, toward, against)
     else:
         found, source, odd = directions.given(model, place, given)
     if not bool(found.any()):
         odd.append("the direction is zero: the model is in the same state after both texts")
     return found, source, odd
-
-
-def _listed(which: str, given: Any) -> Texts:
-    if isinstance(given, str) and Path(given).suffix.lower() in _FILES:
-        return running.from_file(given)
-    if isinstance(given, str) and not given:
-        raise InputError(f"--{which} is empty; type a text, such as ' love'")
-    return running.several(given)
-
-
-def _named(side: Texts) -> str:
-    texts = [prompt.text for prompt in side.texts]
-    if side.source or len(texts) != 1:
-        return f"{len(texts)} texts" + (f" of {side.source}" if side.source else "")
-    return repr(texts.pop())
-
-
-def _mean(model: LoadedModel, place: Site, side: Texts, length: float) -> tuple[Tensor, list[str]]:
-    """Return the mean of the texts' activations at their last tokens, and what is odd about them.
-
-    Parameters
-    ----------
-    length
-        What a residual stream's length is there.
-    """
-    import torch
-
-    rows: list[Tensor] = []
-    odd: list[str] = []
-    for number, text in enumerate(side.texts):
-        try:  # not in the account of what was asked about, which is the prompt
-            encoded = model.tokens.encode(text)
-        except InputError as error:
-            raise InputError(f"text {number}: {error}" if len(side.texts) > 1 else str(error)) from None
-        rows.append(model.activations(encoded, [place.hook_name])[place.hook_name][0, -1].float())
-        if float(rows[-1].norm()) > _ODD * length:
-            odd.append(
-                f"the activation of {encoded.strings[-1]!r} is {float(rows[-1].norm()) / length:.0f} times as long as "
-                "the stream usually is: the model rests attention there, and the direction is mostly that; put words "
-                "before it"
-            )
-    return torch.stack(rows).mean(0), odd
 
 
 def _scorer(model: LoadedModel, prompt: Prompt, answer: Any, wrong: Any, named: Any) -> Any:
