@@ -21,7 +21,7 @@ STREAM = ("resid_pre", "resid_mid", "resid_post")
 
 
 def given(model: LoadedModel, place: Site, value: Any) -> tuple[Tensor, str, list[str]]:
-    """Return the direction that `value` is or has at `place`, where it comes from, and what is odd about it.
+    """Return the direction that `value` is or has at `place`, where it comes from, and notes on it.
 
     Parameters
     ----------
@@ -46,12 +46,12 @@ def given(model: LoadedModel, place: Site, value: Any) -> tuple[Tensor, str, lis
     import torch
 
     held: Any = getattr(value, "direction", value)
-    odd: list[str] = []
+    notes: list[str] = []
     if held is not value:
         found_in = getattr(value, "site", place.name)
         if found_in != place.name:
             there = f"; --site {found_in} is where it belongs" if found_in in STREAM else ""
-            odd.append(f"the direction was found in {found_in} and is used in {place.name}{there}")
+            notes.append(f"the direction was found in {found_in} and is used in {place.name}{there}")
     if callable(held):
         held = held(place.layer)
     try:
@@ -68,7 +68,7 @@ def given(model: LoadedModel, place: Site, value: Any) -> tuple[Tensor, str, lis
     if not bool(found.any()):
         raise InputError("the direction is zero; name another one")
     own = getattr(value, "direction", value) is value
-    return found, "a direction of yours" if own else type(value).__name__.removesuffix("Result"), odd
+    return found, "a direction of yours" if own else type(value).__name__.removesuffix("Result"), notes
 
 
 def of_texts(
@@ -99,8 +99,8 @@ def of_texts(
     sides = [_listed(which, side) for which, side in (("toward", toward), ("against", against))]
     if sides[0].texts == sides[1].texts:
         raise InputError("the direction is zero: --toward and --against are the same; name texts that differ")
-    (high, odd), (low, also) = (_mean(model, place, side, length) for side in sides)
-    return high - low, " − ".join(map(_named, sides)), odd + also
+    (high, notes), (low, also) = (_mean(model, place, side, length) for side in sides)
+    return high - low, " − ".join(map(_named, sides)), notes + also
 
 
 def _listed(which: str, given: Any) -> Texts:
@@ -119,7 +119,7 @@ def _named(side: Texts) -> str:
 
 
 def _mean(model: LoadedModel, place: Site, side: Texts, length: float) -> tuple[Tensor, list[str]]:
-    """Return the mean of the texts' activations at their last tokens, and what is odd about them.
+    """Return the mean of the texts' activations at their last tokens, and notes on them.
 
     Parameters
     ----------
@@ -129,20 +129,20 @@ def _mean(model: LoadedModel, place: Site, side: Texts, length: float) -> tuple[
     import torch
 
     rows: list[Tensor] = []
-    odd: list[str] = []
+    notes: list[str] = []
     for number, text in enumerate(side.texts):
-        try:  # not in the account of what was asked about, which is the prompt
+        try:  # not counted among what was asked about, which is the prompt
             encoded = model.tokens.encode(text)
         except InputError as error:
             raise InputError(f"text {number}: {error}" if len(side.texts) > 1 else str(error)) from None
         rows.append(model.activations(encoded, [place.hook_name])[place.hook_name][0, -1].float())
         if float(rows[-1].norm()) > _UNUSUAL * length:
-            odd.append(
+            notes.append(
                 f"the activation of {encoded.strings[-1]!r} is {float(rows[-1].norm()) / length:.0f} times as long as "
                 "the stream usually is: the model rests attention there, and the direction is mostly that; put words "
                 "before it"
             )
-    return torch.stack(rows).mean(0), odd
+    return torch.stack(rows).mean(0), notes
 
 
 def place_of(value: Any) -> tuple[str, int | None]:

@@ -271,14 +271,14 @@ def selfcheck(
 
 def _explained(found: SelfcheckResult) -> list[str]:
     """Return what is below its bar, and every method's worst, each with the true edge that it puts lowest."""
-    told = found.misses()
+    weak = found.misses()
     for column, method in enumerate(found.methods):
         held = found.auroc[..., column]
         if method != "random" and np.isfinite(held).any() and np.nanmin(held) < _WEAK:
             p, a = (int(n) for n in np.unravel_index(int(np.nanargmin(held)), held.shape))
-            told.append((found.programs[p], found.ablations[a], method, float(held[p, a])))
+            weak.append((found.programs[p], found.ablations[a], method, float(held[p, a])))
     notes: list[str] = []
-    for program, ablation, method, value in dict.fromkeys(told):
+    for program, ablation, method, value in dict.fromkeys(weak):
         at = (slice(None), found.programs.index(program), found.ablations.index(ablation), found.methods.index(method))
         low, high = found.interval[at]
         between = f" [{low:.2f}, {high:.2f}]" if np.isfinite(low) else ""

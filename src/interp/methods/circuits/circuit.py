@@ -127,7 +127,7 @@ def circuit(
     cases = pairs_of.cases(model, encoded, chosen, "noise")
 
     def result(scored: EdgeScores, notes: Sequence[str] = ()) -> CircuitResult:
-        made = _result(model, pairs, encoded, scored, chosen, [*_odd(cases, ablation, chosen, method), *notes])
+        made = _result(model, pairs, encoded, scored, chosen, [*_notes(cases, ablation, chosen, method), *notes])
         return replace(made, method=method, steps=steps if method == "eap-ig" else 1, ablation=ablation, level=level)
 
     if method == "acdc":
@@ -140,7 +140,7 @@ def circuit(
         made, scored = _exact(model, cases, ablation, level, result)
     else:
         scored = _estimated(model, cases, ablation, steps if method == "eap-ig" else 1, positions=positions)
-        made = result(scored, _off(scored, method, ablation))
+        made = result(scored, _saturation(scored, method, ablation))
         if level == "head":
             made = replace(made, per_node=np.nansum(made.per_pair, axis=2))
     model.note(scored.path, scored.notes)
@@ -311,7 +311,7 @@ def lasting(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _odd(cases: Sequence[Case], ablation: str, metric: Metric, method: str) -> list[str]:
+def _notes(cases: Sequence[Case], ablation: str, metric: Metric, method: str) -> list[str]:
     """Return what a reader of the scores would not expect."""
     found: list[str] = []
     if ablation == "mean" and len({case.source for case in cases}) == 1:
@@ -374,7 +374,7 @@ def _kept(result: CircuitResult, edges: int | None, threshold: float | None) -> 
     return known if (known == strong).all() else result.connected(known)
 
 
-def _off(scored: EdgeScores, method: str, ablation: str) -> list[str]:
+def _saturation(scored: EdgeScores, method: str, ablation: str) -> list[str]:
     """Say where the embedding's estimates, which must carry all the difference, are far from it.
 
     Moving the embedding from the corrupted prompt's to the clean one's is the whole change, and the gradients of all

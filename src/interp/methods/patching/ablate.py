@@ -192,7 +192,7 @@ def ablate(
     from interp.engine.patching import ablation, sweep
 
     found, names = _parts(model, heads, mlps, knockout, direction is not None)
-    along, odd = _along(model, direction, layer, site)
+    along, notes = _along(model, direction, layer, site)
     for needed in sorted({"pattern" if part.site == "scores" else part.site for part in [*found, *along]}):
         sweep.require(model, needed)
     found, names = [*found, *along], (*names, *(f"{part.layer}.direction" for part in along))
@@ -221,7 +221,7 @@ def ablate(
     ran = ablation.ablate(
         model, samples, found, mode=mode, references=references, taken=taken, seed=seed, on_step=model.on_step
     )
-    model.note(ran.path, [*ran.notes, *odd])
+    model.note(ran.path, [*ran.notes, *notes])
     said = _replacement(mode, references, seed) if replaced else "edges cut before the softmax"
     weights = np.array([len(s.ids) - 1 if s.scorer is None else 1 for s in samples], np.float64)
     result = _result(ran, names, weights, mode=mode, replacement=said, metric=measured, task=task, seed=seed)
@@ -250,7 +250,7 @@ def _parts(
 
 
 def _along(model: LoadedModel, value: Any, layer: Indices, site: str | None) -> tuple[list[Part], list[str]]:
-    """Return the direction as what is taken away at each of its layers, and what is odd about it."""
+    """Return the direction as what is taken away at each of its layers, and notes on it."""
     from interp.engine.patching.ablation import Part
 
     if value is None:
@@ -262,13 +262,13 @@ def _along(model: LoadedModel, value: Any, layer: Indices, site: str | None) -> 
     if layer is None and found_at is None:
         raise InputError("say at which layers the direction is taken out: --layer 5, or 3-6")
     parts: list[Part] = []
-    odd: list[str] = []
+    notes: list[str] = []
     for at in resolve_indices(found_at if layer is None else layer, model.geometry.n_layers, "layer"):
         place = Site(site or found_in, at)
-        vector, _, notes = directions.given(model, place, value)
-        odd += [note for note in notes if note not in odd]
+        vector, _, said = directions.given(model, place, value)
+        notes += [note for note in said if note not in notes]
         parts.append(Part(place.name, at, direction=vector / vector.norm()))
-    return parts, odd
+    return parts, notes
 
 
 def _check_edges(model: LoadedModel, parts: Sequence[Part], names: Sequence[str], samples: Sequence[Sample]) -> None:

@@ -274,7 +274,7 @@ def patch(
             on_step=model.on_step,
             on_partial=lambda swept: model.on_partial(lambda: made(swept.so_far(), whole=False)),
         )
-        swept = swept if estimated is None else estimated.beside(swept)
+        swept = swept if estimated is None else estimated.verified_by(swept)
     model.note(swept.path, swept.notes)
     return unless_interrupted(made(swept), swept.interrupt)
 

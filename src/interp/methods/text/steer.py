@@ -228,7 +228,7 @@ def steer(
     metrics.try_out(scorer.metric, model.geometry.d_vocab, model.device)
     stream = model.activations(encoded, [place.hook_name])[place.hook_name][0].float()
     length = float(stream.norm(dim=-1).median())
-    added, source, odd = _direction(model, place, length, toward, against, direction)
+    added, source, notes = _direction(model, place, length, toward, against, direction)
 
     texts: list[Generated] = []
     plain: list[list[float]] = []
@@ -268,7 +268,7 @@ def steer(
         stream_norm=length,
         tokens=encoded.strings,
         metric=scorer.metric.name,
-        notes=(*_notes(model, strengths, texts, n, failed), *odd),
+        notes=(*_notes(model, strengths, texts, n, failed), *notes),
     )
     return unless_interrupted(result, texts[-1].interrupt)
 
@@ -300,7 +300,7 @@ def _strengths(strength: float, sweep: Any) -> list[float]:
 def _direction(
     model: LoadedModel, place: Site, length: float, toward: Any, against: Any, given: Any
 ) -> tuple[Tensor, str, list[str]]:
-    """Return the direction, ``float32 [d_model]``, where it comes from, and what is odd about it.
+    """Return the direction, ``float32 [d_model]``, where it comes from, and notes on it.
 
     Raises
     ------
@@ -312,12 +312,12 @@ def _direction(
             "steer needs a direction: --toward and --against texts, or --direction NAME of a variable such as a probe"
         )
     if given is None:
-        found, source, odd = directions.of_texts(model, place, length, toward, against)
+        found, source, notes = directions.of_texts(model, place, length, toward, against)
     else:
-        found, source, odd = directions.given(model, place, given)
+        found, source, notes = directions.given(model, place, given)
     if not bool(found.any()):
-        odd.append("the direction is zero: the model is in the same state after both texts")
-    return found, source, odd
+        notes.append("the direction is zero: the model is in the same state after both texts")
+    return found, source, notes
 
 
 def _scorer(model: LoadedModel, prompt: Prompt, answer: Any, wrong: Any, named: Any) -> Any:
@@ -358,9 +358,9 @@ def _result(
     from interp.engine.model import generation
 
     count = len(strengths)
-    wide = max([len(made.ids) for made in texts], default=0)
-    ids = np.full((count, wide), -1, np.int64)
-    logs, plainly = (np.full((count, wide), np.nan) for _ in range(2))
+    longest = max([len(made.ids) for made in texts], default=0)
+    ids = np.full((count, longest), -1, np.int64)
+    logs, plainly = (np.full((count, longest), np.nan) for _ in range(2))
     perplexity, measured = (np.full(count, np.nan) for _ in range(2))
     measured[: len(values)] = values
     for k, made in enumerate(texts):

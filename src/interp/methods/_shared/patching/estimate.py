@@ -92,9 +92,9 @@ class Estimate:
 
         swept = sweep.unfinished(len(self.found.nodes), self.asked.shape)
         swept.path = self.found.path
-        return self.beside(swept)
+        return self.verified_by(swept)
 
-    def beside(self, swept: Swept) -> Swept:
+    def verified_by(self, swept: Swept) -> Swept:
         """Return the sweep that verified these estimates, with how they were made and what it did not get to."""
         found = self.found
         for theirs, ours in ((swept.base, found.base), (swept.source, found.source)):

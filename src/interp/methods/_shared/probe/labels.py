@@ -52,9 +52,9 @@ def given(texts: Any, labels: Any, text: str | None, column: str, label: str) ->
         prompts, held = _list(texts, "texts"), _list(labels, "labels")
     if len(prompts) != len(held):
         raise InputError(f"there are {len(prompts)} texts and {len(held)} labels; give one label for each text")
-    odd = next((n for n, one in enumerate(prompts) if not isinstance(one, str)), None)
-    if odd is not None:
-        raise InputError(f"text {odd} is {type(prompts[odd]).__name__}, not a text")
+    wrong = next((n for n, one in enumerate(prompts) if not isinstance(one, str)), None)
+    if wrong is not None:
+        raise InputError(f"text {wrong} is {type(prompts[wrong]).__name__}, not a text")
     return prompts, held
 
 
