@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from interp.results.base import Result
+from interp.results.tables import frame_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,9 +48,7 @@ class PairChecks:
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per pair."""
-        import pandas as pd
-
-        return pd.DataFrame(
+        return frame_of(
             {
                 "clean": ["".join(tokens) for tokens in self.clean],
                 "corrupted": ["".join(tokens) for tokens in self.corrupted],

@@ -19,14 +19,11 @@ from interp.errors import InputError
 from interp.sites import Site
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from torch import Tensor
 
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.readouts.lens import Readout
-
-    Float = NDArray[np.float64]
+    from interp.results.tables import Float
 
 # What the residual stream begins with → the component's name.
 _STARTS = {"embed": "embed", "pos_embed": "pos_embed", "token_type_embed": "type_embed"}

@@ -11,9 +11,7 @@ import numpy as np
 from interp.errors import InputError
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Float = NDArray[np.float64]
+    from interp.results.tables import Float
 
 LEVEL = 0.05
 _DRAWS = 9999

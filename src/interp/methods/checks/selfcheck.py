@@ -16,6 +16,7 @@ from interp.methods._shared import pairs as pairs_of
 from interp.methods._shared.bootstrap import percentiles, resamples
 from interp.methods._shared.pairs import encode
 from interp.results import Provenance, Result
+from interp.results.tables import frame_of
 from interp.spec import Metric
 
 if TYPE_CHECKING:
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.patching.cases import Case
     from interp.interface.session import Session
+    from interp.results.tables import Float
     from interp.truth import Compiled
 
-    Float = NDArray[np.float64]
     Scores = Callable[[], Float]
 
 # Method → the edge AUROC that it has to reach.
@@ -136,9 +137,7 @@ class SelfcheckResult(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per model, ablation and method: AUROC, interval, bar, seconds, how many edges are which."""
-        import pandas as pd
-
-        return pd.DataFrame(
+        return frame_of(
             [
                 {
                     "model": program,

@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.patching.cases import Case
     from interp.engine.patching.sweep import OnStep
-
-    Float = NDArray[np.float64]
+    from interp.results.tables import Float
 
 EDGES = 200  # kept when neither a number nor a threshold is given
 POINTS = 12  # thresholds that ACDC is run with where none is given

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from interp.engine.circuits.subgraph import Subset
     from interp.engine.model.loaded import LoadedModel
+    from interp.results.tables import Float
 
-    Float = NDArray[np.float64]
     Mask = NDArray[np.bool_]
 
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # of all edges; Mueller et al. (2025)

@@ -12,6 +12,7 @@ from interp.errors import InputError
 from interp.interface.registry import technique
 from interp.methods._shared import labels
 from interp.results import Result, resolve
+from interp.results.tables import frame_of
 from interp.sites import Site
 from interp.spec import Indices, Prompt, resolve_indices
 
@@ -125,10 +126,8 @@ class AttentionResult(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per head: layer, head, the four statistics and the label."""
-        import pandas as pd
-
         index = [(layer, head) for layer in self.layers for head in self.heads]
-        table = pd.DataFrame(index, columns=["layer", "head"])
+        table = frame_of(index, columns=["layer", "head"])
         for name, values in self.stats.items():
             table[name] = values.reshape(-1)
         table["label"] = [self.labels.get(f"{layer}.{head}", "") for layer, head in index]

@@ -13,6 +13,7 @@ from interp.methods._shared import names
 from interp.methods._shared.models import opened
 from interp.methods._shared.pairs import vocabulary
 from interp.results import Result
+from interp.results.tables import frame_of
 from interp.spec import Examples
 
 if TYPE_CHECKING:
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.readouts.ov_qk import Circuit
     from interp.engine.transformer.network import Network
-
-    Float = NDArray[np.float64]
+    from interp.results.tables import Float
 
 HeadName = Annotated[str, "head"]
 Listed = tuple[tuple[str, int, float], ...]  # (token, id, value) …
@@ -103,8 +103,6 @@ class OVQKResult(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """Return one line per listed entry: the row's token and id, the column's, and the value."""
-        import pandas as pd
-
         lines = [
             (row.token, row.id, token, index, value)
             for row in self.rows
@@ -112,7 +110,7 @@ class OVQKResult(Result):
             for token, index, value in listed
         ]
         first, second = ("source", "target") if self.kind == "ov" else ("query", "key")
-        return pd.DataFrame(lines, columns=[first, f"{first}_id", second, f"{second}_id", "value"])
+        return frame_of(lines, columns=[first, f"{first}_id", second, f"{second}_id", "value"])
 
 
 @technique(body=None)

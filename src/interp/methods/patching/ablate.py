@@ -16,17 +16,16 @@ from interp.methods._shared.bootstrap import interval
 from interp.methods._shared.models import predicted
 from interp.methods._shared.pairs import encode
 from interp.results import Result
+from interp.results.tables import frame_of
 from interp.sites import Site
 from interp.spec import Components, Indices, MetricName, Pairs, Texts, Variable, resolve_indices, resolve_metric
 
 if TYPE_CHECKING:
     import pandas as pd
-    from numpy.typing import NDArray
 
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.patching.ablation import Ablated, Part, Sample
-
-    Float = NDArray[np.float64]
+    from interp.results.tables import Float
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -103,9 +102,7 @@ class AblationResult(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per condition, and where there are several components what adding up would give."""
-        import pandas as pd
-
-        table = pd.DataFrame({"without": self.conditions, self.metric: self.values})
+        table = frame_of({"without": self.conditions, self.metric: self.values})
         table["low"], table["high"] = self.value_interval
         table["effect"] = self.effect
         table["effect low"], table["effect high"] = self.effect_interval

@@ -17,6 +17,7 @@ from interp.methods._shared.bootstrap import interval
 from interp.methods._shared.pairs import Encodings, check, encode
 from interp.methods._shared.permutation import LEVEL, assignments, corrector, sign_flips, too_few
 from interp.results.effects import EffectsResult
+from interp.results.tables import frame_of
 from interp.sites import axes
 from interp.spec import Components, Indices, Metric, MetricName, Pairs, resolve_indices, resolve_metric
 
@@ -26,8 +27,7 @@ if TYPE_CHECKING:
 
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.patching.sweep import Swept
-
-    Float = NDArray[np.float64]
+    from interp.results.tables import Float
 
 _HEADED = frozenset({"z", "q", "k", "v", "pattern"})
 
@@ -140,8 +140,6 @@ class MediationResult(EffectsResult):
         InputError
             The mediator was not asked for, or not reached.
         """
-        import pandas as pd
-
         at = tuple(index)
         if not self.done[at]:
             raise InputError(f"{self.name(at)} was not computed; choose one of to_frame()")
@@ -152,7 +150,7 @@ class MediationResult(EffectsResult):
             for pair in range(len(total))
             for prompt, mediator, values in columns
         ]
-        return pd.DataFrame(rows)
+        return frame_of(rows)
 
     def to_dowhy(self, index: Sequence[int]) -> Any:
         """Return one mediator's `runs` as a DoWhy model, whose estimators and refuters then apply.
@@ -198,13 +196,11 @@ class MediationResult(EffectsResult):
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per mediator, with its effects, intervals, p-values and the share of the total."""
-        import pandas as pd
-
         cells = np.argwhere(self.done)
         where = tuple(cells.T)
         low, high = self.indirect_interval[:, *where]
         direct_low, direct_high = self.direct_interval[:, *where]
-        return pd.DataFrame(
+        return frame_of(
             {
                 "mediator": [self.name(tuple(cell)) for cell in cells.tolist()],
                 "indirect": self.indirect[where],

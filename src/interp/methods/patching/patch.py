@@ -17,17 +17,16 @@ from interp.methods._shared.patching.activations import likeliest
 from interp.methods._shared.patching.effects import patched
 from interp.results import strongest
 from interp.results.effects import PatchedResult
+from interp.results.tables import frame_of
 from interp.sites import axes
 from interp.spec import Indices, MetricName, ModelName, Pairs, resolve_indices, resolve_metric
 
 if TYPE_CHECKING:
     import pandas as pd
-    from numpy.typing import NDArray
 
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.patching.sweep import Swept
-
-    Float = NDArray[np.float64]
+    from interp.results.tables import Float
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -140,10 +139,8 @@ class PatchingResult(PatchedResult):
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per cell: its axes, the patched metric, effect, recovery, interval and, if any, estimate."""
-        import pandas as pd
-
         grid = np.indices(self.patched.shape).reshape(len(self.axes), -1)
-        table = pd.DataFrame(dict(zip(self.axes, grid, strict=True)) | {"layer": np.array(self.layers)[grid[0]]})
+        table = frame_of(dict(zip(self.axes, grid, strict=True)) | {"layer": np.array(self.layers)[grid[0]]})
         if self.positions and "position" in self.axes:
             table["token"] = [self.positions[index] for index in grid[self.axes.index("position")]]
         table = table.assign(**self._columns(*grid))

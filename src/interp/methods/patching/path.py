@@ -15,6 +15,7 @@ from interp.methods._shared import pairs as pairs_of
 from interp.methods._shared.pairs import encode
 from interp.methods._shared.patching.effects import patched
 from interp.results.effects import PatchedResult
+from interp.results.tables import frame_of
 from interp.spec import Components, MetricName, Node, Pairs, resolve_metric
 
 if TYPE_CHECKING:
@@ -73,11 +74,9 @@ class PathResult(PatchedResult):
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per path that exists: sender, receiver, patched metric, effect, recovery and interval."""
-        import pandas as pd
-
         sender, receiver = np.nonzero(self.exists)
         ends = {"sender": np.array(self.senders)[sender], "receiver": np.array(self.receivers)[receiver]}
-        return pd.DataFrame(ends | self._columns(sender, receiver))
+        return frame_of(ends | self._columns(sender, receiver))
 
 
 @technique(body=Pairs)

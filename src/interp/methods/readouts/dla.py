@@ -14,16 +14,15 @@ from interp.methods._shared.direct_effects import Run, attributed, frozen_note, 
 from interp.methods._shared.models import predicted
 from interp.methods._shared.pairs import one_token
 from interp.results import Result, resolve
+from interp.results.tables import frame_of
 from interp.spec import Prompt
 
 if TYPE_CHECKING:
     import pandas as pd
-    from numpy.typing import NDArray
     from torch import Tensor
 
     from interp.engine.model.loaded import LoadedModel
-
-    Float = NDArray[np.float64]
+    from interp.results.tables import Float
 
 # Of the sum of the parts' sizes: what rounding in the model's own dtype can make the parts miss its logit by.
 _EXACT = ("float32", "float64")
@@ -104,13 +103,11 @@ class DLAResult(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per component: component, kind, layer, head, contribution."""
-        import pandas as pd
-
         rows: list[tuple[str, str, int | None, int | None, float]] = []
         for name, value in self.contributions.items():
             kind, layer, head = place(name)
             rows.append((name, kind, layer, head, value))
-        table = pd.DataFrame(rows, columns=["component", "kind", "layer", "head", "contribution"])
+        table = frame_of(rows, columns=["component", "kind", "layer", "head", "contribution"])
         return table.astype({"layer": "Int64", "head": "Int64"})
 
 

@@ -14,6 +14,7 @@ from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import texts as files
 from interp.results import Result, checked_path
+from interp.results.tables import frame_of
 from interp.sites import Site
 from interp.spec import Indices, Texts, resolve_indices
 
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
 
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.readouts.lens import Readout
-
-    Float = NDArray[np.float64]
+    from interp.results.tables import Float
 
 # Streams that are there at once, in bytes: minibatches are drawn from them, and then the next texts are run.
 _POOL = 256 * 2**20
@@ -78,10 +78,8 @@ class LensTrainResult(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per place: where it is, and its divergence from the end without and with its map."""
-        import pandas as pd
-
         where = ["embedding" if n == 0 else f"after layer {n - 1}" for n in self.layers]
-        return pd.DataFrame(
+        return frame_of(
             {"place": self.layers, "stream": where, "logit lens kl": self.logit_kl, "tuned lens kl": self.tuned_kl}
         )
 

@@ -15,15 +15,14 @@ from interp.methods._shared import texts as files
 from interp.methods._shared.probe.fits import Fits
 from interp.methods._shared.probe.labels import enough, given, target_of, twice
 from interp.results import Result, resolve
+from interp.results.tables import frame_of
 from interp.spec import Prompt, Variable
 
 if TYPE_CHECKING:
     import pandas as pd
-    from numpy.typing import NDArray
 
     from interp.engine.model.loaded import LoadedModel
-
-    Float = NDArray[np.float64]
+    from interp.results.tables import Float
 
 ProbeSite = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"]
 
@@ -162,9 +161,7 @@ class ProbeResult(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per layer."""
-        import pandas as pd
-
-        return pd.DataFrame(
+        return frame_of(
             {
                 "layer": range(len(self.score)),
                 self.metric: self.score,

@@ -15,6 +15,7 @@ from interp.methods._shared import directions
 from interp.methods._shared.pairs import one_token
 from interp.methods.text.generate import ended, tail, unapplied
 from interp.results import Result
+from interp.results.tables import frame_of
 from interp.sites import Site
 from interp.spec import (
     Examples,
@@ -35,8 +36,7 @@ if TYPE_CHECKING:
 
     from interp.engine.model.generation import Generated
     from interp.engine.model.loaded import LoadedModel
-
-    Float = NDArray[np.float64]
+    from interp.results.tables import Float
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -125,9 +125,7 @@ class SteeringResult(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per strength: strength, metric, perplexity, text, why it ended."""
-        import pandas as pd
-
-        return pd.DataFrame(
+        return frame_of(
             {
                 "strength": self.strengths,
                 self.metric: self.values,

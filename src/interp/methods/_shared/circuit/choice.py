@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from interp.methods._shared.circuit.result import CircuitResult
+    from interp.results.tables import Float
 
-    Float = NDArray[np.float64]
     Mask = NDArray[np.bool_]
     Made = Callable[[NDArray[np.int64], CircuitResult], Mask]
 

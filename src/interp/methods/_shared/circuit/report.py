@@ -9,14 +9,14 @@ import numpy as np
 
 from interp.errors import InputError, printable
 from interp.results import Result
+from interp.results.tables import frame_of
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
     from interp.methods._shared.circuit.result import CircuitResult
-
-    Float = NDArray[np.float64]
+    from interp.results.tables import Float
 
 REMOVABLE = 0.01  # of faithfulness: what a single edge takes with it when it goes, at the least
 
@@ -240,8 +240,6 @@ class CircuitReport(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per finding: name, value, the ends of its interval, and what it says."""
-        import pandas as pd
-
         nan = (float("nan"), float("nan"))
         known = self.random[np.isfinite(self.random)]
         around = (float(known.min()), float(known.max())) if len(known) else nan
@@ -257,7 +255,7 @@ class CircuitReport(Result):
             ("removable", float(len(self.removable)), *nan, said["minimality"]),
             ("stability", float(self.stability.mean()) if len(self.stability) else nan[0], *stable, said["stability"]),
         ]
-        return pd.DataFrame(rows, columns=["finding", "value", "low", "high", "what it says"])
+        return frame_of(rows, columns=["finding", "value", "low", "high", "what it says"])
 
 
 def spread(value: float, ends: Float) -> str:

@@ -14,6 +14,7 @@ from interp.methods._shared.circuit.groups import Groups
 from interp.methods._shared.circuit.packed import as_file
 from interp.results import Result, resolve
 from interp.results.effects import PairChecks
+from interp.results.tables import frame_of
 from interp.sites import Site
 from interp.spec import Prompt
 
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
 
     from interp.methods._shared.circuit.component import ComponentFunction
     from interp.methods._shared.circuit.report import CircuitReport
-
-    Float = NDArray[np.float64]
+    from interp.results.tables import Float
 
 METHODS = ("eap", "eap-ig", "acdc", "exact")
 ABLATIONS = ("corrupted", "mean", "zero")
@@ -247,12 +247,10 @@ class CircuitResult(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per edge of the model, the strongest first: writer, reader, score, and whether it is kept."""
-        import pandas as pd
-
         rows = list(self.ranked())
         at = {name: n for n, name in enumerate(self.writers)}
         to = {name: n for n, name in enumerate(self.readers)}
-        table = pd.DataFrame(rows, columns=["writer", "reader", "score"])
+        table = frame_of(rows, columns=["writer", "reader", "score"])
         table["kept"] = [bool(self.kept[at[edge.writer], to[edge.reader]]) for edge in rows]
         return table
 

@@ -13,15 +13,12 @@ from interp.sites import Site
 from interp.spec import Metric
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.patching.attribution import Attributed
     from interp.engine.patching.cases import Case
     from interp.engine.patching.sweep import OnStep, Swept
     from interp.methods.patching.patch import PatchingResult
-
-    Float = NDArray[np.float64]
+    from interp.results.tables import Float
 
 _HEADED = frozenset({"z", "q", "k", "v", "pattern"})
 _FACTOR = 2.0  # how far an estimate may be from the exact effect, either way, before it is called unsafe

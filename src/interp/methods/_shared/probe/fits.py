@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from interp.methods._shared.probe.labels import Target
-
-    Float = NDArray[np.float64]
+    from interp.results.tables import Float
 
 _CUTS = 20  # that are tried, where many texts are equal, for one without an empty fold
 
