@@ -48,7 +48,7 @@ _KNOWN = {
 def load_circuit(path: str | os.PathLike[str]) -> CircuitResult:
     """Return a circuit that ``save("c.json")`` wrote: scores, edges, groups, functions, report, pairs and provenance.
 
-    It is bound to no model; `interp.validate` binds it to the current one.
+    It is bound to no model; ``interp.validate(c).circuit`` is, to the current one.
 
     Parameters
     ----------

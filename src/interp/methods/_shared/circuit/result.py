@@ -305,7 +305,7 @@ class CircuitResult(Result):
     def _saved(self) -> Any:
         return as_file(self)
 
-    def _run(self, task: Callable[[Any], Any], what: str, instead: str = ", or interp.validate(circuit)") -> Any:
+    def _run(self, task: Callable[[Any], Any], what: str, instead: str = ", or take interp.validate(circuit).circuit") -> Any:
         return super()._run(task, what, instead)
 
 
