@@ -305,8 +305,8 @@ class CircuitResult(Result):
     def _saved(self) -> Any:
         return as_file(self)
 
-    def _run(self, task: Callable[[Any], Any], what: str, instead: str = ", or take interp.validate(circuit).circuit") -> Any:
-        return super()._run(task, what, instead)
+    def _run(self, task: Callable[[Any], Any], what: str, instead: str = "") -> Any:
+        return super()._run(task, what, instead or ", or take interp.validate(circuit).circuit")
 
 
 @functools.lru_cache(maxsize=2**14)  # names are taken apart once, not for every circuit that is tried
