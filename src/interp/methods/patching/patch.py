@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class PatchingResult(PatchedResult):
-    """A sweep of activation patching; `effect`, `recovery` and the like are arrays over `axes`.
+    """A sweep of activation patching: a `PatchedResult` whose `effect`, `recovery` and the like are over `axes`.
 
     Attributes
     ----------

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class PathResult(PatchedResult):
-    """Path patching from senders to receivers; `effect`, `recovery` and the like are arrays ``[sender, receiver]``.
+    """Path patching: a `PatchedResult` whose `effect`, `recovery` and the like are ``[sender, receiver]``.
 
     Attributes
     ----------
