@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Float = NDArray[np.float64]
 
 
-def frame_of(data: Mapping[str, Any] | Iterable[Any], columns: Sequence[str] | None = None) -> pd.DataFrame:
+def frame_of(data: Mapping[str, Any] | Iterable[Any], columns: list[str] | None = None) -> pd.DataFrame:
     """Return columns by name, or rows and the names of their columns, as a pandas table; pandas loads at the first."""
     import pandas as pd
 
