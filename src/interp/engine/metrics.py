@@ -13,8 +13,6 @@ from interp.engine.transformer.network import Network
 from interp.errors import InputError
 from interp.spec import Metric
 
-_ROWS = 256  # rows that are unembedded at once where all logits are needed
-
 
 @dataclass(frozen=True)
 class Scorer:
@@ -69,7 +67,7 @@ class Scorer:
             if self.metric.name == "logit":
                 return right.logsumexp(-1)
             return right.logsumexp(-1) - wrong.logsumexp(-1)
-        return torch.cat([self.of_logits(network.unembed(part)) for part in normed.split(_ROWS)])
+        return torch.cat([self.of_logits(network.unembed(part)) for part in normed.split(memory.LOGIT_ROWS)])
 
 
 def upcast(logits: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from interp.engine import memory
-from interp.engine.circuits.subgraph import Subset, acdc, survived
+from interp.engine.circuits.acdc import acdc, survived
+from interp.engine.circuits.subgraph import Subset
 from interp.engine.metrics import Scorer
 from interp.engine.model.loaded import LoadedModel
 from interp.engine.patching import path
@@ -312,7 +313,7 @@ def test_a_chain_of_removals_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None
     whole = model.operate("circuit", {}, lambda _: acdc(subset, thresholds))
     assert max(held) > 10
     held.clear()
-    monkeypatch.setattr("interp.engine.circuits.subgraph._MASKS", 6 * subset.exists.numel())
+    monkeypatch.setattr("interp.engine.circuits.acdc._MASKS", 6 * subset.exists.numel())
     kept = model.operate("circuit", {}, lambda _: acdc(subset, thresholds))
     assert max(held) == 6
     assert torch.equal(kept, whole)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from interp.engine import exactness
 from interp.engine.metrics import Scorer, upcast
 
 if TYPE_CHECKING:
@@ -69,17 +70,46 @@ def unpatched(model: LoadedModel, source_model: LoadedModel, case: Case) -> tupl
     return case, base, source
 
 
+def unpatched_differ(
+    model: LoadedModel, source_model: LoadedModel, cases: Sequence[Case], base: Tensor, source: Tensor | None
+) -> Iterator[float]:
+    """Yield how far the unpatched runs' metrics of a few cases are from the plain hooked forward's.
+
+    Parameters
+    ----------
+    base, source
+        ``float64 [case]``; a source of ``None`` is not compared.
+    """
+    for number, case in enumerate(cases[: exactness.SAMPLE]):
+        _, *ends = unpatched(model, source_model, case)
+        yield exactness.difference(base[number], ends[0])
+        if source is not None:
+            yield exactness.difference(source[number], ends[1])
+
+
 def ready(model: LoadedModel, source_model: LoadedModel, cases: Sequence[Case]) -> list[Case]:
     """Return cases whose metrics know the clean run's distribution, by the plain forward, where they ask for that."""
     return [unpatched(model, source_model, case)[0] if case.scorer.metric.needs_clean else case for case in cases]
 
 
-def by_length(cases: Sequence[Case]) -> dict[int, list[int]]:
-    """Return length → the numbers of the cases whose prompts have it, in the order in which lengths first occur."""
+def measured(cases: Sequence[Case], model: LoadedModel, source_model: LoadedModel) -> exactness.Key:
+    """Return what a comparison of such cases depends on, beside the model: the metric, and the source's model."""
+    other = None if source_model is model else (id(source_model), source_model.fingerprint())
+    return exactness.of_metric(cases[0].scorer.metric), other
+
+
+def by_length(prompts: Sequence[Sequence[int]]) -> dict[int, list[int]]:
+    """Return length → the numbers of the prompts that have it, the shortest first.
+
+    Examples
+    --------
+    >>> by_length([(1, 2), (3,), (4, 5)])
+    {1: [1], 2: [0, 2]}
+    """
     found: dict[int, list[int]] = {}
-    for number, case in enumerate(cases):
-        found.setdefault(len(case.base), []).append(number)
-    return found
+    for number, ids in enumerate(prompts):
+        found.setdefault(len(ids), []).append(number)
+    return dict(sorted(found.items()))
 
 
 def _logits(model: LoadedModel, ids: Sequence[int], position: int) -> Tensor:

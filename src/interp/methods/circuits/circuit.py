@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from interp.engine.circuits.subgraph import Subset
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.patching.cases import Case
-    from interp.engine.patching.sweep import OnStep
+    from interp.engine.patching.driver import OnStep
     from interp.results.tables import Float
 
 EDGES = 200  # kept when neither a number nor a threshold is given
@@ -227,8 +227,9 @@ def _acdc(
     import torch
 
     from interp.engine.circuits import edges as engine
-    from interp.engine.circuits.subgraph import Subset, acdc, survived
-    from interp.engine.patching import sweep
+    from interp.engine.circuits.acdc import acdc, survived
+    from interp.engine.circuits.subgraph import Subset
+    from interp.engine.patching import driver
 
     subset = Subset(model, cases, ablation)
     ends = subset.run(torch.stack([subset.whole, subset.nothing]))
@@ -239,7 +240,7 @@ def _acdc(
     begin = subset.exists if first is None else torch.from_numpy(first)
     _warn_of_hours(subset, begin, len(grid))
     left: dict[int, Tensor] = {}
-    stopped, interrupt = sweep.contained(
+    stopped, interrupt = driver.contained(
         lambda: acdc(subset, grid, on_step=_remaining(model), into=left, among=begin),
         lambda: f"{len(left)}/{len(grid)} thresholds",
     )

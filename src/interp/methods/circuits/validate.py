@@ -216,9 +216,9 @@ class _Evidence:
 
     def run(self) -> BaseException | None:
         """Measure everything, or as much as there is until it stops; return the interrupt that stopped it."""
-        from interp.engine.patching import sweep
+        from interp.engine.patching import driver
 
-        stopped, interrupt = sweep.contained(self._runs, self._progress)
+        stopped, interrupt = driver.contained(self._runs, self._progress)
         if stopped:
             self.notes.insert(0, f"partial: {stopped}; what was not reached is NaN")
         return interrupt

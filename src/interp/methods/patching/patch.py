@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from interp.engine.model.loaded import LoadedModel
-    from interp.engine.patching.sweep import Swept
+    from interp.engine.patching.waves import Swept
     from interp.results.tables import Float
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from interp.engine.model.loaded import LoadedModel
-    from interp.engine.patching.sweep import Swept
+    from interp.engine.patching.waves import Swept
     from interp.methods._shared.pairs import Encodings
     from interp.spec import Metric, Pairs
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.patching.attribution import Attributed
     from interp.engine.patching.cases import Case
-    from interp.engine.patching.sweep import OnStep, Swept
+    from interp.engine.patching.driver import OnStep
+    from interp.engine.patching.waves import Swept
     from interp.methods.patching.patch import PatchingResult
     from interp.results.tables import Float
 
@@ -85,9 +86,9 @@ class Estimate:
 
     def unverified(self) -> Swept:
         """Return a sweep in which no cell was computed."""
-        from interp.engine.patching import sweep
+        from interp.engine.patching import waves
 
-        swept = sweep.unfinished(len(self.found.nodes), self.asked.shape)
+        swept = waves.unfinished(len(self.found.nodes), self.asked.shape)
         swept.path = self.found.path
         return self.verified_by(swept)
 
