@@ -7,7 +7,9 @@ import traceback
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+Found = TypeVar("Found")
 
 
 class InputError(ValueError):
@@ -52,6 +54,24 @@ class Interrupted(KeyboardInterrupt):
     def _render_traceback_(self) -> list[str]:
         """Return what IPython shows: the line that was running is nobody's mistake."""
         return [f"KeyboardInterrupt: {self}"]
+
+
+def unless_interrupted(result: Found, interrupt: BaseException | None) -> Found:
+    """Return what a long command found, whole; where Ctrl-C stopped it, raise `Interrupted` with what there is.
+
+    Raises
+    ------
+    Interrupted
+        It was stopped.
+
+    Examples
+    --------
+    >>> unless_interrupted("found", None)
+    'found'
+    """
+    if interrupt is not None:
+        raise Interrupted(result)
+    return result
 
 
 def printable(text: str) -> str:

@@ -58,7 +58,7 @@ def test_row_9_a_metric_that_is_not_a_number(path, door, shell, lend, monkeypatc
     go(monkeypatch, path)
     plain = harness.worked(harness.ask(door, shell, cell()))
     bar = float(np.sort(plain.per_pair.reshape(-1))[-3:].mean())
-    ids = [plain.lint.answer[0][0][1], plain.lint.wrong[0][0][1]]
+    ids = [plain.checks.answer[0][0][1], plain.checks.wrong[0][0][1]]
 
     def holes(logits):
         value = logits[:, ids[0]] - logits[:, ids[1]]
@@ -194,8 +194,8 @@ def test_rows_20_and_21_pairs_of_different_lengths(family, path, shell, lend, mo
                 assert np.abs(together.per_pair[number] - alone.per_pair[0]).max() < 1e-5
                 # What is measured is the pair's own last token: as a plain forward has it, without padding.
                 for prompt, measured in (
-                    (pair.clean, together.lint.clean_metric[number]),
-                    (pair.corrupted, together.lint.corrupted_metric[number]),
+                    (pair.clean, together.checks.clean_metric[number]),
+                    (pair.corrupted, together.checks.corrupted_metric[number]),
                 ):
                     with torch.no_grad():
                         logits = model.bridge.forward(torch.tensor([prompt.ids]), return_type="logits")[0, -1]
@@ -409,7 +409,7 @@ def test_row_30_a_metric_that_fails_on_the_way(door, path, shell, lend, monkeypa
     model = lend("gpt2")
     go(monkeypatch, path)
     expected = harness.worked(harness.ask(door, shell, cell(by="head-position", metric="logit")))
-    right = expected.lint.answer[0][0][1]
+    right = expected.checks.answer[0][0][1]
     with harness.unharmed(model, shell):
         seen = set()
         for k in (1, 2, 3, 4, 5, 6, 8, 12):

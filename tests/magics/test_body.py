@@ -169,7 +169,7 @@ def test_several_pairs_in_a_cell(shell: Any, lend: Any) -> None:
     both = harness.worked(harness.ask("magic", shell, f"%%interp patch --layer 0-1\n{BODY}\n{swapped}"))
     alone = [harness.worked(harness.ask("magic", shell, f"%%interp patch\n{body}")) for body in (BODY, swapped)]
     assert np.abs(both.per_pair - np.concatenate([each.per_pair for each in alone])).max() < 1e-5
-    assert [lint[0][0] for lint in both.lint.answer] == [" Mary", " John"]
+    assert [answer[0][0] for answer in both.checks.answer] == [" Mary", " John"]
 
 
 def test_a_metric_of_the_notebooks_own(shell: Any, lend: Any) -> None:

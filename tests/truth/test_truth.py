@@ -16,7 +16,8 @@ from interp.engine.circuits import edges
 from interp.engine.model import load
 from interp.engine.patching import path
 from interp.errors import InputError
-from interp.truth.compile import ABLATIONS, Head, Match, compiled, ladder, lookup
+from interp.truth.compile import ABLATIONS, compiled
+from interp.truth.language import Head, Match, ladder, lookup
 from interp.truth.programs import PROGRAMS
 from truth.naive import Naive
 

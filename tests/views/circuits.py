@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from interp.methods._shared.circuit.result import CircuitResult
-from interp.methods._shared.pairs import Lint
 from interp.results import Provenance
+from interp.results.effects import PairChecks
 
 
 def blank(layers: int, heads: int, group: int = 1, **given: Any) -> CircuitResult:
@@ -42,7 +42,7 @@ def blank(layers: int, heads: int, group: int = 1, **given: Any) -> CircuitResul
         "ablated_metric": np.array([-1.2]),
         "group_size": group,
         "positions": ("<bos>", " a"),
-        "lint": Lint((("<bos>", " a"),), (("<bos>", " b"),), ((1,),), (), ()),
+        "checks": PairChecks((("<bos>", " a"),), (("<bos>", " b"),), ((1,),), (), ()),
         "task": "induction",
         "provenance": Provenance(model="test-model", technique="circuit", tokens=[[0, 1]]),
     }

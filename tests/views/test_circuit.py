@@ -197,8 +197,8 @@ def test_fewer_edges_a_chosen_node_and_unfolded_groups() -> None:
         pictures.svg(result, chosen="9.9")
 
 
-def test_the_footer_is_the_cards() -> None:
-    card = SimpleNamespace(
+def test_the_footer_is_the_reports() -> None:
+    report = SimpleNamespace(
         faithfulness=0.913,
         faithfulness_interval=np.array([0.87, 0.94]),
         cpr=1.62,
@@ -210,7 +210,7 @@ def test_the_footer_is_the_cards() -> None:
         pairs="fresh",
         chance=lambda: "0.08 ± 0.05",
     )
-    said = "".join(lead + bold + "|" for lead, bold, _ in pictures.evidence(planted(SMALL, card=cast(Any, card))))
+    said = "".join(lead + bold + "|" for lead, bold, _ in pictures.evidence(planted(SMALL, report=cast(Any, report))))
     assert said == (
         "faithfulness 0.91 [0.87, 0.94]|matched random 0.08 ± 0.05|CPR 1.62|CMD not reached|"
         "stability (Jaccard, 2 resamples) 0.82|removable edges 2 of 50 tested|32 fresh pairs|"

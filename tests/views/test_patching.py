@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from interp.errors import InputError
-from interp.methods._shared.pairs import Lint
 from interp.methods.patching.patch import PatchingResult
 from interp.results import Provenance
+from interp.results.effects import PairChecks
 from interp.sites import axes
 from interp.views import export
 from interp.views import patching as pictures
@@ -64,7 +64,7 @@ def sweep(
         if pairs > 1
         else np.full((2, *shape), np.nan),
         "done": np.ones(shape, bool),
-        "lint": Lint(
+        "checks": PairChecks(
             clean=(tokens,) * pairs,
             corrupted=(other,) * pairs,
             differing=((differ,),) * pairs,
@@ -151,7 +151,7 @@ SHAPES = {
     "no neurons yet": lambda: partial(sweep("neuron", (4, 100), site="neuron"), 0),
     "no layer yet": lambda: partial(sweep("layer", (12,), site="mlp_out"), 0),
     "the same prompt twice": lambda: sweep(base=(3.0, 3.0)),
-    "no pair to show": lambda: sweep(lint=Lint((), (), (), (), ())),
+    "no pair to show": lambda: sweep(checks=PairChecks((), (), (), (), ())),
 }
 
 
@@ -454,7 +454,7 @@ def hostile(by: str) -> PatchingResult:
         provenance=Provenance(model=name, technique="patch"),
     )
     answers = (((HOSTILE[0], 1), (HOSTILE[1], 2), (HOSTILE[7], 3), ("d", 4)),)
-    return replace(result, lint=replace(result.lint, answer=answers, wrong=(((HOSTILE[2], 5),),)))
+    return replace(result, checks=replace(result.checks, answer=answers, wrong=(((HOSTILE[2], 5),),)))
 
 
 @pytest.mark.parametrize("by", ["head", "position", "head-position"])

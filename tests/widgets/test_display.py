@@ -97,7 +97,7 @@ def test_without_a_kernel_there_is_no_live_view(shell: Any, capsys: pytest.Captu
     assert "AttentionResult(" in capsys.readouterr().out
     data, _ = shell.display_formatter.format(result)
     assert data == {"text/plain": result.text(), "text/html": result.html()}
-    assert "_made" not in vars(result), "a view that nobody can see was made"
+    assert result._views.made is None, "a view that nobody can see was made"
     widget, _ = shell.display_formatter.format(result.widget)
     assert widget == data
 

@@ -84,7 +84,7 @@ def test_what_is_offered_is_the_sweep_so_far(slowly: Any, partial: Callable[[Wat
         np.testing.assert_array_equal(result.effect[result.done], whole.effect[result.done])
         assert np.isnan(result.effect[~result.done]).all()
         assert np.isnan(result.per_pair[0][~result.done]).all()
-        assert result.lint.warnings == ()
+        assert result.checks.warnings == ()
         assert result.provenance.model == slowly.name
     assert not any(result.done.all() for result in offered), "what is whole is no part"
 

@@ -10,7 +10,7 @@ from typing import Any
 from IPython.core.interactiveshell import InteractiveShell
 
 from interp.magics.progress import Progress
-from interp.results import Result, has_page, resolve
+from interp.results import Result, has_page, resolve, views_of
 
 _log = logging.getLogger(__name__)
 _INTERVAL = 0.1  # seconds between two updates
@@ -78,7 +78,7 @@ class LiveView:
             return False
         try:
             self._widget.show(result)
-            object.__setattr__(result, "_made", self._widget)
+            views_of(result).made = self._widget
             self._latest = None
             self._output.settle(result) if is_value else self._output.update(result)
         except Exception:
@@ -104,5 +104,5 @@ class _Once:
         self._result = result
 
     def __call__(self, *_: Any) -> None:
-        self._result.__dict__.pop("_settled", None)
+        views_of(self._result).settled = False
         self._shell.events.unregister("post_run_cell", self)

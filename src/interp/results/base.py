@@ -7,19 +7,17 @@ asked for, so that this file imports nothing of ours but `spec`.
 from __future__ import annotations
 
 import importlib
-import io
-import json
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-import numpy as np
-
 from interp.errors import InputError, printable
+from interp.results.code import kind_of, spelled
+from interp.results.saving import as_data, as_json, as_npz, checked_path, write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,10 +68,23 @@ def resolve(reference: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
+def views_of(result: Result) -> Views:
+    """Return what has been shown of `result`."""
+    return result._views  # pyright: ignore[reportPrivateUsage]
+
+
 def has_page() -> bool:
     """Return whether a Jupyter kernel runs this code, so that a page may show live views."""
     ipython = sys.modules.get("IPython")
     return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
+
+
+@dataclass
+class Views:
+    """The live view that was made of a result, and whether its cell has shown it; a copy of the result has its own."""
+
+    made: Any = None
+    settled: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -96,7 +107,11 @@ class Result:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy or a pickle holds: the data, without the view that this object has made."""
-        return {name: value for name, value in self.__dict__.items() if name not in {"_made", "_settled"}}
+        return {name: value for name, value in self.__dict__.items() if name != "_views"}
+
+    @cached_property
+    def _views(self) -> Views:
+        return Views()
 
     def summary(self) -> str:
         """Return one line that says what this is, without the class name."""
@@ -143,7 +158,7 @@ class Result:
             if written is None:
                 called = str(getattr(value, "__name__", ""))
                 written = called if called.isidentifier() else name
-                own.append(f"{written} = {_kind(value)}")
+                own.append(f"{written} = {kind_of(value)}")
             words[name] = written
         first = [words.pop("prompt")] if "prompt" in words else []
         inside = ", ".join([*first, *(f"{name}={written}" for name, written in words.items())])
@@ -174,17 +189,16 @@ class Result:
         """
         if self._widget is None:
             raise InputError(f"{type(self).__name__} has no interactive view; html() is its picture")
-        made = self.__dict__.get("_made")
-        if made is None or made.comm is None:
-            made = resolve(self._widget)(self)
-            object.__setattr__(self, "_made", made)
-        return made
+        if self._views.made is None or self._views.made.comm is None:
+            self._views.made = resolve(self._widget)(self)
+        return self._views.made
 
     def _ipython_display_(self) -> None:
         if self._widget is None or not has_page():
             raise NotImplementedError  # IPython then shows what follows.
-        if not self.__dict__.pop("_settled", False):
+        if not self._views.settled:
             resolve("interp.widgets._base:publish")(self.widget, self)
+        self._views.settled = False
 
     def _repr_mimebundle_(self, **_options: Any) -> dict[str, str]:
         return {"text/plain": self.text(), "text/html": self.html()}
@@ -207,8 +221,8 @@ class Result:
         >>> r.save("attention.html")  # doctest: +SKIP
         """
         writers: dict[str, Callable[[], bytes]] = {
-            ".json": lambda: _json(self._saved()),
-            ".npz": self._npz,
+            ".json": lambda: as_json(self._saved()),
+            ".npz": lambda: as_npz(self),
             ".html": lambda: cast(str, resolve("interp.views.export:page")(self)).encode(),
             ".svg": lambda: self.svg().encode(),
             ".png": self.png,
@@ -241,157 +255,18 @@ class Result:
         """
         resolve("interp.results.tracking:log")(self, run, step)
 
+    def _run(self, task: Callable[[Any], Any], what: str, instead: str = "") -> Any:
+        """Return what `task` gives of the model that made this.
+
+        Raises
+        ------
+        InputError
+            There is none: `what` needs it.
+        """
+        if self._live is None:
+            raise InputError(f"{what} needs the model; run the cell again{instead}")
+        return self._live.run(task)
+
     def _saved(self) -> Any:
         """Return what a JSON file of this holds."""
         return as_data(self)
-
-    def _npz(self) -> bytes:
-        arrays: dict[str, Any] = {}
-        for name, value in _own_fields(self):
-            if isinstance(value, np.ndarray):
-                arrays[name] = value
-            elif isinstance(value, Mapping) and any(isinstance(v, np.ndarray) for v in value.values()):
-                arrays |= {f"{name}_{key}": v for key, v in value.items()}
-        rest = {name: value for name, value in as_data(self, arrays=False).items() if name not in arrays}
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, allow_pickle=False, **arrays, meta=np.array(json.dumps(rest)))
-        return buffer.getvalue()
-
-
-def strongest(values: Any, n: int) -> list[tuple[int, ...]]:
-    """Return where the `n` numbers furthest from 0 are, the furthest first; what is not finite is nowhere.
-
-    Examples
-    --------
-    >>> strongest(np.array([[1.0, -3.0], [float("nan"), 2.0]]), 2)
-    [(0, 1), (1, 1)]
-    """
-    size = np.where(np.isfinite(values), np.abs(values), -1.0)
-    order = np.argsort(-size, axis=None, kind="stable")[:n]
-    cells = [tuple(int(i) for i in np.unravel_index(at, size.shape)) for at in order]
-    return [cell for cell in cells if size[cell] >= 0]
-
-
-@dataclass(frozen=True)
-class Own:
-    """What a call was given and its result does not keep, such as a model: its kind alone."""
-
-    kind: str
-
-
-def spelled(value: Any) -> str | None:
-    """Return the Python expression that gives `value` again where `interp` is imported; ``None`` where there is none.
-
-    Examples
-    --------
-    >>> spelled((1, "a")), spelled(float("inf")), spelled(print)
-    ("(1, 'a')", "float('inf')", None)
-    """
-    if value is None or isinstance(value, bool | int | str | range):
-        return repr(value)
-    if isinstance(value, float):
-        return repr(value) if np.isfinite(value) else f"float({str(value)!r})"
-    if isinstance(value, np.generic):
-        return spelled(value.item())
-    if isinstance(value, os.PathLike):
-        return repr(os.fspath(cast("os.PathLike[str]", value)))
-    if isinstance(value, list | tuple):
-        items = [spelled(item) for item in cast("list[Any]", value)]
-        inside = ", ".join(item for item in items if item is not None)
-        if len(items) > sum(item is not None for item in items):
-            return None
-        return f"[{inside}]" if isinstance(value, list) else f"({inside}{',' * (len(items) == 1)})"
-    if isinstance(value, Mapping):
-        both = [(spelled(key), spelled(item)) for key, item in cast("Mapping[Any, Any]", value).items()]
-        whole = all(key is not None and item is not None for key, item in both)
-        return "{" + ", ".join(f"{key}: {item}" for key, item in both) + "}" if whole else None
-    if type(value).__module__ in {"interp.spec", "interp.sites"} and is_dataclass(value):
-        parts = {f.name: spelled(getattr(value, f.name)) for f in fields(value) if not _is_default(f, value)}
-        inside = ", ".join(f"{name}={part}" for name, part in parts.items())
-        return f"interp.{type(value).__name__}({inside})" if None not in parts.values() else None
-    return None
-
-
-def _is_default(one: Field[Any], value: Any) -> bool:
-    default = one.default_factory() if one.default_factory is not MISSING else one.default
-    held = getattr(value, one.name)
-    return type(held) is type(default) and held == default
-
-
-def _kind(value: Any) -> str:
-    """Return what a value is, in a word or two."""
-    if isinstance(value, Own):
-        return f"your {printable(value.kind)}"
-    shape = getattr(value, "shape", None)
-    said = f"your {type(value).__name__}" + (f" {tuple(shape)}" if isinstance(shape, tuple) else "")
-    return printable(said)
-
-
-def _json(value: Any) -> bytes:
-    # Half a surrogate pair has no bytes in UTF-8; its escape is what JSON writes for it.
-    return json.dumps(value, ensure_ascii=False, indent=1).encode("utf-8", "backslashreplace")
-
-
-def _own_fields(value: Any) -> list[tuple[str, Any]]:
-    return [(f.name, getattr(value, f.name)) for f in fields(value) if not f.name.startswith("_")]
-
-
-def as_data(value: Any, arrays: bool = True) -> Any:
-    """Return `value` as what JSON can hold; arrays become nested lists, or are left out.
-
-    NaN and infinities become the strings ``"nan"``, ``"inf"`` and ``"-inf"``, which JSON has no numbers for.
-    """
-    if isinstance(value, np.ndarray):
-        return as_data(value.tolist()) if arrays else None
-    if isinstance(value, np.generic):
-        return as_data(value.item())
-    if isinstance(value, float) and not np.isfinite(value):
-        return str(value)
-    if is_dataclass(value) and not isinstance(value, type):
-        held = [(k, v) for k, v in _own_fields(value) if arrays or not isinstance(v, np.ndarray)]
-        return {k: as_data(v, arrays) for k, v in held}
-    if isinstance(value, Mapping):
-        return {str(k): as_data(v, arrays) for k, v in cast("Mapping[Any, Any]", value).items()}
-    if isinstance(value, list | tuple):
-        return [as_data(v, arrays) for v in cast("list[Any]", value)]
-    if value is None or isinstance(value, str | int | float | bool):
-        return value
-    return repr(value)
-
-
-def checked_path(path: str | os.PathLike[str]) -> Path:
-    """Return `path` as a Path that is safe to write to.
-
-    Raises
-    ------
-    InputError
-        A NUL in the name, a relative path with ``..``, a symbolic link, a folder, or a folder that does not exist.
-    """
-    text = os.fspath(path)
-    if "\0" in text:
-        raise InputError("a file name cannot hold a NUL character")
-    target = Path(text).expanduser()
-    if ".." in target.parts:
-        raise InputError(f"{text!r} climbs out of its folder; type the full path instead")
-    if target.is_symlink():
-        raise InputError(f"{text!r} is a symbolic link; type the path of the file itself")
-    if target.is_dir():
-        raise InputError(f"{text!r} is a folder; add a file name")
-    if not target.parent.is_dir():
-        raise InputError(f"there is no folder {str(target.parent)!r}; make it first")
-    return target
-
-
-def write_atomically(target: Path, content: bytes) -> None:
-    """Replace `target` with `content` in one step, so that a full disk leaves the old file as it was."""
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from interp.truth.compile import Head, Lookup, Match, Program, ladder, lookup
+from interp.truth.language import Head, Lookup, Match, Program, ladder, lookup
 
 BOS = 0
 _LETTERS = tuple("abcdefghijklmnop")

@@ -64,7 +64,7 @@ def svg(
 
 def facts(result: CircuitResult) -> str:
     """Return the line beside the title: of what, by what, on how much."""
-    count = len(result.lint.clean)
+    count = len(result.checks.clean)
     return frame.facts(
         result,
         frame.visible_facts(result.task, 40),
@@ -86,25 +86,25 @@ def meaning(result: CircuitResult) -> list[str]:
 
 
 def evidence(result: CircuitResult) -> list[Piece]:
-    """Return the footer: the validation card's figures, or how to get them."""
-    card = result.card
-    if card is None:
+    """Return the footer: the validation report's figures, or how to get them."""
+    report = result.report
+    if report is None:
         return [("not validated: %interp validate NAME", "", True)]
-    ends = np.asarray(card.faithfulness_interval)
+    ends = np.asarray(report.faithfulness_interval)
     between = f" [{_two(ends[0])}, {_two(ends[1])}]" if np.isfinite(ends).all() else ""
     found: list[Piece] = [
-        ("faithfulness ", f"{_two(card.faithfulness)}{between}", False),
-        ("matched random ", card.chance().replace("-", "−"), True),
-        ("CPR ", _two(card.cpr), True),
-        ("CMD ", _two(card.cmd), True),
+        ("faithfulness ", f"{_two(report.faithfulness)}{between}", False),
+        ("matched random ", report.chance().replace("-", "−"), True),
+        ("CPR ", _two(report.cpr), True),
+        ("CMD ", _two(report.cmd), True),
     ]
-    if len(card.stability):
-        resamples = f"stability (Jaccard, {len(card.stability)} resamples) "
-        found.append((resamples, _two(float(np.nanmean(card.stability))), True))
-    if len(card.marginal_edges):
-        spare, tested = len(card.removable), len(card.marginal_edges)
+    if len(report.stability):
+        resamples = f"stability (Jaccard, {len(report.stability)} resamples) "
+        found.append((resamples, _two(float(np.nanmean(report.stability))), True))
+    if len(report.marginal_edges):
+        spare, tested = len(report.removable), len(report.marginal_edges)
         found.append((f"removable edges {spare} of {tested} tested", "", True))
-    found.append((f"{len(card.whole)} {card.pairs} pairs", "", True))
+    found.append((f"{len(report.whole)} {report.pairs} pairs", "", True))
     return found
 
 
@@ -114,7 +114,7 @@ def _two(value: float) -> str:
 
 def notes(result: CircuitResult) -> list[str]:
     """Return what is to be known before the picture is believed."""
-    return [frame.visible_facts(note, 600) for note in dict.fromkeys((*result.notes, *result.lint.warnings))]
+    return [frame.visible_facts(note, 600) for note in dict.fromkeys((*result.notes, *result.checks.warnings))]
 
 
 def ends(drawn: Arrangement) -> tuple[float, float]:

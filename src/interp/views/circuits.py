@@ -1,4 +1,4 @@
-"""Pictures of a CircuitResult: what a head's circuit does to which tokens."""
+"""Pictures of a OVQKResult: what a head's circuit does to which tokens."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from interp.views.kit.page import Piece
 from interp.views.kit.text import columns, labels, node_label, signed, visible
 
 if TYPE_CHECKING:
-    from interp.methods.heads.ov_qk import CircuitResult, Listed
+    from interp.methods.heads.ov_qk import Listed, OVQKResult
 
 _LABEL, _FONT, _LINE, _BLOCK = 14, 11, 17, 8
 _WIDE = 538  # of a table: a page 600 pixels wide shows it at its own size, and one of 1120 two
 _MANY = 8  # tokens
 
 
-def _title(result: CircuitResult) -> str:
+def _title(result: OVQKResult) -> str:
     return f"{result.kind.upper()} circuit of {node_label(result.head)}"
 
 
-def _facts(result: CircuitResult) -> str:
+def _facts(result: OVQKResult) -> str:
     score = "copying" if result.kind == "ov" else "matching"
     offset = [f"query {result.offset} after the key"] if result.offset else []
     return frame.facts(result, f"{score} {signed(result.positivity)}", *offset)
 
 
-def _foot(result: CircuitResult) -> list[Piece]:
+def _foot(result: OVQKResult) -> list[Piece]:
     if result.kind == "ov":
         said = "rows: the token attended to; ▲ tokens whose logits it raises, ▼ lowers, against the mean logit"
     else:
@@ -42,7 +42,7 @@ def _foot(result: CircuitResult) -> list[Piece]:
     return [(said, "", True)]
 
 
-def _groups(result: CircuitResult) -> list[tuple[str, list[Drawing]]]:
+def _groups(result: OVQKResult) -> list[tuple[str, list[Drawing]]]:
     first: list[Drawing] = []
     if result.matrix is not None and len(result.rows) > 1:
         first.append(_matrix(result.matrix, labels([row.token for row in result.rows], _LABEL)))
@@ -108,7 +108,7 @@ def _table(rows: Sequence[tuple[str, Sequence[tuple[str, Listed]]]]) -> Drawing:
     return Drawing(math.ceil(wide), y - _BLOCK, "".join(body))
 
 
-def _picture(result: CircuitResult) -> page.Picture:
+def _picture(result: OVQKResult) -> page.Picture:
     return page.Picture(_title(result), _facts(result), [], _foot(result), result.notes, groups=_groups(result))
 
 

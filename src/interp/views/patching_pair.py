@@ -26,7 +26,7 @@ align-items:baseline;margin:0 0 10px}
 
 def prompts(view: PatchingView) -> list[tuple[str, list[tuple[str, bool]]]]:
     """Return the first pair's prompts, each as (its name, its tokens with whether they differ)."""
-    pairs = view.result.lint
+    pairs = view.result.checks
     if not pairs.clean:
         return []
     given = [("clean", pairs.clean[0])]
@@ -62,7 +62,7 @@ def _excerpt(tokens: Sequence[str], differing: set[int]) -> list[tuple[str, bool
 
 def answers(view: PatchingView) -> list[tuple[str, str, str]]:
     """Return lines of (words, the clean metric, the corrupted metric)."""
-    result, pairs = view.result, view.result.lint
+    result, pairs = view.result, view.result.checks
     count = len(result.per_pair)
     lead = view.metric
     if pairs.answer and pairs.answer[0]:

@@ -147,7 +147,7 @@ class PatchingView:
 
     @cached_property
     def differing(self) -> tuple[int, ...]:
-        return self.result.lint.differing[0] if self.result.lint.differing else ()
+        return self.result.checks.differing[0] if self.result.checks.differing else ()
 
     @cached_property
     def end(self) -> float:

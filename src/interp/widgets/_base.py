@@ -19,7 +19,7 @@ import traitlets
 from IPython.display import DisplayHandle, display
 
 from interp.errors import InputError, closest
-from interp.results import Result, has_page
+from interp.results import Result, has_page, views_of
 from interp.selection import FIELDS, Selection, checked_fields, selection
 from interp.widgets._rpc import Handler, Reply, Request, Requests, parameters
 
@@ -72,7 +72,7 @@ class Shown:
     def settle(self, result: Result) -> None:
         """Let the picture be that of `result`, which is then not shown once more as the value of its cell."""
         self.update(result)
-        object.__setattr__(result, "_settled", True)
+        views_of(result).settled = True
 
     def _bundle(self, result: Result) -> dict[str, str]:
         html = f'<div class="{self._name}"><style>{_without_view(self._name)}</style>{result.html()}</div>'

@@ -21,7 +21,6 @@ from interp.engine.patching.cases import Case
 from interp.errors import InputError, Interrupted
 from interp.interface.session import session
 from interp.methods._shared.circuit import choice
-from interp.methods._shared.circuit.packed import PACKED
 from interp.methods._shared.circuit.result import CircuitResult
 from interp.results import as_data
 from interp.spec import Metric, Pair, Pairs, Prompt
@@ -63,7 +62,7 @@ def test_the_strongest_edges_on_a_way_to_the_logits(model: Any, method: str) -> 
         mean = found.per_pair[:, found.exists].astype(float).mean(0)
         assert np.allclose(mean, found.scores[found.exists], atol=1e-6)
     assert found.clean_metric.shape == found.ablated_metric.shape == (3,)
-    assert found.lint.corrupted_metric == pytest.approx(found.ablated_metric.tolist(), abs=1e-4)
+    assert found.checks.corrupted_metric == pytest.approx(found.ablated_metric.tolist(), abs=1e-4)
     assert found.group_size == model.geometry.n_heads // model.geometry.n_kv_heads
 
 
@@ -104,7 +103,7 @@ def test_ablations_end_where_all_is_ablated(method: str, ablation: str) -> None:
     assert found.ablation == ablation
     assert np.allclose(found.ablated_metric, other.ablated_metric, atol=1e-4)
     plain = interp.circuit(PAIRS, method="eap")
-    assert np.allclose(found.lint.corrupted_metric, plain.lint.corrupted_metric, atol=1e-4)
+    assert np.allclose(found.checks.corrupted_metric, plain.checks.corrupted_metric, atol=1e-4)
 
 
 def test_positions(use: Any) -> None:
@@ -226,12 +225,12 @@ def test_nodes_are_ranked_by_their_own_ablation(model: Any) -> None:
             assert found.per_node[n, found.writers.index(name)] == pytest.approx(expected, abs=5e-5), name
     summed = np.nansum(found.per_pair, axis=2)
     assert np.abs(found.per_node - summed).max() > 0.01, "edges by themselves do not add up to a node"
-    assert (choice.strongest(found, int(found.kept.sum())) == found.kept).all()
+    assert (choice.of_size(found, int(found.kept.sum())) == found.kept).all()
     other = dataclasses.replace(found, per_node=found.per_node[:, ::-1].copy())
-    assert (choice.strongest(other, 60) != found.kept).any()
+    assert (choice.of_size(other, 60) != found.kept).any()
     pruned = found.prune(0.01)
     assert (pruned.level, pruned.per_node.shape) == ("edge", (0, 0))
-    assert (choice.strongest(pruned, int(pruned.kept.sum())) == pruned.kept).all()
+    assert (choice.of_size(pruned, int(pruned.kept.sum())) == pruned.kept).all()
     for method in ("eap", "eap-ig"):
         estimated = interp.circuit(PAIRS, method=method, level="head", edges=60)
         assert np.allclose(estimated.per_node, np.nansum(estimated.per_pair, axis=2), atol=1e-6)
@@ -240,7 +239,7 @@ def test_nodes_are_ranked_by_their_own_ablation(model: Any) -> None:
 
 def test_acdc_begins_with_what_an_estimate_leaves(use: Any) -> None:
     use(build("llama"))
-    first = choice.strongest(interp.circuit(PAIRS), 60)
+    first = choice.of_size(interp.circuit(PAIRS), 60)
     found = interp.circuit(PAIRS, method="acdc", among=60, threshold=0.05)
     assert (found.scores[found.exists & ~first] == 0).all()
     assert 0 < (found.scores > 0).sum() < first.sum()
@@ -409,7 +408,7 @@ def test_a_file_gives_the_circuit_back(method: str, use: Any, tmp_path: Path) ->
     made.groups["early"] = ("0.1", "0.2")
     node = next(name for name in made.nodes if name not in {"embed", "logits"})
     made.function_of(node)
-    interp.validate(made, random=2, top=3)
+    made = interp.validate(made, random=2, top=3).circuit
     file = made.save(tmp_path / "c.json")
     found = interp.load_circuit(file)
     assert type(found) is CircuitResult
@@ -424,10 +423,10 @@ def test_a_file_gives_the_circuit_back(method: str, use: Any, tmp_path: Path) ->
             assert as_data(mine) == as_data(theirs), field.name
             assert type(mine) is type(theirs) or field.name == "labels"
     assert as_data(found.provenance) == as_data(made.provenance)
-    assert type(found.lint) is type(made.lint)
-    assert found.card is not None
-    assert made.card is not None
-    assert np.array_equal(found.card.whole, made.card.whole)
+    assert type(found.checks) is type(made.checks)
+    assert found.report is not None
+    assert made.report is not None
+    assert np.array_equal(found.report.whole, made.report.whole)
     assert found.functions[node] == made.functions[node]
     assert found.edges == made.edges
     assert found.prune(0.01).heads == made.prune(0.01).heads
@@ -436,23 +435,12 @@ def test_a_file_gives_the_circuit_back(method: str, use: Any, tmp_path: Path) ->
     assert again.read_bytes() == file.read_bytes()
 
 
-@pytest.mark.parametrize("level", ["edge", "head"])
-def test_a_file_of_before_there_were_formats(level: str, use: Any, tmp_path: Path) -> None:
+def test_a_file_holds_the_edges_for_others_and_is_small(use: Any, tmp_path: Path) -> None:
     use(build("gpt2"))
-    made = interp.circuit(PAIRS, method="eap", level=level, edges=30)
-    data = as_data(made)
-    del data["per_node"]
-    file = tmp_path / "old.json"
-    file.write_text(json.dumps(data))
-    found = interp.load_circuit(file)
-    for name in PACKED:
-        mine, theirs = getattr(made, name), getattr(found, name)
-        assert mine.dtype == theirs.dtype
-        assert np.allclose(mine, theirs, equal_nan=True), name
-    assert (choice.strongest(found, 20) == choice.strongest(made, 20)).all()
-    new = json.loads(made.save(tmp_path / "new.json").read_text())
-    assert new["edges"] == [list(edge) for edge in made.edges]
-    assert (tmp_path / "new.json").stat().st_size < file.stat().st_size / 2
+    made = interp.circuit(PAIRS, method="eap", edges=30)
+    file = made.save(tmp_path / "c.json")
+    assert json.loads(file.read_text())["edges"] == [list(edge) for edge in made.edges]
+    assert file.stat().st_size < len(json.dumps(as_data(made))) / 2
 
 
 def test_a_circuit_from_a_file_and_the_current_model(use: Any, tmp_path: Path) -> None:
@@ -462,9 +450,10 @@ def test_a_circuit_from_a_file_and_the_current_model(use: Any, tmp_path: Path) -
     node = next(name for name in found.nodes if name not in {"embed", "logits"})
     with pytest.raises(InputError, match="validate"):
         found.function_of(node)
-    interp.validate(found, random=0, top=0)
-    assert found.card is not None
-    assert found.function_of(node).node == node
+    bound = interp.validate(found, random=0, top=0).circuit
+    assert found.report is None
+    assert bound.report is not None
+    assert bound.function_of(node).node == node
 
 
 @pytest.mark.parametrize(
@@ -475,11 +464,12 @@ def test_a_circuit_from_a_file_and_the_current_model(use: Any, tmp_path: Path) -
         (lambda data: data["readers"].pop(), "is due"),
         (lambda data: data.update(scores=[["much"]]), "much"),
         (lambda data: data.update(kept=[[3]]), "true nor false"),
-        (lambda data: data["lint"].pop("clean"), "clean"),
-        (lambda data: data.update(lint=None), "Lint"),
+        (lambda data: data["checks"].pop("clean"), "clean"),
+        (lambda data: data.update(checks=None), "PairChecks"),
         (lambda data: data.update(method="guess"), "guess"),
         (lambda data: data.update(writers="embed"), "list"),
         (lambda data: data.update(format=3), "format is 3"),
+        (lambda data: data.pop("format"), "format is None"),
         (lambda data: data["scores"].update(zlib="AAAA"), "cannot be unpacked"),
         (lambda data: data["scores"].update(zlib="ä"), "ASCII"),
         (lambda data: data["scores"].update(zlib=3), "bytes-like"),
@@ -566,8 +556,8 @@ def test_smollm2_induction(smollm2: Any) -> None:
     assert {"18.6", "17.3"} <= set(found.heads), found.heads
     assert found.provenance.path == "gradients"
     assert found.group_size == 3
-    card = found.validate(random=8, top=0).card
-    assert card.faithfulness > card.random.mean() + 3 * card.random.std()
+    report = found.validate(random=8, top=0).report
+    assert report.faithfulness > report.random.mean() + 3 * report.random.std()
     looked_up = interp.circuit(task="induction", corruption="other-first", n=4, edges=200)
     assert {"18.6", "17.3"} <= set(looked_up.heads), looked_up.heads
     # Another token in B's place alone keeps what the heads look for and changes what they bring: values are ablated.

@@ -1,4 +1,4 @@
-"""A circuit's card: every number from its definition on hooked runs, and what it says of models that do a task."""
+"""A circuit's report: every number from its definition on hooked runs, and what it says of models that do a task."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from interp.errors import InputError, Interrupted
 from interp.methods._shared.bootstrap import of_ratio
 from interp.methods._shared.circuit import choice
 from interp.methods._shared.circuit.result import ONE_MEAN, CircuitResult
-from interp.methods.circuits.validate import REMOVABLE, Card, _p_value, validated
+from interp.methods.circuits.validate import REMOVABLE, CircuitReport, _p_value, validated
 from interp.spec import Pair, Prompt
 from methods.patching.test_patch import Size, build, use
 
@@ -48,7 +48,7 @@ def bundled(clean_session: Any) -> Any:
 def test_the_numbers_are_those_of_the_hooked_runs(kind: str, ablation: str, use: Any) -> None:
     model = use(build(kind, Size(layers=3)))
     circuit = found(30, ablation=ablation)
-    card = interp.validate(circuit, random=4, top=6)
+    report = interp.validate(circuit, random=4, top=6)
     cases = [case(ONE), case(FIRST)]
     subset = model.operate("circuit", {}, lambda _: Subset(model, cases, ablation))
     naive = Naive(model, subset, cases)
@@ -58,46 +58,51 @@ def test_the_numbers_are_those_of_the_hooked_runs(kind: str, ablation: str, use:
 
     whole, nothing = runs(circuit.exists), runs(circuit.exists & False)
     alone, without = runs(circuit.kept), runs(circuit.exists & ~circuit.kept)
-    for ours, theirs in ((card.whole, whole), (card.nothing, nothing), (card.alone, alone), (card.without, without)):
+    for ours, theirs in (
+        (report.whole, whole),
+        (report.nothing, nothing),
+        (report.alone, alone),
+        (report.without, without),
+    ):
         assert np.abs(ours - theirs).max() < BOUND
     span = (whole - nothing).mean()
-    assert card.faithfulness == pytest.approx((alone - nothing).mean() / span, abs=1e-3)
-    assert card.left == pytest.approx((without - nothing).mean() / span, abs=1e-3)
-    assert card.per_pair == pytest.approx((alone - nothing) / (whole - nothing), rel=1e-3, abs=1e-3)
+    assert report.faithfulness == pytest.approx((alone - nothing).mean() / span, abs=1e-3)
+    assert report.left == pytest.approx((without - nothing).mean() / span, abs=1e-3)
+    assert report.per_pair == pytest.approx((alone - nothing) / (whole - nothing), rel=1e-3, abs=1e-3)
     at = {name: n for n, name in enumerate(circuit.writers)}
     to = {name: n for n, name in enumerate(circuit.readers)}
-    assert len(card.marginal_edges) == 6
+    assert len(report.marginal_edges) == 6
     strongest = {f"{edge.writer} → {edge.reader}" for edge in circuit.edges[:6]}
-    assert set(card.marginal_edges) == strongest
-    for name, value in zip(card.marginal_edges[:2], card.marginal[:2], strict=True):
+    assert set(report.marginal_edges) == strongest
+    for name, value in zip(report.marginal_edges[:2], report.marginal[:2], strict=True):
         writer, reader = name.split(" → ")
         mask = circuit.kept.copy()
         mask[at[writer], to[reader]] = False
         assert value == pytest.approx((alone - runs(mask)).mean() / span, abs=1e-3)
-    assert list(card.marginal) == sorted(card.marginal, reverse=True)
-    assert set(card.removable) == {
-        name for name, value in zip(card.marginal_edges, card.marginal, strict=True) if value < REMOVABLE
+    assert list(report.marginal) == sorted(report.marginal, reverse=True)
+    assert set(report.removable) == {
+        name for name, value in zip(report.marginal_edges, report.marginal, strict=True) if value < REMOVABLE
     }
-    chance = np.random.default_rng(card.seed)
+    chance = np.random.default_rng(report.seed)
     masks = [choice.by_chance(circuit, chance) for _ in range(4)]
-    assert card.random[0] == pytest.approx((runs(masks[0]) - nothing).mean() / span, abs=1e-3)
-    assert card.random_sizes.tolist() == [card.edges] * 4
-    beaten = sum(abs(1 - value) <= abs(1 - card.faithfulness) for value in card.random)
-    assert card.p_value == pytest.approx((1 + beaten) / 5)
+    assert report.random[0] == pytest.approx((runs(masks[0]) - nothing).mean() / span, abs=1e-3)
+    assert report.random_sizes.tolist() == [report.edges] * 4
+    beaten = sum(abs(1 - value) <= abs(1 - report.faithfulness) for value in report.random)
+    assert report.p_value == pytest.approx((1 + beaten) / 5)
     # The curve and its areas.
-    assert (card.sizes[0], card.curve[0], card.sizes[-1]) == (0, 0.0, circuit.exists.sum())
-    assert card.curve[-1] == pytest.approx(1.0)
-    assert card.curve[list(card.sizes).index(card.edges)] == pytest.approx(card.faithfulness)
-    middle = len(card.sizes) // 2
-    mask = choice.strongest(circuit, int(card.sizes[middle]))
-    if card.sizes[middle] != card.edges:
-        assert card.curve[middle] == pytest.approx((runs(mask) - nothing).mean() / span, abs=1e-3)
+    assert (report.sizes[0], report.curve[0], report.sizes[-1]) == (0, 0.0, circuit.exists.sum())
+    assert report.curve[-1] == pytest.approx(1.0)
+    assert report.curve[list(report.sizes).index(report.edges)] == pytest.approx(report.faithfulness)
+    middle = len(report.sizes) // 2
+    mask = choice.of_size(circuit, int(report.sizes[middle]))
+    if report.sizes[middle] != report.edges:
+        assert report.curve[middle] == pytest.approx((runs(mask) - nothing).mean() / span, abs=1e-3)
     area = gap = 0.0
-    for a, b in zip(range(len(card.sizes) - 1), range(1, len(card.sizes)), strict=True):
-        step = (card.sizes[b] - card.sizes[a]) / circuit.exists.sum()
-        area += step * (card.curve[a] + card.curve[b]) / 2
-        gap += step * (abs(1 - card.curve[a]) + abs(1 - card.curve[b])) / 2
-    assert (card.cpr, card.cmd) == (pytest.approx(area), pytest.approx(gap))
+    for a, b in zip(range(len(report.sizes) - 1), range(1, len(report.sizes)), strict=True):
+        step = (report.sizes[b] - report.sizes[a]) / circuit.exists.sum()
+        area += step * (report.curve[a] + report.curve[b]) / 2
+        gap += step * (abs(1 - report.curve[a]) + abs(1 - report.curve[b])) / 2
+    assert (report.cpr, report.cmd) == (pytest.approx(area), pytest.approx(gap))
 
 
 def test_the_interval_is_the_bootstrap_of_the_ratio_of_means() -> None:
@@ -114,13 +119,13 @@ def test_the_interval_is_the_bootstrap_of_the_ratio_of_means() -> None:
 def test_the_whole_model_is_faithful_and_nothing_is_left(kind: str, use: Any) -> None:
     use(build(kind))
     circuit = found()
-    card = interp.validate(replace(circuit, kept=circuit.exists), random=0, top=0)
-    assert card.faithfulness == pytest.approx(1.0, abs=1e-4)
-    assert card.left == pytest.approx(0.0, abs=1e-4)
-    assert card.faithfulness_interval == pytest.approx([1.0, 1.0], abs=1e-4)
-    assert (card.chance(), len(card.marginal)) == ("not run", 0)
-    assert np.isnan(card.p_value)
-    assert "random circuits were not run" in card.text()
+    report = interp.validate(replace(circuit, kept=circuit.exists), random=0, top=0)
+    assert report.faithfulness == pytest.approx(1.0, abs=1e-4)
+    assert report.left == pytest.approx(0.0, abs=1e-4)
+    assert report.faithfulness_interval == pytest.approx([1.0, 1.0], abs=1e-4)
+    assert (report.chance(), len(report.marginal)) == ("not run", 0)
+    assert np.isnan(report.p_value)
+    assert "random circuits were not run" in report.text()
 
 
 def test_stability_of_pairs_that_agree_and_of_pairs_that_do_not(use: Any) -> None:
@@ -133,7 +138,7 @@ def test_stability_of_pairs_that_agree_and_of_pairs_that_do_not(use: Any) -> Non
     for n in range(3):
         share = chance.multinomial(2, [0.5, 0.5]) / 2
         scores = share[0] * circuit.per_pair[0].astype(float) + share[1] * circuit.per_pair[1].astype(float)
-        mask = choice.strongest(circuit, int(circuit.kept.sum()), scores)
+        mask = choice.of_size(circuit, int(circuit.kept.sum()), scores)
         expected = (mask & circuit.kept).sum() / (mask | circuit.kept).sum()
         assert mixed.stability[n] == pytest.approx(expected)
         worst = min(worst, expected)
@@ -146,10 +151,10 @@ def test_stability_of_pairs_that_agree_and_of_pairs_that_do_not(use: Any) -> Non
 
 def test_acdc_has_no_stability_and_says_why(use: Any) -> None:
     use(build("gpt2"))
-    card = interp.validate(found(method="acdc"), random=3)
-    assert len(card.stability) == 0
-    assert "ACDC scores no pair by itself" in card.text()
-    assert (card.random_sizes == card.edges).all()
+    report = interp.validate(found(method="acdc"), random=3)
+    assert len(report.stability) == 0
+    assert "ACDC scores no pair by itself" in report.text()
+    assert (report.random_sizes == report.edges).all()
 
 
 # -- random circuits -------------------------------------------------------------------------------------------------
@@ -182,17 +187,17 @@ def test_where_heads_were_ranked_heads_are_exchanged_for_heads(use: Any) -> None
     there = [name for name, any_ in zip(circuit.writers, mask.any(1), strict=True) if any_ and name != "embed"]
     own = [name for name in circuit.nodes if name not in {"embed", "logits"}]
     assert len([n for n in there if "mlp" in n]) <= len([n for n in own if "mlp" in n])
-    card = interp.validate(circuit, random=5, top=3)
-    assert np.isfinite(card.random).all()
-    assert "other heads in place of its heads" in card.text()
-    assert "of one size" not in card.text()
+    report = interp.validate(circuit, random=5, top=3)
+    assert np.isfinite(report.random).all()
+    assert "other heads in place of its heads" in report.text()
+    assert "of one size" not in report.text()
 
 
 @pytest.mark.parametrize("size", [1, 7, 30, 10**6])
 def test_a_size_is_the_most_of_the_strongest_that_connect(size: int, use: Any) -> None:
     use(build("llama", Size(layers=3)))
     circuit = found(10)
-    mask = choice.strongest(circuit, size)
+    mask = choice.of_size(circuit, size)
     assert mask.sum() <= size
     edges = [(circuit.writers.index(e.writer), circuit.readers.index(e.reader)) for e in circuit.ranked()]
     best = np.zeros_like(mask)
@@ -240,14 +245,14 @@ def test_a_task_circuit_is_judged_on_pairs_that_did_not_choose_it(bundled: Any) 
 @pytest.mark.parametrize("task", ["induction", "ioi"])
 def test_the_bundled_model_does_its_tasks_with_few_edges(task: str) -> None:
     circuit = interp.circuit(task=task, n=6, edges=30)
-    card = interp.validate(circuit)
-    assert 0.8 < card.faithfulness < 1.2
-    assert abs(card.left) < 0.1
-    assert card.faithfulness - card.random.mean() > 3 * card.random.std(ddof=1)
-    assert card.p_value == pytest.approx(1 / 21)
-    assert card.cpr > 0.9 > 0.1 > card.cmd
-    assert card.forwards == card.provenance.forwards > 20 * 6
-    text = card.text()
+    report = interp.validate(circuit)
+    assert 0.8 < report.faithfulness < 1.2
+    assert abs(report.left) < 0.1
+    assert report.faithfulness - report.random.mean() > 3 * report.random.std(ddof=1)
+    assert report.p_value == pytest.approx(1 / 21)
+    assert report.cpr > 0.9 > 0.1 > report.cmd
+    assert report.forwards == report.provenance.forwards > 20 * 6
+    text = report.text()
     for word in ("sufficiency", "necessity", "p = 0.048", "logit-diff", "corrupted ablation", "n = 6", "seed 1"):
         assert word in text
     assert "%" not in text
@@ -256,18 +261,19 @@ def test_the_bundled_model_does_its_tasks_with_few_edges(task: str) -> None:
 # -- asking ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_cell_shows_the_card_and_the_circuit_holds_it(shell: Any, lend: Callable[..., Any]) -> None:
+def test_a_cell_shows_the_report_and_its_circuit_holds_it(shell: Any, lend: Callable[..., Any]) -> None:
     lend("gpt2")
     shell.run_cell(
         "%%interp circuit --edges 20 -o c\nclean: Mary gave the drink to\ncorrupted: John gave the drink to\n"
         "answer: Mary\nwrong: John\n"
     )
     out = shell.run_cell("%interp validate c --random 3 --top 4").result
-    assert isinstance(out, Card)
-    held = shell.user_ns["c"].card
-    assert held.faithfulness == out.faithfulness
+    assert isinstance(out, CircuitReport)
+    assert shell.user_ns["c"].report is None
+    assert out.circuit.report is out
+    assert (out.circuit.kept == shell.user_ns["c"].kept).all()
     assert out.code() == "interp.validate(circuit=circuit, random=3, top=4)  # first: circuit = your CircuitResult"
-    # Saved, a card has no other result in it.
+    # Saved, a report has no other result in it.
     assert "circuit" not in json.dumps(interp.results.as_data(out)["provenance"]["arguments"]["circuit"]).lower() or (
         len(json.dumps(interp.results.as_data(out))) < 50_000
     )
@@ -276,10 +282,10 @@ def test_a_cell_shows_the_card_and_the_circuit_holds_it(shell: Any, lend: Callab
 def test_validate_on_the_result_leaves_it_as_it_is(bundled: Any) -> None:
     circuit = interp.circuit(task="induction", n=3, edges=30)
     made = circuit.validate(random=2, top=3)
-    assert circuit.card is None
-    assert made.card is not None
-    assert made.card.provenance.model == bundled.name
-    assert len(made.card.random) == 2
+    assert circuit.report is None
+    assert made.report is not None
+    assert made.report.provenance.model == bundled.name
+    assert len(made.report.random) == 2
     assert (made.kept == circuit.kept).all()
     with pytest.raises(InputError, match="validate has no argument 'tops'"):
         bundled.operate("x", {}, lambda _: validated(bundled, circuit, tops=3))
@@ -287,24 +293,27 @@ def test_validate_on_the_result_leaves_it_as_it_is(bundled: Any) -> None:
 
 def test_what_it_saves(bundled: Any, tmp_path: Any) -> None:  # noqa: ARG001
     circuit = interp.circuit(task="induction", n=3, edges=30)
-    card = interp.validate(circuit, random=3, top=3)
+    report = interp.validate(circuit, random=3, top=3)
     for suffix in ("json", "npz", "html", "svg", "png"):
-        assert card.save(tmp_path / f"card.{suffix}").stat().st_size > 500
-    held = json.loads((tmp_path / "card.json").read_text())
-    assert held["faithfulness"] == card.faithfulness
+        assert report.save(tmp_path / f"report.{suffix}").stat().st_size > 500
+    held = json.loads((tmp_path / "report.json").read_text())
+    assert held["faithfulness"] == report.faithfulness
     assert held["provenance"]["arguments"]["circuit"] == {"kind": "CircuitResult"}
-    frame = card.to_frame().set_index("finding")
-    assert frame.loc["faithfulness", "value"] == card.faithfulness
-    assert tuple(frame.loc["faithfulness", ["low", "high"]]) == tuple(card.faithfulness_interval)
-    again = interp.load_circuit(circuit.save(tmp_path / "c.json"))
-    assert again.card.text().splitlines()[1:] == circuit.card.text().splitlines()[1:]
-    assert interp.validate(again, random=3, top=3).faithfulness == pytest.approx(card.faithfulness)
+    frame = report.to_frame().set_index("finding")
+    assert frame.loc["faithfulness", "value"] == report.faithfulness
+    assert tuple(frame.loc["faithfulness", ["low", "high"]]) == tuple(report.faithfulness_interval)
+    again = interp.load_circuit(report.circuit.save(tmp_path / "c.json"))
+    assert again.report is not None
+    with pytest.raises(InputError, match="validate the circuit again"):
+        _ = again.report.circuit
+    assert again.report.text().splitlines()[1:] == report.text().splitlines()[1:]
+    assert interp.validate(again, random=3, top=3).faithfulness == pytest.approx(report.faithfulness)
 
 
 def test_more_than_the_whole_model_is_not_more_faithful(use: Any) -> None:
     use(build("gpt2"))
-    card = interp.validate(found(), random=3, top=0)
-    past = replace(card, faithfulness=1.3, random=np.array([0.9, 1.29, 1.31, -2.0]), random_sizes=np.full(4, 25))
+    report = interp.validate(found(), random=3, top=0)
+    past = replace(report, faithfulness=1.3, random=np.array([0.9, 1.29, 1.31, -2.0]), random_sizes=np.full(4, 25))
     assert "no nearer to the whole model than 2 of them" in past.text()
     assert _p_value(1.3, past.random) == pytest.approx(3 / 5)
     assert _p_value(0.9, np.array([0.5, 1.2, np.nan])) == pytest.approx(1 / 3)
@@ -315,8 +324,8 @@ def test_more_than_the_whole_model_is_not_more_faithful(use: Any) -> None:
 def test_a_difference_that_may_be_nothing_is_told(use: Any) -> None:
     use(build("gpt2"))
     turned = [PAIRS[0], Pair(PAIRS[0].corrupted, PAIRS[0].clean, (7, 12), (9,))] * 3
-    card = interp.validate(found(pairs=turned[:1]), random=0, top=0)
-    assert not any("may be nothing" in note for note in card.notes)
+    report = interp.validate(found(pairs=turned[:1]), random=0, top=0)
+    assert not any("may be nothing" in note for note in report.notes)
     mixed = interp.validate(found(pairs=turned), random=0, top=0)
     assert any("which may be nothing: faithfulness divides by that" in note for note in mixed.notes) or any(
         "changes nothing" in note for note in mixed.notes
@@ -327,8 +336,8 @@ def test_a_difference_that_may_be_nothing_is_told(use: Any) -> None:
 
 def test_the_mean_over_one_prompt_is_told(use: Any) -> None:
     use(build("gpt2"))
-    card = interp.validate(found(pairs=PAIRS[:1], ablation="mean"), random=0, top=0)
-    assert ONE_MEAN in card.notes
+    report = interp.validate(found(pairs=PAIRS[:1], ablation="mean"), random=0, top=0)
+    assert ONE_MEAN in report.notes
     assert ONE_MEAN not in interp.validate(found(ablation="mean"), random=0, top=0).notes
 
 
@@ -369,8 +378,8 @@ def test_a_circuit_of_another_state_is_told(use: Any) -> None:
     circuit = found()
     with torch.no_grad():
         next(iter(model.bridge.parameters())).mul_(1.1)
-    card = interp.validate(circuit, random=0, top=0)
-    assert any("in another state" in note for note in card.notes)
+    report = interp.validate(circuit, random=0, top=0)
+    assert any("in another state" in note for note in report.notes)
 
 
 def test_a_metric_of_ones_own(use: Any) -> None:
@@ -379,13 +388,13 @@ def test_a_metric_of_ones_own(use: Any) -> None:
     def largest(logits: torch.Tensor) -> torch.Tensor:
         return logits.max(-1).values
 
-    card = interp.validate(found(metric=largest), random=2, top=2)
-    assert card.metric == "largest"
+    report = interp.validate(found(metric=largest), random=2, top=2)
+    assert report.metric == "largest"
     other = interp.validate(found(), metric=largest, random=2, top=2)
-    assert other.whole == pytest.approx(card.whole)
+    assert other.whole == pytest.approx(report.whole)
 
 
-def test_an_interrupt_leaves_a_partial_card(use: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_leaves_a_partial_report(use: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = use(build("gpt2"))
     circuit = found()
     monkeypatch.setattr(Subset, "_together", lambda *_: 2)
@@ -399,21 +408,22 @@ def test_an_interrupt_leaves_a_partial_card(use: Any, monkeypatch: pytest.Monkey
     interp.interface.session.session.on_step = step
     with pytest.raises(Interrupted) as stop:
         interp.validate(circuit, random=3)
-    card = stop.value.result
-    assert card.notes[0].startswith("partial: interrupted after")
-    assert np.isfinite([card.faithfulness, card.left, *card.random]).all()
-    assert np.isnan(card.cpr)
-    assert np.isnan(card.marginal).all()
-    assert card.removable == ()
-    assert circuit.card is not None
-    assert "partial" in card.html()
-    assert card.png()[:4] == b"\x89PNG"
-    assert "not run" in card.text()
+    report = stop.value.result
+    assert report.notes[0].startswith("partial: interrupted after")
+    assert np.isfinite([report.faithfulness, report.left, *report.random]).all()
+    assert np.isnan(report.cpr)
+    assert np.isnan(report.marginal).all()
+    assert report.removable == ()
+    assert circuit.report is None
+    assert report.circuit.report is report
+    assert "partial" in report.html()
+    assert report.png()[:4] == b"\x89PNG"
+    assert "not run" in report.text()
     interp.interface.session.session.on_step = None
     done, total, _ = steps[-1]
     assert done < total
     whole = interp.validate(circuit, random=3)
-    assert whole.faithfulness == pytest.approx(card.faithfulness)
+    assert whole.faithfulness == pytest.approx(report.faithfulness)
     assert model.lock.acquire(blocking=False)
     model.lock.release()
 
@@ -422,18 +432,18 @@ def test_what_is_ablated_may_change_nothing(use: Any) -> None:
     use(build("gpt2"))
     same = [Pair(Prompt(ids=ONE[0]), Prompt(ids=ONE[0]), (7,), (9,))] * 2
     circuit = found()
-    blank = replace(circuit, lint=found(pairs=same).lint, provenance=found(pairs=same).provenance)
-    card = interp.validate(blank, random=2, top=2)
-    assert any("faithfulness divides by that" in note for note in card.notes)
-    assert card.html()
+    blank = replace(circuit, checks=found(pairs=same).checks, provenance=found(pairs=same).provenance)
+    report = interp.validate(blank, random=2, top=2)
+    assert any("faithfulness divides by that" in note for note in report.notes)
+    assert report.html()
 
 
 def test_smollm2_induction(smollm2: Any) -> None:
     circuit = interp.circuit(task="induction", n=4, edges=200)
-    card = interp.validate(circuit, n=3, top=0)
-    assert card.faithfulness - card.random.mean() > 3 * card.random.std(ddof=1)
-    assert card.faithfulness > card.random.max()
-    assert card.faithfulness > 0.15
-    assert (card.random_sizes == card.edges).all()
-    assert card.p_value == pytest.approx(1 / 21)
-    print(card.text(), smollm2.name)
+    report = interp.validate(circuit, n=3, top=0)
+    assert report.faithfulness - report.random.mean() > 3 * report.random.std(ddof=1)
+    assert report.faithfulness > report.random.max()
+    assert report.faithfulness > 0.15
+    assert (report.random_sizes == report.edges).all()
+    assert report.p_value == pytest.approx(1 / 21)
+    print(report.text(), smollm2.name)

@@ -542,7 +542,7 @@ def test_activations_of_another_model(kind: str, site: str, by: str, use: Any) -
     # The same prompt for both is what base against fine-tuned asks: no warning that nothing changes.
     same = swept([Asked(ONE.clean, ONE.clean)], site=site, by=by, from_model="other")
     assert np.abs(same.effect).max() > 0
-    assert not any("the same prompt" in warning for warning in same.lint.warnings)
+    assert not any("the same prompt" in warning for warning in same.checks.warnings)
     model.bridge.add_hook("blocks.0.hook_resid_pre", lambda *_, **__: None)
     try:
         hooked = swept([ONE], site=site, by=by, from_model="other")
@@ -678,27 +678,28 @@ SWAP = "When Mary and John went to the store, Mary gave a drink to"
 def test_lint_says_what_was_taken(lend: Any) -> None:
     model = lend("gpt2")
     result = interp.patch(GIFT, SWAP, answer=" Mary", wrong=[" John", " the"])
-    lint = result.lint
+    checks = result.checks
     string = model.tokens.string
     encoded = model.encode(Prompt(GIFT)), model.encode(Prompt(SWAP))
-    assert lint.clean == (encoded[0].strings,)
-    assert lint.corrupted == (encoded[1].strings,)
-    assert lint.differing == (tuple(n for n in range(len(lint.clean[0])) if lint.clean[0][n] != lint.corrupted[0][n]),)
-    assert len(lint.differing[0]) == 1
-    assert [name for name, _ in lint.answer[0]] == [" Mary"]
-    assert [name for name, _ in lint.wrong[0]] == [" John", " the"]
-    assert all(string(index) == name for name, index in (*lint.answer[0], *lint.wrong[0]))
+    assert checks.clean == (encoded[0].strings,)
+    assert checks.corrupted == (encoded[1].strings,)
+    both = enumerate(zip(checks.clean[0], checks.corrupted[0], strict=True))
+    assert checks.differing == (tuple(n for n, (one, other) in both if one != other),)
+    assert len(checks.differing[0]) == 1
+    assert [name for name, _ in checks.answer[0]] == [" Mary"]
+    assert [name for name, _ in checks.wrong[0]] == [" John", " the"]
+    assert all(string(index) == name for name, index in (*checks.answer[0], *checks.wrong[0]))
     logits = logits_of(model, encoded[0].ids)[-1]
-    right, wrong = [i for _, i in lint.answer[0]], [i for _, i in lint.wrong[0]]
-    assert abs(lint.clean_metric[0] - closed_form("logit-diff", logits, right, wrong, None)) < BOUND
-    frame = lint.to_frame()
+    right, wrong = [i for _, i in checks.answer[0]], [i for _, i in checks.wrong[0]]
+    assert abs(checks.clean_metric[0] - closed_form("logit-diff", logits, right, wrong, None)) < BOUND
+    frame = checks.to_frame()
     assert frame.answer[0] == "' Mary'"
     assert frame.wrong[0] == "' John', ' the'"
 
 
 def warned(result: Any, words: str) -> bool:
-    assert set(result.lint.warnings) <= set(result.notes)
-    return any(words in warning for warning in result.lint.warnings)
+    assert set(result.checks.warnings) <= set(result.notes)
+    return any(words in warning for warning in result.checks.warnings)
 
 
 def test_lint_warns(lend: Any) -> None:

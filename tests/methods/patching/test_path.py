@@ -402,7 +402,7 @@ def test_smollm2(smollm2: LoadedModel) -> None:
     print(f"SmolLM2 ioi: {result.top(3)}, clean {result.clean_metric:.2f}, {result.provenance.seconds:.1f} s")
     strongest = result.top(1)[0][0].split(" ")[0]
     ids = result.provenance.tokens
-    pair = Asked(tuple(ids[0]), tuple(ids[1]), (result.lint.answer[0][0][1],), (result.lint.wrong[0][0][1],))
+    pair = Asked(tuple(ids[0]), tuple(ids[1]), (result.checks.answer[0][0][1],), (result.checks.wrong[0][0][1],))
     naive = Naive(smollm2, pair.corrupted, pair.clean)
     value = closed_form("logit-diff", naive(strongest, "logits", "all"), pair.answer, pair.wrong, None)
     assert abs(result.per_pair[0, result.senders.index(strongest), 0] - value) < 5 * BOUND  # its logits are near 20

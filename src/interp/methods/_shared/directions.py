@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.errors import InputError
+from interp.methods._shared import texts as running
 from interp.sites import Site
+from interp.spec import Texts
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from interp.engine.model.loaded import LoadedModel
 
+_UNUSUAL = 10.0  # times the usual length of the stream: where models rest attention
+_FILES = frozenset({".txt", ".csv", ".tsv", ".json", ".jsonl"})
 STREAM = ("resid_pre", "resid_mid", "resid_post")
 
 
 def given(model: LoadedModel, place: Site, value: Any) -> tuple[Tensor, str, list[str]]:
-    """Return the direction that `value` is or has at `place`, where it comes from, and what is odd about it.
+    """Return the direction that `value` is or has at `place`, where it comes from, and notes on it.
 
     Parameters
     ----------
@@ -33,20 +38,16 @@ def given(model: LoadedModel, place: Site, value: Any) -> tuple[Tensor, str, lis
     ------
     InputError
         It holds no numbers, or is of another width, zero or not finite.
-
-    Examples
-    --------
-    >>> given(model, Site("resid_post", 5), probe)  # doctest: +SKIP
     """
     import torch
 
     held: Any = getattr(value, "direction", value)
-    odd: list[str] = []
+    notes: list[str] = []
     if held is not value:
         found_in = getattr(value, "site", place.name)
         if found_in != place.name:
             there = f"; --site {found_in} is where it belongs" if found_in in STREAM else ""
-            odd.append(f"the direction was found in {found_in} and is used in {place.name}{there}")
+            notes.append(f"the direction was found in {found_in} and is used in {place.name}{there}")
     if callable(held):
         held = held(place.layer)
     try:
@@ -63,7 +64,81 @@ def given(model: LoadedModel, place: Site, value: Any) -> tuple[Tensor, str, lis
     if not bool(found.any()):
         raise InputError("the direction is zero; name another one")
     own = getattr(value, "direction", value) is value
-    return found, "a direction of yours" if own else type(value).__name__.removesuffix("Result"), odd
+    return found, "a direction of yours" if own else type(value).__name__.removesuffix("Result"), notes
+
+
+def of_texts(
+    model: LoadedModel, place: Site, length: float, toward: Any, against: Any
+) -> tuple[Tensor, str, list[str]]:
+    """Return the difference between two sets of texts' mean activations at `place`, each at its last token.
+
+    Parameters
+    ----------
+    length
+        What a residual stream's length is there.
+    toward, against
+        A text, a file of texts or a list of texts.
+
+    Returns
+    -------
+    tuple
+        As of `given`.
+
+    Raises
+    ------
+    InputError
+        One of the two is missing, empty or equal to the other.
+    """
+    if toward is None or against is None:
+        lacking = "toward" if toward is None else "against"
+        raise InputError(f"a direction is a difference: give --{lacking} too, a text or a file of texts")
+    sides = [_listed(which, side) for which, side in (("toward", toward), ("against", against))]
+    if sides[0].texts == sides[1].texts:
+        raise InputError("the direction is zero: --toward and --against are the same; name texts that differ")
+    (high, notes), (low, also) = (_mean(model, place, side, length) for side in sides)
+    return high - low, " − ".join(map(_named, sides)), notes + also
+
+
+def _listed(which: str, given: Any) -> Texts:
+    if isinstance(given, str) and Path(given).suffix.lower() in _FILES:
+        return running.from_file(given)
+    if isinstance(given, str) and not given:
+        raise InputError(f"--{which} is empty; type a text, such as ' love'")
+    return running.several(given)
+
+
+def _named(side: Texts) -> str:
+    texts = [prompt.text for prompt in side.texts]
+    if side.source or len(texts) != 1:
+        return f"{len(texts)} texts" + (f" of {side.source}" if side.source else "")
+    return repr(texts.pop())
+
+
+def _mean(model: LoadedModel, place: Site, side: Texts, length: float) -> tuple[Tensor, list[str]]:
+    """Return the mean of the texts' activations at their last tokens, and notes on them.
+
+    Parameters
+    ----------
+    length
+        What a residual stream's length is there.
+    """
+    import torch
+
+    rows: list[Tensor] = []
+    notes: list[str] = []
+    for number, text in enumerate(side.texts):
+        try:  # not counted among what was asked about, which is the prompt
+            encoded = model.tokens.encode(text)
+        except InputError as error:
+            raise InputError(f"text {number}: {error}" if len(side.texts) > 1 else str(error)) from None
+        rows.append(model.activations(encoded, [place.hook_name])[place.hook_name][0, -1].float())
+        if float(rows[-1].norm()) > _UNUSUAL * length:
+            notes.append(
+                f"the activation of {encoded.strings[-1]!r} is {float(rows[-1].norm()) / length:.0f} times as long as "
+                "the stream usually is: the model rests attention there, and the direction is mostly that; put words "
+                "before it"
+            )
+    return torch.stack(rows).mean(0), notes
 
 
 def place_of(value: Any) -> tuple[str, int | None]:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from interp.errors import InputError
-from interp.methods._shared.models import logits_of
+from interp.methods._shared.models import logits_of, predicted
+from interp.results.effects import PairChecks
 from interp.spec import Metric, Pair, Pairs, Prompt
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.model.tokens import Encoded
+    from interp.engine.patching.cases import Case
     from interp.tasks import Vocabulary
 
 _WARNED = 3  # pairs that are named where many have the same fault
@@ -43,54 +43,14 @@ class Encodings:
         both = zip(self.clean.ids, self.corrupted.ids, strict=True)
         return tuple(n for n, (a, b) in enumerate(both) if a != b)
 
+    def runs(self, direction: str, *, foreign: bool = False) -> tuple[Encoded, Encoded]:
+        """Return the run that is changed, the base, and the run whose activations are put into it, the source.
 
-@dataclass(frozen=True)
-class Lint:
-    """What the pairs are, token by token, and whether the model does what they suppose.
-
-    Attributes
-    ----------
-    clean, corrupted
-        Token strings, ``[pair][position]``.
-    differing
-        Positions at which a pair's prompts differ.
-    answer, wrong
-        The tokens that were taken, ``[pair]``, each as (string, id) …
-    clean_metric, corrupted_metric
-        The metric of each pair's own runs.
-    warnings
-        What to know before believing the result.
-    """
-
-    clean: tuple[tuple[str, ...], ...]
-    corrupted: tuple[tuple[str, ...], ...]
-    differing: tuple[tuple[int, ...], ...]
-    answer: tuple[tuple[tuple[str, int], ...], ...]
-    wrong: tuple[tuple[tuple[str, int], ...], ...]
-    clean_metric: tuple[float, ...] = ()
-    corrupted_metric: tuple[float, ...] = ()
-    warnings: tuple[str, ...] = field(default=())
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return one row per pair."""
-        import pandas as pd
-
-        return pd.DataFrame(
-            {
-                "clean": ["".join(tokens) for tokens in self.clean],
-                "corrupted": ["".join(tokens) for tokens in self.corrupted],
-                "differing": list(self.differing),
-                "answer": [_named(tokens) for tokens in self.answer],
-                "wrong": [_named(tokens) for tokens in self.wrong],
-                "clean metric": self.clean_metric or [float("nan")] * len(self.clean),
-                "corrupted metric": self.corrupted_metric or [float("nan")] * len(self.clean),
-            }
-        )
-
-
-def _named(tokens: Sequence[tuple[str, int]]) -> str:
-    shown = ", ".join(repr(string) for string, _ in tokens[:4])
-    return shown if len(tokens) <= 4 else f"{shown} … ({len(tokens)} tokens)"
+        ``denoise`` puts the clean run's into the corrupted one, ``noise`` the corrupted run's into the clean one. Where
+        the source is another model's run (`foreign`), denoising changes the same prompt's, which is the clean one.
+        """
+        source = self.corrupted if direction == "noise" else self.clean
+        return (self.clean if direction == "noise" or foreign else self.corrupted), source
 
 
 def encode(model: LoadedModel, pairs: Pairs, metric: Metric) -> list[Encodings]:
@@ -128,6 +88,26 @@ def _encoded(model: LoadedModel, pair: Pair, metric: Metric, number: int, count:
             f"{where}answer and wrong share the token {model.tokens.string(min(shared))!r}; they must differ"
         )
     return Encodings(clean, corrupted, answer, wrong)
+
+
+def cases(
+    model: LoadedModel, encoded: Sequence[Encodings], metric: Metric, direction: str, *, foreign: bool = False
+) -> list[Case]:
+    """Return the pairs ready to run; `Encodings.runs` says which prompt is changed."""
+    from interp.engine.metrics import Scorer
+    from interp.engine.patching.cases import Case
+
+    return [
+        Case(
+            base=base.ids,
+            source=source.ids,
+            scorer=Scorer(metric, e.answer, e.wrong),
+            position=predicted(model, e.clean),
+            clean_base=direction == "noise",
+        )
+        for e in encoded
+        for base, source in [e.runs(direction, foreign=foreign)]
+    ]
 
 
 def aligned(clean: Encoded, corrupted: Encoded) -> str:
@@ -191,7 +171,7 @@ def pieces(model: LoadedModel, text: str) -> list[int]:
     return list(model.tokens.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def lint(
+def check(
     model: LoadedModel,
     encoded: Sequence[Encodings],
     metric: Metric,
@@ -200,7 +180,7 @@ def lint(
     *,
     warn: bool = True,
     other: str = "",
-) -> Lint:
+) -> PairChecks:
     """Return the pairs with what each run's own metric says about them; `warn` may run the model.
 
     With `other`, the name of another model, `clean` is what that one says and `corrupted` what this one does.
@@ -209,7 +189,7 @@ def lint(
     def taken(ids: Sequence[int]) -> tuple[tuple[str, int], ...]:
         return tuple((model.tokens.string(index), index) for index in ids)
 
-    return Lint(
+    return PairChecks(
         clean=tuple(e.clean.strings for e in encoded),
         corrupted=tuple(e.corrupted.strings for e in encoded),
         differing=tuple(e.differing for e in encoded),

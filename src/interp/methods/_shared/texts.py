@@ -30,11 +30,6 @@ def from_file(path: str | os.PathLike[str], column: str = "text") -> Texts:
     ------
     InputError
         There is no such file or column, it is not UTF-8, or it holds no text.
-
-    Examples
-    --------
-    >>> from_file("stories.txt").texts[0]  # doctest: +SKIP
-    Prompt(text='Once upon a time …', ids=None, bos=None, truncate=False)
     """
     texts = [cell(row, column, str(path)) for row in rows(path)]
     found = tuple(Prompt(text) for text in texts if text.strip())
@@ -50,11 +45,6 @@ def rows(path: str | os.PathLike[str]) -> list[Any]:
     ------
     InputError
         There is no such file, or it is not UTF-8, or no JSON.
-
-    Examples
-    --------
-    >>> rows("reviews.csv")[0]  # doctest: +SKIP
-    {'text': 'a great film', 'label': '1'}
     """
     target = Path(path).expanduser()
     if not target.is_file():

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from interp.errors import InputError, Interrupted, OutOfMemory
+from interp.errors import InputError, OutOfMemory, unless_interrupted
 from interp.interface.registry import command
+from interp.methods._shared import pairs as pairs_of
+from interp.methods._shared.bootstrap import percentiles, resamples
 from interp.methods._shared.pairs import encode
 from interp.results import Provenance, Result
+from interp.results.tables import frame_of
 from interp.spec import Metric
 
 if TYPE_CHECKING:
@@ -23,9 +26,9 @@ if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.patching.cases import Case
     from interp.interface.session import Session
+    from interp.results.tables import Float
     from interp.truth import Compiled
 
-    Float = NDArray[np.float64]
     Scores = Callable[[], Float]
 
 # Method → the edge AUROC that it has to reach.
@@ -134,9 +137,7 @@ class SelfcheckResult(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per model, ablation and method: AUROC, interval, bar, seconds, how many edges are which."""
-        import pandas as pd
-
-        return pd.DataFrame(
+        return frame_of(
             [
                 {
                     "model": program,
@@ -264,21 +265,19 @@ def selfcheck(
     notes = [*([f"partial: {stopped}"] if stopped else []), *_explained(found)]
     provenance = replace(found.provenance, seconds=time.perf_counter() - started)
     result = replace(found, notes=tuple(notes), provenance=provenance)
-    if interrupt is not None:
-        raise Interrupted(result)
-    return result
+    return unless_interrupted(result, interrupt)
 
 
 def _explained(found: SelfcheckResult) -> list[str]:
     """Return what is below its bar, and every method's worst, each with the true edge that it puts lowest."""
-    told = found.misses()
+    weak = found.misses()
     for column, method in enumerate(found.methods):
         held = found.auroc[..., column]
         if method != "random" and np.isfinite(held).any() and np.nanmin(held) < _WEAK:
             p, a = (int(n) for n in np.unravel_index(int(np.nanargmin(held)), held.shape))
-            told.append((found.programs[p], found.ablations[a], method, float(held[p, a])))
+            weak.append((found.programs[p], found.ablations[a], method, float(held[p, a])))
     notes: list[str] = []
-    for program, ablation, method, value in dict.fromkeys(told):
+    for program, ablation, method, value in dict.fromkeys(weak):
         at = (slice(None), found.programs.index(program), found.ablations.index(ablation), found.methods.index(method))
         low, high = found.interval[at]
         between = f" [{low:.2f}, {high:.2f}]" if np.isfinite(low) else ""
@@ -327,8 +326,8 @@ def _resampled(each: Float, true: NDArray[np.bool_], seed: int) -> Float:
     count = len(each)
     if count < 2:
         return np.full(2, np.nan)
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=_RESAMPLES)
-    return np.quantile([auroc(scores, true) for scores in np.abs(drawn @ each)], [0.025, 0.975])
+    means = np.abs(resamples(count, seed, _RESAMPLES) @ each)
+    return percentiles([auroc(scores, true) for scores in means])
 
 
 def _edges(
@@ -359,20 +358,8 @@ def _note_lowest(
 
 def cases_of(model: LoadedModel, made: Compiled, n: int, seed: int) -> list[Case]:
     """Return a compiled model's pairs, ready to run."""
-    from interp.engine.metrics import Scorer
-    from interp.engine.patching.cases import Case
-
     metric = Metric()
-    return [
-        Case(
-            base=pair.clean.ids,
-            source=pair.corrupted.ids,
-            scorer=Scorer(metric, pair.answer, pair.wrong),
-            position=len(pair.clean.ids) - 1,
-            clean_base=True,
-        )
-        for pair in encode(model, made.pairs(n, seed), metric)
-    ]
+    return pairs_of.cases(model, encode(model, made.pairs(n, seed), metric), metric, "noise")
 
 
 def _scores(

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from interp.interface.registry import technique
 from interp.methods._shared.models import logits_of
-from interp.methods._shared.pairs import Lint, encode, lint
+from interp.methods._shared.pairs import check, encode
 from interp.results import Result
+from interp.results.effects import PairChecks
 from interp.spec import Metric, Pair, Pairs
 
 if TYPE_CHECKING:
@@ -29,33 +30,29 @@ class TaskResult(Result):
         The pairs; their slots are positions as the model counts them, BOS included.
     metric
         The metric that the task is measured with.
-    checked
+    checks
         The pairs token by token, with the model's own behaviour on them.
     """
 
     task: str
     pairs: tuple[Pair, ...]
     metric: str
-    checked: Lint
+    checks: PairChecks
 
     _html: ClassVar[str] = "interp.views.kit.table:html"
 
     def summary(self) -> str:
         """Return how many pairs there are and how the model does on them."""
-        clean, corrupted = self.checked.clean_metric, self.checked.corrupted_metric
+        clean, corrupted = self.checks.clean_metric, self.checks.corrupted_metric
         named = f"{self.task}, " if self.task else ""
         return (
             f"{self.provenance.model}: {named}{len(self.pairs)} pairs, {self.metric} "
             f"clean {sum(clean) / len(clean):+.2f}, corrupted {sum(corrupted) / len(corrupted):+.2f}"
         )
 
-    def lint(self) -> Lint:
-        """Return the pairs token by token: alignment, answers taken, the model's behaviour, warnings."""
-        return self.checked
-
     def to_frame(self) -> pd.DataFrame:
         """Return one row per pair: prompts, differing positions, answers, clean and corrupted metric."""
-        return self.checked.to_frame()
+        return self.checks.to_frame()
 
 
 @technique(body=Pairs)
@@ -70,7 +67,7 @@ def task(model: LoadedModel, pairs: Pairs) -> TaskResult:
     Returns
     -------
     TaskResult
-        ``pairs``, ``lint()`` and ``to_frame()``; give ``pairs`` to `interp.patch`.
+        ``pairs``, ``checks`` and ``to_frame()``; give ``pairs`` to `interp.patch`.
 
     Raises
     ------
@@ -92,5 +89,5 @@ def task(model: LoadedModel, pairs: Pairs) -> TaskResult:
         runs = zip(scorers, encoded, strict=True)
         return [float(s.of_logits(logits_of(model, getattr(e, which)).float()[None])[0]) for s, e in runs]
 
-    checked = lint(model, encoded, metric, measured("clean"), measured("corrupted"))
-    return TaskResult(task=pairs.task, pairs=pairs.pairs, metric=metric.name, checked=checked, notes=checked.warnings)
+    checks = check(model, encoded, metric, measured("clean"), measured("corrupted"))
+    return TaskResult(task=pairs.task, pairs=pairs.pairs, metric=metric.name, checks=checks, notes=checks.warnings)

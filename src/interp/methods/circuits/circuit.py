@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from interp.errors import InputError, Interrupted
+from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import labels
+from interp.methods._shared import pairs as pairs_of
 from interp.methods._shared.circuit import choice
 from interp.methods._shared.circuit.result import LESS_IS_BETTER, ONE_MEAN, CircuitResult
-from interp.methods._shared.models import predicted, require_causal
-from interp.methods._shared.pairs import Encodings, encode, lint
+from interp.methods._shared.models import require_causal
+from interp.methods._shared.pairs import Encodings, check, encode
 from interp.spec import Metric, MetricName, Pairs, resolve_metric
 
 if TYPE_CHECKING:
@@ -28,8 +29,7 @@ if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.patching.cases import Case
     from interp.engine.patching.driver import OnStep
-
-    Float = NDArray[np.float64]
+    from interp.results.tables import Float
 
 EDGES = 200  # kept when neither a number nor a threshold is given
 POINTS = 12  # thresholds that ACDC is run with where none is given
@@ -113,7 +113,6 @@ def circuit(
     """
     from interp.engine import metrics
     from interp.engine.patching import sweep
-    from interp.engine.patching.cases import Case
 
     require_causal(model, "circuit")
     chosen = resolve_metric(metric or pairs.metric or "logit-diff")
@@ -124,32 +123,23 @@ def circuit(
     for site in ("resid_pre", "z", "q", "k", "v", "mlp_out"):
         sweep.require(model, site)
     encoded = encode(model, pairs, chosen)
-    cases = [
-        Case(
-            base=e.clean.ids,
-            source=e.corrupted.ids,
-            scorer=metrics.Scorer(chosen, e.answer, e.wrong),
-            position=predicted(model, e.clean),
-            clean_base=True,
-        )
-        for e in encoded
-    ]
+    cases = pairs_of.cases(model, encoded, chosen, "noise")
 
     def result(scored: EdgeScores, notes: Sequence[str] = ()) -> CircuitResult:
-        made = _result(model, pairs, encoded, scored, chosen, [*_odd(cases, ablation, chosen, method), *notes])
+        made = _result(model, pairs, encoded, scored, chosen, [*_notes(cases, ablation, chosen, method), *notes])
         return replace(made, method=method, steps=steps if method == "eap-ig" else 1, ablation=ablation, level=level)
 
     if method == "acdc":
         first = None
         if among is not None:
-            first = choice.strongest(result(_estimated(model, cases, ablation, steps)), among)
+            first = choice.of_size(result(_estimated(model, cases, ablation, steps)), among)
         scored, notes = _acdc(model, cases, ablation, threshold, first)
         made = result(scored, notes)
     elif method == "exact":
         made, scored = _exact(model, cases, ablation, level, result)
     else:
         scored = _estimated(model, cases, ablation, steps if method == "eap-ig" else 1, positions=positions)
-        made = result(scored, _off(scored, method, ablation))
+        made = result(scored, _saturation(scored, method, ablation))
         if level == "head":
             made = replace(made, per_node=np.nansum(made.per_pair, axis=2))
     model.note(scored.path, scored.notes)
@@ -157,9 +147,7 @@ def circuit(
     if not made.kept.any() and np.isfinite(made.scores[made.exists]).all():
         what = f"--threshold {threshold:g}" if threshold is not None else f"--edges {EDGES if edges is None else edges}"
         made = replace(made, notes=(*made.notes, f"no edges lie on a way to the logits with {what}: keep more"))
-    if scored.interrupt is not None:
-        raise Interrupted(made)
-    return made
+    return unless_interrupted(made, scored.interrupt)
 
 
 def _check(
@@ -323,7 +311,7 @@ def lasting(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _odd(cases: Sequence[Case], ablation: str, metric: Metric, method: str) -> list[str]:
+def _notes(cases: Sequence[Case], ablation: str, metric: Metric, method: str) -> list[str]:
     """Return what a reader of the scores would not expect."""
     found: list[str] = []
     if ablation == "mean" and len({case.source for case in cases}) == 1:
@@ -344,7 +332,7 @@ def _result(
     """Return the scores as a circuit of no edges."""
     shape = model.geometry
     exists = scored.exists.numpy()
-    checked = lint(model, encoded, metric, scored.clean.tolist(), scored.source.tolist())
+    checks = check(model, encoded, metric, scored.clean.tolist(), scored.source.tolist())
     scores: Float = scored.scores.numpy()
     lost = int((exists & ~np.isfinite(scores)).sum())
     first: list[str] = []
@@ -370,10 +358,10 @@ def _result(
         ablated_metric=scored.ablated.numpy(),
         group_size=shape.n_heads // shape.n_kv_heads,
         positions=encoded[0].clean.strings,
-        lint=checked,
+        checks=checks,
         task=pairs.task,
         labels=dict(labels.of(model)),
-        notes=(*first, *checked.warnings, *notes),
+        notes=(*first, *checks.warnings, *notes),
     )
 
 
@@ -381,12 +369,12 @@ def _kept(result: CircuitResult, edges: int | None, threshold: float | None) -> 
     """Return the circuit's edges; none whose score is not known, or 0, which is what did not survive ACDC."""
     if threshold is not None:
         return result.prune(threshold).kept
-    strong = choice.strongest(result, EDGES if edges is None else edges)
+    strong = choice.of_size(result, EDGES if edges is None else edges)
     known = strong & np.isfinite(result.scores) & ((result.scores != 0) | (result.level == "head"))
     return known if (known == strong).all() else result.connected(known)
 
 
-def _off(scored: EdgeScores, method: str, ablation: str) -> list[str]:
+def _saturation(scored: EdgeScores, method: str, ablation: str) -> list[str]:
     """Say where the embedding's estimates, which must carry all the difference, are far from it.
 
     Moving the embedding from the corrupted prompt's to the clean one's is the whole change, and the gradients of all

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from interp.errors import InputError, Interrupted
+from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
-from interp.methods._shared.bootstrap import interval, of_ratio
+from interp.methods._shared import pairs as pairs_of
+from interp.methods._shared.bootstrap import interval, of_ratio, resamples
 from interp.methods._shared.circuit import choice
 from interp.methods._shared.circuit.origin import Origin, metric_of
-from interp.methods._shared.circuit.report import REMOVABLE, Card
+from interp.methods._shared.circuit.report import REMOVABLE, CircuitReport
 from interp.methods._shared.circuit.result import ONE_MEAN, CircuitResult
-from interp.methods._shared.models import predicted, require_causal
+from interp.methods._shared.models import require_causal
 from interp.methods._shared.pairs import Encodings, encode, from_task
 from interp.results import Provenance
 from interp.spec import MetricName, Variable
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from interp.engine.circuits.subgraph import Subset
     from interp.engine.model.loaded import LoadedModel
+    from interp.results.tables import Float
 
-    Float = NDArray[np.float64]
     Mask = NDArray[np.bool_]
 
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # of all edges; Mueller et al. (2025)
@@ -44,13 +44,13 @@ def validate(
     random: int = 20,
     top: int = 50,
     metric: MetricName | None = None,
-) -> Card:
+) -> CircuitReport:
     """A circuit's evidence: faithfulness, completeness, minimality, random circuits of its size, stability.
 
     Parameters
     ----------
     circuit
-        The circuit; in a magic, the name of a variable. It holds the card from then on, as ``circuit.card``.
+        The circuit; in a magic, the name of a variable. The report's `circuit` is the same with the report in it.
     on
         fresh pairs of the circuit's task, or the same that it was chosen by; fresh where there is a task.
     n
@@ -66,7 +66,7 @@ def validate(
 
     Returns
     -------
-    Card
+    CircuitReport
         Everything with its interval; nothing as a bare number.
 
     Raises
@@ -93,22 +93,16 @@ def validate(
         raise InputError(f"validate takes a circuit, not a {type(circuit).__name__}; %interp circuit makes one")
     made = _Evidence(model, circuit, on=on, n=n, seed=seed, random=random, top=top, metric=metric)
     interrupt = made.run()
-    card = made.card()
-    object.__setattr__(circuit, "card", card)  # the one thing that is found out later about a circuit as it is
-    if interrupt is not None:
-        raise Interrupted(card)
-    return card
+    return unless_interrupted(made.report(), interrupt)
 
 
 def validated(model: LoadedModel, circuit: CircuitResult, **options: Any) -> CircuitResult:
     """Return `circuit` with its evidence; the options are those of `validate`."""
-    other = replace(circuit, groups=dict(circuit.groups), functions=dict(circuit.functions))
     known = validate.__kwdefaults__ or {}
     unknown = next((name for name in options if name not in known), None)
     if unknown is not None:
         raise InputError(f"validate has no argument {unknown!r}; it takes {', '.join(known)}")
-    validate(model, other, **options)
-    return other
+    return validate(model, circuit, **options).circuit
 
 
 class _Evidence:
@@ -128,7 +122,6 @@ class _Evidence:
     ) -> None:
         from interp.engine import metrics
         from interp.engine.circuits.subgraph import Subset
-        from interp.engine.patching.cases import Case
 
         if not circuit.kept.any():
             raise InputError("the circuit has no edges: nothing can be said of it; keep more with --edges")
@@ -148,16 +141,7 @@ class _Evidence:
         self.pairs = on or ("fresh" if origin.task else "same")
         self.seed = origin.seed + 1 if seed is None else seed
         encoded = self._encoded(origin, n)
-        cases = [
-            Case(
-                base=e.clean.ids,
-                source=e.corrupted.ids,
-                scorer=metrics.Scorer(self.metric, e.answer, e.wrong),
-                position=predicted(model, e.clean),
-                clean_base=True,
-            )
-            for e in encoded
-        ]
+        cases = pairs_of.cases(model, encoded, self.metric, "noise")
         self.subset: Subset = Subset(model, cases, circuit.ablation)
         mine = [[node.name for node in nodes] for nodes in (self.subset.writers, self.subset.readers)]
         if mine != [list(circuit.writers), list(circuit.readers)]:
@@ -184,7 +168,7 @@ class _Evidence:
             return encode(self.model, origin.pairs(self.circuit, n), self.metric)
         if not origin.task:
             raise InputError("the circuit's pairs came from no task, so there are no fresh ones; use --on same")
-        count = len(self.circuit.lint.clean) if n is None else n
+        count = len(self.circuit.checks.clean) if n is None else n
         fresh = from_task(
             self.model, origin.task, n=count, seed=self.seed, corruption=origin.corruption, bos=origin.bos
         )
@@ -207,7 +191,7 @@ class _Evidence:
         kept = circuit.kept
         self.random = [choice.by_chance(circuit, chance) for _ in range(random)]
         sizes = sorted({max(1, round(share * total)) for share in FRACTIONS})
-        ranked = [choice.strongest(circuit, size) for size in sizes]
+        ranked = [choice.of_size(circuit, size) for size in sizes]
         own = int(kept.sum())
         self.curve = {int(mask.sum()): mask for mask in ranked if 0 < mask.sum() < total and mask.sum() != own}
         self.marginal = [(edge.writer, edge.reader) for edge in circuit.ranked(kept)][: self.top]
@@ -260,14 +244,14 @@ class _Evidence:
 
     # -- what it says ------------------------------------------------------------------------------------------------
 
-    def card(self) -> Card:
+    def report(self) -> CircuitReport:
         """Return what was found."""
         circuit = self.circuit
         whole, nothing, alone, without = self.found["ends"]
         span = whole - nothing
         random = self._share(self.found["random"])
         seconds, forwards = time.perf_counter() - self.started, self.model.forwards - self.before
-        return Card(
+        return CircuitReport(
             edges=int(circuit.kept.sum()),
             existing=int(circuit.exists.sum()),
             method=circuit.method,
@@ -297,6 +281,7 @@ class _Evidence:
             provenance=Provenance(
                 model=self.model.name, technique="validate", seed=self.seed, forwards=forwards, seconds=seconds
             ),
+            _circuit=circuit,
             **self._over_size(),
             **self._without_each(),
         )
@@ -347,14 +332,12 @@ class _Evidence:
         each = np.nan_to_num(choice.of_pairs(circuit))
         if circuit.method == "acdc" or len(each) < 2:
             return np.zeros(0)
-        chance, size, count = np.random.default_rng(self.seed), int(kept.sum()), len(each)
-        found = np.zeros(_RESAMPLES)
-        for n in range(_RESAMPLES):
-            share = chance.multinomial(count, np.full(count, 1 / count)) / count
+        found: list[float] = []
+        for share in resamples(len(each), self.seed, _RESAMPLES) / len(each):
             scores = np.tensordot(share.astype(np.float32), each, axes=1)
-            mask = choice.strongest(circuit, size, scores.astype(np.float64))
-            found[n] = (mask & kept).sum() / (mask | kept).sum()
-        return found
+            mask = choice.of_size(circuit, int(kept.sum()), scores.astype(np.float64))
+            found.append((mask & kept).sum() / (mask | kept).sum())
+        return np.array(found)
 
     def _said(self, whole: Float, span: Float) -> tuple[str, ...]:
         notes = list(self.notes)
@@ -389,4 +372,4 @@ def _divided(above: Any, below: Any) -> Float:
         return np.asarray(above / below, dtype=np.float64)
 
 
-__all__ = ["REMOVABLE", "Card", "Origin", "validate", "validated"]
+__all__ = ["REMOVABLE", "CircuitReport", "Origin", "validate", "validated"]

@@ -12,6 +12,7 @@ from interp.errors import InputError
 from interp.interface.registry import technique
 from interp.methods._shared import labels
 from interp.results import Result, resolve
+from interp.results.tables import frame_of
 from interp.sites import Site
 from interp.spec import Indices, Prompt, resolve_indices
 
@@ -117,21 +118,16 @@ class AttentionResult(Result):
         InputError
             The model is gone, busy, or has changed since.
         """
-        if self._live is None:
-            raise InputError("value-weighted attention needs the model; run the cell again")
-        live = self._live
 
         def norms(model: LoadedModel) -> Float:
-            return value_norms(model, live.ids, self.layers, self.heads)
+            return value_norms(model, self._live.ids, self.layers, self.heads)
 
-        return live.run(norms)
+        return self._run(norms, "value-weighted attention")
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per head: layer, head, the four statistics and the label."""
-        import pandas as pd
-
         index = [(layer, head) for layer in self.layers for head in self.heads]
-        table = pd.DataFrame(index, columns=["layer", "head"])
+        table = frame_of(index, columns=["layer", "head"])
         for name, values in self.stats.items():
             table[name] = values.reshape(-1)
         table["label"] = [self.labels.get(f"{layer}.{head}", "") for layer, head in index]

@@ -8,20 +8,19 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from interp.errors import InputError, Interrupted
+from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import labels as kept
 from interp.methods._shared.bootstrap import interval
 from interp.methods._shared.heads.scores import Scored
 from interp.results import Result
+from interp.results.tables import frame_of
 
 if TYPE_CHECKING:
     import pandas as pd
-    from numpy.typing import NDArray
 
     from interp.engine.model.loaded import LoadedModel
-
-    Float = NDArray[np.float64]
+    from interp.results.tables import Float
 
 # Attention that makes a class of its own, R² that does, and attention beyond the baseline for a relation.
 _ATTENTION, _POSITION, _BEYOND = 0.4, 0.9, 0.2
@@ -134,11 +133,9 @@ class HeadsResult(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per head: layer, head, label, and each score with its sd over prompts and its chance."""
-        import pandas as pd
-
         layers, heads = next(iter(self.scores.values())).shape
         index = [(layer, head) for layer in range(layers) for head in range(heads)]
-        table = pd.DataFrame(index, columns=["layer", "head"])
+        table = frame_of(index, columns=["layer", "head"])
         table["label"] = [self.labels.get(f"{layer}.{head}", "") for layer, head in index]
         for name, values in self.scores.items():
             table[name] = values.reshape(-1)
@@ -230,9 +227,7 @@ def heads(
         losses=scored.losses,
         notes=scored.notes,
     )
-    if scored.interrupt is not None:
-        raise Interrupted(result)
-    return result
+    return unless_interrupted(result, scored.interrupt)
 
 
 # The scores that the roles of `head_roles` are listed by, in their order.

@@ -13,6 +13,7 @@ from interp.methods._shared import names
 from interp.methods._shared.models import opened
 from interp.methods._shared.pairs import vocabulary
 from interp.results import Result
+from interp.results.tables import frame_of
 from interp.spec import Examples
 
 if TYPE_CHECKING:
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.readouts.ov_qk import Circuit
     from interp.engine.transformer.network import Network
-
-    Float = NDArray[np.float64]
+    from interp.results.tables import Float
 
 HeadName = Annotated[str, "head"]
 Listed = tuple[tuple[str, int, float], ...]  # (token, id, value) …
@@ -59,7 +59,7 @@ class Direction:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class CircuitResult(Result):
+class OVQKResult(Result):
     """A head's circuit over the vocabulary.
 
     Attributes
@@ -103,8 +103,6 @@ class CircuitResult(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """Return one line per listed entry: the row's token and id, the column's, and the value."""
-        import pandas as pd
-
         lines = [
             (row.token, row.id, token, index, value)
             for row in self.rows
@@ -112,13 +110,13 @@ class CircuitResult(Result):
             for token, index, value in listed
         ]
         first, second = ("source", "target") if self.kind == "ov" else ("query", "key")
-        return pd.DataFrame(lines, columns=[first, f"{first}_id", second, f"{second}_id", "value"])
+        return frame_of(lines, columns=[first, f"{first}_id", second, f"{second}_id", "value"])
 
 
 @technique(body=None)
 def ov(
     model: LoadedModel, head: HeadName, *, tokens: Examples | None = None, top: int = 10, svd: int = 0
-) -> CircuitResult:
+) -> OVQKResult:
     """A head's OV circuit, W_E W_V W_O W_U: attending to a token, which tokens' logits does it raise and lower?
 
     Parameters
@@ -135,7 +133,7 @@ def ov(
 
     Returns
     -------
-    CircuitResult
+    OVQKResult
         Values are logits over the mean logit, for a residual stream of size 1: they compare within a head.
 
     Raises
@@ -164,7 +162,7 @@ def ov(
 @technique(body=None)
 def qk(
     model: LoadedModel, head: HeadName, *, tokens: Examples | None = None, top: int = 10, svd: int = 0, offset: int = 0
-) -> CircuitResult:
+) -> OVQKResult:
     """A head's QK circuit, W_E W_Q W_Kᵀ W_Eᵀ: for a query token, which key tokens does it look for?
 
     Parameters
@@ -183,7 +181,7 @@ def qk(
 
     Returns
     -------
-    CircuitResult
+    OVQKResult
         Values are scores before scaling, for residual streams of size 1: they compare within a head.
 
     Raises
@@ -242,7 +240,7 @@ def _result(
     *,
     normed: bool = False,
     writes: Tensor | None = None,
-) -> CircuitResult:
+) -> OVQKResult:
     """Return the circuit's rows, matrix and directions; `writes` is a head's W_O, ``[d_head, d_model]``."""
     import torch
     from torch.nn import functional
@@ -271,7 +269,7 @@ def _result(
     if found is not None and writes is not None:
         written = found[0][:, :svd].T @ circuit.left @ writes
         vectors = functional.normalize(written.float(), dim=-1).cpu().numpy()
-    return CircuitResult(
+    return OVQKResult(
         kind=kind,
         head=head,
         offset=offset,

@@ -9,24 +9,23 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from interp.errors import InputError, Interrupted
+from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import directions, names, texts
 from interp.methods._shared.bootstrap import interval
 from interp.methods._shared.models import predicted
 from interp.methods._shared.pairs import encode
 from interp.results import Result
+from interp.results.tables import frame_of
 from interp.sites import Site
 from interp.spec import Components, Indices, MetricName, Pairs, Texts, Variable, resolve_indices, resolve_metric
 
 if TYPE_CHECKING:
     import pandas as pd
-    from numpy.typing import NDArray
 
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.patching.ablation import Ablated, Part, Sample
-
-    Float = NDArray[np.float64]
+    from interp.results.tables import Float
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -103,9 +102,7 @@ class AblationResult(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per condition, and where there are several components what adding up would give."""
-        import pandas as pd
-
-        table = pd.DataFrame({"without": self.conditions, self.metric: self.values})
+        table = frame_of({"without": self.conditions, self.metric: self.values})
         table["low"], table["high"] = self.value_interval
         table["effect"] = self.effect
         table["effect low"], table["effect high"] = self.effect_interval
@@ -192,7 +189,7 @@ def ablate(
     from interp.engine.patching import ablation, sweep
 
     found, names = _parts(model, heads, mlps, knockout, direction is not None)
-    along, odd = _along(model, direction, layer, site)
+    along, notes = _along(model, direction, layer, site)
     for needed in sorted({"pattern" if part.site == "scores" else part.site for part in [*found, *along]}):
         sweep.require(model, needed)
     found, names = [*found, *along], (*names, *(f"{part.layer}.direction" for part in along))
@@ -221,13 +218,11 @@ def ablate(
     ran = ablation.ablate(
         model, samples, found, mode=mode, references=references, taken=taken, seed=seed, on_step=model.on_step
     )
-    model.note(ran.path, [*ran.notes, *odd])
+    model.note(ran.path, [*ran.notes, *notes])
     said = _replacement(mode, references, seed) if replaced else "edges cut before the softmax"
     weights = np.array([len(s.ids) - 1 if s.scorer is None else 1 for s in samples], np.float64)
     result = _result(ran, names, weights, mode=mode, replacement=said, metric=measured, task=task, seed=seed)
-    if ran.interrupt is not None:
-        raise Interrupted(result)
-    return result
+    return unless_interrupted(result, ran.interrupt)
 
 
 def _parts(
@@ -252,7 +247,7 @@ def _parts(
 
 
 def _along(model: LoadedModel, value: Any, layer: Indices, site: str | None) -> tuple[list[Part], list[str]]:
-    """Return the direction as what is taken away at each of its layers, and what is odd about it."""
+    """Return the direction as what is taken away at each of its layers, and notes on it."""
     from interp.engine.patching.ablation import Part
 
     if value is None:
@@ -264,13 +259,13 @@ def _along(model: LoadedModel, value: Any, layer: Indices, site: str | None) -> 
     if layer is None and found_at is None:
         raise InputError("say at which layers the direction is taken out: --layer 5, or 3-6")
     parts: list[Part] = []
-    odd: list[str] = []
+    notes: list[str] = []
     for at in resolve_indices(found_at if layer is None else layer, model.geometry.n_layers, "layer"):
         place = Site(site or found_in, at)
-        vector, _, notes = directions.given(model, place, value)
-        odd += [note for note in notes if note not in odd]
+        vector, _, said = directions.given(model, place, value)
+        notes += [note for note in said if note not in notes]
         parts.append(Part(place.name, at, direction=vector / vector.norm()))
-    return parts, odd
+    return parts, notes
 
 
 def _check_edges(model: LoadedModel, parts: Sequence[Part], names: Sequence[str], samples: Sequence[Sample]) -> None:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import importlib
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from interp.errors import InputError, Interrupted
+from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import names
-from interp.methods._shared.bootstrap import interval, sign_flips
-from interp.methods._shared.models import predicted
-from interp.methods._shared.pairs import Encodings, Lint, encode, lint
-from interp.results import Result, strongest
+from interp.methods._shared import pairs as pairs_of
+from interp.methods._shared.bootstrap import interval
+from interp.methods._shared.pairs import Encodings, check, encode
+from interp.methods._shared.permutation import LEVEL, assignments, corrector, sign_flips, too_few
+from interp.results.effects import EffectsResult
+from interp.results.tables import frame_of
 from interp.sites import axes
 from interp.spec import Components, Indices, Metric, MetricName, Pairs, resolve_indices, resolve_metric
 
@@ -26,18 +27,13 @@ if TYPE_CHECKING:
 
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.patching.waves import Swept
+    from interp.results.tables import Float
 
-    Float = NDArray[np.float64]
-
-_LEVEL = 0.05
-_DRAWS = 9999
-_PER_CELL = 40  # draws, so that a p-value can stay below the level after the correction
-_WORK = 2 * 10**10
 _HEADED = frozenset({"z", "q", "k", "v", "pattern"})
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class MediationResult(Result):
+class MediationResult(EffectsResult):
     """Total, natural direct and natural indirect effects of the change from the corrupted to the clean prompt.
 
     With m(x, c) the metric on prompt x while the component has the value of prompt c's run:
@@ -51,8 +47,6 @@ class MediationResult(Result):
     ----------
     site, by, axes, layers
         What the mediators are, and the axes of the arrays, such as ``("layer", "head")``.
-    metric
-        What was measured.
     total, total_interval, total_p
         Mean over pairs, its 95 % bootstrap interval ``float64 [2]``, its p-value.
     indirect, direct, interaction
@@ -66,21 +60,14 @@ class MediationResult(Result):
         ``holm``, ``fdr_bh``, ``bonferroni`` or ``none``; how many assignments of signs were counted.
     per_pair_total, per_pair_indirect, per_pair_direct
         ``float64 [pair]`` and ``[pair, *axes]``.
-    clean_metric, corrupted_metric
-        Means over pairs.
     done
         ``bool [*axes]``: what was computed for every pair, both ways.
-    lint
-        The pairs, token by token, with warnings.
-    task
-        The task that the pairs came from, or an empty string.
     """
 
     site: str
     by: str
     axes: tuple[str, ...]
     layers: tuple[int, ...]
-    metric: str
     total: float
     total_interval: Float
     total_p: float
@@ -96,11 +83,6 @@ class MediationResult(Result):
     per_pair_total: Float
     per_pair_indirect: Float
     per_pair_direct: Float
-    clean_metric: float
-    corrupted_metric: float
-    done: NDArray[np.bool_]
-    lint: Lint
-    task: str = ""
 
     _html: ClassVar[str] = "interp.views.mediate:html"
     _svg: ClassVar[str | None] = "interp.views.mediate:svg"
@@ -109,7 +91,7 @@ class MediationResult(Result):
     @property
     def significant(self) -> NDArray[np.bool_]:
         """``bool [*axes]``: whether the corrected p-value is at most 0.05."""
-        return self.corrected <= _LEVEL
+        return self.corrected <= LEVEL
 
     @property
     def proportion(self) -> Float:
@@ -141,9 +123,8 @@ class MediationResult(Result):
             for c in self.strongest(n)
         ]
 
-    def strongest(self, n: int) -> list[tuple[int, ...]]:
-        """Return where the `n` largest indirect effects are, largest first."""
-        return strongest(self.indirect, n)
+    def _ranked(self) -> Float:
+        return self.indirect
 
     def runs(self, index: Sequence[int]) -> pd.DataFrame:
         """Return the four runs of each pair that one mediator's effects are made of.
@@ -159,8 +140,6 @@ class MediationResult(Result):
         InputError
             The mediator was not asked for, or not reached.
         """
-        import pandas as pd
-
         at = tuple(index)
         if not self.done[at]:
             raise InputError(f"{self.name(at)} was not computed; choose one of to_frame()")
@@ -171,7 +150,7 @@ class MediationResult(Result):
             for pair in range(len(total))
             for prompt, mediator, values in columns
         ]
-        return pd.DataFrame(rows)
+        return frame_of(rows)
 
     def to_dowhy(self, index: Sequence[int]) -> Any:
         """Return one mediator's `runs` as a DoWhy model, whose estimators and refuters then apply.
@@ -217,13 +196,11 @@ class MediationResult(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per mediator, with its effects, intervals, p-values and the share of the total."""
-        import pandas as pd
-
         cells = np.argwhere(self.done)
         where = tuple(cells.T)
         low, high = self.indirect_interval[:, *where]
         direct_low, direct_high = self.direct_interval[:, *where]
-        return pd.DataFrame(
+        return frame_of(
             {
                 "mediator": [self.name(tuple(cell)) for cell in cells.tolist()],
                 "indirect": self.indirect[where],
@@ -294,10 +271,9 @@ def mediate(
     """
     from interp.engine import metrics
     from interp.engine.patching import sweep, waves
-    from interp.engine.patching.cases import Case
 
     chosen = resolve_metric(metric or pairs.metric or "logit-diff")
-    _corrector(correction)
+    corrector(correction)
     by = "head" if site in _HEADED else "neuron" if site == "neuron" else "layer"
     named = axes(site, by)
     layers, heads = _mediators(model, site, head, layer)
@@ -309,17 +285,7 @@ def mediate(
     count = int(np.prod(shape)) if cells is None else len(cells)
 
     def swept(denoise: bool, before: int) -> Swept:
-        runs = [(e.corrupted, e.clean) if denoise else (e.clean, e.corrupted) for e in encoded]
-        cases = [
-            Case(
-                base=base.ids,
-                source=source.ids,
-                scorer=metrics.Scorer(chosen, e.answer, e.wrong),
-                position=predicted(model, e.clean),
-                clean_base=not denoise,
-            )
-            for e, (base, source) in zip(encoded, runs, strict=True)
-        ]
+        cases = pairs_of.cases(model, encoded, chosen, "denoise" if denoise else "noise")
         return sweep.sweep(
             model,
             cases,
@@ -343,32 +309,7 @@ def mediate(
         correction=correction,
         task=pairs.task,
     )
-    interrupt = through.interrupt or past.interrupt
-    if interrupt is not None:
-        raise Interrupted(result)
-    return result
-
-
-Corrector = Callable[["Float"], "Float"]
-
-
-def _corrector(correction: str) -> Corrector:
-    """Return what corrects p-values, ``[test]``.
-
-    Raises
-    ------
-    InputError
-        It needs statsmodels, which is not there.
-    """
-    if correction == "none":
-        return lambda p: p
-    try:
-        from statsmodels.stats.multitest import multipletests
-    except ImportError:
-        raise InputError(
-            f"--correction {correction} needs statsmodels: pip install 'interp[mediate]'; --correction none does not"
-        ) from None
-    return lambda p: np.asarray(multipletests(p, alpha=_LEVEL, method=correction)[1], np.float64)
+    return unless_interrupted(result, through.interrupt or past.interrupt)
 
 
 def _mediators(
@@ -405,25 +346,19 @@ def _result(
     each = [np.where(done, values - across, np.nan) for values, done in zip(patched, reached, strict=True)]
     total = clean - corrupted
     indirect, direct = (values.mean(0) for values in each)
-    draws = _draws(len(encoded), count)
+    draws = assignments(len(encoded), count)
     p = np.full(indirect.shape, np.nan)
     corrected = p.copy()
     known = np.isfinite(indirect)
     if known.any():
         p[known] = sign_flips(each[0][:, known], draws)
-        corrected[known] = _corrector(correction)(p[known])
-    checked = lint(model, encoded, metric, clean.tolist(), corrupted.tolist())
-    notes = list(checked.warnings)
+        corrected[known] = corrector(correction)(p[known])
+    checks = check(model, encoded, metric, clean.tolist(), corrupted.tolist())
+    notes = list(checks.warnings)
     lost = reached[0] & ~known
     if lost.any():
         notes.append(f"the metric is NaN or infinite for {int(lost.sum())} mediators")
-    tests = count if correction in {"holm", "bonferroni"} else 1
-    least = 2.0 ** (1 - len(encoded)) if 2 ** len(encoded) <= draws else 1 / (draws + 1)
-    if least * tests > _LEVEL:
-        enough = math.ceil(1 - math.log2(_LEVEL / tests))
-        few = f"from {len(encoded)} pair{'s' * (len(encoded) != 1)} no p-value is below {least:.2g}"
-        many = f", and {tests} tests need {_LEVEL / tests:.2g}" if tests > 1 else ""
-        notes.append(f"{few}{many}: nothing can be significant; take {enough} pairs or more, or name fewer mediators")
+    notes += too_few(len(encoded), count, draws, correction)
     stopped = through.stopped or past.stopped
     if stopped:
         side = "indirect effects" if through.stopped else "direct effects"
@@ -448,11 +383,6 @@ def _result(
         "clean_metric": float(clean.mean()),
         "corrupted_metric": float(corrupted.mean()),
         "done": reached[0] & reached[1],
-        "lint": checked,
+        "checks": checks,
         "notes": tuple(notes),
     }
-
-
-def _draws(count: int, cells: int) -> int:
-    """Return how many assignments of signs to count: enough for the correction, few enough to be quick."""
-    return max(_DRAWS, min(_PER_CELL * cells, _WORK // (count * cells)))

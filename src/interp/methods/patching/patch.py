@@ -4,65 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 
-from interp.errors import InputError, Interrupted
+from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
-from interp.methods._shared.models import predicted
-from interp.methods._shared.pairs import Encodings, Lint, encode, lint
+from interp.methods._shared import pairs as pairs_of
+from interp.methods._shared.pairs import encode
 from interp.methods._shared.patching import estimate
 from interp.methods._shared.patching.activations import likeliest
-from interp.methods._shared.patching.recovery import recovered
-from interp.results import Result, strongest
+from interp.methods._shared.patching.effects import patched
+from interp.results import strongest
+from interp.results.effects import PatchedResult
+from interp.results.tables import frame_of
 from interp.sites import axes
-from interp.spec import Indices, Metric, MetricName, ModelName, Pairs, resolve_indices, resolve_metric
+from interp.spec import Indices, MetricName, ModelName, Pairs, resolve_indices, resolve_metric
 
 if TYPE_CHECKING:
     import pandas as pd
-    from numpy.typing import NDArray
 
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.patching.waves import Swept
-
-    Float = NDArray[np.float64]
+    from interp.results.tables import Float
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class PatchingResult(Result):
-    """A sweep of activation patching.
+class PatchingResult(PatchedResult):
+    """A sweep of activation patching: a `PatchedResult` whose `effect`, `recovery` and the like are over `axes`.
 
     Attributes
     ----------
-    site, by, metric, direction
-        What was patched, how it was divided, what was measured, and which run was patched (``denoise``: clean
-        activations into the corrupted run; ``noise``: the reverse).
+    site, by
+        What was patched, and how it was divided.
     axes
         The names of the arrays' axes, such as ``("layer", "head")``.
     layers
         The layers of the first axis.
     positions
         The token strings of the first pair's patched prompt, for a division by position.
-    patched
-        ``float64 [*axes]``: the metric of every patched run, mean over pairs; NaN where the sweep did not get to.
-    effect
-        ``float64 [*axes]``: `patched` less the metric of the run that was patched.
-    recovery
-        ``float64 [*axes]``: (patched − corrupted) / (clean − corrupted), a ratio of means over pairs: 0 nothing,
-        1 clean behaviour restored, negative works against it.
-    interval
-        ``float64 [2, *axes]``: the 95 % bootstrap interval of `effect` over pairs; NaN for a single pair.
-    per_pair
-        ``float64 [pair, *axes]``: `patched` of each pair.
-    clean_metric, corrupted_metric
-        Mean over pairs.
-    done
-        ``bool [*axes]``: which cells were computed for every pair.
-    lint
-        The pairs, token by token, with warnings.
-    task
-        The task that the pairs came from, or an empty string.
     method
         ``"exact"``, or ``"attribution"``: then `estimate` is everywhere, and the rest where it was verified.
     estimate
@@ -74,21 +54,9 @@ class PatchingResult(Result):
 
     site: str
     by: str
-    metric: str
-    direction: str
     axes: tuple[str, ...]
     layers: tuple[int, ...]
     positions: tuple[str, ...]
-    patched: Float
-    effect: Float
-    recovery: Float
-    interval: Float
-    per_pair: Float
-    clean_metric: float
-    corrupted_metric: float
-    done: NDArray[np.bool_]
-    lint: Lint
-    task: str = ""
     method: str = "exact"
     estimate: Float | None = None
     estimates: Mapping[str, Float] = field(default_factory=dict[str, "Float"])
@@ -163,26 +131,19 @@ class PatchingResult(Result):
         >>> result.likeliest((9, 9))[0]  # doctest: +SKIP
         (' John', 0.12, 0.61)
         """
-        if self._live is None:
-            raise InputError("what the patched model says needs the model; run the cell again")
 
         def run(model: LoadedModel) -> list[tuple[str, float, float]]:
             return likeliest(model, self, index, top)
 
-        return self._live.run(run)
+        return self._run(run, "what the patched model says")
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per cell: its axes, the patched metric, effect, recovery, interval and, if any, estimate."""
-        import pandas as pd
-
         grid = np.indices(self.patched.shape).reshape(len(self.axes), -1)
-        table = pd.DataFrame(dict(zip(self.axes, grid, strict=True)))
-        table["layer"] = [self.layers[index] for index in grid[0]]
+        table = frame_of(dict(zip(self.axes, grid, strict=True)) | {"layer": np.array(self.layers)[grid[0]]})
         if self.positions and "position" in self.axes:
             table["token"] = [self.positions[index] for index in grid[self.axes.index("position")]]
-        for name in ("patched", "effect", "recovery"):
-            table[name] = getattr(self, name).reshape(-1)
-        table["low"], table["high"] = self.interval.reshape(2, -1)
+        table = table.assign(**self._columns(*grid))
         if self.estimate is not None:
             table["estimate"] = self.estimate.reshape(-1)
         return table
@@ -254,7 +215,6 @@ def patch(
     """
     from interp.engine import metrics
     from interp.engine.patching import sweep
-    from interp.engine.patching.cases import Case
 
     chosen = resolve_metric(metric or pairs.metric or "logit-diff")
     axes(site, by)
@@ -269,18 +229,9 @@ def patch(
         raise InputError(
             f"the pairs have {min(lengths)} to {max(lengths)} tokens; by position they must have one length"
         )
-    clean_base = direction == "noise" or other is not model
-    cases = [
-        Case(
-            base=(e.clean if clean_base else e.corrupted).ids,
-            source=(e.corrupted if direction == "noise" else e.clean).ids,
-            scorer=metrics.Scorer(chosen, e.answer, e.wrong),
-            position=predicted(model, e.clean),
-            clean_base=direction == "noise",
-        )
-        for e in encoded
-    ]
-    shown = encoded[0].clean if clean_base else encoded[0].corrupted
+    foreign = other is not model
+    cases = pairs_of.cases(model, encoded, chosen, direction, foreign=foreign)
+    shown, _ = encoded[0].runs(direction, foreign=foreign)
     positions = shown.strings if "position" in by else ()
 
     estimated: estimate.Estimate | None = None
@@ -291,8 +242,17 @@ def patch(
         )
 
     def made(swept: Swept, whole: bool = True) -> PatchingResult:
-        asked = {"site": site, "by": by, "direction": direction, "other": "" if other is model else other.name}
-        result = _result(model, pairs, encoded, swept, chosen, layers, positions, **asked, whole=whole)
+        name = "" if other is model else other.name
+        found = patched(model, pairs, encoded, swept, chosen, direction, whole=whole, other=name)
+        result = PatchingResult(
+            **found,
+            site=site,
+            by=by,
+            axes=axes(site, by),
+            layers=layers,
+            positions=positions,
+            notes=_notes(swept, found, layers),
+        )
         if estimated is None:
             return result
         return estimate.with_estimate(result, estimated, steps, foreign=other is not model)
@@ -307,64 +267,23 @@ def patch(
             by=by,
             layers=layers,
             source_model=other,
-            cells=None if estimated is None else estimated.strongest(verify),
+            cells=None if estimated is None else estimated.largest(verify),
             on_step=model.on_step,
             on_partial=lambda swept: model.on_partial(lambda: made(swept.so_far(), whole=False)),
         )
-        swept = swept if estimated is None else estimated.beside(swept)
+        swept = swept if estimated is None else estimated.verified_by(swept)
     model.note(swept.path, swept.notes)
-    result = made(swept)
-    if swept.interrupt is not None:
-        raise Interrupted(result)
-    return result
+    return unless_interrupted(made(swept), swept.interrupt)
 
 
-def _result(
-    model: LoadedModel,
-    pairs: Pairs,
-    encoded: Sequence[Encodings],
-    swept: Swept,
-    metric: Metric,
-    layers: tuple[int, ...],
-    positions: tuple[str, ...],
-    *,
-    site: str,
-    by: str,
-    direction: str,
-    other: str = "",
-    whole: bool = True,
-) -> PatchingResult:
-    """Return a sweep's numbers; while it runs (not `whole`), without what takes long: intervals and warnings."""
-    found = recovered(swept, direction, sure=whole)
-    patched, done = found.patched, found.done
-    checked = lint(model, encoded, metric, found.clean.tolist(), found.corrupted.tolist(), warn=whole, other=other)
-    finite = np.isfinite(patched) | ~done
-    notes = list(checked.warnings)
-    if not finite.all():
-        first = layers[int(np.argwhere(~finite)[0][0])]
-        notes.append(f"the metric is NaN or infinite in {int((~finite).sum())} cells, first in layer {first}")
-    if swept.stopped:
-        notes.insert(0, f"partial: {swept.stopped}; cells that were not reached are NaN")
-    return PatchingResult(
-        site=site,
-        by=by,
-        metric=metric.name,
-        direction=direction,
-        axes=axes(site, by),
-        layers=layers,
-        positions=positions,
-        patched=patched,
-        effect=found.effect,
-        recovery=found.recovery,
-        interval=found.interval,
-        per_pair=found.per_pair,
-        clean_metric=float(found.clean.mean()),
-        corrupted_metric=float(found.corrupted.mean()),
-        done=done,
-        lint=checked,
-        task=pairs.task,
-        notes=tuple(notes),
-    )
+def _notes(swept: Swept, found: Mapping[str, Any], layers: Sequence[int]) -> tuple[str, ...]:
+    """Return what a sweep did not get to, what the pairs give to think about, and where the metric is not finite."""
+    first = [f"partial: {swept.stopped}; cells that were not reached are NaN"] if swept.stopped else []
+    lost = np.argwhere(found["done"] & ~np.isfinite(found["patched"]))
+    notes = [*first, *found["checks"].warnings]
+    if len(lost):
+        notes.append(f"the metric is NaN or infinite in {len(lost)} cells, first in layer {layers[lost[0][0]]}")
+    return tuple(notes)
 
 
 def _other(model: LoadedModel, named: LoadedModel | None) -> LoadedModel:

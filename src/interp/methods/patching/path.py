@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from interp.errors import InputError, Interrupted
+from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import names
-from interp.methods._shared.models import predicted
-from interp.methods._shared.pairs import Lint, encode, lint
-from interp.methods._shared.patching.recovery import recovered
-from interp.results import Result, strongest
+from interp.methods._shared import pairs as pairs_of
+from interp.methods._shared.pairs import encode
+from interp.methods._shared.patching.effects import patched
+from interp.results.effects import PatchedResult
+from interp.results.tables import frame_of
 from interp.spec import Components, MetricName, Node, Pairs, resolve_metric
 
 if TYPE_CHECKING:
@@ -23,12 +24,10 @@ if TYPE_CHECKING:
 
     from interp.engine.model.loaded import LoadedModel
 
-    Float = NDArray[np.float64]
-
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class PathResult(Result):
-    """Path patching from senders to receivers.
+class PathResult(PatchedResult):
+    """Path patching: a `PatchedResult` whose `effect`, `recovery` and the like are ``[sender, receiver]``.
 
     Attributes
     ----------
@@ -37,47 +36,15 @@ class PathResult(Result):
         ``"8.mlp"``, ``"logits"``. Keys and values have the numbers of KV heads.
     freeze
         What lies between a sender and a receiver and was kept as in the base run: ``all``, ``heads`` or ``none``.
-    metric, direction
-        What was measured, and which run was patched (``denoise``: the clean run's output into the corrupted run).
     exists
         ``bool [sender, receiver]``: whether the sender writes below where the receiver reads. All arrays are NaN
-        elsewhere.
-    patched
-        ``float64 [sender, receiver]``: the metric of the patched run, mean over pairs.
-    effect
-        ``float64 [sender, receiver]``: `patched` less the metric of the run that was patched.
-    recovery
-        ``float64 [sender, receiver]``: (patched − corrupted) / (clean − corrupted), a ratio of means over pairs.
-    interval
-        ``float64 [2, sender, receiver]``: the 95 % bootstrap interval of `effect` over pairs; NaN for a single pair.
-    per_pair
-        ``float64 [pair, sender, receiver]``: `patched` of each pair.
-    clean_metric, corrupted_metric
-        Mean over pairs.
-    done
-        ``bool [sender, receiver]``: which paths were computed for every pair; true where there is none.
-    lint
-        The pairs, token by token, with warnings.
-    task
-        The task that the pairs came from, or an empty string.
+        elsewhere, and `done` is true there.
     """
 
     senders: tuple[str, ...]
     receivers: tuple[str, ...]
     freeze: str
-    metric: str
-    direction: str
     exists: NDArray[np.bool_]
-    patched: Float
-    effect: Float
-    recovery: Float
-    interval: Float
-    per_pair: Float
-    clean_metric: float
-    corrupted_metric: float
-    done: NDArray[np.bool_]
-    lint: Lint
-    task: str = ""
 
     axes: ClassVar[tuple[str, str]] = ("sender", "receiver")
     _html: ClassVar[str] = "interp.views.path:html"
@@ -105,28 +72,11 @@ class PathResult(Result):
         """
         return f"{self.senders[index[0]]} → {self.receivers[index[1]]}"
 
-    def top(self, n: int = 10) -> list[tuple[str, float, float]]:
-        """Return the `n` paths of the largest effect either way: (name, effect, recovery), strongest first.
-
-        Examples
-        --------
-        >>> result.top(1)  # doctest: +SKIP
-        [('5.1 → 8.6.q', 0.84, 0.13)]
-        """
-        return [(self.name(c), float(self.effect[c]), float(self.recovery[c])) for c in strongest(self.effect, n)]
-
     def to_frame(self) -> pd.DataFrame:
         """Return one row per path that exists: sender, receiver, patched metric, effect, recovery and interval."""
-        import pandas as pd
-
         sender, receiver = np.nonzero(self.exists)
-        table = pd.DataFrame(
-            {"sender": [self.senders[n] for n in sender], "receiver": [self.receivers[n] for n in receiver]}
-        )
-        for name in ("patched", "effect", "recovery"):
-            table[name] = getattr(self, name)[sender, receiver]
-        table["low"], table["high"] = self.interval[:, sender, receiver]
-        return table
+        ends = {"sender": np.array(self.senders)[sender], "receiver": np.array(self.receivers)[receiver]}
+        return frame_of(ends | self._columns(sender, receiver))
 
 
 @technique(body=Pairs)
@@ -189,7 +139,6 @@ def path(
     """
     from interp.engine import metrics
     from interp.engine.patching import path, sweep
-    from interp.engine.patching.cases import Case
 
     chosen = resolve_metric(metric or pairs.metric or "logit-diff")
     senders, receivers = _ends(model, from_, to)
@@ -197,50 +146,26 @@ def path(
         sweep.require(model, site)
     metrics.try_out(chosen, model.geometry.d_vocab, model.device)
     encoded = encode(model, pairs, chosen)
-    noising = direction == "noise"
-    cases = [
-        Case(
-            base=(e.clean if noising else e.corrupted).ids,
-            source=(e.corrupted if noising else e.clean).ids,
-            scorer=metrics.Scorer(chosen, e.answer, e.wrong),
-            position=predicted(model, e.clean),
-            clean_base=noising,
-        )
-        for e in encoded
-    ]
+    cases = pairs_of.cases(model, encoded, chosen, direction)
     swept = path.sweep_paths(model, cases, senders=senders, receivers=receivers, freeze=freeze, on_step=model.on_step)
     model.note(swept.path, swept.notes)
     exists = path.reaching(model, senders, receivers).numpy()
-    found = recovered(swept, direction)
-    checked = lint(model, encoded, chosen, found.clean.tolist(), found.corrupted.tolist())
-    notes = list(checked.warnings)
-    lost = found.done & exists & ~np.isfinite(found.patched)
+    found = patched(model, pairs, encoded, swept, chosen, direction, exists=exists)
+    notes = list(found["checks"].warnings)
+    lost = found["done"] & exists & ~np.isfinite(found["patched"])
     if lost.any():
         notes.append(f"the metric is NaN or infinite on {int(lost.sum())} paths")
     if swept.stopped:
         notes.insert(0, f"partial: {swept.stopped}; paths that were not reached are NaN")
     result = PathResult(
+        **found,
         senders=tuple(node.name for node in senders),
         receivers=tuple(node.name for node in receivers),
         freeze=freeze,
-        metric=chosen.name,
-        direction=direction,
         exists=exists,
-        patched=np.where(exists, found.patched, np.nan),
-        effect=np.where(exists, found.effect, np.nan),
-        recovery=np.where(exists, found.recovery, np.nan),
-        interval=np.where(exists, found.interval, np.nan),
-        per_pair=np.where(exists, found.per_pair, np.nan),
-        clean_metric=float(found.clean.mean()),
-        corrupted_metric=float(found.corrupted.mean()),
-        done=found.done | ~exists,
-        lint=checked,
-        task=pairs.task,
         notes=tuple(notes),
     )
-    if swept.interrupt is not None:
-        raise Interrupted(result)
-    return result
+    return unless_interrupted(result, swept.interrupt)
 
 
 def _ends(model: LoadedModel, from_: object, to: object) -> tuple[list[Node], list[Node]]:

@@ -4,33 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from interp.errors import InputError
 from interp.interface.registry import technique
+from interp.methods._shared.direct_effects import Run, attributed, frozen_note, sites
 from interp.methods._shared.models import predicted
 from interp.methods._shared.pairs import one_token
 from interp.results import Result, resolve
-from interp.sites import Site
+from interp.results.tables import frame_of
 from interp.spec import Prompt
 
 if TYPE_CHECKING:
     import pandas as pd
-    from numpy.typing import NDArray
     from torch import Tensor
 
     from interp.engine.model.loaded import LoadedModel
-    from interp.engine.readouts.lens import Readout
-
-    Float = NDArray[np.float64]
+    from interp.results.tables import Float
 
 # Of the sum of the parts' sizes: what rounding in the model's own dtype can make the parts miss its logit by.
 _EXACT = ("float32", "float64")
 _ROUNDING, _ROUGH = 1e-5, 0.05
-# What the residual stream begins with → the component's name.
-_STARTS = {"embed": "embed", "pos_embed": "pos_embed", "token_type_embed": "type_embed"}
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -107,13 +103,11 @@ class DLAResult(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per component: component, kind, layer, head, contribution."""
-        import pandas as pd
-
         rows: list[tuple[str, str, int | None, int | None, float]] = []
         for name, value in self.contributions.items():
             kind, layer, head = place(name)
             rows.append((name, kind, layer, head, value))
-        table = pd.DataFrame(rows, columns=["component", "kind", "layer", "head", "contribution"])
+        table = frame_of(rows, columns=["component", "kind", "layer", "head", "contribution"])
         return table.astype({"layer": "Int64", "head": "Int64"})
 
 
@@ -193,13 +187,13 @@ def dla(
         for which, given in (("answer", answer), ("wrong answer", wrong))
     ]
     found = engine.readout(model)
-    run = _Run(model, model.activations(encoded, _sites(model)), at)
+    run = Run(model, model.activations(encoded, sites(model)), at)
     engine.require(model, found, run.end[-1], run.held["last_logits"][0])
     logits: Tensor = engine.detached(lambda: found.logits(run.end[at])).double()
     right = int(logits.argmax()) if ids[0] is None else ids[0]
     if right == ids[1]:
         raise InputError(f"answer and wrong answer are both {model.tokens.string(right)!r}; they must differ")
-    parts = engine.detached(lambda: _attributed(run, found, right, ids[1], top))
+    parts = engine.detached(lambda: attributed(run, found, right, ids[1], top))
     total = float(sum(parts.contributions.values()))
     logit = float(logits[right] - (0.0 if ids[1] is None else logits[ids[1]]))
     return DLAResult(
@@ -213,193 +207,8 @@ def dla(
         neurons=parts.neurons,
         total=total,
         logit=logit,
-        notes=_notes(model, _frozen_note(run, found), parts.contributions, total, logit),
+        notes=_notes(model, frozen_note(run, found), parts.contributions, total, logit),
     )
-
-
-def _sites(model: LoadedModel) -> list[str]:
-    bridge: Any = model.bridge
-    layers = range(model.geometry.n_layers)
-    each = [Site(name, n).hook_name for n in layers for name in ("z", "v", "pattern", "mlp_out", "neuron")]
-    # hook_pos_embed is another name of the rotary tables where positions are not learned.
-    start = [f"{name}.hook_out" for name in _STARTS if hasattr(bridge, name)]
-    found = [*each, *start, *(f"{name}.hook_in" for name in _later_norms(bridge))]
-    absent = [name for name in found if name not in bridge.hook_dict]
-    if absent:
-        raise InputError(
-            f"{model.name} has no {absent[0]}: its layers are not attention and MLP, which dla takes apart"
-        )
-    return [*found, Site("resid_post", layers[-1]).hook_name, "last_logits"]
-
-
-def _later_norms(bridge: Any) -> list[str]:
-    """Return the norms that stand behind parts of the residual stream, besides the final one.
-
-    BERT's stand behind each sum, Gemma 2's behind what attention or MLP adds, BLOOM's and BERT's behind the embedding.
-    """
-    names = ("ln1", "ln2") if hasattr(bridge, "mlm_head") else ("ln1_post", "ln2_post")
-    found = [f"blocks.{n}.{name}" for n, block in enumerate(bridge.blocks) for name in names if hasattr(block, name)]
-    return [*found, *(["embed_ln"] if hasattr(bridge, "embed_ln") else [])]
-
-
-@dataclass(frozen=True)
-class _Run:
-    """A prompt's activations, and the position that is attributed."""
-
-    model: LoadedModel
-    held: Mapping[str, Tensor]
-    at: int
-
-    @property
-    def end(self) -> Tensor:
-        return self.held[Site("resid_post", self.model.geometry.n_layers - 1).hook_name][0]
-
-    @property
-    def headed(self) -> bool:
-        """Whether a prediction head, as BERT's, stands between the stream and the final norm."""
-        return hasattr(self.model.bridge, "mlm_head")
-
-    def of(self, name: str, layer: int) -> Tensor:
-        """Return an activation without its batch axis."""
-        return self.held[Site(name, layer).hook_name][0]
-
-
-@dataclass(frozen=True)
-class _Parts:
-    contributions: dict[str, float]
-    heads: Float
-    per_position: Float
-    neurons: tuple[tuple[str, float], ...]
-
-
-def _attributed(run: _Run, found: Readout, right: int, wrong: int | None, top: int) -> _Parts:
-    """Walk from the logit back to the embedding with the direction that the logit reads, norms frozen."""
-    import torch
-
-    bridge: Any = run.model.bridge
-    geometry = run.model.geometry
-    group = geometry.n_heads // geometry.n_kv_heads
-    direction, biases = _start(run, found, right, wrong)
-    heads = torch.zeros(geometry.n_layers, geometry.n_heads, dtype=torch.float64)
-    sources = torch.zeros(*heads.shape, len(run.end), dtype=torch.float64)
-    neurons: list[tuple[float, int, int]] = []
-    others: dict[str, float] = {}
-    at = run.at
-    for layer in reversed(range(geometry.n_layers)):
-        block = bridge.blocks[layer]
-        direction = _back(run, f"blocks.{layer}.ln2", direction, biases)
-        others[f"mlp {layer}"] = float(run.of("mlp_out", layer)[at].double() @ direction)
-        written = _back(run, f"blocks.{layer}.ln2_post", direction, biases)
-        acting = run.of("neuron", layer)[at]
-        each = (acting * (block.mlp.W_out @ written.to(acting.dtype))).double()
-        best = each.abs().topk(min(top, len(each))).indices.tolist()
-        neurons += [(float(each[n]), layer, n) for n in best]
-        direction = _back(run, f"blocks.{layer}.ln1", direction, biases)
-        written = _back(run, f"blocks.{layer}.ln1_post", direction, biases)
-        reads = block.attn.W_O.double() @ written  # [head, d_head]
-        heads[layer] = (run.of("z", layer)[at].double() * reads).sum(-1).cpu()
-        value = run.of("v", layer).double().repeat_interleave(group, dim=1)  # [position, head, d_head]
-        seen = run.of("pattern", layer)[:, at].double()  # [head, position]
-        sources[layer] = (seen * torch.einsum("phd,hd->hp", value, reads)).cpu()
-        bias = getattr(block.attn, "b_O", None)
-        if bias is not None:
-            others[f"attn_bias {layer}"] = float(bias.double() @ written)
-    direction = _back(run, "embed_ln", direction, biases)
-    starts = {
-        name: float(run.held[f"{site}.hook_out"][0, at].double() @ direction)
-        for site, name in _STARTS.items()
-        if f"{site}.hook_out" in run.held
-    }
-    neurons.sort(key=lambda item: -abs(item[0]))
-    contributions = dict(starts)
-    for layer in range(geometry.n_layers):
-        contributions |= {f"{layer}.{head}": float(heads[layer, head]) for head in range(geometry.n_heads)}
-        contributions |= {name: others[name] for name in (f"attn_bias {layer}", f"mlp {layer}") if name in others}
-    return _Parts(
-        contributions=contributions | biases,
-        heads=heads.numpy().copy(),
-        per_position=sources.numpy().copy(),
-        neurons=tuple((f"L{layer} neuron {n}", value) for value, layer, n in neurons[:top]),
-    )
-
-
-def _start(run: _Run, found: Readout, right: int, wrong: int | None) -> tuple[Tensor, dict[str, float]]:
-    """Return the direction that the logit reads in the last residual stream, and what biases after it add.
-
-    What a cap or a scale makes of a logit is frozen at the ratio of this run.
-    """
-    import torch
-    from torch.nn import functional
-
-    rows = [right] if wrong is None else [right, wrong]
-    signs = torch.tensor([1.0, -1.0][: len(rows)], dtype=torch.float64, device=found.weight.device)
-    normed = found.norm(run.end[run.at])
-    bias = None if found.bias is None else found.bias[rows]
-    raw = functional.linear(normed, found.weight[rows], bias).double()
-    if found.after is not None:
-        signs = signs * found.after(raw) / raw
-    direction = signs @ found.weight[rows].double()
-    biases: dict[str, float] = {}
-    if bias is not None:
-        biases["unembed_bias"] = float(signs @ bias.double())
-    bridge: Any = run.model.bridge
-    stream = run.end[run.at]
-    if not run.headed:
-        direction, added = _frozen(bridge.ln_final, stream, direction)
-        return direction, biases if added is None else {"norm_bias": added, **biases}
-    from transformers.activations import ACT2FN
-
-    dense = bridge.mlm_head.original_component
-    before = dense(stream)
-    after = ACT2FN[bridge.original_model.config.hidden_act](before)
-    direction, added = _frozen(bridge.ln_final, after, direction)
-    direction = direction * (after.double() / before.double()).nan_to_num()
-    biases["head_bias"] = float(dense.bias.double() @ direction)
-    return dense.weight.double().T @ direction, {"norm_bias": added or 0.0, **biases}
-
-
-def _back(run: _Run, name: str, direction: Tensor, biases: dict[str, float]) -> Tensor:
-    """Return the direction before the norm `name`, and add its bias's part to `biases`; as it is without that norm."""
-    stream = run.held.get(f"{name}.hook_in")
-    if stream is None:
-        return direction
-    moved, added = _frozen(run.model.bridge.get_submodule(name), stream[0, run.at], direction)
-    if added is not None:
-        biases["norm_bias"] = biases.get("norm_bias", 0.0) + added
-    return moved
-
-
-def _frozen(norm: Any, stream: Tensor, direction: Tensor) -> tuple[Tensor, float | None]:
-    """Return the direction before a norm with its scale as it is for `stream`, and what the norm's bias adds.
-
-    LayerNorm: (x − mean x) / σ · w + b, so x is read along (w d − mean(w d)) / σ. RMSNorm has neither mean nor bias;
-    some (Gemma's) keep their gain w as w − 1. A model without norms reads x along d.
-    """
-    import torch
-
-    from interp.engine.readouts.lens import epsilon
-
-    module = norm.original_component
-    if isinstance(module, torch.nn.Identity):
-        return direction, None
-    x = stream.double()
-    gain = module.weight.double()
-    scaled = direction * (1 + gain if norm.uses_weight_offset else gain)
-    if norm.uses_rms_norm:
-        return scaled / (x.square().mean() + epsilon(norm)).sqrt(), None
-    sigma = (x.var(unbiased=False) + epsilon(norm)).sqrt()
-    bias = getattr(module, "bias", None)
-    return (scaled - scaled.mean()) / sigma, None if bias is None else float(bias.double() @ direction)
-
-
-def _frozen_note(run: _Run, found: Readout) -> str:
-    frozen = [
-        "the scale of the final norm",
-        *(["those of the norms behind a component"] if _later_norms(run.model.bridge) else []),
-        *(["the head's activation"] if run.headed else []),
-        *(["what caps or scales the logits"] if found.after is not None else []),
-    ]
-    return f"direct effects only, with {', '.join(frozen)} as in this run"
 
 
 def _notes(model: LoadedModel, frozen: str, parts: Mapping[str, float], total: float, logit: float) -> tuple[str, ...]:

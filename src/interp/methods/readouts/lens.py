@@ -13,6 +13,7 @@ from interp.interface.registry import technique
 from interp.methods._shared.models import predicted
 from interp.methods._shared.pairs import one_token
 from interp.results import Result, resolve
+from interp.results.tables import frame_of
 from interp.sites import Site
 from interp.spec import Indices, Prompt, resolve_indices
 
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.model.tokens import Encoded
     from interp.engine.readouts.translators import Translators
-
-    Float = NDArray[np.float64]
+    from interp.results.tables import Float
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -132,11 +132,9 @@ class LensResult(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per layer and position: the likeliest token, entropy, divergence, the target."""
-        import pandas as pd
-
         layer, place = (grid.reshape(-1) for grid in np.indices(self.kl.shape))
         best = self.ids[..., 0].reshape(-1).tolist()
-        return pd.DataFrame(
+        return frame_of(
             {
                 "layer": np.array(self.layers)[layer],
                 "position": np.array(self.positions)[place],

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from interp.errors import InputError, Interrupted
+from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import texts as files
 from interp.results import Result, checked_path
+from interp.results.tables import frame_of
 from interp.sites import Site
 from interp.spec import Indices, Texts, resolve_indices
 
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
 
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.readouts.lens import Readout
-
-    Float = NDArray[np.float64]
+    from interp.results.tables import Float
 
 # Streams that are there at once, in bytes: minibatches are drawn from them, and then the next texts are run.
 _POOL = 256 * 2**20
@@ -78,10 +78,8 @@ class LensTrainResult(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per place: where it is, and its divergence from the end without and with its map."""
-        import pandas as pd
-
         where = ["embedding" if n == 0 else f"after layer {n - 1}" for n in self.layers]
-        return pd.DataFrame(
+        return frame_of(
             {"place": self.layers, "stream": where, "logit lens kl": self.logit_kl, "tuned lens kl": self.tuned_kl}
         )
 
@@ -99,8 +97,6 @@ class LensTrainResult(Result):
         """
         if Path(os.fspath(path)).suffix.lower() != ".safetensors":
             return super().save(path)
-        if self._live is None:
-            raise InputError("the lens' file names its model; run the cell again while it is loaded")
 
         def write(model: LoadedModel) -> Path:
             import torch
@@ -111,7 +107,7 @@ class LensTrainResult(Result):
             pairs = {n: (torch.tensor(w), torch.tensor(b)) for n, (w, b) in zip(self.layers, both, strict=True)}
             return translators.save(path, pairs, model)
 
-        return self._live.run(write)
+        return self._run(write, "a lens' file, which names its model,")
 
 
 @technique(body=Texts, name="lens-train")
@@ -201,9 +197,7 @@ def lens_train(
         saved=saved,
         notes=tuple(notes),
     )
-    if stopped is not None:
-        raise Interrupted(result)
-    return result
+    return unless_interrupted(result, stopped)
 
 
 class _Streams:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from interp.errors import InputError, Interrupted
+from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared.clusters import Clusters, embedder
 from interp.methods._shared.names import words
 from interp.results import Result
+from interp.results.tables import frame_of
 from interp.spec import Components, Texts, resolve_indices
 
 if TYPE_CHECKING:
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.readouts.neurons import Best, Moments, Reader, Sample, Static
-
-    Float = NDArray[np.float64]
+    from interp.results.tables import Float
 
 _NEURON = re.compile(r"(\d+)\.(\d+|\*)")
 _TOKENS = 8  # that a neuron reads, promotes and suppresses
@@ -123,14 +123,12 @@ class NeuronsResult(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per strong activation: neuron, rank, activation, token, text, position, context."""
-        import pandas as pd
-
         rows = [
             (name, rank, value, own[0], *self.place[n, rank].tolist(), "".join((*before, *own, *after)))
             for n, name in enumerate(self.neurons)
             for rank, (value, before, own, after) in enumerate(self.contexts(name))
         ]
-        return pd.DataFrame(rows, columns=["neuron", "rank", "activation", "token", "text", "position", "context"])
+        return frame_of(rows, columns=["neuron", "rank", "activation", "token", "text", "position", "context"])
 
 
 @technique(body=Texts)
@@ -250,9 +248,7 @@ def neurons(
         clusters=clusters,
         notes=(*notes, *said, *unread),
     )
-    if stopped is not None:
-        raise Interrupted(result)
-    return result
+    return unless_interrupted(result, stopped)
 
 
 _FIELDS = ("read", "read_values", "promoted", "promoted_values", "suppressed", "suppressed_values")

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from interp.errors import InputError, Interrupted, closest
+from interp.errors import InputError, closest, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import texts as files
+from interp.methods._shared.probe.fits import Fits
+from interp.methods._shared.probe.labels import enough, given, target_of, twice
 from interp.results import Result, resolve
+from interp.results.tables import frame_of
 from interp.spec import Prompt, Variable
 
 if TYPE_CHECKING:
     import pandas as pd
-    from numpy.typing import NDArray
 
     from interp.engine.model.loaded import LoadedModel
+    from interp.results.tables import Float
 
-    Float = NDArray[np.float64]
-
-_CUTS = 20  # that are tried, where many texts are equal, for one without an empty fold
 ProbeSite = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"]
 
 
@@ -162,9 +161,7 @@ class ProbeResult(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per layer."""
-        import pandas as pd
-
-        return pd.DataFrame(
+        return frame_of(
             {
                 "layer": range(len(self.score)),
                 self.metric: self.score,
@@ -266,14 +263,14 @@ def probe(
             raise InputError(f"--{name} {value} is too few; use {least} or more")
     if not 0 < strength < math.inf:
         raise InputError(f"--strength {strength} is no penalty; use a number above 0, such as 1")
-    prompts, given = _given(texts, labels, text, column, label)
-    target = _target(given)
+    prompts, held = given(texts, labels, text, column, label)
+    target = target_of(held)
     encoded = files.encoded(model, [Prompt(one, bos=bos, truncate=truncate) for one in prompts])
     groups = np.unique([str(one.ids) for one in encoded], return_inverse=True)[1]
-    _enough(target, groups, folds)
+    enough(target, groups, folds)
     found = pooled(model, encoded, site, position)
     model.note(found.path, found.notes)
-    fits = _Fits(target, groups, folds, shuffles, strength, seed)
+    fits = Fits(target, groups, folds, shuffles, strength, seed)
     fitted = fits.all(found.values.double().numpy(), model.on_step)
     result = ProbeResult(
         site=site,
@@ -282,255 +279,7 @@ def probe(
         classes=target.classes,
         counts=target.counts,
         baseline=max(target.counts) / len(prompts) if target.classes else 0.0,
-        notes=tuple(fitted.pop("notes") + _twice(groups)),
+        notes=tuple(fitted.pop("notes") + twice(groups)),
         **fitted,
     )
-    if fits.interrupt is not None:
-        raise Interrupted(result)
-    return result
-
-
-def _given(texts: Any, labels: Any, text: str | None, column: str, label: str) -> tuple[list[Any], list[Any]]:
-    """Return the texts and as many labels.
-
-    Raises
-    ------
-    InputError
-        None, two of them, or ones that do not go together.
-    """
-    if (texts is None) == (text is None):
-        raise InputError("a probe needs texts and labels: --text FILE --label COLUMN, or interp.probe(texts, labels)")
-    if text is not None:
-        if labels is not None:
-            raise InputError("the file holds the labels: name their column with --label")
-        rows = files.rows(text)
-        if not all(isinstance(row, Mapping) for row in rows):
-            raise InputError(
-                f"{text!r} has no columns; a probe needs a .csv, .tsv, .json or .jsonl with texts and labels"
-            )
-        prompts: list[Any] = [files.cell(row, column, text) for row in rows]
-        known = {str(name) for row in rows for name in row}
-        if label not in known:
-            raise InputError(f"{text!r} has no column {label!r}{closest(label, known)}; name the labels' with --label")
-        held: list[Any] = [row.get(label) for row in rows]
-    elif hasattr(texts, "columns"):
-        for name, flag in ((column, "column"), *(((label, "label"),) if labels is None else ())):
-            if name not in texts.columns:
-                raise InputError(
-                    f"the table has no column {name!r}{closest(name, map(str, texts.columns))}; add {flag}=…"
-                )
-        prompts, held = _list(texts[column], "texts"), _list(texts[label] if labels is None else labels, "labels")
-    else:
-        if labels is None:
-            raise InputError("a probe needs a label for each text: interp.probe(texts, labels)")
-        prompts, held = _list(texts, "texts"), _list(labels, "labels")
-    if len(prompts) != len(held):
-        raise InputError(f"there are {len(prompts)} texts and {len(held)} labels; give one label for each text")
-    odd = next((n for n, one in enumerate(prompts) if not isinstance(one, str)), None)
-    if odd is not None:
-        raise InputError(f"text {odd} is {type(prompts[odd]).__name__}, not a text")
-    return prompts, held
-
-
-def _list(given: Any, which: str) -> list[Any]:
-    if callable(given):
-        raise InputError(f"{which} are a list or a table's column, not a function; give [f(text) for text in texts]")
-    listed: Any = given.tolist() if hasattr(given, "tolist") else given
-    if isinstance(listed, str | bytes | Mapping) or not isinstance(listed, Iterable):
-        raise InputError(f"{which} are a list or a table's column, not {type(given).__name__}")
-    return list(cast("Iterable[Any]", listed))
-
-
-@dataclass(frozen=True)
-class _Target:
-    """What is read: classes by number, or real numbers when there are no `classes`."""
-
-    values: NDArray[Any]
-    classes: tuple[str, ...]
-    counts: tuple[int, ...]
-
-
-def _target(labels: Sequence[Any]) -> _Target:
-    lost = next((n for n, one in enumerate(labels) if _is_lost(one)), None)
-    if lost is not None:
-        raise InputError(f"text {lost} has no label; give it one, or leave it out")
-    numbers = [_number(one) for one in labels]
-    if len(labels) and all(number is not None for number in numbers):
-        values = np.array(numbers, np.float64)
-        if not np.isfinite(values).all():
-            raise InputError("a label is infinite; give finite numbers")
-        if (values % 1 != 0).any():
-            if (values == values[0]).all():
-                raise InputError(f"every label is {labels[0]}; a probe needs values that differ")
-            return _Target(values, (), (len(labels),))
-    # A whole number that pandas made a float of is the number; a text stays as it is spelled.
-    spelled = [str(int(one)) if isinstance(one, float | np.floating) and one % 1 == 0 else str(one) for one in labels]
-    names = sorted(set(spelled), key=lambda name: (_number(name) is None, _number(name) or 0.0, name))
-    if len(names) < 2:
-        raise InputError(
-            f"there is one label alone, {names[0]!r}; a probe needs two" if names else "there are no texts"
-        )
-    place = {name: n for n, name in enumerate(names)}
-    values = np.array([place[name] for name in spelled])
-    counts: list[int] = np.bincount(values).tolist()
-    return _Target(values, tuple(names), tuple(counts))
-
-
-def _is_lost(label: Any) -> bool:
-    try:
-        return label is None or label == "" or bool(label != label) or math.isnan(_number(label) or 0.0)
-    except (TypeError, ValueError):  # pandas' NA is neither equal to itself nor not
-        return True
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool | np.bool_):
-        return None
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return None
-
-
-def _enough(target: _Target, groups: NDArray[np.int_], folds: int) -> None:
-    """Refuse fewer texts, equal ones counted once, than there are folds.
-
-    Raises
-    ------
-    InputError
-        A class has fewer different texts than folds, or real numbers have fewer than two for each fold.
-    """
-    if not target.classes:
-        different = len(np.unique(groups))
-        if different < 2 * folds:
-            raise InputError(f"{different} different texts are too few for {folds} folds; give {2 * folds} or more")
-        return
-    counts = [len(np.unique(groups[target.values == n])) for n in range(len(target.classes))]
-    fewest = counts.index(min(counts))
-    if counts[fewest] < folds:
-        more = f"use --folds {counts[fewest]}, or " if counts[fewest] > 1 else ""
-        what = "different text" if target.counts[fewest] > counts[fewest] else "text"
-        raise InputError(
-            f"label {target.classes[fewest]!r} has {counts[fewest]} {what}{'s' * (counts[fewest] != 1)} and there are "
-            f"{folds} folds; {more}give more texts"
-        )
-
-
-def _twice(groups: NDArray[np.int_]) -> list[str]:
-    again = len(groups) - len(np.unique(groups))
-    return [f"{again} texts are there more than once: equal texts are in one fold"] if again else []
-
-
-def _padded(rows: Sequence[Any], count: int) -> Float:
-    """Return `rows` as an array of `count` rows, NaN behind the last."""
-    found = np.array(rows, np.float64)
-    return np.concatenate([found, np.full((count - len(found), *found.shape[1:]), np.nan)])
-
-
-class _Fits:
-    """The probes of all layers, and the interrupt that stopped them."""
-
-    def __init__(
-        self, target: _Target, groups: NDArray[np.int_], folds: int, shuffles: int, strength: float, seed: int
-    ) -> None:
-        self.target, self.groups, self.folds, self.strength, self.seed = target, groups, folds, strength, seed
-        self.interrupt: KeyboardInterrupt | None = None
-        chance = np.random.default_rng(seed)
-        self.shuffled = [chance.permutation(target.values) for _ in range(shuffles)]
-
-    def all(self, values: Float, on_step: Any) -> dict[str, Any]:
-        """Return the arrays of a ProbeResult for activations ``[layer, text, d_model]``, and ``notes``."""
-        import warnings
-
-        from sklearn.exceptions import ConvergenceWarning
-
-        lost = [layer for layer, rows in enumerate(values) if not np.isfinite(rows).all()]
-        if lost:
-            raise InputError(f"the activations are NaN or infinite from layer {lost[0]} on; a probe cannot read them")
-        found: list[tuple[Any, ...]] = []  # of each layer
-        notes: list[str] = []
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", ConvergenceWarning)
-            try:
-                for layer, rows in enumerate(values):
-                    score, even = self._scores(rows, self.target.values)
-                    control = [float(self._scores(rows, labels)[0].mean()) for labels in self.shuffled]
-                    found.append((score, even, control, *self._weights(rows)))
-                    on_step(layer + 1, len(values))
-            except KeyboardInterrupt as interrupt:
-                if not found:
-                    raise
-                self.interrupt = interrupt
-                notes.append(f"partial: interrupted after {len(found)}/{len(values)} layers; the others are NaN")
-        hasty = sum(issubclass(one.category, ConvergenceWarning) for one in caught)
-        if hasty:
-            notes.append(f"{hasty} fits had not settled when they were stopped; raise --strength")
-        table, balanced, controls, coef, intercept = (_padded(rows, len(values)) for rows in zip(*found, strict=True))
-        return {
-            "scores": table,
-            "score": table.mean(1),
-            "interval": self._interval(table),
-            "balanced": balanced,
-            "control": controls.mean(1),
-            "controls": controls,
-            "coef": coef,
-            "intercept": intercept,
-            "notes": notes,
-        }
-
-    def _model(self) -> Any:
-        from sklearn.linear_model import LogisticRegression, Ridge
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
-
-        last: Any = (
-            LogisticRegression(C=1 / self.strength, max_iter=1000)
-            if self.target.classes
-            else Ridge(alpha=self.strength)
-        )
-        return make_pipeline(StandardScaler(), last)
-
-    def _scores(self, rows: Float, labels: NDArray[Any]) -> tuple[Float, float]:
-        """Return each fold's score, and the mean balanced accuracy."""
-        from sklearn.metrics import r2_score, recall_score
-
-        found: list[float] = []
-        even: list[float] = []
-        for train, test in self._cut(labels):
-            said = self._model().fit(rows[train], labels[train]).predict(rows[test])
-            if self.target.classes:
-                found.append(float((said == labels[test]).mean()))
-                # Of the classes that are in this fold: equal texts stay together, and may leave one out.
-                even.append(float(recall_score(labels[test], said, labels=np.unique(labels[test]), average="macro")))
-            else:
-                found.append(float(r2_score(labels[test], said)))
-        return np.array(found), float(np.mean(even)) if even else math.nan
-
-    def _cut(self, labels: NDArray[Any]) -> list[tuple[NDArray[np.int_], NDArray[np.int_]]]:
-        """Return each fold's texts to learn from and to test on; equal texts are in one fold, which learns of none."""
-        from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
-
-        again = len(np.unique(self.groups)) < len(self.groups)
-        kinds: tuple[Any, Any] = (StratifiedGroupKFold, GroupKFold) if again else (StratifiedKFold, KFold)
-        for attempt in range(_CUTS):
-            cut = kinds[not self.target.classes](self.folds, shuffle=True, random_state=self.seed + attempt)
-            parts = list(cut.split(labels, labels, self.groups))
-            if all(len(test) and len(np.unique(labels[train])) > 1 for train, test in parts):
-                return parts
-        raise InputError("so many texts are equal that a fold is empty or has one label; use fewer --folds")
-
-    def _weights(self, rows: Float) -> tuple[Float, Float]:
-        """Return the weights of the probe fitted to all texts, of activations that are not standardised."""
-        fitted = self._model().fit(rows, self.target.values)
-        scaler, last = (step for _, step in fitted.steps)
-        coef = np.atleast_2d(last.coef_) / scaler.scale_
-        return coef, np.atleast_1d(last.intercept_) - coef @ scaler.mean_
-
-    def _interval(self, scores: Float) -> Float:
-        from scipy.stats import t
-
-        folds = scores.shape[1]
-        spread = scores.std(1, ddof=1) * math.sqrt(1 / folds + 1 / (folds - 1))
-        half = float(t.ppf(0.975, folds - 1)) * spread
-        ends = np.stack([scores.mean(1) - half, scores.mean(1) + half], 1)
-        return np.clip(ends, 0, 1) if self.target.classes else np.minimum(ends, 1)
+    return unless_interrupted(result, fits.interrupt)

@@ -9,24 +9,23 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from interp.errors import InputError, Interrupted
+from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared.models import logits_of, predicted
 from interp.methods._shared.pairs import aligned, one_token
 from interp.results import Result, resolve
+from interp.results.tables import frame_of
 from interp.sites import Site
 from interp.spec import Metric, Prompt
 
 if TYPE_CHECKING:
     import pandas as pd
-    from numpy.typing import NDArray
     from torch import Tensor
 
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.model.tokens import Encoded
     from interp.engine.readouts.saliency import Attributed, Embedded
-
-    Float = NDArray[np.float64]
+    from interp.results.tables import Float
 
 Method = Literal["ig", "gradient-input", "deeplift", "rollout"]
 Baseline = Literal["zero", "mean"]
@@ -126,11 +125,7 @@ class SaliencyResult(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per position: position, token, attribution, and the counterfactual's token if there is one."""
-        import pandas as pd
-
-        table = pd.DataFrame(
-            {"position": range(len(self.tokens)), "token": self.tokens, "attribution": self.attribution}
-        )
+        table = frame_of({"position": range(len(self.tokens)), "token": self.tokens, "attribution": self.attribution})
         return table.assign(counterfactual=self.counterfactual) if self.counterfactual else table
 
 
@@ -258,9 +253,7 @@ def saliency(
         steps=found.steps,
     )
     result = noted(result, partial=found.interrupt is not None)
-    if found.interrupt is not None:
-        raise Interrupted(result)
-    return result
+    return unless_interrupted(result, found.interrupt)
 
 
 def _begin(function: Embedded, other: Encoded | None, baseline: str | None) -> Tensor:

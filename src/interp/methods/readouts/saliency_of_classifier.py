@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
 
-from interp.errors import InputError, Interrupted, closest
+from interp.errors import InputError, closest, unless_interrupted
 from interp.methods.readouts import saliency
 from interp.methods.readouts.saliency import Baseline, Method, SaliencyResult
 from interp.results import Own, Provenance
@@ -101,9 +101,7 @@ def saliency_of_classifier(
     )
     result = saliency.noted(result, partial=interrupt is not None)
     result = replace(result, provenance=provenance, notes=(*encoded.notes, *result.notes))
-    if interrupt is not None:
-        raise Interrupted(result)
-    return result
+    return unless_interrupted(result, interrupt)
 
 
 def _rollout(classifier: Classifier, text: str) -> tuple[SaliencyResult, Encoded]:

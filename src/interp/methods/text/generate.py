@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 
-from interp.errors import InputError, Interrupted, printable
+from interp.errors import InputError, printable, unless_interrupted
 from interp.interface.registry import technique
 from interp.results import Result
+from interp.results.tables import frame_of
 from interp.spec import Intervention, Prompt, Variable
 
 if TYPE_CHECKING:
@@ -69,10 +70,8 @@ class GenerateResult(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per new token: its position in the whole text, token, id, log-probability."""
-        import pandas as pd
-
         positions = range(len(self.tokens), len(self.tokens) + len(self.generated))
-        return pd.DataFrame({"position": positions, "token": self.generated, "id": self.ids, "logprob": self.logprobs})
+        return frame_of({"position": positions, "token": self.generated, "id": self.ids, "logprob": self.logprobs})
 
 
 @technique(body=Prompt)
@@ -154,9 +153,7 @@ def generate(
         at=at,
         notes=(*ended(model, made, n), *unapplied(model)),
     )
-    if made.interrupt is not None:
-        raise Interrupted(result)
-    return result
+    return unless_interrupted(result, made.interrupt)
 
 
 def _listed(given: Any) -> tuple[Intervention, ...]:

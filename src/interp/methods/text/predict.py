@@ -9,6 +9,7 @@ from interp.errors import InputError
 from interp.interface.registry import technique
 from interp.methods._shared.models import logits_of, predicted
 from interp.results import Result, resolve
+from interp.results.tables import frame_of
 from interp.spec import Prompt
 
 if TYPE_CHECKING:
@@ -52,9 +53,7 @@ class PredictResult(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per token: token, id, probability."""
-        import pandas as pd
-
-        return pd.DataFrame(self.top, columns=["token", "id", "probability"])
+        return frame_of(self.top, columns=["token", "id", "probability"])
 
 
 @technique(body=Prompt)

@@ -5,18 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 
-from interp.errors import InputError, Interrupted, printable
+from interp.errors import InputError, printable, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import directions
-from interp.methods._shared import texts as running
 from interp.methods._shared.pairs import one_token
 from interp.methods.text.generate import ended, tail, unapplied
 from interp.results import Result
+from interp.results.tables import frame_of
 from interp.sites import Site
 from interp.spec import (
     Examples,
@@ -25,7 +24,6 @@ from interp.spec import (
     MetricName,
     Numbers,
     Prompt,
-    Texts,
     Variable,
     resolve_indices,
     resolve_metric,
@@ -38,11 +36,7 @@ if TYPE_CHECKING:
 
     from interp.engine.model.generation import Generated
     from interp.engine.model.loaded import LoadedModel
-
-    Float = NDArray[np.float64]
-
-_ODD = 10.0
-_FILES = frozenset({".txt", ".csv", ".tsv", ".json", ".jsonl"})
+    from interp.results.tables import Float
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -131,9 +125,7 @@ class SteeringResult(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per strength: strength, metric, perplexity, text, why it ended."""
-        import pandas as pd
-
-        return pd.DataFrame(
+        return frame_of(
             {
                 "strength": self.strengths,
                 self.metric: self.values,
@@ -234,7 +226,7 @@ def steer(
     metrics.try_out(scorer.metric, model.geometry.d_vocab, model.device)
     stream = model.activations(encoded, [place.hook_name])[place.hook_name][0].float()
     length = float(stream.norm(dim=-1).median())
-    added, source, odd = _direction(model, place, length, toward, against, direction)
+    added, source, notes = _direction(model, place, length, toward, against, direction)
 
     texts: list[Generated] = []
     plain: list[list[float]] = []
@@ -274,11 +266,9 @@ def steer(
         stream_norm=length,
         tokens=encoded.strings,
         metric=scorer.metric.name,
-        notes=(*_notes(model, strengths, texts, n, failed), *odd),
+        notes=(*_notes(model, strengths, texts, n, failed), *notes),
     )
-    if texts[-1].interrupt is not None:
-        raise Interrupted(result)
-    return result
+    return unless_interrupted(result, texts[-1].interrupt)
 
 
 def _strengths(strength: float, sweep: Any) -> list[float]:
@@ -308,7 +298,7 @@ def _strengths(strength: float, sweep: Any) -> list[float]:
 def _direction(
     model: LoadedModel, place: Site, length: float, toward: Any, against: Any, given: Any
 ) -> tuple[Tensor, str, list[str]]:
-    """Return the direction, ``float32 [d_model]``, where it comes from, and what is odd about it.
+    """Return the direction, ``float32 [d_model]``, where it comes from, and notes on it.
 
     Raises
     ------
@@ -320,61 +310,12 @@ def _direction(
             "steer needs a direction: --toward and --against texts, or --direction NAME of a variable such as a probe"
         )
     if given is None:
-        if toward is None or against is None:
-            lacking = "toward" if toward is None else "against"
-            raise InputError(f"a direction is a difference: give --{lacking} too, a text or a file of texts")
-        sides = [_listed(which, side) for which, side in (("toward", toward), ("against", against))]
-        if sides[0].texts == sides[1].texts:
-            raise InputError("the direction is zero: --toward and --against are the same; name texts that differ")
-        (high, odd), (low, also) = (_mean(model, place, side, length) for side in sides)
-        found, source, odd = high - low, " − ".join(map(_named, sides)), odd + also
+        found, source, notes = directions.of_texts(model, place, length, toward, against)
     else:
-        found, source, odd = directions.given(model, place, given)
+        found, source, notes = directions.given(model, place, given)
     if not bool(found.any()):
-        odd.append("the direction is zero: the model is in the same state after both texts")
-    return found, source, odd
-
-
-def _listed(which: str, given: Any) -> Texts:
-    if isinstance(given, str) and Path(given).suffix.lower() in _FILES:
-        return running.from_file(given)
-    if isinstance(given, str) and not given:
-        raise InputError(f"--{which} is empty; type a text, such as ' love'")
-    return running.several(given)
-
-
-def _named(side: Texts) -> str:
-    texts = [prompt.text for prompt in side.texts]
-    if side.source or len(texts) != 1:
-        return f"{len(texts)} texts" + (f" of {side.source}" if side.source else "")
-    return repr(texts.pop())
-
-
-def _mean(model: LoadedModel, place: Site, side: Texts, length: float) -> tuple[Tensor, list[str]]:
-    """Return the mean of the texts' activations at their last tokens, and what is odd about them.
-
-    Parameters
-    ----------
-    length
-        What a residual stream's length is there.
-    """
-    import torch
-
-    rows: list[Tensor] = []
-    odd: list[str] = []
-    for number, text in enumerate(side.texts):
-        try:  # not in the account of what was asked about, which is the prompt
-            encoded = model.tokens.encode(text)
-        except InputError as error:
-            raise InputError(f"text {number}: {error}" if len(side.texts) > 1 else str(error)) from None
-        rows.append(model.activations(encoded, [place.hook_name])[place.hook_name][0, -1].float())
-        if float(rows[-1].norm()) > _ODD * length:
-            odd.append(
-                f"the activation of {encoded.strings[-1]!r} is {float(rows[-1].norm()) / length:.0f} times as long as "
-                "the stream usually is: the model rests attention there, and the direction is mostly that; put words "
-                "before it"
-            )
-    return torch.stack(rows).mean(0), odd
+        notes.append("the direction is zero: the model is in the same state after both texts")
+    return found, source, notes
 
 
 def _scorer(model: LoadedModel, prompt: Prompt, answer: Any, wrong: Any, named: Any) -> Any:
@@ -415,9 +356,9 @@ def _result(
     from interp.engine.model import generation
 
     count = len(strengths)
-    wide = max([len(made.ids) for made in texts], default=0)
-    ids = np.full((count, wide), -1, np.int64)
-    logs, plainly = (np.full((count, wide), np.nan) for _ in range(2))
+    longest = max([len(made.ids) for made in texts], default=0)
+    ids = np.full((count, longest), -1, np.int64)
+    logs, plainly = (np.full((count, longest), np.nan) for _ in range(2))
     perplexity, measured = (np.full(count, np.nan) for _ in range(2))
     measured[: len(values)] = values
     for k, made in enumerate(texts):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from interp.errors import InputError
 from interp.interface.registry import technique
 from interp.results import Result, resolve
+from interp.results.tables import frame_of
 from interp.spec import Prompt
 
 if TYPE_CHECKING:
@@ -55,9 +56,7 @@ class TokensResult(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per position: token and id."""
-        import pandas as pd
-
-        return pd.DataFrame({"token": self.tokens, "id": self.ids}).rename_axis("position")
+        return frame_of({"token": self.tokens, "id": self.ids}).rename_axis("position")
 
 
 @technique(body=Prompt)

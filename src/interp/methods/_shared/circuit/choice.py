@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from interp.methods._shared.circuit.result import CircuitResult
+    from interp.results.tables import Float
 
-    Float = NDArray[np.float64]
     Mask = NDArray[np.bool_]
     Made = Callable[[NDArray[np.int64], CircuitResult], Mask]
 
@@ -30,7 +30,7 @@ def ranking(circuit: CircuitResult) -> str:
     return "the absolute score of heads and MLPs" if circuit.level == "head" else "absolute score"
 
 
-def strongest(circuit: CircuitResult, size: int, scores: Float | None = None) -> Mask:
+def of_size(circuit: CircuitResult, size: int, scores: Float | None = None) -> Mask:
     """Return the circuit of at most `size` edges that `circuit`'s scores (or others) make, ``bool [writer, reader]``.
 
     Of edges: the largest number of the strongest, either way, of which no more than `size` lie on a way from the

@@ -65,11 +65,6 @@ def function_of(model: LoadedModel, circuit: CircuitResult, node: str, top: int 
     Notes
     -----
     Direct effects: Elhage et al. (2021), "A Mathematical Framework for Transformer Circuits"; so is the copying score.
-
-    Examples
-    --------
-    >>> function_of(model, circuit, "5.1").promotes[0]  # doctest: +SKIP
-    (' mat', 3.45)
     """
     from interp.engine.model import hooks
     from interp.engine.readouts import ov_qk
@@ -87,7 +82,7 @@ def function_of(model: LoadedModel, circuit: CircuitResult, node: str, top: int 
     best, worst = (mean.topk(min(top, len(mean)), largest=largest) for largest in (True, False))
     differences = [
         float(row[[n for _, n in right]].mean() - row[[n for _, n in wrong]].mean())
-        for row, right, wrong in zip(effects, circuit.lint.answer, circuit.lint.wrong, strict=True)
+        for row, right, wrong in zip(effects, circuit.checks.answer, circuit.checks.wrong, strict=True)
         if right and wrong
     ]
     copying = float("nan")

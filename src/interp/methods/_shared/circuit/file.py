@@ -1,7 +1,7 @@
 """Circuits in files: what ``save("c.json")`` writes, and the circuit that it gives back, as it was.
 
-A file is the result's fields as JSON. Since format 2 those arrays that grow with the model are packed: their bytes,
-compressed, as text. A file without a format has them as nested lists, and no `per_node`.
+A file is the result's fields as JSON, of which those arrays that grow with the model are packed: their bytes,
+compressed, as text.
 """
 
 from __future__ import annotations
@@ -21,21 +21,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from interp.errors import InputError
-from interp.methods._shared import pairs
 from interp.methods._shared.circuit import component, report, result
 from interp.methods._shared.circuit.packed import FORMAT
 from interp.methods._shared.circuit.result import ABLATIONS, METHODS, CircuitResult
 from interp.results import Provenance
+from interp.results.effects import PairChecks
 
 # What the annotations of a result name, some of them imported for the type checker alone.
 _KNOWN = {
     "Any": Any,
     "Callable": object,
-    "Card": report.Card,
+    "CircuitReport": report.CircuitReport,
+    "CircuitResult": CircuitResult,
     "ComponentFunction": component.ComponentFunction,
     "Edge": result.Edge,
     "Float": NDArray[np.float64],
-    "Lint": pairs.Lint,
+    "PairChecks": PairChecks,
     "Mapping": Mapping,
     "Mask": NDArray[np.bool_],
     "NDArray": NDArray,
@@ -45,9 +46,9 @@ _KNOWN = {
 
 
 def load_circuit(path: str | os.PathLike[str]) -> CircuitResult:
-    """Return a circuit that ``save("c.json")`` wrote: scores, edges, groups, functions, card, pairs and provenance.
+    """Return a circuit that ``save("c.json")`` wrote: scores, edges, groups, functions, report, pairs and provenance.
 
-    It is bound to no model; `interp.validate` binds it to the current one.
+    It is bound to no model; ``interp.validate(c).circuit`` is, to the current one.
 
     Parameters
     ----------
@@ -113,7 +114,7 @@ def _unpacked(data: Mapping[str, Any], scalar: type[np.generic]) -> NDArray[Any]
 
 
 def _fields(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a file's fields of a circuit; a file of before there were formats has all but one of them.
+    """Return a file's fields of a circuit.
 
     Raises
     ------
@@ -122,11 +123,8 @@ def _fields(data: Mapping[str, Any]) -> dict[str, Any]:
     """
     held = dict(data)
     number = held.pop("format", None)
-    if number is None:
-        held.setdefault("per_node", [])
-    elif number == FORMAT:
-        held.pop("edges", None)
-    else:
+    held.pop("edges", None)
+    if number != FORMAT:
         raise ValueError(f"its format is {number!r:.20}, and this version reads {FORMAT}")
     known = {field.name for field in dataclasses.fields(CircuitResult) if not field.name.startswith("_")}
     missing, unknown = known - held.keys(), held.keys() - known
@@ -145,14 +143,7 @@ def _checked(found: CircuitResult) -> CircuitResult:
         They do not.
     """
     shape = (len(found.writers), len(found.readers))
-    if not found.per_pair.size:
-        found = dataclasses.replace(found, per_pair=np.zeros((0, *shape), dtype=np.float32))
-    if not found.by_position.size:
-        found = dataclasses.replace(found, by_position=np.zeros((*shape, 0), dtype=np.float32))
-    pairs = len(found.lint.clean)
-    if found.per_node.ndim != 2:  # a file of before there were formats
-        per_node = np.nansum(found.per_pair, axis=2) if found.level == "head" else np.zeros((0, 0), np.float32)
-        found = dataclasses.replace(found, per_node=per_node)
+    pairs = len(found.checks.clean)
     sizes = {
         "exists": (found.exists.shape, shape),
         "scores": (found.scores.shape, shape),

@@ -46,8 +46,8 @@ class Origin:
         InputError
             It does not hold them, or fewer.
         """
-        lint, ids = circuit.lint, circuit.provenance.tokens
-        count = len(lint.clean)
+        checks, ids = circuit.checks, circuit.provenance.tokens
+        count = len(checks.clean)
         if len(ids) < 2 * count or not count:
             raise InputError("the circuit does not say which pairs chose it; find it again, or use --on fresh")
         if n is not None and n > count:
@@ -56,8 +56,8 @@ class Origin:
             Pair(
                 Prompt(ids=tuple(ids[2 * number])),
                 Prompt(ids=tuple(ids[2 * number + 1])),
-                tuple(index for _, index in lint.answer[number]),
-                tuple(index for _, index in lint.wrong[number]),
+                tuple(index for _, index in checks.answer[number]),
+                tuple(index for _, index in checks.wrong[number]),
             )
             for number in range(count if n is None else n)
         ]

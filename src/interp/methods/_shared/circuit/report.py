@@ -1,26 +1,28 @@
-"""A circuit's evidence as data: a card of findings, each with its interval and in words."""
+"""A circuit's evidence as data: a report of findings, each with its interval and in words."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from interp.errors import printable
+from interp.errors import InputError, printable
 from interp.results import Result
+from interp.results.tables import frame_of
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    Float = NDArray[np.float64]
+    from interp.methods._shared.circuit.result import CircuitResult
+    from interp.results.tables import Float
 
 REMOVABLE = 0.01  # of faithfulness: what a single edge takes with it when it goes, at the least
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class Card(Result):
+class CircuitReport(Result):
     """The evidence for a circuit.
 
     All faithfulness here is (m − m(∅)) / (m(M) − m(∅)), a ratio of means over pairs: 1 is the whole model's metric,
@@ -105,8 +107,30 @@ class Card(Result):
     forwards: int
     seconds: float
 
-    _html: ClassVar[str] = "interp.views.card:html"
-    _svg: ClassVar[str | None] = "interp.views.card:svg"
+    _circuit: CircuitResult | None = field(default=None, repr=False, compare=False)
+
+    _html: ClassVar[str] = "interp.views.circuit_report:html"
+    _svg: ClassVar[str | None] = "interp.views.circuit_report:svg"
+
+    @property
+    def circuit(self) -> CircuitResult:
+        """The circuit with this report in it, bound to the model that judged it.
+
+        Raises
+        ------
+        InputError
+            The report was read from a file, which holds no circuit: that is in the circuit's own.
+        """
+        if self._circuit is None:
+            raise InputError("this report does not hold its circuit; validate the circuit again")
+        held = self._circuit
+        return replace(
+            held,
+            report=self,
+            groups=dict(held.groups),
+            functions=dict(held.functions),
+            _live=held._live if self._live is None else self._live,
+        )
 
     @property
     def matching(self) -> str:
@@ -134,7 +158,7 @@ class Card(Result):
         return f"{_two(known.mean())} ± {f'{sd:.2f}' if sd >= 0.005 else f'{sd:.0e}'}"
 
     def says(self) -> list[tuple[str, str, str]]:
-        """Return the card's lines: (name, value, what it says)."""
+        """Return the report's lines: (name, value, what it says)."""
         count = len(self.whole)
         chosen = {"fresh": "fresh pairs, which did not choose the circuit", "same": "the pairs that chose the circuit"}
         ends = f"whole model {_two(self.whole.mean())}, all ablated {_two(self.nothing.mean())}"
@@ -209,15 +233,13 @@ class Card(Result):
         return f"of the strongest edges take {REMOVABLE:g} of faithfulness or more with them; {spare}"
 
     def text(self) -> str:
-        """Return the card's lines."""
+        """Return the report's lines."""
         lines = [f"  {name:<13} {value:<22} {said}" for name, value, said in self.says()]
         first, *notes = super().text().split("\n")
         return "\n".join([first, *lines, *notes])
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per finding: name, value, the ends of its interval, and what it says."""
-        import pandas as pd
-
         nan = (float("nan"), float("nan"))
         known = self.random[np.isfinite(self.random)]
         around = (float(known.min()), float(known.max())) if len(known) else nan
@@ -233,7 +255,7 @@ class Card(Result):
             ("removable", float(len(self.removable)), *nan, said["minimality"]),
             ("stability", float(self.stability.mean()) if len(self.stability) else nan[0], *stable, said["stability"]),
         ]
-        return pd.DataFrame(rows, columns=["finding", "value", "low", "high", "what it says"])
+        return frame_of(rows, columns=["finding", "value", "low", "high", "what it says"])
 
 
 def spread(value: float, ends: Float) -> str:

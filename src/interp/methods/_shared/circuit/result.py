@@ -12,8 +12,9 @@ import numpy as np
 from interp.errors import InputError
 from interp.methods._shared.circuit.groups import Groups
 from interp.methods._shared.circuit.packed import as_file
-from interp.methods._shared.pairs import Lint
 from interp.results import Result, resolve
+from interp.results.effects import PairChecks
+from interp.results.tables import frame_of
 from interp.sites import Site
 from interp.spec import Prompt
 
@@ -23,9 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from interp.methods._shared.circuit.component import ComponentFunction
-    from interp.methods._shared.circuit.report import Card
-
-    Float = NDArray[np.float64]
+    from interp.methods._shared.circuit.report import CircuitReport
+    from interp.results.tables import Float
 
 METHODS = ("eap", "eap-ig", "acdc", "exact")
 ABLATIONS = ("corrupted", "mean", "zero")
@@ -84,7 +84,7 @@ class CircuitResult(Result):
         How many query heads share a KV head; 1 without grouped queries.
     positions
         Token strings of the first clean prompt.
-    lint
+    checks
         The pairs, token by token, with warnings.
     labels
         Head → what it does, such as ``"previous-token"``, where that was measured.
@@ -93,8 +93,8 @@ class CircuitResult(Result):
         a dictionary they are a `Groups`.
     functions
         Node → what `function_of` has found so far.
-    card
-        The evidence, once `validate` has been called.
+    report
+        The evidence, of a circuit that `validate` returned.
     """
 
     writers: tuple[str, ...]
@@ -113,13 +113,13 @@ class CircuitResult(Result):
     ablated_metric: Float
     group_size: int
     positions: tuple[str, ...]
-    lint: Lint
+    checks: PairChecks
     task: str = ""
     per_node: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     groups: MutableMapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     functions: dict[str, ComponentFunction] = field(default_factory=dict[str, Any])
-    card: Card | None = None
+    report: CircuitReport | None = None
 
     _html: ClassVar[str] = "interp.views.circuit:html"
     _svg: ClassVar[str | None] = "interp.views.circuit:svg"
@@ -131,7 +131,7 @@ class CircuitResult(Result):
     def summary(self) -> str:
         """Return how many edges of how many are kept, on what, by what."""
         where = f"{self.task}, " if self.task else ""
-        count = len(self.lint.clean)
+        count = len(self.checks.clean)
         return (
             f"{self.provenance.model}: {where}{int(self.kept.sum())} of {int(self.exists.sum()):,} edges, "
             f"{len(self.nodes)} nodes, {self.method}, {self.ablation} ablation, {count} pair{'s' if count != 1 else ''}"
@@ -222,7 +222,7 @@ class CircuitResult(Result):
             per_node=self.per_node[:0, :0],
             groups=dict(self.groups),
             functions=dict(self.functions),
-            card=None,
+            report=None,
         )
 
     def graph(self) -> nx.DiGraph[str]:
@@ -247,17 +247,15 @@ class CircuitResult(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per edge of the model, the strongest first: writer, reader, score, and whether it is kept."""
-        import pandas as pd
-
         rows = list(self.ranked())
         at = {name: n for n, name in enumerate(self.writers)}
         to = {name: n for n, name in enumerate(self.readers)}
-        table = pd.DataFrame(rows, columns=["writer", "reader", "score"])
+        table = frame_of(rows, columns=["writer", "reader", "score"])
         table["kept"] = [bool(self.kept[at[edge.writer], to[edge.reader]]) for edge in rows]
         return table
 
     def validate(self, **options: Any) -> CircuitResult:
-        """Return this circuit with its evidence as `card`; see `interp.validate`, whose options these are."""
+        """Return this circuit with its evidence as `report`; see `interp.validate`, whose options these are."""
         validated = resolve("interp.methods.circuits.validate:validated")
         return self._run(lambda model: validated(model, self, **options), "to validate a circuit")
 
@@ -307,10 +305,8 @@ class CircuitResult(Result):
     def _saved(self) -> Any:
         return as_file(self)
 
-    def _run(self, task: Callable[[Any], Any], what: str) -> Any:
-        if self._live is None:
-            raise InputError(f"{what} needs the model; run the cell again, or interp.validate(circuit)")
-        return self._live.run(task)
+    def _run(self, task: Callable[[Any], Any], what: str, instead: str = "") -> Any:
+        return super()._run(task, what, instead or ", or take interp.validate(circuit).circuit")
 
 
 @functools.lru_cache(maxsize=2**14)  # names are taken apart once, not for every circuit that is tried

@@ -14,12 +14,10 @@ from interp.methods._shared.pairs import counted, vocabulary
 from interp.spec import Prompt
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from torch import Tensor
 
     from interp.engine.model.loaded import LoadedModel
-
-    Float = NDArray[np.float64]
+    from interp.results.tables import Float
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,13 @@ from interp.sites import Site
 from interp.spec import Metric
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.patching.attribution import Attributed
     from interp.engine.patching.cases import Case
     from interp.engine.patching.driver import OnStep
     from interp.engine.patching.waves import Swept
     from interp.methods.patching.patch import PatchingResult
-
-    Float = NDArray[np.float64]
+    from interp.results.tables import Float
 
 _HEADED = frozenset({"z", "q", "k", "v", "pattern"})
 _FACTOR = 2.0  # how far an estimate may be from the exact effect, either way, before it is called unsafe
@@ -82,7 +79,7 @@ class Estimate:
     cuts: Float
     found: Attributed
 
-    def strongest(self, count: int) -> list[int]:
+    def largest(self, count: int) -> list[int]:
         """Return the `count` cells of the largest estimates, as indices into the flattened answer."""
         size = np.nan_to_num(np.abs(self.asked.reshape(-1)), nan=-1.0)
         return np.argsort(-size, kind="stable")[:count].tolist()
@@ -93,9 +90,9 @@ class Estimate:
 
         swept = waves.unfinished(len(self.found.nodes), self.asked.shape)
         swept.path = self.found.path
-        return self.beside(swept)
+        return self.verified_by(swept)
 
-    def beside(self, swept: Swept) -> Swept:
+    def verified_by(self, swept: Swept) -> Swept:
         """Return the sweep that verified these estimates, with how they were made and what it did not get to."""
         found = self.found
         for theirs, ours in ((swept.base, found.base), (swept.source, found.source)):

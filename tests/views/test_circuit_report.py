@@ -1,4 +1,4 @@
-"""The card's picture: whole in both themes, complete on its own, with values that are missing and hostile words."""
+"""The report's picture: whole in both themes, complete on its own, with values that are missing and hostile words."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from interp.methods.circuits.validate import Card
+from interp.methods.circuits.validate import CircuitReport
 from interp.results import Provenance
 from views.pictures import HOSTILE
 
 
-def card(pairs: int = 6, count: int = 20, **fields: Any) -> Card:
-    """Return a card of a circuit that goes 0.8 of the way, without a model."""
+def report(pairs: int = 6, count: int = 20, **fields: Any) -> CircuitReport:
+    """Return a report of a circuit that goes 0.8 of the way, without a model."""
     source = np.random.default_rng(0)
     each = source.normal(0.8, 0.1, pairs)
     sizes = np.array([0, 70, 140, 353, 707, 1413, 3533, 7065, 14130, 35326, 70651])
@@ -59,7 +59,7 @@ def card(pairs: int = 6, count: int = 20, **fields: Any) -> Card:
         "seconds": 56.7,
         "provenance": Provenance(model="smollm2", technique="validate"),
     }
-    return Card(**given | fields)
+    return CircuitReport(**given | fields)
 
 
 def drawn(svg: str) -> list[tuple[float, str]]:
@@ -80,7 +80,7 @@ def drawn(svg: str) -> list[tuple[float, str]]:
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_it_says_everything_inside_its_frame(theme: str) -> None:
-    made = card()
+    made = report()
     svg = made.svg(theme)
     texts = drawn(svg)
     said = " ".join(content for _, content in texts)
@@ -97,17 +97,17 @@ def test_it_says_everything_inside_its_frame(theme: str) -> None:
 
 
 def test_the_curve_marks_the_circuit_and_the_random_ones() -> None:
-    svg = card().svg()
+    svg = report().svg()
     assert svg.count("<circle") == 11 + 1 + 6 + 6 + 20  # points, the ring, both rows of pairs, random circuits
     assert "random, 353" in svg
-    alone = card(count=0, p_value=float("nan"))
+    alone = report(count=0, p_value=float("nan"))
     assert "random, 353" not in alone.svg()
     assert "random circuits were not run" in alone.text()
 
 
 def test_what_was_not_reached_is_left_out() -> None:
     nan = float("nan")
-    missing = card(
+    missing = report(
         curve=np.full(11, nan),
         curve_interval=np.full((2, 11), nan),
         marginal=np.full(8, nan),
@@ -124,7 +124,7 @@ def test_what_was_not_reached_is_left_out() -> None:
 
 @pytest.mark.parametrize("word", HOSTILE, ids=range(len(HOSTILE)))
 def test_words_of_others_are_text(word: str) -> None:
-    made = card(metric=word, task=word, provenance=Provenance(model=word, technique="validate"))
+    made = report(metric=word, task=word, provenance=Provenance(model=word, technique="validate"))
     page = made.html()
     assert "<script" not in page
     assert "<img src=x" not in page
@@ -133,12 +133,12 @@ def test_words_of_others_are_text(word: str) -> None:
     ElementTree.fromstring(made.svg())
 
 
-def test_a_long_name_leaves_a_card_that_can_be_read() -> None:
-    assert float(ElementTree.fromstring(card(task="x" * 10_000).svg()).get("height", 0)) < 1000
+def test_a_long_name_leaves_a_report_that_can_be_read() -> None:
+    assert float(ElementTree.fromstring(report(task="x" * 10_000).svg()).get("height", 0)) < 1000
 
 
 def test_a_page_has_the_picture_and_runs_nothing() -> None:
-    page = replace(card(), notes=("a note",)).html()
+    page = replace(report(), notes=("a note",)).html()
     assert page.startswith('<div class="interp-frame">')
     assert "a note" in page
     assert "http://" not in page.replace("http://www.w3.org", "")

@@ -1,4 +1,4 @@
-"""Pictures of a Card: what is said of a circuit, faithfulness over size, and every pair's and random circuit's own."""
+"""Pictures of a CircuitReport: what is said of a circuit, faithfulness over size, each pair and each random circuit."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from interp.views.kit.draw import ACCENT, FG, MUTED, Drawing, number
 from interp.views.kit.text import minus
 
 if TYPE_CHECKING:
-    from interp.methods.circuits.validate import Card
+    from interp.methods.circuits.validate import CircuitReport
 
     Float = NDArray[np.float64]
 
-_TITLE = "Circuit card"
+_TITLE = "Circuit report"
 _WIDE = 520  # the chart
 _TRACK, _ROW, _LEFT = 270, 52, 96  # the strips
 _NAME, _VALUE, _COLUMNS, _LINE = 92, 172, 116, 16  # the words
@@ -30,9 +30,9 @@ _ENDS = (-1.0, 2.0)  # faithfulness beyond these lies on the edge
 
 
 class _View:
-    """A card, and what of it is shown."""
+    """A report, and what of it is shown."""
 
-    def __init__(self, result: Card) -> None:
+    def __init__(self, result: CircuitReport) -> None:
         self.result = result
 
     @cached_property
@@ -100,8 +100,8 @@ def _around(values: Float) -> tuple[float, float]:
     return max(_ENDS[0], math.floor(low * 10) / 10), min(_ENDS[1], math.ceil(high * 10) / 10)
 
 
-def _words(result: Card) -> Drawing:
-    """Return the card's lines: name, value, what it says."""
+def _words(result: CircuitReport) -> Drawing:
+    """Return the report's lines: name, value, what it says."""
     body: list[str] = []
     y = 12.0
     for name, given, said in result.says():
@@ -119,7 +119,7 @@ def _size(colour: str, *, bold: bool = False) -> str:
     return f' style="font-size:11px;fill:{colour}{";font-weight:600" if bold else ""}"'
 
 
-def _strips(result: Card) -> Drawing:
+def _strips(result: CircuitReport) -> Drawing:
     """Return rows of dots along faithfulness: the circuit's pairs, those of the model without it, random circuits."""
     known = result.random[np.isfinite(result.random)]
     rows: list[tuple[str, Float, float, str]] = [
@@ -173,7 +173,7 @@ def _dots(places: Sequence[float], middle: float, colour: str) -> list[str]:
     return body
 
 
-def _picture(result: Card) -> page.Picture:
+def _picture(result: CircuitReport) -> page.Picture:
     view = _View(result)
     return page.Picture(_TITLE, view.facts, view.stacks, view.foot, result.notes)
 

@@ -1,0 +1,21 @@
+"""Tables of results, and the arrays that they are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Float = NDArray[np.float64]
+
+
+def frame_of(data: Mapping[str, Any] | Iterable[Any], columns: list[str] | None = None) -> pd.DataFrame:
+    """Return columns by name, or rows and the names of their columns, as a pandas table; pandas loads at the first."""
+    import pandas as pd
+
+    return pd.DataFrame(data, columns=columns)
