@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from interp.spec import Node
 from interp.views import bars, diverging, figures, frame, layout
 from interp.views.diverging import signed
 from interp.views.layout import Piece, Stack
-from interp.views.path import label
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -64,7 +64,7 @@ def _named(name: str) -> str:
     head, colon, edge = name.partition(":")
     if name.endswith(".direction"):
         return f"L{name.partition('.')[0]} direction"
-    return f"{label(head)} {edge.replace('->', ' → ')}" if colon else label(name)
+    return f"{Node.parse(head).drawn} {edge.replace('->', ' → ')}" if colon else Node.parse(name).drawn
 
 
 def _quantity(result: AblationResult) -> str:

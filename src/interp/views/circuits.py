@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from interp.spec import Node
 from interp.views import diverging, draw, frame, maps
 from interp.views.diverging import Cells, signed
 from interp.views.draw import ADVANCE, Drawing, number
 from interp.views.grid import Cell, grid
 from interp.views.layout import Piece
 from interp.views.maps import Sheet
-from interp.views.text import columns, head_label, labels, visible
+from interp.views.text import columns, labels, visible
 
 if TYPE_CHECKING:
     from interp.methods.heads.ov_qk import CircuitResult, Listed
@@ -26,8 +27,7 @@ _MANY = 8  # tokens
 
 
 def _title(result: CircuitResult) -> str:
-    layer, _, head = result.head.partition(".")
-    return f"{result.kind.upper()} circuit of {head_label(int(layer), int(head))}"
+    return f"{result.kind.upper()} circuit of {Node.parse(result.head).drawn}"
 
 
 def _facts(result: CircuitResult) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from interp.spec import Node
 from interp.views import diverging, frame, maps
 from interp.views.diverging import signed
 from interp.views.draw import Drawing
@@ -37,7 +38,7 @@ def _groups(result: ComposeResult) -> list[tuple[str, list[Drawing]]]:
     drawn: list[Drawing] = []
     for kind in result.scores:
         if top := result.top(_LISTED, kind):
-            pairs = [(f"{_head(a)} → {_head(b)}", signed(value)) for _, a, b, value in top]
+            pairs = [(f"{Node.parse(a).drawn} → {Node.parse(b).drawn}", signed(value)) for _, a, b, value in top]
             below = maps.listing(f"strongest {kind.upper()} pairs", pairs)
             drawn.append(diverging.stack([(0, _map(result, kind)), (0, below)]))
     return [("composition", drawn)]
@@ -57,9 +58,13 @@ def _map(result: ComposeResult, kind: str) -> Drawing:
         values = np.where(np.isfinite(values), values, np.nan)
         rows, names = [f"L{n}" for n in range(layers - 1)], [str(n) for n in range(1, layers)]
     _, a, b, value = result.top(1, kind)[0]
+    first, second = (Node.parse(name).drawn for name in (a, b))
     shown = Map(
         f"{kind.upper()}-composition",
-        [f"{_head(a)} → {_head(b)} {signed(value)}", f"0 is the {result.baseline:.3f} of unrelated heads"],
+        [
+            f"{first} → {second} {signed(value)}",
+            f"0 is the {result.baseline:.3f} of unrelated heads",
+        ],
         values,
         rows,
         names,
@@ -67,11 +72,6 @@ def _map(result: ComposeResult, kind: str) -> Drawing:
         signed=True,
     )
     return maps.draw_map(shown, maps.side_of((len(rows), len(names)), max(3, len(result.scores))))
-
-
-def _head(name: str) -> str:
-    layer, _, head = name.partition(".")
-    return head_label(int(layer), int(head))
 
 
 def _sheet(result: ComposeResult) -> Sheet:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from interp.spec import Node
 from interp.views import diverging, frame, maps, theme
 from interp.views.draw import Drawing
 from interp.views.layout import Piece
@@ -49,10 +50,10 @@ def _map(result: HeadsResult, name: str) -> Map:
     signed = name in _SIGNED
     end = diverging.limit(values, 0.05) if signed and name != "copying" else 1.0
     marks = {
-        (int(layer), int(head)): _kind(result, label)
+        (node.layer, node.head): _kind(result, label)
         for key, label in result.labels.items()
         if result.measured[label] == name
-        for layer, _, head in [key.partition(".")]
+        for node in [Node.parse(key)]
     }
     return Map(
         _TITLES.get(name, name.replace("_", " ")),
@@ -87,21 +88,16 @@ def _lists(result: HeadsResult) -> list[Drawing]:
         named = result.top(label)
         if not named:
             continue
-        lines = [(_drawn(name), _number(result, name)) for name in named[:_LISTED]]
+        lines = [(Node.parse(name).drawn, _number(result, name)) for name in named[:_LISTED]]
         more = [(f"… {len(named) - _LISTED} more", "")] if len(named) > _LISTED else []
         drawn.append(maps.listing(f"{label} · {len(named)}", [*lines, *more], _kind(result, label)))
     return drawn
 
 
-def _drawn(name: str) -> str:
-    layer, _, head = name.partition(".")
-    return head_label(int(layer), int(head))
-
-
 def _number(result: HeadsResult, name: str) -> str:
     score = result.measured[result.labels[name]]
-    layer, _, head = name.partition(".")
-    value = f"{result.of(name):.2f} ± {result.spread[score][int(layer), int(head)]:.2f}"
+    node = Node.parse(name)
+    value = f"{result.of(name):.2f} ± {result.spread[score][node.layer, node.head]:.2f}"
     return value.replace("-", "−")
 
 

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from interp.results import strongest
+from interp.spec import Node
 from interp.views import bars, diverging, draw, figures, frame, layout
 from interp.views import theme as themes
 from interp.views.diverging import Cells, signed
 from interp.views.draw import Drawing
 from interp.views.layout import Piece, Stack
-from interp.views.text import head_label
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -54,7 +54,7 @@ def plotly(result: PathResult, *, theme: str = "light", width: int = 760, height
     themes.check_theme(theme)
     view = _View(result)
     values = np.where(view.known & np.isfinite(view.values), view.values, np.nan)
-    senders, receivers = ([label(name) for name in names] for names in (result.senders, result.receivers))
+    senders, receivers = ([Node.parse(name).drawn for name in names] for names in (result.senders, result.receivers))
     figure = go.Figure()
     if 1 in values.shape:
         names, fixed = (receivers, f"from {senders[0]}") if len(senders) == 1 else (senders, f"to {receivers[0]}")
@@ -86,32 +86,6 @@ def plotly(result: PathResult, *, theme: str = "light", width: int = 760, height
     figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
     figure.update_xaxes(showgrid=False, zeroline=False)
     return figures.dress(figure, "Path patching", _facts(view), theme, width, height)
-
-
-def label(name: str) -> str:
-    """Return an end of a path as it is drawn.
-
-    Examples
-    --------
-    >>> label("8.6.q"), label("5.mlp"), label("5.1"), label("logits")
-    ('L8H6 q', 'L5 MLP', 'L5H1', 'logits')
-    """
-    kind, layer, head = _node(name)
-    if kind in {"embed", "logits"}:
-        return name
-    if kind == "mlp":
-        return f"L{layer} MLP"
-    return head_label(layer, head) + ("" if kind == "head" else f" {kind}")
-
-
-def _node(name: str) -> tuple[str, int, int]:
-    """Return kind, layer and head of a name."""
-    parts = name.split(".")
-    if len(parts) == 1:
-        return name, 0, 0
-    if parts[1] == "mlp":
-        return "mlp", int(parts[0]), 0
-    return (parts[2] if len(parts) == 3 else "head"), int(parts[0]), int(parts[1])
 
 
 @dataclass(frozen=True)
@@ -174,9 +148,9 @@ def _blocks(view: _View) -> list[Stack]:
         return [[(f"Paths, {view.quantity}", diverging.stack([(0, listed), (0, _words(view))]))]]
     if 1 in shape:
         fixed, names, values, known = (
-            (f"From {label(result.senders[0])}", result.receivers, view.values[0], view.known[0])
+            (f"From {Node.parse(result.senders[0]).drawn}", result.receivers, view.values[0], view.known[0])
             if shape[0] == 1
-            else (f"Into {label(result.receivers[0])}", result.senders, view.values[:, 0], view.known[:, 0])
+            else (f"Into {Node.parse(result.receivers[0]).drawn}", result.senders, view.values[:, 0], view.known[:, 0])
         )
         best = view.order[0][1 if shape[0] == 1 else 0] if view.order else None
         picture, lone = _grids(names, values, known, view.end, best)
@@ -197,7 +171,8 @@ def _matrix(view: _View) -> tuple[Drawing, list[str]]:
     ]
     at = np.ix_(*held)
     rows, columns = (
-        [label(names[n]) for n in held[axis]] for axis, names in enumerate((result.senders, result.receivers))
+        [Node.parse(names[n]).drawn for n in held[axis]]
+        for axis, names in enumerate((result.senders, result.receivers))
     )
     ring = None
     if view.order:
@@ -211,16 +186,16 @@ def _grids(
     names: Sequence[str], values: NDArray[np.float64], known: NDArray[np.bool_], end: float, best: int | None
 ) -> tuple[Drawing, list[str]]:
     """Return a grid of layers for each kind of end, and in words those that have no layer."""
-    nodes = [_node(name) for name in names]
-    layers = sorted({layer for kind, layer, _ in nodes if kind in _KINDS})
+    nodes = [Node.parse(name) for name in names]
+    layers = sorted({node.layer for node in nodes if node.kind in _KINDS})
     lone = [
         f"{name} {signed(float(value))}"
-        for name, (kind, _, _), value, there in zip(names, nodes, values, known, strict=True)
-        if kind not in _KINDS and there
+        for name, node, value, there in zip(names, nodes, values, known, strict=True)
+        if node.kind not in _KINDS and there
     ]
     drawn: list[Drawing] = []
     for kind, called in _KINDS.items():
-        held = [(n, layer, head) for n, (of, layer, head) in enumerate(nodes) if of == kind]
+        held = [(n, node.layer, node.head) for n, node in enumerate(nodes) if node.kind == kind]
         if not held:
             continue
         width = max(head for _, _, head in held) + 1
@@ -250,7 +225,7 @@ def _listed(view: _View) -> Drawing:
 
     def bar(cell: tuple[int, int]) -> bars.Bar:
         low, high = (float(view.interval[end][cell]) for end in (0, 1))
-        name = f"{label(result.senders[cell[0]])} → {label(result.receivers[cell[1]])}"
+        name = _path(result, cell)
         if 1 in result.exists.shape and result.exists.size > 1:
             name = name.split(" → ")[1 if result.exists.shape[0] == 1 else 0]
         return bars.Bar(name, float(view.values[cell]), low, high, bool(view.known[cell]))
@@ -304,8 +279,15 @@ def _facts(view: _View) -> str:
     )
 
 
+def _path(result: PathResult, cell: tuple[int, int]) -> str:
+    sender, receiver = (
+        Node.parse(names[n]).drawn for names, n in zip((result.senders, result.receivers), cell, strict=True)
+    )
+    return f"{sender} → {receiver}"
+
+
 def _several(names: Sequence[str], what: str) -> str:
-    return label(names[0]) if len(names) == 1 else f"{len(names):,} {what}s"
+    return Node.parse(names[0]).drawn if len(names) == 1 else f"{len(names):,} {what}s"
 
 
 def _foot(view: _View) -> list[Piece]:
@@ -314,7 +296,7 @@ def _foot(view: _View) -> list[Piece]:
         done = bool(view.known.any())
         return [("no path changes the metric" if done else "no path is computed yet", "", True)]
     cell = view.order[0]
-    pieces: list[Piece] = [("", f"{label(result.senders[cell[0]])} → {label(result.receivers[cell[1]])}", False)]
+    pieces: list[Piece] = [("", _path(result, cell), False)]
     if int(result.exists.sum()) > 1:
         pieces.append((f"strongest of {int(view.known.sum()):,} paths", "", True))
     if view.restores:

@@ -9,6 +9,7 @@ from interp.errors import InputError, closest
 from interp.methods._shared import labels
 from interp.methods._shared.circuit.origin import Origin
 from interp.methods._shared.models import opened
+from interp.spec import Node
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,7 +81,7 @@ def function_of(model: LoadedModel, circuit: CircuitResult, node: str, top: int 
         raise InputError(f"top={top} lists no token; use 1 or more")
     net = opened(model, "function_of")
     pairs = Origin.pairs(circuit, None).pairs
-    layer, _, part = node.partition(".")
+    place = Node.parse(node)
     effects: Tensor = hooks.run_hooked([], lambda: _effects(model, net, [pair.clean.ids or () for pair in pairs], node))
     mean = effects.mean(0)
     best, worst = (mean.topk(min(top, len(mean)), largest=largest) for largest in (True, False))
@@ -90,8 +91,8 @@ def function_of(model: LoadedModel, circuit: CircuitResult, node: str, top: int 
         if right and wrong
     ]
     copying = float("nan")
-    if part.isdigit():
-        eigenvalues = ov_qk.ov(model, net, int(layer), int(part)).eigenvalues
+    if place.kind == "head":
+        eigenvalues = ov_qk.ov(model, net, place.layer, place.head).eigenvalues
         copying = float(ov_qk.positivity(eigenvalues))
     edges = circuit.edges
     return ComponentFunction(
@@ -117,9 +118,9 @@ def _effects(model: LoadedModel, net: Network, prompts: Sequence[Sequence[int]],
     from interp.engine.readouts import ov_qk
     from interp.engine.transformer.forward import forward
 
-    layer, _, part = node.partition(".")
-    site = {"": "resid_pre", "mlp": "mlp_out"}.get(part, "z")
-    index = int(layer) if part else 0
+    place = Node.parse(node)
+    site = {"head": "z", "mlp": "mlp_out"}.get(place.kind, "resid_pre")
+    index = place.layer
     out = ov_qk.unembedding(net)
     found: dict[int, Tensor] = {}
     for length in sorted({len(ids) for ids in prompts}):
@@ -138,8 +139,8 @@ def _effects(model: LoadedModel, net: Network, prompts: Sequence[Sequence[int]],
             if node == "logits":
                 written = end
             elif site == "z":
-                weight = net.layers[index].o.weight.unflatten(1, (net.n_heads, net.d_head))[:, int(part)]
-                written = held[index][:, int(part)] @ weight.T
+                weight = net.layers[index].o.weight.unflatten(1, (net.n_heads, net.d_head))[:, place.head]
+                written = held[index][:, place.head] @ weight.T
             else:
                 written = held[index]
             frozen = written.float() / ov_qk.size(net.final, end.float())[:, None]
