@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from interp.errors import InputError
 from interp.results import strongest
+from interp.sites import SITES
 from interp.views import attribution, bars, diverging, draw, figures, frame, layout
 from interp.views import theme as themes
 from interp.views.diverging import Cells, signed
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 # Metrics that fall when the model does better.
 _FALLING = frozenset({"rank", "kl"})
-_HEADS = {"k": "Key heads", "v": "Value heads"}
 _SPREAD = "band: 99 % of the layer's neurons; lines: the strongest, each"
 _TOP, _STRIPS = 10, 6
 _TOKEN = 12
@@ -355,7 +355,7 @@ def head_word(site: str) -> str:
     >>> head_word("z"), head_word("k")
     ('H', ' key head ')
     """
-    return f" {_HEADS[site].lower()[:-1]} " if site in _HEADS else "H"
+    return f" {SITES[site].heads.lower()[:-1]} " if SITES[site].kv_heads else "H"
 
 
 def _position(view: _View, position: int) -> str:
@@ -412,7 +412,7 @@ def _cut(view: _View) -> str:
     if axes[1] == "position":
         whose = " of pair 1" if len(view.result.per_pair) > 1 else ""
         return f"Positions{whose}: a row per layer"
-    kind = _HEADS.get(view.result.site, "Heads")
+    kind = SITES[view.result.site].heads
     return f"{kind}, each at its strongest position" if len(axes) > 2 else f"{kind}: a row per layer"
 
 

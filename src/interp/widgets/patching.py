@@ -11,6 +11,7 @@ import numpy as np
 import traitlets
 
 from interp.errors import InputError
+from interp.sites import SITES
 from interp.views import diverging
 from interp.views import patching as pictures
 from interp.views.diverging import signed
@@ -34,7 +35,6 @@ _EARLY = 0.1  # the smallest end of the scale while more may come: what is found
 _SOURCES = ("exact", "estimate")
 _QUANTITIES = ("recovery", "effect")
 _HOLDS = ("strongest", "layer", "head", "position")
-_HEADS = {"k": "Key heads", "v": "Value heads"}
 
 
 class PatchingWidget(Widget):
@@ -58,7 +58,7 @@ class PatchingWidget(Widget):
         self._counts = dict(zip(result.axes, result.patched.shape, strict=True))
         self._layers = result.layers
         # A key's or a value's head is not one of those that the selection numbers.
-        self._queries = result.site not in _HEADS
+        self._queries = not SITES[result.site].kv_heads
         super().__init__(result, **{"sweep": _state(result, running), **traits})
 
     def show(self, result: PatchingResult, *, running: bool = False) -> None:
@@ -126,7 +126,7 @@ def _state(result: PatchingResult, running: bool) -> dict[str, Any]:
         "shape": list(result.patched.shape),
         "layers": list(result.layers),
         "named": bool(result.positions),
-        "queries": result.site not in _HEADS,
+        "queries": not SITES[result.site].kv_heads,
         "head": pictures.head_word(result.site),
         "start": 1 if noising and said["span"] else 0,
         "base": _number(result.clean_metric if noising else result.corrupted_metric),
@@ -306,7 +306,7 @@ class _Slice:
 
     def _caption(self) -> str:
         result = self.result
-        heads = _HEADS.get(result.site, "Heads")
+        heads = SITES[result.site].heads
         if result.axes == ("layer",):
             return "Layers"
         if self.axes[1] == "neuron":

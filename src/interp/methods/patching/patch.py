@@ -17,7 +17,7 @@ from interp.methods._shared.patching.activations import likeliest
 from interp.methods._shared.patching.recovery import recovered
 from interp.results import Result, strongest
 from interp.sites import axes
-from interp.spec import Indices, Metric, MetricName, ModelName, Pairs, resolve_indices, resolve_metric
+from interp.spec import Indices, Metric, MetricName, ModelName, Pairs, SiteName, resolve_indices, resolve_metric
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -193,7 +193,7 @@ def patch(
     model: LoadedModel,
     pairs: Pairs,
     *,
-    site: str = "z",
+    site: SiteName = "z",
     by: Literal["layer", "head", "position", "head-position", "neuron"] = "head",
     metric: MetricName | None = None,
     direction: Literal["denoise", "noise"] = "denoise",

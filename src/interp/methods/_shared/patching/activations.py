@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from interp.errors import InputError
+from interp.sites import SITES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,7 +61,7 @@ def likeliest(
     at = dict(zip(result.axes, cell, strict=True))
     layer = result.layers[at["layer"]]
     base, source = (torch.tensor([ids], device=model.device) for ids in _runs(result))
-    where = _where(result.site, at.get("head", at.get("neuron")), at.get("position"))
+    where = SITES[result.site].index(at.get("head", at.get("neuron")), at.get("position"))
     found: list[Tensor] = []
 
     def take(index: int, tensor: Tensor) -> None:
@@ -90,11 +91,3 @@ def _runs(result: PatchingResult) -> tuple[list[int], list[int]]:
     """Return the token ids of the run that is changed and of the one whose activations are put in."""
     clean, corrupted = result.provenance.tokens[:2]
     return (clean, corrupted) if result.direction == "noise" else (corrupted, clean)
-
-
-def _where(site: str, part: int | None, position: int | None) -> tuple[int | slice, ...]:
-    """Return a cell's place in one prompt's activation."""
-    everywhere = slice(None)
-    of, at = (everywhere if index is None else index for index in (part, position))
-    # A pattern's axes are [head, query, key]; all others are [position, head or neuron or d_model, …].
-    return (of, at) if site == "pattern" else (at, of)

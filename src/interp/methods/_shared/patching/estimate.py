@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from interp.errors import InputError
-from interp.sites import Site
+from interp.sites import SITES, Site
 from interp.spec import Metric
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     Float = NDArray[np.float64]
 
-_HEADED = frozenset({"z", "q", "k", "v", "pattern"})
 _FACTOR = 2.0  # how far an estimate may be from the exact effect, either way, before it is called unsafe
 _SMALL = 0.05  # of the largest: smaller effects are not judged by their ratio
 _NAMED = 3
@@ -167,7 +166,7 @@ def _divided(site: str, by: str, nodes: Float) -> Float:
         return nodes
     if by == "layer":
         return nodes.reshape(len(nodes), -1).sum(-1)
-    if site not in _HEADED:
+    if not SITES[site].headed:
         return nodes
     return nodes.sum(-1) if by == "head" else nodes.sum(1)
 
@@ -176,8 +175,8 @@ def _summed(found: Attributed, rows: Sequence[int]) -> dict[str, Float]:
     lengths = {nodes[site].shape[-1] for nodes in found.nodes for site in nodes}
     summed: dict[str, Float] = {}
     for site in found.nodes[0]:
-        if site in _HEADED or len(lengths) == 1:
-            by = "head" if site in _HEADED else "position"
+        if SITES[site].headed or len(lengths) == 1:
+            by = "head" if SITES[site].headed else "position"
             each = [_divided(site, by, nodes[site].numpy()[list(rows)]) for nodes in found.nodes]
             summed[site] = np.mean(each, axis=0)
     return summed
