@@ -27,7 +27,8 @@ from transformer_lens.tools.analysis.attribution_patching import attribution_pat
 
 import interp
 from interp.engine.metrics import Scorer
-from interp.engine.patching import attribution, sweep
+from interp.engine.patching import attribution
+from interp.engine.patching.cases import Case
 from interp.spec import Metric, Pair, Pairs
 
 LENGTH = 15
@@ -50,9 +51,9 @@ def by_command(model: Any, pairs: Sequence[Pair], site: str, by: str) -> np.ndar
     return interp.patch(Pairs(tuple(pairs)), site=site, by=by, method="attribution").estimate
 
 
-def cases_of(pairs: Sequence[Pair]) -> list[sweep.Case]:
+def cases_of(pairs: Sequence[Pair]) -> list[Case]:
     return [
-        sweep.Case(pair.corrupted.ids, pair.clean.ids, Scorer(Metric(), pair.answer, pair.wrong), LENGTH - 1)
+        Case(pair.corrupted.ids, pair.clean.ids, Scorer(Metric(), pair.answer, pair.wrong), LENGTH - 1)
         for pair in pairs
     ]
 

@@ -29,7 +29,7 @@ from transformer_lens.tools.analysis.attribution_patching import EdgeAttribution
 import interp
 from interp.engine.circuits import eap, edges
 from interp.engine.metrics import Scorer
-from interp.engine.patching import sweep
+from interp.engine.patching.cases import Case
 from interp.spec import Metric, Pair, Pairs
 
 LENGTH = 15
@@ -51,7 +51,7 @@ def by_peer(model: Any, pairs: Sequence[Pair]) -> Any:
 def estimate(model: Any, pairs: Sequence[Pair], steps: int = 1) -> edges.EdgeScores:
     """Return our estimate with the gradient of the corrupted run, as the peer's is."""
     cases = [
-        sweep.Case(pair.corrupted.ids, pair.clean.ids, Scorer(Metric(), pair.answer, pair.wrong), LENGTH - 1)
+        Case(pair.corrupted.ids, pair.clean.ids, Scorer(Metric(), pair.answer, pair.wrong), LENGTH - 1)
         for pair in pairs
     ]
     return model.operate("circuit", {}, lambda _: eap.attribute_edges(model, cases, steps=steps))

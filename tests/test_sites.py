@@ -17,7 +17,8 @@ from interp.errors import InputError
 from interp.sites import SITES, Site, SiteKind, available
 from interp.spec import Prompt
 
-CLEAN, CORRUPTED = "Alice gave a drink to Bob", "Alice gave a drink to Eve"
+TEXT = "Alice gave a drink to Bob"
+CLEAN, CORRUPTED = [5, 11, 23, 31, 8, 40], [5, 11, 29, 31, 8, 40]
 
 
 def logit(logits: Tensor) -> Tensor:
@@ -36,7 +37,7 @@ def test_a_row_of_the_table_is_a_site(shell: Any, lend: Any, monkeypatch: pytest
     assert patched.patched == pytest.approx(by_hand(model, len(patched.positions)), abs=1e-4)
     assert patched.provenance.path == hooked
     direction = np.arange(model.geometry.d_model) - 9.5
-    ablated = interp.ablate(CLEAN, direction=direction, layer=1, site="mlp_in", mode="zero")
+    ablated = interp.ablate(TEXT, direction=direction, layer=1, site="mlp_in", mode="zero")
     assert ablated.values[1] == pytest.approx(loss_without(model, direction), abs=1e-4)
     assert ablated.provenance.path == hooked
     assert completions(shell, "%interp patch --site mlp_i") == ["mlp_in"]
@@ -46,11 +47,10 @@ def test_a_row_of_the_table_is_a_site(shell: Any, lend: Any, monkeypatch: pytest
 
 def by_hand(model: Any, length: int) -> Any:
     """Return the metric of every layer and position patched, each in a forward of its own."""
-    clean, corrupted = (model.encode(Prompt(text)).ids for text in (CLEAN, CORRUPTED))
     found = torch.zeros(model.geometry.n_layers, length)
     for layer in range(model.geometry.n_layers):
         name = f"blocks.{layer}.mlp.hook_in"
-        source = model.activations_of(clean, [name])[name]
+        source = model.activations_of(CLEAN, [name])[name]
         for at in range(length):
 
             def put(tensor: Tensor, hook: Any, at: int = at, source: Tensor = source) -> Tensor:  # noqa: ARG001
@@ -58,7 +58,7 @@ def by_hand(model: Any, length: int) -> Any:
                 tensor[:, at] = source[:, at]
                 return tensor
 
-            found[layer, at] = model.forward([corrupted], {name: put}, last_only=True)[0, -1, 7]
+            found[layer, at] = model.forward([CORRUPTED], {name: put}, last_only=True)[0, -1, 7]
     assert len({round(value, 4) for value in found.flatten().tolist()}) > 2
     return found.double().numpy()
 
@@ -66,7 +66,7 @@ def by_hand(model: Any, length: int) -> Any:
 def loss_without(model: Any, direction: Any) -> float:
     """Return the loss of the text where the MLP of layer 1 does not read along a direction."""
     along = torch.tensor(direction / np.linalg.norm(direction), dtype=torch.float32)
-    ids = model.encode(Prompt(CLEAN)).ids
+    ids = model.encode(Prompt(TEXT)).ids
 
     def without(tensor: Tensor, hook: Any) -> Tensor:  # noqa: ARG001
         return tensor - (tensor @ along)[..., None] * along

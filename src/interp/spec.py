@@ -117,6 +117,11 @@ class Metric:
         """Whether a pair must say which answer is wrong."""
         return self.function is None and self.name == "logit-diff"
 
+    @property
+    def needs_clean(self) -> bool:
+        """Whether it is measured from the clean run's distribution."""
+        return self.function is None and self.name == "kl"
+
 
 def resolve_metric(given: Any) -> Metric:
     """Return a metric by its name, or the user's function as one.

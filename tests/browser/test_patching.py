@@ -18,10 +18,10 @@ LOAD = f"""\
 import sys, time
 %load_ext interp
 import interp
-from interp.engine import sweep as engine
+from interp.engine import memory
 sys.path.append({str(ROOT / "tests")!r})
 interp.load()
-engine.WAVE_ROWS = 60  # many small steps
+memory.WAVE_ROWS = 60  # many small steps
 def slow(logits):
     time.sleep(0.02 * len(logits))
     return logits[:, 5] - logits[:, 6]"""

@@ -13,8 +13,8 @@ import torch
 
 import interp
 from faults import harness
+from interp.engine import memory
 from interp.engine.model.loaded import LoadedModel
-from interp.engine.patching import sweep
 from interp.engine.transformer import incremental, network
 from interp.errors import InputError, Interrupted
 from interp.interface.session import session
@@ -38,10 +38,10 @@ def body(clean=GIFT, corrupted=SWAP, answer="Mary", wrong="John"):
 
 def go(monkeypatch, path):
     """Make sweeps go one way, in many small steps."""
-    monkeypatch.setattr(sweep, "WAVE_ROWS", 20)
+    monkeypatch.setattr(memory, "WAVE_ROWS", 20)
     if path == "hooked":
         monkeypatch.setattr(network, "FAMILIES", frozenset())
-        monkeypatch.setattr(sweep.memory, "free_bytes", lambda _: 10**6)
+        monkeypatch.setattr(memory, "free_bytes", lambda _: 10**6)
 
 
 def of(ids, corrupted, answer=7, wrong=9):

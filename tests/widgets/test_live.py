@@ -13,7 +13,8 @@ import pytest
 from IPython.display import display
 
 import interp
-from interp.engine.patching import sweep as engine
+from interp.engine import memory
+from interp.engine.patching import driver
 from interp.errors import Interrupted
 from interp.interface.session import session
 from interp.magics import live
@@ -22,7 +23,7 @@ from interp.methods.patching.patch import PatchingResult
 from .conftest import Page, Wire
 
 Watch = Callable[[Callable[[], Any]], object]
-JOB: Any = engine.Job
+DRIVER: Any = driver.Driver
 LIVE: Any = live.LiveView
 VIEW = "application/vnd.jupyter.widget-view+json"
 CELL = """%%interp patch -o r
@@ -41,7 +42,7 @@ PAIR = {
 @pytest.fixture
 def slowly(lend: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a model whose sweeps go step by step, each of which is worth showing."""
-    monkeypatch.setattr(engine, "WAVE_ROWS", 12)
+    monkeypatch.setattr(memory, "WAVE_ROWS", 12)
     monkeypatch.setattr(live, "_INTERVAL", 0.0)
     monkeypatch.setattr(live, "_SHARE", 0)
     return lend("gpt2")
@@ -147,7 +148,7 @@ def test_a_terminal_shows_the_text(shell: Any, capsys: pytest.CaptureFixture[str
 def test_an_interrupt_leaves_the_view_with_what_was_finished(
     shell: Any, page: Page, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain, steps = JOB._step, []
+    plain, steps = DRIVER.step, []
 
     def step(job: Any) -> None:
         plain(job)
@@ -155,7 +156,7 @@ def test_an_interrupt_leaves_the_view_with_what_was_finished(
         if len(steps) == 3:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(engine.Job, "_step", step)
+    monkeypatch.setattr(driver.Driver, "step", step)
     outcome = shell.run_cell(CELL, store_history=True)
     assert isinstance(outcome.error_in_exec, Interrupted)
     result = shell.user_ns["r"]
@@ -212,7 +213,7 @@ def test_a_view_that_fails_is_given_up_and_the_sweep_goes_on(
 def test_a_command_that_fails_leaves_no_view_that_runs(
     shell: Any, page: Page, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain, steps = JOB._step, []
+    plain, steps = DRIVER.step, []
 
     def step(job: Any) -> None:
         plain(job)
@@ -220,7 +221,7 @@ def test_a_command_that_fails_leaves_no_view_that_runs(
         if len(steps) == 3:
             raise ZeroDivisionError
 
-    monkeypatch.setattr(engine.Job, "_step", step)
+    monkeypatch.setattr(driver.Driver, "step", step)
     outcome = shell.run_cell(CELL, store_history=True)
     assert isinstance(outcome.error_in_exec, ZeroDivisionError)
     assert len(views(page)) == 1
@@ -231,7 +232,7 @@ def test_updates_are_at_most_ten_a_second(
     lend: Any, shell: Any, page: Page, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lend("gpt2")
-    monkeypatch.setattr(engine, "WAVE_ROWS", 12)
+    monkeypatch.setattr(memory, "WAVE_ROWS", 12)
     clock = iter(n / 100 for n in range(10**6))
     monkeypatch.setattr(live.time, "monotonic", lambda: next(clock))
     offers: list[int] = []
@@ -252,15 +253,15 @@ def test_a_sweep_that_is_watched_goes_in_smaller_steps(
     lend: Any, partial: Callable[[Watch], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lend("gpt2")
-    monkeypatch.setattr(engine, "WATCHED_ROWS", 12)
+    monkeypatch.setattr(memory, "WATCHED_ROWS", 12)
     steps: list[int] = []
-    plain = JOB._step
+    plain = DRIVER.step
 
     def step(job: Any) -> None:
         plain(job)
         steps.append(1)
 
-    monkeypatch.setattr(engine.Job, "_step", step)
+    monkeypatch.setattr(driver.Driver, "step", step)
     alone = interp.patch(**PAIR)
     few = len(steps)
     partial(lambda make: make())

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol, Self, TypeVar
 
 import psutil
 import torch
 
+# Positions that run together, unless memory is short. Matrix products are at their full rate from about 240 rows, so
+# more gain nothing, and fewer lose less to an interrupt; a sweep's rows are of many layers, so that a wave has more.
+ROWS = 2048
+WAVE_ROWS = 4096
+WATCHED_ROWS = 1024  # of a wave while somebody looks: four times as many steps, for a few percent more time
+LOGIT_ROWS = 256  # that are unembedded at once
+
 Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 # torch's CPU allocator and some kernels raise a plain RuntimeError.
 _SIGNS = ("not enough memory", "can't allocate memory", "cannot allocate memory", "out of memory", "bad allocation")
@@ -47,6 +56,33 @@ def empty_cache(device: torch.device) -> None:
         torch.mps.empty_cache()
 
 
+def attempt(run: Callable[[], object], device: torch.device, *, last: bool = False) -> bool:
+    """Call `run`; return whether memory was enough, no frame of it keeping a tensor alive where it was not.
+
+    Raises
+    ------
+    RuntimeError, MemoryError
+        Another error; or there was not enough memory, and this was the `last` thing to try.
+    """
+    try:
+        run()
+        return True
+    except (RuntimeError, MemoryError) as error:
+        if last or not is_out_of_memory(error):
+            raise
+        traceback.clear_frames(error.__traceback__)
+    empty_cache(device)
+    return False
+
+
+def retried(make: Callable[[], Made], device: torch.device) -> Made:
+    """Call `make`, which cannot be halved; where memory runs out, once more with all that can be had."""
+    made: list[Made] = []
+    if not attempt(lambda: made.append(make()), device):
+        return make()
+    return made[0]
+
+
 def halving(items: Sequence[Item], size: int, run: Callable[[Sequence[Item]], object], device: torch.device) -> None:
     """Call `run` with `size` items at a time, with half as many from where memory ran out on.
 
@@ -64,16 +100,10 @@ def halving(items: Sequence[Item], size: int, run: Callable[[Sequence[Item]], ob
     first = 0
     while first < len(items):
         some = items[first : first + size]
-        try:
-            run(some)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or len(some) == 1:
-                raise
-            traceback.clear_frames(error.__traceback__)
-            empty_cache(device)
+        if attempt(lambda some=some: run(some), device, last=len(some) == 1):
+            first += len(some)
+        else:
             size = len(some) // 2
-            continue
-        first += len(some)
 
 
 class Divisible(Protocol):
@@ -85,6 +115,28 @@ class Divisible(Protocol):
 
 
 Piece = TypeVar("Piece", bound=Divisible)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Pairs that are run together, and the part of an integral's points, from `first` to `last`, that they are run at.
+
+    Whether `last` belongs to it is for its user to say: halves meet there.
+    """
+
+    cases: tuple[int, ...]
+    first: int
+    last: int
+
+    def halves(self) -> tuple[Stretch, ...]:
+        """Return two stretches, of half the pairs, or of half the points; none where there is nothing to halve."""
+        if len(self.cases) > 1:
+            half = len(self.cases) // 2
+            return replace(self, cases=self.cases[:half]), replace(self, cases=self.cases[half:])
+        if self.last - self.first > 1:
+            half = (self.first + self.last) // 2
+            return replace(self, last=half), replace(self, first=half)
+        return ()
 
 
 def halving_pieces(
@@ -107,14 +159,7 @@ def halving_pieces(
         count = rows(piece)
         if count > limit and (halves := piece.halves()):
             waiting[:0] = halves
-            continue
-        try:
-            run(piece)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or not piece.halves():
-                raise
-            traceback.clear_frames(error.__traceback__)
-            empty_cache(device)
+        elif not attempt(lambda piece=piece: run(piece), device, last=not piece.halves()):
             limit = count // 2
             waiting.insert(0, piece)
 

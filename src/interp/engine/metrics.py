@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,8 +12,6 @@ from interp.engine import memory
 from interp.engine.transformer.network import Network
 from interp.errors import InputError
 from interp.spec import Metric
-
-_ROWS = 256  # rows that are unembedded at once where all logits are needed
 
 
 @dataclass(frozen=True)
@@ -32,6 +30,10 @@ class Scorer:
     answer: tuple[int, ...]
     wrong: tuple[int, ...]
     clean: Tensor | None = None
+
+    def with_clean(self, logits: Tensor) -> Scorer:
+        """Return a scorer that knows the clean run's distribution of these logits, ``[d_vocab]``, if it asks for it."""
+        return replace(self, clean=upcast(logits).log_softmax(-1)) if self.metric.needs_clean else self
 
     def of_logits(self, logits: Tensor) -> Tensor:
         """Return the metric of logits ``[n, d_vocab]``, as ``[n]``."""
@@ -65,7 +67,12 @@ class Scorer:
             if self.metric.name == "logit":
                 return right.logsumexp(-1)
             return right.logsumexp(-1) - wrong.logsumexp(-1)
-        return torch.cat([self.of_logits(network.unembed(part)) for part in normed.split(_ROWS)])
+        return torch.cat([self.of_logits(network.unembed(part)) for part in normed.split(memory.LOGIT_ROWS)])
+
+
+def upcast(logits: Tensor) -> Tensor:
+    """Return logits, or what else is to be summed, in single precision at least."""
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 class MetricFailed(Exception):

@@ -16,7 +16,7 @@ from interp.engine.circuits import eap, edges, exact
 from interp.engine.metrics import Scorer
 from interp.engine.model.load import Options, load
 from interp.engine.model.loaded import LoadedModel
-from interp.engine.patching import sweep
+from interp.engine.patching.cases import Case
 from interp.engine.transformer import network
 from interp.spec import Metric
 from methods.patching.test_patch import build
@@ -36,14 +36,14 @@ KINDS = [
 PLAIN = Metric()
 
 
-def cases_of(metric: Metric = PLAIN, count: int = 3) -> list[sweep.Case]:
+def cases_of(metric: Metric = PLAIN, count: int = 3) -> list[Case]:
     return [
-        sweep.Case(clean, corrupted, Scorer(metric, (7, 12), (9,)), len(clean) - 1, clean_base=True)
+        Case(clean, corrupted, Scorer(metric, (7, 12), (9,)), len(clean) - 1, clean_base=True)
         for clean, corrupted in zip(CLEAN[:count], CORRUPTED[:count], strict=True)
     ]
 
 
-def asked(model: LoadedModel, cases: Sequence[sweep.Case], **options: Any) -> edges.EdgeScores:
+def asked(model: LoadedModel, cases: Sequence[Case], **options: Any) -> edges.EdgeScores:
     return model.operate("circuit", {}, lambda _: eap.attribute_edges(model, cases, **options))
 
 
@@ -53,7 +53,7 @@ def asked(model: LoadedModel, cases: Sequence[sweep.Case], **options: Any) -> ed
 class Naive:
     """Every edge by itself, on the bridge's own gates for the inputs of heads and MLPs."""
 
-    def __init__(self, model: LoadedModel, cases: Sequence[sweep.Case], ablation: str) -> None:
+    def __init__(self, model: LoadedModel, cases: Sequence[Case], ablation: str) -> None:
         self.model, self.cases, self.ablation = model, cases, ablation
         self.depth = model.geometry.n_layers
         model.bridge.set_use_split_qkv_input(True)
@@ -80,7 +80,7 @@ class Naive:
             return held[0][0]
         return held[0][0, :, int(part)] @ self.model.bridge.blocks[int(layer)].attn.W_O[int(part)].detach()
 
-    def ablated(self, case: sweep.Case, writer: str) -> torch.Tensor:
+    def ablated(self, case: Case, writer: str) -> torch.Tensor:
         if self.ablation == "corrupted":
             return self.output(case.source, writer)
         if self.ablation == "mean":
@@ -103,7 +103,7 @@ class Naive:
 
     def slope(
         self,
-        case: sweep.Case,
+        case: Case,
         reader: str,
         begin: torch.Tensor | None = None,
         moved: tuple[str, torch.Tensor] | None = None,
@@ -124,7 +124,7 @@ class Naive:
         (found,) = torch.autograd.grad(self.metric(case.base, [*first, (name, add)]), [added])
         return found
 
-    def patched(self, case: sweep.Case, writer: str, reader: str) -> float:
+    def patched(self, case: Case, writer: str, reader: str) -> float:
         """Return the metric where one input reads the writer's ablated output in place of its own."""
         name, head = self.place(reader)
         change = self.ablated(case, writer) - self.output(case.base, writer)
@@ -173,7 +173,7 @@ def test_gradients_of_single_inputs(kind: str, extra: dict[str, Any], ablation: 
     assert np.allclose(found.clean, [float(reference.metric(case.base).detach()) for case in cases], atol=1e-5)
 
 
-def exactly(model: LoadedModel, cases: Sequence[sweep.Case], **options: Any) -> edges.EdgeScores:
+def exactly(model: LoadedModel, cases: Sequence[Case], **options: Any) -> edges.EdgeScores:
     return model.operate("circuit", {}, lambda _: exact.exact_edges(model, cases, **options))
 
 

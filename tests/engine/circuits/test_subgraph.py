@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from interp.engine import memory
-from interp.engine.circuits.subgraph import Subset, acdc, survived
+from interp.engine.circuits.acdc import acdc, survived
+from interp.engine.circuits.subgraph import Subset
 from interp.engine.metrics import Scorer
 from interp.engine.model.loaded import LoadedModel
-from interp.engine.patching import path, sweep
+from interp.engine.patching import path
+from interp.engine.patching.cases import Case, unpatched
 from interp.errors import InputError
 from interp.spec import Metric
 from methods.patching.test_patch import Size, build, logits_of
@@ -33,14 +35,14 @@ FIRST = ((51, 11, 23, 31, 9, 40), (50, 11, 23, 31, 8, 40))
 SHORT = ((6, 17, 3), (5, 17, 3))
 
 
-def case(ids: tuple[tuple[int, ...], tuple[int, ...]], metric: str = "logit-diff") -> sweep.Case:
-    return sweep.Case(*ids, Scorer(Metric(metric), (7, 12), (9,)), len(ids[0]) - 1, clean_base=True)
+def case(ids: tuple[tuple[int, ...], tuple[int, ...]], metric: str = "logit-diff") -> Case:
+    return Case(*ids, Scorer(Metric(metric), (7, 12), (9,)), len(ids[0]) - 1, clean_base=True)
 
 
 CASES = [case(ONE), case(FIRST), case(SHORT)]
 
 
-def made(model: LoadedModel, cases: Sequence[sweep.Case], ablation: str = "corrupted") -> Subset:
+def made(model: LoadedModel, cases: Sequence[Case], ablation: str = "corrupted") -> Subset:
     return model.operate("circuit", {}, lambda _: Subset(model, cases, ablation))
 
 
@@ -63,7 +65,7 @@ def model(request: pytest.FixtureRequest) -> Any:
 
 
 class Naive:
-    def __init__(self, model: LoadedModel, subset: Subset, cases: Sequence[sweep.Case]) -> None:
+    def __init__(self, model: LoadedModel, subset: Subset, cases: Sequence[Case]) -> None:
         self.model, self.subset, self.cases = model, subset, cases
         self.depth = model.geometry.n_layers
         self.w = {node.name: n for n, node in enumerate(subset.writers)}
@@ -190,7 +192,7 @@ def test_metrics(metric: str) -> None:
     subset = made(model, cases)
     whole, nothing = asked(subset, torch.stack([subset.whole, subset.nothing]))
     for n, one in enumerate(cases):
-        _, base, source = sweep.unpatched(model, model, one)
+        _, base, source = unpatched(model, model, one)
         assert abs(float(whole[n] - base)) < BOUND
         assert abs(float(nothing[n] - source)) < BOUND
     if metric == "kl":
@@ -311,7 +313,7 @@ def test_a_chain_of_removals_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None
     whole = model.operate("circuit", {}, lambda _: acdc(subset, thresholds))
     assert max(held) > 10
     held.clear()
-    monkeypatch.setattr("interp.engine.circuits.subgraph._MASKS", 6 * subset.exists.numel())
+    monkeypatch.setattr("interp.engine.circuits.acdc._MASKS", 6 * subset.exists.numel())
     kept = model.operate("circuit", {}, lambda _: acdc(subset, thresholds))
     assert max(held) == 6
     assert torch.equal(kept, whole)

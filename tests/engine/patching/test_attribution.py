@@ -17,11 +17,13 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 import models
 from engine.model.test_interrupts import Alarm
 from engine.patching.test_sweep import CUDA, SIGNS, Failing
+from interp.engine import exactness, memory
 from interp.engine.metrics import Scorer
 from interp.engine.model import hooks
 from interp.engine.model.load import Options, load
 from interp.engine.model.loaded import LoadedModel
-from interp.engine.patching import attribution, sweep
+from interp.engine.patching import attribution, recorded, sweep, waves
+from interp.engine.patching.cases import Case
 from interp.engine.transformer import network
 from interp.errors import InputError, OutOfMemory
 from interp.sites import SITES, Site
@@ -44,12 +46,12 @@ def case(
     metric: Metric = PLAIN,
     noise: bool = False,
     answer: tuple[int, ...] = (7, 12),
-) -> sweep.Case:
+) -> Case:
     base, source = reversed(ids) if noise else ids
-    return sweep.Case(base, source, Scorer(metric, answer, (9,)), len(base) - 1, clean_base=noise)
+    return Case(base, source, Scorer(metric, answer, (9,)), len(base) - 1, clean_base=noise)
 
 
-def asked(model: LoadedModel, cases: Sequence[sweep.Case], **options: Any) -> attribution.Attributed:
+def asked(model: LoadedModel, cases: Sequence[Case], **options: Any) -> attribution.Attributed:
     return model.operate("patch", {}, lambda _: attribution.attribute(model, cases, **options))
 
 
@@ -108,7 +110,7 @@ def gradient(
     return held[0][0], found[0]
 
 
-def naive(model: LoadedModel, asked: sweep.Case, site: str, layer: int) -> torch.Tensor:
+def naive(model: LoadedModel, asked: Case, site: str, layer: int) -> torch.Tensor:
     """Return one layer's nodes, ``[head, position]`` or ``[position]``, at first order."""
     metric = asked.scorer.metric
     with torch.no_grad():
@@ -126,7 +128,7 @@ def naive(model: LoadedModel, asked: sweep.Case, site: str, layer: int) -> torch
     return product.sum(-1) if site not in HEADED or site == "pattern" else product.sum(-1).T
 
 
-def worst(model: LoadedModel, given: sweep.Case, found: dict[str, torch.Tensor]) -> float:
+def worst(model: LoadedModel, given: Case, found: dict[str, torch.Tensor]) -> float:
     """Return the largest error, as a part of the site's largest node."""
     errors = []
     for site in sites_of(model):
@@ -320,7 +322,7 @@ def test_batches_are_of_any_size(model: Any, steps: int, monkeypatch: pytest.Mon
         for site, nodes in alone.nodes[0].items():
             assert torch.allclose(whole.nodes[number][site], nodes, atol=1e-5), site
     for rows in (1, 13, 30):
-        monkeypatch.setattr(attribution, "ROWS", rows)
+        monkeypatch.setattr(memory, "ROWS", rows)
         told: list[tuple[int, int]] = []
         parts = asked(model, cases, steps=steps, neurons=True, on_step=lambda *at, told=told: told.append(at))
         assert torch.allclose(flat(parts), flat(whole), atol=1e-5)
@@ -340,7 +342,7 @@ def test_memory_runs_out_once_at_every_step(
     expected = asked(model, cases, steps=steps)
     baseline = hooks.census(model.modules())
     places = [(torch.autograd, "grad"), (attribution, "_by_head"), (Scorer, "of_residual")]
-    places.append((attribution, "paired") if path == "gradients" else (LoadedModel, "_forward"))
+    places.append((recorded, "paired") if path == "gradients" else (LoadedModel, "_forward"))
     injected = 0
     for owner, name in places:
         for k in range(0, 200, 1 if name in {"grad", "of_residual"} else 5):
@@ -364,7 +366,7 @@ def test_memory_runs_out_once_at_every_step(
 def test_nothing_fits(lend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = lend("gpt2")
     with monkeypatch.context() as patch:
-        patch.setattr(attribution, "paired", Failing(attribution.paired, lambda _: True, CUDA))
+        patch.setattr(recorded, "paired", Failing(recorded.paired, lambda _: True, CUDA))
         with pytest.raises(OutOfMemory, match="out of memory in patch"):
             asked(model, [case(ONE), case(FIRST)], steps=3)
     assert torch.is_grad_enabled()
@@ -408,7 +410,7 @@ def test_there_are_no_gradients_in_inference_mode(lend: Any) -> None:
 def test_a_wrong_forward_is_noticed(lend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = lend("llama")
     expected = asked(model, [case(ONE)])
-    monkeypatch.setattr(model, "_trusted", set())
+    exactness.forget(model)
     monkeypatch.setattr(network, "_scale", lambda attention, index, d_head: 1.1 * d_head**-0.5)  # noqa: ARG005
     found = asked(model, [case(ONE)])
     assert found.path.startswith("hooked: the forward without hooks differed by")
@@ -468,7 +470,7 @@ def test_interrupts_leave_nothing_behind(lend: Any, path: str) -> None:
 def test_chosen_cells_are_those_of_the_whole_sweep(site: str, by: str, model: Any, path: str) -> None:
     cases = [case(ONE), case(FIRST)]
 
-    def swept(**options: Any) -> sweep.Swept:
+    def swept(**options: Any) -> waves.Swept:
         asked = {"site": site, "by": by, "layers": range(2)} | options
         return model.operate("patch", {}, lambda _: sweep.sweep(model, cases, **asked))
 

@@ -16,9 +16,9 @@ import torch
 
 import interp
 from engine.model.test_interrupts import Alarm
+from interp.engine import exactness, memory
 from interp.engine.model import hooks
 from interp.engine.model.loaded import LoadedModel
-from interp.engine.patching import sweep
 from interp.engine.transformer import incremental, network
 from interp.errors import Interrupted
 from interp.sites import SITES, Site
@@ -59,7 +59,7 @@ class Failing:
 @pytest.fixture(params=PATHS)
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Return which way the sweeps go, and make them go it, in waves and batches that are many and small."""
-    monkeypatch.setattr(sweep, "WAVE_ROWS", 12)
+    monkeypatch.setattr(memory, "WAVE_ROWS", 12)
     if request.param == "hooked":
         monkeypatch.setattr(network, "FAMILIES", frozenset())
     return request.param
@@ -95,7 +95,7 @@ def test_small_waves_give_the_same(family: str, rows: int, lend: Any, monkeypatc
         asked = {"site": site, "by": "neuron" if site == "neuron" else by, "pairs": [ONE, FIRST]}
         at_once = whole(ask(**asked), "replay")
         with monkeypatch.context() as patch:
-            patch.setattr(sweep, "WAVE_ROWS", rows)
+            patch.setattr(memory, "WAVE_ROWS", rows)
             assert np.abs(whole(ask(**asked), "replay") - at_once).max() < BOUND, site
         assert np.abs(at_once).max() > 0
 
@@ -168,7 +168,7 @@ def test_memory_runs_out_once_at_every_step(sign: str, path: str, lend: Any, mon
         k = 0
         while True:
             model.store.clear()
-            model._trusted.clear()
+            exactness.forget(model)
             failing = Failing(getattr(owner, name), lambda call, k=k: call == k, SIGNS[sign])
             with monkeypatch.context() as patch:
                 patch.setattr(owner, name, lambda *a, f=failing, **b: f(*a, **b))
@@ -225,7 +225,7 @@ def test_memory_for_not_even_one_cell(sign: str, path: str, lend: Any, monkeypat
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, lambda *a, f=failing, **b: f(*a, **b))
             if path == "hooked":  # several batches, so that some are finished
-                patch.setattr(sweep.memory, "free_bytes", lambda _: 200_000)
+                patch.setattr(memory, "free_bytes", lambda _: 200_000)
             result = ask()
         assert "one cell at a time" in result.notes[0]
         assert result.notes[0].startswith("partial: out of memory after ")
@@ -297,7 +297,7 @@ def test_interrupts_leave_nothing_behind(family: str, path: str, lend: Any) -> N
                 number = dice.randrange(len(QUESTIONS))
                 if dice.random() < 0.5:
                     model.store.clear()
-                    model._trusted.clear()
+                    exactness.forget(model)
                 delays = [dice.uniform(1e-5, 0.95 * lasts[number])]
                 if dice.random() < 0.3:
                     delays.append(dice.choice([1e-5, 1e-4, 1e-3]))
@@ -333,7 +333,7 @@ def _seconds(model: LoadedModel, question: dict[str, Any]) -> float:
     taken: list[float] = []
     for _ in range(3):
         model.store.clear()
-        model._trusted.clear()
+        exactness.forget(model)
         start = time.perf_counter()
         ask(**question)
         taken.append(time.perf_counter() - start)

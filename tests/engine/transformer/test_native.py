@@ -15,7 +15,7 @@ from interp.engine.circuits.eap import attribute_edges
 from interp.engine.metrics import Scorer
 from interp.engine.model import load
 from interp.engine.model.loaded import LoadedModel
-from interp.engine.patching.sweep import Case
+from interp.engine.patching.cases import Case
 from interp.engine.transformer import network
 from interp.engine.transformer.forward import forward
 from interp.errors import InputError

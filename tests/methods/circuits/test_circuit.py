@@ -13,11 +13,11 @@ import pytest
 import torch
 
 import interp
-from interp.engine.circuits import eap as engine
+from interp.engine.circuits.edge_products import EdgeProducts
 from interp.engine.circuits.subgraph import Subset
 from interp.engine.metrics import Scorer
 from interp.engine.model.hooks import census
-from interp.engine.patching.sweep import Case
+from interp.engine.patching.cases import Case
 from interp.errors import InputError, Interrupted
 from interp.interface.session import session
 from interp.methods._shared.circuit import choice
@@ -368,7 +368,7 @@ def test_an_interrupt_keeps_what_is_finished(use: Any, monkeypatch: pytest.Monke
         if done < total:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("interp.engine.patching.sweep.WAVE_ROWS", 64)
+    monkeypatch.setattr("interp.engine.memory.WAVE_ROWS", 64)
     monkeypatch.setattr(type(model), "on_step", lambda _, *given: stop(*given))
     with pytest.raises(Interrupted) as stopped:
         interp.circuit(PAIRS, method="exact", edges=20)
@@ -385,15 +385,15 @@ def test_memory_that_runs_out_halves_the_pairs(use: Any, monkeypatch: pytest.Mon
     use(build("llama"))
     whole = interp.circuit(PAIRS, steps=4)
     sizes: list[int] = []
-    real = engine._Found.__init__
+    real = EdgeProducts.run
 
-    def small(self: Any, job: Any, cases: Any, start: int, points: Any, weights: Any) -> None:
-        sizes.append(len(cases) * len(points))
+    def small(self: Any, points: Any) -> None:
+        sizes.append(len(self.cases) * len(points))
         if sizes[-1] > 2:
             raise torch.OutOfMemoryError("not enough memory")
-        real(self, job, cases, start, points, weights)
+        real(self, points)
 
-    monkeypatch.setattr(engine._Found, "__init__", small)
+    monkeypatch.setattr(EdgeProducts, "run", small)
     again = interp.circuit(PAIRS, steps=4)
     assert max(sizes) > 2 >= min(sizes)
     assert np.allclose(again.scores, whole.scores, atol=1e-5, equal_nan=True)

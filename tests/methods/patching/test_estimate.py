@@ -15,9 +15,9 @@ from IPython.core.error import UsageError
 
 import interp
 from engine.patching.test_sweep import Failing
+from interp.engine import memory
 from interp.engine.model import hooks
-from interp.engine.patching import sweep
-from interp.engine.transformer import network
+from interp.engine.transformer import incremental, network
 from interp.errors import InputError, Interrupted
 from interp.methods._shared.patching import estimate
 from interp.sites import SITES, Site
@@ -361,13 +361,13 @@ def test_the_magic(lend: Any, shell: Any) -> None:
 def test_an_interrupted_verification_keeps_the_estimate(lend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = lend("llama")
     whole = ask(by="head-position", verify=20)
-    monkeypatch.setattr(sweep, "WAVE_ROWS", 12)
+    monkeypatch.setattr(memory, "WAVE_ROWS", 12)
     seen: set[int] = set()
     for at in range(1, 8):
         model.store.clear()
-        failing = Failing(sweep.replay.replay, lambda call, at=at: call == at, KeyboardInterrupt())
+        failing = Failing(incremental.replay, lambda call, at=at: call == at, KeyboardInterrupt())
         with monkeypatch.context() as patch:
-            patch.setattr(sweep.replay, "replay", lambda *a, f=failing, **b: f(*a, **b))
+            patch.setattr(incremental, "replay", lambda *a, f=failing, **b: f(*a, **b))
             with pytest.raises(Interrupted) as caught:
                 ask(by="head-position", verify=20)
         result = caught.value.result

@@ -13,6 +13,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import interp
+from interp.engine import memory
 from interp.engine.model import hooks
 from interp.engine.model.load import Options, load
 from interp.engine.model.loaded import LoadedModel
@@ -317,14 +318,13 @@ def test_what_cannot_be_is_refused(options: dict[str, Any], words: str, use: Any
 
 @pytest.mark.parametrize("half", [0, 1])
 def test_an_interrupt_keeps_what_was_computed(half: int, use: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from interp.engine.patching import sweep
 
     model = use(build("gpt2"))
     pairs = pairs_of(3)
     whole = interp.mediate(pairs=pairs)
     model.store.clear()
     census = hooks.census(model.modules())
-    monkeypatch.setattr(sweep, "WAVE_ROWS", 16)
+    monkeypatch.setattr(memory, "WAVE_ROWS", 16)
 
     def stop(done: int, total: int, said: str) -> None:  # noqa: ARG001
         assert total == 2 * 3 * 8

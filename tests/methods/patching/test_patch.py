@@ -659,7 +659,9 @@ def test_a_wrong_replay_is_noticed(
     monkeypatch.setattr(network, "_scale", wrong)
     for asked in ([ONE, FIRST], [late]):
         result = swept(asked, site=site, by=by, metric=metric)
-        assert result.provenance.path.startswith("hooked: the replay differed by"), result.provenance.path
+        assert result.provenance.path.startswith("hooked: the forward without hooks differed by"), (
+            result.provenance.path
+        )
         assert any("differed" in note and "was not used" in note for note in result.notes)
         expected = naive(model, asked, site, by, metric=metric)
         assert np.abs(result.per_pair - expected.per_pair).max() < BOUND

@@ -12,8 +12,8 @@ import torch
 from transformer_lens import patching
 
 import interp
+from interp.engine import memory
 from interp.engine.model.loaded import LoadedModel
-from interp.engine.patching import sweep
 from interp.engine.transformer import incremental, network
 from interp.errors import InputError, Interrupted
 from methods.patching.test_patch import FIRST, ONE, SHORT, Asked, Size, build, closed_form, logits_of, use
@@ -253,7 +253,7 @@ def test_a_wrong_replay_is_noticed(use: Any, monkeypatch: pytest.MonkeyPatch) ->
     model = use(build("llama"))
     monkeypatch.setattr(network, "_scale", lambda attention, index, d_head: 1.1 * d_head**-0.5)  # noqa: ARG005
     result = asked_of([ONE], from_="all", to="all")
-    assert result.provenance.path.startswith("hooked: the replay differed by")
+    assert result.provenance.path.startswith("hooked: the forward without hooks differed by")
     compare(model, [ONE], result, "all", every=5)
 
 
@@ -352,7 +352,7 @@ def out_of_memory() -> None:
 @pytest.mark.parametrize("freeze", ["all", "none"])
 def test_memory_runs_out_at_every_step(freeze: str, use: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     use(build("llama"))
-    monkeypatch.setattr(sweep, "WAVE_ROWS", 20)
+    monkeypatch.setattr(memory, "WAVE_ROWS", 20)
     options = {"from_": "all", "to": "1.0.q,1.mlp,logits", "freeze": freeze}
     expected = asked_of([ONE, SHORT], **options)
     for k in range(100):
@@ -369,7 +369,7 @@ def test_memory_runs_out_at_every_step(freeze: str, use: Any, monkeypatch: pytes
 
 def test_an_interrupt_keeps_what_is_done(use: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     use(build("gpt2"))
-    monkeypatch.setattr(sweep, "WAVE_ROWS", 20)
+    monkeypatch.setattr(memory, "WAVE_ROWS", 20)
     expected = asked_of([ONE, SHORT], from_="all", to="all")
     seen = set()
     for k in range(1, 8):

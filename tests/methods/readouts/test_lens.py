@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 import interp
 import models
 from interp.bundled import MODEL
+from interp.engine import memory
 from interp.engine.model.load import Options, load
 from interp.engine.model.loaded import as_prompt
 from interp.engine.readouts import lens as engine
@@ -114,7 +115,7 @@ def test_blocks_of_rows_and_of_vocabulary_change_nothing(
 ) -> None:
     lend(family)
     whole = interp.lens(text(family), top=6)
-    monkeypatch.setattr(engine, "ROWS", 4)
+    monkeypatch.setattr(memory, "ROWS", 4)
     monkeypatch.setattr(engine, "COLUMNS", 7)
     pieces = interp.lens(text(family), top=6)
     assert (whole.ids == pieces.ids).all()
@@ -135,7 +136,7 @@ def test_no_more_than_a_block_of_logits_is_there_at_once(monkeypatch: pytest.Mon
         return real(found, rows, start, stop, out)
 
     monkeypatch.setattr(engine, "_columns", watched)
-    monkeypatch.setattr(engine, "ROWS", 30)
+    monkeypatch.setattr(memory, "ROWS", 30)
     monkeypatch.setattr(engine, "COLUMNS", 512)
     found = engine.project(readout, streams, streams[-1], target=2, top=2)
     assert max(seen) <= 30 * 512

@@ -16,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import interp
+from interp.engine import memory
 from interp.engine.model.load import Options, load
 from interp.engine.model.loaded import as_prompt
 from interp.engine.readouts import text_activations as engine
@@ -127,7 +128,7 @@ def test_batches_change_nothing(lend: Any, monkeypatch: pytest.MonkeyPatch) -> N
     model = lend("llama")
     encoded = [model.encode(as_prompt(text)) for text in texts_of(30)]
     whole = engine.pooled(model, encoded, "resid_post", "mean").values.clone()
-    monkeypatch.setattr(engine, "ROWS", 1)
+    monkeypatch.setattr(memory, "ROWS", 1)
     np.testing.assert_allclose(engine.pooled(model, encoded, "resid_post", "mean").values, whole, atol=1e-5)
     monkeypatch.undo()
     real, largest = engine.forward, []

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from interp.engine import memory
+from interp.engine.patching.cases import Case, by_length
 from interp.engine.patching.path import ordered
 from interp.engine.transformer.forward import Edit, forward
 from interp.engine.transformer.network import Network
@@ -18,9 +19,7 @@ from interp.spec import Node
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
-    from interp.engine.patching.sweep import Case
 
-ROWS = 2048  # positions that are run together: more make the matrix products no faster
 ABLATIONS = ("corrupted", "mean", "zero")
 
 
@@ -169,7 +168,7 @@ def means(model: LoadedModel, net: Network, cases: Sequence[Case]) -> Written:
             sums += part / len(cases)
         model.count(len(some))
 
-    memory.halving(cases, max(1, ROWS // length), add, model.device)
+    memory.halving(cases, max(1, memory.ROWS // length), add, model.device)
     return total
 
 
@@ -190,15 +189,14 @@ def corrupted(model: LoadedModel, net: Network, cases: Sequence[Case]) -> Tensor
                 found[n] = cases[n].scorer.of_residual(net, end[cases[n].position][None])[0]
         model.count(len(numbers))
 
-    for length in {len(case.source) for case in cases}:
-        those = [n for n, case in enumerate(cases) if len(case.source) == length]
-        memory.halving(those, max(1, ROWS // length), some, model.device)
+    for length, those in by_length([case.source for case in cases]).items():
+        memory.halving(those, max(1, memory.ROWS // length), some, model.device)
     return found
 
 
-def left(net: Network, still: Written, length: int) -> Tensor:
+def left(net: Network, constant: Written, length: int) -> Tensor:
     """Return the stream after the last layer where all that writers write is ablated, ``[position, d_model]``."""
-    parts = [still.embed]
-    for layer, z, mlp in zip(net.layers, still.z, still.mlp, strict=True):
+    parts = [constant.embed]
+    for layer, z, mlp in zip(net.layers, constant.z, constant.mlp, strict=True):
         parts += [layer.o(z.flatten(1)), mlp]
     return torch.stack([part.expand(length, -1) for part in parts]).sum(0)

@@ -7,32 +7,28 @@ what its writer writes in this very run is from its ablated value.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from interp.engine import memory
+from interp.engine import exactness, memory
 from interp.engine.circuits.edges import ABLATIONS, ends, require_one_length
 from interp.engine.model import hooks
-from interp.engine.patching import sweep
+from interp.engine.patching.cases import Case, by_length, measured, ready, unpatched_differ
+from interp.engine.patching.driver import OnStep, silent
 from interp.engine.patching.path import reaching
-from interp.engine.patching.sweep import CHECKED, WAVE_ROWS, Case, OnStep
 from interp.engine.transformer import network
 from interp.engine.transformer.forward import Edit, forward, turned
 from interp.engine.transformer.network import Linear, Network
-from interp.errors import InputError
-from interp.spec import Node
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
 
-TOLERANCE = 1e-3  # of the metric's scale: what is written is summed writer by writer, which rounds otherwise
 _BYTES = 2**29  # that the outputs of all writers may take in one batch
-_SMALLEST, _MASKS = 4, 2**27  # runs of a chain of removals, and bytes that its masks may take
 
 
 @dataclass(frozen=True)
@@ -90,11 +86,6 @@ class Subset:
     ------
     InputError
         The replay does not know this model, or means of prompts of several lengths.
-
-    Examples
-    --------
-    >>> runs = Subset(model, cases, "corrupted")  # doctest: +SKIP
-    >>> runs.run(torch.stack([runs.whole, runs.nothing])).shape  # doctest: +SKIP
     """
 
     def __init__(self, model: LoadedModel, cases: Sequence[Case], ablation: str = "corrupted") -> None:
@@ -103,19 +94,18 @@ class Subset:
         self.writers, self.readers = ends(model)
         self.exists = reaching(model, self.writers, self.readers)
         self.forwards = 0
-        try:
-            self.net: Network = network.read(model)
-        except network.Unreadable as reason:
-            raise InputError(
-                f"circuits are run without hooks, which this model does not allow ({reason}); use a float32 model of a "
-                f"known family: {', '.join(sorted(network.FAMILIES))}"
-            ) from None
         require_one_length(cases, ablation, positions=False)
-        lengths = sorted({len(case.base) for case in cases})
         self.cases = list(cases)
         self._batches: list[_Batch] = []
-        hooks.run_hooked([], functools.partial(self._prepare, lengths))
-        self._check()
+        families = ", ".join(sorted(network.FAMILIES))
+        self.net: Network = exactness.run(
+            model,
+            ("circuit", ablation, *measured(cases, model, model)),
+            lean=self._prepared,
+            hooked=exactness.Refusal("circuits are run", f"use a float32 model of a known family: {families}"),
+            sample=functools.partial(self._sample, tuple(cases)),
+            length=max(len(case.base) for case in cases),
+        ).answer
 
     @property
     def whole(self) -> Tensor:
@@ -131,7 +121,7 @@ class Subset:
         self,
         masks: Tensor,
         which: Sequence[int] | None = None,
-        on_step: OnStep = lambda done, total: None,  # noqa: ARG005
+        on_step: OnStep = silent,
         into: Tensor | None = None,
     ) -> Tensor:
         """Return the metric of every subset on every pair, ``float64 [mask, pair]``.
@@ -171,19 +161,14 @@ class Subset:
             memory.halving(asked, self._together(batch, masks), some, self.model.device)
 
         for batch in self._batches:
-            hooks.run_hooked([], functools.partial(waves, batch))  # without gradients, whenever it is interrupted
+            hooks.guarded(functools.partial(waves, batch))  # without gradients, whenever it is interrupted
         return found
 
     def nodes(
         self,
-        on_step: OnStep = lambda done, total: None,  # noqa: ARG005
+        on_step: OnStep = silent,
     ) -> Tensor:
-        """Return what the metric loses when all that a writer writes is ablated, ``float64 [pair, writer]``.
-
-        Examples
-        --------
-        >>> runs.nodes()[:, 0]  # of the embedding: all the difference  # doctest: +SKIP
-        """
+        """Return what the metric loses when all that a writer writes is ablated, ``float64 [pair, writer]``."""
         masks = self.exists.repeat(1 + len(self.writers), 1, 1)
         # From the top down: neighbours that differ in high layers alone share the runs of those below.
         order = range(len(self.writers))[::-1]
@@ -193,19 +178,14 @@ class Subset:
 
     # -- what there is before any run --------------------------------------------------------------------------------
 
-    def _prepare(self, lengths: Sequence[int]) -> None:
-        self.cases = [self._ready(case) for case in self.cases]
-        for length in lengths:
-            self._batches.append(self._batch([n for n, case in enumerate(self.cases) if len(case.base) == length]))
+    def _prepared(self, check: exactness.Check) -> Network:  # noqa: ARG002
+        self.net = network.read(self.model)
+        hooks.guarded(self._prepare)
+        return self.net
 
-    def _ready(self, case: Case) -> Case:
-        """Return `case` with the clean run's distribution, where its metric asks for that."""
-        if case.scorer.metric.name != "kl" or case.scorer.metric.function is not None:
-            return case
-        end = forward(self.net, torch.tensor([case.base], device=self.model.device))[0, case.position]
-        logits = self.net.unembed(self.net.final(end[None]))[0]
-        self.model.count(1)
-        return replace(case, scorer=replace(case.scorer, clean=sweep.wide(logits).log_softmax(-1)))
+    def _prepare(self) -> None:
+        self.cases = ready(self.model, self.model, self.cases)
+        self._batches = [self._batch(numbers) for numbers in by_length([case.base for case in self.cases]).values()]
 
     def _batch(self, numbers: list[int]) -> _Batch:
         clean = torch.tensor([self.cases[n].base for n in numbers], device=self.model.device)
@@ -221,7 +201,7 @@ class Subset:
         """Return what the corrupted prompts carry, stacked over layers."""
         sites = {"resid_pre": "resid", "resid_mid": "mid", "z": "z", "mlp_out": "mlp"}
         found: list[dict[str, Tensor]] = []
-        for part in ids.split(max(1, WAVE_ROWS // ids.shape[1])):
+        for part in ids.split(max(1, memory.WAVE_ROWS // ids.shape[1])):
             held: dict[str, list[Tensor]] = {name: [] for name in sites.values()}
 
             def keeping(kept: list[Tensor]) -> Edit:
@@ -250,23 +230,13 @@ class Subset:
         z = written.new_zeros(()).expand(shape[0], len(net.layers), shape[1], net.n_heads, net.d_head)
         return _Batch(numbers, torch.zeros_like(written), spread(resid), spread(mid), z, spread(mlp), written)
 
-    def _check(self) -> None:
-        """Compare the runs of the whole model, and of nothing of it, with the model's own, once for a state of it."""
-        if self.model.trusted("circuit"):
-            return
-        some = list(range(min(CHECKED, len(self.cases))))
+    def _sample(self, given: Sequence[Case]) -> Iterator[float]:
+        """Yield how far the whole model, and with corrupted prompts nothing of it, are from the model's own runs."""
+        some = list(range(min(exactness.SAMPLE, len(given))))
         whole, nothing = self.run(torch.stack([self.exists, self.nothing]), some)
-        for n in some:
-            _, *ends = sweep.unpatched(self.model, self.model, self.cases[n])
-            found = [whole[n], nothing[n]] if self.ablation == "corrupted" else [whole[n]]
-            for value, expected in zip(found, ends, strict=False):
-                off = sweep.apart(float(value), float(expected))
-                if off > TOLERANCE:
-                    raise InputError(
-                        f"circuits are run without hooks, and on {self.model.name} that gives {float(value):.4g} where "
-                        f"its own forward gives {float(expected):.4g}; load it in float32 without patches of your own"
-                    )
-        self.model.trust("circuit")
+        yield from unpatched_differ(
+            self.model, self.model, given, whole, nothing if self.ablation == "corrupted" else None
+        )
 
     # -- one batch of runs -------------------------------------------------------------------------------------------
 
@@ -278,14 +248,14 @@ class Subset:
         width = batch.written.shape[2]
         bytes_each = batch.written.element_size() * (length * width * (live + inputs) + self.exists.numel())
         room = min(_BYTES, memory.free_bytes(self.model.device) // 4)
-        return max(1, min(WAVE_ROWS // length, room // bytes_each))
+        return max(1, min(memory.WAVE_ROWS // length, room // bytes_each))
 
     def _values(self, batch: _Batch, masks: Tensor, at: Tensor, of: Tensor) -> Tensor:
         """Return the metric of runs, ``float64 [run]``: of mask ``at[run]`` on the pair at ``of[run]`` of the batch."""
         net, device = self.net, batch.written.device
         chosen = masks[at]
         live = chosen.any(0).any(1)  # what no run reads need not be computed
-        apart = self._apart(chosen)
+        split = self._first_difference(chosen)
         keep = chosen[:, live].transpose(1, 2).to(device, batch.written.dtype)  # [run, reader, live writer]
         # Below the layer where the masks differ there is one run for each pair.
         pairs, back = of.unique(return_inverse=True)
@@ -294,12 +264,12 @@ class Subset:
             run.write((batch.written - batch.embed)[run.of][:, None])
         width = net.n_heads + 1
         for index in range(len(net.layers)):
-            if index == apart:
+            if index == split:
                 run = run.spread(keep, of.to(device), back.to(device))
             there = live[1 + index * width : 1 + (index + 1) * width].tolist()
             heads = [head for head in range(net.n_heads) if there[head]]
             run.layer(index, heads, mlp=there[-1])
-        if apart >= len(net.layers):
+        if split >= len(net.layers):
             run = run.spread(keep, of.to(device), back.to(device))
         positions = torch.tensor([self.cases[batch.numbers[place]].position for place in of.tolist()], device=device)
         ends = run.end(positions)
@@ -310,7 +280,7 @@ class Subset:
             values[rows] = scorer.of_residual(net, ends[rows.to(device)]).double().cpu()
         return values
 
-    def _apart(self, chosen: Tensor) -> int:
+    def _first_difference(self, chosen: Tensor) -> int:
         """Return the first layer in which the inputs of `chosen`, ``[run, writer, reader]``, keep different edges."""
         differs = (chosen != chosen[:1]).any(0).any(0)[:-1].view(len(self.net.layers), -1).any(1)
         return int(differs.nonzero()[0]) if differs.any() else len(self.net.layers)
@@ -341,11 +311,11 @@ class _Run:
 
     def spread(self, keep: Tensor, of: Tensor, back: Tensor) -> _Run:
         """Return the same with a row for each run instead of each pair; row ``back[run]`` is what it continues."""
-        wide = _Run(self.net, self.batch, keep, of, 0)
-        wide.below = self.below
-        wide.changes = self.changes.new_empty(len(of), *self.changes.shape[1:])
-        wide.changes[:, : self.below] = self.changes[:, : self.below][back]
-        return wide
+        each = _Run(self.net, self.batch, keep, of, 0)
+        each.below = self.below
+        each.changes = self.changes.new_empty(len(of), *self.changes.shape[1:])
+        each.changes[:, : self.below] = self.changes[:, : self.below][back]
+        return each
 
     def write(self, changes: Tensor) -> None:
         """Add the next writers' ``[run, writer, position, d_model]``."""
@@ -407,159 +377,4 @@ def _projected(rows: Tensor, linear: Linear, heads: Sequence[int], width: int) -
     return out if linear.bias is None else out + linear.bias.unflatten(0, (-1, width))[list(heads)]
 
 
-# -- automated circuit discovery ---------------------------------------------------------------------------------------
-
-
-def acdc(
-    subset: Subset,
-    thresholds: Sequence[float],
-    on_step: OnStep = lambda done, total: None,  # noqa: ARG005
-    into: MutableMapping[int, Tensor] | None = None,
-    among: Tensor | None = None,
-) -> Tensor:
-    """Remove edges one by one, from the logits down, each for good if the metric hardly notices.
-
-    An edge goes if without it the metric's mean over the pairs changes, either way, by less than the threshold, in the
-    model that is left by then: Conmy et al. (2023), "Towards Automated Circuit Discovery for Mechanistic
-    Interpretability", algorithm 1, with any metric in place of their KL divergence. Inputs of what nothing reads any
-    more go without a run. The answer is that of the one-by-one algorithm; runs that would follow if the next edges are
-    decided as they were at the next larger threshold are made together, and thrown away from where that is not so.
-
-    Parameters
-    ----------
-    thresholds
-        In units of the metric.
-    on_step
-        Called with edges decided and edges to decide, over all thresholds.
-    into
-        Number of a threshold → its ``bool [writer, reader]``, filled one by one, the largest threshold first: what an
-        interrupt leaves.
-    among
-        ``bool [writer, reader]``: the edges to begin with, all others ablated; all when not given.
-
-    Returns
-    -------
-    Tensor
-        ``bool [threshold, writer, reader]``: the edges that are left.
-
-    Examples
-    --------
-    >>> kept = acdc(runs, [0.1, 0.01])  # doctest: +SKIP
-    """
-    kept: MutableMapping[int, Tensor] = {} if into is None else into
-    begin = subset.whole if among is None else among & subset.exists
-    order = _downward(begin)
-    guess, total = subset.nothing, len(thresholds) * len(order)
-    sizes = sorted(range(len(thresholds)), key=lambda n: -thresholds[n])
-    start = float(subset.run(begin[None]).mean())
-    for turn, number in enumerate(sizes):
-        before = turn * len(order)
-
-        def step(done: int, before: int = before) -> None:
-            on_step(before + done, total)
-
-        guess = _Removal(subset, order, thresholds[number], guess, begin, start).run(step)
-        kept[number] = guess
-    return torch.stack([kept[number] for number in range(len(thresholds))])
-
-
-def survived(kept: Tensor, thresholds: Sequence[float], exists: Tensor) -> Tensor:
-    """Return the largest threshold that each edge survives, ``float64 [writer, reader]``: 0 for none, NaN for no edge.
-
-    Examples
-    --------
-    >>> survived(torch.tensor([[[True]], [[False]]]), [0.1, 1.0], torch.tensor([[True]]))
-    tensor([[0.1000]], dtype=torch.float64)
-    """
-    sizes = torch.tensor(list(thresholds), dtype=torch.float64)[:, None, None]
-    best = (kept.double() * sizes).amax(0)
-    return torch.where(exists, best, torch.full_like(best, float("nan")))
-
-
-def _downward(edges: Tensor) -> list[tuple[int, int]]:
-    """Return edges ``[writer, reader]`` as (writer, reader), from the logits down, readers' highest writers first."""
-    return sorted(
-        ((writer, reader) for writer, reader in edges.nonzero().tolist()), key=lambda edge: (-edge[1], -edge[0])
-    )
-
-
-class _Removal:
-    """ACDC at one threshold under way."""
-
-    def __init__(
-        self,
-        subset: Subset,
-        order: Sequence[tuple[int, int]],
-        threshold: float,
-        guess: Tensor,
-        begin: Tensor,
-        start: float,
-    ) -> None:
-        self.subset = subset
-        self.order = order
-        self.threshold = threshold
-        self.guess = guess
-        self.kept = begin.clone()
-        self.value = start
-        place = {node.name: n for n, node in enumerate(subset.writers)}
-        group = subset.net.n_heads // subset.net.n_kv_heads
-        self.of = [[place[name] for name in _reading(node, group)] for node in subset.readers]
-        self.size = _SMALLEST
-
-    def run(self, on_step: Callable[[int], None]) -> Tensor:
-        """Return the edges that are left, ``bool [writer, reader]``."""
-        at = 0
-        while at < len(self.order):
-            at = self._chain(at)
-            on_step(at)
-        return self.kept
-
-    def _chain(self, at: int) -> int:
-        """Decide the next edges as far as they come out as guessed, and the first that does not; return the next."""
-        asked = list(self._ahead(at))
-        masks = [mask for _, mask, _ in asked if mask is not None]
-        values = iter(self.subset.run(torch.stack(masks)).mean(1).tolist() if masks else [])
-        for number, (edge, mask, guessed) in enumerate(asked):
-            if mask is None:
-                self.kept[edge] = False
-                continue
-            value = next(values)
-            stays = not abs(value - self.value) < self.threshold
-            if not stays:
-                self.kept[edge], self.value = False, value
-            if stays != guessed:
-                self.size = max(_SMALLEST, number // 2)
-                return at + number + 1
-        self.size = min(2 * self.size, max(_SMALLEST, _MASKS // self.kept.numel()))
-        return at + len(asked)
-
-    def _ahead(self, at: int) -> Iterator[tuple[tuple[int, int], Tensor | None, bool]]:
-        """Yield the next edges, the mask to run (``None`` where nothing reads what it feeds), and the guess."""
-        kept, runs = self.kept.clone(), 0
-        for edge in self.order[at:]:
-            nodes = self.of[edge[1]]
-            if nodes and not kept[nodes].any():
-                kept[edge] = False
-                yield edge, None, False
-                continue
-            if runs == self.size:
-                return
-            runs += 1
-            without = kept.clone()
-            without[edge] = False
-            guess = bool(self.guess[edge])
-            yield edge, without, guess
-            if not guess:
-                kept = without
-
-
-def _reading(node: Node, group: int) -> list[str]:
-    """Return the names of the writers that an input belongs to: none for the logits."""
-    if node.kind in {"k", "v"}:
-        return [Node("head", node.layer, node.head * group + n).name for n in range(group)]
-    if node.kind == "q":
-        return [Node("head", node.layer, node.head).name]
-    return [node.name] if node.kind == "mlp" else []
-
-
-__all__ = ["ABLATIONS", "Subset", "acdc", "survived"]
+__all__ = ["ABLATIONS", "Subset"]

@@ -137,6 +137,11 @@ def run_hooked(
             interrupts.end()
 
 
+def guarded(body: Callable[[], Any], *, gradients: bool = False) -> Any:
+    """Call `body`, with or without autograd; whatever ends it, autograd's switch is as it was before."""
+    return run_hooked((), body, gradients=gradients)
+
+
 @dataclass(frozen=True)
 class FoundHook:
     """A hook found on a module: where, in which of torch's dictionaries, and the function."""

@@ -7,7 +7,7 @@ import inspect
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any, TypeVar
@@ -141,7 +141,6 @@ class LoadedModel:
             memory.free_bytes(self.device) // 4 if budget is None else budget, disk_budget=disk_budget
         )
         self._operation: Operation | None = None
-        self._trusted: set[tuple[str, str]] = set()
         self.unread: dict[tuple[str, Site], str] = {}  # state, place → why writing there does nothing
         ids, said = before or ([0], None)
         # The bridge wires hooks of its own in its first forward; after it the census is at its baseline.
@@ -593,14 +592,10 @@ class LoadedModel:
         if self._operation is not None:
             self._operation.forwards += forwards
 
-    def trusted(self, site: str) -> bool:
-        """Whether the replay has been compared with the hooked forward on this state of the model, for `site`."""
-        return self._operation is not None and (self._operation.fingerprint, site) in self._trusted
-
-    def trust(self, site: str) -> None:
-        """Note that the replay agreed with the hooked forward."""
-        if self._operation is not None:
-            self._trusted.add((self._operation.fingerprint, site))
+    @property
+    def state(self) -> Hashable:
+        """All that a forward of the current command depends on but its prompt; ``None`` outside of commands."""
+        return None if self._operation is None else self._key((), self._operation.fingerprint)
 
     def recall(self, ids: Sequence[int], names: Sequence[str]) -> dict[str, Tensor] | None:
         """Return what `keep` stored under `names` for a plain run of `ids`; ``None`` where any of it is missing."""

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from interp.engine import memory
+from interp.engine import exactness, memory
+from interp.engine.metrics import upcast
 from interp.engine.model.interventions import require_read, written
-from interp.engine.patching.sweep import CHECKED, TOLERANCE, WAVE_ROWS, Ids, OnStep, apart, contained, wide
+from interp.engine.patching.cases import Ids, by_length
+from interp.engine.patching.driver import Driver, OnStep, Outcome, nothing, silent
+from interp.engine.patching.fillings import MODES, Capture, Fillings, Part, along, by_position, donors, own
 from interp.engine.transformer import network
 from interp.engine.transformer.forward import Edit, forward
-from interp.errors import InputError
 from interp.sites import Site
 
 if TYPE_CHECKING:
@@ -26,33 +28,7 @@ if TYPE_CHECKING:
     from interp.engine.model.hooks import Hook
     from interp.engine.model.loaded import LoadedModel
 
-MODES = ("zero", "mean", "resample", "noise")
-_CHUNK = 256  # rows that are unembedded at once
-
 Change = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Part:
-    """What is taken away.
-
-    Attributes
-    ----------
-    site
-        ``"z"`` (a head), ``"mlp_out"``, ``"scores"`` (an edge of a head's attention, cut before the softmax), or a site
-        of the residual stream, in which a direction's coordinate is taken away.
-    query, key
-        The edge; a query of ``None`` is every one but the key's own that sees the key.
-    direction
-        ``float32 [d_model]``, of length 1.
-    """
-
-    site: str
-    layer: int
-    head: int = 0
-    query: int | None = None
-    key: int = 0
-    direction: Tensor | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -64,24 +40,12 @@ class Sample:
     scorer: Scorer | None = None
 
 
-@dataclass
-class Ablated:
+class Ablated(Outcome):
     """What the runs gave.
 
-    Attributes
-    ----------
-    values
-        ``float64 [condition, sample]``: the metric, or the mean next-token cross-entropy in nats; NaN where it was not
-        reached. The conditions: nothing taken away, each part alone, and all together where there are several.
-    path, stopped, notes, interrupt
-        As in `sweep.Swept`.
+    `values` are ``[condition, sample]``: the metric, or the mean next-token cross-entropy in nats. The conditions:
+    nothing taken away, each part alone, and all together where there are several.
     """
-
-    values: Tensor
-    path: str = "forward"
-    stopped: str = ""
-    notes: list[str] = field(default_factory=list[str])
-    interrupt: BaseException | None = None
 
 
 def conditions(count: int) -> list[tuple[int, ...]]:
@@ -95,32 +59,6 @@ def conditions(count: int) -> list[tuple[int, ...]]:
     return [(), *((n,) for n in range(count)), *([tuple(range(count))] if count > 1 else [])]
 
 
-def donors(samples: Sequence[Sample], references: Sequence[Ids], *, exact: bool, seed: int) -> list[int]:
-    """Return for each sample another prompt, drawn from those that are as long (or longer, unless `exact`).
-
-    Raises
-    ------
-    InputError
-        A sample for which there is none.
-    """
-    chance = random.Random(seed)
-    found: list[int] = []
-    for number, sample in enumerate(samples):
-        length = len(sample.ids)
-        fits = [
-            n
-            for n, ids in enumerate(references)
-            if ids[:length] != sample.ids and (len(ids) == length or (len(ids) > length and not exact))
-        ]
-        if not fits:
-            raise InputError(
-                f"there is no other prompt of {length} tokens for prompt {number} to take activations from; give more "
-                "prompts of one length, or use --mode mean"
-            )
-        found.append(chance.choice(fits))
-    return found
-
-
 def ablate(
     model: LoadedModel,
     samples: Sequence[Sample],
@@ -130,7 +68,7 @@ def ablate(
     references: Sequence[Ids],
     taken: Sequence[int] = (),
     seed: int = 0,
-    on_step: OnStep = lambda done, total: None,  # noqa: ARG005
+    on_step: OnStep = silent,
 ) -> Ablated:
     """Measure every sample in every condition.
 
@@ -145,9 +83,7 @@ def ablate(
     taken
         For each sample, which reference.
     """
-    job = _Job(model, samples, parts, mode, references, taken, seed, on_step)
-    job.found.stopped, job.found.interrupt = contained(job.run, job.progress)
-    return job.found
+    return _Job(model, samples, parts, Fillings(parts, mode, references, taken, seed), on_step).run()
 
 
 class _Job:
@@ -156,117 +92,75 @@ class _Job:
         model: LoadedModel,
         samples: Sequence[Sample],
         parts: Sequence[Part],
-        mode: str,
-        references: Sequence[Ids],
-        taken: Sequence[int],
-        seed: int,
+        fillings: Fillings,
         on_step: OnStep,
     ) -> None:
         self.model = model
         self.samples = list(samples)
         self.parts = list(parts)
-        self.mode = mode
-        self.references = list(references)
-        self.taken = list(taken)
-        self.seed = seed
-        self.on_step = on_step
+        self.fillings = fillings
         self.conditions = conditions(len(self.parts))
-        shape = (len(self.conditions), len(self.samples))
-        self.found = Ablated(torch.full(shape, float("nan"), dtype=torch.float64))
-        self.done = torch.zeros(shape, dtype=torch.bool)
-        self.filled: dict[int, Callable[[int, int], Tensor]] = {}
+        self.found = Ablated(*nothing(len(self.conditions), len(self.samples)), path="forward")
+        self.driver = Driver(model, self.found, self.found.done.numel(), on_step)
         self.before: dict[tuple[int, int], Tensor] = {}  # sample, layer → the unablated residual stream
 
-    def progress(self) -> str:
-        """Return runs done and runs in all."""
-        return f"{int(self.done.sum())}/{self.done.numel()}"
+    def run(self) -> Ablated:
+        """Compute every run, without hooks where that can be trusted."""
+        scorer = self.samples[0].scorer
+        metric = exactness.of_metric(None if scorer is None else scorer.metric)
+        self.driver.run(
+            ("ablation", frozenset(part.site for part in self.parts), self.fillings.mode, metric),
+            lean=self._without_hooks,
+            hooked=self._with_hooks,
+            sample=self._sample,
+            length=max(len(sample.ids) for sample in self.samples),
+        )
+        return self.found
 
-    def run(self) -> None:
-        """Compute every run, without hooks where the network can be read."""
-        try:
-            net = network.read(self.model)
-            self._go(lambda ids, wanted: _seen(net, self.model, ids, wanted), lambda c, some: self._lean(net, c, some))
-        except network.Unreadable as reason:
-            self.found.path = f"hooked: {reason}"
-            self.found.values[:], self.done[:] = float("nan"), False
-            sites = {Site("pattern" if part.site == "scores" else part.site, part.layer) for part in self.parts}
-            require_read(self.model, sorted(sites, key=lambda site: (site.layer, site.name)))
-            self._go(self._caught, self._hooked, check=False)
+    def _without_hooks(self, check: exactness.Check) -> None:
+        exactness.require_known(*(part.site for part in self.parts if part.site != "scores"))
+        net = network.read(self.model)
+        self._go(
+            lambda ids, wanted: _seen(net, self.model, ids, wanted), lambda c, some: self._lean(net, c, some), check
+        )
+
+    def _with_hooks(self) -> None:
+        sites = {Site("pattern" if part.site == "scores" else part.site, part.layer) for part in self.parts}
+        require_read(self.model, sorted(sites, key=lambda site: (site.layer, site.name)))
+        self._go(self._caught, self._hooked)
 
     def _go(
         self,
-        capture: Callable[[Sequence[Ids], Sequence[Part]], list[list[Tensor]]],
+        capture: Capture,
         measure: Callable[[int, Sequence[int]], Tensor],
-        *,
-        check: bool = True,
+        check: exactness.Check = lambda: None,
     ) -> None:
-        self._fill(capture)
-        trusted = not check or self.model.trusted("ablation")
+        self.fillings.prepare(capture)
         for condition in range(len(self.conditions)):
-            for length in sorted({len(sample.ids) for sample in self.samples}):
-                some = [n for n, sample in enumerate(self.samples) if len(sample.ids) == length]
+            for length, some in by_length([sample.ids for sample in self.samples]).items():
 
                 def run(chosen: Sequence[int], condition: int = condition) -> None:
-                    self.found.values[condition, chosen] = measure(condition, chosen)
-                    self.done[condition, chosen] = True
-                    self.on_step(int(self.done.sum()), self.done.numel())
+                    self.driver.record((condition, chosen), measure(condition, chosen))
+                    self.driver.step()
 
                 memory.halving(some, self._together(length), run, self.model.device)
-            if condition and not trusted:
-                self._compare()
-                trusted = True
-                self.model.trust("ablation")
+            if condition:
+                check()
 
     def _together(self, length: int) -> int:
         """Return how many prompts of `length` tokens are run at once."""
         g = self.model.geometry
         logits = g.d_vocab * (1 if self.samples[0].scorer else length)
         one = 4 * (length * (6 * g.d_model + 3 * g.n_heads * length) + logits)
-        return max(1, min(WAVE_ROWS // length, memory.free_bytes(self.model.device) // 4 // one))
+        return max(1, min(memory.WAVE_ROWS // length, memory.free_bytes(self.model.device) // 4 // one))
 
-    def _compare(self) -> None:
-        """Compute a few finished runs by the plain hooked forward too."""
-        finished = self.done.nonzero().tolist()
-        worst = 0.0
-        for condition, sample in random.Random(0).sample(finished, min(CHECKED, len(finished))):
-            expected = float(self._hooked(condition, [sample])[0])
-            worst = max(worst, apart(float(self.found.values[condition, sample]), expected))
-        if worst > TOLERANCE:
-            reason = f"the forward without hooks differed by {worst:.1g} from the hooked forward"
-            self.found.notes.append(f"{reason} on this model and was not used")
-            raise network.Unreadable(reason)
+    def _sample(self) -> Iterator[float]:
+        """Yield how far a few finished runs are from the plain hooked forward's."""
+        finished = self.found.done.nonzero().tolist()
+        for condition, sample in random.Random(0).sample(finished, min(exactness.SAMPLE, len(finished))):
+            yield exactness.difference(self.found.values[condition, sample], self._hooked(condition, [sample])[0])
 
     # -- what the parts become -----------------------------------------------------------------------------------------
-
-    def _fill(self, capture: Callable[[Sequence[Ids], Sequence[Part]], list[list[Tensor]]]) -> None:
-        """Prepare what each part becomes: part → (sample, length) → ``[position, width]``, or what is added to it."""
-        replaced = [n for n, part in enumerate(self.parts) if part.site != "scores"]
-        if not replaced or self.mode == "zero":
-            self.filled = {n: lambda sample, length: torch.zeros(()) for n in replaced}  # noqa: ARG005
-            return
-        wanted = [self.parts[n] for n in replaced]
-        needed = sorted(set(self.taken)) if self.mode == "resample" else range(len(self.references))
-        seen = dict(zip(needed, capture([self.references[n] for n in needed], wanted), strict=True))
-        for at, part in enumerate(replaced):
-            held = {n: tensors[at] for n, tensors in seen.items()}
-            if self.mode == "resample":
-                self.filled[part] = lambda sample, length, held=held: held[self.taken[sample]][:length]
-            elif self.mode == "mean":
-                mean = _mean(list(held.values()))
-                self.filled[part] = lambda sample, length, mean=mean: mean(length)  # noqa: ARG005
-            else:
-                self.filled[part] = self._noise(part, _spread(list(held.values())), next(iter(held.values())))
-
-    def _noise(self, part: int, spread: tuple[float, float], like: Tensor) -> Callable[[int, int], Tensor]:
-        def draw(sample: int, length: int) -> Tensor:
-            # A draw of its own for each part and sample, the same alone and together with others.
-            source = torch.Generator().manual_seed(hash((self.seed, part, sample)) % 2**63)
-            drawn = torch.randn(length, like.shape[-1], generator=source)
-            drawn[:1] *= spread[0]
-            drawn[1:] *= spread[1]
-            return drawn.to(like)
-
-        return draw
 
     def _changes(self, condition: int, chosen: Sequence[int]) -> dict[tuple[str, int], Change]:
         """Return (site, layer) → what a batch of those samples' activation there becomes."""
@@ -281,11 +175,11 @@ class _Job:
             for n in numbers:
                 part = self.parts[n]
                 where = (slice(None), slice(None), part.head) if site == "z" else (slice(None),)
-                now = changed[where] if part.direction is None else _along(changed, part.direction)
-                value = torch.stack([self.filled[n](sample, length) for sample in chosen]).to(tensor)
+                now = changed[where] if part.direction is None else along(changed, part.direction)
+                value = torch.stack([self.fillings.of(n, sample, length) for sample in chosen]).to(tensor)
                 if value.dim() == 1:  # zeros
                     value = torch.zeros_like(now)
-                becomes = now + value if self.mode == "noise" else value
+                becomes = now + value if self.fillings.mode == "noise" else value
                 if part.direction is None:
                     changed[where] = becomes
                 else:
@@ -336,7 +230,7 @@ class _Job:
             following = torch.tensor(asked.ids[1:], device=end.device)
             losses = [
                 functional.cross_entropy(net.unembed(net.final(rows)), ids, reduction="sum")
-                for rows, ids in zip(end[:-1].split(_CHUNK), following.split(_CHUNK), strict=True)
+                for rows, ids in zip(end[:-1].split(memory.LOGIT_ROWS), following.split(memory.LOGIT_ROWS), strict=True)
             ]
             return (torch.stack(losses).double().sum() / len(following)).cpu()
         row = end[asked.position][None]
@@ -347,9 +241,8 @@ class _Job:
     def _know(self, sample: int, logits: Callable[[], Tensor]) -> None:
         """Give a metric that asks for it the unablated run's distribution."""
         asked = self.samples[sample]
-        if asked.scorer is not None and asked.scorer.metric.name == "kl" and asked.scorer.metric.function is None:
-            clean = wide(logits()).log_softmax(-1)
-            self.samples[sample] = replace(asked, scorer=replace(asked.scorer, clean=clean))
+        if asked.scorer is not None and asked.scorer.metric.needs_clean:
+            self.samples[sample] = replace(asked, scorer=asked.scorer.with_clean(logits()))
 
     def _scorer(self, sample: int) -> Scorer:
         scorer = self.samples[sample].scorer
@@ -363,7 +256,7 @@ class _Job:
         found: list[list[Tensor]] = []
         for ids in prompts:
             held = self.model.activations_of(ids, list(dict.fromkeys(names)))
-            found.append([_own(part, held[name][0]) for part, name in zip(wanted, names, strict=True)])
+            found.append([own(part, held[name][0]) for part, name in zip(wanted, names, strict=True)])
         return found
 
     def _hooked(self, condition: int, chosen: Sequence[int]) -> Tensor:
@@ -385,9 +278,9 @@ class _Job:
                 # Not every model reads its scores after their hook; what is left of the weights, made 1 again, is the
                 # softmax of what is left of the scores. A sink (gpt-oss) has its share beside them.
                 left = self._cut(tensor, numbers, 0.0)
-                sink = 1 - wide(tensor).sum(-1, keepdim=True)
+                sink = 1 - upcast(tensor).sum(-1, keepdim=True)
                 sink = torch.where(sink > 64 * torch.finfo(tensor.dtype).eps, sink, 0)
-                return (left / (wide(left).sum(-1, keepdim=True) + sink)).to(tensor)
+                return (left / (upcast(left).sum(-1, keepdim=True) + sink)).to(tensor)
 
             functions |= dict(written(Site("pattern" if site == "scores" else site, layer), write))
         asked = [self.samples[n] for n in chosen]
@@ -397,9 +290,9 @@ class _Job:
         for sample, one, rows in zip(chosen, asked, logits, strict=True):
             if one.scorer is None:
                 following = torch.tensor(one.ids[1:], device=rows.device)
-                values.append(functional.cross_entropy(wide(rows[:-1]), following).double().cpu())
+                values.append(functional.cross_entropy(upcast(rows[:-1]), following).double().cpu())
                 continue
-            row = wide(rows[-1 if last else one.position])
+            row = upcast(rows[-1 if last else one.position])
             if not condition:
                 self._know(sample, lambda row=row: row)
             values.append(self._scorer(sample).of_logits(row[None])[0].double().cpu())
@@ -412,7 +305,7 @@ def _seen(
     """Return each part's own activation on each prompt, ``[position, width]``."""
     found: list[list[Tensor]] = [[] for _ in prompts]
     stop = max(part.layer for part in wanted) + 1
-    for length in sorted({len(ids) for ids in prompts}):
+    for length, some in by_length(prompts).items():
 
         def run(chosen: Sequence[int]) -> None:
             held: dict[tuple[str, int], Tensor] = {}
@@ -428,56 +321,10 @@ def _seen(
             forward(net, ids, {site: keep(site) for site in {part.site for part in wanted}}, stop=stop)
             model.count(len(chosen))
             for row, n in enumerate(chosen):
-                found[n] = [_own(part, held[part.site, part.layer][row]).clone() for part in wanted]
+                found[n] = [own(part, held[part.site, part.layer][row]).clone() for part in wanted]
 
-        some = [n for n, ids in enumerate(prompts) if len(ids) == length]
-        memory.halving(some, max(1, WAVE_ROWS // length), run, model.device)
+        memory.halving(some, max(1, memory.WAVE_ROWS // length), run, model.device)
     return found
-
-
-def _own(part: Part, tensor: Tensor) -> Tensor:
-    """Return a part's own rows of one prompt's activation, ``[position, width]``."""
-    if part.direction is not None:
-        return _along(tensor, part.direction)
-    return tensor[:, part.head] if part.site == "z" else tensor
-
-
-def _along(tensor: Tensor, direction: Tensor) -> Tensor:
-    """Return the coordinate along a direction of length 1, ``[…, 1]``."""
-    return (tensor @ direction.to(tensor))[..., None]
-
-
-def by_position(references: Sequence[Ids]) -> bool:
-    """Return whether means are taken position by position: there are several prompts, of one length.
-
-    Examples
-    --------
-    >>> by_position([(1, 2), (3, 4)]), by_position([(1, 2)]), by_position([(1, 2), (3,)])
-    (True, False, False)
-    """
-    return len(references) > 1 and len({len(ids) for ids in references}) == 1
-
-
-def _mean(held: Sequence[Tensor]) -> Callable[[int], Tensor]:
-    """Return length → the mean, ``[position, width]``; over all positions too where they cannot be told apart.
-
-    The first position stays apart: in many models its activations are a hundred times the others', and a mean with them
-    would be theirs.
-    """
-    if len(held) > 1 and len({len(one) for one in held}) == 1:
-        mean = torch.stack(list(held)).mean(0)
-        return lambda length: mean[:length]
-    first = torch.stack([one[0] for one in held]).mean(0)
-    others = torch.cat([one[1:] for one in held])
-    rest = others.mean(0) if len(others) else first
-    return lambda length: torch.cat([first[None], rest.expand(length - 1, -1)])
-
-
-def _spread(held: Sequence[Tensor]) -> tuple[float, float]:
-    """Return the standard deviation of a part's values at the first position, and at all others."""
-    first = torch.stack([one[0] for one in held])
-    rest = torch.cat([one[1:] for one in held])
-    return float(first.std(correction=0)), float(rest.std(correction=0)) if len(rest) else 0.0
 
 
 __all__ = ["MODES", "Ablated", "Part", "Sample", "ablate", "by_position", "conditions", "donors"]

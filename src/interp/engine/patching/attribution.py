@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from interp.engine import memory
-from interp.engine.metrics import MetricFailed
-from interp.engine.model import hooks
-from interp.engine.model.interventions import unread
-from interp.engine.patching import sweep
-from interp.engine.transformer import network
-from interp.engine.transformer.network import Network
-from interp.engine.transformer.shared_prefix import paired
-from interp.errors import InputError
-from interp.sites import SITES, Site
+from interp.engine import exactness, memory
+from interp.engine.metrics import upcast
+from interp.engine.patching.cases import Case, measured, ready, unpatched_differ
+from interp.engine.patching.driver import OnStep, silent
+from interp.engine.patching.gradients import differentiated, over_cases, require_slope
+from interp.engine.patching.recorded import HookedRuns, LeanRuns, Runner
+from interp.sites import SITES, available
 
 if TYPE_CHECKING:
-    from transformer_lens.hook_points import HookPoint
-
+    from interp.engine.memory import Stretch
     from interp.engine.model.loaded import LoadedModel
-    from interp.engine.patching.sweep import Case, OnStep
-
-ROWS = 2048  # positions that are run together: more make the matrix products no faster
-CHECKED = 2  # pairs that the plain hooked forward runs too, at the first estimate on a state of a model
-
-Sites = dict[str, list[Tensor]]  # site → one tensor for each layer
 
 
 @dataclass
@@ -65,8 +55,9 @@ def attribute(
     *,
     steps: int = 1,
     neurons: bool = False,
+    asked: str = "neuron",
     source_model: LoadedModel | None = None,
-    on_step: OnStep = lambda done, total: None,  # noqa: ARG005
+    on_step: OnStep = silent,
 ) -> Attributed:
     """Estimate the effect of patching every node of every site, all at once.
 
@@ -86,6 +77,8 @@ def attribute(
         Points at which the gradient is taken.
     neurons
         Whether single neurons are wanted.
+    asked
+        The site that must be among those estimated; its single neurons are the wanted ones.
     source_model
         Where the source activations come from, if not from `model`; with one step only.
     on_step
@@ -106,211 +99,9 @@ def attribute(
     Faithfulness"). EAP-IG multiplies the mean gradient by ``a_source − a_base``, whose sums are right at the inputs
     alone; what is integrated here is each layer's conductance (Dhamdhere, Sundararajan and Yan 2018), right at every
     layer. A path for each site by itself would need a sweep's forwards, for which the exact sweep is the better use.
-
-    Examples
-    --------
-    >>> attribute(model, cases).nodes[0]["z"].shape  # doctest: +SKIP
-    torch.Size([12, 12, 15])
     """
-    if torch.is_inference_mode_enabled():
-        raise InputError("there are no gradients inside torch.inference_mode; use torch.no_grad there, or exact")
-    job = _Job(model, cases, steps, neurons, source_model or model, on_step)
-    try:
-        return hooks.run_hooked([], job.run, gradients=True)
-    except MetricFailed as error:
-        reason = f"the metric {cases[0].scorer.metric.name} failed on the way: {error}"
-    raise InputError(reason)
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """Pairs that are run together, and the points of the way between them, the first and last included."""
-
-    cases: tuple[int, ...]
-    first: int
-    last: int
-
-    def halves(self) -> tuple[_Piece, ...]:
-        """Return two pieces, of half the pairs, or of half the way; none where there is nothing to halve."""
-        if len(self.cases) > 1:
-            half = len(self.cases) // 2
-            return replace(self, cases=self.cases[:half]), replace(self, cases=self.cases[half:])
-        if self.last - self.first > 1:
-            half = (self.first + self.last) // 2
-            return replace(self, last=half), replace(self, first=half)
-        return ()
-
-
-@dataclass
-class _Recorded:
-    """The runs at some points of the way between pairs, the patched run first.
-
-    Attributes
-    ----------
-    values
-        The activations, ``[point, pair, position, …]`` from position `start` on (patterns: ``[…, head, query, key]``).
-    graph
-        What the metric is differentiated by, to have each one's gradient at the points where that is taken.
-    scores
-        The metric, ``[point, pair]``; it is differentiated at the same points.
-    start
-        The first position at which the pairs differ; what is before it has no effect.
-    """
-
-    values: Sites
-    graph: Sites
-    scores: Tensor
-    start: int
-
-
-class _Runner(Protocol):
-    def ends(self, cases: Sequence[Case]) -> _Recorded:
-        """Run the pairs' base and source; the base is differentiated."""
-        ...
-
-    def way(self, cases: Sequence[Case], part: Tensor) -> _Recorded:
-        """Run the points at `part` of the way from base to source; all are differentiated."""
-        ...
-
-
-class _Lean:
-    """The runs of a model that `network.read` knows."""
-
-    def __init__(self, model: LoadedModel, source_model: LoadedModel, sites: Sequence[str]) -> None:
-        self.model = model
-        self.source_model = source_model
-        self.sites = sites
-        self.network = network.read(model)
-        self.source = self.network if source_model is model else network.read(source_model)
-
-    def ends(self, cases: Sequence[Case]) -> _Recorded:
-        base, source = self._embedded(cases)
-        if self.source is self.network:
-            start = _start(cases)
-            return self._run(cases, base[:, :start], source[None, :, start:], base[None, :, start:])
-        nothing = base[:, :0]
-        here = self._run(cases, nothing, base[None][:0], base[None])
-        there = self._run(cases, nothing, source[None], source[None][:0], self.source)
-        values = {
-            site: [torch.cat(both) for both in zip(here.values[site], there.values[site], strict=True)]
-            for site in self.sites
-        }
-        return _Recorded(values, here.graph, torch.cat([here.scores, there.scores]), 0)
-
-    def way(self, cases: Sequence[Case], part: Tensor) -> _Recorded:
-        base, source = self._embedded(cases)
-        start = _start(cases)
-        later = base[:, start:]
-        graded = later + part.view(-1, 1, 1, 1).to(base.dtype) * (source[:, start:] - later)
-        return self._run(cases, base[:, :start], graded[:0], graded)
-
-    def _embedded(self, cases: Sequence[Case]) -> tuple[Tensor, Tensor]:
-        base, source = _ids(cases, self.model.device)
-        with torch.no_grad():
-            return _stream(self.network, base), _stream(self.source, source)
-
-    def _run(
-        self, cases: Sequence[Case], prefix: Tensor, frozen: Tensor, graded: Tensor, of: Network | None = None
-    ) -> _Recorded:
-        of, start = of or self.network, prefix.shape[1]
-        values: Sites = {site: [] for site in self.sites}
-        graph: Sites = {site: [] for site in self.sites}
-
-        def keep(site: str, layer: int, still: Tensor, moving: Tensor) -> None:  # noqa: ARG001
-            if site in values:
-                rows = moving.detach().view(len(graded), *still.shape[1:])
-                values[site].append(torch.cat([rows, still]))
-                graph[site].append(moving)
-
-        ends = paired(of, prefix, frozen, graded.detach().requires_grad_(), keep)
-        self.model.count(1)
-        still, moving = (
-            torch.stack(
-                [case.scorer.of_residual(of, end[:, n, case.position - start]) for n, case in enumerate(cases)], 1
-            )
-            for end in ends
-        )
-        return _Recorded(values, graph, torch.cat([moving, still.detach()]), start)
-
-
-class _Hooked:
-    """The runs of any model, through its own forward."""
-
-    def __init__(self, model: LoadedModel, source_model: LoadedModel, sites: Sequence[str]) -> None:
-        self.model = model
-        self.source_model = source_model
-        read = [site for site in sites if not unread(model, Site(site, 0))]
-        self.sites = [site for site in read if site != "resid_mid"]
-        self.middle = "resid_mid" in read
-
-    def ends(self, cases: Sequence[Case]) -> _Recorded:
-        base, source = _ids(cases, self.model.device)
-        here = self._run(self.model, cases, base)
-        with torch.no_grad():
-            there = self._run(self.source_model, cases, source)
-        sites = here.values.keys() & there.values.keys()
-        values = {
-            site: [torch.cat(both) for both in zip(here.values[site], there.values[site], strict=True)]
-            for site in sites
-        }
-        return _Recorded(values, here.graph, torch.cat([here.scores, there.scores]), 0)
-
-    def way(self, cases: Sequence[Case], part: Tensor) -> _Recorded:
-        base, source = _ids(cases, self.model.device)
-        begin, end = self._stream(base), self._stream(source)
-        graded = begin + part.view(-1, 1, 1, 1).to(begin.dtype) * (end - begin)
-        return self._run(self.model, cases, base.repeat(len(part), 1), graded.flatten(0, 1))
-
-    def _stream(self, ids: Tensor) -> Tensor:
-        """Return the residual stream before layer 0, ``[pair, position, d_model]``."""
-        held: list[Tensor] = []
-
-        def keep(tensor: Tensor, hook: HookPoint) -> None:  # noqa: ARG001
-            held[:] = [tensor.detach()]
-
-        self.model.forward(ids.tolist(), {Site("resid_pre", 0).hook_name: keep})
-        return held[0]
-
-    def _run(self, model: LoadedModel, cases: Sequence[Case], ids: Tensor, begin: Tensor | None = None) -> _Recorded:
-        depth, recording = model.geometry.n_layers, torch.is_grad_enabled()
-        held: dict[str, dict[int, Tensor]] = {site: {} for site in self.sites}
-
-        def keep(site: str, layer: int) -> hooks.Hook:
-            def read(tensor: Tensor, hook: HookPoint) -> Tensor:  # noqa: ARG001
-                if site == "resid_pre" and layer == 0:
-                    tensor = (tensor if begin is None else begin.to(tensor)).detach().requires_grad_(recording)
-                held[site][layer] = tensor
-                return tensor  # given back: what a hook point shows may be a copy in another shape
-
-            return read
-
-        points = {Site(site, layer).hook_name: keep(site, layer) for site in self.sites for layer in range(depth)}
-        logits = model.forward(ids.tolist(), points, last_only=False, gradients=recording)
-        logits = sweep.wide(logits).unflatten(0, (-1, len(cases)))
-        scores = torch.stack([case.scorer.of_logits(logits[:, n, case.position]) for n, case in enumerate(cases)], 1)
-        graph = {site: [by[n] for n in range(depth)] for site, by in held.items() if len(by) == depth}
-        values = {site: [tensor.detach() for tensor in layers] for site, layers in graph.items()}
-        if self.middle and {"resid_pre", "attn_out"} <= graph.keys():
-            # The bridge's hook_resid_mid is the norm's input alone; what reaches the middle is what attention writes.
-            both = zip(values["resid_pre"], values["attn_out"], strict=True)
-            values["resid_mid"] = [before + written for before, written in both]
-            graph["resid_mid"] = graph["attn_out"]
-        by_point = {site: [value.unflatten(0, (-1, len(cases))) for value in layers] for site, layers in values.items()}
-        return _Recorded(by_point, graph, scores, 0)
-
-
-def _ids(cases: Sequence[Case], device: torch.device) -> tuple[Tensor, Tensor]:
-    base, source = (torch.tensor([getattr(case, run) for case in cases], device=device) for run in ("base", "source"))
-    return base, source
-
-
-def _start(cases: Sequence[Case]) -> int:
-    """Return the first position at which any pair differs, or the one that is asked about if that is earlier."""
-    return min(min(case.start, case.position) for case in cases)
-
-
-def _stream(of: Network, ids: Tensor) -> Tensor:
-    return torch.stack([of.embed(prompt) for prompt in ids])
+    job = _Job(model, cases, steps, neurons, asked, source_model or model, on_step)
+    return differentiated(cases, job.run)
 
 
 class _Job:
@@ -322,6 +113,7 @@ class _Job:
         cases: Sequence[Case],
         steps: int,
         neurons: bool,
+        asked: str,
         source_model: LoadedModel,
         on_step: OnStep,
     ) -> None:
@@ -330,10 +122,10 @@ class _Job:
         self.given = tuple(cases)
         self.cases = list(cases)
         self.steps = steps
+        self.asked = asked
         self.neurons = neurons
         self.on_step = on_step
-        names = model.bridge.hook_dict
-        self.sites = [site for site in SITES if Site(site, 0).hook_name in names]
+        self.sites = available(model.bridge.hook_dict)
         self.answer = self._empty()
 
     def _empty(self) -> Attributed:
@@ -342,57 +134,52 @@ class _Job:
 
     def run(self) -> Attributed:
         """Estimate without hooks where the network can be read, otherwise through the model's own forward."""
-        for index, case in enumerate(self.given):
-            if case.scorer.metric.name == "kl" and case.scorer.metric.function is None:
-                self.cases[index] = sweep.unpatched(self.model, self.source_model, case)[0]
-        try:
-            self._all(_Lean(self.model, self.source_model, self.sites))
-            self._compare()
-        except network.Unreadable as reason:
-            notes = self.answer.notes
-            self.answer = self._empty()
-            self.answer.path, self.answer.notes = f"hooked: {reason}", notes
-            self._all(_Hooked(self.model, self.source_model, self.sites))
+        self.cases = ready(self.model, self.source_model, self.given)
+        exactness.run(
+            self.model,
+            ("gradients", self.steps, *measured(self.given, self.model, self.source_model)),
+            lean=self._without_hooks,
+            hooked=self._with_hooks,
+            sample=lambda: unpatched_differ(
+                self.model, self.source_model, self.given, self.answer.base, self.answer.source
+            ),
+            length=max(len(case.base) for case in self.given),
+        )
         return self.answer
 
-    def _all(self, runner: _Runner) -> None:
-        done = 0
+    def _without_hooks(self, check: exactness.Check) -> None:  # noqa: ARG002
+        exactness.require_known(self.asked)
+        self._all(LeanRuns(self.model, self.source_model, self.sites))
 
-        def run(piece: _Piece) -> None:
-            nonlocal done
-            self._piece(piece, runner)
-            if piece.last == self._end:
-                done += len(piece.cases)
-                self.on_step(done, len(self.cases))
+    def _with_hooks(self, fallback: exactness.Fallback) -> None:
+        self.answer = self._empty()
+        self.answer.path, self.answer.notes = fallback.path, list(fallback.notes)
+        self._all(HookedRuns(self.model, self.source_model, self.sites))
 
-        memory.halving_pieces(self._pieces(), min(ROWS, self._rows_that_fit()), self._rows, run, self.model.device)
+    def _all(self, runner: Runner) -> None:
+        over_cases(
+            self.model,
+            self.cases,
+            lambda piece: self._piece(piece, runner),
+            last=self._end,
+            closed=True,
+            limit=min(memory.ROWS, self._rows_that_fit()),
+            on_step=self.on_step,
+        )
 
     @property
     def _end(self) -> int:
         """The number of the path's last point; the first is 0."""
         return max(1, self.steps - 1)
 
-    def _pieces(self) -> Iterator[_Piece]:
-        by_length: dict[int, list[int]] = {}
-        for index, case in enumerate(self.cases):
-            by_length.setdefault(len(case.base), []).append(index)
-        for length, indices in by_length.items():
-            indices.sort(key=lambda index: self.cases[index].start)  # a batch shares its shortest prefix
-            size = max(1, ROWS // (length * (self._end + 1)))
-            for at in range(0, len(indices), size):
-                yield _Piece(tuple(indices[at : at + size]), 0, self._end)
-
-    def _rows(self, piece: _Piece) -> int:
-        return len(piece.cases) * (piece.last - piece.first + 1) * len(self.cases[piece.cases[0]].base)
-
     def _rows_that_fit(self) -> int:
         """Return how many positions' activations and gradients fit into half of what is free."""
         g = self.model.geometry
         length = max(len(case.base) for case in self.cases)
-        wide = 16 * g.d_model + 6 * g.n_heads * length + 8 * int(getattr(self.model.bridge.cfg, "d_mlp", 0) or 0)
-        return max(1, memory.free_bytes(self.model.device) // 2 // (4 * g.n_layers * wide))
+        width = 16 * g.d_model + 6 * g.n_heads * length + 8 * self.model.neurons()
+        return max(1, memory.free_bytes(self.model.device) // 2 // (4 * g.n_layers * width))
 
-    def _piece(self, piece: _Piece, runner: _Runner) -> None:
+    def _piece(self, piece: Stretch, runner: Runner) -> None:
         """Add what the pairs of `piece` get over its part of the way."""
         cases = [self.cases[index] for index in piece.cases]
         if self.steps == 1:
@@ -400,8 +187,7 @@ class _Job:
         else:
             part = torch.linspace(0, 1, self.steps, device=self.model.device)[piece.first : piece.last + 1]
             found = runner.way(cases, part)
-        if not found.scores.requires_grad:
-            raise InputError(f"the metric {cases[0].scorer.metric.name} has no gradient here; use --method exact")
+        require_slope(found.scores, cases)
         sites = [site for site in self.sites if site in found.values]
         graph = [tensor for site in sites for tensor in found.graph[site]]
         gradients = iter(torch.autograd.grad(found.scores.sum(), graph, allow_unused=True, materialize_grads=True))
@@ -411,16 +197,16 @@ class _Job:
             layers: list[Tensor] = []
             for value in found.values[site]:
                 moved = value[1:] - value[:1] if self.steps == 1 else _moved(value)
-                product = sweep.wide(moved * next(gradients).view_as(moved)).sum(0)
+                product = upcast(moved * next(gradients).view_as(moved)).sum(0)
                 layers.append(_by_head(site, product.sum(-1)).double().cpu())
-                if self.neurons and site == "neuron":
+                if self.neurons and site == self.asked:
                     singles.append(product.sum(1).double().cpu())
             nodes[site] = functional.pad(torch.stack(layers, 1), (found.start, 0))
         # Only now, all at once: memory may have run out at any line above, and the piece is then done again.
         ends = found.scores.detach().double().cpu()
         self._add(piece, nodes, torch.stack(singles, 1) if singles else None, ends)
 
-    def _add(self, piece: _Piece, found: dict[str, Tensor], singles: Tensor | None, ends: Tensor) -> None:
+    def _add(self, piece: Stretch, found: dict[str, Tensor], singles: Tensor | None, ends: Tensor) -> None:
         answer = self.answer
         if singles is not None and not answer.neurons:
             answer.neurons = [torch.zeros(singles.shape[1:], dtype=torch.float64) for _ in self.cases]
@@ -435,27 +221,6 @@ class _Job:
             if piece.last == self._end:
                 answer.source[index] = ends[-1, row]
 
-    def _compare(self) -> None:
-        """Compare the metric of a few runs with the plain hooked forward's.
-
-        Raises
-        ------
-        Unreadable
-            They differ: the network is not what was read.
-        """
-        if self.model.trusted("gradients"):
-            return
-        worst = 0.0
-        for index, case in enumerate(self.given[:CHECKED]):
-            found = (self.answer.base[index], self.answer.source[index])
-            both = zip(found, sweep.unpatched(self.model, self.source_model, case)[1:], strict=True)
-            worst = max(worst, *(sweep.apart(float(value), float(expected)) for value, expected in both))
-        if worst > sweep.TOLERANCE:
-            reason = f"the forward without hooks differed by {worst:.1g} from the hooked one"
-            self.answer.notes.append(f"{reason} on this model and was not used")
-            raise network.Unreadable(reason)
-        self.model.trust("gradients")
-
 
 def _moved(value: Tensor) -> Tensor:
     """Return by how much of its way each point's gradient counts: half of the steps before and after it."""
@@ -468,4 +233,4 @@ def _moved(value: Tensor) -> Tensor:
 
 def _by_head(site: str, node: Tensor) -> Tensor:
     """Return ``[case, head, position]`` or ``[case, position]``; a pattern's positions are its queries."""
-    return node.transpose(1, 2) if site in {"z", "q", "k", "v"} else node
+    return node.transpose(1, 2) if SITES[site].headed and not SITES[site].heads_first else node

@@ -8,35 +8,34 @@ an MLP's output before the next layer, the logits' input after the last.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from interp.engine.patching import sweep
+from interp.engine import exactness
+from interp.engine.patching.cases import Case
+from interp.engine.patching.driver import OnStep, silent
+from interp.engine.patching.path_hooked import FROZEN, HookedPaths
 from interp.engine.patching.plan import Atom, Plan
-from interp.engine.patching.sweep import Case, Job, OnStep, Swept
+from interp.engine.patching.waves import Sweep, Swept, unfinished
 from interp.engine.transformer.forward import Edit, forward
 from interp.engine.transformer.incremental import Base, Joining, attend, mix, weights
 from interp.engine.transformer.network import Network, Norm, rotate
-from interp.sites import Site
+from interp.sites import Site, available
 from interp.spec import Node
 
 if TYPE_CHECKING:
-    from transformer_lens.hook_points import HookPoint
-
-    from interp.engine.model.hooks import Hook
     from interp.engine.model.loaded import LoadedModel
 
-_FROZEN: dict[str, tuple[str, ...]] = {"all": ("z", "mlp_out"), "heads": ("z",), "none": ()}
-FREEZES = tuple(_FROZEN)
+FREEZES = tuple(FROZEN)
 _KINDS = ("embed", "head", "q", "k", "v", "mlp", "logits")
 
 
 def parallel(model: LoadedModel) -> bool:
     """Return whether a block's MLP reads the residual stream before its attention: it has no middle then."""
-    return Site("resid_mid", 0).hook_name not in model.bridge.hook_dict
+    return "resid_mid" not in available(model.bridge.hook_dict)
 
 
 def written(node: Node, parallel: bool) -> int:
@@ -67,17 +66,17 @@ def read(node: Node, parallel: bool, depth: int) -> int:
 
 def ordered(model: LoadedModel, senders: Sequence[Node], receivers: Sequence[Node]) -> tuple[list[Node], list[Node]]:
     """Return both from the model's bottom to its top, each once."""
-    beside, depth = parallel(model), model.geometry.n_layers
+    same, depth = parallel(model), model.geometry.n_layers
     return (
-        sorted(set(senders), key=lambda node: (written(node, beside), _KINDS.index(node.kind), node.head)),
-        sorted(set(receivers), key=lambda node: (read(node, beside, depth), _KINDS.index(node.kind), node.head)),
+        sorted(set(senders), key=lambda node: (written(node, same), _KINDS.index(node.kind), node.head)),
+        sorted(set(receivers), key=lambda node: (read(node, same, depth), _KINDS.index(node.kind), node.head)),
     )
 
 
 def reaching(model: LoadedModel, senders: Sequence[Node], receivers: Sequence[Node]) -> Tensor:
     """Return which sender writes below which receiver reads, ``bool [sender, receiver]``."""
-    beside, depth = parallel(model), model.geometry.n_layers
-    return torch.tensor([[written(s, beside) <= read(r, beside, depth) for r in receivers] for s in senders])
+    same, depth = parallel(model), model.geometry.n_layers
+    return torch.tensor([[written(s, same) <= read(r, same, depth) for r in receivers] for s in senders])
 
 
 def sweep_paths(
@@ -87,7 +86,7 @@ def sweep_paths(
     senders: Sequence[Node],
     receivers: Sequence[Node],
     freeze: str,
-    on_step: OnStep = lambda done, total: None,  # noqa: ARG005
+    on_step: OnStep = silent,
 ) -> Swept:
     """Patch every path from a sender to a receiver into the base run, one path at a time.
 
@@ -103,8 +102,8 @@ def sweep_paths(
     Swept
         ``[case, sender, receiver]``; where there is no path, the unpatched run's metric.
     """
-    swept = sweep.unfinished(len(cases), (len(senders), len(receivers)))
-    return sweep.finished(PathJob(model, cases, senders, receivers, freeze, on_step, swept))
+    swept = unfinished(len(cases), (len(senders), len(receivers)))
+    return Sweep(model, cases, Paths(model, senders, receivers, freeze), swept, on_step).run()
 
 
 class PathPlan(Plan):
@@ -303,132 +302,37 @@ class PathPlan(Plan):
         return rotate(x, cos[self.start :], sin[self.start :])
 
 
-class PathJob(Job):
-    """The paths of all pairs under way."""
+class Paths(HookedPaths):
+    """The paths from senders to receivers, for a sweep.
+
+    Parameters
+    ----------
+    make
+        Makes the plan of one pair.
+    given, refusal
+        As in `HookedPaths` and `waves.Planner`.
+    """
 
     def __init__(
         self,
         model: LoadedModel,
-        cases: Sequence[Case],
         senders: Sequence[Node],
         receivers: Sequence[Node],
         freeze: str,
-        on_step: OnStep,
-        swept: Swept,
+        *,
+        make: Callable[..., PathPlan] = PathPlan,
+        given: Callable[[Case, Site], Tensor] | None = None,
+        refusal: exactness.Refusal | None = None,
     ) -> None:
-        super().__init__(model, cases, f"path, freeze {freeze}", "path", (), model, on_step, swept)
-        self.senders = senders
-        self.receivers = receivers
-        self.freeze = freeze
-        self.exists = reaching(model, senders, receivers)
-        self._received: tuple[tuple[sweep.Ids, sweep.Ids, int], dict[str, Tensor]] | None = None
+        super().__init__(model, senders, receivers, freeze, reaching(model, senders, receivers), given)
+        self.key: exactness.Key = ("path", freeze)
+        self.make = make
+        self.refusal = refusal
 
-    def _plan(self, net: Network, base: Base, source: Base, index: int, start: int) -> PathPlan:
-        return PathPlan(
-            net,
-            base,
-            source,
-            senders=self.senders,
-            receivers=self.receivers,
-            freeze=self.freeze,
-            case=index,
-            start=start,
-            stop=self.cases[index].position,
-        )
-
-    def _wave(self, net: Network, plans: Sequence[Plan], wave: Sequence[Atom]) -> None:
-        running = {atom.case for atom in wave}
-        for plan in plans:
-            if plan.case not in running and isinstance(plan, PathPlan):
-                plan.forget()
-        super()._wave(net, plans, wave)
-
-    # -- the hooked forward, by the definition: one run of the sender, one of each receiver --------------------------
-
-    def written(self) -> list[Site]:
-        """Return the activations that the hooked forward writes to."""
-        depth = self.model.geometry.n_layers
-        ends = {Site(_site(node), node.layer) for node in (*self.senders, *self.receivers) if node.kind != "logits"}
-        between = {Site(site, layer) for site in _FROZEN[self.freeze] for layer in range(depth)}
-        return sorted(ends | between, key=lambda site: (site.layer, site.name))
-
-    def _hooked(self, asked: Case, cells: Sequence[int]) -> Tensor:
-        placed = [divmod(cell, len(self.receivers)) for cell in cells]
-        scores = torch.full((len(cells),), float("nan"), dtype=torch.float64)
-        running: list[tuple[int, Node, dict[str, Tensor]]] = []  # row of the answer, receiver, what it makes
-        for row, (sender, column) in enumerate(placed):
-            receiver = self.receivers[column]
-            if not self.exists[sender, column]:
-                scores[row] = float(asked.scorer.of_logits(self._ends(asked))[0])
-            elif receiver.kind == "logits":
-                scores[row] = float(asked.scorer.of_logits(self._heard(asked, sender)["logits"])[0])
-            else:
-                running.append((row, receiver, self._heard(asked, sender)))
-        if running:
-            functions = {_name(receiver): self._writing(receiver, running) for _, receiver, _ in running}
-            logits = self.model.forward([asked.base] * len(running), functions, last_only=False)
-            rows = torch.tensor([row for row, _, _ in running])
-            scores[rows] = asked.scorer.of_logits(sweep.wide(logits[:, asked.position])).double().cpu()
-        return scores
-
-    def _ends(self, asked: Case) -> Tensor:
-        return sweep.wide(self.model.activations_of(asked.base, ["logits"])["logits"][:, asked.position])
-
-    def _writing(self, receiver: Node, running: Sequence[tuple[int, Node, dict[str, Tensor]]]) -> Hook:
-        name = _name(receiver)
-
-        def write(tensor: Tensor, hook: HookPoint) -> Tensor:  # noqa: ARG001
-            changed = tensor.clone()
-            for place, (_, node, heard) in enumerate(running):
-                if _name(node) == name:
-                    part = (place,) if node.kind == "mlp" else (place, slice(None), node.head)
-                    changed[part] = heard[name][(0, *part[1:])]
-            return changed
-
-        return write
-
-    def _given(self, asked: Case, site: Site) -> Tensor:
-        """Return what a sender writes instead, ``[1, position, …]``: the source run's own."""
-        return self.model.activations_of(asked.source, [site.hook_name])[site.hook_name]
-
-    def _heard(self, asked: Case, sender: int) -> dict[str, Tensor]:
-        """Run the base with the sender as in the source run; return what each receiver makes of its input there."""
-        if self._received is not None and self._received[0] == (asked.base, asked.source, sender):
-            return self._received[1]
-        node, depth = self.senders[sender], self.model.geometry.n_layers
-        frozen = _FROZEN[self.freeze]
-        sites = {Site(site, layer).hook_name: site for site in ("z", "mlp_out") for layer in range(node.layer, depth)}
-        pinned = self.model.activations_of(asked.base, list(sites)) if frozen else {}
-        own = Site(_site(node), node.layer)
-        sent, given = own.hook_name, self._given(asked, own)
-        heard: dict[str, Tensor] = {}
-
-        def through(site: str, name: str) -> Hook:
-            def write(tensor: Tensor, hook: HookPoint) -> Tensor:  # noqa: ARG001
-                heard[name] = tensor.clone()  # before it is frozen: what the receiver would make
-                changed = pinned[name].clone().to(tensor) if site in frozen else tensor.clone()
-                if name == sent:
-                    part = (slice(None), slice(None), node.head) if node.kind == "head" else ()
-                    changed[part] = given[part].to(changed)
-                return changed
-
-            return write
-
-        inner = {_name(receiver): "" for receiver in self.receivers if receiver.kind != "logits"}
-        functions = {name: through(site, name) for name, site in ({sent: ""} | inner | sites).items()}
-        logits = self.model.forward([asked.base], functions, last_only=False)
-        heard["logits"] = sweep.wide(logits[:, asked.position])
-        self._received = ((asked.base, asked.source, sender), heard)
-        return heard
+    def plan(self, net: Network, base: Base, source: Base, case: Case, number: int, start: int) -> PathPlan:
+        """Return the paths of one pair, whose runs can differ from `start` on."""
+        ends = {"senders": self.senders, "receivers": self.receivers, "freeze": self.freeze}
+        return self.make(net, base, source, **ends, case=number, start=start, stop=case.position)
 
 
-def _site(node: Node) -> str:
-    """Return what a sender writes, or what a receiver makes of its input: its head's q, k or v, or its MLP's output."""
-    return {"embed": "resid_pre", "head": "z", "mlp": "mlp_out"}.get(node.kind, node.kind)
-
-
-def _name(receiver: Node) -> str:
-    return Site(_site(receiver), receiver.layer).hook_name
-
-
-__all__ = ["FREEZES", "PathJob", "PathPlan", "ordered", "parallel", "reaching", "sweep_paths"]
+__all__ = ["FREEZES", "PathPlan", "Paths", "ordered", "parallel", "reaching", "sweep_paths"]

@@ -109,6 +109,9 @@ class Plan:
             return 1
         return self.network.n_kv_heads if self.site in {"k", "v"} else self.network.n_heads
 
+    def forget(self) -> None:
+        """Let go of what only its running interventions need."""
+
     def atoms(self) -> Iterator[Atom]:
         """Yield every intervention that can have an effect, layer by layer."""
         positions = range(self.start, self.stop + 1)

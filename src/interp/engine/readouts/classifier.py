@@ -100,7 +100,7 @@ class Classifier:
 
     def answer(self, embeddings: Tensor) -> int:
         """Return the likeliest class of ``[position, d_model]``."""
-        return int(hooks.run_hooked((), lambda: self.logits(embeddings[None])[0].argmax()))
+        return int(hooks.guarded(lambda: self.logits(embeddings[None])[0].argmax()))
 
     def index(self, given: int | str, which: str) -> int:
         """Return a class's number; `which` is for the message.
@@ -140,7 +140,7 @@ class Classifier:
             except TypeError:
                 return None  # its forward has no such argument
 
-        found: Any = getattr(hooks.run_hooked((), run), "attentions", None)
+        found: Any = getattr(hooks.guarded(run), "attentions", None)
         if not found or any(pattern is None for pattern in found):
             raise InputError(
                 f"{type(self.model).__name__} gives no attention: load it with attn_implementation='eager', "

@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from interp.engine import memory
 from interp.engine.model import hooks
 from interp.errors import InputError
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
 
-# Rows and columns of logits that are there at once: a matrix product is at its full rate, and three such blocks are
-# all the memory that a lens over any prompt and vocabulary takes.
-ROWS, COLUMNS = 2048, 2048
+# Of logits that are there at once, of `memory.ROWS` positions: a matrix product is at its full rate, and three such
+# blocks are all the memory that a lens over any prompt and vocabulary takes.
+COLUMNS = 2048
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
 _ROUGH = 0.1  # of the logits' spread, for what is computed in half precision
 
@@ -137,7 +138,7 @@ def require(model: LoadedModel, found: Readout, end: Tensor, logits: Tensor) -> 
 
 def detached(work: Callable[[], Any]) -> Any:
     """Return what `work` computes without a gradient, with the gradients' switch put back whatever happens."""
-    return hooks.run_hooked((), work)
+    return hooks.guarded(work)
 
 
 @dataclass(frozen=True)
@@ -187,14 +188,9 @@ def project(
         A token id.
     top
         How many of the likeliest tokens to keep.
-
-    Examples
-    --------
-    >>> project(found, streams, streams[-1], target=5, top=3).ids.shape  # doctest: +SKIP
-    (30, 15, 3)
     """
     length = end.shape[0]
-    size = max(1, ROWS // (len(streams) + 1))
+    size = max(1, memory.ROWS // (len(streams) + 1))
     starts = range(0, length, size)
     parts: list[Projected] = []
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,10 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from interp.engine import memory
-from interp.engine.metrics import Scorer
+from interp.engine import exactness, memory
+from interp.engine.metrics import Scorer, upcast
 from interp.engine.model import hooks
-from interp.engine.patching import sweep
 from interp.engine.transformer import network
 from interp.engine.transformer.forward import forward
 from interp.errors import InputError
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
 Function = Callable[[Tensor], Tensor]
 Value = TypeVar("Value")
 
-ROWS = 2048  # positions that are run together
 _LEAST = 8  # gradients in a piece of the way
 _FURTHER = 3  # times as many gradients as asked for, besides, before the gap is left
 _COMPLETE = 0.01
@@ -97,37 +94,40 @@ class Embedded:
         self.model, self.ids, self.position, self.scorer = model, ids, position, scorer
         self.scale = 1.0
         self.tokens = self.embed(ids)
-        self.path = "gradients"
-        self.notes: list[str] = []
         self._network: network.Network | None = None
-        try:
-            self._network = network.read(model)
-            self._places = self._network.embed(self._tensor(ids)) - self.tokens
-            if (worst := self._apart(logits)) > sweep.TOLERANCE:
-                reason = f"the forward without hooks differed by {worst:.1g} from the hooked one"
-                self.notes.append(f"{reason} on this model and was not used")
-                raise network.Unreadable(reason)
-        except network.Unreadable as reason:
-            self._network, self.path = None, f"hooked: {reason}"
-            self._put_back(logits)
+        done = exactness.run(
+            model,
+            ("saliency", exactness.of_metric(scorer.metric)),
+            lean=self._read,
+            hooked=lambda fallback: self._put_back(logits),  # noqa: ARG005
+            sample=lambda: [self._off(logits)],
+            path="gradients",
+            length=len(ids),
+        )
+        self.path, self.notes = done.path, done.notes
+
+    def _read(self, check: exactness.Check) -> None:  # noqa: ARG002
+        self._network = network.read(self.model)
+        self._places = self._network.embed(self._tensor(self.ids)) - self.tokens
 
     def _put_back(self, logits: Tensor) -> None:
         """Find what embeddings are multiplied by, and see that the model with its own put back is the model."""
+        self._network = None
         held = self.model.activations_of(self.ids, [_EMBEDDED])[_EMBEDDED][0].float()
         scale = float(held.norm() / self.tokens.float().norm())
         if torch.allclose(held, self.tokens.float() * scale, rtol=_ROUGH, atol=_ROUGH * float(held.abs().max())):
             self.scale, self.tokens = scale, self.tokens * scale
-        if not self.model.hf_model.training and self._apart(logits) > _ROUGH:
+        if not self.model.hf_model.training and self._off(logits) > _ROUGH:
             raise InputError(
                 f"with its own token embeddings put back {self.model.name} says something else: it, or a hook, "
                 "changes them on the way; take the hook off, or use --method rollout"
             )
 
-    def _apart(self, logits: Tensor) -> float:
+    def _off(self, logits: Tensor) -> float:
         """Return how far the metric of the prompt's own embeddings is from that of the model's own logits."""
         with torch.no_grad():
             found = float(self(self.tokens[None])[0])
-        return sweep.apart(found, float(self.scorer.of_logits(sweep.wide(logits[None]))[0]))
+        return exactness.difference(found, float(self.scorer.of_logits(upcast(logits[None]))[0]))
 
     def __call__(self, embeddings: Tensor) -> Tensor:
         """Return the metric, ``[n]``, of token embeddings ``[n, position, d_model]``."""
@@ -143,7 +143,7 @@ class Embedded:
         logits = self.model.forward(
             [self.ids] * len(embeddings), {_EMBEDDED: put}, last_only=causal, gradients=torch.is_grad_enabled()
         )
-        return self.scorer.of_logits(sweep.wide(logits[:, -1 if causal else self.position]))
+        return self.scorer.of_logits(upcast(logits[:, -1 if causal else self.position]))
 
     def embed(self, ids: tuple[int, ...]) -> Tensor:
         """Return token embeddings, ``[position, d_model]``, without positions."""
@@ -190,7 +190,7 @@ def integrated(
     Examples
     --------
     >>> x, b = torch.ones(2, 3), torch.zeros(2, 3)
-    >>> integrated(lambda e: e.sum((1, 2)), x, b, 8).parts.tolist()  # doctest: +SKIP
+    >>> integrated(lambda e: e.sum((1, 2)), x, b, 8).parts.tolist()
     [3.0, 3.0]
     """
     from captum.attr import IntegratedGradients
@@ -198,7 +198,7 @@ def integrated(
     method: Any = IntegratedGradients(function)
     way = embeddings - baseline
     values: dict[float, float] = {}
-    batch = max(1, min(ROWS // len(embeddings), steps))
+    batch = max(1, min(memory.ROWS // len(embeddings), steps))
     taken = 0
 
     def value(at: float) -> float:
@@ -212,15 +212,12 @@ def integrated(
         nonlocal batch, taken
         ends = [(baseline + at * way)[None] for at in (stop, start)]
         ends[0].requires_grad_()
-        while True:
-            try:
-                found = method.attribute(ends[0], baselines=ends[1], n_steps=points, internal_batch_size=batch)
-                break
-            except (RuntimeError, MemoryError) as error:
-                if not memory.is_out_of_memory(error) or batch == 1:
-                    raise
-                traceback.clear_frames(error.__traceback__)
-                memory.empty_cache(embeddings.device)
+        found: list[Tensor] = []
+
+        def gradients() -> None:
+            found[:] = method.attribute(ends[0], baselines=ends[1], n_steps=points, internal_batch_size=batch)
+
+        while not memory.attempt(gradients, embeddings.device, last=batch == 1):
             batch //= 2
         taken += points
         on_step(taken, max(taken, steps))
@@ -326,7 +323,7 @@ def with_gradients(work: Callable[[], Value]) -> Value:
         raise InputError(
             "there are no gradients inside torch.inference_mode; use torch.no_grad there, or --method rollout"
         )
-    return hooks.run_hooked((), work, gradients=True)
+    return hooks.guarded(work, gradients=True)
 
 
 def rollout(patterns: list[Tensor]) -> Tensor:
@@ -344,7 +341,7 @@ def rollout(patterns: list[Tensor]) -> Tensor:
 
     Examples
     --------
-    >>> rollout([torch.eye(2)[None]]).tolist()  # doctest: +SKIP
+    >>> rollout([torch.eye(2)[None]]).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
     length = patterns[0].shape[-1]

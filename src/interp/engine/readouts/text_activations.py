@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from interp.engine import memory
+from interp.engine import exactness, memory
 from interp.engine.model import hooks
 from interp.engine.model.tokens import Encoded
+from interp.engine.patching.cases import by_length
 from interp.engine.transformer import network
 from interp.engine.transformer.forward import Edit, forward
 from interp.errors import InputError
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
     from interp.engine.model.loaded import LoadedModel
 
-ROWS = 2048  # tokens that are run together
-_TOLERANCE = 1e-3  # of the activation's size; above it the forward without hooks is not trusted
 
 # (layer, ``[n, position, d_model]``) → nothing.
 _Keep = Callable[[int, Tensor], None]
@@ -65,11 +64,6 @@ def pooled(model: LoadedModel, texts: Sequence[Encoded], site: str, position: st
     ------
     InputError
         The model lacks the site, or what is to be kept does not fit.
-
-    Examples
-    --------
-    >>> pooled(model, texts, "resid_post", "last").values.shape  # doctest: +SKIP
-    torch.Size([30, 200, 576])
     """
     if site not in available(model.bridge.hook_dict):
         raise InputError(f"{model.name} has no {site}; use --site resid_pre or resid_post")
@@ -79,7 +73,7 @@ def pooled(model: LoadedModel, texts: Sequence[Encoded], site: str, position: st
         raise InputError(
             f"{len(texts)} texts need {memory.readable(needed)} and {memory.readable(free)} is free; give fewer texts"
         )
-    return hooks.run_hooked((), _Job(model, texts, site, position).run)
+    return hooks.guarded(_Job(model, texts, site, position).run)
 
 
 class _Job:
@@ -91,29 +85,32 @@ class _Job:
         self.special = set[int](getattr(tokenizer, "all_special_ids", ()))
 
     def run(self) -> Pooled:
-        try:
-            net = network.read(self.model)
-        except network.Unreadable as reason:
-            return self._hooked(str(reason), ())
-        self._one(lambda ids, keep: _lean(self.model, net, self.site, ids, keep), [0])
-        first = self.values[:, 0].clone()
-        self._one(self._by_hooks, [0])
-        size = float(self.values[:, 0].abs().max())
-        worst = float((first - self.values[:, 0]).abs().max()) / (size or 1.0)
-        if worst > _TOLERANCE:
-            reason = f"the forward without hooks differed by {worst:.1g} from the hooked one"
-            return self._hooked(reason, (f"{reason} on this model and was not used",))
-        self._all(lambda ids, keep: _lean(self.model, net, self.site, ids, keep))
-        return Pooled(self.values, "forward")
+        few = sorted(range(len(self.texts)), key=lambda index: -len(self.texts[index].ids))[: exactness.SAMPLE]
 
-    def _hooked(self, reason: str, notes: tuple[str, ...]) -> Pooled:
-        self._all(self._by_hooks)
-        return Pooled(self.values, f"hooked: {reason}", notes)
+        def lean(check: exactness.Check) -> None:
+            self.net = network.read(self.model)
+            check()
+            self._all(self._lean)
+
+        def sample() -> Iterator[float]:
+            for index in few:
+                self._one(self._lean, [index])
+                found = self.values[:, index].clone()
+                self._one(self._by_hooks, [index])
+                yield exactness.difference(found, self.values[:, index])
+
+        done = exactness.run(
+            self.model,
+            ("texts", self.site, self.position),
+            lean=lean,
+            hooked=lambda fallback: self._all(self._by_hooks),  # noqa: ARG005
+            sample=sample,
+            path="forward",
+            length=len(self.texts[few[0]].ids) if few else 0,
+        )
+        return Pooled(self.values, done.path, done.notes)
 
     def _all(self, runner: Callable[[Tensor, _Keep], None]) -> None:
-        by_length: dict[int, list[int]] = {}
-        for index, text in enumerate(self.texts):
-            by_length.setdefault(len(text.ids), []).append(index)
         self.done = 0
 
         def some(indices: Sequence[int]) -> None:
@@ -121,8 +118,8 @@ class _Job:
             self.done += len(indices)
             self.model.on_step(self.done, len(self.texts))
 
-        for length, indices in by_length.items():
-            memory.halving(indices, max(1, ROWS // length), some, self.model.device)
+        for length, indices in by_length([text.ids for text in self.texts]).items():
+            memory.halving(indices, max(1, memory.ROWS // length), some, self.model.device)
 
     def _one(self, runner: Callable[[Tensor, _Keep], None], indices: Sequence[int]) -> None:
         """Run texts of one length and write what they give into their places."""
@@ -153,8 +150,7 @@ class _Job:
         names = {Site(self.site, layer).hook_name: reader(layer) for layer in range(self.model.geometry.n_layers)}
         self.model.forward(ids.tolist(), names)
 
-
-def _lean(model: LoadedModel, net: network.Network, site: str, ids: Tensor, keep: _Keep) -> None:
-    edit: Edit = lambda layer, tensor: keep(layer, tensor)  # noqa: E731
-    forward(net, ids, {site: edit})
-    model.count(1)
+    def _lean(self, ids: Tensor, keep: _Keep) -> None:
+        edit: Edit = lambda layer, tensor: keep(layer, tensor)  # noqa: E731
+        forward(self.net, ids, {self.site: edit})
+        self.model.count(1)

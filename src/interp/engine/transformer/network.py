@@ -15,6 +15,7 @@ from torch.nn import functional
 from transformer_lens.model_bridge.sources.native import NativeAttention, NativeModel
 from transformers.pytorch_utils import Conv1D
 
+from interp.engine.exactness import Unreadable
 from interp.engine.transformer import linear
 from interp.engine.transformer.linear import Activation, gelu_tanh
 
@@ -25,10 +26,6 @@ if TYPE_CHECKING:
 # "native" is what `TransformerBridge.boot_native` makes, which has no Hugging Face configuration.
 FAMILIES = frozenset({"gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "native"})
 _LEARNED = frozenset({"gpt2", "native"})  # positions are embedded, not rotary
-
-
-class Unreadable(Exception):
-    """The replay does not know this model; the message is the reason, for a result's provenance."""
 
 
 @dataclass(frozen=True)

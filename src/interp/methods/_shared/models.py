@@ -64,12 +64,13 @@ def opened(model: LoadedModel, what: str) -> Network:
     InputError
         They are not of a known layout.
     """
+    from interp.engine import exactness
     from interp.engine.transformer import network
 
     require_causal(model, what)
     try:
         return network.weights(model)
-    except network.Unreadable:
+    except exactness.Unreadable:
         kind = getattr(getattr(model.hf_model, "config", None), "model_type", "") or type(model.hf_model).__name__
         raise InputError(
             f"{what} is read off the weights of {', '.join(sorted(network.FAMILIES))} models, where attention reads a "

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from interp.engine.model.loaded import LoadedModel
-    from interp.engine.patching.sweep import Case
+    from interp.engine.patching.cases import Case
     from interp.interface.session import Session
     from interp.truth import Compiled
 
@@ -224,7 +224,7 @@ def selfcheck(
     >>> interp.selfcheck(program="induction").to_frame()  # doctest: +SKIP
     """
     from interp import truth
-    from interp.engine.patching import sweep
+    from interp.engine.patching import driver
 
     if n < 2:
         raise InputError(f"the mean ablation needs two pairs or more, not {n}; use --n 16")
@@ -258,7 +258,7 @@ def selfcheck(
         for number, name in enumerate(programs):
             _check(truth.build(name), found, number, step)
 
-    stopped, interrupt = sweep.contained(
+    stopped, interrupt = driver.contained(
         run, lambda: f"{int(np.isfinite(found.auroc).sum())} of {found.auroc.size} scores"
     )
     notes = [*([f"partial: {stopped}"] if stopped else []), *_explained(found)]
@@ -360,7 +360,7 @@ def _note_lowest(
 def cases_of(model: LoadedModel, made: Compiled, n: int, seed: int) -> list[Case]:
     """Return a compiled model's pairs, ready to run."""
     from interp.engine.metrics import Scorer
-    from interp.engine.patching.sweep import Case
+    from interp.engine.patching.cases import Case
 
     metric = Metric()
     return [
@@ -382,10 +382,11 @@ def _scores(
 
     For ``random`` there is one row of scores for each draw.
     """
+    from interp.engine.circuits.acdc import acdc, survived
     from interp.engine.circuits.eap import attribute_edges
     from interp.engine.circuits.edges import ends
     from interp.engine.circuits.exact import exact_edges
-    from interp.engine.circuits.subgraph import Subset, acdc, survived
+    from interp.engine.circuits.subgraph import Subset
 
     if method == "random":
         return np.random.default_rng(seed).random((DRAWS, len(edges))), np.zeros((0, len(edges)))

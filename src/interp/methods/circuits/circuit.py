@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from interp.engine.circuits.edges import EdgeScores
     from interp.engine.circuits.subgraph import Subset
     from interp.engine.model.loaded import LoadedModel
-    from interp.engine.patching.sweep import Case, OnStep
+    from interp.engine.patching.cases import Case
+    from interp.engine.patching.driver import OnStep
 
     Float = NDArray[np.float64]
 
@@ -112,6 +113,7 @@ def circuit(
     """
     from interp.engine import metrics
     from interp.engine.patching import sweep
+    from interp.engine.patching.cases import Case
 
     require_causal(model, "circuit")
     chosen = resolve_metric(metric or pairs.metric or "logit-diff")
@@ -123,7 +125,7 @@ def circuit(
         sweep.require(model, site)
     encoded = encode(model, pairs, chosen)
     cases = [
-        sweep.Case(
+        Case(
             base=e.clean.ids,
             source=e.corrupted.ids,
             scorer=metrics.Scorer(chosen, e.answer, e.wrong),
@@ -197,7 +199,7 @@ def _check(
         raise InputError("--threshold is for the scores of edges; with --level head say how many, with --edges")
     if positions and method in {"acdc", "exact"}:
         raise InputError(f"{method} ablates an edge at all positions at once; leave --positions out, or use eap-ig")
-    if method == "eap" and metric.name == "kl" and metric.function is None:
+    if method == "eap" and metric.needs_clean:
         raise InputError("kl has no slope in the clean run, where it is 0; use --method eap-ig, or --metric logit-diff")
 
 
@@ -237,8 +239,9 @@ def _acdc(
     import torch
 
     from interp.engine.circuits import edges as engine
-    from interp.engine.circuits.subgraph import Subset, acdc, survived
-    from interp.engine.patching import sweep
+    from interp.engine.circuits.acdc import acdc, survived
+    from interp.engine.circuits.subgraph import Subset
+    from interp.engine.patching import driver
 
     subset = Subset(model, cases, ablation)
     ends = subset.run(torch.stack([subset.whole, subset.nothing]))
@@ -249,7 +252,7 @@ def _acdc(
     begin = subset.exists if first is None else torch.from_numpy(first)
     _warn_of_hours(subset, begin, len(grid))
     left: dict[int, Tensor] = {}
-    stopped, interrupt = sweep.contained(
+    stopped, interrupt = driver.contained(
         lambda: acdc(subset, grid, on_step=_remaining(model), into=left, among=begin),
         lambda: f"{len(left)}/{len(grid)} thresholds",
     )

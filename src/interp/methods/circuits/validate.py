@@ -128,7 +128,7 @@ class _Evidence:
     ) -> None:
         from interp.engine import metrics
         from interp.engine.circuits.subgraph import Subset
-        from interp.engine.patching import sweep
+        from interp.engine.patching.cases import Case
 
         if not circuit.kept.any():
             raise InputError("the circuit has no edges: nothing can be said of it; keep more with --edges")
@@ -149,7 +149,7 @@ class _Evidence:
         self.seed = origin.seed + 1 if seed is None else seed
         encoded = self._encoded(origin, n)
         cases = [
-            sweep.Case(
+            Case(
                 base=e.clean.ids,
                 source=e.corrupted.ids,
                 scorer=metrics.Scorer(self.metric, e.answer, e.wrong),
@@ -232,9 +232,9 @@ class _Evidence:
 
     def run(self) -> BaseException | None:
         """Measure everything, or as much as there is until it stops; return the interrupt that stopped it."""
-        from interp.engine.patching import sweep
+        from interp.engine.patching import driver
 
-        stopped, interrupt = sweep.contained(self._runs, self._progress)
+        stopped, interrupt = driver.contained(self._runs, self._progress)
         if stopped:
             self.notes.insert(0, f"partial: {stopped}; what was not reached is NaN")
         return interrupt

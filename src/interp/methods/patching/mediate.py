@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from interp.engine.model.loaded import LoadedModel
-    from interp.engine.patching.sweep import Swept
+    from interp.engine.patching.waves import Swept
 
     Float = NDArray[np.float64]
 
@@ -292,7 +292,8 @@ def mediate(
     >>> interp.mediate(task="ioi", n=12).top(3)  # doctest: +SKIP
     """
     from interp.engine import metrics
-    from interp.engine.patching import sweep
+    from interp.engine.patching import sweep, waves
+    from interp.engine.patching.cases import Case
 
     chosen = resolve_metric(metric or pairs.metric or "logit-diff")
     _corrector(correction)
@@ -310,7 +311,7 @@ def mediate(
     def swept(denoise: bool, before: int) -> Swept:
         runs = [(e.corrupted, e.clean) if denoise else (e.clean, e.corrupted) for e in encoded]
         cases = [
-            sweep.Case(
+            Case(
                 base=base.ids,
                 source=source.ids,
                 scorer=metrics.Scorer(chosen, e.answer, e.wrong),
@@ -331,7 +332,7 @@ def mediate(
 
     through = swept(True, 0)
     # What stopped the one would stop the other: it is left as it is where nothing was computed.
-    past = swept(False, 1) if not through.stopped else sweep.unfinished(len(encoded), shape)
+    past = swept(False, 1) if not through.stopped else waves.unfinished(len(encoded), shape)
     model.note(through.path, [*through.notes, *(note for note in past.notes if note not in through.notes)])
     result = MediationResult(
         **_result(model, encoded, through, past, chosen, correction, count),

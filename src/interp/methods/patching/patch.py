@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from interp.engine.model.loaded import LoadedModel
-    from interp.engine.patching.sweep import Swept
+    from interp.engine.patching.waves import Swept
 
     Float = NDArray[np.float64]
 
@@ -254,6 +254,7 @@ def patch(
     """
     from interp.engine import metrics
     from interp.engine.patching import sweep
+    from interp.engine.patching.cases import Case
 
     chosen = resolve_metric(metric or pairs.metric or "logit-diff")
     axes(site, by)
@@ -270,7 +271,7 @@ def patch(
         )
     clean_base = direction == "noise" or other is not model
     cases = [
-        sweep.Case(
+        Case(
             base=(e.clean if clean_base else e.corrupted).ids,
             source=(e.corrupted if direction == "noise" else e.clean).ids,
             scorer=metrics.Scorer(chosen, e.answer, e.wrong),

@@ -189,6 +189,7 @@ def path(
     """
     from interp.engine import metrics
     from interp.engine.patching import path, sweep
+    from interp.engine.patching.cases import Case
 
     chosen = resolve_metric(metric or pairs.metric or "logit-diff")
     senders, receivers = _ends(model, from_, to)
@@ -198,7 +199,7 @@ def path(
     encoded = encode(model, pairs, chosen)
     noising = direction == "noise"
     cases = [
-        sweep.Case(
+        Case(
             base=(e.clean if noising else e.corrupted).ids,
             source=(e.corrupted if noising else e.clean).ids,
             scorer=metrics.Scorer(chosen, e.answer, e.wrong),

@@ -298,7 +298,7 @@ class _Training:
                     if len(self.losses) == self.steps:
                         break
                     tokens = pool[:, order[start : start + self.batch]]
-                    self.losses.append(hooks.run_hooked((), lambda tokens=tokens: self._step(tokens), gradients=True))
+                    self.losses.append(hooks.guarded(lambda tokens=tokens: self._step(tokens), gradients=True))
                     on_step(len(self.losses), self.steps)
         except KeyboardInterrupt as interrupt:
             return interrupt

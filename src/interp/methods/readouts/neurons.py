@@ -337,13 +337,13 @@ def _read(
 
 
 def _static(model: LoadedModel, chosen: Mapping[int, list[int]]) -> tuple[Static | None, list[str]]:
+    from interp.engine import exactness
     from interp.engine.readouts import neurons as engine
-    from interp.engine.transformer import network
 
     count = sum(map(len, chosen.values()))
     if count > _STATIC:
         return None, [f"what neurons read and write is left out for more than {_STATIC} at once"]
     try:
         return engine.static(model, chosen, min(_TOKENS, model.geometry.d_vocab)), []
-    except network.Unreadable as reason:
+    except exactness.Unreadable as reason:
         return None, [f"what neurons read and write is left out: {reason}"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
@@ -399,10 +399,8 @@ def _measured(scorer: Any, made: Generated, plain: Generated) -> tuple[float, st
 
     if made.first is None or plain.first is None:
         return math.nan, ""
-    if scorer.metric.name == "kl" and scorer.metric.function is None:
-        scorer = replace(scorer, clean=plain.first.log_softmax(-1))
     try:
-        return float(scorer.of_logits(made.first[None])[0]), ""
+        return float(scorer.with_clean(plain.first).of_logits(made.first[None])[0]), ""
     except MetricFailed as error:
         return math.nan, f"the metric failed: {error}"
 

@@ -9,10 +9,11 @@ from interp.errors import InputError, closest
 from interp.methods._shared import labels
 from interp.methods._shared.circuit.origin import Origin
 from interp.methods._shared.models import opened
+from interp.sites import Site
 from interp.spec import Node
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
@@ -81,8 +82,8 @@ def function_of(model: LoadedModel, circuit: CircuitResult, node: str, top: int 
         raise InputError(f"top={top} lists no token; use 1 or more")
     net = opened(model, "function_of")
     pairs = Origin.pairs(circuit, None).pairs
-    place = Node.parse(node)
-    effects: Tensor = hooks.run_hooked([], lambda: _effects(model, net, [pair.clean.ids or () for pair in pairs], node))
+    part = Node.parse(node)
+    effects: Tensor = hooks.guarded(lambda: _effects(model, net, [pair.clean.ids or () for pair in pairs], node))
     mean = effects.mean(0)
     best, worst = (mean.topk(min(top, len(mean)), largest=largest) for largest in (True, False))
     differences = [
@@ -91,8 +92,8 @@ def function_of(model: LoadedModel, circuit: CircuitResult, node: str, top: int 
         if right and wrong
     ]
     copying = float("nan")
-    if place.kind == "head":
-        eigenvalues = ov_qk.ov(model, net, place.layer, place.head).eigenvalues
+    if part.kind == "head":
+        eigenvalues = ov_qk.ov(model, net, part.layer, part.head).eigenvalues
         copying = float(ov_qk.positivity(eigenvalues))
     edges = circuit.edges
     return ComponentFunction(
@@ -114,39 +115,75 @@ def _effects(model: LoadedModel, net: Network, prompts: Sequence[Sequence[int]],
     """
     import torch
 
-    from interp.engine.patching.sweep import WAVE_ROWS
+    from interp.engine import exactness
     from interp.engine.readouts import ov_qk
+
+    part = Node.parse(node)
+    place = Site({"head": "z", "mlp": "mlp_out"}.get(part.kind, "resid_pre"), part.layer)
+    found: list[tuple[Tensor, Tensor]] = []
+
+    def lean(check: exactness.Check) -> list[tuple[Tensor, Tensor]]:  # noqa: ARG001
+        found[:] = _ends(model, prompts, place)
+        return found
+
+    def sample() -> Iterator[float]:
+        for ids, both in zip(prompts[: exactness.SAMPLE], found, strict=False):
+            yield from map(exactness.difference, both, _hooked_ends(model, ids, place))
+
+    done = exactness.run(
+        model,
+        ("direct effects", place.name),
+        lean=lean,
+        hooked=lambda fallback: [_hooked_ends(model, ids, place) for ids in prompts],  # noqa: ARG005
+        sample=sample,
+        path="forward",
+        length=max(map(len, prompts)),
+    )
+    model.note(done.path, done.notes)
+    written, end = (torch.stack(rows) for rows in zip(*done.answer, strict=True))
+    if node == "logits":
+        written = end
+    elif place.name == "z":
+        weight = net.layers[place.layer].o.weight.unflatten(1, (net.n_heads, net.d_head))[:, part.head]
+        written = written[:, part.head] @ weight.T
+    frozen = written.float() / ov_qk.size(net.final, end.float())[:, None]
+    return (frozen @ ov_qk.unembedding(net).T).cpu()
+
+
+def _ends(model: LoadedModel, prompts: Sequence[Sequence[int]], place: Site) -> list[tuple[Tensor, Tensor]]:
+    """Return what stands at the end of each prompt at `place`, and after the last layer."""
+    import torch
+
+    from interp.engine import memory
+    from interp.engine.patching.cases import by_length
+    from interp.engine.transformer import network
     from interp.engine.transformer.forward import forward
 
-    place = Node.parse(node)
-    site = {"head": "z", "mlp": "mlp_out"}.get(place.kind, "resid_pre")
-    index = place.layer
-    out = ov_qk.unembedding(net)
-    found: dict[int, Tensor] = {}
-    for length in sorted({len(ids) for ids in prompts}):
-        places = [n for n, ids in enumerate(prompts) if len(ids) == length]
-        for first in range(0, len(places), max(1, WAVE_ROWS // length)):
-            some = places[first : first + max(1, WAVE_ROWS // length)]
-            held: dict[int, Tensor] = {}
+    net = network.read(model)
+    found: dict[int, tuple[Tensor, Tensor]] = {}
 
-            def keep(at: int, tensor: Tensor, held: dict[int, Tensor] = held) -> None:
-                if at == index:
-                    held[at] = tensor[:, -1]
+    def some(chosen: Sequence[int]) -> None:
+        held: list[Tensor] = []
 
-            ids = torch.tensor([list(prompts[n]) for n in some], device=model.device)
-            end = forward(net, ids, {site: keep})[:, -1]
-            model.count(len(some))
-            if node == "logits":
-                written = end
-            elif site == "z":
-                weight = net.layers[index].o.weight.unflatten(1, (net.n_heads, net.d_head))[:, place.head]
-                written = held[index][:, place.head] @ weight.T
-            else:
-                written = held[index]
-            frozen = written.float() / ov_qk.size(net.final, end.float())[:, None]
-            for n, row in zip(some, frozen @ out.T, strict=True):
-                found[n] = row.cpu()
-    return torch.stack([found[n] for n in range(len(prompts))])
+        def keep(layer: int, tensor: Tensor) -> None:
+            if layer == place.layer:
+                held.append(tensor[:, -1])
+
+        ids = torch.tensor([list(prompts[n]) for n in chosen], device=model.device)
+        end = forward(net, ids, {place.name: keep})[:, -1]
+        model.count(len(chosen))
+        found.update({n: (own, row) for n, own, row in zip(chosen, held[0], end, strict=True)})
+
+    for length, numbers in by_length(prompts).items():
+        memory.halving(numbers, max(1, memory.WAVE_ROWS // length), some, model.device)
+    return [found[n] for n in range(len(prompts))]
+
+
+def _hooked_ends(model: LoadedModel, ids: Sequence[int], place: Site) -> tuple[Tensor, Tensor]:
+    """Return the same of one prompt by the model's own forward."""
+    names = [place.hook_name, Site("resid_post", model.geometry.n_layers - 1).hook_name]
+    held = model.activations_of(ids, names)
+    return held[names[0]][0, -1], held[names[1]][0, -1]
 
 
 __all__ = ["ComponentFunction", "function_of"]

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from interp.errors import InputError
 from interp.methods._shared.bootstrap import interval
+from interp.methods._shared.heads.scores import differ
 from interp.methods._shared.pairs import encode, from_task
 from interp.spec import Metric, Pair
 
@@ -87,26 +87,30 @@ def roles(model: LoadedModel, n: int, seed: int) -> Roles:
     """
     import torch
 
+    from interp.engine import exactness
     from interp.engine.model import hooks
     from interp.engine.readouts import ov_qk
     from interp.engine.transformer import network
 
-    try:
-        net = network.read(model)
-    except network.Unreadable as error:
-        raise InputError(
-            f"--task ioi follows what flows between heads, which needs a forward that is known: {error}; "
-            "leave --task out for the scores on random tokens"
-        ) from None
     pairs = from_task(model, "ioi", n=n, seed=seed, corruption="random-names")
     encoded = encode(model, pairs, Metric("logit-diff"))
     clean_ids = torch.tensor([e.clean.ids for e in encoded], device=model.device)
     other_ids = torch.tensor([e.corrupted.ids for e in encoded], device=model.device)
+    net = exactness.run(
+        model,
+        ("roles",),
+        lean=lambda check: network.read(model),  # noqa: ARG005
+        hooked=exactness.Refusal(
+            "--task ioi follows what flows between heads", "leave --task out for the scores on random tokens"
+        ),
+        sample=lambda: differ(model, network.read(model), clean_ids[: exactness.SAMPLE]),
+        length=clean_ids.shape[1],
+    ).answer
     slots = {name: np.array([pair.slots[name][0] for pair in pairs.pairs]) for name in ("io", "s1", "s2")}
     sides = torch.tensor([[e.answer[0], e.wrong[0]] for e in encoded], device=model.device)
     answer, wrong = ov_qk.unembedding(net, sides).unbind(1)
     towards = (answer - wrong).to(net.unembed.weight.dtype)
-    clean, other = hooks.run_hooked((), lambda: (run(net, clean_ids), run(net, other_ids)))
+    clean, other = hooks.guarded(lambda: (run(net, clean_ids), run(net, other_ids)))
     model.count(2 * len(encoded))
     model.note("replay")
     model.on_step(1, 3)
@@ -129,10 +133,10 @@ def roles(model: LoadedModel, n: int, seed: int) -> Roles:
     try:
         if chosen:
             work = lambda: through_queries(net, clean, other, towards, chosen)  # noqa: E731
-            each["s_inhibition"] = hooks.run_hooked((), work)
+            each["s_inhibition"] = hooks.guarded(work)
             players["S-inhibition"] = _sure(each["s_inhibition"], least) & seen["end_to_s2"]
             model.on_step(2, 3)
-            without = hooks.run_hooked((), lambda: run(net, clean_ids, _knocked_out(other, chosen)))
+            without = hooks.guarded(lambda: run(net, clean_ids, _knocked_out(other, chosen)))
             model.count(len(encoded))
             each["backup"] = np.where(mover, 0.0, _direct(net, without, towards) - direct)
             players["backup name mover"] = _sure(each["backup"], least) & seen["end_to_io"]

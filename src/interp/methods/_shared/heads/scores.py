@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     Float = NDArray[np.float64]
     # (layer, pattern [n, head, query, key], z [n, position, head, d_head])
     See = Callable[[int, Tensor, Tensor], None]
+    # The residual stream at the end, and the loss on each next token.
+    Watched = tuple[Tensor | None, Tensor | None]
 
 LENGTH = 50
 _LEAST = 3  # tokens that are worth repeating
@@ -156,6 +158,7 @@ def score(model: LoadedModel, n: int, seed: int) -> Scored:
     InputError
         A context window or a vocabulary that is too small.
     """
+    from interp.engine import exactness
     from interp.engine.transformer import network
 
     prompts = draw(model, n, seed)
@@ -171,7 +174,7 @@ def score(model: LoadedModel, n: int, seed: int) -> Scored:
         notes.append(
             f"copying is one number of the weights; with shuffled output tokens its sd over heads is {shuffled}"
         )
-    except network.Unreadable as error:
+    except exactness.Unreadable as error:
         notes.append(f"without copying and anti-induction, which need weights of a known layout: {error}")
     parts: list[dict[str, Float]] = []
     interrupt: KeyboardInterrupt | None = None
@@ -318,7 +321,7 @@ def _losses(prompts: Prompts, losses: Float | None) -> tuple[float, float]:
 
 def watch(
     model: LoadedModel, ids: Tensor, see: See, *, losses: bool = False, group: tuple[int, int] = (0, 1)
-) -> tuple[Tensor | None, Tensor | None]:
+) -> Watched:
     """Run prompts and show `see` every layer's patterns and z.
 
     Parameters
@@ -334,9 +337,9 @@ def watch(
         The residual stream at the end, ``[n, position, d_model]``, and, where `losses` are asked for, the loss on each
         next token, ``[n, position - 1]``; ``None`` where the model has no such thing.
     """
+    from interp.engine import exactness
     from interp.engine.model import hooks
     from interp.engine.transformer import network
-    from interp.engine.transformer.forward import forward
 
     depth = model.geometry.n_layers
 
@@ -344,23 +347,56 @@ def watch(
         see(layer, pattern, z)
         model.on_step(group[0] * depth + layer + 1, group[1] * depth)
 
-    try:
+    def lean(check: exactness.Check) -> Watched:
         net = network.read(model)
-    except network.Unreadable as error:
-        return _hooked(model, ids, shown, str(error), losses)
+        check()
+        return hooks.guarded(lambda: _lean(model, net, ids, shown, losses))
+
+    few = ids[: exactness.SAMPLE]
+    done = exactness.run(
+        model,
+        ("heads",),
+        lean=lean,
+        hooked=lambda fallback: _hooked(model, ids, shown, losses),  # noqa: ARG005
+        sample=lambda: differ(model, network.read(model), few),
+        length=ids.shape[1],
+    )
+    model.note(done.path)
+    return done.answer
+
+
+def differ(model: LoadedModel, net: Network, ids: Tensor) -> list[float]:
+    """Return how far patterns, z and the stream at the end are from the plain hooked forward's, on a few prompts."""
+    from interp.engine import exactness
+    from interp.engine.model import hooks
+
+    held: dict[int, tuple[Tensor, Tensor]] = {}
+    found: list[float] = []
+
+    def hold(layer: int, pattern: Tensor, z: Tensor) -> None:
+        held[layer] = pattern, z
+
+    def compare(layer: int, *expected: Tensor) -> None:
+        found.extend(map(exactness.difference, held.pop(layer), expected))
+
+    end, _ = hooks.guarded(lambda: _lean(model, net, ids, hold, losses=False))
+    expected, _ = _hooked(model, ids, compare, losses=False)
+    if end is not None and expected is not None:
+        found.append(exactness.difference(end, expected))
+    return found
+
+
+def _lean(model: LoadedModel, net: Network, ids: Tensor, see: See, losses: bool) -> Watched:
+    from interp.engine.transformer.forward import forward
+
     patterns: dict[int, Tensor] = {}
 
     def seen(layer: int, z: Tensor) -> None:
-        shown(layer, patterns.pop(layer), z)
+        see(layer, patterns.pop(layer), z)
 
-    def run() -> tuple[Tensor, Tensor | None]:
-        end = forward(net, ids, {"pattern": patterns.__setitem__, "z": seen})
-        return end, _of_end(net, end, ids) if losses and not model.lacks_head else None
-
-    end, found = hooks.run_hooked((), run)
+    end = forward(net, ids, {"pattern": patterns.__setitem__, "z": seen})
     model.count(len(ids))
-    model.note("replay")
-    return end, found
+    return end, _of_end(net, end, ids) if losses and not model.lacks_head else None
 
 
 def _of_end(net: Network, end: Tensor, ids: Tensor) -> Tensor:
@@ -377,9 +413,7 @@ def _loss_of_parts(parts: list[tuple[Tensor, Tensor]], ids: Tensor) -> Tensor:
     return torch.cat(losses).view(len(ids), -1)
 
 
-def _hooked(
-    model: LoadedModel, ids: Tensor, see: See, reason: str, losses: bool
-) -> tuple[Tensor | None, Tensor | None]:
+def _hooked(model: LoadedModel, ids: Tensor, see: See, losses: bool) -> Watched:
     """Do the same through the bridge's own forward."""
     arrived: dict[int, dict[str, Tensor]] = {}
     ends: list[Tensor] = []
@@ -405,6 +439,5 @@ def _hooked(
     functions[Site("resid_post", last).hook_name] = finish
     predicts = losses and model.geometry.causal and not model.lacks_head
     logits = model.forward(ids.tolist(), functions, last_only=not predicts)
-    model.note(f"hooked: {reason}")
     found = _loss_of_parts([(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())], ids) if predicts else None
     return (ends[0] if ends else None), found

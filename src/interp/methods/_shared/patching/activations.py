@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from interp.errors import InputError
 from interp.sites import SITES
+from interp.spec import Metric
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 def likeliest(
     model: LoadedModel, result: PatchingResult, cell: Sequence[int], top: int = 5
 ) -> list[tuple[str, float, float]]:
-    """Return the likeliest next tokens of the first pair's run, with and without a cell patched, without hooks.
+    """Return the likeliest next tokens of the first pair's run, with and without a cell patched.
 
     Parameters
     ----------
@@ -39,7 +40,7 @@ def likeliest(
     Raises
     ------
     InputError
-        A model whose forward is not known here, or activations that came from another model.
+        The activations came from another model.
 
     Examples
     --------
@@ -48,40 +49,65 @@ def likeliest(
     """
     import torch
 
+    from interp.engine import exactness
+    from interp.engine.metrics import Scorer
     from interp.engine.model import hooks
+    from interp.engine.patching.cases import Case
+    from interp.engine.patching.hooked import patched_logits
     from interp.engine.transformer import network
     from interp.engine.transformer.forward import forward
 
     if result.provenance.arguments.get("from_model") is not None:
         raise InputError("the activations came from another model; run it with model.run and interventions instead")
-    try:
-        net = network.read(model)
-    except network.Unreadable as reason:
-        raise InputError(f"this needs a forward without hooks ({reason}); use model.run with interventions") from None
     at = dict(zip(result.axes, cell, strict=True))
-    layer = result.layers[at["layer"]]
-    base, source = (torch.tensor([ids], device=model.device) for ids in _runs(result))
-    where = SITES[result.site].index(at.get("head", at.get("neuron")), at.get("position"))
-    found: list[Tensor] = []
+    layer, part, position = result.layers[at["layer"]], at.get("head", at.get("neuron")), at.get("position")
+    base, source = _runs(result)
+    found: list[tuple[Tensor, Tensor]] = []
 
-    def take(index: int, tensor: Tensor) -> None:
-        if index == layer:
-            found.append(tensor)
+    def run(net: network.Network) -> tuple[Tensor, Tensor]:
+        held: list[Tensor] = []
+        where = SITES[result.site].index(part, position)
 
-    def put(index: int, tensor: Tensor) -> Tensor | None:
-        if index != layer:
-            return None
-        patched = tensor.clone()
-        patched[1][where] = found[0][0][where]
-        return patched
+        def take(index: int, tensor: Tensor) -> None:
+            if index == layer:
+                held.append(tensor)
 
-    def run() -> Tensor:
-        forward(net, source, {result.site: take}, stop=layer + 1)
-        end = forward(net, base.repeat(2, 1), {result.site: put})
-        return net.unembed(net.final(end[:, -1])).float().softmax(-1)
+        def put(index: int, tensor: Tensor) -> Tensor | None:
+            if index != layer:
+                return None
+            patched = tensor.clone()
+            patched[1][where] = held[0][0][where]
+            return patched
 
-    before, after = hooks.run_hooked([], run)
-    model.count(2)
+        before, after = (torch.tensor([ids], device=model.device) for ids in (source, base))
+        forward(net, before, {result.site: take}, stop=layer + 1)
+        end = forward(net, after.repeat(2, 1), {result.site: put})
+        unpatched, patched = net.unembed(net.final(end[:, -1])).float().softmax(-1)
+        return unpatched, patched
+
+    def lean(check: exactness.Check) -> tuple[Tensor, Tensor]:  # noqa: ARG001
+        exactness.require_known(result.site)
+        net = network.read(model)
+        found[:] = [hooks.guarded(lambda: run(net))]
+        model.count(2)
+        return found[0]
+
+    def hooked() -> tuple[Tensor, Tensor]:
+        case = Case(tuple(base), tuple(source), Scorer(Metric(), (), ()), len(base) - 1)
+        patched = patched_logits(model, model, case, result.site, [(layer, part, position)])[0]
+        unpatched = model.activations_of(case.base, ["last_logits"])["last_logits"][0]
+        return unpatched.float().softmax(-1), patched.float().softmax(-1)
+
+    done = exactness.run(
+        model,
+        ("likeliest", result.site),
+        lean=lean,
+        hooked=lambda fallback: hooked(),  # noqa: ARG005
+        sample=lambda: map(exactness.difference, found[0], hooked()),
+        length=len(base),
+    )
+    model.note(done.path)
+    before, after = done.answer
     ids = {*before.topk(min(top, len(before))).indices.tolist(), *after.topk(min(top, len(after))).indices.tolist()}
     order = sorted(ids, key=lambda index: (-float(after[index]), -float(before[index])))
     return [(model.tokens.string(index), float(before[index]), float(after[index])) for index in order]

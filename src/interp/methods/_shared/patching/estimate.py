@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.patching.attribution import Attributed
-    from interp.engine.patching.sweep import Case, OnStep, Swept
+    from interp.engine.patching.cases import Case
+    from interp.engine.patching.driver import OnStep
+    from interp.engine.patching.waves import Swept
     from interp.methods.patching.patch import PatchingResult
 
     Float = NDArray[np.float64]
@@ -86,9 +88,9 @@ class Estimate:
 
     def unverified(self) -> Swept:
         """Return a sweep in which no cell was computed."""
-        from interp.engine.patching import sweep
+        from interp.engine.patching import waves
 
-        swept = sweep.unfinished(len(self.found.nodes), self.asked.shape)
+        swept = waves.unfinished(len(self.found.nodes), self.asked.shape)
         swept.path = self.found.path
         return self.beside(swept)
 
@@ -149,7 +151,9 @@ def estimate(
 
     require_read(model, [Site(site, layer) for layer in layers])
     by_neuron = by == "neuron"
-    found = attribute(model, cases, steps=steps, neurons=by_neuron, source_model=source_model, on_step=on_step)
+    found = attribute(
+        model, cases, steps=steps, neurons=by_neuron, asked=site, source_model=source_model, on_step=on_step
+    )
     if any(site not in nodes for nodes in found.nodes):
         raise InputError(f"{site} does not fire in {model.name}; use --method exact")
     rows = list(layers)

@@ -12,7 +12,7 @@ from interp.methods._shared.bootstrap import interval
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from interp.engine.patching.sweep import Swept
+    from interp.engine.patching.waves import Swept
 
     Float = NDArray[np.float64]
 

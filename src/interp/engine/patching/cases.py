@@ -1,0 +1,119 @@
+"""Pairs of prompts, ready to run: token ids, what is measured and where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from interp.engine import exactness
+from interp.engine.metrics import Scorer, upcast
+
+if TYPE_CHECKING:
+    from interp.engine.model.loaded import LoadedModel
+
+Ids = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One pair, ready to run.
+
+    Attributes
+    ----------
+    base, source
+        Token ids of the run that is changed and of the run whose activations are put into it.
+    scorer
+        The metric; for ``kl`` the clean run's distribution is put into it.
+    position
+        The position whose logits are measured.
+    clean_base
+        Whether the base is the clean run.
+    """
+
+    base: Ids
+    source: Ids
+    scorer: Scorer
+    position: int
+    clean_base: bool = False
+
+    @property
+    def start(self) -> int:
+        """The first position at which the two prompts differ; their length where they do not."""
+        pairs = zip(self.base, self.source, strict=True)
+        return next((n for n, (a, b) in enumerate(pairs) if a != b), len(self.base))
+
+    def with_clean(self, base: Tensor, source: Tensor) -> Case:
+        """Return the case, its metric knowing the clean run's distribution.
+
+        Parameters
+        ----------
+        base, source
+            Logits of the two unpatched runs at `position`, ``[1, d_vocab]``.
+        """
+        return replace(self, scorer=self.scorer.with_clean((base if self.clean_base else source)[0]))
+
+
+def unpatched(model: LoadedModel, source_model: LoadedModel, case: Case) -> tuple[Case, Tensor, Tensor]:
+    """Run `case` by the plain hooked forward.
+
+    Returns
+    -------
+    tuple
+        The case, its metric ready; the metric of its base run; that of its source run.
+    """
+    logits = [_logits(of, ids, case.position) for of, ids in ((model, case.base), (source_model, case.source))]
+    case = case.with_clean(*logits)
+    base, source = (case.scorer.of_logits(end)[0] for end in logits)
+    return case, base, source
+
+
+def unpatched_differ(
+    model: LoadedModel, source_model: LoadedModel, cases: Sequence[Case], base: Tensor, source: Tensor | None
+) -> Iterator[float]:
+    """Yield how far the unpatched runs' metrics of a few cases are from the plain hooked forward's.
+
+    Parameters
+    ----------
+    base, source
+        ``float64 [case]``; a source of ``None`` is not compared.
+    """
+    for number, case in enumerate(cases[: exactness.SAMPLE]):
+        _, *ends = unpatched(model, source_model, case)
+        yield exactness.difference(base[number], ends[0])
+        if source is not None:
+            yield exactness.difference(source[number], ends[1])
+
+
+def ready(model: LoadedModel, source_model: LoadedModel, cases: Sequence[Case]) -> list[Case]:
+    """Return cases whose metrics know the clean run's distribution, by the plain forward, where they ask for that."""
+    return [unpatched(model, source_model, case)[0] if case.scorer.metric.needs_clean else case for case in cases]
+
+
+def measured(cases: Sequence[Case], model: LoadedModel, source_model: LoadedModel) -> exactness.Key:
+    """Return what a comparison of such cases depends on, beside the model: the metric, and the source's model."""
+    other = None if source_model is model else (id(source_model), source_model.fingerprint())
+    return exactness.of_metric(cases[0].scorer.metric), other
+
+
+def by_length(prompts: Sequence[Sequence[int]]) -> dict[int, list[int]]:
+    """Return length → the numbers of the prompts that have it, the shortest first.
+
+    Examples
+    --------
+    >>> by_length([(1, 2), (3,), (4, 5)])
+    {1: [1], 2: [0, 2]}
+    """
+    found: dict[int, list[int]] = {}
+    for number, ids in enumerate(prompts):
+        found.setdefault(len(ids), []).append(number)
+    return dict(sorted(found.items()))
+
+
+def _logits(model: LoadedModel, ids: Sequence[int], position: int) -> Tensor:
+    """Return a plain run's logits at `position`, ``[1, d_vocab]``."""
+    if position == len(ids) - 1:
+        return upcast(model.activations_of(ids, ["last_logits"])["last_logits"])
+    return upcast(model.activations_of(ids, ["logits"])["logits"][:, position])

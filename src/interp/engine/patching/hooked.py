@@ -1,0 +1,56 @@
+"""Patches of single cells by the model's own forward, with hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from interp.engine.metrics import upcast
+from interp.sites import SITES, Site
+
+if TYPE_CHECKING:
+    from transformer_lens.hook_points import HookPoint
+
+    from interp.engine.model.hooks import Hook
+    from interp.engine.model.loaded import LoadedModel
+    from interp.engine.patching.cases import Case
+
+# Layer, head or neuron, position; ``None`` is all of them.
+Place = tuple[int, int | None, int | None]
+
+
+def patched_logits(
+    model: LoadedModel, source_model: LoadedModel, case: Case, site: str, places: Sequence[Place]
+) -> Tensor:
+    """Return the logits at the case's position with each place patched by itself, ``[place, d_vocab]``."""
+    layers = sorted({layer for layer, _, _ in places})
+    kind = SITES[site]
+    names = {layer: Site(kind.through or site, layer).hook_name for layer in layers}
+    source = {layer: _source(model, source_model, case, site, layer) for layer in layers}
+
+    def writing(layer: int) -> Hook:
+        def write(tensor: Tensor, hook: HookPoint) -> Tensor:  # noqa: ARG001
+            patched = tensor.clone()
+            for row, (there, part, position) in enumerate(places):
+                if there == layer:
+                    where = kind.index(part, position)
+                    patched[row][where] = source[layer][0][where].to(patched)
+            return patched
+
+        return write
+
+    functions = {names[layer]: writing(layer) for layer in layers}
+    last = case.position == len(case.base) - 1
+    logits = model.forward([case.base] * len(places), functions, last_only=last)
+    return upcast(logits[:, -1 if last else case.position])
+
+
+def _source(model: LoadedModel, source_model: LoadedModel, case: Case, site: str, layer: int) -> Tensor:
+    name = Site(site, layer).hook_name
+    value = source_model.activations_of(case.source, [name])[name]
+    if not SITES[site].through:
+        return value
+    before = Site("resid_pre", layer).hook_name
+    return value - model.activations_of(case.base, [before])[before]

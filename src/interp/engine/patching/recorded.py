@@ -1,0 +1,198 @@
+"""Runs of pairs whose activations are kept, with the graph to differentiate a metric by: without hooks, and with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from interp.engine.metrics import upcast
+from interp.engine.model import hooks
+from interp.engine.model.interventions import unread
+from interp.engine.patching.cases import Case
+from interp.engine.transformer import network
+from interp.engine.transformer.network import Network
+from interp.engine.transformer.shared_prefix import paired
+from interp.sites import Site
+
+if TYPE_CHECKING:
+    from transformer_lens.hook_points import HookPoint
+
+    from interp.engine.model.loaded import LoadedModel
+
+Sites = dict[str, list[Tensor]]  # site → one tensor for each layer
+
+
+@dataclass
+class Recorded:
+    """The runs at some points of the way between pairs, the patched run first.
+
+    Attributes
+    ----------
+    values
+        The activations, ``[point, pair, position, …]`` from position `start` on (patterns: ``[…, head, query, key]``).
+    graph
+        What the metric is differentiated by, to have each one's gradient at the points where that is taken.
+    scores
+        The metric, ``[point, pair]``; it is differentiated at the same points.
+    start
+        The first position at which the pairs differ; what is before it has no effect.
+    """
+
+    values: Sites
+    graph: Sites
+    scores: Tensor
+    start: int
+
+
+class Runner(Protocol):
+    def ends(self, cases: Sequence[Case]) -> Recorded:
+        """Run the pairs' base and source; the base is differentiated."""
+        ...
+
+    def way(self, cases: Sequence[Case], part: Tensor) -> Recorded:
+        """Run the points at `part` of the way from base to source; all are differentiated."""
+        ...
+
+
+class LeanRuns:
+    """The runs of a model that `network.read` knows."""
+
+    def __init__(self, model: LoadedModel, source_model: LoadedModel, sites: Sequence[str]) -> None:
+        self.model = model
+        self.source_model = source_model
+        self.sites = sites
+        self.network = network.read(model)
+        self.source = self.network if source_model is model else network.read(source_model)
+
+    def ends(self, cases: Sequence[Case]) -> Recorded:
+        base, source = self._embedded(cases)
+        if self.source is self.network:
+            start = _start(cases)
+            return self._run(cases, base[:, :start], source[None, :, start:], base[None, :, start:])
+        nothing = base[:, :0]
+        here = self._run(cases, nothing, base[None][:0], base[None])
+        there = self._run(cases, nothing, source[None], source[None][:0], self.source)
+        values = {
+            site: [torch.cat(both) for both in zip(here.values[site], there.values[site], strict=True)]
+            for site in self.sites
+        }
+        return Recorded(values, here.graph, torch.cat([here.scores, there.scores]), 0)
+
+    def way(self, cases: Sequence[Case], part: Tensor) -> Recorded:
+        base, source = self._embedded(cases)
+        start = _start(cases)
+        later = base[:, start:]
+        graded = later + part.view(-1, 1, 1, 1).to(base.dtype) * (source[:, start:] - later)
+        return self._run(cases, base[:, :start], graded[:0], graded)
+
+    def _embedded(self, cases: Sequence[Case]) -> tuple[Tensor, Tensor]:
+        base, source = _ids(cases, self.model.device)
+        with torch.no_grad():
+            return _stream(self.network, base), _stream(self.source, source)
+
+    def _run(
+        self, cases: Sequence[Case], prefix: Tensor, frozen: Tensor, graded: Tensor, of: Network | None = None
+    ) -> Recorded:
+        of, start = of or self.network, prefix.shape[1]
+        values: Sites = {site: [] for site in self.sites}
+        graph: Sites = {site: [] for site in self.sites}
+
+        def keep(site: str, layer: int, fixed: Tensor, moving: Tensor) -> None:  # noqa: ARG001
+            if site in values:
+                rows = moving.detach().view(len(graded), *fixed.shape[1:])
+                values[site].append(torch.cat([rows, fixed]))
+                graph[site].append(moving)
+
+        ends = paired(of, prefix, frozen, graded.detach().requires_grad_(), keep)
+        self.model.count(1)
+        fixed, moving = (
+            torch.stack(
+                [case.scorer.of_residual(of, end[:, n, case.position - start]) for n, case in enumerate(cases)], 1
+            )
+            for end in ends
+        )
+        return Recorded(values, graph, torch.cat([moving, fixed.detach()]), start)
+
+
+class HookedRuns:
+    """The runs of any model, through its own forward."""
+
+    def __init__(self, model: LoadedModel, source_model: LoadedModel, sites: Sequence[str]) -> None:
+        self.model = model
+        self.source_model = source_model
+        read = [site for site in sites if not unread(model, Site(site, 0))]
+        self.sites = [site for site in read if site != "resid_mid"]
+        self.middle = "resid_mid" in read
+
+    def ends(self, cases: Sequence[Case]) -> Recorded:
+        base, source = _ids(cases, self.model.device)
+        here = self._run(self.model, cases, base)
+        with torch.no_grad():
+            there = self._run(self.source_model, cases, source)
+        sites = here.values.keys() & there.values.keys()
+        values = {
+            site: [torch.cat(both) for both in zip(here.values[site], there.values[site], strict=True)]
+            for site in sites
+        }
+        return Recorded(values, here.graph, torch.cat([here.scores, there.scores]), 0)
+
+    def way(self, cases: Sequence[Case], part: Tensor) -> Recorded:
+        base, source = _ids(cases, self.model.device)
+        begin, end = self._stream(base), self._stream(source)
+        graded = begin + part.view(-1, 1, 1, 1).to(begin.dtype) * (end - begin)
+        return self._run(self.model, cases, base.repeat(len(part), 1), graded.flatten(0, 1))
+
+    def _stream(self, ids: Tensor) -> Tensor:
+        """Return the residual stream before layer 0, ``[pair, position, d_model]``."""
+        held: list[Tensor] = []
+
+        def keep(tensor: Tensor, hook: HookPoint) -> None:  # noqa: ARG001
+            held[:] = [tensor.detach()]
+
+        self.model.forward(ids.tolist(), {Site("resid_pre", 0).hook_name: keep})
+        return held[0]
+
+    def _run(self, model: LoadedModel, cases: Sequence[Case], ids: Tensor, begin: Tensor | None = None) -> Recorded:
+        depth, recording = model.geometry.n_layers, torch.is_grad_enabled()
+        held: dict[str, dict[int, Tensor]] = {site: {} for site in self.sites}
+
+        def keep(site: str, layer: int) -> hooks.Hook:
+            def read(tensor: Tensor, hook: HookPoint) -> Tensor:  # noqa: ARG001
+                if site == "resid_pre" and layer == 0:
+                    tensor = (tensor if begin is None else begin.to(tensor)).detach().requires_grad_(recording)
+                held[site][layer] = tensor
+                return tensor  # given back: what a hook point shows may be a copy in another shape
+
+            return read
+
+        points = {Site(site, layer).hook_name: keep(site, layer) for site in self.sites for layer in range(depth)}
+        logits = model.forward(ids.tolist(), points, last_only=False, gradients=recording)
+        logits = upcast(logits).unflatten(0, (-1, len(cases)))
+        scores = torch.stack([case.scorer.of_logits(logits[:, n, case.position]) for n, case in enumerate(cases)], 1)
+        graph = {site: [by[n] for n in range(depth)] for site, by in held.items() if len(by) == depth}
+        values = {site: [tensor.detach() for tensor in layers] for site, layers in graph.items()}
+        if self.middle and {"resid_pre", "attn_out"} <= graph.keys():
+            # The bridge's hook_resid_mid is the norm's input alone; what reaches the middle is what attention writes.
+            both = zip(values["resid_pre"], values["attn_out"], strict=True)
+            values["resid_mid"] = [before + written for before, written in both]
+            graph["resid_mid"] = graph["attn_out"]
+        by_point = {site: [value.unflatten(0, (-1, len(cases))) for value in layers] for site, layers in values.items()}
+        return Recorded(by_point, graph, scores, 0)
+
+
+def _ids(cases: Sequence[Case], device: torch.device) -> tuple[Tensor, Tensor]:
+    base, source = (torch.tensor([getattr(case, run) for case in cases], device=device) for run in ("base", "source"))
+    return base, source
+
+
+def _start(cases: Sequence[Case]) -> int:
+    """Return the first position at which any pair differs, or the one that is asked about if that is earlier."""
+    return min(min(case.start, case.position) for case in cases)
+
+
+def _stream(of: Network, ids: Tensor) -> Tensor:
+    return torch.stack([of.embed(prompt) for prompt in ids])

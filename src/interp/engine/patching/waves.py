@@ -1,0 +1,276 @@
+"""Sweeps over pairs: interventions go up through the incremental forward in waves, or cell by cell with hooks.
+
+What the interventions are, and where their results go, a `Planner` knows.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol, cast
+
+import torch
+from torch import Tensor
+
+from interp.engine import exactness, memory
+from interp.engine.model.interventions import require_read
+from interp.engine.patching.cases import Case, measured, unpatched
+from interp.engine.patching.driver import Driver, OnStep, Outcome, nothing
+from interp.engine.patching.runs import plain_runs
+from interp.engine.transformer import incremental, network
+
+if TYPE_CHECKING:
+    from interp.engine.model.loaded import LoadedModel
+    from interp.engine.patching.plan import Atom, Plan
+    from interp.engine.transformer.incremental import Base, Joining
+    from interp.engine.transformer.network import Network
+    from interp.sites import Site
+
+
+@dataclass
+class Swept(Outcome):
+    """What a sweep has computed.
+
+    Attributes
+    ----------
+    values, done
+        ``[case, …axes]``: of every patched run.
+    base, source
+        ``float64 [case]``: the metric of the unpatched runs; NaN where they were not reached.
+    """
+
+    base: Tensor = field(kw_only=True)
+    source: Tensor = field(kw_only=True)
+
+
+def unfinished(count: int, shape: Sequence[int]) -> Swept:
+    """Return a sweep over `count` pairs, each of `shape`, of which nothing is computed."""
+    unpatched, _ = nothing(2, count)
+    return Swept(*nothing(count, *shape), base=unpatched[0], source=unpatched[1])
+
+
+class Planner(Protocol):
+    """The interventions of a sweep.
+
+    Attributes
+    ----------
+    key
+        What tells this kind of sweep from others, for `exactness`.
+    refusal
+        What to say where the incremental forward cannot be used, if there is no hooked way.
+    """
+
+    key: exactness.Key
+    refusal: exactness.Refusal | None
+
+    def plan(self, net: Network, base: Base, source: Base, case: Case, number: int, start: int) -> Plan:
+        """Return the interventions on one pair, whose runs can differ from `start` on."""
+        ...
+
+    def written(self) -> list[Site]:
+        """Return the activations that the hooked forward writes to."""
+        ...
+
+    def hooked(self, case: Case, cells: Sequence[int]) -> Tensor:
+        """Return the metric of cells of one pair, ``[cell]``, by the model's own forward."""
+        ...
+
+
+class Sweep:
+    """One sweep under way.
+
+    Parameters
+    ----------
+    model, source_model
+        The model that runs, and the one whose activations are put in.
+    swept
+        Filled as cells finish.
+    cells
+        Which cells, as indices into one pair's flattened answer; all when not given.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        cases: Sequence[Case],
+        planner: Planner,
+        swept: Swept,
+        on_step: OnStep,
+        *,
+        source_model: LoadedModel | None = None,
+        cells: Sequence[int] | None = None,
+    ) -> None:
+        self.model = model
+        self.source_model = source_model or model
+        self.given = tuple(cases)
+        self.cases = list(cases)
+        self.planner = planner
+        self.swept = swept
+        self.values = swept.values.view(len(cases), -1)
+        self.done = swept.done.view(len(cases), -1)
+        self.chosen = torch.arange(self.done.shape[1]) if cells is None else torch.tensor(sorted(set(cells)))
+        self.reached = torch.zeros_like(self.done)  # cells that are more than the unpatched run
+        self.driver = Driver(model, swept, len(cases) * len(self.chosen), on_step)
+
+    def run(self) -> Swept:
+        """Compute every cell, to the end or to where it had to stop."""
+        self.driver.run(
+            (*self.planner.key, *measured(self.given, self.model, self.source_model)),
+            lean=self._incremental,
+            hooked=self.planner.refusal or self._hooked,
+            sample=self._sample,
+            length=max(len(case.base) for case in self.cases),
+        )
+        return self.swept
+
+    # -- without hooks ---------------------------------------------------------------------------------------------
+
+    def _incremental(self, check: exactness.Check) -> None:
+        exactness.require_known(*(site.name for site in self.planner.written()))
+        net = network.read(self.model)
+        other = net if self.source_model is self.model else network.read(self.source_model)
+        ours = {case.base: (None, 0) for case in self.cases}
+        if other is net:
+            likes = {case.source: (case.base, case.start) for case in self.cases}
+            bases = sources = plain_runs(self.model, net, {**likes, **ours})
+        else:
+            bases = plain_runs(self.model, net, ours)
+            sources = plain_runs(self.source_model, other, {case.source: (None, 0) for case in self.cases})
+        plans: list[Plan] = []
+        for index, case in enumerate(self.cases):
+            base, source, last = bases[case.base], sources[case.source], case.position
+            plans.append(self.planner.plan(net, base, source, case, index, case.start if other is net else 0))
+            ends = [(net, base.resid[-1][last : last + 1]), (other, source.resid[-1][last : last + 1])]
+            if case.scorer.metric.needs_clean:
+                case = case.with_clean(*(of.unembed(of.final(end)) for of, end in ends))
+            self.cases[index] = case
+            self.swept.base[index], self.swept.source[index] = (case.scorer.of_residual(of, end)[0] for of, end in ends)
+            # A change before the prompts differ is none, and one after the position asked about is not seen there.
+            self.values[index] = self.swept.base[index]
+            for atom in plans[-1].atoms():
+                self.reached[index, plans[-1].cells(atom)] = True
+            # At once: an interrupt between two steps would leave cells that are marked as done and are not.
+            self.done[index, self.chosen] = ~self.reached[index, self.chosen]
+        atoms = [part for plan in plans for atom in plan.atoms() for part in plan.only(atom, self.chosen)]
+        atoms.sort(key=lambda atom: (atom.layer, atom.case))
+        self._waves(net, plans, atoms, check)
+
+    def _waves(self, net: Network, plans: Sequence[Plan], atoms: list[Atom], check: exactness.Check) -> None:
+        limit = self._rows_that_fit(net, len(plans[0].base))
+        while atoms:
+            wave = _take(atoms, limit)
+            single = len(wave) == 1 and len(wave[0].parts) == 1
+            if not memory.attempt(lambda wave=wave: self._wave(net, plans, wave), self.model.device, last=single):
+                limit = max(1, sum(atom.rows for atom in wave) // 2)
+                continue
+            finished = len(wave)
+            rest = wave[-1] if wave[-1] != atoms[finished - 1] else None
+            if rest is not None:  # the last atom was split: what is left of it stays
+                atoms[finished - 1] = _after(atoms[finished - 1], rest)
+                finished -= 1
+            del atoms[:finished]
+            check()
+            self.driver.step()
+
+    def _wave(self, net: Network, plans: Sequence[Plan], wave: Sequence[Atom]) -> None:
+        running = {atom.case for atom in wave}
+        entering: dict[tuple[int, str], list[Atom]] = {}
+        for plan in plans:
+            if plan.case not in running:
+                plan.forget()
+        for atom in wave:
+            entering.setdefault(plans[atom.case].stage(atom.layer), []).append(atom)
+
+        def joins(layer: int, stage: str) -> list[Joining]:
+            return [plans[atom.case].joining(atom) for atom in entering.get((layer, stage), [])]
+
+        arrived: dict[int, list[tuple[Tensor, Tensor]]] = {}
+
+        def finish(case: int, cells: Tensor, rows: Tensor) -> None:
+            arrived.setdefault(case, []).append((cells, rows))
+
+        incremental.replay(
+            net,
+            [plan.base for plan in plans],
+            joins,
+            [plan.stop for plan in plans],
+            finish,
+            first=min(layer for layer, _ in entering),
+        )
+        for case, parts in arrived.items():
+            cells = torch.cat([cells for cells, _ in parts])
+            scores = self.cases[case].scorer.of_residual(net, torch.cat([rows for _, rows in parts]))
+            self.values[case, cells] = scores.double().cpu()
+        # Only now: an interrupt before this leaves the wave's cells undone.
+        for atom in wave:
+            self.done[atom.case, plans[atom.case].cells(atom)] = True
+
+    def _rows_that_fit(self, net: Network, length: int) -> int:
+        layer = net.layers[0]
+        width = 4 * layer.o.weight.shape[0] + 2 * length * net.n_kv_heads * net.d_head + 2 * layer.up.weight.shape[0]
+        element = layer.o.weight.element_size()
+        fits = memory.free_bytes(self.model.device) // 4 // (width * element)
+        return max(1, min(memory.WAVE_ROWS, fits, memory.WATCHED_ROWS if self.model.watched else fits))
+
+    def _sample(self) -> Iterator[float]:
+        """Yield how far a few finished cells are from the plain hooked forward's, and the runs that they belong to."""
+        finished = cast("list[list[int]]", (self.done & self.reached).nonzero().tolist())
+        chosen = random.Random(0).sample(finished, min(exactness.SAMPLE, len(finished)))
+        for index, cell in chosen or [[0, None]]:
+            case, base, source = self._unpatched(index)
+            yield exactness.difference(self.swept.base[index], base)
+            yield exactness.difference(self.swept.source[index], source)
+            if cell is not None:
+                patched = memory.retried(
+                    lambda case=case, cell=cell: self.planner.hooked(case, [cell]), self.model.device
+                )
+                yield exactness.difference(self.values[index, cell], patched[0])
+
+    # -- the hooked forward ----------------------------------------------------------------------------------------
+
+    def _hooked(self) -> None:
+        """Compute every cell by the model's own forward, a batch of cells at a time."""
+        memory.retried(lambda: require_read(self.model, self.planner.written()), self.model.device)
+        geometry = self.model.geometry
+        length = max(len(case.base) for case in self.cases)
+        per_run = 4 * length * (6 * geometry.d_model + 2 * geometry.n_heads * length) + 4 * geometry.d_vocab
+        batch = max(1, min(64, memory.free_bytes(self.model.device) // 4 // per_run))
+        for index in range(len(self.cases)):
+            self.cases[index], self.swept.base[index], self.swept.source[index] = self._unpatched(index)
+
+        # Pair after pair for the same cells, so that what an early end leaves is there for every pair.
+        def some(cells: Sequence[int]) -> None:
+            for index, case in enumerate(self.cases):
+                if not self.done[index, cells].all():  # else memory ran out at a later pair
+                    self.values[index, cells] = self.planner.hooked(case, cells).double().cpu()
+                    self.done[index, cells] = True
+                    self.driver.step()
+
+        memory.halving(self.chosen.tolist(), batch, some, self.model.device)
+
+    def _unpatched(self, index: int) -> tuple[Case, Tensor, Tensor]:
+        # The case as it was given: what was found for it without hooks may be wrong.
+        given = self.given[index]
+        return memory.retried(lambda: unpatched(self.model, self.source_model, given), self.model.device)
+
+
+def _take(atoms: Sequence[Atom], limit: int) -> list[Atom]:
+    """Return the first atoms, together of at most `limit` rows; one that is larger alone is cut."""
+    first = atoms[0]
+    while first.rows > limit and len(first.parts) > 1:
+        first, _ = first.halves()
+    wave = [first]
+    if first is not atoms[0]:
+        return wave
+    rows = first.rows
+    for atom in atoms[1:]:
+        if rows + atom.rows > limit:
+            break
+        wave.append(atom)
+        rows += atom.rows
+    return wave
+
+
+def _after(whole: Atom, taken: Atom) -> Atom:
+    return replace(whole, parts=range(taken.parts.stop, whole.parts.stop))
