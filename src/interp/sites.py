@@ -1,24 +1,13 @@
-"""The sites: which activations of a layer there are, what they are called, and what they are divided by."""
+"""The table of sites: which activations a layer has, what they are divided into, and how they are drawn."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from interp.errors import InputError, closest
 
-SITES = (
-    "resid_pre",
-    "resid_mid",
-    "resid_post",
-    "attn_out",
-    "mlp_out",
-    "z",
-    "q",
-    "k",
-    "v",
-    "pattern",
-    "neuron",
-)
 # What a sweep's answer is divided by → its axes.
 AXES = {
     "layer": ("layer",),
@@ -27,34 +16,107 @@ AXES = {
     "head-position": ("layer", "head", "position"),
     "neuron": ("layer", "neuron"),
 }
-_HEADED = frozenset({"z", "q", "k", "v", "pattern"})
 
 
 @dataclass(frozen=True)
-class Site:
-    """One kind of activation in one layer, in the field's names.
+class SiteKind:
+    """One row of the table: an activation that every layer has.
 
-    `name` is ``resid_pre``, ``resid_mid``, ``resid_post``, ``attn_out``, ``mlp_out``, ``z``, ``q``, ``k``, ``v`` or
-    ``pattern``; `layer` counts from 0.
-
-    Examples
-    --------
-    >>> Site("pattern", 5).hook_name
-    'blocks.5.attn.hook_pattern'
+    Attributes
+    ----------
+    name
+        As it is typed.
+    point
+        Its hook's name inside a block, such as ``"attn.hook_z"``.
+    parts
+        What it is divided into besides positions: query heads, the heads of keys and values, neurons, or nothing.
+    stage
+        Where in a block it enters the residual stream: before attention, between attention and MLP, or after the MLP.
+        Empty where the forward without hooks does not know it: then all goes through hooks.
+    heads_first
+        Whether its axes are [head, query, key], instead of [position, head or neuron or d_model, …].
+    through
+        The site that is written to instead: this one is what that adds to the stream before the layer.
+    output
+        A point that must be another one than this: routed experts show their output under both names.
+    drawn
+        Of a place in the residual stream: where that is, as pictures say it of a layer's number.
+    heads
+        What its heads are called.
     """
 
     name: str
-    layer: int
+    point: str
+    parts: Literal["", "head", "kv_head", "neuron"] = ""
+    stage: Literal["", "pre", "mid", "post"] = ""
+    heads_first: bool = False
+    through: str = ""
+    output: str = ""
+    drawn: str = ""
+    heads: str = "Heads"
 
     @property
-    def hook_name(self) -> str:
-        """The name of the hook that transformer-lens gives this activation."""
-        where = "attn." if self.name in _HEADED else ""
-        return (
-            f"blocks.{self.layer}.{where}hook_{self.name}"
-            if self.name != "neuron"
-            else f"blocks.{self.layer}.mlp.hook_post"
-        )
+    def headed(self) -> bool:
+        """Whether it has heads."""
+        return self.parts in {"head", "kv_head"}
+
+    @property
+    def kv_heads(self) -> bool:
+        """Whether its heads are those of keys and values, of which there may be fewer."""
+        return self.parts == "kv_head"
+
+    def hook(self, layer: int) -> str:
+        """Return the name of the hook that transformer-lens gives this activation in a layer."""
+        return f"blocks.{layer}.{self.point}"
+
+    def index(self, part: int | None, position: int | None) -> tuple[Any, ...]:
+        """Return where a head or neuron and a position are in one prompt's activation; ``None`` means all of them.
+
+        Examples
+        --------
+        >>> SITES["z"].index(1, None), SITES["pattern"].index(1, None)
+        ((slice(None, None, None), 1), (1, slice(None, None, None)))
+        """
+        of, at = (slice(None) if index is None else index for index in (part, position))
+        return (of, at) if self.heads_first else (at, of)
+
+
+SITES: dict[str, SiteKind] = {
+    kind.name: kind
+    for kind in (
+        SiteKind("resid_pre", "hook_resid_pre", stage="pre", drawn="before layer {}"),
+        # The bridge's hook is the norm's input, beside the stream: what is written there does not reach it.
+        SiteKind("resid_mid", "hook_resid_mid", stage="mid", through="attn_out", drawn="inside layer {}"),
+        SiteKind("resid_post", "hook_resid_post", stage="post", drawn="after layer {}"),
+        SiteKind("attn_out", "hook_attn_out", stage="mid"),
+        SiteKind("mlp_out", "hook_mlp_out", stage="post"),
+        SiteKind("z", "attn.hook_z", "head", "mid"),
+        SiteKind("q", "attn.hook_q", "head", "mid"),
+        SiteKind("k", "attn.hook_k", "kv_head", "mid", heads="Key heads"),
+        SiteKind("v", "attn.hook_v", "kv_head", "mid", heads="Value heads"),
+        SiteKind("pattern", "attn.hook_pattern", "head", "mid", heads_first=True),
+        SiteKind("neuron", "mlp.hook_post", "neuron", "post", output="mlp.hook_out"),
+    )
+}
+
+
+def find(name: str) -> SiteKind:
+    """Return the row called `name`.
+
+    Raises
+    ------
+    InputError
+        There is none; the closest one is named.
+
+    Examples
+    --------
+    >>> find("k").kv_heads
+    True
+    """
+    kind = SITES.get(str(name))
+    if kind is None:
+        raise InputError(f"there is no site {name!r}{closest(str(name), SITES)}; sites are {', '.join(SITES)}")
+    return kind
 
 
 def axes(site: str, by: str) -> tuple[str, ...]:
@@ -70,14 +132,77 @@ def axes(site: str, by: str) -> tuple[str, ...]:
     >>> axes("z", "head")
     ('layer', 'head')
     """
-    if site not in SITES:
-        raise InputError(f"there is no site {site!r}{closest(site, SITES)}; sites are {', '.join(SITES)}")
+    kind = find(site)
     if by not in AXES:
         raise InputError(f"cannot divide by {by!r}{closest(by, AXES)}; use {', '.join(AXES)}")
-    if "head" in by and site not in _HEADED:
-        raise InputError(
-            f"{site} has no heads; use --by position or --by layer, or a site with heads: z, q, k, v, pattern"
-        )
-    if by == "neuron" and site != "neuron":
+    if "head" in by and not kind.headed:
+        headed = ", ".join(one.name for one in SITES.values() if one.headed)
+        raise InputError(f"{site} has no heads; use --by position or --by layer, or a site with heads: {headed}")
+    if by == "neuron" and kind.parts != "neuron":
         raise InputError(f"{site} has no neurons; use --site neuron")
     return AXES[by]
+
+
+def stream() -> list[str]:
+    """Return the sites at which a vector of the residual stream can be written or taken out.
+
+    Examples
+    --------
+    >>> stream()
+    ['resid_pre', 'resid_mid', 'resid_post']
+    """
+    return [name for name, kind in SITES.items() if kind.drawn]
+
+
+def available(hooks: Mapping[str, object]) -> list[str]:
+    """Return the sites of a model whose hooks, by name, are `hooks`: those that any of its layers has.
+
+    Examples
+    --------
+    >>> available({"blocks.3.attn.hook_z": object(), "hook_embed": object()})
+    ['z']
+    """
+    points = {point: hook for name, hook in hooks.items() for point in _inside(name)}
+    there = (kind for kind in SITES.values() if kind.point in points)
+    return [kind.name for kind in there if not kind.output or points[kind.point] is not points.get(kind.output)]
+
+
+def _inside(name: str) -> Iterable[str]:
+    block, _, rest = name.partition(".")
+    layer, _, point = rest.partition(".")
+    return (point,) if block == "blocks" and layer.isdigit() else ()
+
+
+@dataclass(frozen=True)
+class Site:
+    """One kind of activation in one layer, in the field's names.
+
+    `name` is one of `SITES`: ``resid_pre``, ``resid_mid``, ``resid_post``, ``attn_out``, ``mlp_out``, ``z``, ``q``,
+    ``k``, ``v``, ``pattern`` or ``neuron``; `layer` counts from 0.
+
+    Raises
+    ------
+    InputError
+        There is no such site.
+
+    Examples
+    --------
+    >>> Site("pattern", 5).hook_name
+    'blocks.5.attn.hook_pattern'
+    """
+
+    name: str
+    layer: int
+
+    def __post_init__(self) -> None:
+        find(self.name)
+
+    @property
+    def kind(self) -> SiteKind:
+        """The site's row of the table."""
+        return SITES[self.name]
+
+    @property
+    def hook_name(self) -> str:
+        """The name of the hook that transformer-lens gives this activation."""
+        return self.kind.hook(self.layer)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Annotated, Any, SupportsIndex, cast
 
 from interp.errors import InputError, closest
@@ -16,6 +18,10 @@ ModelName = Annotated[str, "model"]
 LoadableName = Annotated[str, "loadable"]
 CommandName = Annotated[str, "command"]
 HookName = Annotated[str, "hook"]
+DeviceName = Annotated[str, "device"]
+DtypeName = Annotated[str, "dtype"]
+SiteName = Annotated[str, "site"]
+StreamSite = Annotated[str, "stream site"]  # one of the residual stream's width
 MetricName = Annotated[str, "metric"]
 Components = Annotated[str | Sequence[str], "components"]
 Numbers = Annotated[str | Sequence[float], "numbers"]
@@ -191,6 +197,11 @@ class Texts:
     source: str = ""
 
 
+# As parts are typed (8.6, 8.6.q, 3.mlp, m3) and as they are drawn (L8H6, L8H6 q, L3 MLP).
+_HEAD = re.compile(r"L?(\d+)[.H](\d+)(?:[. ]([qkv]))?", re.IGNORECASE)
+_MLP = re.compile(r"L?(\d+)[. ]mlp|(?:m|mlp)(\d+)", re.IGNORECASE)
+
+
 @dataclass(frozen=True)
 class Node:
     """One end of a path through the model: what writes to the residual stream, or one input that reads it.
@@ -202,11 +213,38 @@ class Node:
     --------
     >>> Node("q", 8, 6).name, Node("mlp", 3).name, Node("embed").name
     ('8.6.q', '3.mlp', 'embed')
+    >>> Node("q", 8, 6).drawn, Node("mlp", 3).drawn, Node("embed").drawn
+    ('L8H6 q', 'L3 MLP', 'embed')
     """
 
     kind: str
     layer: int = 0
     head: int = 0
+
+    @staticmethod
+    @lru_cache(maxsize=2**17)  # a circuit's tens of thousands of edges ask for their ends again and again
+    def parse(text: str) -> Node:
+        """Return the part that `text` names, as it is typed or as it is drawn.
+
+        Raises
+        ------
+        InputError
+            It names none.
+
+        Examples
+        --------
+        >>> Node.parse("2.0") == Node.parse("L2H0"), Node.parse("L2.mlp").name, Node.parse("8.6.q")
+        (True, '2.mlp', Node(kind='q', layer=8, head=6))
+        """
+        if text in {"embed", "logits"}:
+            return Node(text)
+        if match := _HEAD.fullmatch(text):
+            return Node((match[3] or "head").lower(), int(match[1]), int(match[2]))
+        if match := _MLP.fullmatch(text):
+            return Node("mlp", int(match[1] or match[2]))
+        raise InputError(
+            f"{text!r} is no part of a model; type a head (5.1), its input (5.1.q), an MLP (5.mlp), embed or logits"
+        )
 
     @property
     def name(self) -> str:
@@ -216,6 +254,23 @@ class Node:
         if self.kind == "mlp":
             return f"{self.layer}.mlp"
         return f"{self.layer}.{self.head}" + ("" if self.kind == "head" else f".{self.kind}")
+
+    @property
+    def drawn(self) -> str:
+        """Return what pictures call it."""
+        if self.kind in {"embed", "logits"}:
+            return self.kind
+        if self.kind == "mlp":
+            return f"L{self.layer} MLP"
+        return f"L{self.layer}H{self.head}" + ("" if self.kind == "head" else f" {self.kind}")
+
+    def writers(self, group: int) -> tuple[Node, ...]:
+        """Return the nodes that an input belongs to: all `group` heads that share a key or value, the logits none."""
+        if self.kind in {"k", "v"}:
+            return tuple(Node("head", self.layer, self.head * group + n) for n in range(group))
+        if self.kind == "logits":
+            return ()
+        return (Node("head", self.layer, self.head) if self.kind == "q" else self,)
 
 
 @dataclass(frozen=True)

@@ -169,8 +169,8 @@ def valid(name: str, /, family: str = "gpt2", text: str | None = None, **argumen
     for parameter in command.parameters:
         if not parameter.required:
             continue
-        if parameter.choices:
-            given[parameter.name] = parameter.choices[0]
+        if parameter.values.choices:
+            given[parameter.name] = parameter.values.choices[0]
         elif parameter.names in VALUES:
             given[parameter.name] = VALUES[parameter.names]()
         elif parameter.kind is not str:

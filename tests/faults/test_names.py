@@ -20,13 +20,13 @@ TYPED = [
     (name, parameter.name, parameter.kind)
     for name, command in harness.commands().items()
     for parameter in command.parameters
-    if parameter.kind in {int, float} and not parameter.choices
+    if parameter.kind in {int, float} and not parameter.values.choices
 ]
 CHOSEN = [
-    (name, parameter.name, parameter.choices)
+    (name, parameter.name, parameter.values.choices)
     for name, command in harness.commands().items()
     for parameter in command.parameters
-    if parameter.choices
+    if parameter.values.choices
 ]
 each_door = pytest.mark.parametrize("door", harness.DOORS)
 each_command = pytest.mark.parametrize("name", list(harness.commands()))

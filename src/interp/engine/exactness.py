@@ -20,6 +20,7 @@ from weakref import WeakKeyDictionary
 from torch import Tensor
 
 from interp.errors import InputError
+from interp.sites import SITES
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
@@ -79,6 +80,19 @@ class Done(Generic[Answer]):
     answer: Answer
     path: str
     notes: tuple[str, ...] = ()
+
+
+def require_known(*names: str) -> None:
+    """Refuse sites that functions without hooks do not know: those of which the table gives no stage.
+
+    Raises
+    ------
+    Unreadable
+        There is one.
+    """
+    unknown = next((name for name in names if not SITES[name].stage), None)
+    if unknown is not None:
+        raise Unreadable(f"the forward without hooks does not know {unknown}")
 
 
 def run(

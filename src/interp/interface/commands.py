@@ -9,7 +9,7 @@ from interp.errors import InputError, printable
 from interp.interface import registry
 from interp.interface.registry import command
 from interp.results import Result
-from interp.spec import CommandName, LoadableName, ModelName
+from interp.spec import CommandName, DeviceName, DtypeName, LoadableName, ModelName
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,8 +66,8 @@ def load(
     session: Session,
     source: LoadableName | None = None,
     *,
-    device: str | None = None,
-    dtype: str | None = None,
+    device: DeviceName | None = None,
+    dtype: DtypeName | None = None,
     revision: str | None = None,
     remote_code: bool = False,
     adapter: str | None = None,
@@ -320,7 +320,9 @@ def _spelled(parameter: registry.Parameter) -> str:
     if parameter.kind is bool:
         spellings = {None: f"{flag}, --no-{flag[2:]}", True: f"--no-{flag[2:]}", False: flag}
         return spellings[parameter.default]
-    value = "|".join(parameter.choices) or {"int": "N", "float": "X"}.get(parameter.kind.__name__, flag[2:].upper())
+    value = "|".join(parameter.values.choices) or {"int": "N", "float": "X"}.get(
+        parameter.kind.__name__, flag[2:].upper()
+    )
     return f"{flag} {value}"
 
 

@@ -13,8 +13,6 @@ from typing import (
     Annotated,
     Any,
     Literal,
-    SupportsFloat,
-    SupportsIndex,
     TypeVar,
     Union,
     cast,
@@ -24,12 +22,12 @@ from typing import (
 )
 
 from interp.errors import InputError, closest
+from interp.interface import kinds
+from interp.interface.kinds import Kind
 from interp.spec import ModelName, Pairs, Prompt, Texts
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _MISSING = inspect.Parameter.empty
-# Values that Python may give as something else than the text that is typed; the technique checks them itself.
-_OPEN = frozenset({"indices", "metric", "components", "numbers", "examples", "variable"})
 
 
 @dataclass(frozen=True)
@@ -72,37 +70,20 @@ class Parameter:
         """As the command line spells it."""
         return "--" + self.name.rstrip("_").replace("_", "-")
 
-    def check(self, value: Any) -> None:
-        """Refuse a value that a Python call gives and the command line could not.
+    @property
+    def values(self) -> Kind:
+        """How its values are read, checked, resolved and completed."""
+        return kinds.of(self.names, self.choices, self.kind)
+
+    def check(self, value: Any) -> Any:
+        """Return a value that a Python call gives as the technique takes it.
 
         Raises
         ------
         InputError
-            It is of another kind, or not one of the choices. Indices are for the technique, which knows their range.
+            The command line could not give it: it is of another kind, or not one of the choices.
         """
-        if (value is None and self.default is None) or self.names in _OPEN:
-            return
-        if self.names == "model" and not isinstance(value, str):
-            kind = type(value).__name__
-            raise InputError(
-                "a classifier is explained as it is: interp.saliency_of_classifier(text, model, tokenizer, target=1)"
-                if kind.endswith("ForSequenceClassification")
-                else f"{self.name} names a loaded model, and this is a {kind}; interp.load(…) loads it"
-            )
-        if self.choices:
-            if value not in self.choices:
-                near = closest(str(value), self.choices)
-                raise InputError(f"{self.name} {value!r} is not one of {', '.join(self.choices)}{near}")
-            return
-        of_kind: dict[type, tuple[Any, str]] = {
-            bool: (bool, "True or False"),
-            int: (SupportsIndex, "a whole number"),
-            float: (SupportsFloat, "a number"),
-            str: (str, "a text"),
-        }
-        kinds, called = of_kind[self.kind]
-        if not isinstance(value, kinds) or (isinstance(value, bool) and self.kind is not bool):
-            raise InputError(f"{self.name} {value!r} is not {called}")
+        return value if value is None and self.default is None else self.values.check(value, self.name)
 
 
 Body = type | types.UnionType | None
@@ -294,11 +275,11 @@ def _parameter(name: str, hint: Any, default: Any, positional: bool, description
         hint = options[0] if len(options) == 1 else hint
     if get_origin(hint) is Annotated:
         base, names = get_args(hint)[:2]
-        hint = str if names in _OPEN else base
+        hint = str if isinstance(kinds.KINDS.get(names), kinds.Open) else base
     if get_origin(hint) is Literal:
         choices = tuple(str(choice) for choice in get_args(hint))
         hint = str
-    if hint not in {str, int, float, bool}:
+    if hint not in {str, int, float, bool} or names not in {"", *kinds.KINDS}:
         raise TypeError(f"parameter {name}: the command line cannot read a {hint}")
     return Parameter(name, cast(type, hint), default, positional, choices, names, description)
 

@@ -200,8 +200,7 @@ class Session:
         if missing:
             raise InputError(f"{command.name} needs {missing[0]}; interp.help({command.name!r}) says what it takes")
         if not command.needs_model:
-            for given, value in arguments.items():
-                command.parameter(given).check(value)
+            arguments = {given: command.parameter(given).check(value) for given, value in arguments.items()}
             made = {"technique": command.name, "arguments": arguments}
             try:
                 result = command.function(self, **arguments)
@@ -211,9 +210,11 @@ class Session:
             if not isinstance(result, Result):
                 return result
             return replace(result, provenance=replace(result.provenance, **made))
-        for given, value in arguments.items():
-            if given not in named(command):
-                command.parameter(given).check(value)
+        unflagged = named(command)
+        arguments = {
+            given: value if given in unflagged else command.parameter(given).check(value)
+            for given, value in arguments.items()
+        }
         asked = arguments.pop("model", None)
         model = self.get(asked)
         inputs, given = inputs_of(command, model, body, arguments)
@@ -221,8 +222,8 @@ class Session:
             given["model"] = asked
         seed = seed_of(command, given)
         for parameter in command.parameters:
-            if parameter.names == "model" and isinstance(arguments.get(parameter.name), str):
-                arguments[parameter.name] = self.get(arguments[parameter.name])
+            if arguments.get(parameter.name) is not None:
+                arguments[parameter.name] = parameter.values.resolve(arguments[parameter.name], self)
         watcher = self.on_step or _nobody
 
         def once(operation: Operation) -> Result:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from IPython.core.completer import SimpleCompletion, SimpleMatcherResult
@@ -74,33 +73,4 @@ def _next_positional(command: Command, words: list[str]) -> Parameter | None:
 
 
 def _values(parameter: Parameter, partial: str) -> Iterable[str]:
-    if parameter.choices:
-        return parameter.choices
-    if parameter.names == "command":
-        return registry.commands()
-    if parameter.names == "model":
-        return session.models
-    if parameter.names == "loadable":
-        return [*session.models, *_folders(partial)]
-    if parameter.names == "hook" and session.current is not None:
-        return session.get().hook_names
-    if parameter.name == "device":
-        return ("auto", "cpu", "cuda", "mps")
-    if parameter.name == "dtype":
-        return ("auto", "float32", "bfloat16", "float16", "float64")
-    return ()
-
-
-def _folders(partial: str) -> list[str]:
-    """Return the folders and GGUF files that `partial` may be the beginning of, spelled as it is."""
-    start, _, _ = partial.rpartition("/")
-    place = Path(start or ("/" if partial.startswith("/") else ".")).expanduser()
-    prefix = f"{start}/" if "/" in partial else ""
-    if not place.is_dir():
-        return []
-    entries = (path for path in place.iterdir() if not path.name.startswith("."))
-    return [
-        f"{prefix}{path.name}{'/' if path.is_dir() else ''}"
-        for path in entries
-        if path.is_dir() or path.suffix == ".gguf"
-    ]
+    return parameter.values.complete(partial, session, registry.commands())

@@ -8,13 +8,13 @@ from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
 
-from interp.errors import InputError, Interrupted, OutOfMemory, closest
+from interp.errors import InputError, Interrupted, OutOfMemory
 from interp.interface.session import session
 from interp.magics.body import pairs, spells_pairs
 from interp.magics.live import LiveView
 from interp.magics.parser import Call, parse
 from interp.magics.progress import Progress
-from interp.spec import METRICS, Pairs, Texts
+from interp.spec import Pairs, Texts
 
 
 def dispatch(shell: InteractiveShell, line: str, cell: str | None) -> Any:
@@ -84,20 +84,5 @@ def _run(shell: InteractiveShell, line: str, cell: str | None) -> Any:
 
 def _resolved(shell: InteractiveShell, call: Call) -> dict[str, Any]:
     """Return the call's arguments, with the user's own metric or variable for its name."""
-    arguments = dict(call.arguments)
-    for parameter in call.command.parameters:
-        value = arguments.get(parameter.name)
-        if parameter.names == "metric" and value is not None and value not in METRICS:
-            function = shell.user_ns.get(value)
-            if not callable(function):
-                raise InputError(
-                    f"there is no metric {value!r}{closest(value, METRICS)}; use {', '.join(METRICS)}, "
-                    "or the name of a function that this notebook defines"
-                )
-            arguments[parameter.name] = function
-        elif parameter.names == "variable" and value is not None:
-            if value not in shell.user_ns:
-                near = closest(value, [name for name in shell.user_ns if not name.startswith("_")])
-                raise InputError(f"{parameter.flag} {value!r} is no variable of this notebook{near}; name one that is")
-            arguments[parameter.name] = shell.user_ns[value]
-    return arguments
+    of = {parameter.name: parameter for parameter in call.command.parameters}
+    return {name: of[name].values.named(value, of[name].flag, shell.user_ns) for name, value in call.arguments.items()}

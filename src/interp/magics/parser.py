@@ -18,7 +18,6 @@ _HELP = ("-h", "--help")
 # What a word processor makes of quotes and of two hyphens.
 _CURLY = re.compile(r"(--[\w-]+=)?[“”„‟‘’‚‛«»]")
 _DASHED = re.compile(r"[-‐‑‒–—―−]*[‐‑‒–—―−][-‐‑‒–—―−]*(?=[^\W\d])")
-_LISTED = frozenset({"indices", "components", "numbers", "examples"})
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ def parse(line: str) -> Call:
         elif word.startswith("--"):
             parameter, value = _flag(command, flag, attached if equals else None, rest)
             if parameter.name in arguments:
-                several = ", several values with commas between them" if parameter.names in _LISTED else ""
+                several = ", several values with commas between them" if parameter.values.several else ""
                 raise InputError(f"{parameter.flag} is given twice; give it once{several}")
             arguments[parameter.name] = value
         elif word.startswith("-") and not re.fullmatch(r"-[\d.,–-]+", word):
@@ -136,7 +135,7 @@ def parse(line: str) -> Call:
             place = next((p for p in positional if p.name not in arguments), None)
             if place is None:
                 raise InputError(_surplus(command, word, before=words[len(words) - len(rest) - 2]))
-            arguments[place.name] = convert(place, word)
+            arguments[place.name] = place.values.parse(word, place.flag)
     missing = [p for p in command.parameters if p.required and p.name not in arguments]
     if missing:
         raise InputError(
@@ -187,7 +186,7 @@ def _flag(command: Command, flag: str, attached: str | None, rest: list[str]) ->
         if attached is not None:
             raise InputError(f"{flag} takes no value")
         return parameter, stands_for
-    return parameter, convert(parameter, attached if attached is not None else _next(rest, flag))
+    return parameter, parameter.values.parse(attached if attached is not None else _next(rest, flag), parameter.flag)
 
 
 def _next(rest: list[str], flag: str) -> str:
@@ -200,44 +199,3 @@ def _name(text: str) -> str:
     if not text.isidentifier() or keyword.iskeyword(text):
         raise InputError(f"-o {text}: {text!r} is not a name that Python could bind")
     return text
-
-
-def convert(parameter: Parameter, text: str) -> Any:
-    """Return `text` as the value of `parameter`.
-
-    Raises
-    ------
-    InputError
-        It is not such a value; what would be is said.
-    """
-    if parameter.choices:
-        if text not in parameter.choices:
-            raise InputError(
-                f"{parameter.flag} {text!r} is not one of {', '.join(parameter.choices)}"
-                f"{closest(text, parameter.choices)}"
-            )
-        return text
-    if parameter.names == "indices":
-        return _indices(parameter.name, text)
-    try:
-        return parameter.kind(text)
-    except ValueError:
-        kind = {"int": "a whole number", "float": "a number"}.get(parameter.kind.__name__, parameter.kind.__name__)
-        raise InputError(f"{parameter.flag} {text!r} is not {kind}") from None
-
-
-def _indices(name: str, text: str) -> int | tuple[int, ...]:
-    if re.fullmatch(r"-?\d+", text):
-        return int(text)
-    chosen: list[int] = []
-    for part in text.replace("–", "-").split(","):
-        found = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
-        if found is None or (found.group(2) and int(found.group(2)) < int(found.group(1))):
-            raise InputError(f"--{name} {text!r} cannot be read; write a number, a range or a list: 5, 0-3 or 0,5,7")
-        first, last = int(found.group(1)), int(found.group(2) or found.group(1))
-        if last - first > 10_000:
-            raise InputError(
-                f"--{name} {text!r} is a range of {last - first + 1}; type one that the model has, such as 0-3"
-            )
-        chosen.extend(range(first, last + 1))
-    return tuple(chosen)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from interp.spec import Node
 from interp.views.kit import bars, draw, figures, frame, page
 from interp.views.kit.page import Piece, Stack
-from interp.views.kit.text import node_label, signed
+from interp.views.kit.text import signed
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -49,7 +50,7 @@ def _named(name: str) -> str:
     head, colon, edge = name.partition(":")
     if name.endswith(".direction"):
         return f"L{name.partition('.')[0]} direction"
-    return f"{node_label(head)} {edge.replace('->', ' → ')}" if colon else node_label(name)
+    return f"{Node.parse(head).drawn} {edge.replace('->', ' → ')}" if colon else Node.parse(name).drawn
 
 
 def _quantity(result: AblationResult) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from interp.errors import InputError
+from interp.spec import Node
 from interp.views import attention_reading
 from interp.views.kit import figures
 from interp.views.kit import theme as themes
@@ -139,8 +140,8 @@ def sequential_scale(name: str) -> list[list[Any]]:
 
 def _place(result: AttentionResult, head: str) -> tuple[int, int]:
     result.head(head)
-    layer, _, number = head.partition(".")
-    return result.layers.index(int(layer)), result.heads.index(int(number))
+    node = Node.parse(head)
+    return result.layers.index(node.layer), result.heads.index(node.head)
 
 
 def _name(result: AttentionResult, place: tuple[int, int]) -> str:

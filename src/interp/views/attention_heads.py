@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from interp.spec import Node
 from interp.views.kit import cells, draw, raster, theme
 from interp.views.kit.draw import Drawing
 
@@ -132,8 +133,8 @@ def _dots(result: AttentionResult, corner: Callable[[int, int], tuple[float, flo
 
 def _place(result: AttentionResult, name: str) -> tuple[int, int] | None:
     """Return a head's indices into the pattern; ``None`` for one that this result does not hold."""
-    layer, _, head = name.partition(".")
+    node = Node.parse(name)
     try:
-        return result.layers.index(int(layer)), result.heads.index(int(head))
+        return result.layers.index(node.layer), result.heads.index(node.head)
     except ValueError:
         return None

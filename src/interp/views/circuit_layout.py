@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from interp.spec import Node
 from interp.views.kit import theme
 from interp.views.kit.text import columns, visible
 
@@ -217,13 +218,12 @@ def title(node: str) -> str:
     >>> title("5.1"), title("8.mlp"), title("logits")
     ('5.1', 'mlp 8', 'logits')
     """
-    layer, _, part = node.partition(".")
-    return f"mlp {layer}" if part == "mlp" else node
+    part = Node.parse(node)
+    return f"mlp {part.layer}" if part.kind == "mlp" else node
 
 
 def _layer(node: str) -> float:
-    first = node.partition(".")[0]
-    return float(first) if first.isdigit() else math.inf if node == "logits" else -1.0
+    return {"logits": math.inf, "embed": -1.0}.get(node, float(Node.parse(node).layer))
 
 
 def _named(layer: float) -> str:
@@ -284,7 +284,7 @@ def _joined(edges: Sequence[Edge], result: CircuitResult) -> tuple[list[str], li
     nodes = [name for name in (*result.writers, "logits") if name in there]
     at = {name: n for n, name in enumerate(nodes)}
     return nodes, [
-        (n, at[edge.writer], at[node], edge.reader.rpartition(".")[2])
+        (n, at[edge.writer], at[node], Node.parse(edge.reader).kind)
         for n, (edge, read) in enumerate(zip(edges, ends, strict=True))
         for node in read
     ]

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from interp.spec import Node
 from interp.views.kit import draw, frame, heatmap, page
 from interp.views.kit.draw import ADVANCE, Drawing, number
 from interp.views.kit.grid import Cell, grid
 from interp.views.kit.heatmap import Cells
 from interp.views.kit.page import Piece
-from interp.views.kit.text import columns, labels, node_label, signed, visible
+from interp.views.kit.text import columns, labels, signed, visible
 
 if TYPE_CHECKING:
     from interp.methods.heads.ov_qk import Listed, OVQKResult
@@ -25,7 +26,7 @@ _MANY = 8  # tokens
 
 
 def _title(result: OVQKResult) -> str:
-    return f"{result.kind.upper()} circuit of {node_label(result.head)}"
+    return f"{result.kind.upper()} circuit of {Node.parse(result.head).drawn}"
 
 
 def _facts(result: OVQKResult) -> str:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from interp.spec import Node
 from interp.views.kit import draw, frame, heatmap, maps, page
 from interp.views.kit.draw import Drawing
 from interp.views.kit.maps import Map
 from interp.views.kit.page import Piece
-from interp.views.kit.text import head_label, node_label, signed
+from interp.views.kit.text import head_label, signed
 
 if TYPE_CHECKING:
     from interp.methods.heads.compose import ComposeResult
@@ -36,7 +37,7 @@ def _groups(result: ComposeResult) -> list[tuple[str, list[Drawing]]]:
     drawn: list[Drawing] = []
     for kind in result.scores:
         if top := result.top(_LISTED, kind):
-            pairs = [(f"{node_label(a)} → {node_label(b)}", signed(value)) for _, a, b, value in top]
+            pairs = [(f"{Node.parse(a).drawn} → {Node.parse(b).drawn}", signed(value)) for _, a, b, value in top]
             below = maps.listing(f"strongest {kind.upper()} pairs", pairs)
             drawn.append(draw.stack([(0, _map(result, kind)), (0, below)]))
     return [("composition", drawn)]
@@ -56,9 +57,13 @@ def _map(result: ComposeResult, kind: str) -> Drawing:
         values = np.where(np.isfinite(values), values, np.nan)
         rows, names = [f"L{n}" for n in range(layers - 1)], [str(n) for n in range(1, layers)]
     _, a, b, value = result.top(1, kind)[0]
+    first, second = (Node.parse(name).drawn for name in (a, b))
     shown = Map(
         f"{kind.upper()}-composition",
-        [f"{node_label(a)} → {node_label(b)} {signed(value)}", f"0 is the {result.baseline:.3f} of unrelated heads"],
+        [
+            f"{Node.parse(a).drawn} → {Node.parse(b).drawn} {signed(value)}",
+            f"0 is the {result.baseline:.3f} of unrelated heads",
+        ],
         values,
         rows,
         names,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from interp.spec import Node
 from interp.views.kit import bars, coloured_text, draw, figures, frame, heatmap, page
 from interp.views.kit import theme as themes
 from interp.views.kit.grid import Cell, grid
@@ -194,9 +195,8 @@ def _name(name: str) -> str:
     >>> _name("5.1"), _name("attn_bias 3")
     ('L5H1', 'L3 attn bias')
     """
-    layer, dot, head = name.partition(".")
-    if dot:
-        return head_label(int(layer), int(head))
+    if "." in name:
+        return Node.parse(name).drawn
     kind, space, number = name.partition(" ")
     if space:
         return f"L{number} {'MLP' if kind == 'mlp' else kind.replace('_', ' ')}"

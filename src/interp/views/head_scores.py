@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from interp.spec import Node
 from interp.views.kit import frame, heatmap, maps, page, theme
 from interp.views.kit.draw import Drawing
 from interp.views.kit.maps import Map
 from interp.views.kit.page import Piece
-from interp.views.kit.text import head_label, node_label
+from interp.views.kit.text import head_label
 
 if TYPE_CHECKING:
     from interp.methods.heads.heads import HeadsResult
@@ -49,10 +50,10 @@ def _map(result: HeadsResult, name: str) -> Map:
     signed = name in _SIGNED
     end = heatmap.limit(values, 0.05) if signed and name != "copying" else 1.0
     marks = {
-        (int(layer), int(head)): _kind(result, label)
+        (node.layer, node.head): _kind(result, label)
         for key, label in result.labels.items()
         if result.measured[label] == name
-        for layer, _, head in [key.partition(".")]
+        for node in [Node.parse(key)]
     }
     return Map(
         _TITLES.get(name, name.replace("_", " ")),
@@ -87,7 +88,7 @@ def _lists(result: HeadsResult) -> list[Drawing]:
         named = result.top(label)
         if not named:
             continue
-        lines = [(node_label(name), _number(result, name)) for name in named[:_LISTED]]
+        lines = [(Node.parse(name).drawn, _number(result, name)) for name in named[:_LISTED]]
         more = [(f"… {len(named) - _LISTED} more", "")] if len(named) > _LISTED else []
         drawn.append(maps.listing(f"{label} · {len(named)}", [*lines, *more], _kind(result, label)))
     return drawn
@@ -95,8 +96,8 @@ def _lists(result: HeadsResult) -> list[Drawing]:
 
 def _number(result: HeadsResult, name: str) -> str:
     score = result.measured[result.labels[name]]
-    layer, _, head = name.partition(".")
-    value = f"{result.of(name):.2f} ± {result.spread[score][int(layer), int(head)]:.2f}"
+    node = Node.parse(name)
+    value = f"{result.of(name):.2f} ± {result.spread[score][node.layer, node.head]:.2f}"
     return value.replace("-", "−")
 
 

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from interp.errors import InputError
+from interp.spec import Node
 from interp.views.kit import draw, figures
 from interp.views.kit import theme as themes
 from interp.views.kit.draw import Drawing, number
-from interp.views.kit.text import columns, escape, head_label, signed
+from interp.views.kit.text import columns, escape, signed
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -166,5 +167,4 @@ def _range(values: Float) -> tuple[float, float]:
 def _label(result: PatchingResult, name: str) -> str:
     """Return a cell's name as it is drawn: ``"9.6 position 3"`` is L9H6."""
     head, _, rest = name.partition(" ")
-    layer, dot, n = head.partition(".")
-    return f"{head_label(int(layer), int(n))}{f' {rest}' if rest else ''}" if dot and "head" in result.axes else name
+    return f"{Node.parse(head).drawn}{f' {rest}' if rest else ''}" if "head" in result.axes else name

@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from interp.results import strongest
+from interp.spec import Node
 from interp.views import effects
 from interp.views.kit import bars, draw, figures, frame, heatmap, page
 from interp.views.kit import theme as themes
 from interp.views.kit.draw import Drawing
 from interp.views.kit.heatmap import Cells
 from interp.views.kit.page import Piece, Stack
-from interp.views.kit.text import node_label, parsed_node, signed
+from interp.views.kit.text import signed
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -41,7 +42,7 @@ def plotly(result: PathResult, *, theme: str = "light", width: int = 760, height
 
     view = _View(result)
     values = np.where(view.known & np.isfinite(view.values), view.values, np.nan)
-    senders, receivers = ([node_label(name) for name in names] for names in (result.senders, result.receivers))
+    senders, receivers = ([Node.parse(name).drawn for name in names] for names in (result.senders, result.receivers))
     figure = go.Figure()
     if 1 in values.shape:
         names, fixed = (receivers, f"from {senders[0]}") if len(senders) == 1 else (senders, f"to {receivers[0]}")
@@ -129,9 +130,9 @@ def _blocks(view: _View) -> list[Stack]:
         return [[(f"Paths, {view.quantity}", draw.stack([(0, listed), (0, _words(view))]))]]
     if 1 in shape:
         fixed, names, values, known = (
-            (f"From {node_label(result.senders[0])}", result.receivers, view.values[0], view.known[0])
+            (f"From {Node.parse(result.senders[0]).drawn}", result.receivers, view.values[0], view.known[0])
             if shape[0] == 1
-            else (f"Into {node_label(result.receivers[0])}", result.senders, view.values[:, 0], view.known[:, 0])
+            else (f"Into {Node.parse(result.receivers[0]).drawn}", result.senders, view.values[:, 0], view.known[:, 0])
         )
         best = view.order[0][1 if shape[0] == 1 else 0] if view.order else None
         picture, lone = _grids(names, values, known, view.end, best)
@@ -152,7 +153,8 @@ def _matrix(view: _View) -> tuple[Drawing, list[str]]:
     ]
     at = np.ix_(*held)
     rows, columns = (
-        [node_label(names[n]) for n in held[axis]] for axis, names in enumerate((result.senders, result.receivers))
+        [Node.parse(names[n]).drawn for n in held[axis]]
+        for axis, names in enumerate((result.senders, result.receivers))
     )
     ring = None
     if view.order:
@@ -166,16 +168,16 @@ def _grids(
     names: Sequence[str], values: NDArray[np.float64], known: NDArray[np.bool_], end: float, best: int | None
 ) -> tuple[Drawing, list[str]]:
     """Return a grid of layers for each kind of end, and in words those that have no layer."""
-    nodes = [parsed_node(name) for name in names]
+    nodes = [Node.parse(name) for name in names]
     layers = sorted({layer for kind, layer, _ in nodes if kind in _KINDS})
     lone = [
         f"{name} {signed(float(value))}"
-        for name, (kind, _, _), value, there in zip(names, nodes, values, known, strict=True)
-        if kind not in _KINDS and there
+        for name, node, value, there in zip(names, nodes, values, known, strict=True)
+        if node.kind not in _KINDS and there
     ]
     drawn: list[Drawing] = []
     for kind, called in _KINDS.items():
-        held = [(n, layer, head) for n, (of, layer, head) in enumerate(nodes) if of == kind]
+        held = [(n, node.layer, node.head) for n, node in enumerate(nodes) if node.kind == kind]
         if not held:
             continue
         width = max(head for _, _, head in held) + 1
@@ -205,7 +207,7 @@ def _listed(view: _View) -> Drawing:
 
     def bar(cell: tuple[int, int]) -> bars.Bar:
         low, high = (float(view.interval[end][cell]) for end in (0, 1))
-        name = f"{node_label(result.senders[cell[0]])} → {node_label(result.receivers[cell[1]])}"
+        name = _path(result, cell)
         if 1 in result.exists.shape and result.exists.size > 1:
             name = name.split(" → ")[1 if result.exists.shape[0] == 1 else 0]
         return bars.Bar(name, float(view.values[cell]), low, high, bool(view.known[cell]))
@@ -257,8 +259,15 @@ def _facts(view: _View) -> str:
     )
 
 
+def _path(result: PathResult, cell: tuple[int, int]) -> str:
+    sender, receiver = (
+        Node.parse(names[n]).drawn for names, n in zip((result.senders, result.receivers), cell, strict=True)
+    )
+    return f"{sender} → {receiver}"
+
+
 def _several(names: Sequence[str], what: str) -> str:
-    return node_label(names[0]) if len(names) == 1 else f"{len(names):,} {what}s"
+    return Node.parse(names[0]).drawn if len(names) == 1 else f"{len(names):,} {what}s"
 
 
 def _foot(view: _View) -> list[Piece]:
@@ -267,9 +276,7 @@ def _foot(view: _View) -> list[Piece]:
         done = bool(view.known.any())
         return [("no path changes the metric" if done else "no path is computed yet", "", True)]
     cell = view.order[0]
-    pieces: list[Piece] = [
-        ("", f"{node_label(result.senders[cell[0]])} → {node_label(result.receivers[cell[1]])}", False)
-    ]
+    pieces: list[Piece] = [("", _path(result, cell), False)]
     if int(result.exists.sum()) > 1:
         pieces.append((f"strongest of {int(view.known.sum()):,} paths", "", True))
     if view.restores:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from interp.sites import SITES
 from interp.views.kit import coloured_text, draw, figures, frame, heatmap, page
 from interp.views.kit import theme as themes
 from interp.views.kit.draw import Drawing
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 _BESIDE, _BELOW, _PROMPT = 500, 620, 60
 _LEAST, _NATURAL = 0.5, 2.0
 _TITLE = "Steering"
-_SITES = {"resid_pre": "before layer {}", "resid_mid": "inside layer {}", "resid_post": "after layer {}"}
 _AT = {"all": "all tokens", "prompt": "the prompt's tokens", "new": "new tokens"}
 
 
@@ -62,7 +62,7 @@ class _View:
     @cached_property
     def facts(self) -> str:
         result = self.result
-        where = _SITES[result.site].format(result.layer)
+        where = SITES[result.site].drawn.format(result.layer)
         return frame.facts(result, frame.visible_facts(result.source, 60), where, f"at {_AT[result.at]}")
 
     @cached_property

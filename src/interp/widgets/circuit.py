@@ -10,6 +10,7 @@ import numpy as np
 import traitlets
 
 from interp.errors import InputError
+from interp.spec import Node
 from interp.views import circuit as pictures
 from interp.views.circuit_layout import Arrangement, arrange, collapsed
 from interp.views.kit.frame import visible_facts
@@ -53,9 +54,9 @@ class CircuitWidget(Widget):
 
     def __init__(self, result: CircuitResult, **traits: Any) -> None:
         drawn = arrange(result)
-        heads = [name.split(".") for name in result.writers if name.replace(".", "").isdigit()]
-        self._layers = {int(layer) for name in result.writers if (layer := name.partition(".")[0]).isdigit()}
-        self._heads = max((int(head) for _, head in heads), default=-1) + 1
+        nodes = [Node.parse(name) for name in result.writers if name != "embed"]
+        self._layers = {node.layer for node in nodes}
+        self._heads = max((node.head for node in nodes if node.kind == "head"), default=-1) + 1
         self._nodes = drawn.nodes
         self._whole = drawn
         self._unfolded: set[str] = set()

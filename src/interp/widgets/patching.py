@@ -11,6 +11,7 @@ import numpy as np
 import traitlets
 
 from interp.errors import InputError
+from interp.sites import SITES
 from interp.views import patching as pictures
 from interp.views.kit import heatmap
 from interp.views.kit.text import visible
@@ -55,7 +56,7 @@ class PatchingWidget(Widget):
         self._counts = dict(zip(result.axes, result.patched.shape, strict=True))
         self._layers = result.layers
         # A key's or a value's head is not one of those that the selection numbers.
-        self._queries = result.site not in HEADS
+        self._queries = not SITES[result.site].kv_heads
         super().__init__(result, **{"sweep": _state(result, running), **traits})
 
     def show(self, result: PatchingResult, *, running: bool = False) -> None:
@@ -123,7 +124,7 @@ def _state(result: PatchingResult, running: bool) -> dict[str, Any]:
         "shape": list(result.patched.shape),
         "layers": list(result.layers),
         "named": bool(result.positions),
-        "queries": result.site not in HEADS,
+        "queries": not SITES[result.site].kv_heads,
         "head": head_word(result.site),
         "start": 1 if noising and said["span"] else 0,
         "base": _number(result.clean_metric if noising else result.corrupted_metric),

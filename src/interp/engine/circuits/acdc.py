@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from interp.engine.patching.driver import OnStep, silent
-from interp.spec import Node
 
 if TYPE_CHECKING:
     from interp.engine.circuits.subgraph import Subset
@@ -106,7 +105,7 @@ class _Removal:
         self.value = start
         place = {node.name: n for n, node in enumerate(subset.writers)}
         group = subset.net.n_heads // subset.net.n_kv_heads
-        self.of = [[place[name] for name in _reading(node, group)] for node in subset.readers]
+        self.of = [[place[one.name] for one in node.writers(group)] for node in subset.readers]
         self.size = _SMALLEST
 
     def run(self, on_step: Callable[[int], None]) -> Tensor:
@@ -154,12 +153,3 @@ class _Removal:
             yield edge, without, guess
             if not guess:
                 kept = without
-
-
-def _reading(node: Node, group: int) -> list[str]:
-    """Return the names of the writers that an input belongs to: none for the logits."""
-    if node.kind in {"k", "v"}:
-        return [Node("head", node.layer, node.head * group + n).name for n in range(group)]
-    if node.kind == "q":
-        return [Node("head", node.layer, node.head).name]
-    return [node.name] if node.kind == "mlp" else []

@@ -84,7 +84,7 @@ class Changes:
                 continue
             alone = replace(one, position=None)
             for name, function in functions_of(model, [alone], stop - start).items():
-                found.setdefault(name, []).append(_within(function, where, one.site.name == "pattern"))
+                found.setdefault(name, []).append(_within(function, where, one.site.kind.heads_first))
         return {name: _in_order(functions) for name, functions in found.items()}
 
     @property
@@ -108,9 +108,9 @@ class Changes:
 
 
 def _is_local(one: Intervention) -> bool:
-    if one.mode not in _LOCAL or one.site.name == "pattern":
+    if one.mode not in _LOCAL or one.site.kind.heads_first:
         return False
-    inside = {"z": 2, "q": 2, "k": 2, "v": 2}.get(one.site.name, 1) - (one.head is not None) - (one.neuron is not None)
+    inside = 1 + one.site.kind.headed - (one.head is not None) - (one.neuron is not None)
     return one.value is None or torch.as_tensor(one.value).dim() <= inside
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from interp.engine import memory
 from interp.engine.model.hooks import Hook
 from interp.errors import InputError, closest
-from interp.sites import SITES, Site
+from interp.sites import Site, available
 from interp.spec import Intervention, resolve_indices
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ def functions_of(model: LoadedModel, interventions: Sequence[Intervention], leng
         _check(model, intervention, length)
     require_read(model, [intervention.site for intervention in interventions])
     found: dict[str, list[Hook]] = {}
-    # resid_mid is written through what it is made of, and so after any other change of that.
-    for intervention in sorted(interventions, key=lambda one: one.site.name == "resid_mid"):
+    # What is written through another site is written after any other change of that.
+    for intervention in sorted(interventions, key=lambda one: bool(one.site.kind.through)):
         for name, function in written(intervention.site, _changing(intervention)):
             found.setdefault(name, []).append(function)
     return {name: _composed(functions) for name, functions in found.items()}
@@ -89,7 +89,7 @@ def _beside(model: LoadedModel, site: Site) -> str:
             total = seen["resid_pre"] + seen["attn_out"]
             if not torch.allclose(total, seen["resid_mid"], atol=0.01 * float(total.abs().max())):
                 return "a norm stands between attn_out and it; use resid_pre or attn_out"
-            written = Site("attn_out", site.layer).hook_name
+            written = Site(site.kind.through, site.layer).hook_name
 
     def spoil(tensor: Tensor, hook: HookPoint) -> Tensor:  # noqa: ARG001
         return torch.full_like(tensor, float("nan"))
@@ -133,33 +133,31 @@ def _check(model: LoadedModel, intervention: Any, length: int) -> None:
     site, geometry = intervention.site, model.geometry
     if not isinstance(site, Site):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(f"an intervention's site is an interp.Site, such as interp.Site('z', 5), not {site!r:.60}")
-    if site.name not in SITES:
-        raise InputError(f"there is no site {site.name!r}{closest(site.name, SITES)}; sites are {', '.join(SITES)}")
+    kind = site.kind
     resolve_indices(site.layer, geometry.n_layers, "layer")
-    if site.hook_name not in model.bridge.hook_dict:
+    if site.name not in available(model.bridge.hook_dict) or site.hook_name not in model.bridge.hook_dict:
         raise InputError(f"{model.name} has no {site.name}")
     if intervention.mode not in _MODES:
         raise InputError(
             f"there is no mode {intervention.mode!r}{closest(intervention.mode, _MODES)}; use {', '.join(_MODES)}"
         )
-    headed = site.name in {"z", "q", "k", "v", "pattern"}
-    for kind in ("head", "position", "neuron"):
-        if isinstance(getattr(intervention, kind), Iterable):
-            raise InputError(f"one {kind} to an intervention; give one intervention for each {kind}")
+    for index in ("head", "position", "neuron"):
+        if isinstance(getattr(intervention, index), Iterable):
+            raise InputError(f"one {index} to an intervention; give one intervention for each {index}")
     if intervention.head is not None:
-        if not headed:
+        if not kind.headed:
             raise InputError(f"{site.name} has no heads")
-        count = geometry.n_kv_heads if site.name in {"k", "v"} else geometry.n_heads
-        resolve_indices(intervention.head, count, "head", " (of keys and values)" if site.name in {"k", "v"} else "")
+        count = geometry.n_kv_heads if kind.kv_heads else geometry.n_heads
+        resolve_indices(intervention.head, count, "head", " (of keys and values)" if kind.kv_heads else "")
     if intervention.neuron is not None:
-        if site.name != "neuron":
+        if kind.parts != "neuron":
             raise InputError(f"{site.name} has no neurons; use Site('neuron', {site.layer})")
-        resolve_indices(intervention.neuron, int(getattr(model.bridge.cfg, "d_mlp", 0) or 0), "neuron")
+        resolve_indices(intervention.neuron, model.neurons(site.layer), "neuron")
     if intervention.position is not None:
         resolve_indices(intervention.position, length, "position")
     if intervention.mode in {"replace", "add", "scale", "noise"} and intervention.value is None:
         raise InputError(f"{intervention.mode} needs a value")
-    if intervention.mode == "mean" and site.name == "pattern":
+    if intervention.mode == "mean" and kind.heads_first:
         raise InputError("the mean of a pattern over positions is no pattern; use zero, scale or a function")
     if intervention.mode == "function" and not callable(intervention.value):
         raise InputError("a function intervention needs a function (activation, hook) as its value")
@@ -168,10 +166,10 @@ def _check(model: LoadedModel, intervention: Any, length: int) -> None:
 def written(site: Site, change: Hook) -> list[tuple[str, Hook]]:
     """Return the hooks by which an activation becomes what `change` makes of it.
 
-    The bridge's ``hook_resid_mid`` is the norm's input, beside the residual stream: what attention adds is changed
-    there, so that the stream comes out as wanted.
+    Where the hook stands beside the residual stream, what another site adds is changed, so that the stream comes out
+    as wanted.
     """
-    if site.name != "resid_mid":
+    if not site.kind.through:
         return [(site.hook_name, change)]
     before: list[Tensor] = []
 
@@ -182,12 +180,13 @@ def written(site: Site, change: Hook) -> list[tuple[str, Hook]]:
         changed = change(before[0] + tensor, hook)
         return tensor if changed is None else changed - before[0]
 
-    return [(Site("resid_pre", site.layer).hook_name, remember), (Site("attn_out", site.layer).hook_name, write)]
+    return [(Site("resid_pre", site.layer).hook_name, remember), (Site(site.kind.through, site.layer).hook_name, write)]
 
 
 def _changing(intervention: Intervention) -> Hook:
     value, mode = intervention.value, intervention.mode
-    where = _index(intervention)
+    part = intervention.head if intervention.head is not None else intervention.neuron
+    where = (slice(None), *intervention.site.kind.index(part, intervention.position))
     # The same noise in every run, and another in every place.
     place = (intervention.site, intervention.head, intervention.position, intervention.neuron)
     seed = zlib.crc32(repr(place).encode())
@@ -227,15 +226,6 @@ def _fitting(value: Any, part: Tensor, hook: HookPoint) -> Any:
     if not fits:
         raise InputError(f"a value of shape {tuple(tensor.shape)} does not fit {hook.name}, {tuple(part.shape)}")
     return tensor.expand_as(part)
-
-
-def _index(intervention: Intervention) -> tuple[Any, ...]:
-    everywhere = slice(None)
-    at = everywhere if intervention.position is None else intervention.position
-    part = intervention.head if intervention.head is not None else intervention.neuron
-    of = everywhere if part is None else part
-    # A pattern's axes are [batch, head, query, key]; all others are [batch, position, head or neuron or d_model, …].
-    return (everywhere, of, at) if intervention.site.name == "pattern" else (everywhere, at, of)
 
 
 def _composed(functions: Sequence[Hook]) -> Hook:

@@ -237,6 +237,15 @@ class LoadedModel:
         """Every name that `Run.activations` takes."""
         return tuple(self.bridge.hook_dict)
 
+    def neurons(self, layer: int = 0) -> int:
+        """Return how many neurons a layer's MLP has, read off its weights; 0 where it has none of that kind."""
+        mlp: Any = getattr(self.bridge.blocks[layer], "mlp", None)
+        out: Any = getattr(mlp, "out", None)
+        if out is None:
+            return 0
+        width = getattr(getattr(out, "original_component", out), "in_features", None)  # of packed weights too
+        return int(width or mlp.W_out.shape[0])
+
     def user_hooks(self) -> tuple[str, ...]:
         """Return the hooks on the model that neither transformer-lens nor interp put there, as ``module: function``."""
         if self._operation is not None:  # looked for when the command began

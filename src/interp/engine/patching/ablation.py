@@ -118,6 +118,7 @@ class _Job:
         return self.found
 
     def _without_hooks(self, check: exactness.Check) -> None:
+        exactness.require_known(*(part.site for part in self.parts if part.site != "scores"))
         net = network.read(self.model)
         self._go(
             lambda ids, wanted: _seen(net, self.model, ids, wanted), lambda c, some: self._lean(net, c, some), check

@@ -16,7 +16,7 @@ from interp.engine.patching.cases import Case, measured, ready, unpatched_differ
 from interp.engine.patching.driver import OnStep, silent
 from interp.engine.patching.gradients import differentiated, over_cases, require_slope
 from interp.engine.patching.recorded import HookedRuns, LeanRuns, Runner
-from interp.sites import SITES, Site
+from interp.sites import SITES, available
 
 if TYPE_CHECKING:
     from interp.engine.memory import Stretch
@@ -55,6 +55,7 @@ def attribute(
     *,
     steps: int = 1,
     neurons: bool = False,
+    asked: str = "neuron",
     source_model: LoadedModel | None = None,
     on_step: OnStep = silent,
 ) -> Attributed:
@@ -76,6 +77,8 @@ def attribute(
         Points at which the gradient is taken.
     neurons
         Whether single neurons are wanted.
+    asked
+        The site that must be among those estimated; its single neurons are the wanted ones.
     source_model
         Where the source activations come from, if not from `model`; with one step only.
     on_step
@@ -97,7 +100,7 @@ def attribute(
     alone; what is integrated here is each layer's conductance (Dhamdhere, Sundararajan and Yan 2018), right at every
     layer. A path for each site by itself would need a sweep's forwards, for which the exact sweep is the better use.
     """
-    job = _Job(model, cases, steps, neurons, source_model or model, on_step)
+    job = _Job(model, cases, steps, neurons, asked, source_model or model, on_step)
     return differentiated(cases, job.run)
 
 
@@ -110,6 +113,7 @@ class _Job:
         cases: Sequence[Case],
         steps: int,
         neurons: bool,
+        asked: str,
         source_model: LoadedModel,
         on_step: OnStep,
     ) -> None:
@@ -118,10 +122,10 @@ class _Job:
         self.given = tuple(cases)
         self.cases = list(cases)
         self.steps = steps
+        self.asked = asked
         self.neurons = neurons
         self.on_step = on_step
-        names = model.bridge.hook_dict
-        self.sites = [site for site in SITES if Site(site, 0).hook_name in names]
+        self.sites = available(model.bridge.hook_dict)
         self.answer = self._empty()
 
     def _empty(self) -> Attributed:
@@ -134,7 +138,7 @@ class _Job:
         exactness.run(
             self.model,
             ("gradients", self.steps, *measured(self.given, self.model, self.source_model)),
-            lean=lambda check: self._all(LeanRuns(self.model, self.source_model, self.sites)),  # noqa: ARG005
+            lean=self._without_hooks,
             hooked=self._with_hooks,
             sample=lambda: unpatched_differ(
                 self.model, self.source_model, self.given, self.answer.base, self.answer.source
@@ -142,6 +146,10 @@ class _Job:
             length=max(len(case.base) for case in self.given),
         )
         return self.answer
+
+    def _without_hooks(self, check: exactness.Check) -> None:  # noqa: ARG002
+        exactness.require_known(self.asked)
+        self._all(LeanRuns(self.model, self.source_model, self.sites))
 
     def _with_hooks(self, fallback: exactness.Fallback) -> None:
         self.answer = self._empty()
@@ -168,7 +176,7 @@ class _Job:
         """Return how many positions' activations and gradients fit into half of what is free."""
         g = self.model.geometry
         length = max(len(case.base) for case in self.cases)
-        width = 16 * g.d_model + 6 * g.n_heads * length + 8 * int(getattr(self.model.bridge.cfg, "d_mlp", 0) or 0)
+        width = 16 * g.d_model + 6 * g.n_heads * length + 8 * self.model.neurons()
         return max(1, memory.free_bytes(self.model.device) // 2 // (4 * g.n_layers * width))
 
     def _piece(self, piece: Stretch, runner: Runner) -> None:
@@ -191,7 +199,7 @@ class _Job:
                 moved = value[1:] - value[:1] if self.steps == 1 else _moved(value)
                 product = upcast(moved * next(gradients).view_as(moved)).sum(0)
                 layers.append(_by_head(site, product.sum(-1)).double().cpu())
-                if self.neurons and site == "neuron":
+                if self.neurons and site == self.asked:
                     singles.append(product.sum(1).double().cpu())
             nodes[site] = functional.pad(torch.stack(layers, 1), (found.start, 0))
         # Only now, all at once: memory may have run out at any line above, and the piece is then done again.
@@ -225,4 +233,4 @@ def _moved(value: Tensor) -> Tensor:
 
 def _by_head(site: str, node: Tensor) -> Tensor:
     """Return ``[case, head, position]`` or ``[case, position]``; a pattern's positions are its queries."""
-    return node.transpose(1, 2) if site in {"z", "q", "k", "v"} else node
+    return node.transpose(1, 2) if SITES[site].headed and not SITES[site].heads_first else node

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from interp.engine.metrics import upcast
-from interp.sites import Site
+from interp.sites import SITES, Site
 
 if TYPE_CHECKING:
     from transformer_lens.hook_points import HookPoint
@@ -26,9 +26,8 @@ def patched_logits(
 ) -> Tensor:
     """Return the logits at the case's position with each place patched by itself, ``[place, d_vocab]``."""
     layers = sorted({layer for layer, _, _ in places})
-    # The bridge's hook_resid_mid is the norm's input: what is written there does not reach the residual stream.
-    written = "attn_out" if site == "resid_mid" else site
-    names = {layer: Site(written, layer).hook_name for layer in layers}
+    kind = SITES[site]
+    names = {layer: Site(kind.through or site, layer).hook_name for layer in layers}
     source = {layer: _source(model, source_model, case, site, layer) for layer in layers}
 
     def writing(layer: int) -> Hook:
@@ -36,7 +35,7 @@ def patched_logits(
             patched = tensor.clone()
             for row, (there, part, position) in enumerate(places):
                 if there == layer:
-                    where = index(site, part, position)
+                    where = kind.index(part, position)
                     patched[row][where] = source[layer][0][where].to(patched)
             return patched
 
@@ -51,14 +50,7 @@ def patched_logits(
 def _source(model: LoadedModel, source_model: LoadedModel, case: Case, site: str, layer: int) -> Tensor:
     name = Site(site, layer).hook_name
     value = source_model.activations_of(case.source, [name])[name]
-    if site != "resid_mid":
+    if not SITES[site].through:
         return value
     before = Site("resid_pre", layer).hook_name
     return value - model.activations_of(case.base, [before])[before]
-
-
-def index(site: str, part: int | None, position: int | None) -> tuple[int | slice, ...]:
-    """Return where a head or neuron, and a position, are in one prompt's activation."""
-    of, at = (slice(None) if number is None else number for number in (part, position))
-    # A pattern's axes are [head, query, key]; all others are [position, head or neuron or d_model, …].
-    return (of, at) if site == "pattern" else (at, of)

@@ -24,7 +24,7 @@ from interp.engine.transformer.base_runs import Base
 from interp.engine.transformer.forward import Edit, forward
 from interp.engine.transformer.incremental import Joining
 from interp.engine.transformer.network import Network
-from interp.sites import Site
+from interp.sites import Site, available
 from interp.spec import Node
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _KINDS = ("embed", "head", "q", "k", "v", "mlp", "logits")
 
 def parallel(model: LoadedModel) -> bool:
     """Return whether a block's MLP reads the residual stream before its attention: it has no middle then."""
-    return Site("resid_mid", 0).hook_name not in model.bridge.hook_dict
+    return "resid_mid" not in available(model.bridge.hook_dict)
 
 
 def written(node: Node, parallel: bool) -> int:

@@ -15,7 +15,7 @@ from interp.engine.patching.hooked import Place, patched_logits
 from interp.engine.patching.plan import Plan
 from interp.engine.patching.waves import Sweep, Swept, unfinished
 from interp.errors import InputError
-from interp.sites import SITES, Site, axes
+from interp.sites import Site, available, axes, find
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 def shape_of(model: LoadedModel, site: str, by: str, layers: Sequence[int], length: int) -> tuple[int, ...]:
     """Return the shape of a sweep's answer over one pair of prompts of `length` tokens."""
     geometry = model.geometry
-    heads = geometry.n_kv_heads if site in {"k", "v"} else geometry.n_heads
+    heads = geometry.n_kv_heads if find(site).kv_heads else geometry.n_heads
     sizes = {"layer": len(layers), "head": heads, "position": length, "neuron": 0}
     if by == "neuron":
-        sizes["neuron"] = int(getattr(model.bridge.cfg, "d_mlp", 0) or 0)
+        sizes["neuron"] = min(map(model.neurons, layers))
     return tuple(sizes[axis] for axis in axes(site, by))
 
 
@@ -41,8 +41,7 @@ def require(model: LoadedModel, site: str) -> None:
     InputError
         The model has no such activation; the sites that it has are named.
     """
-    names = model.bridge.hook_dict
-    there = [name for name in SITES if Site(name, 0).hook_name in names]
+    there = available(model.bridge.hook_dict)
     if site not in there:
         raise InputError(f"{model.name} has no {site}; it has {', '.join(there)}")
 

@@ -128,6 +128,7 @@ class Sweep:
     # -- without hooks ---------------------------------------------------------------------------------------------
 
     def _incremental(self, check: exactness.Check) -> None:
+        exactness.require_known(*(site.name for site in self.planner.written()))
         net = network.read(self.model)
         other = net if self.source_model is self.model else network.read(self.source_model)
         ours = {case.base: (None, 0) for case in self.cases}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp.errors import InputError
 from interp.methods._shared import texts as running
-from interp.sites import Site
+from interp.sites import Site, stream
 from interp.spec import Texts
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 _UNUSUAL = 10.0  # times the usual length of the stream: where models rest attention
 _FILES = frozenset({".txt", ".csv", ".tsv", ".json", ".jsonl"})
-STREAM = ("resid_pre", "resid_mid", "resid_post")
 
 
 def given(model: LoadedModel, place: Site, value: Any) -> tuple[Tensor, str, list[str]]:
@@ -46,7 +45,7 @@ def given(model: LoadedModel, place: Site, value: Any) -> tuple[Tensor, str, lis
     if held is not value:
         found_in = getattr(value, "site", place.name)
         if found_in != place.name:
-            there = f"; --site {found_in} is where it belongs" if found_in in STREAM else ""
+            there = f"; --site {found_in} is where it belongs" if found_in in stream() else ""
             notes.append(f"the direction was found in {found_in} and is used in {place.name}{there}")
     if callable(held):
         held = held(place.layer)
@@ -151,4 +150,4 @@ def place_of(value: Any) -> tuple[str, int | None]:
     """
     site = getattr(value, "site", "resid_post")
     layer = getattr(value, "layer", getattr(value, "best", None))
-    return (site if site in STREAM else "resid_post"), (layer if isinstance(layer, int) else None)
+    return (site if site in stream() else "resid_post"), (layer if isinstance(layer, int) else None)

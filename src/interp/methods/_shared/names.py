@@ -13,11 +13,7 @@ from interp.spec import Node, resolve_indices
 if TYPE_CHECKING:
     from interp.engine.model.loaded import Geometry
 
-_HEAD = re.compile(r"(\d+)\.(\d+)")
-_DRAWN = re.compile(r"[Ll](\d+)[Hh](?=\d)")  # as pictures write a head
-_MLP = re.compile(r"(?:m|mlp)(\d+)|(\d+)\.mlp")
-_INPUT = re.compile(r"(\d+)\.(\d+)\.([qkv])")
-_CUT = re.compile(r"(\d+)\.(\d+):(\d+|\*)->(\d+|\*)")
+_CUT = re.compile(r"(.+):(\d+|\*)->(\d+|\*)")
 _SENDERS = ("all", "heads", "mlps", "embed")
 _RECEIVERS = ("all", "q", "k", "v", "mlps", "logits")
 
@@ -48,7 +44,7 @@ class Cut:
 
 
 def words(given: Any, flag: str) -> list[str]:
-    """Return the names in a text with commas, or in a list; a head as it is drawn, L9H9, is 9.9.
+    """Return the names in a text with commas, or in a list.
 
     Raises
     ------
@@ -67,10 +63,41 @@ def words(given: Any, flag: str) -> list[str]:
     wrong = next((part for part in listed if not isinstance(part, str)), None)
     if wrong is not None:
         raise InputError(f"{flag} takes names, such as '9.9'; {wrong!r} is none")
-    found = list(dict.fromkeys(_DRAWN.sub(r"\1.", part.strip()) for part in listed if part.strip()))
+    found = list(dict.fromkeys(part.strip() for part in listed if part.strip()))
     if not found:
         raise InputError(f"{flag} names nothing; type names with commas between them, such as 9.9,10.0")
     return found
+
+
+def head(name: str, refusal: str) -> Node:
+    """Return the head that `name` names.
+
+    Raises
+    ------
+    InputError
+        It names none, which `refusal` says.
+
+    Examples
+    --------
+    >>> head("L5H1", "no head").name
+    '5.1'
+    """
+    node = _parsed(name)
+    if node is None or node.kind != "head":
+        raise InputError(refusal)
+    return node
+
+
+def canonical(name: str) -> str:
+    """Return a part's name as results spell it; what names no part as it is.
+
+    Examples
+    --------
+    >>> canonical("L5H1"), canonical("m3"), canonical("x")
+    ('5.1', '3.mlp', 'x')
+    """
+    node = _parsed(name)
+    return name if node is None else node.name
 
 
 def heads(given: Any, geometry: Geometry, flag: str = "--heads") -> list[Node]:
@@ -81,10 +108,12 @@ def heads(given: Any, geometry: Geometry, flag: str = "--heads") -> list[Node]:
     InputError
         What is no head, or one that is not there.
     """
-    return [
-        _head(name, geometry, f"{flag} {name!r} is no head; type its layer and number, such as 9.9")
-        for name in words(given, flag)
-    ]
+    return list(
+        dict.fromkeys(
+            _there(head(name, f"{flag} {name!r} is no head; type its layer and number, such as 9.9"), geometry)
+            for name in words(given, flag)
+        )
+    )
 
 
 def cuts(given: Any, geometry: Geometry, flag: str = "--knockout") -> list[Cut]:
@@ -98,10 +127,11 @@ def cuts(given: Any, geometry: Geometry, flag: str = "--knockout") -> list[Cut]:
     found: list[Cut] = []
     for name in words(given, flag):
         match = _CUT.fullmatch(name.replace("→", "->").replace(" ", ""))
+        refusal = f"{flag} {name!r} is no edge; type head:query->key, such as 9.9:14->2 or 9.9:*->2"
         if match is None:
-            raise InputError(f"{flag} {name!r} is no edge; type head:query->key, such as 9.9:14->2 or 9.9:*->2")
-        layer, head, query, key = match.groups()
-        node = _at("head", layer, head, geometry)
+            raise InputError(refusal)
+        looks, query, key = match.groups()
+        node = _there(head(looks, refusal), geometry)
         if key == "*":
             raise InputError(
                 f"{flag} {name!r} cuts every key of the query: something must be left; name one key, such as 2"
@@ -111,7 +141,7 @@ def cuts(given: Any, geometry: Geometry, flag: str = "--knockout") -> list[Cut]:
                 f"{flag} {name!r} cuts nothing: position {query} does not see position {key}, which is later"
             )
         found.append(Cut(node.layer, node.head, None if query == "*" else int(query), int(key)))
-    return found
+    return list(dict.fromkeys(found))
 
 
 def senders(given: Any, geometry: Geometry) -> tuple[list[Node], set[Node]]:
@@ -128,17 +158,17 @@ def senders(given: Any, geometry: Geometry) -> tuple[list[Node], set[Node]]:
         if name in _SENDERS:
             found += _every(_SENDERS[1:] if name == "all" else (name,), geometry)
             continue
-        if _INPUT.fullmatch(name):
+        node = _parsed(name)
+        if node is not None and node.kind in {"q", "k", "v"}:
             raise InputError(f"--from {name!r} is an input; what writes is the head: type {name[:-2]}")
-        near = closest(name, _SENDERS)
-        node = _mlp(name, geometry) or _head(
-            name,
-            geometry,
-            f"--from {name!r} is no sender{near}; type a head (5.1), an MLP (5.mlp), embed, heads, mlps or all",
-        )
-        found.append(node)
+        if node is None or node.kind == "logits":
+            near = closest(name, _SENDERS)
+            raise InputError(
+                f"--from {name!r} is no sender{near}; type a head (5.1), an MLP (5.mlp), embed, heads, mlps or all"
+            )
+        found.append(_there(node, geometry))
         chosen.add(node)
-    return found, chosen
+    return list(dict.fromkeys(found)), chosen
 
 
 def receivers(given: Any, geometry: Geometry) -> tuple[list[Node], set[Node]]:
@@ -157,24 +187,27 @@ def receivers(given: Any, geometry: Geometry) -> tuple[list[Node], set[Node]]:
             if name == "logits":
                 chosen |= set(found[-1:])
             continue
-        node = _mlp(name, geometry) or _input(name, geometry)
+        node = _input(name, geometry)
         found.append(node)
         chosen.add(node)
-    return found, chosen
+    return list(dict.fromkeys(found)), chosen
 
 
 def _input(name: str, geometry: Geometry) -> Node:
-    match = _INPUT.fullmatch(name)
-    if match is not None:
-        return _at(match[3], match[1], match[2], geometry)
-    if _HEAD.fullmatch(name):
-        head = _head(name, geometry, "")
-        shared = f"{head.layer}.{head.head * geometry.n_kv_heads // geometry.n_heads}"
-        raise InputError(f"--to {name!r} is a head, which has three inputs: type {name}.q, {shared}.k or {shared}.v")
-    near = closest(name, _RECEIVERS)
-    raise InputError(
-        f"--to {name!r} is no receiver{near}; type a head's input (8.6.q), an MLP (8.mlp), logits, q, k, v, mlps or all"
-    )
+    node = _parsed(name)
+    if node is not None and node.kind == "head":
+        _there(node, geometry)
+        shared = f"{node.layer}.{node.head * geometry.n_kv_heads // geometry.n_heads}"
+        raise InputError(
+            f"--to {name!r} is a head, which has three inputs: type {node.name}.q, {shared}.k or {shared}.v"
+        )
+    if node is None or node.kind == "embed":
+        near = closest(name, _RECEIVERS)
+        raise InputError(
+            f"--to {name!r} is no receiver{near}; type a head's input (8.6.q), an MLP (8.mlp), logits, q, k, v, mlps "
+            "or all"
+        )
+    return _there(node, geometry)
 
 
 def _every(kinds: Sequence[str], geometry: Geometry) -> list[Node]:
@@ -191,24 +224,26 @@ def _every(kinds: Sequence[str], geometry: Geometry) -> list[Node]:
     return found
 
 
-def _mlp(name: str, geometry: Geometry) -> Node | None:
-    match = _MLP.fullmatch(name)
-    if match is None:
+def _parsed(name: str) -> Node | None:
+    try:
+        return Node.parse(str(name))
+    except InputError:
         return None
-    (layer,) = resolve_indices(int(match[1] or match[2]), geometry.n_layers, "layer")
-    return Node("mlp", layer)
 
 
-def _head(name: str, geometry: Geometry, refusal: str) -> Node:
-    match = _HEAD.fullmatch(name)
-    if match is None:
-        raise InputError(refusal)
-    return _at("head", match[1], match[2], geometry)
+def _there(node: Node, geometry: Geometry) -> Node:
+    """Return `node`, which the model must have.
 
-
-def _at(kind: str, layer: str, head: str, geometry: Geometry) -> Node:
-    shared = kind in {"k", "v"}
-    (at,) = resolve_indices(int(layer), geometry.n_layers, "layer")
-    count = geometry.n_kv_heads if shared else geometry.n_heads
-    (number,) = resolve_indices(int(head), count, "head", " (of keys and values)" if shared else "")
-    return Node(kind, at, number)
+    Raises
+    ------
+    InputError
+        The model has no such layer or head.
+    """
+    if node.kind in {"embed", "logits"}:
+        return node
+    resolve_indices(node.layer, geometry.n_layers, "layer")
+    if node.kind != "mlp":
+        shared = node.kind in {"k", "v"}
+        count = geometry.n_kv_heads if shared else geometry.n_heads
+        resolve_indices(node.head, count, "head", " (of keys and values)" if shared else "")
+    return node

@@ -10,11 +10,11 @@ import numpy as np
 
 from interp.errors import InputError
 from interp.interface.registry import technique
-from interp.methods._shared import labels
+from interp.methods._shared import labels, names
 from interp.results import Result, resolve
 from interp.results.tables import frame_of
 from interp.sites import Site
-from interp.spec import Indices, Prompt, resolve_indices
+from interp.spec import Indices, Node, Prompt, resolve_indices
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,14 +99,13 @@ class AttentionResult(Result):
         >>> interp.attention("The cat sat").head("5.1").shape  # doctest: +SKIP
         (4, 4)
         """
-        layer, _, head = name.partition(".")
-        if not (layer.isdigit() and head.isdigit()):
-            raise InputError(f"{name!r} is not a head; write layer.head, for instance {self.layers[0]}.{self.heads[0]}")
-        if int(layer) not in self.layers or int(head) not in self.heads:
+        example = f"{self.layers[0]}.{self.heads[0]}"
+        node = names.head(name, f"{name!r} is not a head; write layer.head, for instance {example}")
+        if node.layer not in self.layers or node.head not in self.heads:
             raise InputError(
                 f"no head {name} in this result; it holds layers {_span(self.layers)}, heads {_span(self.heads)}"
             )
-        return self.pattern[self.layers.index(int(layer)), self.heads.index(int(head))]
+        return self.pattern[self.layers.index(node.layer), self.heads.index(node.head)]
 
     def value_norms(self) -> Float:
         """Return ‖(x W_V + b_V) W_O‖ for every key, ``float32 [layer, head, key]``; needs the model loaded.
@@ -220,8 +219,8 @@ def statistics(pattern: Float) -> dict[str, Float]:
 
 
 def _held(name: str, layers: tuple[int, ...], heads: tuple[int, ...]) -> bool:
-    layer, _, head = name.partition(".")
-    return int(layer) in layers and int(head) in heads
+    node = Node.parse(name)
+    return node.layer in layers and node.head in heads
 
 
 def _warnings(pattern: Float, layers: tuple[int, ...]) -> tuple[str, ...]:

@@ -11,10 +11,12 @@ import numpy as np
 from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import labels as kept
+from interp.methods._shared import names
 from interp.methods._shared.bootstrap import interval
 from interp.methods._shared.heads.scores import Scored
 from interp.results import Result
 from interp.results.tables import frame_of
+from interp.spec import Node
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,16 +106,15 @@ class HeadsResult(Result):
         InputError
             No such head or score, or a head without a class and no score named.
         """
-        layer, _, number = head.partition(".")
         layers, heads = next(iter(self.scores.values())).shape
-        if not (layer.isdigit() and number.isdigit() and int(layer) < layers and int(number) < heads):
-            raise InputError(
-                f"no head {head!r}; layers are 0–{layers - 1}, heads 0–{heads - 1}: write 0.0, for instance"
-            )
-        name = score or self.measured.get(self.labels.get(head, ""), "")
+        refusal = f"no head {head!r}; layers are 0–{layers - 1}, heads 0–{heads - 1}: write 0.0, for instance"
+        node = names.head(head, refusal)
+        if node.layer >= layers or node.head >= heads:
+            raise InputError(refusal)
+        name = score or self.measured.get(self.labels.get(node.name, ""), "")
         if name not in self.scores:
             raise InputError(f"name a score of head {head}: {', '.join(self.scores)}")
-        return float(self.scores[name][int(layer), int(number)])
+        return float(self.scores[name][node.layer, node.head])
 
     def evidence(self, head: str) -> str:
         """Return why a head has its class: its score, how far that is from chance, and the criterion.
@@ -123,9 +124,9 @@ class HeadsResult(Result):
         >>> interp.heads().evidence("18.6")  # doctest: +SKIP
         'induction: 0.89 ± 0.01, chance 0.01 (66 times as much); attention 0.4 or more …'
         """
-        label = self.labels.get(head, "")
         value = self.of(head)
-        at = tuple(int(part) for part in head.split("."))
+        node = Node.parse(head)
+        label, at = self.labels.get(node.name, ""), (node.layer, node.head)
         name = self.measured[label]
         chance, spread = float(self.chance[name][at]), float(self.spread[name][at])
         times = f" ({value / chance:.0f} times as much)" if chance > 1e-9 else ""

@@ -18,7 +18,17 @@ from interp.methods._shared.pairs import encode
 from interp.results import Result
 from interp.results.tables import frame_of
 from interp.sites import Site
-from interp.spec import Components, Indices, MetricName, Pairs, Texts, Variable, resolve_indices, resolve_metric
+from interp.spec import (
+    Components,
+    Indices,
+    MetricName,
+    Pairs,
+    StreamSite,
+    Texts,
+    Variable,
+    resolve_indices,
+    resolve_metric,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,7 +134,7 @@ def ablate(
     knockout: Components | None = None,
     direction: Variable = None,
     layer: Indices = None,
-    site: Literal["resid_pre", "resid_mid", "resid_post"] | None = None,
+    site: StreamSite | None = None,
     mode: Literal["zero", "mean", "resample", "noise"] = "zero",
     metric: MetricName | None = None,
     seed: int = 0,

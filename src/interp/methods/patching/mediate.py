@@ -18,8 +18,8 @@ from interp.methods._shared.pairs import Encodings, check, encode
 from interp.methods._shared.permutation import LEVEL, assignments, corrector, sign_flips, too_few
 from interp.results.effects import EffectsResult
 from interp.results.tables import frame_of
-from interp.sites import axes
-from interp.spec import Components, Indices, Metric, MetricName, Pairs, resolve_indices, resolve_metric
+from interp.sites import axes, find
+from interp.spec import Components, Indices, Metric, MetricName, Pairs, SiteName, resolve_indices, resolve_metric
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.patching.waves import Swept
     from interp.results.tables import Float
-
-_HEADED = frozenset({"z", "q", "k", "v", "pattern"})
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -222,7 +220,7 @@ def mediate(
     model: LoadedModel,
     pairs: Pairs,
     *,
-    site: str = "z",
+    site: SiteName = "z",
     head: Components | None = None,
     layer: Indices = None,
     metric: MetricName | None = None,
@@ -274,7 +272,8 @@ def mediate(
 
     chosen = resolve_metric(metric or pairs.metric or "logit-diff")
     corrector(correction)
-    by = "head" if site in _HEADED else "neuron" if site == "neuron" else "layer"
+    kind = find(site)
+    by = "head" if kind.headed else kind.parts or "layer"
     named = axes(site, by)
     layers, heads = _mediators(model, site, head, layer)
     sweep.require(model, site)
@@ -318,12 +317,12 @@ def _mediators(
     """Return the layers, and the heads where some are named."""
     if head is None:
         return resolve_indices(layer, model.geometry.n_layers, "layer"), None
-    if site not in _HEADED:
+    if not find(site).headed:
         raise InputError(f"{site} has no heads; leave --head out, or use --site z, q, k, v or pattern")
     if layer is not None:
         raise InputError("--head names its layer already; leave --layer out")
     named = [(node.layer, node.head) for node in names.heads(head, model.geometry, "--head")]
-    if site in {"k", "v"}:
+    if find(site).kv_heads:
         for _, number in named:
             resolve_indices(number, model.geometry.n_kv_heads, "head", " (of keys and values)")
     return tuple(sorted({at for at, _ in named})), named

@@ -19,7 +19,7 @@ from interp.results import strongest
 from interp.results.effects import PatchedResult
 from interp.results.tables import frame_of
 from interp.sites import axes
-from interp.spec import Indices, MetricName, ModelName, Pairs, resolve_indices, resolve_metric
+from interp.spec import Indices, MetricName, ModelName, Pairs, SiteName, resolve_indices, resolve_metric
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -154,7 +154,7 @@ def patch(
     model: LoadedModel,
     pairs: Pairs,
     *,
-    site: str = "z",
+    site: SiteName = "z",
     by: Literal["layer", "head", "position", "head-position", "neuron"] = "head",
     metric: MetricName | None = None,
     direction: Literal["denoise", "noise"] = "denoise",

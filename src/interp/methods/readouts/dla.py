@@ -15,7 +15,7 @@ from interp.methods._shared.models import predicted
 from interp.methods._shared.pairs import one_token
 from interp.results import Result, resolve
 from interp.results.tables import frame_of
-from interp.spec import Prompt
+from interp.spec import Node, Prompt
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -119,9 +119,9 @@ def place(name: str) -> tuple[str, int | None, int | None]:
     >>> place("5.1"), place("mlp 3"), place("embed")
     (('head', 5, 1), ('mlp', 3, None), ('embed', None, None))
     """
-    layer, dot, head = name.partition(".")
-    if dot:
-        return "head", int(layer), int(head)
+    if "." in name:
+        node = Node.parse(name)
+        return node.kind, node.layer, node.head
     kind, space, number = name.partition(" ")
     return kind, int(number) if space else None, None
 

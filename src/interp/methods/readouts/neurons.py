@@ -266,7 +266,7 @@ def _chosen(model: LoadedModel, which: Any) -> tuple[list[str], dict[int, list[i
     InputError
         What is no neuron, or one that is not there.
     """
-    width = int(getattr(model.bridge.cfg, "d_mlp", 0) or 0)
+    width = model.neurons()
     names: dict[str, None] = {}
     chosen: dict[int, list[int]] = {}
     for word in words(which, "which"):

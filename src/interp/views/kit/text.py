@@ -155,38 +155,6 @@ def head_label(layer: int, head: int) -> str:
     return f"L{layer}H{head}"
 
 
-def node_label(name: str) -> str:
-    """Return a node of the network as it is drawn.
-
-    Examples
-    --------
-    >>> node_label("8.6.q"), node_label("5.mlp"), node_label("5.1"), node_label("logits")
-    ('L8H6 q', 'L5 MLP', 'L5H1', 'logits')
-    """
-    kind, layer, head = parsed_node(name)
-    if kind in {"embed", "logits"}:
-        return name
-    if kind == "mlp":
-        return f"L{layer} MLP"
-    return head_label(layer, head) + ("" if kind == "head" else f" {kind}")
-
-
-def parsed_node(name: str) -> tuple[str, int, int]:
-    """Return kind, layer and head of a node's name.
-
-    Examples
-    --------
-    >>> parsed_node("8.6.q"), parsed_node("5.mlp"), parsed_node("logits")
-    (('q', 8, 6), ('mlp', 5, 0), ('logits', 0, 0))
-    """
-    parts = name.split(".")
-    if len(parts) == 1:
-        return name, 0, 0
-    if parts[1] == "mlp":
-        return "mlp", int(parts[0]), 0
-    return (parts[2] if len(parts) == 3 else "head"), int(parts[0]), int(parts[1])
-
-
 def glyph_groups(glyphs: Mapping[int, str], count: int) -> list[tuple[int, str]]:
     """Return ``(position, character)`` of each character that several partial-byte tokens make, once.
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from interp.spec import Node
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -86,7 +88,7 @@ def by_chance(circuit: CircuitResult, chance: np.random.Generator) -> Mask:
     """
     if circuit.level == "head":
         return _exchanged(circuit, chance)
-    kinds = np.array([name.rsplit(".", 1)[-1] for name in circuit.readers])
+    kinds = np.array([Node.parse(name).kind for name in circuit.readers])
     dealt = np.full(circuit.scores.shape, -1.0)
     for kind in dict.fromkeys(kinds.tolist()):
         writer, reader = np.nonzero(circuit.exists & (kinds == kind)[None, :])

@@ -10,6 +10,7 @@ from interp.methods._shared import labels
 from interp.methods._shared.circuit.origin import Origin
 from interp.methods._shared.models import opened
 from interp.sites import Site
+from interp.spec import Node
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -76,7 +77,7 @@ def function_of(model: LoadedModel, circuit: CircuitResult, node: str, top: int 
         raise InputError(f"top={top} lists no token; use 1 or more")
     net = opened(model, "function_of")
     pairs = Origin.pairs(circuit, None).pairs
-    layer, _, part = node.partition(".")
+    part = Node.parse(node)
     effects: Tensor = hooks.guarded(lambda: _effects(model, net, [pair.clean.ids or () for pair in pairs], node))
     mean = effects.mean(0)
     best, worst = (mean.topk(min(top, len(mean)), largest=largest) for largest in (True, False))
@@ -86,8 +87,8 @@ def function_of(model: LoadedModel, circuit: CircuitResult, node: str, top: int 
         if right and wrong
     ]
     copying = float("nan")
-    if part.isdigit():
-        eigenvalues = ov_qk.ov(model, net, int(layer), int(part)).eigenvalues
+    if part.kind == "head":
+        eigenvalues = ov_qk.ov(model, net, part.layer, part.head).eigenvalues
         copying = float(ov_qk.positivity(eigenvalues))
     edges = circuit.edges
     return ComponentFunction(
@@ -112,8 +113,8 @@ def _effects(model: LoadedModel, net: Network, prompts: Sequence[Sequence[int]],
     from interp.engine import exactness
     from interp.engine.readouts import ov_qk
 
-    layer, _, part = node.partition(".")
-    place = Site({"": "resid_pre", "mlp": "mlp_out"}.get(part, "z"), int(layer) if part else 0)
+    part = Node.parse(node)
+    place = Site({"head": "z", "mlp": "mlp_out"}.get(part.kind, "resid_pre"), part.layer)
     found: list[tuple[Tensor, Tensor]] = []
 
     def lean(check: exactness.Check) -> list[tuple[Tensor, Tensor]]:  # noqa: ARG001
@@ -138,7 +139,7 @@ def _effects(model: LoadedModel, net: Network, prompts: Sequence[Sequence[int]],
     if node == "logits":
         written = end
     elif place.name == "z":
-        written = written[:, int(part)] @ net.layers[place.layer].head_weights()[:, int(part)].T
+        written = written[:, part.head] @ net.layers[place.layer].head_weights()[:, part.head].T
     frozen = written.float() / ov_qk.size(net.final, end.float())[:, None]
     return (frozen @ ov_qk.unembedding(net).T).cpu()
 

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from interp.errors import InputError
+from interp.methods._shared import names
 from interp.methods._shared.circuit.groups import Groups
 from interp.methods._shared.circuit.packed import as_file
 from interp.results import Result, resolve
 from interp.results.effects import PairChecks
 from interp.results.tables import frame_of
 from interp.sites import Site
-from interp.spec import Prompt
+from interp.spec import Node, Prompt
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -176,7 +177,7 @@ class CircuitResult(Result):
     @property
     def heads(self) -> list[str]:
         """The circuit's heads, such as ``"18.6"``, from the bottom to the top."""
-        return [name for name in self.nodes if name.replace(".", "").isdigit()]
+        return [name for name in self.nodes if Node.parse(name).kind == "head"]
 
     def connected(self, edges: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return those of some edges that lie on a way from the embedding to the logits, ``bool [writer, reader]``.
@@ -236,7 +237,7 @@ class CircuitResult(Result):
         found: nx.DiGraph[str] = nx.DiGraph()
         found.add_nodes_from(self.nodes)
         for edge in self.edges:
-            kind = edge.reader.rsplit(".", 1)[-1]
+            kind = Node.parse(edge.reader).kind
             for node in self.reading(edge.reader):
                 if node not in found:
                     continue
@@ -274,6 +275,7 @@ class CircuitResult(Result):
         """
         from interp.methods._shared.circuit.component import function_of
 
+        node = names.canonical(node)
         found = self._run(lambda model: function_of(model, self, node, top), f"what {node} does")
         self.functions[node] = found
         return found
@@ -291,14 +293,14 @@ class CircuitResult(Result):
         >>> result.pattern_of("5.1").shape  # doctest: +SKIP
         (15, 15)
         """
-        layer, _, number = head.partition(".")
-        if head not in self.writers or not number.isdigit():
-            raise InputError(f"{head!r} is not a head of this model; write layer.head, for instance 5.1")
-        prompt, site = Prompt(ids=tuple(self.provenance.tokens[0])), Site("pattern", int(layer)).hook_name
+        node = names.head(head, refusal := f"{head!r} is not a head of this model; write layer.head, for instance 5.1")
+        if node.name not in self.writers:
+            raise InputError(refusal)
+        prompt, site = Prompt(ids=tuple(self.provenance.tokens[0])), Site("pattern", node.layer).hook_name
 
         def pattern(model: Any) -> NDArray[np.float32]:
             held = model.activations(model.encode(prompt), [site])[site]
-            return held[0, int(number)].float().cpu().numpy()
+            return held[0, node.head].float().cpu().numpy()
 
         return self._run(pattern, "attention")
 
@@ -311,11 +313,7 @@ class CircuitResult(Result):
 
 @functools.lru_cache(maxsize=2**14)  # names are taken apart once, not for every circuit that is tried
 def _reading(reader: str, group: int) -> tuple[str, ...]:
-    layer, _, rest = reader.partition(".")
-    head, _, kind = rest.partition(".")
-    if kind in {"k", "v"}:
-        return tuple(f"{layer}.{int(head) * group + n}" for n in range(group))
-    return (f"{layer}.{head}",) if kind else (reader,)
+    return tuple(node.name for node in Node.parse(reader).writers(group)) or (reader,)
 
 
 class _Joints(NamedTuple):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from interp.errors import InputError
+from interp.sites import SITES
 from interp.spec import Metric
 
 if TYPE_CHECKING:
@@ -52,7 +53,6 @@ def likeliest(
     from interp.engine.metrics import Scorer
     from interp.engine.model import hooks
     from interp.engine.patching.cases import Case
-    from interp.engine.patching.hooked import index as place_of
     from interp.engine.patching.hooked import patched_logits
     from interp.engine.transformer import network
     from interp.engine.transformer.forward import forward
@@ -66,7 +66,7 @@ def likeliest(
 
     def run(net: network.Network) -> tuple[Tensor, Tensor]:
         held: list[Tensor] = []
-        where = place_of(result.site, part, position)
+        where = SITES[result.site].index(part, position)
 
         def take(index: int, tensor: Tensor) -> None:
             if index == layer:
@@ -86,6 +86,7 @@ def likeliest(
         return unpatched, patched
 
     def lean(check: exactness.Check) -> tuple[Tensor, Tensor]:  # noqa: ARG001
+        exactness.require_known(result.site)
         net = network.read(model)
         found[:] = [hooks.guarded(lambda: run(net))]
         model.count(2)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from interp.errors import InputError
-from interp.sites import Site
+from interp.sites import SITES, Site
 from interp.spec import Metric
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from interp.methods.patching.patch import PatchingResult
     from interp.results.tables import Float
 
-_HEADED = frozenset({"z", "q", "k", "v", "pattern"})
 _FACTOR = 2.0  # how far an estimate may be from the exact effect, either way, before it is called unsafe
 _SMALL = 0.05  # of the largest: smaller effects are not judged by their ratio
 _NAMED = 3
@@ -149,7 +148,9 @@ def estimate(
 
     require_read(model, [Site(site, layer) for layer in layers])
     by_neuron = by == "neuron"
-    found = attribute(model, cases, steps=steps, neurons=by_neuron, source_model=source_model, on_step=on_step)
+    found = attribute(
+        model, cases, steps=steps, neurons=by_neuron, asked=site, source_model=source_model, on_step=on_step
+    )
     if any(site not in nodes for nodes in found.nodes):
         raise InputError(f"{site} does not fire in {model.name}; use --method exact")
     rows = list(layers)
@@ -166,7 +167,7 @@ def _divided(site: str, by: str, nodes: Float) -> Float:
         return nodes
     if by == "layer":
         return nodes.reshape(len(nodes), -1).sum(-1)
-    if site not in _HEADED:
+    if not SITES[site].headed:
         return nodes
     return nodes.sum(-1) if by == "head" else nodes.sum(1)
 
@@ -175,8 +176,8 @@ def _summed(found: Attributed, rows: Sequence[int]) -> dict[str, Float]:
     lengths = {nodes[site].shape[-1] for nodes in found.nodes for site in nodes}
     summed: dict[str, Float] = {}
     for site in found.nodes[0]:
-        if site in _HEADED or len(lengths) == 1:
-            by = "head" if site in _HEADED else "position"
+        if SITES[site].headed or len(lengths) == 1:
+            by = "head" if SITES[site].headed else "position"
             each = [_divided(site, by, nodes[site].numpy()[list(rows)]) for nodes in found.nodes]
             summed[site] = np.mean(each, axis=0)
     return summed

@@ -1,0 +1,304 @@
+"""The kinds of argument: how each is read from a line, checked in Python, resolved, and completed on Tab."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, SupportsFloat, SupportsIndex
+
+from interp import sites
+from interp.errors import InputError, closest
+from interp.spec import METRICS
+
+
+class Loaded(Protocol):
+    """What a name can be looked up in: the session, as far as a kind of argument needs to know it."""
+
+    @property
+    def models(self) -> Mapping[str, Any]: ...
+    @property
+    def current(self) -> str | None: ...
+    def get(self, name: str | None = None) -> Any: ...
+
+
+class Kind:
+    """A text of any sort; the other kinds say what they do otherwise.
+
+    Attributes
+    ----------
+    several
+        Whether a value can be a list, typed with commas.
+    """
+
+    several = False
+
+    @property
+    def choices(self) -> Sequence[str]:
+        """All values that there are; empty where any is."""
+        return ()
+
+    def parse(self, text: str, flag: str) -> Any:  # noqa: ARG002
+        """Return what a line's `text` after `flag` means; `InputError` where that is no such value."""
+        return text
+
+    def check(self, value: Any, name: str) -> Any:
+        """Return what a Python call gives as the technique takes it; `InputError` where a line could not give it."""
+        if not isinstance(value, str):
+            raise InputError(f"{name} {value!r} is not a text")
+        return value
+
+    def named(self, value: Any, flag: str, variables: Mapping[str, Any]) -> Any:  # noqa: ARG002
+        """Return what a typed `value` stands for in a notebook with `variables`; `InputError` where that is nothing."""
+        return value
+
+    def resolve(self, value: Any, session: Loaded) -> Any:  # noqa: ARG002
+        """Return what a checked `value` names in `session`; `InputError` where that is nothing."""
+        return value
+
+    def complete(self, partial: str, session: Loaded, commands: Iterable[str]) -> Iterable[str]:  # noqa: ARG002
+        """Return what could be typed, of which what begins with `partial` is offered."""
+        return ()
+
+
+@dataclass(frozen=True)
+class Plain(Kind):
+    """A number, or True and False."""
+
+    of: type
+
+    def parse(self, text: str, flag: str) -> Any:
+        try:
+            return self.of(text)
+        except ValueError:
+            kind = {"int": "a whole number", "float": "a number"}.get(self.of.__name__, self.of.__name__)
+            raise InputError(f"{flag} {text!r} is not {kind}") from None
+
+    def check(self, value: Any, name: str) -> Any:
+        of_kind: dict[type, tuple[Any, str]] = {
+            bool: (bool, "True or False"),
+            int: (SupportsIndex, "a whole number"),
+            float: (SupportsFloat, "a number"),
+        }
+        accepted, called = of_kind[self.of]
+        if not isinstance(value, accepted) or (isinstance(value, bool) and self.of is not bool):
+            raise InputError(f"{name} {value!r} is not {called}")
+        return value
+
+
+class OneOf(Kind):
+    """One of its `choices`."""
+
+    def parse(self, text: str, flag: str) -> Any:
+        return self.check(text, flag)
+
+    def check(self, value: Any, name: str) -> Any:
+        if value not in self.choices:
+            near = closest(str(value), self.choices)
+            raise InputError(f"{name} {value!r} is not one of {', '.join(self.choices)}{near}")
+        return value
+
+    def complete(self, partial: str, session: Loaded, commands: Iterable[str]) -> Iterable[str]:  # noqa: ARG002
+        return self.choices
+
+
+@dataclass(frozen=True)
+class Choice(OneOf):
+    """One of the texts that a technique's signature lists."""
+
+    listed: tuple[str, ...]
+
+    @property
+    def choices(self) -> Sequence[str]:
+        return self.listed
+
+
+class StreamSite(OneOf):
+    """A site at which a vector of the residual stream's width can be written or taken out."""
+
+    @property
+    def choices(self) -> Sequence[str]:
+        return sites.stream()
+
+
+class Site(Kind):
+    """A site of the table."""
+
+    def parse(self, text: str, flag: str) -> Any:
+        return self.check(text, flag)
+
+    def check(self, value: Any, name: str) -> Any:
+        return sites.find(super().check(value, name)).name
+
+    def complete(self, partial: str, session: Loaded, commands: Iterable[str]) -> Iterable[str]:  # noqa: ARG002
+        return sites.SITES if session.current is None else sites.available(session.get().bridge.hook_dict)
+
+
+@dataclass(frozen=True)
+class Suggested(Kind):
+    """A text that may be any, with the usual ones on Tab."""
+
+    usual: tuple[str, ...]
+
+    def complete(self, partial: str, session: Loaded, commands: Iterable[str]) -> Iterable[str]:  # noqa: ARG002
+        return self.usual
+
+
+@dataclass(frozen=True)
+class Open(Kind):
+    """What Python may give as something else than the text that is typed; the technique checks it itself."""
+
+    several: bool = True
+
+    def check(self, value: Any, name: str) -> Any:  # noqa: ARG002
+        return value
+
+
+class Indices(Open):
+    """Indices, whose range the technique knows."""
+
+    def parse(self, text: str, flag: str) -> int | tuple[int, ...]:
+        """Return a number, or the numbers of ranges and lists.
+
+        Examples
+        --------
+        >>> Indices().parse("5", "--layer"), Indices().parse("0-2,5", "--layer")
+        (5, (0, 1, 2, 5))
+        """
+        if re.fullmatch(r"-?\d+", text):
+            return int(text)
+        chosen: list[int] = []
+        for part in text.replace("–", "-").split(","):
+            found = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
+            if found is None or (found.group(2) and int(found.group(2)) < int(found.group(1))):
+                raise InputError(f"{flag} {text!r} cannot be read; write a number, a range or a list: 5, 0-3 or 0,5,7")
+            first, last = int(found.group(1)), int(found.group(2) or found.group(1))
+            if last - first > 10_000:
+                raise InputError(
+                    f"{flag} {text!r} is a range of {last - first + 1}; type one that the model has, such as 0-3"
+                )
+            chosen.extend(range(first, last + 1))
+        return tuple(chosen)
+
+    def check(self, value: Any, name: str) -> Any:
+        return self.parse(value, name) if isinstance(value, str) else value
+
+
+class Metric(Open):
+    """A metric's name, or a function of the user's."""
+
+    def named(self, value: Any, flag: str, variables: Mapping[str, Any]) -> Any:  # noqa: ARG002
+        if value in METRICS:
+            return value
+        function = variables.get(value)
+        if not callable(function):
+            raise InputError(
+                f"there is no metric {value!r}{closest(value, METRICS)}; use {', '.join(METRICS)}, "
+                "or the name of a function that this notebook defines"
+            )
+        return function
+
+    def complete(self, partial: str, session: Loaded, commands: Iterable[str]) -> Iterable[str]:  # noqa: ARG002
+        return METRICS
+
+
+class Variable(Open):
+    """What the notebook holds; on a line, its name."""
+
+    def named(self, value: Any, flag: str, variables: Mapping[str, Any]) -> Any:
+        if value not in variables:
+            near = closest(value, [name for name in variables if not name.startswith("_")])
+            raise InputError(f"{flag} {value!r} is no variable of this notebook{near}; name one that is")
+        return variables[value]
+
+
+class Model(Kind):
+    """A loaded model's name."""
+
+    def check(self, value: Any, name: str) -> Any:
+        if isinstance(value, str):
+            return value
+        kind = type(value).__name__
+        raise InputError(
+            "a classifier is explained as it is: interp.saliency_of_classifier(text, model, tokenizer, target=1)"
+            if kind.endswith("ForSequenceClassification")
+            else f"{name} names a loaded model, and this is a {kind}; interp.load(…) loads it"
+        )
+
+    def resolve(self, value: Any, session: Loaded) -> Any:
+        return session.get(value)
+
+    def complete(self, partial: str, session: Loaded, commands: Iterable[str]) -> Iterable[str]:  # noqa: ARG002
+        return session.models
+
+
+class Loadable(Kind):
+    """A loaded model's name, a folder or a GGUF file."""
+
+    def complete(self, partial: str, session: Loaded, commands: Iterable[str]) -> Iterable[str]:  # noqa: ARG002
+        return [*session.models, *_folders(partial)]
+
+
+class Hook(Kind):
+    """A hook of the current model."""
+
+    def complete(self, partial: str, session: Loaded, commands: Iterable[str]) -> Iterable[str]:  # noqa: ARG002
+        return session.get().hook_names if session.current is not None else ()
+
+
+class Command(Kind):
+    """A command's name."""
+
+    def complete(self, partial: str, session: Loaded, commands: Iterable[str]) -> Iterable[str]:  # noqa: ARG002
+        return commands
+
+
+# What an annotation in `spec` names → the kind; a parameter of none of them is a text, a number or a choice.
+KINDS: dict[str, Kind] = {
+    "indices": Indices(),
+    "metric": Metric(several=False),
+    "components": Open(),
+    "numbers": Open(),
+    "examples": Open(),
+    "variable": Variable(several=False),
+    "site": Site(),
+    "stream site": StreamSite(),
+    "model": Model(),
+    "loadable": Loadable(),
+    "command": Command(),
+    "hook": Hook(),
+    "head": Kind(),
+    "file": Kind(),
+    "task": Kind(),
+    "device": Suggested(("auto", "cpu", "cuda", "mps")),
+    "dtype": Suggested(("auto", "float32", "bfloat16", "float16", "float64")),
+}
+
+
+def of(names: str, choices: tuple[str, ...], plain: type) -> Kind:
+    """Return the kind of what is annotated so.
+
+    Examples
+    --------
+    >>> of("", (), float).parse("0.5", "--spill")
+    0.5
+    """
+    if choices:
+        return Choice(choices)
+    return KINDS[names] if names else Kind() if plain is str else Plain(plain)
+
+
+def _folders(partial: str) -> list[str]:
+    """Return the folders and GGUF files that `partial` may be the beginning of, spelled as it is."""
+    start, _, _ = partial.rpartition("/")
+    place = Path(start or ("/" if partial.startswith("/") else ".")).expanduser()
+    prefix = f"{start}/" if "/" in partial else ""
+    if not place.is_dir():
+        return []
+    entries = (path for path in place.iterdir() if not path.name.startswith("."))
+    return [
+        f"{prefix}{path.name}{'/' if path.is_dir() else ''}"
+        for path in entries
+        if path.is_dir() or path.suffix == ".gguf"
+    ]
