@@ -18,7 +18,8 @@ from interp.results import Result
 
 if TYPE_CHECKING:
     from interp.engine.model.load import OnStep
-    from interp.engine.model.loaded import LoadedModel, Operation
+    from interp.engine.model.loaded import LoadedModel
+    from interp.engine.model.operation import Operation
 
 
 @dataclass

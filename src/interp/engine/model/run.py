@@ -12,7 +12,8 @@ from interp.errors import InputError
 
 if TYPE_CHECKING:
     from interp.engine.model.hooks import Hook
-    from interp.engine.model.loaded import LoadedModel, Operation
+    from interp.engine.model.loaded import LoadedModel
+    from interp.engine.model.operation import Operation
     from interp.engine.model.tokens import Encoded
 
 
