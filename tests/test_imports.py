@@ -226,3 +226,11 @@ REFERENCES = sorted(
 @pytest.mark.parametrize("reference", REFERENCES)
 def test_what_a_string_names_is_there(reference: str) -> None:
     assert callable(resolve(reference))
+
+
+def test_what_an_editor_is_told_of_interp_is_what_the_commands_take() -> None:
+    import write_stub
+
+    said, should = (ast.dump(ast.parse(text)) for text in (write_stub.STUB.read_text("utf-8"), write_stub.text()))
+    assert said == should, "run tools/write_stub.py"
+    assert (SOURCE / "py.typed").exists()
