@@ -76,11 +76,6 @@ def attribute_edges(
     Syed, Rager and Conmy (2023), "Attribution Patching Outperforms Automated Circuit Discovery"; Hanna, Pezzelle and
     Belinkov (2024), "Have Faith in Faithfulness", whose sum over equal steps is a quadrature here: with five points its
     error is that of hundreds. A path through the activations: Marks et al. (2024), "Sparse Feature Circuits".
-
-    Examples
-    --------
-    >>> attribute_edges(model, cases, steps=5).scores.shape  # doctest: +SKIP
-    torch.Size([157, 445])
     """
     if torch.is_inference_mode_enabled():
         raise InputError("there are no gradients inside torch.inference_mode; use torch.no_grad there, or exact")

@@ -49,11 +49,6 @@ def exact_edges(
     ------
     InputError
         Prompts of several lengths with ``mean``; with ``mean`` or ``zero``, a model whose forward is not known here.
-
-    Examples
-    --------
-    >>> exact_edges(model, cases).path  # doctest: +SKIP
-    'replay'
     """
     require_one_length(cases, ablation, positions=False)
     still: Written | None = None

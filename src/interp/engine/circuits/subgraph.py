@@ -90,11 +90,6 @@ class Subset:
     ------
     InputError
         The replay does not know this model, or means of prompts of several lengths.
-
-    Examples
-    --------
-    >>> runs = Subset(model, cases, "corrupted")  # doctest: +SKIP
-    >>> runs.run(torch.stack([runs.whole, runs.nothing])).shape  # doctest: +SKIP
     """
 
     def __init__(self, model: LoadedModel, cases: Sequence[Case], ablation: str = "corrupted") -> None:
@@ -178,12 +173,7 @@ class Subset:
         self,
         on_step: OnStep = lambda done, total: None,  # noqa: ARG005
     ) -> Tensor:
-        """Return what the metric loses when all that a writer writes is ablated, ``float64 [pair, writer]``.
-
-        Examples
-        --------
-        >>> runs.nodes()[:, 0]  # of the embedding: all the difference  # doctest: +SKIP
-        """
+        """Return what the metric loses when all that a writer writes is ablated, ``float64 [pair, writer]``."""
         masks = self.exists.repeat(1 + len(self.writers), 1, 1)
         # From the top down: neighbours that differ in high layers alone share the runs of those below.
         order = range(len(self.writers))[::-1]
@@ -441,10 +431,6 @@ def acdc(
     -------
     Tensor
         ``bool [threshold, writer, reader]``: the edges that are left.
-
-    Examples
-    --------
-    >>> kept = acdc(runs, [0.1, 0.01])  # doctest: +SKIP
     """
     kept: MutableMapping[int, Tensor] = {} if into is None else into
     begin = subset.whole if among is None else among & subset.exists

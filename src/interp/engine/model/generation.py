@@ -256,8 +256,8 @@ def generate(
 
     Examples
     --------
-    >>> generate(model, [1, 504, 3575, 282, 4649, 314], 1).ids  # doctest: +SKIP
-    [7042]
+    >>> generate(model, model.tokens.encode(interp.Prompt("The capital of France is")).ids, 1).ids
+    [975]
     """
     made = Generated()
     changes = changes or Changes()

@@ -163,8 +163,8 @@ class LoadedModel(Operated):
 
         Examples
         --------
-        >>> interp.model.run("The capital of France is").logits.shape  # doctest: +SKIP
-        torch.Size([1, 6, 49152])
+        >>> interp.model.run("The capital of France is").logits.shape
+        torch.Size([1, 6, 1656])
         """
         asked = as_prompt(prompt, bos, truncate)
 

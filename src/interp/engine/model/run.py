@@ -31,9 +31,9 @@ class Run:
 
     Examples
     --------
-    >>> run = interp.model.run("The cat sat")  # doctest: +SKIP
-    >>> run.activations["blocks.0.attn.hook_z"].shape  # doctest: +SKIP
-    torch.Size([1, 4, 9, 64])
+    >>> run = interp.model.run("The cat sat")
+    >>> run.activations["blocks.0.attn.hook_z"].shape
+    torch.Size([1, 4, 4, 32])
     """
 
     def __init__(

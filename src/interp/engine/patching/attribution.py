@@ -106,11 +106,6 @@ def attribute(
     Faithfulness"). EAP-IG multiplies the mean gradient by ``a_source − a_base``, whose sums are right at the inputs
     alone; what is integrated here is each layer's conductance (Dhamdhere, Sundararajan and Yan 2018), right at every
     layer. A path for each site by itself would need a sweep's forwards, for which the exact sweep is the better use.
-
-    Examples
-    --------
-    >>> attribute(model, cases).nodes[0]["z"].shape  # doctest: +SKIP
-    torch.Size([12, 12, 15])
     """
     if torch.is_inference_mode_enabled():
         raise InputError("there are no gradients inside torch.inference_mode; use torch.no_grad there, or exact")

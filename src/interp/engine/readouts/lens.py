@@ -187,11 +187,6 @@ def project(
         A token id.
     top
         How many of the likeliest tokens to keep.
-
-    Examples
-    --------
-    >>> project(found, streams, streams[-1], target=5, top=3).ids.shape  # doctest: +SKIP
-    (30, 15, 3)
     """
     length = end.shape[0]
     size = max(1, ROWS // (len(streams) + 1))

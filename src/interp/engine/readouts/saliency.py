@@ -190,7 +190,7 @@ def integrated(
     Examples
     --------
     >>> x, b = torch.ones(2, 3), torch.zeros(2, 3)
-    >>> integrated(lambda e: e.sum((1, 2)), x, b, 8).parts.tolist()  # doctest: +SKIP
+    >>> integrated(lambda e: e.sum((1, 2)), x, b, 8).parts.tolist()
     [3.0, 3.0]
     """
     from captum.attr import IntegratedGradients
@@ -344,7 +344,7 @@ def rollout(patterns: list[Tensor]) -> Tensor:
 
     Examples
     --------
-    >>> rollout([torch.eye(2)[None]]).tolist()  # doctest: +SKIP
+    >>> rollout([torch.eye(2)[None]]).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
     length = patterns[0].shape[-1]

@@ -65,11 +65,6 @@ def pooled(model: LoadedModel, texts: Sequence[Encoded], site: str, position: st
     ------
     InputError
         The model lacks the site, or what is to be kept does not fit.
-
-    Examples
-    --------
-    >>> pooled(model, texts, "resid_post", "last").values.shape  # doctest: +SKIP
-    torch.Size([30, 200, 576])
     """
     if Site(site, 0).hook_name not in model.bridge.hook_dict:
         raise InputError(f"{model.name} has no {site}; use --site resid_pre or resid_post")

@@ -33,10 +33,6 @@ def given(model: LoadedModel, place: Site, value: Any) -> tuple[Tensor, str, lis
     ------
     InputError
         It holds no numbers, or is of another width, zero or not finite.
-
-    Examples
-    --------
-    >>> given(model, Site("resid_post", 5), probe)  # doctest: +SKIP
     """
     import torch
 

@@ -33,8 +33,8 @@ def from_file(path: str | os.PathLike[str], column: str = "text") -> Texts:
 
     Examples
     --------
-    >>> from_file("stories.txt").texts[0]  # doctest: +SKIP
-    Prompt(text='Once upon a time …', ids=None, bos=None, truncate=False)
+    >>> from_file("stories.txt").texts[0]
+    Prompt(text='Once upon a time ...', ids=None, bos=None, truncate=False)
     """
     texts = [cell(row, column, str(path)) for row in rows(path)]
     found = tuple(Prompt(text) for text in texts if text.strip())
@@ -53,7 +53,7 @@ def rows(path: str | os.PathLike[str]) -> list[Any]:
 
     Examples
     --------
-    >>> rows("reviews.csv")[0]  # doctest: +SKIP
+    >>> rows("reviews.csv")[0]
     {'text': 'a great film', 'label': '1'}
     """
     target = Path(path).expanduser()

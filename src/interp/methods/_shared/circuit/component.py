@@ -64,11 +64,6 @@ def function_of(model: LoadedModel, circuit: CircuitResult, node: str, top: int 
     Notes
     -----
     Direct effects: Elhage et al. (2021), "A Mathematical Framework for Transformer Circuits"; so is the copying score.
-
-    Examples
-    --------
-    >>> function_of(model, circuit, "5.1").promotes[0]  # doctest: +SKIP
-    (' mat', 3.45)
     """
     from interp.engine.model import hooks
     from interp.engine.readouts import ov_qk

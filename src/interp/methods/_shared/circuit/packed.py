@@ -24,13 +24,7 @@ PACKED = ("exists", "scores", "per_pair", "per_node", "by_position", "kept")
 
 
 def as_file(circuit: CircuitResult) -> dict[str, Any]:
-    """Return what a circuit's JSON file holds: its fields, and the circuit's edges for whoever else reads it.
-
-    Examples
-    --------
-    >>> as_file(circuit)["edges"][0]  # doctest: +SKIP
-    ['embed', '0.3.v', 0.81]
-    """
+    """Return what a circuit's JSON file holds: its fields, and the circuit's edges for whoever else reads it."""
     names = [field.name for field in dataclasses.fields(circuit) if not field.name.startswith("_")]
     held = {name: _packed(getattr(circuit, name)) for name in PACKED}
     plain = {name: as_data(getattr(circuit, name)) for name in names if name not in held}

@@ -39,11 +39,6 @@ def likeliest(
     ------
     InputError
         A model whose forward is not known here, or activations that came from another model.
-
-    Examples
-    --------
-    >>> likeliest(model, result, (9, 9))[0]  # doctest: +SKIP
-    (' John', 0.12, 0.61)
     """
     import torch
 
