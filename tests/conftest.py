@@ -16,6 +16,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # A job in the background is started with interrupts ignored; the tests of interrupts need Python's own handler.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 pytest.register_assert_rewrite("faults.harness")
+pytest_plugins = ["real"]  # the fixtures of real weights
 
 
 # What asks for one of these needs weights that are fetched; tests/real.py makes them.

@@ -22,6 +22,9 @@ MODULES = sorted(
 LINE = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 REVIEWS = "text,label\na great film,1\na dull film,0\n"
 
+# Commands that take seconds.
+SLOW = ("selfcheck", "probe", "validate", "mediate", "checks.task")
+
 # What an example of a Result's method calls `result`, by the module of its class.
 RESULTS: dict[str, Callable[[], Any]] = {
     "interp.methods.checks.selfcheck": lambda: interp.selfcheck(program="induction", ablation="corrupted", n=2),
@@ -89,7 +92,8 @@ def examples() -> list[Any]:
         module = importlib.import_module(name)
         for test in finder.find(module, name):
             if any(not example.options.get(doctest.SKIP) for example in test.examples):
-                found.append(pytest.param(test, id=test.name.removeprefix("interp.")))
+                marks = [pytest.mark.slow] if any(part in test.name for part in SLOW) else []
+                found.append(pytest.param(test, id=test.name.removeprefix("interp."), marks=marks))
     return found
 
 

@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,7 @@ def room_of(module: str) -> str:
     return max((room for room in ALLOWED if within(module, room)), key=len, default="")
 
 
+@cache
 def imports(path: Path) -> set[str]:
     """Return the dotted names that `path` imports at run time, at the top or inside functions."""
     tree = ast.parse(path.read_text("utf-8"))
@@ -105,6 +107,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 MODULES = {module_of(path): path for path in FILES}
 
 
+@cache
 def ours(path: Path) -> set[str]:
     """Return the modules of ours that a file imports; the one behind ``from interp.a import b`` is a.b, or a."""
     found: set[str] = set()
@@ -118,6 +121,7 @@ def ours(path: Path) -> set[str]:
     return {module for module in found - {""} if module not in packages or takes_from(path, module)}
 
 
+@cache
 def takes_from(path: Path, package: str) -> bool:
     """Whether a file imports something from a package that is no file of its own."""
     tree = ast.parse(path.read_text("utf-8"))

@@ -52,6 +52,7 @@ def bundled(clean_session: Any) -> Any:
 _LOADED: list[Any] = []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("door", harness.DOORS)
 @pytest.mark.parametrize("name", NAMES)
 def test_the_code_of_every_result_gives_it_again(name: str, door: str, shell: Any, lend: Any, folder: Any) -> None:

@@ -126,6 +126,7 @@ def test_the_table_is_long_enough() -> None:
     assert len(EDITS) >= 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @settings(
     max_examples=int(os.environ.get("INTERP_EXAMPLES", "40")),

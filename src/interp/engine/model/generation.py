@@ -262,7 +262,7 @@ def generate(
     made = Generated()
     changes = changes or Changes()
     try:
-        _go(model, prompt, n, temperature, seed, changes, on_token, made)
+        _extend(model, prompt, n, temperature, seed, changes, on_token, made)
     except KeyboardInterrupt as interrupt:
         made.stopped, made.interrupt = f"interrupted after {len(made.ids)} of {n} tokens", interrupt
     except InputError:
@@ -278,7 +278,7 @@ def generate(
     return made
 
 
-def _go(
+def _extend(
     model: LoadedModel,
     prompt: Sequence[int],
     n: int,
