@@ -106,20 +106,19 @@ class Operated(Handle):
         InputError
             The model is busy.
         """
-        interrupts = hooks.Interrupts()
         taken = False
-        interrupts.begin()
-        try:
+
+        def take() -> None:
+            nonlocal taken
             taken = self.lock.acquire(blocking=False)
             if not taken:
                 raise InputError(f"{self.name} is busy; try again when the cell has finished")
-            interrupts.allowed = True
-            return self.operate(technique, {}, body)
-        finally:
-            interrupts.allowed = False
+
+        def release() -> None:
             if taken:
                 self.lock.release()
-            interrupts.end()
+
+        return hooks.interruptible(lambda: self.operate(technique, {}, body), before=take, after=release)
 
     def user_hooks(self) -> tuple[str, ...]:
         """Return the hooks on the model that neither transformer-lens nor interp put there, as ``module: function``."""
