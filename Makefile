@@ -8,7 +8,7 @@ NPM := $(BIN)/python tools/npm.py
 SCRIPTS := $(patsubst js/src/%/index.ts,src/interp/widgets/static/%.js,$(wildcard js/src/*/index.ts))
 SOURCES := $(wildcard js/*.*) $(shell find js/src -type f) src/interp/views/kit/palette.json
 
-.PHONY: demo test browser check clean
+.PHONY: demo test quick browser check clean
 
 # torch goes first and under the constraints, so that no later step can bring another build of it.
 .venv/.installed: pyproject.toml constraints.txt
@@ -42,6 +42,13 @@ test: check
 	$(NPM) test --silent
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --ignore=tests/browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser
+
+# Between edits: style, and the tests that need neither fetched weights nor a browser nor patience. It says how long.
+quick: .venv/.installed $(SCRIPTS)
+	@start=$$(date +%s); $(BIN)/ruff check . && $(BIN)/ruff format --check . && \
+	  OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --ignore=tests/browser \
+	    -m "not real and not slow and not browser"; \
+	  status=$$?; echo "quick: $$(($$(date +%s) - start)) s"; exit $$status
 
 # The tests in JupyterLab and Notebook 7 alone.
 browser: .venv/.installed $(SCRIPTS)

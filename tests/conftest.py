@@ -16,6 +16,25 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # A job in the background is started with interrupts ignored; the tests of interrupts need Python's own handler.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 pytest.register_assert_rewrite("faults.harness")
+pytest_plugins = ["real"]  # the fixtures of real weights
+
+
+# What asks for one of these needs weights that are fetched; tests/real.py makes them.
+REAL = {"smollm2", "smollm2_folder", "smollm2_words", "gguf_file", "minilm", "minilm_folder"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs real weights or a browser, and what goes through every command; other slow tests say so."""
+    for item in items:
+        given: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
+        # Some ask for a fixture by the name that they are parametrised with.
+        if REAL & {*getattr(item, "fixturenames", ()), *(value for value in given.values() if isinstance(value, str))}:
+            item.add_marker(pytest.mark.real)
+        if Path(__file__).parent / "browser" in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+        # Hundreds of commands, models and faults: minutes in all, though each is quick.
+        if Path(__file__).parent / "faults" in item.path.parents and "name" in given:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

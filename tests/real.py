@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
@@ -67,6 +66,8 @@ def _current(folder: Path, session: Any) -> Any:
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Run torch on one thread: a small model gains nothing from more, and waits for them where cores are busy."""
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,7 @@ def room_of(module: str) -> str:
     return max((room for room in ALLOWED if within(module, room)), key=len, default="")
 
 
+@cache
 def imports(path: Path) -> set[str]:
     """Return the dotted names that `path` imports at run time, at the top or inside functions."""
     tree = ast.parse(path.read_text("utf-8"))
@@ -116,6 +118,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 MODULES = {module_of(path): path for path in FILES}
 
 
+@cache
 def ours(path: Path) -> set[str]:
     """Return the modules of ours that a file imports; the one behind ``from interp.a import b`` is a.b, or a."""
     found: set[str] = set()
@@ -129,6 +132,7 @@ def ours(path: Path) -> set[str]:
     return {module for module in found - {""} if module not in packages or takes_from(path, module)}
 
 
+@cache
 def takes_from(path: Path, package: str) -> bool:
     """Whether a file imports something from a package that is no file of its own."""
     tree = ast.parse(path.read_text("utf-8"))
@@ -237,3 +241,11 @@ REFERENCES = sorted(
 @pytest.mark.parametrize("reference", REFERENCES)
 def test_what_a_string_names_is_there(reference: str) -> None:
     assert callable(resolve(reference))
+
+
+def test_what_an_editor_is_told_of_interp_is_what_the_commands_take() -> None:
+    import write_stub
+
+    said, should = (ast.dump(ast.parse(text)) for text in (write_stub.STUB.read_text("utf-8"), write_stub.text()))
+    assert said == should, "run tools/write_stub.py"
+    assert (SOURCE / "py.typed").exists()

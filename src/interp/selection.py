@@ -53,7 +53,9 @@ class Selection:
 
         Examples
         --------
-        >>> interp.selection.set(layer=5, head=1, query=14)  # doctest: +SKIP
+        >>> interp.selection.set(layer=5, head=1, query=14)
+        >>> interp.selection.head
+        1
         """
         checked = checked_fields(fields)
         if any(getattr(self, name) != value for name, value in checked.items()):

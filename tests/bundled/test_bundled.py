@@ -17,6 +17,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 from bundled import batches, corpus, measure
 from bundled import words as w
 
+pytestmark = pytest.mark.slow
+
 N = 300
 SEED = 7  # not the seed of the shipped figures
 

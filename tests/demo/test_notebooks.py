@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from nbclient import NotebookClient
 
+pytestmark = pytest.mark.slow
+
 DEMO = Path(__file__).parents[2] / "demo"
 NOTEBOOKS = sorted(path.stem for path in DEMO.glob("*.ipynb"))
 

@@ -13,6 +13,8 @@ from interp.interface import registry
 from interp.interface.session import session
 from interp.spec import Pairs
 
+pytestmark = pytest.mark.slow
+
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 TEXT = "When Mary and John went to the store, John gave a drink to"
 PAIR = f"clean: {TEXT.replace('John gave', 'Mary gave')}\ncorrupted: {TEXT}\nanswer: John\nwrong: Mary"

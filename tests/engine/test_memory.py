@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from interp.engine import memory
+from interp.engine.model.forward import numbers_of
 from interp.errors import InputError, OutOfMemory
 
 
@@ -26,7 +27,7 @@ def test_a_run_that_cannot_fit_says_what_it_needs_and_what_fits(lend: Any, monke
     assert model.forwards == before
     fits = int(re.search(r"about (\d+) tokens fit", str(caught.value)).group(1))  # type: ignore[union-attr]
     sites = [f"blocks.{layer}.attn.hook_pattern" for layer in range(model.geometry.n_layers)]
-    assert model._bytes_of(fits, sites) <= free < model._bytes_of(fits + 2, sites)
+    assert 4 * numbers_of(model.geometry, fits, sites) <= free < 4 * numbers_of(model.geometry, fits + 2, sites)
     assert interp.attention(ids[:fits]).pattern.shape[-1] == fits
 
 
@@ -36,7 +37,7 @@ def test_the_estimate_is_what_the_store_then_holds(lend: Any) -> None:
     model = lend("gpt2")
     interp.attention(list(range(1, 41)))
     sites = [f"blocks.{layer}.attn.hook_pattern" for layer in range(model.geometry.n_layers)]
-    patterns = model._bytes_of(40, sites) - model._bytes_of(40, [])
+    patterns = 4 * (numbers_of(model.geometry, 40, sites) - numbers_of(model.geometry, 40, []))
     logits = model.geometry.d_vocab * 4
     assert model.store.ledger().ram_bytes == patterns + logits
 

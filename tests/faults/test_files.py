@@ -189,6 +189,7 @@ def test_row_42_nothing_but_safetensors_is_fetched(monkeypatch):
     from fnmatch import fnmatch
 
     from interp.engine.model import load
+    from interp.engine.model.load import hub
 
     asked = {}
 
@@ -196,7 +197,7 @@ def test_row_42_nothing_but_safetensors_is_fetched(monkeypatch):
         asked.update(options, repository=repository)
         raise OSError("cut")
 
-    monkeypatch.setattr(load, "snapshot_download", snapshot)
+    monkeypatch.setattr(hub, "snapshot_download", snapshot)
     with pytest.raises(InputError, match="cut"):
         load.load("owner/name", options=load.Options())
     for file in ("pytorch_model.bin", "model.pt", "x.pkl", "x.ckpt", "modeling_x.py", "x.pth", "x.npy", "x.so", "x.h5"):
@@ -282,10 +283,10 @@ def test_row_43_a_tokenizer_that_needs_code_is_named(shell, lend, folder, tmp_pa
 @each_door
 @pytest.mark.parametrize("revision", [None, "main", "v1.0", "abc1234", "g" * 40, "A" * 40, "0" * 39, "0" * 41])
 def test_row_43_a_hub_name_needs_a_pinned_revision(revision, door, shell, lend, monkeypatch):
-    from interp.engine.model import load
+    from interp.engine.model.load import hub
 
     model = lend("gpt2")
-    monkeypatch.setattr(load, "snapshot_download", lambda *_, **__: pytest.fail("it was fetched"))
+    monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: pytest.fail("it was fetched"))
     with harness.unharmed(model, shell):
         given = {"source": "owner/name", "remote_code": True} | ({"revision": revision} if revision else {})
         harness.refused(harness.ask(door, shell, harness.Cell("load", given)), "--revision", "commit hash")
@@ -293,6 +294,7 @@ def test_row_43_a_hub_name_needs_a_pinned_revision(revision, door, shell, lend, 
 
 def test_row_43_a_pinned_revision_is_what_is_fetched(monkeypatch):
     from interp.engine.model import load
+    from interp.engine.model.load import hub
 
     asked = []
 
@@ -300,7 +302,7 @@ def test_row_43_a_pinned_revision_is_what_is_fetched(monkeypatch):
         asked.append((repository, revision, "*.py" in allow_patterns))
         raise OSError("cut")
 
-    monkeypatch.setattr(load, "snapshot_download", snapshot)
+    monkeypatch.setattr(hub, "snapshot_download", snapshot)
     for remote in (True, False):
         with pytest.raises(InputError):
             load.load("owner/name", options=load.Options(revision="0" * 40, remote_code=remote))
@@ -309,10 +311,11 @@ def test_row_43_a_pinned_revision_is_what_is_fetched(monkeypatch):
 
 def test_the_tutorials_name_of_gpt2_is_gpt2(monkeypatch):
     from interp.engine.model import load
+    from interp.engine.model.load import hub
 
     def snapshot(repository, **_options):
         raise OSError(f"asked for {repository}")
 
-    monkeypatch.setattr(load, "snapshot_download", snapshot)
+    monkeypatch.setattr(hub, "snapshot_download", snapshot)
     with pytest.raises(InputError, match="asked for gpt2\\)"):
         load.load("gpt2-small", options=load.Options())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -84,3 +87,18 @@ def test_harm_is_seen(shell, folder):
         shell.user_ns["kept_attention"] = None
     with pytest.raises(AssertionError), harness.unharmed(model, shell):
         session.current = None
+
+
+def test_the_table_of_faults_and_the_tests_are_of_the_same_rows():
+    here = Path(__file__).parent
+    table = (here / "README.md").read_text("utf-8")
+    rows = {int(number) for number in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)}
+    assert rows == set(range(1, len(rows) + 1))
+    elsewhere = {int(number) for number in re.findall(r"\d+", table.rpartition("\n\n")[2].replace("row 47", ""))}
+    tested: set[int] = set()
+    for file in here.glob("test_*.py"):
+        for name in re.findall(r"^def test_rows?_((?:\d+_(?:to_|and_)?)+)", file.read_text("utf-8"), re.MULTILINE):
+            numbers = [int(number) for number in re.findall(r"\d+", name)]
+            tested |= set(range(numbers[0], numbers[-1] + 1)) if "_to_" in name else set(numbers)
+    assert tested <= rows, "a test's name has a number that the table lacks"
+    assert tested | elsewhere == rows, "a row of the table has no test"

@@ -348,6 +348,7 @@ def test_row_27_memory_for_not_one_cell(door, path, shell, lend, monkeypatch):
         assert f"{count}/{result.done.size}" in result.summary()
 
 
+@pytest.mark.slow
 @each_path
 @pytest.mark.parametrize("times", [1, 2])
 def test_row_29_an_interrupt_at_every_step(times, path, shell, lend, monkeypatch):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,12 @@ NAMES = sorted(harness.commands())
 @pytest.mark.usefixtures("bundled")
 @pytest.mark.parametrize("name", NAMES)
 def test_every_example_of_the_help_runs(
-    name: str, shell: Any, folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, shell: Any, clean_session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not harness.commands()[name].needs_model:  # those of the session speak of a folder and of the model in it
-        shutil.copytree(folder("llama"), tmp_path / "models" / "smollm2")
-        monkeypatch.chdir(tmp_path)
-        if name != "load":
-            interp.load("./models/smollm2")
+    monkeypatch.chdir(tmp_path)
+    if not harness.commands()[name].needs_model:  # one of its own, which it may put another in place of, or unload
+        clean_session.models.clear()
+        interp.load()
     notes = harness.worked(harness.ask("magic", shell, f"%interp help {name}")).notes
     examples = [note.removeprefix("in Python: ") for note in notes if note.startswith("in Python: ")]
     assert examples, f"{name} has no example"
@@ -54,6 +52,7 @@ def bundled(clean_session: Any) -> Any:
 _LOADED: list[Any] = []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("door", harness.DOORS)
 @pytest.mark.parametrize("name", NAMES)
 def test_the_code_of_every_result_gives_it_again(name: str, door: str, shell: Any, lend: Any, folder: Any) -> None:

@@ -149,6 +149,7 @@ def test_tab_offers_hook_names_in_a_run(shell: Any, lend: Any) -> None:
     assert "blocks.1.hook_resid_post" in shell.user_ns["run"].activations._ipython_key_completions_()
 
 
+@pytest.mark.slow
 def test_tab_leaves_other_cells_alone(shell: Any) -> None:
     shell.user_ns["attentive"] = 1
     assert "attentive" in completions(shell, "attent")

@@ -8,9 +8,6 @@ from collections.abc import Callable
 import pytest
 
 from interp.tasks import Vocabulary
-from real import smollm2, smollm2_folder
-
-__all__ = ["smollm2", "smollm2_folder"]
 
 
 def whole_words(digits: str) -> Vocabulary:

@@ -90,6 +90,7 @@ def test_every_shape_has_both_pictures(shape: str) -> None:
         assert not re.search(r"\b(nan|inf)\b", drawn, re.IGNORECASE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layers", "heads", "tokens", "kilobytes"), [(12, 12, 15, 150), (30, 9, 15, 200), (30, 9, 300, 700)]
 )
@@ -104,6 +105,7 @@ def test_many_tokens_are_one_image_not_many_cells() -> None:
     assert not re.findall('--interp-s[0-9]+\\)" d=', image)
 
 
+@pytest.mark.slow
 def test_the_matrix_is_painted_with_the_weights() -> None:
     result = attention(1, 1, 15)
     for name in theme.THEMES:
@@ -120,6 +122,7 @@ def test_the_matrix_is_painted_with_the_weights() -> None:
             assert np.abs(seen.astype(float) - want).max() <= 2, (name, query, key)
 
 
+@pytest.mark.slow
 def test_an_image_matrix_is_painted_with_the_weights() -> None:
     result = attention(1, 1, 60)
     result.pattern[:] = 0
@@ -250,6 +253,7 @@ def test_hostile_text_stays_text(hostile: AttentionResult) -> None:
     assert any(attributes.get("title") == "x" * 100_000 for _, attributes in page.tags)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", theme.THEMES)
 def test_a_standalone_picture_of_hostile_text_is_well_formed(hostile: AttentionResult, name: str) -> None:
     source = hostile.svg(name)

@@ -202,6 +202,7 @@ def seen(result: PatchingResult, name: str, side: float = 24, number: int = 0) -
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", theme.THEMES)
 def test_the_heatmap_is_painted_with_the_recoveries(name: str) -> None:
     result = real_like()
@@ -226,6 +227,7 @@ def test_noising_is_blue_where_the_answer_is_lost_and_white_where_nothing_happen
     assert "corrupted into clean" in result.html()
 
 
+@pytest.mark.slow
 def test_a_metric_that_falls_is_red_where_it_falls() -> None:
     """Recovery turns the sign by itself; without it, the colours must."""
     restored = sweep(metric="rank", base=(0.0, 20.0), planted={(5, 5): 0.5}, noise=0.0)
@@ -280,6 +282,7 @@ def test_nothing_but_nan_has_a_picture() -> None:
         assert ElementTree.fromstring(result.svg("dark")) is not None
 
 
+@pytest.mark.slow
 def test_one_cell_does_not_wash_out_the_rest() -> None:
     result = real_like()
     before = seen(result, "light")[10, 7].astype(int)
@@ -381,6 +384,7 @@ def test_a_long_pair_is_shown_around_what_differs() -> None:
     assert "w250" not in page
 
 
+@pytest.mark.slow
 def test_heads_by_position_show_where() -> None:
     result = real_like("head-position", (12, 12, 15))
     page = "".join(Page(result.html()).text)
@@ -457,6 +461,7 @@ def hostile(by: str) -> PatchingResult:
     return replace(result, checks=replace(result.checks, answer=answers, wrong=(((HOSTILE[2], 5),),)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["head", "position", "head-position"])
 def test_hostile_text_stays_text(by: str) -> None:
     result = hostile(by)

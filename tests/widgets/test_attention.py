@@ -52,6 +52,7 @@ def test_first_paint_holds_every_thumbnail_and_the_chosen_head() -> None:
     assert np.abs(thumbnails - result.pattern).max() <= 1 / 508 + 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layers", "heads", "tokens", "causal"),
     [

@@ -80,10 +80,19 @@ def test_an_id_in_use_is_refused_and_usable_afterwards() -> None:
 
 
 def test_a_page_that_is_gone_does_not_raise() -> None:
-    def gone(_message: Any, _buffers: Any) -> None:
+    tried: list[Any] = []
+
+    def gone(message: Any, _buffers: Any) -> None:
+        tried.append(message)
         raise RuntimeError("closed")
 
-    Requests({"ping": lambda _params, _request: Reply()}, gone).receive({"id": "1", "method": "ping"})
+    requests = Requests({"ping": lambda _params, _request: Reply()}, gone)
+    requests.receive({"id": "1", "method": "ping"})
+    assert tried[0] == {"id": "1", "reply": {}}, "the answer was tried"
+    assert all(set(message) == {"id", "error"} for message in tried[1:])
+    answered = len(tried)
+    requests.receive({"id": "1", "method": "ping"})
+    assert tried[answered] == {"id": "1", "reply": {}}, "the request has ended, and its id is free"
 
 
 def test_parameters_are_exactly_those_expected() -> None:

@@ -108,8 +108,8 @@ def load(
 
     Examples
     --------
-    >>> interp.load("./models/smollm2")  # doctest: +SKIP
-    LoadedModel(smollm2: 30 layers × 9 heads, float32 on cpu)
+    >>> interp.load(device="cpu")  # the bundled model; give a folder, a hub name, a GGUF file or a model for another
+    LoadedModel(bundled: 4 layers × 4 heads, float32 on cpu)
     """
     return session.load(
         source,
@@ -129,7 +129,7 @@ def models(session: Session) -> Table:
 
     Examples
     --------
-    >>> interp.models()  # doctest: +SKIP
+    >>> interp.models()
     Table(1 model loaded)
     """
     from interp.engine.memory import readable
@@ -170,8 +170,8 @@ def use(session: Session, name: ModelName) -> LoadedModel:
 
     Examples
     --------
-    >>> interp.use("smollm2")  # doctest: +SKIP
-    LoadedModel(smollm2: 30 layers × 9 heads, float32 on cpu)
+    >>> interp.use("bundled")
+    LoadedModel(bundled: 4 layers × 4 heads, float32 on cpu)
     """
     return session.use(name)
 
@@ -182,8 +182,8 @@ def status(session: Session) -> Table:
 
     Examples
     --------
-    >>> interp.status()  # doctest: +SKIP
-    Table(smollm2 on cpu)
+    >>> interp.status()
+    Table(bundled on cpu)
     """
     if session.current is None:
         return Table(
@@ -223,8 +223,8 @@ def clear(session: Session) -> Table:
 
     Examples
     --------
-    >>> interp.clear()  # doctest: +SKIP
-    Table(freed 12.4 MB in 30 entries)
+    >>> interp.clear()
+    Table(freed ... in ... entries)
     """
     if not session.models:
         return Table(title="nothing to clear: no model is loaded", columns=(), rows=())
@@ -255,8 +255,10 @@ def unload(session: Session, name: ModelName | None = None) -> Table:
 
     Examples
     --------
-    >>> interp.unload("smollm2")  # doctest: +SKIP
-    Table(smollm2 is unloaded)
+    >>> interp.load(name="second")
+    LoadedModel(second: 4 layers × 4 heads, ...)
+    >>> interp.unload("second")
+    Table(second is unloaded; bundled is current)
     """
     gone = session.unload(name)
     now = f"; {session.current} is current" if session.current else ""
@@ -279,8 +281,8 @@ def help(session: Session, command: CommandName | None = None) -> Table:  # noqa
 
     Examples
     --------
-    >>> interp.help("attention")  # doctest: +SKIP
-    Table(attention: Attention patterns of a prompt: who looks at whom, in every head.)
+    >>> interp.help("attention")
+    Table(%%interp attention [--layer LAYER] ... Attention patterns of a prompt: who looks at whom, in every head.)
     """
     if command is None:
         rows = tuple((usage(c), c.summary) for c in registry.commands().values())

@@ -18,7 +18,8 @@ from interp.results import Result
 
 if TYPE_CHECKING:
     from interp.engine.model.load import OnStep
-    from interp.engine.model.loaded import LoadedModel, Operation
+    from interp.engine.model.loaded import LoadedModel
+    from interp.engine.model.operation import Operation
 
 
 @dataclass
@@ -82,8 +83,8 @@ class Session:
 
     Examples
     --------
-    >>> session.load("./models/smollm2")  # doctest: +SKIP
-    LoadedModel(smollm2: 30 layers × 9 heads, float32 on cpu)
+    >>> session.load(device="cpu")
+    LoadedModel(bundled: 4 layers × 4 heads, float32 on cpu)
     """
 
     models: dict[str, LoadedModel] = field(default_factory=dict[str, "LoadedModel"])

@@ -143,7 +143,7 @@ class Result:
 
         Examples
         --------
-        >>> r.code()  # doctest: +SKIP
+        >>> result.code()
         "interp.attention('Alice met Bob', layer=1)"
         """
         call, own = self._call()
@@ -218,7 +218,8 @@ class Result:
 
         Examples
         --------
-        >>> r.save("attention.html")  # doctest: +SKIP
+        >>> result.save("attention.html").name
+        'attention.html'
         """
         writers: dict[str, Callable[[], bytes]] = {
             ".json": lambda: as_json(self._saved()),

@@ -107,7 +107,9 @@ def compare(a: Any, b: Any, *, measure: str | None = None) -> Comparison:
 
     Examples
     --------
-    >>> interp.compare(before, after).top(3)  # doctest: +SKIP
+    >>> before, after = interp.attention("The cat sat"), interp.attention("The dog sat")
+    >>> len(interp.compare(before, after).top(3))
+    3
     """
     for given in (a, b):
         if not isinstance(given, Result):

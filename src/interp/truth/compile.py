@@ -49,7 +49,8 @@ class Compiled:
 
         Examples
         --------
-        >>> interp.load(truth.build("induction").bridge(), name="induction")  # doctest: +SKIP
+        >>> build("induction").bridge().cfg.n_layers
+        2
         """
         from transformer_lens.config import TransformerBridgeConfig
         from transformer_lens.model_bridge.sources.native import boot

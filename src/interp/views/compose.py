@@ -61,7 +61,7 @@ def _map(result: ComposeResult, kind: str) -> Drawing:
     shown = Map(
         f"{kind.upper()}-composition",
         [
-            f"{Node.parse(a).drawn} → {Node.parse(b).drawn} {signed(value)}",
+            f"{first} → {second} {signed(value)}",
             f"0 is the {result.baseline:.3f} of unrelated heads",
         ],
         values,

@@ -51,11 +51,6 @@ class Shown:
 
     Two outputs, since a front end that prefers the live view of one shows "model not found" where no kernel has it. A
     live view hides its pictures, wherever they are; a picture hides the empty place of a view that is not live.
-
-    Examples
-    --------
-    >>> shown = publish(result.widget, result)  # doctest: +SKIP
-    >>> shown.update(later)  # doctest: +SKIP
     """
 
     def __init__(self, widget: Widget, result: Result) -> None:

@@ -37,10 +37,6 @@ class AttentionWidget(Widget):
     ------
     InputError
         A pattern whose size is not that of its tokens, layers and heads.
-
-    Examples
-    --------
-    >>> AttentionWidget(interp.attention("The cat sat"))  # doctest: +SKIP
     """
 
     script = "attention"

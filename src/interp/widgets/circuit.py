@@ -39,10 +39,6 @@ class CircuitWidget(Widget):
     result
         The circuit. Its `groups` are shown and changed here; all else that is read of it are its edges and words and,
         on demand, `function_of()` and `pattern_of()`.
-
-    Examples
-    --------
-    >>> CircuitWidget(interp.circuit(task="induction", n=4))  # doctest: +SKIP
     """
 
     script = "circuit"

@@ -42,11 +42,6 @@ class PatchingWidget(Widget):
     ----------
     result
         The sweep; all that is read of it are its arrays and words and, on demand, `likeliest()` and `svg()`.
-
-    Examples
-    --------
-    >>> widget = PatchingWidget(partial)  # doctest: +SKIP
-    >>> widget.show(interp.patch(pairs))  # doctest: +SKIP
     """
 
     script = "patching"

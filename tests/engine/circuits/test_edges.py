@@ -154,6 +154,7 @@ def close(found: torch.Tensor, expected: torch.Tensor, exists: torch.Tensor, bou
     assert apart <= bound * expected[..., exists].abs().max().clamp(min=1.0), float(apart)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ablation", ABLATIONS)
 @pytest.mark.parametrize(("kind", "extra"), KINDS)
 def test_gradients_of_single_inputs(kind: str, extra: dict[str, Any], ablation: str, naive: Any) -> None:

@@ -126,6 +126,7 @@ def test_the_table_is_long_enough() -> None:
     assert len(EDITS) >= 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @settings(
     max_examples=int(os.environ.get("INTERP_EXAMPLES", "40")),
@@ -141,8 +142,8 @@ def test_no_sequence_of_edits_leaves_a_stale_answer(family: str, names: list[str
         done: list[str] = []
         for name in names:
             done.append(name)
-            # An edit may be impossible after another; what it has done until then counts as an edit too.
-            with contextlib.suppress(Exception):
+            # An edit may be impossible after another.
+            with contextlib.suppress(Inapplicable):
                 EDITS[name].apply(made)
             agree(made, " → ".join(done))
 

@@ -19,7 +19,7 @@ from interp.engine.model.load import Options, load
 from interp.engine.model.loaded import LoadedModel
 from interp.interface import registry
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
 
 REFERENCE = torch.tensor([[3, 141, 59, 26, 53]])
 PER_FAMILY = 334

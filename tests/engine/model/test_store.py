@@ -205,7 +205,7 @@ def test_a_folder_of_its_own_goes_with_the_store() -> None:
 
 _ENDLESS = """
 import sys, torch
-from interp.engine.store import ActivationStore
+from interp.engine.model.store import ActivationStore
 store = ActivationStore(budget=0, disk_budget=1 << 40, folder=sys.argv[1])
 print("ready", flush=True)
 for number in range(100000):

@@ -419,6 +419,7 @@ def test_a_wrong_forward_is_noticed(lend: Any, monkeypatch: pytest.MonkeyPatch) 
     assert torch.allclose(flat(found), flat(expected), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # one may land in a collection
 def test_interrupts_leave_nothing_behind(lend: Any, path: str) -> None:
     model = lend("llama")

@@ -275,6 +275,7 @@ def _can_lock(model: LoadedModel) -> bool:
     return taken
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # one may land in a collection
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_interrupts_leave_nothing_behind(family: str, path: str, lend: Any) -> None:

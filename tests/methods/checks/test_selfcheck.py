@@ -19,6 +19,8 @@ from interp.interface.session import session
 from interp.methods.checks import selfcheck as module
 from interp.methods.checks.selfcheck import BARS, METHODS, SelfcheckResult, auroc
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def whole() -> SelfcheckResult:

@@ -12,7 +12,7 @@ import torch
 
 import interp
 from interp.engine.model.load import Options, load
-from interp.engine.model.loaded import as_prompt
+from interp.engine.model.tokens import as_prompt
 from interp.errors import InputError
 from interp.methods.readouts.dla import place
 from interp.sites import Site

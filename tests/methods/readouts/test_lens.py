@@ -21,7 +21,7 @@ import models
 from interp.bundled import MODEL
 from interp.engine import memory
 from interp.engine.model.load import Options, load
-from interp.engine.model.loaded import as_prompt
+from interp.engine.model.tokens import as_prompt
 from interp.engine.readouts import lens as engine
 from interp.engine.readouts import translators
 from interp.errors import InputError, Interrupted

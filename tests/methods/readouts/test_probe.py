@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 import interp
 from interp.engine import memory
 from interp.engine.model.load import Options, load
-from interp.engine.model.loaded import as_prompt
+from interp.engine.model.tokens import as_prompt
 from interp.engine.readouts import text_activations as engine
 from interp.errors import InputError, Interrupted
 from interp.interface.session import session

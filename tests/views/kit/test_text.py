@@ -103,6 +103,7 @@ def test_a_tower_of_marks_does_not_grow() -> None:
     assert longest <= 4
 
 
+@pytest.mark.slow
 @given(st.text())
 @example("\0\x0b\ufffe\ud800]]><!--&<>\"'")
 def test_escaped_text_is_well_formed_and_comes_back(text: str) -> None:

@@ -256,13 +256,13 @@ def generate(
 
     Examples
     --------
-    >>> generate(model, [1, 504, 3575, 282, 4649, 314], 1).ids  # doctest: +SKIP
-    [7042]
+    >>> generate(model, model.tokens.encode(interp.Prompt("The capital of France is")).ids, 1).ids
+    [975]
     """
     made = Generated()
     changes = changes or Changes()
     try:
-        _go(model, prompt, n, temperature, seed, changes, on_token, made)
+        _extend(model, prompt, n, temperature, seed, changes, on_token, made)
     except KeyboardInterrupt as interrupt:
         made.stopped, made.interrupt = f"interrupted after {len(made.ids)} of {n} tokens", interrupt
     except InputError:
@@ -278,7 +278,7 @@ def generate(
     return made
 
 
-def _go(
+def _extend(
     model: LoadedModel,
     prompt: Sequence[int],
     n: int,

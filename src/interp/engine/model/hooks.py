@@ -70,16 +70,28 @@ class Interrupts:
             self._previous(*self._waiting)
 
 
-def interruptible(body: Callable[[], Any]) -> Any:
-    """Call `body`; of the interrupts that come meanwhile the first one stops it, and only that one is delivered."""
+def interruptible(
+    body: Callable[[], Any], *, before: Callable[[], Any] | None = None, after: Callable[[], Any] | None = None
+) -> Any:
+    """Call `body`; of the interrupts that come meanwhile the first one stops it, and only that one is delivered.
+
+    `before` and `after` are not stopped: an interrupt waits until they are through. `after` runs whatever happens, also
+    where `before` fails.
+    """
     interrupts = Interrupts()
     interrupts.begin()
     try:
+        if before is not None:
+            before()
         interrupts.allowed = True
         return body()
     finally:
         interrupts.allowed = False
-        interrupts.end()
+        try:
+            if after is not None:
+                after()
+        finally:
+            interrupts.end()
 
 
 def run_hooked(
@@ -103,7 +115,7 @@ def run_hooked(
     body
         What runs with the hooks on.
     before, after
-        Run next to the installing and the removing, held off from interrupts as those are (gates, for instance).
+        Run next to the installing and the removing, held off from interrupts as those are (switches, for instance).
     gradients
         Whether autograd records what `body` does.
 
@@ -112,20 +124,17 @@ def run_hooked(
     Any
         What `body` returned.
     """
-    interrupts = Interrupts()
     installed: list[tuple[HookPoint, LensHandle]] = []
-    interrupts.begin()
     recording = torch.is_grad_enabled()
-    try:
+
+    def install() -> None:
         torch.set_grad_enabled(gradients)
         if before is not None:
             before()
         for point, hook in points:
             installed.append((point, point.add_hook(hook)))
-        interrupts.allowed = True
-        return body()
-    finally:
-        interrupts.allowed = False
+
+    def remove() -> None:
         try:
             for point, handle in installed:
                 handle.hook.remove()
@@ -134,7 +143,8 @@ def run_hooked(
                 after()
         finally:
             torch.set_grad_enabled(recording)
-            interrupts.end()
+
+    return interruptible(body, before=install, after=remove)
 
 
 def guarded(body: Callable[[], Any], *, gradients: bool = False) -> Any:

@@ -19,7 +19,8 @@ from interp.spec import Intervention, resolve_indices
 if TYPE_CHECKING:
     from transformer_lens.hook_points import HookPoint
 
-    from interp.engine.model.loaded import LoadedModel, Operation
+    from interp.engine.model.loaded import LoadedModel
+    from interp.engine.model.operation import Operation
 
 # Families whose forward is known to go through every hook point that the bridge shows.
 _READ = frozenset({"gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "native"})

@@ -12,7 +12,8 @@ from interp.errors import InputError
 
 if TYPE_CHECKING:
     from interp.engine.model.hooks import Hook
-    from interp.engine.model.loaded import LoadedModel, Operation
+    from interp.engine.model.loaded import LoadedModel
+    from interp.engine.model.operation import Operation
     from interp.engine.model.tokens import Encoded
 
 
@@ -30,9 +31,9 @@ class Run:
 
     Examples
     --------
-    >>> run = interp.model.run("The cat sat")  # doctest: +SKIP
-    >>> run.activations["blocks.0.attn.hook_z"].shape  # doctest: +SKIP
-    torch.Size([1, 4, 9, 64])
+    >>> run = interp.model.run("The cat sat")
+    >>> run.activations["blocks.0.attn.hook_z"].shape
+    torch.Size([1, 4, 4, 32])
     """
 
     def __init__(

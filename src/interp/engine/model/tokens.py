@@ -183,13 +183,7 @@ class Tokens:
         return ids[first:last]
 
     def strings(self, ids: Sequence[int]) -> tuple[tuple[str, ...], dict[int, str]]:
-        """Return each id's own string, and position → character for characters that several tokens share.
-
-        Examples
-        --------
-        >>> tokens.strings([504, 3575])  # doctest: +SKIP
-        (('The', ' capital'), {})
-        """
+        """Return each id's own string, and position → character for characters that several tokens share."""
         pieces = [self._bytes(index) for index in ids]
         return tuple(_readable(piece) for piece in pieces), _joined(pieces)
 

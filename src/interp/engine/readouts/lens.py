@@ -128,11 +128,11 @@ def require(model: LoadedModel, found: Readout, end: Tensor, logits: Tensor) -> 
     with_head = detached(lambda: found.logits(end)).float()
     own = logits.float()
     scale = float(own.max() - own.min())
-    apart = float((with_head - own).abs().max()) / (scale or 1.0)
-    if apart > _TOLERANCE.get(found.weight.dtype, _ROUGH):  # NaN is for the result to tell
+    difference = float((with_head - own).abs().max()) / (scale or 1.0)
+    if difference > _TOLERANCE.get(found.weight.dtype, _ROUGH):  # NaN is for the result to tell
         raise InputError(
             f"the logits of {model.name} are not its final norm and unembedding of the residual stream (they differ "
-            f"by {apart:.0%} of their spread): it does more to them, or a hook does, and a lens would be wrong"
+            f"by {difference:.0%} of their spread): it does more to them, or a hook does, and a lens would be wrong"
         )
 
 
@@ -211,16 +211,16 @@ def _block(found: Readout, streams: Tensor, target: int, top: int) -> Projected:
     rows = found.norm(streams.flatten(0, 1))
     count, vocabulary = len(rows), len(found.weight)
     exact = torch.float64 if rows.dtype == torch.float64 else torch.float32
-    wide = min(COLUMNS, vocabulary)
-    logits, weights, scratch = (rows.new_empty(count * wide, dtype=exact) for _ in range(3))
+    columns = min(COLUMNS, vocabulary)
+    logits, weights, scratch = (rows.new_empty(count * columns, dtype=exact) for _ in range(3))
     sums = rows.new_zeros(count, 3, dtype=torch.float64)  # of e^(x − peak), of that times x, of the end's times x
     peak = rows.new_full((count,), float("-inf"), dtype=exact)
     best = rows.new_full((count, top), float("-inf"), dtype=exact)
     ids = torch.zeros(count, top, dtype=torch.int64, device=rows.device)
     above = rows.new_zeros(count, dtype=torch.float64)
     mark = _columns(found, rows, target, target + 1, rows.new_empty(count, dtype=exact))[:, 0]
-    for start in range(0, vocabulary, wide):
-        stop = min(start + wide, vocabulary)
+    for start in range(0, vocabulary, columns):
+        stop = min(start + columns, vocabulary)
         x, e, y = (buffer[: count * (stop - start)].view(count, -1) for buffer in (logits, weights, scratch))
         _columns(found, rows, start, stop, x)
         values, places = x.topk(min(top, stop - start), dim=-1)

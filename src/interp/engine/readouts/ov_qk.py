@@ -234,7 +234,7 @@ def composition(net: Network, kinds: tuple[str, ...] = KINDS) -> Iterator[tuple[
     def triangle(side: Tensor) -> Tensor:
         return torch.linalg.qr(side.mT, mode="r").R
 
-    def wide(shared: Tensor) -> Tensor:
+    def per_query_head(shared: Tensor) -> Tensor:
         return shared.repeat_interleave(net.n_heads // net.n_kv_heads, 0)
 
     senders: list[Tensor] = []
@@ -243,12 +243,12 @@ def composition(net: Network, kinds: tuple[str, ...] = KINDS) -> Iterator[tuple[
         if index:
             sent = torch.cat(senders)
             read = {
-                "q": lambda: wide(triangle(held.k)) @ held.q,  # noqa: B023  # called in this turn
-                "k": lambda: triangle(held.q) @ wide(held.k),  # noqa: B023
-                "v": lambda: triangle(held.o) @ wide(held.v),  # noqa: B023
+                "q": lambda: per_query_head(triangle(held.k)) @ held.q,  # noqa: B023  # called in this turn
+                "k": lambda: triangle(held.q) @ per_query_head(held.k),  # noqa: B023
+                "v": lambda: triangle(held.o) @ per_query_head(held.v),  # noqa: B023
             }
             yield index, {kind: _ratios(sent, read[kind]()).view(index, net.n_heads, -1) for kind in kinds}
-        senders.append(_unit(wide(triangle(held.v)) @ held.o))
+        senders.append(_unit(per_query_head(triangle(held.v)) @ held.o))
 
 
 def _unit(matrices: Tensor) -> Tensor:

@@ -46,10 +46,6 @@ def forward(
     -------
     Tensor
         ``[n, position, d_model]``: before layer `stop`, or after the last layer, without the final norm.
-
-    Examples
-    --------
-    >>> end = forward(net, ids, {"z": lambda layer, z: z * 0 if layer == 3 else None})  # doctest: +SKIP
     """
     if resid is None:
         assert ids is not None

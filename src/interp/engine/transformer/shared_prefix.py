@@ -36,10 +36,6 @@ def paired(network: Network, prefix: Tensor, frozen: Tensor, graded: Tensor, kee
     -------
     tuple
         The residual streams after the last layer, without the final norm, shaped as `frozen` and as `graded`.
-
-    Examples
-    --------
-    >>> _, end = paired(net, x[:, :4], y[None, :, 4:], x[None, :, 4:], keep)  # doctest: +SKIP
     """
     n, start, width = prefix.shape
     length = graded.shape[2]

@@ -11,7 +11,7 @@ from interp.errors import InputError, closest
 from interp.spec import Node, resolve_indices
 
 if TYPE_CHECKING:
-    from interp.engine.model.loaded import Geometry
+    from interp.engine.model.handle import Geometry
 
 _CUT = re.compile(r"(.+):(\d+|\*)->(\d+|\*)")
 _SENDERS = ("all", "heads", "mlps", "embed")

@@ -105,7 +105,7 @@ class SelfcheckResult(Result):
 
         Examples
         --------
-        >>> interp.selfcheck().misses()  # doctest: +SKIP
+        >>> result.misses()
         []
         """
         found: list[tuple[str, str, str, float]] = []
@@ -222,7 +222,8 @@ def selfcheck(
 
     Examples
     --------
-    >>> interp.selfcheck(program="induction").to_frame()  # doctest: +SKIP
+    >>> interp.selfcheck(program="induction", ablation="corrupted", n=2).misses()
+    []
     """
     from interp import truth
     from interp.engine.patching import driver

@@ -96,7 +96,7 @@ class AttentionResult(Result):
 
         Examples
         --------
-        >>> interp.attention("The cat sat").head("5.1").shape  # doctest: +SKIP
+        >>> interp.attention("The cat sat").head("3.1").shape
         (4, 4)
         """
         example = f"{self.layers[0]}.{self.heads[0]}"
@@ -172,8 +172,8 @@ def attention(model: LoadedModel, prompt: Prompt, *, layer: Indices = None, head
 
     Examples
     --------
-    >>> interp.attention("When Mary and John went to the store", layer=1).pattern.shape  # doctest: +SKIP
-    (1, 9, 9, 9)
+    >>> interp.attention("When Mary and John went to the store", layer=1).pattern.shape
+    (1, 4, 9, 9)
     """
     layers = resolve_indices(layer, model.geometry.n_layers, "layer")
     heads = resolve_indices(head, model.geometry.n_heads, "head")

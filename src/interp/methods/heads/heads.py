@@ -92,8 +92,8 @@ class HeadsResult(Result):
 
         Examples
         --------
-        >>> interp.heads().top("induction", 1)  # doctest: +SKIP
-        ['18.6']
+        >>> interp.heads().top("induction", 1)
+        ['1.0']
         """
         held = [name for name, own in self.labels.items() if own == label]
         return sorted(held, key=lambda name: -abs(self.of(name)))[:n]
@@ -121,8 +121,8 @@ class HeadsResult(Result):
 
         Examples
         --------
-        >>> interp.heads().evidence("18.6")  # doctest: +SKIP
-        'induction: 0.89 ± 0.01, chance 0.01 (66 times as much); attention 0.4 or more …'
+        >>> interp.heads().evidence("1.0")
+        'induction: ...'
         """
         value = self.of(head)
         node = Node.parse(head)
@@ -191,8 +191,8 @@ def heads(
 
     Examples
     --------
-    >>> interp.heads(n=10).top("induction")  # doctest: +SKIP
-    ['18.6', '17.3', '17.4', '17.5', '18.7']
+    >>> interp.heads(n=10).top("induction")
+    ['1.0']
     """
     from interp.methods._shared.heads import relations, roles, scores
 

@@ -193,7 +193,8 @@ def ablate(
 
     Examples
     --------
-    >>> interp.ablate(task="ioi", heads="0.0,1.0", mode="mean").superadditive  # doctest: +SKIP
+    >>> interp.ablate(task="ioi", heads="0.0,1.0", mode="mean").superadditive
+    11.62...
     """
     from interp.engine import metrics
     from interp.engine.patching import ablation, sweep

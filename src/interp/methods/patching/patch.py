@@ -85,8 +85,8 @@ class PatchingResult(PatchedResult):
 
         Examples
         --------
-        >>> result.name((5, 1))  # doctest: +SKIP
-        '5.1'
+        >>> result.name((2, 1))
+        '2.1'
         """
         at = dict(zip(self.axes, index, strict=True))
         layer = self.layers[at["layer"]]
@@ -104,8 +104,8 @@ class PatchingResult(PatchedResult):
 
         Examples
         --------
-        >>> result.top(1)  # doctest: +SKIP
-        [('18.6', 3.41, 0.52)]
+        >>> result.top(1)
+        [('2.0', ...)]
         """
         effect, recovery = estimate.best(self)
         guessed = " (estimated)" if self.estimate is not None else ""
@@ -128,8 +128,8 @@ class PatchingResult(PatchedResult):
 
         Examples
         --------
-        >>> result.likeliest((9, 9))[0]  # doctest: +SKIP
-        (' John', 0.12, 0.61)
+        >>> result.likeliest((2, 0))[0]
+        (' Henry', ...)
         """
 
         def run(model: LoadedModel) -> list[tuple[str, float, float]]:
@@ -211,7 +211,8 @@ def patch(
     --------
     >>> interp.patch("When John and Mary went to the store, Mary gave a drink to",
     ...              "When John and Mary went to the store, John gave a drink to",
-    ...              answer=" John", wrong=" Mary").top(1)  # doctest: +SKIP
+    ...              answer=" John", wrong=" Mary").top(1)
+    [('2.0', 19.79..., 0.42...)]
     """
     from interp.engine import metrics
     from interp.engine.patching import sweep

@@ -95,8 +95,8 @@ class DLAResult(Result):
 
         Examples
         --------
-        >>> r.top(1)  # doctest: +SKIP
-        [('mlp 29', 4.81)]
+        >>> result.top(1)
+        [('mlp 3', 6.80...)]
         """
         order = sorted(self.contributions.items(), key=lambda item: -abs(np.nan_to_num(item[1], nan=-1.0)))
         return order[:n]
@@ -171,7 +171,8 @@ def dla(
 
     Examples
     --------
-    >>> interp.dla("The capital of France is", answer=" Paris").top(3)  # doctest: +SKIP
+    >>> interp.dla("The capital of France is", answer=" Paris").top(2)
+    [('mlp 3', 6.80...), ('1.0', 4.39...)]
     """
     from interp.engine.readouts import lens as engine
 

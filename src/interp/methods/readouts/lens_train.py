@@ -93,7 +93,8 @@ class LensTrainResult(Result):
 
         Examples
         --------
-        >>> trained.save("lens.safetensors")  # doctest: +SKIP
+        >>> result.save("lens.safetensors").name
+        'lens.safetensors'
         """
         if Path(os.fspath(path)).suffix.lower() != ".safetensors":
             return super().save(path)
@@ -160,7 +161,8 @@ def lens_train(
 
     Examples
     --------
-    >>> interp.lens_train(["The cat sat on the mat.", "The dog sat on the rug."], steps=20).tuned_kl  # doctest: +SKIP
+    >>> interp.lens_train(["The cat sat on the mat.", "The dog sat on the rug."], steps=20).tuned_kl.shape
+    (4,)
     """
     from interp.engine.readouts import lens, translators
 

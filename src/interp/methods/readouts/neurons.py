@@ -105,8 +105,8 @@ class NeuronsResult(Result):
 
         Examples
         --------
-        >>> result.contexts("5.123")[0]  # doctest: +SKIP
-        (4.1, (' the', ' capital'), (' of',), (' France',))
+        >>> result.contexts("1.5")[0]
+        (..., (...), (...), (...))
         """
         if neuron not in self.neurons:
             raise InputError(f"{neuron!r} is not in this result; it has {', '.join(self.neurons[:8])}")
@@ -190,8 +190,10 @@ def neurons(
 
     Examples
     --------
-    >>> interp.neurons(["1.5", "0.3"], ["Once upon a time", "The end"]).contexts("1.5")[0]  # doctest: +SKIP
-    >>> interp.neurons("2.*", ["Once upon a time there was a cat"], cluster="tsne").to_plotly()  # doctest: +SKIP
+    >>> interp.neurons(["1.5", "0.3"], ["Once upon a time", "The end"]).neurons
+    ('1.5', '0.3')
+    >>> interp.neurons("2.*", ["Once upon a time there was a cat"]).ids.shape[0]
+    512
     """
     from interp.engine.patching import sweep
     from interp.engine.readouts import neurons as engine

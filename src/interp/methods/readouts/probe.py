@@ -119,7 +119,8 @@ class ProbeResult(Result):
 
         Examples
         --------
-        >>> interp.steer("I think", layer=5, direction=r.direction(5))  # doctest: +SKIP
+        >>> interp.steer("I think", layer=2, direction=result.direction(2)).layer
+        2
         """
         depth = len(self.score)
         chosen = self.best if layer is None else layer
@@ -251,8 +252,9 @@ def probe(
     Examples
     --------
     >>> texts = [f"a {word} {noun}" for word in ("great", "dull") for noun in ("film", "book", "song", "game", "play")]
-    >>> r = interp.probe(texts, ["good"] * 5 + ["bad"] * 5)  # doctest: +SKIP
-    >>> r.accuracy, r.control, r.direction(r.best, "good")  # doctest: +SKIP
+    >>> r = interp.probe(texts, ["good"] * 5 + ["bad"] * 5)
+    >>> r.accuracy.shape, r.direction(r.best, "good").shape
+    ((4,), (128,))
     """
     from interp.engine.readouts.text_activations import pooled
 

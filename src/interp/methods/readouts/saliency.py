@@ -102,8 +102,8 @@ class SaliencyResult(Result):
 
         Examples
         --------
-        >>> r.top(1)  # doctest: +SKIP
-        [(4, ' France', 9.31)]
+        >>> result.top(1)
+        [(5, ' is', 7.74...)]
         """
         order = np.argsort(-np.nan_to_num(np.abs(self.attribution), nan=-1.0), kind="stable")[:n]
         return [(int(p), self.tokens[p], float(self.attribution[p])) for p in order]
@@ -189,7 +189,8 @@ def saliency(
 
     Examples
     --------
-    >>> interp.saliency("The capital of France is", answer=" Paris").top(3)  # doctest: +SKIP
+    >>> interp.saliency("The capital of France is", answer=" Paris").top(1)
+    [(5, ' is', 7.74...)]
     """
     if method == "deeplift":
         raise InputError(

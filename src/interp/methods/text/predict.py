@@ -80,7 +80,7 @@ def predict(model: LoadedModel, prompt: Prompt, *, top: int = 10) -> PredictResu
 
     Examples
     --------
-    >>> interp.predict("The capital of France is").top[0][0]  # doctest: +SKIP
+    >>> interp.predict("The capital of France is").top[0][0]
     ' Paris'
     """
     if top < 1:

@@ -109,7 +109,8 @@ class SteeringResult(Result):
 
         Examples
         --------
-        >>> interp.generate("I think", interventions=[result.intervention(4)])  # doctest: +SKIP
+        >>> len(interp.generate("I think", n=3, interventions=[result.intervention(4)]).ids)
+        3
         """
         return Intervention(Site(self.site, self.layer), mode="add", value=self.direction * np.float32(strength))
 
@@ -210,7 +211,8 @@ def steer(
 
     Examples
     --------
-    >>> interp.steer("I am", layer=2, toward="I love you", against="I hate you", sweep=[0, 1, 2])  # doctest: +SKIP
+    >>> interp.steer("I am", layer=2, toward="I love you", against="I hate you", sweep=[0, 1, 2]).strengths
+    array([0., 1., 2.])
     """
     from interp.engine import metrics
     from interp.engine.model import generation

@@ -80,8 +80,8 @@ def tokens(model: LoadedModel, prompt: Prompt) -> TokensResult:
 
     Examples
     --------
-    >>> interp.tokens("The capital of France is").tokens  # doctest: +SKIP
-    ('<|im_start|>', 'The', ' capital', ' of', ' France', ' is')
+    >>> interp.tokens("The capital of France is").tokens
+    ('<|endoftext|>', 'The', ' capital', ' of', ' France', ' is')
     """
     encoded = model.encode(prompt)
     return TokensResult(tokens=encoded.strings, ids=encoded.ids, glyphs=encoded.glyphs)

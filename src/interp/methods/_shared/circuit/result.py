@@ -161,8 +161,8 @@ class CircuitResult(Result):
 
         Examples
         --------
-        >>> result.reading("8.1.k"), result.reading("8.mlp")  # doctest: +SKIP
-        (('8.3', '8.4', '8.5'), ('8.mlp',))
+        >>> result.reading("3.1.k"), result.reading("3.mlp")
+        (('3.1',), ('3.mlp',))
         """
         return _reading(reader, self.group_size)
 
@@ -186,7 +186,7 @@ class CircuitResult(Result):
 
         Examples
         --------
-        >>> (result.connected(result.kept) == result.kept).all()  # doctest: +SKIP
+        >>> bool((result.connected(result.kept) == result.kept).all())
         True
         """
         joints = _joints(self.writers, self.readers, self.group_size)
@@ -212,8 +212,8 @@ class CircuitResult(Result):
 
         Examples
         --------
-        >>> result.prune(0.05).heads  # doctest: +SKIP
-        ['16.0', '17.3', '18.6']
+        >>> result.prune(0.05).heads
+        ['0.0', ...]
         """
         strong = np.abs(np.nan_to_num(self.scores)) >= threshold
         return replace(
@@ -270,8 +270,8 @@ class CircuitResult(Result):
 
         Examples
         --------
-        >>> result.function_of("5.1").promotes[0]  # doctest: +SKIP
-        (' mat', 3.45)
+        >>> result.function_of("3.1").promotes[0]
+        (' ...', ...)
         """
         from interp.methods._shared.circuit.component import function_of
 
@@ -290,8 +290,8 @@ class CircuitResult(Result):
 
         Examples
         --------
-        >>> result.pattern_of("5.1").shape  # doctest: +SKIP
-        (15, 15)
+        >>> result.pattern_of("3.1").shape
+        (16, 16)
         """
         node = names.head(head, refusal := f"{head!r} is not a head of this model; write layer.head, for instance 5.1")
         if node.name not in self.writers:

@@ -41,11 +41,6 @@ def likeliest(
     ------
     InputError
         The activations came from another model.
-
-    Examples
-    --------
-    >>> likeliest(model, result, (9, 9))[0]  # doctest: +SKIP
-    (' John', 0.12, 0.61)
     """
     import torch
 

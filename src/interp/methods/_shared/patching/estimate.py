@@ -42,11 +42,6 @@ class Agreement:
     unsafe
         Cells whose estimate has the wrong sign or is off by more than a factor of two. Effects of less than a
         twentieth of the largest are not judged.
-
-    Examples
-    --------
-    >>> result.agreement.rank_correlation  # doctest: +SKIP
-    0.93
     """
 
     verified: int

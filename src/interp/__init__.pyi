@@ -1,0 +1,330 @@
+"""Written by tools/write_stub.py from the commands' signatures."""
+
+from typing import Any, Literal
+
+from IPython.core.interactiveshell import InteractiveShell
+
+from interp.engine.model.loaded import LoadedModel as LoadedModel
+from interp.engine.model.loaded import LoadedModel as _LoadedModel
+from interp.errors import InputError as InputError
+from interp.errors import OutOfMemory as OutOfMemory
+from interp.interface.commands import Table as _Table
+from interp.interface.registry import technique as technique
+from interp.methods._shared.circuit.file import load_circuit as load_circuit
+from interp.methods._shared.circuit.report import Card as _Card
+from interp.methods._shared.circuit.result import CircuitResult as _CircuitResult
+from interp.methods.checks.selfcheck import SelfcheckResult as _SelfcheckResult
+from interp.methods.checks.task import TaskResult as _TaskResult
+from interp.methods.heads.attention import AttentionResult as _AttentionResult
+from interp.methods.heads.compose import ComposeResult as _ComposeResult
+from interp.methods.heads.heads import HeadsResult as _HeadsResult
+from interp.methods.heads.ov_qk import CircuitResult as _ov_CircuitResult
+from interp.methods.heads.ov_qk import CircuitResult as _qk_CircuitResult
+from interp.methods.patching.ablate import AblationResult as _AblationResult
+from interp.methods.patching.mediate import MediationResult as _MediationResult
+from interp.methods.patching.patch import PatchingResult as _PatchingResult
+from interp.methods.patching.path import PathResult as _PathResult
+from interp.methods.readouts.dla import DLAResult as _DLAResult
+from interp.methods.readouts.lens import LensResult as _LensResult
+from interp.methods.readouts.lens_train import LensTrainResult as _LensTrainResult
+from interp.methods.readouts.neurons import NeuronsResult as _NeuronsResult
+from interp.methods.readouts.probe import ProbeResult as _ProbeResult
+from interp.methods.readouts.saliency import SaliencyResult as _SaliencyResult
+from interp.methods.readouts.saliency_of_classifier import saliency_of_classifier as saliency_of_classifier
+from interp.methods.text.generate import GenerateResult as _GenerateResult
+from interp.methods.text.predict import PredictResult as _PredictResult
+from interp.methods.text.steer import SteeringResult as _SteeringResult
+from interp.methods.text.tokens import TokensResult as _TokensResult
+from interp.results import Result as Result
+from interp.results.comparison import compare as compare
+from interp.selection import selection as selection
+from interp.sites import Site as Site
+from interp.spec import Intervention as Intervention
+from interp.spec import Metric as Metric
+from interp.spec import Pair as Pair
+from interp.spec import Prompt as Prompt
+
+model: LoadedModel
+
+def ablate(
+    *body: Any,
+    heads: Any = ...,
+    mlps: Any = ...,
+    knockout: Any = ...,
+    direction: Any = ...,
+    layer: Any = ...,
+    site: Literal["resid_pre", "resid_mid", "resid_post"] | None = ...,
+    mode: Literal["zero", "mean", "resample", "noise"] = ...,
+    metric: Any = ...,
+    seed: int = ...,
+    task: Any = ...,
+    n: Any = ...,
+    corruption: Any = ...,
+    bos: Any = ...,
+    text: Any = ...,
+    column: Any = ...,
+    truncate: Any = ...,
+    model: Any = ...,
+    **more: Any,
+) -> _AblationResult: ...
+def attention(
+    prompt: Any, *, layer: Any = ..., head: Any = ..., bos: Any = ..., truncate: Any = ..., model: Any = ...
+) -> _AttentionResult: ...
+def circuit(
+    *body: Any,
+    method: Literal["eap-ig", "eap", "acdc", "exact"] = ...,
+    edges: int | None = ...,
+    threshold: float | None = ...,
+    level: Literal["edge", "head"] = ...,
+    steps: int = ...,
+    among: int | None = ...,
+    ablation: Literal["corrupted", "mean", "zero"] = ...,
+    metric: Any = ...,
+    positions: bool = ...,
+    task: Any = ...,
+    n: Any = ...,
+    seed: Any = ...,
+    corruption: Any = ...,
+    bos: Any = ...,
+    model: Any = ...,
+    **more: Any,
+) -> _CircuitResult: ...
+def clear() -> _Table: ...
+def compose(*, kind: Literal["q", "k", "v"] | None = ..., model: Any = ...) -> _ComposeResult: ...
+def dla(
+    prompt: Any,
+    *,
+    answer: str | None = ...,
+    wrong: str | None = ...,
+    position: int | None = ...,
+    top: int = ...,
+    bos: Any = ...,
+    truncate: Any = ...,
+    model: Any = ...,
+) -> _DLAResult: ...
+def generate(
+    prompt: Any,
+    *,
+    n: int = ...,
+    temperature: float = ...,
+    seed: int = ...,
+    interventions: Any = ...,
+    at: Literal["all", "prompt", "new"] = ...,
+    bos: Any = ...,
+    truncate: Any = ...,
+    model: Any = ...,
+) -> _GenerateResult: ...
+def heads(
+    *,
+    n: int | None = ...,
+    seed: int = ...,
+    relation: Literal["subject-verb", "modifier"] | None = ...,
+    task: Literal["ioi"] | None = ...,
+    model: Any = ...,
+) -> _HeadsResult: ...
+def help(command: Any = ...) -> _Table: ...
+def lens(
+    prompt: Any,
+    *,
+    at: Literal["pre", "mid", "post"] = ...,
+    target: str | None = ...,
+    kind: Literal["logit", "tuned", "jacobian"] = ...,
+    from_: str | None = ...,
+    layer: Any = ...,
+    position: Any = ...,
+    top: int = ...,
+    bos: Any = ...,
+    truncate: Any = ...,
+    model: Any = ...,
+) -> _LensResult: ...
+def lens_train(
+    texts: Any,
+    *,
+    out: str | None = ...,
+    layer: Any = ...,
+    steps: int = ...,
+    batch: int = ...,
+    rate: float = ...,
+    seed: int = ...,
+    text: Any = ...,
+    column: Any = ...,
+    n: Any = ...,
+    bos: Any = ...,
+    truncate: Any = ...,
+    model: Any = ...,
+) -> _LensTrainResult: ...
+def mediate(
+    *body: Any,
+    site: str = ...,
+    head: Any = ...,
+    layer: Any = ...,
+    metric: Any = ...,
+    correction: Literal["holm", "fdr_bh", "bonferroni", "none"] = ...,
+    task: Any = ...,
+    n: Any = ...,
+    seed: Any = ...,
+    corruption: Any = ...,
+    bos: Any = ...,
+    model: Any = ...,
+    **more: Any,
+) -> _MediationResult: ...
+def models() -> _Table: ...
+def neurons(
+    which: Any,
+    texts: Any,
+    *,
+    top: int = ...,
+    context: int = ...,
+    lowest: bool = ...,
+    cluster: Literal["umap", "tsne"] | None = ...,
+    of: Literal["neurons", "tokens"] = ...,
+    points: int = ...,
+    seed: int = ...,
+    text: Any = ...,
+    column: Any = ...,
+    n: Any = ...,
+    bos: Any = ...,
+    truncate: Any = ...,
+    model: Any = ...,
+) -> _NeuronsResult: ...
+def ov(head: Any, *, tokens: Any = ..., top: int = ..., svd: int = ..., model: Any = ...) -> _ov_CircuitResult: ...
+def patch(
+    *body: Any,
+    site: str = ...,
+    by: Literal["layer", "head", "position", "head-position", "neuron"] = ...,
+    metric: Any = ...,
+    direction: Literal["denoise", "noise"] = ...,
+    layer: Any = ...,
+    from_model: Any = ...,
+    method: Literal["exact", "attribution"] = ...,
+    steps: int = ...,
+    verify: int = ...,
+    task: Any = ...,
+    n: Any = ...,
+    seed: Any = ...,
+    corruption: Any = ...,
+    bos: Any = ...,
+    model: Any = ...,
+    **more: Any,
+) -> _PatchingResult: ...
+def path(
+    *body: Any,
+    from_: Any = ...,
+    to: Any = ...,
+    freeze: Literal["all", "heads", "none"] = ...,
+    metric: Any = ...,
+    direction: Literal["denoise", "noise"] = ...,
+    task: Any = ...,
+    n: Any = ...,
+    seed: Any = ...,
+    corruption: Any = ...,
+    bos: Any = ...,
+    model: Any = ...,
+    **more: Any,
+) -> _PathResult: ...
+def predict(
+    prompt: Any, *, top: int = ..., bos: Any = ..., truncate: Any = ..., model: Any = ...
+) -> _PredictResult: ...
+def probe(
+    texts: Any = ...,
+    labels: Any = ...,
+    *,
+    text: str | None = ...,
+    column: str = ...,
+    label: str = ...,
+    site: Any = ...,
+    position: Literal["last", "mean"] = ...,
+    folds: int = ...,
+    shuffles: int = ...,
+    strength: float = ...,
+    seed: int = ...,
+    bos: bool | None = ...,
+    truncate: bool = ...,
+    model: Any = ...,
+) -> _ProbeResult: ...
+def qk(
+    head: Any, *, tokens: Any = ..., top: int = ..., svd: int = ..., offset: int = ..., model: Any = ...
+) -> _qk_CircuitResult: ...
+def saliency(
+    prompt: Any,
+    *,
+    method: Any = ...,
+    answer: str | None = ...,
+    wrong: str | None = ...,
+    metric: Literal["logit-diff", "logit", "logprob", "prob"] | None = ...,
+    counterfactual: str | None = ...,
+    baseline: Any = ...,
+    steps: int = ...,
+    bos: Any = ...,
+    truncate: Any = ...,
+    model: Any = ...,
+) -> _SaliencyResult: ...
+def selfcheck(
+    *,
+    program: Literal["reverse", "histogram", "induction", "ioi"] | None = ...,
+    ablation: Literal["corrupted", "mean", "zero"] | None = ...,
+    n: int = ...,
+    seed: int = ...,
+) -> _SelfcheckResult: ...
+def status() -> _Table: ...
+def steer(
+    prompt: Any,
+    *,
+    layer: int | None = ...,
+    toward: Any = ...,
+    against: Any = ...,
+    direction: Any = ...,
+    strength: float = ...,
+    sweep: Any = ...,
+    n: int = ...,
+    site: Literal["resid_pre", "resid_mid", "resid_post"] = ...,
+    at: Literal["all", "prompt", "new"] = ...,
+    answer: str | None = ...,
+    wrong: str | None = ...,
+    metric: Any = ...,
+    temperature: float = ...,
+    seed: int = ...,
+    bos: Any = ...,
+    truncate: Any = ...,
+    model: Any = ...,
+) -> _SteeringResult: ...
+def task(
+    *body: Any,
+    task: Any = ...,
+    n: Any = ...,
+    seed: Any = ...,
+    corruption: Any = ...,
+    bos: Any = ...,
+    model: Any = ...,
+    **more: Any,
+) -> _TaskResult: ...
+def tokens(prompt: Any, *, bos: Any = ..., truncate: Any = ..., model: Any = ...) -> _TokensResult: ...
+def unload(name: Any = ...) -> _Table: ...
+def use(name: Any) -> _LoadedModel: ...
+def validate(
+    circuit: Any,
+    *,
+    on: Literal["fresh", "same"] | None = ...,
+    n: int | None = ...,
+    seed: int | None = ...,
+    random: int = ...,
+    top: int = ...,
+    metric: Any = ...,
+    model: Any = ...,
+) -> _Card: ...
+def load(
+    source: Any = ...,
+    *,
+    tokenizer: Any = ...,
+    device: str | None = ...,
+    dtype: str | None = ...,
+    revision: str | None = ...,
+    remote_code: bool = ...,
+    adapter: Any = ...,
+    name: str | None = ...,
+    copy: bool = ...,
+    spill: float | None = ...,
+    on_step: Any = ...,
+) -> LoadedModel: ...
+def load_ipython_extension(shell: InteractiveShell) -> None: ...
+def unload_ipython_extension(shell: InteractiveShell) -> None: ...

@@ -1,0 +1,148 @@
+"""The bridge of a loaded model and what it says of itself: shape, tokenizer, device, modules, state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import nn
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.sources.native import NativeModel
+
+from interp.engine.model import hooks
+from interp.engine.model.fingerprint import State
+from interp.engine.model.fingerprint import inspect as inspect_state
+from interp.engine.model.tokens import Tokens
+from interp.errors import InputError, printable
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The model's shape; `n_kv_heads` equals `n_heads` where heads share no keys and values."""
+
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    d_model: int
+    d_head: int
+    d_vocab: int
+    n_ctx: int
+    causal: bool
+
+    @classmethod
+    def of(cls, config: Any) -> Geometry:
+        """Return the shape that a bridge's configuration tells."""
+        sizes = {name: int(getattr(config, name)) for name in ("n_layers", "n_heads", "d_model", "d_head", "d_vocab")}
+        return cls(
+            **sizes,
+            n_kv_heads=int(getattr(config, "n_key_value_heads", None) or sizes["n_heads"]),
+            n_ctx=int(config.n_ctx),
+            causal=getattr(config, "attention_dir", "causal") == "causal",
+        )
+
+
+class Handle:
+    """A TransformerBridge under a name; the base of `LoadedModel`, which documents the attributes."""
+
+    def __init__(self, name: str, bridge: TransformerBridge) -> None:
+        self.name = printable(name)
+        self._bridge: TransformerBridge | None = bridge
+        self.geometry = Geometry.of(bridge.cfg)
+        self._tokens: Tokens | None = None
+
+    def __repr__(self) -> str:
+        kind = type(self).__name__
+        if self._bridge is None:
+            return f"{kind}({self.name}: unloaded)"
+        g = self.geometry
+        return f"{kind}({self.name}: {g.n_layers} layers × {g.n_heads} heads, {self.dtype} on {self.device})"
+
+    def __getattr__(self, name: str) -> Any:
+        # Asked for only where there is no such attribute.
+        bridge = vars(self).get("_bridge")
+        if bridge is not None and not name.startswith("_") and name in dir(bridge):
+            raise AttributeError(f"interp.model has no {name!r}, its bridge has: interp.model.bridge.{name}")
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    @property
+    def bridge(self) -> TransformerBridge:
+        """The live model; yours to use and to change at any time.
+
+        Raises
+        ------
+        InputError
+            It was unloaded, or replaced by another one of its name.
+        """
+        if self._bridge is None:
+            raise InputError(f"{self.name} was unloaded or replaced; load it again, or use interp.model")
+        return self._bridge
+
+    @property
+    def tokens(self) -> Tokens:
+        """The tokenizer as the bridge has it now, with the vocabulary and the context window of the model."""
+        config: Any = self.bridge.cfg
+        tokenizer: Any = self.bridge.tokenizer
+        bos = bool(getattr(config, "default_prepend_bos", True))
+        size = 0 if tokenizer is None else len(tokenizer)
+        held = self._tokens
+        if held is None or held.tokenizer is not tokenizer or (held.size, held.default_bos) != (size, bos):
+            g = self.geometry
+            held = self._tokens = Tokens(tokenizer, g.d_vocab, g.n_ctx, bos, bidirectional=not g.causal)
+        return held
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the model's first parameter."""
+        return next(self.hf_model.parameters()).device
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of the model's first parameter, without torch's prefix."""
+        return str(next(self.hf_model.parameters()).dtype).removeprefix("torch.")
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of weights and buffers, shared ones counted once."""
+        tensors = (*self.hf_model.parameters(), *self.hf_model.buffers())
+        return sum({tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in tensors}.values())
+
+    @property
+    def hf_model(self) -> nn.Module:
+        """The model that the bridge wraps."""
+        return self.bridge.original_model
+
+    @property
+    def family(self) -> str:
+        """What Hugging Face calls the model's architecture (``"llama"``), ``"native"`` for transformer-lens' own."""
+        hf: Any = self.hf_model
+        return "native" if isinstance(hf, NativeModel) else getattr(getattr(hf, "config", None), "model_type", "")
+
+    def modules(self) -> list[tuple[str, nn.Module]]:
+        """Return every module of the bridge and of the model inside it, once, with its name."""
+        held = dict.fromkeys(id(module) for module in self.bridge.modules())
+        inside = [(name, module) for name, module in self.hf_model.named_modules() if id(module) not in held]
+        return [*self.bridge.named_modules(), *inside]
+
+    @cached_property
+    def keeps_logits(self) -> bool:
+        """Whether the library's forward can be asked for the last positions' logits alone."""
+        return "logits_to_keep" in signature(self.hf_model.forward).parameters
+
+    @property
+    def hook_names(self) -> tuple[str, ...]:
+        """Every name that `Run.activations` takes."""
+        return tuple(self.bridge.hook_dict)
+
+    def fingerprint(self) -> str:
+        """Return the hash of all that a forward's result depends on (see `interp.engine.model.fingerprint`)."""
+        return self._inspected()[0].digest
+
+    def _inspected(self) -> tuple[State, tuple[str, ...]]:
+        """Return the model's state, and the hooks on it that are the user's own, as ``module: function``."""
+        modules = self.modules()
+        state = inspect_state(modules, self.bridge.cfg, getattr(self.hf_model, "config", None))
+        # A replaced forward or a module of the user's own class does what a hook does.
+        return state, (*(str(found) for found in hooks.foreign(modules)), *state.own_code)

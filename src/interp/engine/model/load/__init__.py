@@ -1,0 +1,139 @@
+"""From a hub name, a folder, a GGUF file, an adapter or an object in memory to a `LoadedModel`.
+
+Every way ends in the same two things, a Hugging Face model and its tokenizer, which `TransformerBridge` then wraps.
+"""
+
+from __future__ import annotations
+
+import re
+import traceback
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformer_lens.model_bridge import TransformerBridge
+
+from interp.engine import memory
+from interp.engine.model.load.adapter import adapted, base_of
+from interp.engine.model.load.gguf import from_gguf
+from interp.engine.model.load.hub import fetched, from_folder
+from interp.engine.model.load.objects import from_object
+from interp.engine.model.load.source import (
+    PICKLES,
+    OnStep,
+    Options,
+    Source,
+    device_of,
+    pickled,
+    plain_name,
+    quiet,
+    reason_of,
+    translated,
+)
+from interp.engine.model.load.wrap import compare_with_cpu, own_logits, wrap
+from interp.engine.model.loaded import LoadedModel
+from interp.errors import InputError, OutOfMemory
+
+__all__ = ["OnStep", "Options", "load", "reason_of"]
+
+# What tutorials call a model, by transformer-lens' names of old → what the hub calls it.
+_OLD_NAMES = {"gpt2-small": "gpt2"}
+
+
+def load(
+    source: Any, *, tokenizer: Any = None, copy_model: bool = False, name: str | None = None, options: Options
+) -> LoadedModel:
+    """Load `source`: a name, a path, a Hugging Face or PEFT model, or a TransformerBridge.
+
+    Raises
+    ------
+    InputError
+        Nothing is there, the hub cannot be reached, the weights are pickles, remote code is needed, the tokenizer
+        does not survive saving, or the object is of a kind that cannot be wrapped.
+    OutOfMemory
+        The model does not fit.
+    """
+    try:
+        return _load(source, tokenizer, copy_model, name, options)
+    except (RuntimeError, MemoryError) as error:
+        if not memory.is_out_of_memory(error):
+            raise
+        traceback.clear_frames(error.__traceback__)
+    # Outside the except block, so that the new error does not carry the old one's frames.
+    device = device_of(options.device)
+    memory.empty_cache(device)
+    what = name or (source if isinstance(source, str | Path) else type(source).__name__)
+    raise OutOfMemory(
+        f"out of memory while loading {what}: {memory.readable(memory.free_bytes(device))} is free on {device}; free "
+        "some with %interp unload or %interp clear, or use --dtype bfloat16"
+    )
+
+
+def _load(source: Any, tokenizer: Any, copy_model: bool, name: str | None, options: Options) -> LoadedModel:
+    if isinstance(source, TransformerBridge):
+        if options.adapter is not None:
+            raise InputError(
+                "a TransformerBridge takes no adapter any more; give the Hugging Face model it was made of"
+            )
+        return LoadedModel(name or plain_name(str(source.cfg.model_name)), source)
+    with quiet():
+        if isinstance(source, str | Path):
+            found = _from_path(str(source), options)
+        elif isinstance(source, torch.nn.Module):
+            found = from_object(source, tokenizer, copy_model or options.adapter is not None)
+        else:
+            raise InputError(f"cannot load a {type(source).__name__}; give a name, a folder, a model or a bridge")
+        if options.adapter is not None:
+            found = adapted(found, Path(options.adapter).expanduser())
+        options.on_step(2, 3, "wrapping the model")
+        reference = translated(f"transformers cannot run {found.name}", lambda: own_logits(found.model))
+        bridge = wrap(found)
+        model = translated(
+            f"transformer-lens cannot run {found.name}",
+            lambda: LoadedModel(
+                name or found.name, bridge, notes=found.notes, lacks_head=found.lacks_head, reference=reference
+            ),
+        )
+    if model.device.type == "mps":
+        compare_with_cpu(model)
+    options.on_step(3, 3, "ready")
+    return model
+
+
+def _from_path(source: str, options: Options) -> Source:
+    path = Path(source).expanduser()
+    if path.is_file() and path.suffix == ".gguf":
+        return from_gguf(path, options)
+    if path.is_file() and path.suffix in PICKLES:
+        raise pickled(path.name, "it is a pickle")
+    if path.is_file():
+        raise InputError(f"{source} is a file; give its folder, or a .gguf file")
+    if path.is_dir():
+        ggufs = sorted(path.glob("*.gguf"))
+        if ggufs and not (path / "config.json").exists():
+            if len(ggufs) > 1:
+                raise InputError(f"{source} holds {len(ggufs)} GGUF files; name one: {ggufs[0].name}")
+            return from_gguf(ggufs[0], options)
+        return _from_folder(path, _folder_name(path), options, local=True)
+    if source.startswith((".", "/", "~")) or source.count("/") > 1 or "\\" in source:
+        raise InputError(f"there is no folder {source!r} (looked in {Path.cwd()})")
+    source = _OLD_NAMES.get(source, source)
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source):
+        raise InputError(f"{source!r} is neither a folder nor a hub name such as gpt2 or owner/name")
+    return _from_folder(fetched(source, options), plain_name(source), options, local=False)
+
+
+def _from_folder(folder: Path, name: str, options: Options, *, local: bool) -> Source:
+    if not (folder / "adapter_config.json").exists() or (folder / "config.json").exists():
+        return from_folder(folder, name, options, local=local)
+    base = _from_path(base_of(folder), replace(options, adapter=None))
+    return replace(adapted(base, folder), name=name)
+
+
+def _folder_name(path: Path) -> str:
+    """Return what to call the model in `path`; the snapshots of a hub cache are named after their repository."""
+    resolved = path.resolve()
+    if resolved.parent.name == "snapshots" and resolved.parent.parent.name.startswith("models--"):
+        return resolved.parent.parent.name.split("--")[-1]
+    return resolved.name

@@ -1,0 +1,150 @@
+"""What every way of loading ends in, how it is asked for, and a library's errors in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import torch
+import transformers
+
+from interp.engine import memory
+from interp.errors import InputError
+
+# Pickles run code when they are opened.
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+OnStep = Callable[[int, int, str], None]
+Value = TypeVar("Value")
+
+
+@dataclass
+class Source:
+    """A Hugging Face model and tokenizer, ready to be wrapped, and what is worth knowing about how they came."""
+
+    name: str
+    model: Any
+    tokenizer: Any
+    notes: list[str] = field(default_factory=list[str])
+    lacks_head: str = ""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to load: see `interp.load`."""
+
+    device: str = "auto"
+    dtype: str = "auto"
+    revision: str | None = None
+    remote_code: bool = False
+    adapter: str | None = None
+    on_step: OnStep = lambda done, total, what: None  # noqa: ARG005
+
+
+def translated(what: str, ask: Callable[[], Value], what_to_do: str = "") -> Value:
+    """Call into a library, whose own errors become one line that begins with `what`.
+
+    Raises
+    ------
+    InputError
+        The library failed, but not for want of memory.
+    """
+    try:
+        return ask()
+    except InputError:
+        raise
+    except Exception as error:
+        if memory.is_out_of_memory(error):
+            raise
+        traceback.clear_frames(error.__traceback__)  # they may hold a model
+        raise InputError(f"{what}: {reason_of(error)}{what_to_do}") from error
+
+
+def reason_of(error: Exception, most: int = 200) -> str:
+    """Return what an error of a library says, on one line of at most `most` characters.
+
+    Examples
+    --------
+    >>> reason_of(KeyError("rope")), reason_of(ValueError("no\\n  rope"))
+    ("KeyError: 'rope'", 'no rope')
+    """
+    said = " ".join(str(error).split()).partition(" Available architectures:")[0]  # a list of hundreds
+    if not isinstance(error, OSError | ValueError | RuntimeError | NotImplementedError | ImportError) or not said:
+        said = f"{type(error).__name__}: {said}"
+    return said if len(said) <= most else said[: most - 1] + "…"
+
+
+@contextlib.contextmanager
+def quiet() -> Generator[None]:
+    """Silence transformers' own progress bars and load report: interp says what matters of them itself."""
+    bars = transformers.utils.logging.is_progress_bar_enabled()
+    level = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers.utils.logging.set_verbosity(level)
+        if bars:
+            transformers.utils.logging.enable_progress_bar()
+
+
+def pickles(folder: Path) -> list[str]:
+    """Return the names of the pickles in a folder."""
+    return sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
+
+
+def pickled(name: str, what: str) -> InputError:
+    """Return the refusal of weights that are pickles, to be raised."""
+    return InputError(
+        f"{name} has no safetensors, {what}: a pickle runs code when it is opened; convert it with "
+        "model.save_pretrained(folder) where you trust it, and load that folder"
+    )
+
+
+def device_of(name: str) -> torch.device:
+    """Return the device of that name, ``"auto"`` the best there is; refuse one that is not here."""
+    if name == "auto":
+        best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device(best)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"{name!r} is no device; use auto, cpu, cuda, cuda:0 or mps") from None
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if not there.get(device.type, False):
+        raise InputError(f"there is no {device.type} device here; use --device auto")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"there is no {name}; devices are cuda:0–cuda:{torch.cuda.device_count() - 1}")
+    return device
+
+
+def named_dtype(name: str) -> torch.dtype:
+    """Return the dtype of that name, as PyTorch or as most people call it."""
+    names = {"float32": "float32", "fp32": "float32", "float16": "float16", "fp16": "float16", "half": "float16"}
+    names |= {"bfloat16": "bfloat16", "bf16": "bfloat16", "float64": "float64", "fp64": "float64"}
+    if name not in names:
+        raise InputError(f"{name!r} is no dtype; use auto, float32, bfloat16, float16 or float64")
+    return cast(torch.dtype, getattr(torch, names[name]))
+
+
+def dtype_of(name: str, device: torch.device, config: Any) -> tuple[torch.dtype, list[str]]:
+    """Return the dtype to load in, and what is worth knowing of it: ``"auto"`` is float32 on a CPU, else as stored."""
+    if name != "auto":
+        return named_dtype(name), []
+    stored = getattr(config, "dtype", None)
+    if device.type == "cpu" or not isinstance(stored, torch.dtype):
+        return torch.float32, []
+    plain = str(stored).removeprefix("torch.")
+    return stored, [
+        f"loaded in {plain}, the checkpoint's dtype; --dtype float32 is exact and slower"
+    ] if plain != "float32" else []
+
+
+def plain_name(name: str) -> str:
+    """Return the last part of a hub name or a path."""
+    return name.rstrip("/").split("/")[-1] or "model"

@@ -1,0 +1,81 @@
+"""From a Hugging Face model to a TransformerBridge, and what it is compared with."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.sources._hf_format import determine_architecture_from_hf_config
+
+from interp.engine.model.load.source import Source, translated
+from interp.engine.model.loaded import LoadedModel
+from interp.errors import InputError
+
+
+def wrap(source: Source) -> TransformerBridge:
+    """Make the bridge of a model, in place; without a tokenizer where there is none."""
+    config = source.model.config
+    refuse_two_stacks(source.name, config)
+    what = f"transformer-lens cannot wrap {source.name} ({architecture(config)})"
+    device = next(source.model.parameters()).device
+    if source.tokenizer is None:
+        return translated(what, lambda: _wrap_without_tokenizer(source, device))
+    return translated(
+        what,
+        lambda: TransformerBridge.boot_transformers(
+            f"local/{source.name}",
+            hf_model=source.model,
+            tokenizer=source.tokenizer,
+            device=str(device),
+            dtype=source.model.dtype,
+        ),
+    )
+
+
+def _wrap_without_tokenizer(source: Source, device: torch.device) -> TransformerBridge:
+    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
+
+    source.model.set_attn_implementation("eager")
+    return build_bridge_from_module(
+        source.model,
+        determine_architecture_from_hf_config(source.model.config),
+        hf_config=source.model.config,
+        device=device,
+        model_name=source.name,
+    )
+
+
+def refuse_two_stacks(name: str, config: Any) -> None:
+    """Refuse an encoder with a decoder."""
+    if getattr(config, "is_encoder_decoder", False):
+        raise InputError(f"{name} is an encoder with a decoder; interp takes models of one stack of layers")
+
+
+def architecture(config: Any) -> str:
+    """Return the class that a configuration names, or the type of model."""
+    return str((getattr(config, "architectures", None) or [getattr(config, "model_type", "unknown")])[0])
+
+
+def own_logits(model: Any) -> tuple[list[int], Tensor] | None:
+    """Return a few tokens and what Hugging Face's own forward says of them; ``None`` where it gives no logits."""
+    ids = [n % model.get_input_embeddings().weight.shape[0] for n in range(1, 9)]
+    with torch.no_grad():
+        logits = getattr(model(torch.tensor([ids], device=next(model.parameters()).device)), "logits", None)
+    return (ids, logits[0].float().cpu()) if isinstance(logits, Tensor) and logits.dim() == 3 else None
+
+
+def compare_with_cpu(model: LoadedModel) -> None:
+    """Warn where a forward on Apple's GPU differs from the CPU's: some of its kernels have been wrong."""
+    ids = torch.arange(1, min(9, model.geometry.d_vocab))[None]
+    with torch.no_grad():
+        there = model.bridge.forward(ids.to(model.device), return_type="logits").float().cpu()
+        reference = copy.deepcopy(model.hf_model).to(device="cpu", dtype=torch.float32)(ids).logits
+    difference = float((there - reference).abs().max())
+    if difference > 1e-2:
+        model.notes = (
+            *model.notes,
+            f"a forward on mps differs from the CPU's by {difference:.2g} of a logit; --device cpu is exact",
+        )

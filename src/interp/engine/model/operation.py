@@ -1,0 +1,183 @@
+"""One command's work on a model: the lock, the record from which provenance is written, and memory that runs out."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any, TypeVar
+
+from transformer_lens.model_bridge import TransformerBridge
+
+from interp.engine import memory
+from interp.engine.model import hooks
+from interp.engine.model.handle import Handle
+from interp.errors import InputError, OutOfMemory
+from interp.results import Own, Provenance, Result
+
+AnyResult = TypeVar("AnyResult", bound=Result)
+Value = TypeVar("Value")
+
+
+@dataclass
+class Operation:
+    """One command's work on a model, from which its provenance is written."""
+
+    technique: str
+    arguments: Mapping[str, Any]
+    fingerprint: str
+    user_hooks: tuple[str, ...]
+    random: bool = False
+    started: float = field(default_factory=time.perf_counter)
+    forwards: int = 0
+    tokens: list[list[int]] = field(default_factory=list[list[int]])
+    notes: list[str] = field(default_factory=list[str])
+    path: str = "store"
+    on_step: Callable[[int, int, str], None] = lambda done, total, said: None  # noqa: ARG005
+    on_partial: Callable[[Callable[[], Result]], None] | None = None
+
+
+class Operated(Handle):
+    """A bridge on which one command works at a time; the base of `LoadedModel`, which documents the attributes."""
+
+    def __init__(self, name: str, bridge: TransformerBridge) -> None:
+        super().__init__(name, bridge)
+        self.doubt = ""
+        self.lock = threading.RLock()
+        self.forwards = 0
+        self._operation: Operation | None = None
+
+    def operate(self, technique: str, arguments: Mapping[str, Any], body: Callable[[Operation], Value]) -> Value:
+        """Call `body` under the lock with the record of one command; within another command, with that one's.
+
+        A function rather than a context manager: an interrupt between a generator's ``yield`` and the ``with`` block
+        would leave the lock taken and the record open.
+
+        Raises
+        ------
+        OutOfMemory
+            Memory ran out; no frame of ours keeps a tensor alive, and the model is as it was.
+        """
+        failure = ""
+        with self.lock:
+            if self._operation is not None:
+                return body(self._operation)
+            try:
+                return hooks.interruptible(lambda: self._begun(technique, arguments, body))
+            except (RuntimeError, MemoryError) as error:
+                if isinstance(error, OutOfMemory) or not memory.is_out_of_memory(error):
+                    raise
+                traceback.clear_frames(error.__traceback__)
+                memory.empty_cache(self.device)
+                failure = (
+                    f"out of memory in {technique}: {memory.readable(memory.free_bytes(self.device))} is free on "
+                    f"{self.device}; use a shorter prompt or fewer layers, or free some with %interp clear"
+                )
+            finally:
+                self._operation = None
+        # Raised outside the except block, so that the new error does not carry the old one's frames.
+        raise OutOfMemory(failure)
+
+    def _begun(self, technique: str, arguments: Mapping[str, Any], body: Callable[[Operation], Value]) -> Value:
+        self._operation = self._record(technique, arguments)
+        return body(self._operation)
+
+    def _record(self, technique: str, arguments: Mapping[str, Any]) -> Operation:
+        # Not in `operate`: the traceback of an error keeps its frame, and a list of modules in it all the weights.
+        state, user_hooks = self._inspected()
+        operation = Operation(technique, arguments, state.digest, user_hooks, state.random)
+        if self.doubt:
+            operation.notes.append(self.doubt)
+        if state.random:
+            operation.notes.append(
+                "the model is in training mode with dropout: every run differs; model.bridge.eval() stops that"
+            )
+        return operation
+
+    def operate_if_free(self, technique: str, body: Callable[[Operation], Value]) -> Value:
+        """Call `body` as `operate` does, or refuse at once where another thread has the lock.
+
+        Raises
+        ------
+        InputError
+            The model is busy.
+        """
+        taken = False
+
+        def take() -> None:
+            nonlocal taken
+            taken = self.lock.acquire(blocking=False)
+            if not taken:
+                raise InputError(f"{self.name} is busy; try again when the cell has finished")
+
+        def release() -> None:
+            if taken:
+                self.lock.release()
+
+        return hooks.interruptible(lambda: self.operate(technique, {}, body), before=take, after=release)
+
+    def user_hooks(self) -> tuple[str, ...]:
+        """Return the hooks on the model that neither transformer-lens nor interp put there, as ``module: function``."""
+        # Those of a command were looked for when it began.
+        return self._inspected()[1] if self._operation is None else self._operation.user_hooks
+
+    def finished(self, result: AnyResult, operation: Operation) -> AnyResult:
+        """Return `result` with the provenance and the notes of `operation`."""
+        g = operation
+        provenance = Provenance(
+            model=self.name,
+            fingerprint=g.fingerprint,
+            dtype=self.dtype,
+            device=str(self.device),
+            tokens=g.tokens,
+            technique=g.technique,
+            # Another result is named and not kept: it has a provenance of its own, and may come to hold this one.
+            arguments={k: Own(type(v).__name__) if isinstance(v, Result) else v for k, v in g.arguments.items()},
+            path=g.path,
+            user_hooks=g.user_hooks,
+            forwards=g.forwards,
+            seconds=time.perf_counter() - g.started,
+            versions=_versions(),
+        )
+        hooked = (f"{len(g.user_hooks)} hooks of yours were on the model; %interp status lists them",)
+        return replace(
+            result, provenance=provenance, notes=(*g.notes, *result.notes, *(hooked if g.user_hooks else ()))
+        )
+
+    # -- what the current command's record is told -----------------------------------------------------------------
+
+    def on_step(self, done: int, total: int, said: str = "") -> None:
+        """Tell whoever watches the current command how far it is, and what there is to be said of it so far."""
+        if self._operation is not None:
+            self._operation.on_step(done, total, said)
+
+    def on_partial(self, make: Callable[[], Result]) -> None:
+        """Offer what a command has so far to whoever watches it; `make` is called at once, or not at all."""
+        if self._operation is not None and self._operation.on_partial is not None:
+            self._operation.on_partial(make)
+
+    @property
+    def watched(self) -> bool:
+        """Whether somebody wants to see what the current command has so far."""
+        return self._operation is not None and self._operation.on_partial is not None
+
+    def note(self, path: str, notes: Sequence[str] = ()) -> None:
+        """Write how the current command ran, and what is worth knowing, into its record."""
+        if self._operation is not None:
+            self._operation.path = path
+            self._operation.notes.extend(notes)
+
+    def count(self, forwards: int) -> None:
+        """Add forwards to the record; those that were run without the bridge are told from outside."""
+        self.forwards += forwards
+        if self._operation is not None:
+            self._operation.forwards += forwards
+
+
+@cache
+def _versions() -> Mapping[str, str]:
+    return {name: importlib.metadata.version(name) for name in ("interp", "torch", "transformers", "transformer-lens")}
