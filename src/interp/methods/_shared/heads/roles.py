@@ -9,8 +9,8 @@ import numpy as np
 
 from interp.methods._shared.bootstrap import interval
 from interp.methods._shared.heads.scores import differ
-from interp.methods._shared.pairs import encode, from_task
-from interp.spec import Metric, Pair
+from interp.methods._shared.pairs import Encodings, encode, from_task
+from interp.spec import Metric, Pair, Pairs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -92,20 +92,26 @@ def roles(model: LoadedModel, n: int, seed: int) -> Roles:
     from interp.engine.readouts import ov_qk
     from interp.engine.transformer import network
 
-    pairs = from_task(model, "ioi", n=n, seed=seed, corruption="random-names")
-    encoded = encode(model, pairs, Metric("logit-diff"))
-    clean_ids = torch.tensor([e.clean.ids for e in encoded], device=model.device)
-    other_ids = torch.tensor([e.corrupted.ids for e in encoded], device=model.device)
-    net = exactness.run(
+    ids: list[Tensor] = []  # of the clean and of the other prompts
+
+    def lean(check: exactness.Check) -> tuple[Network, Pairs, list[Encodings]]:  # noqa: ARG001
+        net = network.read(model)
+        pairs = from_task(model, "ioi", n=n, seed=seed, corruption="random-names")
+        encoded = encode(model, pairs, Metric("logit-diff"))
+        for prompts in ([e.clean.ids for e in encoded], [e.corrupted.ids for e in encoded]):
+            ids.append(torch.tensor(prompts, device=model.device))
+        return net, pairs, encoded
+
+    net, pairs, encoded = exactness.run(
         model,
         ("roles",),
-        lean=lambda check: network.read(model),  # noqa: ARG005
+        lean=lean,
         hooked=exactness.Refusal(
             "--task ioi follows what flows between heads", "leave --task out for the scores on random tokens"
         ),
-        sample=lambda: differ(model, network.read(model), clean_ids[: exactness.SAMPLE]),
-        length=clean_ids.shape[1],
+        sample=lambda: differ(model, network.read(model), ids[0][: exactness.SAMPLE]),
     ).answer
+    clean_ids, other_ids = ids
     slots = {name: np.array([pair.slots[name][0] for pair in pairs.pairs]) for name in ("io", "s1", "s2")}
     sides = torch.tensor([[e.answer[0], e.wrong[0]] for e in encoded], device=model.device)
     answer, wrong = ov_qk.unembedding(net, sides).unbind(1)
