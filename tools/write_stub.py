@@ -9,6 +9,7 @@ import importlib
 import inspect
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import interp
@@ -71,4 +72,4 @@ def _parameters(name: str, takes_pairs: bool) -> str:
 if __name__ == "__main__":
     STUB.write_text(text(), "utf-8")
     for command in (["format", "--quiet"], ["check", "--fix", "--quiet"]):
-        subprocess.run(["ruff", *command, str(STUB)], check=True)
+        subprocess.run([Path(sys.executable).with_name("ruff"), *command, str(STUB)], check=True)

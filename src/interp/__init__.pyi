@@ -11,15 +11,14 @@ from interp.errors import OutOfMemory as OutOfMemory
 from interp.interface.commands import Table as _Table
 from interp.interface.registry import technique as technique
 from interp.methods._shared.circuit.file import load_circuit as load_circuit
-from interp.methods._shared.circuit.report import Card as _Card
+from interp.methods._shared.circuit.report import CircuitReport as _CircuitReport
 from interp.methods._shared.circuit.result import CircuitResult as _CircuitResult
 from interp.methods.checks.selfcheck import SelfcheckResult as _SelfcheckResult
 from interp.methods.checks.task import TaskResult as _TaskResult
 from interp.methods.heads.attention import AttentionResult as _AttentionResult
 from interp.methods.heads.compose import ComposeResult as _ComposeResult
 from interp.methods.heads.heads import HeadsResult as _HeadsResult
-from interp.methods.heads.ov_qk import CircuitResult as _ov_CircuitResult
-from interp.methods.heads.ov_qk import CircuitResult as _qk_CircuitResult
+from interp.methods.heads.ov_qk import OVQKResult as _OVQKResult
 from interp.methods.patching.ablate import AblationResult as _AblationResult
 from interp.methods.patching.mediate import MediationResult as _MediationResult
 from interp.methods.patching.patch import PatchingResult as _PatchingResult
@@ -53,7 +52,7 @@ def ablate(
     knockout: Any = ...,
     direction: Any = ...,
     layer: Any = ...,
-    site: Literal["resid_pre", "resid_mid", "resid_post"] | None = ...,
+    site: Any = ...,
     mode: Literal["zero", "mean", "resample", "noise"] = ...,
     metric: Any = ...,
     seed: int = ...,
@@ -155,7 +154,7 @@ def lens_train(
 ) -> _LensTrainResult: ...
 def mediate(
     *body: Any,
-    site: str = ...,
+    site: Any = ...,
     head: Any = ...,
     layer: Any = ...,
     metric: Any = ...,
@@ -187,10 +186,10 @@ def neurons(
     truncate: Any = ...,
     model: Any = ...,
 ) -> _NeuronsResult: ...
-def ov(head: Any, *, tokens: Any = ..., top: int = ..., svd: int = ..., model: Any = ...) -> _ov_CircuitResult: ...
+def ov(head: Any, *, tokens: Any = ..., top: int = ..., svd: int = ..., model: Any = ...) -> _OVQKResult: ...
 def patch(
     *body: Any,
-    site: str = ...,
+    site: Any = ...,
     by: Literal["layer", "head", "position", "head-position", "neuron"] = ...,
     metric: Any = ...,
     direction: Literal["denoise", "noise"] = ...,
@@ -244,7 +243,7 @@ def probe(
 ) -> _ProbeResult: ...
 def qk(
     head: Any, *, tokens: Any = ..., top: int = ..., svd: int = ..., offset: int = ..., model: Any = ...
-) -> _qk_CircuitResult: ...
+) -> _OVQKResult: ...
 def saliency(
     prompt: Any,
     *,
@@ -277,7 +276,7 @@ def steer(
     strength: float = ...,
     sweep: Any = ...,
     n: int = ...,
-    site: Literal["resid_pre", "resid_mid", "resid_post"] = ...,
+    site: Any = ...,
     at: Literal["all", "prompt", "new"] = ...,
     answer: str | None = ...,
     wrong: str | None = ...,
@@ -311,7 +310,7 @@ def validate(
     top: int = ...,
     metric: Any = ...,
     model: Any = ...,
-) -> _Card: ...
+) -> _CircuitReport: ...
 def load(
     source: Any = ...,
     *,

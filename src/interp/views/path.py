@@ -169,7 +169,7 @@ def _grids(
 ) -> tuple[Drawing, list[str]]:
     """Return a grid of layers for each kind of end, and in words those that have no layer."""
     nodes = [Node.parse(name) for name in names]
-    layers = sorted({layer for kind, layer, _ in nodes if kind in _KINDS})
+    layers = sorted({node.layer for node in nodes if node.kind in _KINDS})
     lone = [
         f"{name} {signed(float(value))}"
         for name, node, value, there in zip(names, nodes, values, known, strict=True)

@@ -216,9 +216,9 @@ class Sweep:
 
     def _sample(self) -> Iterator[float]:
         """Yield how far a few finished cells are from the plain hooked forward's, and the runs that they belong to."""
-        finished = cast("list[list[int]]", (self.done & self.reached).nonzero().tolist())
+        finished = cast("list[tuple[int, int | None]]", (self.done & self.reached).nonzero().tolist())
         chosen = random.Random(0).sample(finished, min(exactness.SAMPLE, len(finished)))
-        for index, cell in chosen or [[0, None]]:
+        for index, cell in chosen or [(0, None)]:
             case, base, source = self._unpatched(index)
             yield exactness.difference(self.swept.base[index], base)
             yield exactness.difference(self.swept.source[index], source)
