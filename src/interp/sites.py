@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -68,6 +68,11 @@ class SiteKind:
     def hook(self, layer: int) -> str:
         """Return the name of the hook that transformer-lens gives this activation in a layer."""
         return f"blocks.{layer}.{self.point}"
+
+    def within(self, hooks: Mapping[str, object], layer: int) -> bool:
+        """Whether a layer of a model whose hooks, by name, are `hooks` has it."""
+        own = hooks.get(self.hook(layer))
+        return own is not None and not (self.output and own is hooks.get(f"blocks.{layer}.{self.output}"))
 
     def index(self, part: int | None, position: int | None) -> tuple[Any, ...]:
         """Return where a head or neuron and a position are in one prompt's activation; ``None`` means all of them.
@@ -162,15 +167,9 @@ def available(hooks: Mapping[str, object]) -> list[str]:
     >>> available({"blocks.3.attn.hook_z": object(), "hook_embed": object()})
     ['z']
     """
-    points = {point: hook for name, hook in hooks.items() for point in _inside(name)}
-    there = (kind for kind in SITES.values() if kind.point in points)
-    return [kind.name for kind in there if not kind.output or points[kind.point] is not points.get(kind.output)]
-
-
-def _inside(name: str) -> Iterable[str]:
-    block, _, rest = name.partition(".")
-    layer, _, point = rest.partition(".")
-    return (point,) if block == "blocks" and layer.isdigit() else ()
+    blocks = (name.split(".")[1] for name in hooks if name.startswith("blocks."))
+    layers = {int(layer) for layer in blocks if layer.isdigit()}
+    return [name for name, kind in SITES.items() if any(kind.within(hooks, layer) for layer in layers)]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, SupportsFloat, SupportsIndex
@@ -136,13 +136,13 @@ class Site(Kind):
 
 
 @dataclass(frozen=True)
-class Suggested(Kind):
-    """A text that may be any, with the usual ones on Tab."""
+class Offered(Kind):
+    """A text that may be any; `offers` gives the usual ones from what is typed, the session and the commands."""
 
-    usual: tuple[str, ...]
+    offers: Callable[[str, Loaded, Iterable[str]], Iterable[str]]
 
-    def complete(self, partial: str, session: Loaded, commands: Iterable[str]) -> Iterable[str]:  # noqa: ARG002
-        return self.usual
+    def complete(self, partial: str, session: Loaded, commands: Iterable[str]) -> Iterable[str]:
+        return self.offers(partial, session, commands)
 
 
 @dataclass(frozen=True)
@@ -233,27 +233,6 @@ class Model(Kind):
         return session.models
 
 
-class Loadable(Kind):
-    """A loaded model's name, a folder or a GGUF file."""
-
-    def complete(self, partial: str, session: Loaded, commands: Iterable[str]) -> Iterable[str]:  # noqa: ARG002
-        return [*session.models, *_folders(partial)]
-
-
-class Hook(Kind):
-    """A hook of the current model."""
-
-    def complete(self, partial: str, session: Loaded, commands: Iterable[str]) -> Iterable[str]:  # noqa: ARG002
-        return session.get().hook_names if session.current is not None else ()
-
-
-class Command(Kind):
-    """A command's name."""
-
-    def complete(self, partial: str, session: Loaded, commands: Iterable[str]) -> Iterable[str]:  # noqa: ARG002
-        return commands
-
-
 # What an annotation in `spec` names → the kind; a parameter of none of them is a text, a number or a choice.
 KINDS: dict[str, Kind] = {
     "indices": Indices(),
@@ -265,14 +244,14 @@ KINDS: dict[str, Kind] = {
     "site": Site(),
     "stream site": StreamSite(),
     "model": Model(),
-    "loadable": Loadable(),
-    "command": Command(),
-    "hook": Hook(),
+    "loadable": Offered(lambda partial, session, _commands: [*session.models, *_folders(partial)]),
+    "command": Offered(lambda _partial, _session, commands: commands),
+    "hook": Offered(lambda _partial, session, _commands: session.get().hook_names if session.current else ()),
     "head": Kind(),
     "file": Kind(),
     "task": Kind(),
-    "device": Suggested(("auto", "cpu", "cuda", "mps")),
-    "dtype": Suggested(("auto", "float32", "bfloat16", "float16", "float64")),
+    "device": Offered(lambda *_: ("auto", "cpu", "cuda", "mps")),
+    "dtype": Offered(lambda *_: ("auto", "float32", "bfloat16", "float16", "float64")),
 }
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from interp.engine import memory
 from interp.engine.model.hooks import Hook
 from interp.errors import InputError, closest
-from interp.sites import Site, available
+from interp.sites import Site
 from interp.spec import Intervention, resolve_indices
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def _check(model: LoadedModel, intervention: Any, length: int) -> None:
         raise InputError(f"an intervention's site is an interp.Site, such as interp.Site('z', 5), not {site!r:.60}")
     kind = site.kind
     resolve_indices(site.layer, geometry.n_layers, "layer")
-    if site.name not in available(model.bridge.hook_dict) or site.hook_name not in model.bridge.hook_dict:
+    if not kind.within(model.bridge.hook_dict, site.layer):
         raise InputError(f"{model.name} has no {site.name}")
     if intervention.mode not in _MODES:
         raise InputError(
