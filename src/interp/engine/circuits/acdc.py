@@ -1,4 +1,14 @@
-"""Automated circuit discovery: edges removed one by one, from the logits down."""
+"""Automated circuit discovery: edges removed one by one, from the logits down.
+
+Conmy et al. (2023), "Towards Automated Circuit Discovery for Mechanistic Interpretability", algorithm 1, run ahead:
+
+1. edges are in order of their readers, the highest first, and of each reader's writers, the highest first;
+2. an edge of a reader whose node nothing reads any more goes without a run;
+3. of the next edges each is guessed to stay or to go as at the next larger threshold, and the masks that follow from
+   the guesses are run together;
+4. edges are decided in order, by whether the metric's mean changes by less than the threshold; at the first that does
+   not come out as guessed, what was run beyond it is thrown away.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,11 @@
-"""What edges get from gradients: what each writer changes, times the slope of the metric at each reader's input."""
+"""What edges get from gradients: what each writer changes, times the slope of the metric at each reader's input.
+
+1. Δ[w] = what writer w writes in the clean run less its ablated value, ``[pair, position, d_model]``: a head's from
+   (z − z′) through its columns of W_O;
+2. g[r] = ∂m/∂(input of r), averaged over the points of an integral: of queries, keys and values by autograd, then back
+   through each head's own rows of W_Q, W_K, W_V and through the norm, so that no copy of the stream is made per head;
+3. score[w, r] = Σ over positions and d_model of Δ[w] · g[r], one product for all writers below a reader.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,14 @@
 """Runs of circuits: the exact forward of many subsets of a model's edges at once, without hooks.
 
-What an input reads is what stands there with every edge ablated, and on top of it, of each edge that is kept, how far
-what its writer writes in this very run is from its ablated value.
+With writers w (embedding, heads, MLPs) in order, their ablated values a[w], and a mask keep[reader, w] per run:
+
+1. every half block's stream is computed once with all writers ablated: resid∅;
+2. an input reads x[reader] = resid∅ + Σ_w keep[reader, w] · c[w], where c[w] is what writer w writes in this very run
+   less a[w]; queries, keys and values of a head are three inputs, those of KV heads shared as in the model;
+3. a head's c is (z − z∅) W_O of its own slice, an MLP's c its output less the ablated one;
+4. the logits read as any input does.
+
+Runs of one pair are one run up to the first layer in which their masks differ; writers that no run reads are left out.
 """
 
 from __future__ import annotations

@@ -1,9 +1,15 @@
 """Path patching: what one component writes reaches one input of another, and nothing else.
 
-Of a path (sender, receiver) only the receiver's input is changed: by the sender's own difference between the two runs
-where all between is frozen, and by what arrives there where it is not. What the receiver then makes of its input joins
-the replay as a patch does: a head's queries, keys or values through the z that they make, in the middle of the block,
-an MLP's output before the next layer, the logits' input after the last.
+Goldowsky-Dill et al. (2023), "Localizing Model Behavior with Path Patching". Of a path (sender, receiver):
+
+1. the change that the sender sends is its output in the source run less that in the base run;
+2. what arrives at the receiver is that change itself where all between is frozen (``all``), and else the change of the
+   stream there in a base run whose sender writes the source's output, with the heads between frozen (``heads``) or
+   nothing (``none``);
+3. the receiver's input is the base run's plus what arrives, and nothing else is changed;
+4. what it then makes of its input enters the incremental forward as a patch does: a head's queries, keys or values
+   through the z that they make, in the middle of the block, an MLP's output before the next layer, the logits' input
+   after the last.
 """
 
 from __future__ import annotations
@@ -18,11 +24,11 @@ from interp.engine import exactness
 from interp.engine.patching.cases import Case
 from interp.engine.patching.driver import OnStep, silent
 from interp.engine.patching.path_hooked import FROZEN, HookedPaths
-from interp.engine.patching.plan import Atom, Plan
+from interp.engine.patching.plan import PatchGroup, Plan
 from interp.engine.patching.waves import Sweep, Swept, unfinished
 from interp.engine.transformer.base_runs import Base
 from interp.engine.transformer.forward import Edit, forward
-from interp.engine.transformer.incremental import Joining
+from interp.engine.transformer.incremental import ChangedRows
 from interp.engine.transformer.network import Network
 from interp.sites import Site, available
 from interp.spec import Node
@@ -108,7 +114,7 @@ def sweep_paths(
 
 
 class PathPlan(Plan):
-    """The paths of one pair; an atom's `layer` is the number of its receiver, its parts are senders."""
+    """The paths of one pair; a patch's `layer` is the number of its receiver, its parts are senders."""
 
     def __init__(
         self,
@@ -134,18 +140,18 @@ class PathPlan(Plan):
         """Let go of what the senders change; it is computed anew where it is needed again."""
         self._changes = self._mixed = self._held = None
 
-    def atoms(self) -> Iterator[Atom]:
+    def patches(self) -> Iterator[PatchGroup]:
         """Yield the paths into each receiver."""
         if self.start > self.stop:
             return
         for number, receiver in enumerate(self.receivers):
             count = len([node for node in self.senders if self._written(node) <= self._read(receiver)])
             if count:
-                yield Atom(self.case, number, self.start, False, range(count), len(self.base) - self.start)
+                yield PatchGroup(self.case, number, self.start, False, range(count), len(self.base) - self.start)
 
-    def cells(self, atom: Atom) -> Tensor:
-        """Return where the atom's paths go in the flattened answer, ``int64 [sender]``."""
-        return torch.arange(atom.parts.start, atom.parts.stop) * len(self.receivers) + atom.layer
+    def cells(self, patch: PatchGroup) -> Tensor:
+        """Return where the patch's paths go in the flattened answer, ``int64 [sender]``."""
+        return torch.arange(patch.parts.start, patch.parts.stop) * len(self.receivers) + patch.layer
 
     def stage(self, layer: int) -> tuple[int, str]:
         """Return where what a receiver makes of its input enters."""
@@ -154,17 +160,17 @@ class PathPlan(Plan):
             return len(self.network.layers), "pre"
         return (receiver.layer + 1, "pre") if receiver.kind == "mlp" else (receiver.layer, "mid")
 
-    def joining(self, atom: Atom) -> Joining:
-        """Return the atom's rows of the residual stream."""
-        receiver = self.receivers[atom.layer]
-        changes = self._arriving()[self._read(receiver)][atom.parts.start : atom.parts.stop]
+    def changed_rows(self, patch: PatchGroup) -> ChangedRows:
+        """Return the patch's rows of the residual stream."""
+        receiver = self.receivers[patch.layer]
+        changes = self._arriving()[self._read(receiver)][patch.parts.start : patch.parts.stop]
         if receiver.kind == "logits":
             rows = self.base.resid[-1][self.start :] + changes
         elif receiver.kind == "mlp":
             rows = self._through_mlp(receiver.layer, changes)
         else:
-            rows = self._through_head(receiver, atom.parts, changes)
-        return Joining(base=self.case, start=self.start, cells=self.cells(atom), rows=rows, single=False)
+            rows = self._through_head(receiver, patch.parts, changes)
+        return ChangedRows(base=self.case, start=self.start, cells=self.cells(patch), rows=rows, single=False)
 
     def _written(self, node: Node) -> int:
         return written(node, self.network.parallel)

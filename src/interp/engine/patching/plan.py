@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from interp.engine.transformer.base_runs import PARTS, Base
-from interp.engine.transformer.incremental import Joining
+from interp.engine.transformer.incremental import ChangedRows
 from interp.engine.transformer.network import Network
 
 
 @dataclass(frozen=True)
-class Atom:
+class PatchGroup:
     """Interventions of one layer that enter together.
 
     Attributes
@@ -50,8 +50,8 @@ class Atom:
         """How many rows of the residual stream the interventions take on their way up."""
         return len(self.parts) * self.span
 
-    def halves(self) -> tuple[Atom, Atom]:
-        """Return two atoms with half of the parts each."""
+    def halves(self) -> tuple[PatchGroup, PatchGroup]:
+        """Return two patches with half of the parts each."""
         middle = len(self.parts) // 2
         return replace(self, parts=self.parts[:middle]), replace(self, parts=self.parts[middle:])
 
@@ -113,14 +113,14 @@ class Plan:
     def forget(self) -> None:
         """Let go of what only its running interventions need."""
 
-    def atoms(self) -> Iterator[Atom]:
+    def patches(self) -> Iterator[PatchGroup]:
         """Yield every intervention that can have an effect, layer by layer."""
         positions = range(self.start, self.stop + 1)
         if not positions:  # the runs differ nowhere, or only after the position that is asked about
             return
         for layer in self.layers:
             if "position" not in self.by:
-                yield Atom(self.case, layer, self.start, False, range(self.parts), len(self.base) - self.start)
+                yield PatchGroup(self.case, layer, self.start, False, range(self.parts), len(self.base) - self.start)
                 continue
             moved = self._moved(layer)
             for position in positions:
@@ -128,7 +128,7 @@ class Plan:
                     continue
                 # A key or a value is read by every later query; everything else changes its own position first.
                 single = self.site not in {"k", "v"}
-                yield Atom(self.case, layer, position, single, range(self.parts), len(self.base) - position)
+                yield PatchGroup(self.case, layer, position, single, range(self.parts), len(self.base) - position)
 
     def _moved(self, layer: int) -> list[bool]:
         """Return at which positions the two runs' activations differ: below the first attention, only a few do."""
@@ -138,18 +138,18 @@ class Plan:
         base, source = getattr(self.base, part)[layer], getattr(self.source, part)[layer]
         return (base != source).flatten(1).any(-1).tolist()
 
-    def cells(self, atom: Atom) -> Tensor:
-        """Return where the atom's interventions go in the flattened answer, ``int64 [part]``."""
-        row = self.layers.index(atom.layer)
-        parts = torch.arange(atom.parts.start, atom.parts.stop) + row * self.parts
-        return parts * len(self.base) + atom.start if "position" in self.by else parts
+    def cells(self, patch: PatchGroup) -> Tensor:
+        """Return where the patch's interventions go in the flattened answer, ``int64 [part]``."""
+        row = self.layers.index(patch.layer)
+        parts = torch.arange(patch.parts.start, patch.parts.stop) + row * self.parts
+        return parts * len(self.base) + patch.start if "position" in self.by else parts
 
-    def only(self, atom: Atom, cells: Tensor) -> Iterator[Atom]:
-        """Yield the parts of `atom` whose place in the flattened answer is among `cells`, neighbours together."""
-        wanted = torch.isin(self.cells(atom), cells).tolist()
+    def only(self, patch: PatchGroup, cells: Tensor) -> Iterator[PatchGroup]:
+        """Yield the parts of `patch` whose place in the flattened answer is among `cells`, neighbours together."""
+        wanted = torch.isin(self.cells(patch), cells).tolist()
         edges = [n for n, (a, b) in enumerate(zip([False, *wanted], [*wanted, False], strict=True)) if a != b]
         for first, last in zip(edges[::2], edges[1::2], strict=True):
-            yield replace(atom, parts=atom.parts[first:last])
+            yield replace(patch, parts=patch.parts[first:last])
 
     def stage(self, layer: int) -> tuple[int, str]:
         """Return the layer and stage at which interventions on this site of `layer` enter."""
@@ -159,21 +159,21 @@ class Plan:
             return layer + 1, "pre"
         return layer, "mid"
 
-    def joining(self, atom: Atom) -> Joining:
-        """Return the atom's rows of the residual stream."""
-        stop = atom.start + 1 if atom.single else len(self.base)
-        rows = self._rows(atom, slice(atom.start, stop))
-        return Joining(
+    def changed_rows(self, patch: PatchGroup) -> ChangedRows:
+        """Return the patch's rows of the residual stream."""
+        stop = patch.start + 1 if patch.single else len(self.base)
+        rows = self._rows(patch, slice(patch.start, stop))
+        return ChangedRows(
             base=self.case,
-            start=atom.start,
-            cells=self.cells(atom),
-            rows=rows[:, 0] if atom.single else rows,
-            single=atom.single,
+            start=patch.start,
+            cells=self.cells(patch),
+            rows=rows[:, 0] if patch.single else rows,
+            single=patch.single,
         )
 
-    def _rows(self, atom: Atom, positions: slice) -> Tensor:
+    def _rows(self, patch: PatchGroup, positions: slice) -> Tensor:
         """Return ``[part, position, d_model]``."""
-        index, base, source = atom.layer, self.base, self.source
+        index, base, source = patch.layer, self.base, self.source
         if self.site in {"resid_pre", "resid_post"}:
             return source.resid[index + (self.site == "resid_post")][positions][None]
         if self.site == "resid_mid":
@@ -184,10 +184,10 @@ class Plan:
         if self.site == "mlp_out":
             change = (source.resid[index + 1] - source.mid[index]) - (base.resid[index + 1] - base.mid[index])
             return (base.resid[index + 1] + change)[positions][None]
-        parts = slice(atom.parts.start, atom.parts.stop)
+        parts = slice(patch.parts.start, patch.parts.stop)
         if self.site == "neuron":
             return base.resid[index + 1][positions] + self._through_neurons(index, positions, parts)
-        return base.mid[index][positions] + self._through_heads(atom, positions, parts)
+        return base.mid[index][positions] + self._through_heads(patch, positions, parts)
 
     def _through_neurons(self, index: int, positions: slice, parts: slice) -> Tensor:
         if self._held is None or self._held[0] != (index, 0):
@@ -203,10 +203,10 @@ class Plan:
         block = self.network.layers[index]
         return block.neurons(block.mlp_reads(run.resid[index], run.mid[index]))
 
-    def _through_heads(self, atom: Atom, positions: slice, parts: slice) -> Tensor:
-        network, index = self.network, atom.layer
+    def _through_heads(self, patch: PatchGroup, positions: slice, parts: slice) -> Tensor:
+        network, index = self.network, patch.layer
         # Only keys and values that are patched at one position make a z that depends on which.
-        at = atom.start if self.site in {"k", "v"} and "position" in self.by else -1
+        at = patch.start if self.site in {"k", "v"} and "position" in self.by else -1
         if self._held is None or self._held[0] != (index, at):
             self._held = ((index, at), self._z(index, at) - self.base.z[index])
         change = self._held[1][positions]  # [position, head, d_head]

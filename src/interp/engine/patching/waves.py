@@ -22,9 +22,9 @@ from interp.engine.transformer import incremental, network
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
-    from interp.engine.patching.plan import Atom, Plan
+    from interp.engine.patching.plan import PatchGroup, Plan
     from interp.engine.transformer.base_runs import Base
-    from interp.engine.transformer.incremental import Joining
+    from interp.engine.transformer.incremental import ChangedRows
     from interp.engine.transformer.network import Network
     from interp.sites import Site
 
@@ -149,42 +149,42 @@ class Sweep:
             self.swept.base[index], self.swept.source[index] = (case.scorer.of_residual(of, end)[0] for of, end in ends)
             # A change before the prompts differ is none, and one after the position asked about is not seen there.
             self.values[index] = self.swept.base[index]
-            for atom in plans[-1].atoms():
-                self.reached[index, plans[-1].cells(atom)] = True
+            for patch in plans[-1].patches():
+                self.reached[index, plans[-1].cells(patch)] = True
             # At once: an interrupt between two steps would leave cells that are marked as done and are not.
             self.done[index, self.chosen] = ~self.reached[index, self.chosen]
-        atoms = [part for plan in plans for atom in plan.atoms() for part in plan.only(atom, self.chosen)]
-        atoms.sort(key=lambda atom: (atom.layer, atom.case))
-        self._waves(net, plans, atoms, check)
+        patches = [part for plan in plans for patch in plan.patches() for part in plan.only(patch, self.chosen)]
+        patches.sort(key=lambda patch: (patch.layer, patch.case))
+        self._waves(net, plans, patches, check)
 
-    def _waves(self, net: Network, plans: Sequence[Plan], atoms: list[Atom], check: exactness.Check) -> None:
+    def _waves(self, net: Network, plans: Sequence[Plan], patches: list[PatchGroup], check: exactness.Check) -> None:
         limit = self._rows_that_fit(net, len(plans[0].base))
-        while atoms:
-            wave = _take(atoms, limit)
+        while patches:
+            wave = _take(patches, limit)
             single = len(wave) == 1 and len(wave[0].parts) == 1
             if not memory.attempt(lambda wave=wave: self._wave(net, plans, wave), self.model.device, last=single):
-                limit = max(1, sum(atom.rows for atom in wave) // 2)
+                limit = max(1, sum(patch.rows for patch in wave) // 2)
                 continue
             finished = len(wave)
-            rest = wave[-1] if wave[-1] != atoms[finished - 1] else None
-            if rest is not None:  # the last atom was split: what is left of it stays
-                atoms[finished - 1] = _after(atoms[finished - 1], rest)
+            rest = wave[-1] if wave[-1] != patches[finished - 1] else None
+            if rest is not None:  # the last patch was split: what is left of it stays
+                patches[finished - 1] = _after(patches[finished - 1], rest)
                 finished -= 1
-            del atoms[:finished]
+            del patches[:finished]
             check()
             self.driver.step()
 
-    def _wave(self, net: Network, plans: Sequence[Plan], wave: Sequence[Atom]) -> None:
-        running = {atom.case for atom in wave}
-        entering: dict[tuple[int, str], list[Atom]] = {}
+    def _wave(self, net: Network, plans: Sequence[Plan], wave: Sequence[PatchGroup]) -> None:
+        running = {patch.case for patch in wave}
+        entering: dict[tuple[int, str], list[PatchGroup]] = {}
         for plan in plans:
             if plan.case not in running:
                 plan.forget()
-        for atom in wave:
-            entering.setdefault(plans[atom.case].stage(atom.layer), []).append(atom)
+        for patch in wave:
+            entering.setdefault(plans[patch.case].stage(patch.layer), []).append(patch)
 
-        def joins(layer: int, stage: str) -> list[Joining]:
-            return [plans[atom.case].joining(atom) for atom in entering.get((layer, stage), [])]
+        def joins(layer: int, stage: str) -> list[ChangedRows]:
+            return [plans[patch.case].changed_rows(patch) for patch in entering.get((layer, stage), [])]
 
         arrived: dict[int, list[tuple[Tensor, Tensor]]] = {}
 
@@ -204,8 +204,8 @@ class Sweep:
             scores = self.cases[case].scorer.of_residual(net, torch.cat([rows for _, rows in parts]))
             self.values[case, cells] = scores.double().cpu()
         # Only now: an interrupt before this leaves the wave's cells undone.
-        for atom in wave:
-            self.done[atom.case, plans[atom.case].cells(atom)] = True
+        for patch in wave:
+            self.done[patch.case, plans[patch.case].cells(patch)] = True
 
     def _rows_that_fit(self, net: Network, length: int) -> int:
         layer = net.layers[0]
@@ -256,22 +256,22 @@ class Sweep:
         return memory.retried(lambda: unpatched(self.model, self.source_model, given), self.model.device)
 
 
-def _take(atoms: Sequence[Atom], limit: int) -> list[Atom]:
-    """Return the first atoms, together of at most `limit` rows; one that is larger alone is cut."""
-    first = atoms[0]
+def _take(patches: Sequence[PatchGroup], limit: int) -> list[PatchGroup]:
+    """Return the first patches, together of at most `limit` rows; one that is larger alone is cut."""
+    first = patches[0]
     while first.rows > limit and len(first.parts) > 1:
         first, _ = first.halves()
     wave = [first]
-    if first is not atoms[0]:
+    if first is not patches[0]:
         return wave
     rows = first.rows
-    for atom in atoms[1:]:
-        if rows + atom.rows > limit:
+    for patch in patches[1:]:
+        if rows + patch.rows > limit:
             break
-        wave.append(atom)
-        rows += atom.rows
+        wave.append(patch)
+        rows += patch.rows
     return wave
 
 
-def _after(whole: Atom, taken: Atom) -> Atom:
+def _after(whole: PatchGroup, taken: PatchGroup) -> PatchGroup:
     return replace(whole, parts=range(taken.parts.stop, whole.parts.stop))

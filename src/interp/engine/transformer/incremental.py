@@ -2,8 +2,21 @@
 
 An intervention changes the residual stream at one place: before a layer (``pre``) or between its attention and its MLP
 (``mid``), at one position or from one position on. Everything above and to the right of that place is computed anew;
-everything else is the base run's. All interventions travel up through the layers together, so that each layer's weights
-are read once, and its matrix products have many rows.
+everything else is the base run's. For the layers l = first … L − 1, with the interventions that are under way:
+
+1. those that enter before layer l join (`Joins`, ``pre``); one row each where a single position is changed so far;
+2. of all their rows at once: n = norm1(x); q, k, v of n. Before the last layer the queries of the changed positions,
+   and the base run's for later ones of an intervention that has changed one position only; at the last layer the queries
+   of the position that is asked about alone;
+3. keys and values are the base run's before the start, the rows' own from it on; z is attention over both, and what it
+   writes is added to the stream: from here on every position from the start on is changed;
+4. those that enter in the middle of layer l join (``mid``);
+5. of all rows at once: the MLP. In a parallel block it reads the stream of step 1, and rows that step 3 has changed for
+   the first time get what the base run's MLP wrote there;
+6. interventions on the same rows of the same base go on as one tensor.
+
+After the last layer the row of the position that is asked about is handed over (`finish`). A layer's weights are read
+once for all interventions, and its matrix products have as many rows as all of them together.
 """
 
 from __future__ import annotations
@@ -21,7 +34,7 @@ from interp.engine.transformer.network import Network
 
 
 @dataclass
-class Joining:
+class ChangedRows:
     """Interventions that enter the wave together.
 
     Attributes
@@ -45,7 +58,7 @@ class Joining:
     single: bool
 
 
-Joins = Callable[[int, str], Iterable[Joining]]
+Joins = Callable[[int, str], Iterable[ChangedRows]]
 
 
 def replay(
@@ -63,7 +76,7 @@ def replay(
     bases
         The unchanged runs.
     joins
-        ``(layer, stage) → Joining …`` for stage ``"pre"`` and ``"mid"``; ``(number of layers, "pre")`` is after the
+        ``(layer, stage) → ChangedRows …`` for stage ``"pre"`` and ``"mid"``; ``(number of layers, "pre")`` is after the
         last layer.
     positions
         For each base, the one position whose final residual stream is wanted.
@@ -73,7 +86,7 @@ def replay(
     first
         The first layer that anything joins at.
     """
-    active: list[Joining] = []
+    active: list[ChangedRows] = []
     depth = len(network.layers)
     turns = [network.rotation(len(base)) for base in bases]
     for index in range(first, depth):
@@ -89,14 +102,14 @@ def replay(
         finish(joined.base, joined.cells, joined.rows)
 
 
-def _reaches(joined: Joining, position: int) -> bool:
+def _reaches(joined: ChangedRows, position: int) -> bool:
     return joined.start == position if joined.single else joined.start <= position
 
 
-def _at(joined: Joining, position: int) -> Joining:
+def _at(joined: ChangedRows, position: int) -> ChangedRows:
     """Return `joined` with its row at `position` alone."""
     rows = joined.rows if joined.single else joined.rows[:, position - joined.start]
-    return Joining(joined.base, position, joined.cells, rows, single=True)
+    return ChangedRows(joined.base, position, joined.cells, rows, single=True)
 
 
 def _step(
@@ -104,10 +117,10 @@ def _step(
     index: int,
     bases: Sequence[Base],
     turns: Sequence[Rotation | None],
-    active: list[Joining],
+    active: list[ChangedRows],
     joins: Joins,
     wanted: Sequence[int] | None,
-) -> list[Joining]:
+) -> list[ChangedRows]:
     """Take every active intervention through layer `index`; with `wanted`, only that position's row comes out."""
     if wanted is not None:
         active = [joined for joined in active if joined.start <= wanted[joined.base]]
@@ -122,7 +135,7 @@ def _step(
 
 # After the attention an intervention has its rows in the middle of the block and, for a parallel block, the changed
 # rows that its MLP reads, [n, position, d_model] from the start on: None where it reads nothing that is changed.
-Middle = tuple[Joining, Tensor | None]
+Middle = tuple[ChangedRows, Tensor | None]
 
 
 def _attention(
@@ -130,7 +143,7 @@ def _attention(
     index: int,
     bases: Sequence[Base],
     turns: Sequence[Rotation | None],
-    active: Sequence[Joining],
+    active: Sequence[ChangedRows],
     wanted: Sequence[int] | None,
 ) -> list[Middle]:
     width = active[0].rows.shape[-1]
@@ -162,17 +175,17 @@ def _attention(
                 before = base[joined.start :].expand(n, -1, -1).clone()
                 before[:, 0] = joined.rows
             middle = before + rows.view(n, -1, width)
-            out.append((Joining(joined.base, joined.start, joined.cells, middle, single=False), read))
+            out.append((ChangedRows(joined.base, joined.start, joined.cells, middle, single=False), read))
             continue
         position = wanted[joined.base]
         at = position - joined.start
         read = read[:, at : at + 1]
         before = read[:, 0] if read.shape[1] else base[position].expand(n, -1)
-        out.append((Joining(joined.base, position, joined.cells, before + rows, single=True), read))
+        out.append((ChangedRows(joined.base, position, joined.cells, before + rows, single=True), read))
     return out
 
 
-def _asking(joined: Joining, normed: Tensor, position: int) -> Tensor:
+def _asking(joined: ChangedRows, normed: Tensor, position: int) -> Tensor:
     """Return the normed rows that ask at `position`: none where a single changed token stands before it."""
     if joined.single:
         return normed if joined.start == position else normed[:0]
@@ -184,7 +197,7 @@ def _mixed(
     index: int,
     base: Base,
     turns: Rotation | None,
-    joined: Joining,
+    joined: ChangedRows,
     projected: Sequence[Tensor],
     position: int | None,
 ) -> Tensor:
@@ -220,7 +233,7 @@ def _placed(base: Tensor, own: Tensor, start: int, stop: int) -> Tensor:
     return placed
 
 
-def _mlp(block: Block, index: int, bases: Sequence[Base], middle: Sequence[Middle]) -> list[Joining]:
+def _mlp(block: Block, index: int, bases: Sequence[Base], middle: Sequence[Middle]) -> list[ChangedRows]:
     """Take the middle of a block through its MLP; interventions on the same rows of one base go on as one."""
     if not middle:
         return []
@@ -228,7 +241,7 @@ def _mlp(block: Block, index: int, bases: Sequence[Base], middle: Sequence[Middl
     width = middle[0][0].rows.shape[-1]
     rows = torch.cat([joined.rows.reshape(-1, width) for joined, _ in middle])
     rows = rows + (_written_before(block, index, bases, middle) if block.parallel else chunked(block.mlp, rows))
-    out: list[Joining] = []
+    out: list[ChangedRows] = []
     first = 0
     for place, together in itertools.groupby((joined for joined, _ in middle), _place):
         base, start, single = place
@@ -236,11 +249,11 @@ def _mlp(block: Block, index: int, bases: Sequence[Base], middle: Sequence[Middl
         span = 1 if single else len(bases[base]) - start
         own = rows[first : first + len(cells) * span]
         first += len(own)
-        out.append(Joining(base, start, cells, own if single else own.view(len(cells), span, width), single))
+        out.append(ChangedRows(base, start, cells, own if single else own.view(len(cells), span, width), single))
     return out
 
 
-def _place(joined: Joining) -> tuple[int, int, bool]:
+def _place(joined: ChangedRows) -> tuple[int, int, bool]:
     return joined.base, joined.start, joined.single
 
 

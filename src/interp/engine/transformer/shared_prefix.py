@@ -1,4 +1,10 @@
-"""Runs that share a prefix, side by side: what they share is run once, and only some of them are differentiated."""
+"""Runs that share a prefix, side by side: what they share is run once, and only some of them are differentiated.
+
+1. The rows of a layer are the shared prefix's, the frozen runs' and the graded runs', of which the last alone are in
+   autograd's graph (`Pack`): every linear layer is one product over all of them, with a gradient for the graded rows.
+2. The prefix attends to itself. A run attends to the prefix's keys and values, with no gradient, and to its own.
+3. After each step `keep` is given what the frozen and the graded runs have there, to record or to differentiate by.
+"""
 
 from __future__ import annotations
 
