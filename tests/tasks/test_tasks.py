@@ -14,7 +14,7 @@ import pytest
 from interp import tasks
 from interp.errors import InputError
 from interp.spec import Pair, Prompt
-from interp.tasks import Vocabulary, build, combinations, make_pair, task
+from interp.tasks import Vocabulary, _registry, build, combinations, make_pair, task
 
 KINDS = [
     ("ioi", {}),
@@ -42,7 +42,7 @@ def vocabulary(request: pytest.FixtureRequest) -> Vocabulary:
 def own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget what a test registers."""
     tasks.names()
-    monkeypatch.setattr(tasks, "_tasks", dict(tasks._tasks))
+    monkeypatch.setattr(_registry, "_tasks", dict(_registry._tasks))
 
 
 def spelled(vocabulary: Vocabulary, text: str, places: tuple[int, ...]) -> str:

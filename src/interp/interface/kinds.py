@@ -250,8 +250,8 @@ KINDS: dict[str, Kind] = {
     "head": Kind(),
     "file": Kind(),
     "task": Kind(),
-    "device": Offered(lambda *_: ("auto", "cpu", "cuda", "mps")),
-    "dtype": Offered(lambda *_: ("auto", "float32", "bfloat16", "float16", "float64")),
+    "device": Offered(lambda _partial, _session, _commands: ("auto", "cpu", "cuda", "mps")),
+    "dtype": Offered(lambda _partial, _session, _commands: ("auto", "float32", "bfloat16", "float16", "float64")),
 }
 
 

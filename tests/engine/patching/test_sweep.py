@@ -17,7 +17,7 @@ import torch
 import interp
 from engine.model.test_interrupts import Alarm
 from interp.engine import exactness, memory
-from interp.engine.model import hooks
+from interp.engine.model import hooks, loaded
 from interp.engine.model.loaded import LoadedModel
 from interp.engine.transformer import base_runs, incremental, network
 from interp.engine.transformer.block import Block
@@ -81,7 +81,7 @@ def seams(path: str) -> list[tuple[Any, str]]:
     """Return where memory can run out: (object, name of its function)."""
     if path == "replay":
         return [(incremental, "replay"), (base_runs, "run"), (Block, "attend"), (incremental, "_mlp")]
-    return [(LoadedModel, "_forward"), (torch.nn.functional, "softmax")]
+    return [(loaded, "forward"), (torch.nn.functional, "softmax")]
 
 
 # -- waves -----------------------------------------------------------------------------------------------------------
@@ -247,7 +247,7 @@ def test_memory_for_not_even_one_cell(sign: str, path: str, lend: Any, monkeypat
 def test_another_error_stays_itself(path: str, lend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     lend("llama")
     expected = whole(ask(), path)
-    owner, name = (incremental, "replay") if path == "replay" else (LoadedModel, "_forward")
+    owner, name = (incremental, "replay") if path == "replay" else (loaded, "forward")
     failing = Failing(getattr(owner, name), lambda call: call == 1, RuntimeError("expected Half but found Float"))
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, lambda *a, **b: failing(*a, **b))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from inspect import signature
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -60,12 +60,14 @@ class Handle:
         g = self.geometry
         return f"{kind}({self.name}: {g.n_layers} layers × {g.n_heads} heads, {self.dtype} on {self.device})"
 
-    def __getattr__(self, name: str) -> Any:
-        # Asked for only where there is no such attribute.
-        bridge = vars(self).get("_bridge")
-        if bridge is not None and not name.startswith("_") and name in dir(bridge):
-            raise AttributeError(f"interp.model has no {name!r}, its bridge has: interp.model.bridge.{name}")
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+    if not TYPE_CHECKING:  # a checker would take every name for one that is there
+
+        def __getattr__(self, name: str) -> Any:
+            # Asked for only where there is no such attribute.
+            bridge = vars(self).get("_bridge")
+            if bridge is not None and not name.startswith("_") and name in dir(bridge):
+                raise AttributeError(f"interp.model has no {name!r}, its bridge has: interp.model.bridge.{name}")
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     @property
     def bridge(self) -> TransformerBridge:
@@ -135,6 +137,15 @@ class Handle:
     def hook_names(self) -> tuple[str, ...]:
         """Every name that `Run.activations` takes."""
         return tuple(self.bridge.hook_dict)
+
+    def neurons(self, layer: int = 0) -> int:
+        """Return how many neurons a layer's MLP has, read off its weights; 0 where it has none of that kind."""
+        mlp: Any = getattr(self.bridge.blocks[layer], "mlp", None)
+        out: Any = getattr(mlp, "out", None)
+        if out is None:
+            return 0
+        width = getattr(getattr(out, "original_component", out), "in_features", None)  # of packed weights too
+        return int(width or mlp.W_out.shape[0])
 
     def fingerprint(self) -> str:
         """Return the hash of all that a forward's result depends on (see `interp.engine.model.fingerprint`)."""

@@ -6,8 +6,8 @@ everything else is the base run's. For the layers l = first … L − 1, with th
 
 1. those that enter before layer l join (`Joins`, ``pre``); one row each where a single position is changed so far;
 2. of all their rows at once: n = norm1(x); q, k, v of n. Before the last layer the queries of the changed positions,
-   and the base run's for later ones of an intervention that has changed one position only; at the last layer the queries
-   of the position that is asked about alone;
+   and the base run's for later ones of an intervention that has changed one position only; at the last layer the
+   queries of the position that is asked about alone;
 3. keys and values are the base run's before the start, the rows' own from it on; z is attention over both, and what it
    writes is added to the stream: from here on every position from the start on is changed;
 4. those that enter in the middle of layer l join (``mid``);
