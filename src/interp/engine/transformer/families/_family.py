@@ -126,7 +126,7 @@ class LearnedPositions(Family):
 
 def activation_of(mlp: Any) -> Activation:
     """Return an MLP's activation function."""
-    function = mlp.act if hasattr(mlp, "act") else mlp.act_fn
+    function = next(getattr(mlp, name) for name in ("act", "act_fn", "activation_fn") if hasattr(mlp, name))
     return _PLAIN.get(type(function).__name__) or function
 
 
