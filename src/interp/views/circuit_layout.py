@@ -1,4 +1,8 @@
-"""Where the nodes and edges of a circuit lie: computed once, for the static picture and for the live view alike."""
+"""Where the nodes and edges of a circuit lie: computed once, for the static picture and for the live view alike.
+
+One algorithm in one file, though a long one: rows by layer, an order within each that crosses few edges (barycentres,
+up and down), places that keep a lane straight, and the curves between them: Sugiyama, Tagawa and Toda (1981).
+"""
 
 from __future__ import annotations
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from interp.errors import InputError
-from interp.methods._shared.heads.scores import Scored, together, watch
+from interp.methods._shared.heads.scores import Scored, together
+from interp.methods._shared.heads.watched import watch
 from interp.methods._shared.pairs import counted, vocabulary
 from interp.spec import Prompt
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from interp.methods._shared.bootstrap import interval
-from interp.methods._shared.heads.scores import differ
+from interp.methods._shared.heads.watched import differ
 from interp.methods._shared.pairs import Encodings, encode, from_task
 from interp.spec import Metric, Pair, Pairs
 
