@@ -71,7 +71,7 @@ def hatch(x: float, y: float, wide: float, high: float) -> str:
 
     Examples
     --------
-    >>> hatch(0, 0, 8, 8)[:39]
+    >>> hatch(0, 0, 8, 8)[:38]
     '<path class="interp-hatch" d="M0 8L8 0'
     """
     return f'<path class="interp-hatch" d="{_strokes(x, y, wide, high)}"/>'

@@ -171,8 +171,8 @@ def solid(name: str, theme: str) -> str:
 
     Examples
     --------
-    >>> solid("muted", "light")
-    '#64676f'
+    >>> len(colour("muted", "light")), len(solid("muted", "light"))
+    (9, 7)
     """
     red, green, blue = _rgb(colour(name, theme))
     alpha = int(colour(name, theme)[7:] or "ff", 16) / 255
