@@ -216,7 +216,8 @@ class Sweep:
         """Yield how far a few finished cells are from the plain hooked forward's, and the runs that they belong to."""
         finished = cast("list[list[int]]", (self.done & self.reached).nonzero().tolist())
         chosen = random.Random(0).sample(finished, min(exactness.SAMPLE, len(finished)))
-        for index, cell in chosen or [[0, None]]:
+        places: list[tuple[int, int | None]] = [(index, cell) for index, cell in chosen]
+        for index, cell in places or [(0, None)]:
             case, base, source = self._unpatched(index)
             yield exactness.difference(self.swept.base[index], base)
             yield exactness.difference(self.swept.source[index], source)

@@ -77,6 +77,8 @@ def pooled(model: LoadedModel, texts: Sequence[Encoded], site: str, position: st
 
 
 class _Job:
+    net: network.Network
+
     def __init__(self, model: LoadedModel, texts: Sequence[Encoded], site: str, position: str) -> None:
         self.model, self.texts, self.site, self.position = model, texts, site, position
         self.values = torch.empty(model.geometry.n_layers, len(texts), model.geometry.d_model)

@@ -107,7 +107,10 @@ def likeliest(
     )
     model.note(done.path)
     before, after = done.answer
-    ids = {*before.topk(min(top, len(before))).indices.tolist(), *after.topk(min(top, len(after))).indices.tolist()}
+    ids: set[int] = {
+        *before.topk(min(top, len(before))).indices.tolist(),
+        *after.topk(min(top, len(after))).indices.tolist(),
+    }
     order = sorted(ids, key=lambda index: (-float(after[index]), -float(before[index])))
     return [(model.tokens.string(index), float(before[index]), float(after[index])) for index in order]
 
