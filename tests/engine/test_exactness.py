@@ -93,7 +93,11 @@ def wrong_positions(net: Network) -> Network:
             return Rotation(right.cos.flip(-1), -right.sin)
 
         return replace(net, rotary=turned)
-    return replace(net, embed=lambda ids: net.embed(torch.cat([ids[:1], ids]))[1:])
+
+    def further(ids: torch.Tensor) -> torch.Tensor:
+        return net.embed(torch.cat([ids[:1], ids]))[1:]
+
+    return replace(net, embed=further)
 
 
 BREAKS = (wrong_epsilon, swapped_heads, wrong_positions)
@@ -246,13 +250,16 @@ def asked(model: Any, value: float, seen: list[str], key: str = "a", length: int
         seen.append("compared")
         return [exactness.difference(value, 1.0)]
 
-    return model.operate(
-        "test",
-        {},
-        lambda _: exactness.run(
-            model, (key,), lean=lambda _: value, hooked=lambda _: 1.0, sample=sample, length=length
-        ),
-    )
+    def lean(check: exactness.Check) -> float:  # noqa: ARG001
+        return value
+
+    def hooked(fallback: exactness.Fallback) -> float:  # noqa: ARG001
+        return 1.0
+
+    def work(operation: Any) -> exactness.Done[float]:  # noqa: ARG001
+        return exactness.run(model, (key,), lean=lean, hooked=hooked, sample=sample, length=length)
+
+    return model.operate("test", {}, work)
 
 
 def test_one_comparison_for_each_state_and_key(lend: Any) -> None:
