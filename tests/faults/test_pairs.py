@@ -14,7 +14,7 @@ import torch
 import interp
 from faults import harness
 from interp.engine import memory
-from interp.engine.model import loaded
+from interp.engine.model import forward as passes
 from interp.engine.transformer import incremental, network
 from interp.errors import InputError, Interrupted
 from interp.interface.session import session
@@ -301,7 +301,7 @@ class Raising:
         return call
 
 
-SEAMS = {"replay": (incremental, "replay"), "hooked": (loaded, "forward")}
+SEAMS = {"replay": (incremental, "replay"), "hooked": (passes, "forward")}
 
 
 @each_path

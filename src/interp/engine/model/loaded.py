@@ -11,7 +11,8 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
 from interp.engine import memory
-from interp.engine.model.forward import LAST_LOGITS, LOGITS, capture, forward, require_fired, switches
+from interp.engine.model import forward as passes
+from interp.engine.model.forward import LAST_LOGITS, LOGITS, capture, require_fired, switches
 from interp.engine.model.hooks import Hook
 from interp.engine.model.interventions import functions_of
 from interp.engine.model.operation import Operated, Operation
@@ -77,7 +78,7 @@ class LoadedModel(Operated):
         )
         self.unread: dict[tuple[str, Site], str] = {}  # state, place → why writing there does nothing
         # The bridge wires hooks of its own in its first forward; after it no more hooks come of themselves.
-        logits = forward(self, [reference[0] if reference else [0]], {})
+        logits = passes.forward(self, [reference[0] if reference else [0]], {})
         if reference is not None:
             self._compare(logits[0].float().cpu(), reference[1])
 
@@ -245,7 +246,7 @@ class LoadedModel(Operated):
         """
 
         def once(operation: Operation) -> Tensor:  # noqa: ARG001
-            logits = forward(self, prompts, functions, last_only=last_only, gradients=gradients, past=past)
+            logits = passes.forward(self, prompts, functions, last_only=last_only, gradients=gradients, past=past)
             self.count(1)
             return logits[:, -1:] if last_only else logits
 
