@@ -10,7 +10,7 @@ import torch
 
 import models
 from faults import harness
-from interp.engine.model import loaded
+from interp.engine.model import forward as passes
 from interp.spec import Prompt
 
 PROMPTED = [name for name, command in harness.commands().items() if command.body is Prompt]
@@ -135,7 +135,7 @@ def test_row_14_ids_outside_the_vocabulary(name, family, shell, lend, monkeypatc
     with harness.unharmed(model, shell):
         before = model.forwards
         with monkeypatch.context() as patch:
-            patch.setattr(loaded, "forward", lambda *_, **__: pytest.fail("a forward ran"))
+            patch.setattr(passes, "forward", lambda *_, **__: pytest.fail("a forward ran"))
             for bad in (-1, last + 1, 2**31, 2**70, -(2**70)):
                 outcome = harness.ask("python", shell, ids_of(harness.valid(name, family), [5, bad, 6]))
                 harness.refused(outcome, str(bad), f"0–{last}")

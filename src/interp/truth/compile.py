@@ -49,6 +49,7 @@ class Compiled:
 
         Examples
         --------
+        >>> from interp.truth import build
         >>> build("induction").bridge().cfg.n_layers
         2
         """

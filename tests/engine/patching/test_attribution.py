@@ -19,7 +19,8 @@ from engine.model.test_interrupts import Alarm
 from engine.patching.test_sweep import CUDA, SIGNS, Failing
 from interp.engine import exactness, memory
 from interp.engine.metrics import Scorer
-from interp.engine.model import hooks, loaded
+from interp.engine.model import forward as passes
+from interp.engine.model import hooks
 from interp.engine.model.load import Options, load
 from interp.engine.model.loaded import LoadedModel
 from interp.engine.patching import attribution, recorded, sweep, waves
@@ -343,7 +344,7 @@ def test_memory_runs_out_once_at_every_step(
     expected = asked(model, cases, steps=steps)
     baseline = hooks.census(model.modules())
     places = [(torch.autograd, "grad"), (attribution, "_by_head"), (Scorer, "of_residual")]
-    places.append((recorded, "paired") if path == "gradients" else (loaded, "forward"))
+    places.append((recorded, "paired") if path == "gradients" else (passes, "forward"))
     injected = 0
     for owner, name in places:
         for k in range(0, 200, 1 if name in {"grad", "of_residual"} else 5):

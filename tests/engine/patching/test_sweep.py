@@ -17,7 +17,8 @@ import torch
 import interp
 from engine.model.test_interrupts import Alarm
 from interp.engine import exactness, memory
-from interp.engine.model import hooks, loaded
+from interp.engine.model import forward as passes
+from interp.engine.model import hooks
 from interp.engine.model.loaded import LoadedModel
 from interp.engine.transformer import base_runs, incremental, network
 from interp.engine.transformer.block import Block
@@ -81,7 +82,7 @@ def seams(path: str) -> list[tuple[Any, str]]:
     """Return where memory can run out: (object, name of its function)."""
     if path == "replay":
         return [(incremental, "replay"), (base_runs, "run"), (Block, "attend"), (incremental, "_mlp")]
-    return [(loaded, "forward"), (torch.nn.functional, "softmax")]
+    return [(passes, "forward"), (torch.nn.functional, "softmax")]
 
 
 # -- waves -----------------------------------------------------------------------------------------------------------
@@ -247,7 +248,7 @@ def test_memory_for_not_even_one_cell(sign: str, path: str, lend: Any, monkeypat
 def test_another_error_stays_itself(path: str, lend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     lend("llama")
     expected = whole(ask(), path)
-    owner, name = (incremental, "replay") if path == "replay" else (loaded, "forward")
+    owner, name = (incremental, "replay") if path == "replay" else (passes, "forward")
     failing = Failing(getattr(owner, name), lambda call: call == 1, RuntimeError("expected Half but found Float"))
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, lambda *a, **b: failing(*a, **b))

@@ -523,7 +523,8 @@ def test_paris_rises_over_the_layers_of_smollm2(smollm2: Any) -> None:
     assert result.kl[-1].max() < 1e-5
     assert (result.kl[0] > result.kl[-2]).mean() > 0.5
     logs = smollm2.run(PROMPT).logits[0].log_softmax(-1)
-    np.testing.assert_allclose(result.probabilities[-1], logs.topk(5).values.exp(), atol=1e-5)
+    # Products of other shapes, whose float32 sums over the width are rounded as the processor adds them up.
+    np.testing.assert_allclose(result.probabilities[-1], logs.topk(5).values.exp(), atol=1e-4)
 
 
 def test_three_layers_of_smollm2_are_tuned(smollm2: Any) -> None:  # noqa: ARG001
