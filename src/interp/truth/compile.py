@@ -51,7 +51,7 @@ class Compiled:
         --------
         >>> from interp.truth import build
         >>> build("induction").bridge().cfg.n_layers
-        2
+        3
         """
         from transformer_lens.config import TransformerBridgeConfig
         from transformer_lens.model_bridge.sources.native import boot
