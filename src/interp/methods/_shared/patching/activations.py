@@ -40,7 +40,7 @@ def likeliest(
     Raises
     ------
     InputError
-        The activations came from another model.
+        A model whose forward is not known here, or activations that came from another model.
     """
     import torch
 
@@ -93,16 +93,14 @@ def likeliest(
         unpatched = model.activations_of(case.base, ["last_logits"])["last_logits"][0]
         return unpatched.float().softmax(-1), patched.float().softmax(-1)
 
-    done = exactness.run(
+    before, after = exactness.run(
         model,
         ("likeliest", result.site),
         lean=lean,
-        hooked=lambda fallback: hooked(),  # noqa: ARG005
+        hooked=exactness.Refusal("a cell's likeliest tokens are computed", "use model.run with interventions"),
         sample=lambda: map(exactness.difference, found[0], hooked()),
         length=len(base),
-    )
-    model.note(done.path)
-    before, after = done.answer
+    ).answer
     ids: set[int] = {
         *before.topk(min(top, len(before))).indices.tolist(),
         *after.topk(min(top, len(after))).indices.tolist(),
