@@ -103,3 +103,14 @@ def closest(word: str, known: Iterable[str]) -> str:
     swapped = [name for name in lowered if sorted(name) == sorted(word.lower())]
     found = swapped or difflib.get_close_matches(word.lower(), list(lowered), n=1, cutoff=0.5)
     return f" (did you mean {lowered[found[0]]}?)" if found else ""
+
+
+def unknown(what: str, name: object, known: Iterable[str], instead: str) -> InputError:
+    """Return the refusal of a name that is none of `known`, with the likeliest of them and what to do instead.
+
+    Examples
+    --------
+    >>> str(unknown("site", "zz", ["z", "q"], "sites are z, q"))
+    "there is no site 'zz' (did you mean z?); sites are z, q"
+    """
+    return InputError(f"there is no {what} {name!r}{closest(str(name), known)}; {instead}")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from interp.errors import InputError, closest
+from interp.errors import InputError, closest, unknown
 
 # What a sweep's answer is divided by → its axes.
 AXES = {
@@ -120,7 +120,7 @@ def find(name: str) -> SiteKind:
     """
     kind = SITES.get(str(name))
     if kind is None:
-        raise InputError(f"there is no site {name!r}{closest(str(name), SITES)}; sites are {', '.join(SITES)}")
+        raise unknown("site", name, SITES, f"sites are {', '.join(SITES)}")
     return kind
 
 

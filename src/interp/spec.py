@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Annotated, Any, SupportsIndex, cast
 
-from interp.errors import InputError, closest
+from interp.errors import InputError, unknown
 from interp.sites import Site
 
 # What a parameter's value names. The annotation is what the command line, the completer and the help read.
@@ -136,9 +136,7 @@ def resolve_metric(given: Any) -> Metric:
     if callable(given):
         return Metric(name=getattr(given, "__name__", "function"), function=given)
     if given not in METRICS:
-        raise InputError(
-            f"there is no metric {given!r}{closest(str(given), METRICS)}; use {', '.join(METRICS)} or a function"
-        )
+        raise unknown("metric", given, METRICS, f"use {', '.join(METRICS)} or a function")
     return Metric(name=given)
 
 

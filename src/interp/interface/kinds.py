@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, SupportsFloat, SupportsIndex
 
 from interp import sites
-from interp.errors import InputError, closest
+from interp.errors import InputError, closest, unknown
 from interp.spec import METRICS
 
 
@@ -132,7 +132,7 @@ class Site(Kind):
         return sites.find(super().check(value, name)).name
 
     def complete(self, partial: str, session: Loaded, commands: Iterable[str]) -> Iterable[str]:  # noqa: ARG002
-        return sites.SITES if session.current is None else sites.available(session.get().bridge.hook_dict)
+        return sites.SITES if session.current is None else session.get().sites
 
 
 @dataclass(frozen=True)
@@ -193,10 +193,8 @@ class Metric(Open):
             return value
         function = variables.get(value)
         if not callable(function):
-            raise InputError(
-                f"there is no metric {value!r}{closest(value, METRICS)}; use {', '.join(METRICS)}, "
-                "or the name of a function that this notebook defines"
-            )
+            own = "or the name of a function that this notebook defines"
+            raise unknown("metric", value, METRICS, f"use {', '.join(METRICS)}, {own}")
         return function
 
     def complete(self, partial: str, session: Loaded, commands: Iterable[str]) -> Iterable[str]:  # noqa: ARG002

@@ -21,7 +21,7 @@ from typing import (
     get_type_hints,
 )
 
-from interp.errors import InputError, closest
+from interp.errors import InputError, closest, unknown
 from interp.interface import kinds
 from interp.interface.kinds import Kind
 from interp.spec import ModelName, Pairs, Prompt, Texts
@@ -332,7 +332,7 @@ def find(name: str) -> Command:
     known = commands()
     found = known.get(name) or known.get(name.replace("_", "-"))
     if found is None:
-        raise InputError(f"there is no command {name!r}{closest(name, known)}; %interp help lists them")
+        raise unknown("command", name, known, "%interp help lists them")
     return found
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from interp.errors import InputError, closest
+from interp.errors import InputError, unknown
 from interp.results import Result, spelled
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def compare(a: Any, b: Any, *, measure: str | None = None) -> Comparison:
         raise InputError(f"a {type(a).__name__} has no numbers in its table, and compare needs some")
     chosen = measure or next((name for name in _MAIN if name in numbers), numbers[0])
     if chosen not in numbers:
-        raise InputError(f"there is no number {chosen!r}{closest(chosen, numbers)}; compare has {', '.join(numbers)}")
+        raise unknown("number", chosen, numbers, f"compare has {', '.join(numbers)}")
     made = Comparison(a=a, b=b, measure=chosen, keys=keys, numbers=tuple(numbers), notes=_unlike(a, b))
     joined: Any = made.to_frame()
     if joined[f"{chosen} difference"].isna().all():

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
-from interp.errors import InputError, closest
+from interp.errors import InputError, closest, unknown
 from interp.spec import METRICS, Pair
 
 Generator = Callable[..., Iterable[Pair | None]]
@@ -145,7 +145,7 @@ def task(name: str, *, metric: str = "logit-diff") -> Callable[[Generator], Gene
     if not name or name.split() != [name]:
         raise ValueError(f"{name!r} cannot be a task's name: it is typed as one word")
     if metric not in METRICS:
-        raise InputError(f"there is no metric {metric!r}{closest(metric, METRICS)}; metrics are {', '.join(METRICS)}")
+        raise unknown("metric", metric, METRICS, f"metrics are {', '.join(METRICS)}")
 
     def register(function: Generator) -> Generator:
         if not function.__module__.startswith(f"{_PACKAGE}."):
@@ -212,5 +212,5 @@ def find(name: str) -> Task:
     known = names()
     found = _tasks.get(name) or _tasks.get(name.replace("_", "-"))
     if found is None:
-        raise InputError(f"there is no task {name!r}{closest(name, known)}; tasks are {', '.join(known)}")
+        raise unknown("task", name, known, f"tasks are {', '.join(known)}")
     return found

@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from interp.errors import InputError, closest
+from interp.errors import InputError, unknown
 from interp.tasks._fitting import Vocabulary, combinations, fill
 
 # Templates name the two words {dependent} and {head}; every other field is a word that varies.
@@ -122,7 +122,7 @@ def sentences(name: str, vocabulary: Vocabulary, n: int, seed: int = 0) -> tuple
     """
     relation = RELATIONS.get(name)
     if relation is None:
-        raise InputError(f"there is no relation {name!r}{closest(name, RELATIONS)}; use {', '.join(RELATIONS)}")
+        raise unknown("relation", name, RELATIONS, f"use {', '.join(RELATIONS)}")
     if n < 1:
         raise InputError(f"n must be at least 1, not {n}")
     rng = random.Random(seed)

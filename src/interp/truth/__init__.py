@@ -10,7 +10,7 @@ Examples
 
 from __future__ import annotations
 
-from interp.errors import InputError, closest
+from interp.errors import unknown
 from interp.truth.compile import ABLATIONS, Compiled, compiled
 from interp.truth.programs import PROGRAMS
 
@@ -29,7 +29,7 @@ def build(name: str, seed: int = 0) -> Compiled:
     12
     """
     if name not in PROGRAMS:
-        raise InputError(f"there is no program {name!r}{closest(name, PROGRAMS)}; there are {', '.join(PROGRAMS)}")
+        raise unknown("program", name, PROGRAMS, f"there are {', '.join(PROGRAMS)}")
     return compiled(PROGRAMS[name](), seed)
 
 

@@ -17,6 +17,7 @@ from interp.engine.model.fingerprint import State
 from interp.engine.model.fingerprint import inspect as inspect_state
 from interp.engine.model.tokens import Tokens
 from interp.errors import InputError, printable
+from interp.sites import available
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,11 @@ class Handle:
     def hook_names(self) -> tuple[str, ...]:
         """Every name that `Run.activations` takes."""
         return tuple(self.bridge.hook_dict)
+
+    @property
+    def sites(self) -> list[str]:
+        """The sites of the table that any of the model's layers has."""
+        return available(self.bridge.hook_dict)
 
     def neurons(self, layer: int = 0) -> int:
         """Return how many neurons a layer's MLP has, read off its weights; 0 where it has none of that kind."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from interp.engine import memory
 from interp.engine.model.hooks import Hook
-from interp.errors import InputError, closest
+from interp.errors import InputError, unknown
 from interp.sites import Site
 from interp.spec import Intervention, resolve_indices
 
@@ -74,13 +74,13 @@ def unread(model: LoadedModel, site: Site) -> str:
     def find(operation: Operation) -> str:
         key = (operation.fingerprint, site)
         if key not in model.unread:
-            model.unread[key] = _beside(model, site)
+            model.unread[key] = _copied(model, site)
         return model.unread[key]
 
     return model.operate("run", {}, find)
 
 
-def _beside(model: LoadedModel, site: Site) -> str:
+def _copied(model: LoadedModel, site: Site) -> str:
     written = site.hook_name
     if site.name in {"attn_out", "resid_mid"}:
         seen = _middle(model, site.layer)
@@ -118,10 +118,10 @@ def _middle(model: LoadedModel, layer: int) -> dict[str, Tensor]:
     names = {Site(name, layer).hook_name: keep(name) for name in ("resid_pre", "attn_out", "resid_mid")}
     there = {name: hook for name, hook in names.items() if name in model.bridge.hook_dict}
 
-    def still(tensor: Tensor, hook: HookPoint) -> Tensor:  # noqa: ARG001
+    def nothing(tensor: Tensor, hook: HookPoint) -> Tensor:  # noqa: ARG001
         return torch.zeros_like(tensor)
 
-    model.forward([_TRIED], {Site("z", layer).hook_name: still} | there)
+    model.forward([_TRIED], {Site("z", layer).hook_name: nothing} | there)
     return seen
 
 
@@ -139,9 +139,7 @@ def _check(model: LoadedModel, intervention: Any, length: int) -> None:
     if not kind.within(model.bridge.hook_dict, site.layer):
         raise InputError(f"{model.name} has no {site.name}")
     if intervention.mode not in _MODES:
-        raise InputError(
-            f"there is no mode {intervention.mode!r}{closest(intervention.mode, _MODES)}; use {', '.join(_MODES)}"
-        )
+        raise unknown("mode", intervention.mode, _MODES, f"use {', '.join(_MODES)}")
     for index in ("head", "position", "neuron"):
         if isinstance(getattr(intervention, index), Iterable):
             raise InputError(f"one {index} to an intervention; give one intervention for each {index}")

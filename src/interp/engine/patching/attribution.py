@@ -16,7 +16,7 @@ from interp.engine.patching.cases import Case, measured, ready, unpatched_differ
 from interp.engine.patching.driver import OnStep, silent
 from interp.engine.patching.gradients import differentiated, over_cases, require_slope
 from interp.engine.patching.recorded import HookedRuns, LeanRuns, Runner
-from interp.sites import SITES, available
+from interp.sites import SITES
 
 if TYPE_CHECKING:
     from interp.engine.memory import Stretch
@@ -125,7 +125,7 @@ class _Job:
         self.asked = asked
         self.neurons = neurons
         self.on_step = on_step
-        self.sites = available(model.bridge.hook_dict)
+        self.sites = model.sites
         self.answer = self._empty()
 
     def _empty(self) -> Attributed:

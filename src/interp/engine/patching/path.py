@@ -30,7 +30,7 @@ from interp.engine.transformer.base_runs import Base
 from interp.engine.transformer.forward import Edit, forward
 from interp.engine.transformer.incremental import ChangedRows
 from interp.engine.transformer.network import Network
-from interp.sites import Site, available
+from interp.sites import Site
 from interp.spec import Node
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ _KINDS = ("embed", "head", "q", "k", "v", "mlp", "logits")
 
 def parallel(model: LoadedModel) -> bool:
     """Return whether a block's MLP reads the residual stream before its attention: it has no middle then."""
-    return "resid_mid" not in available(model.bridge.hook_dict)
+    return "resid_mid" not in model.sites
 
 
 def written(node: Node, parallel: bool) -> int:

@@ -16,6 +16,7 @@ from torch import Tensor
 from interp.engine.transformer.base_runs import PARTS, Base
 from interp.engine.transformer.incremental import ChangedRows
 from interp.engine.transformer.network import Network
+from interp.sites import SITES
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class Plan:
             return self.network.layers[0].up.weight.shape[0]
         if "head" not in self.by:
             return 1
-        return self.network.n_kv_heads if self.site in {"k", "v"} else self.network.n_heads
+        return self.network.n_kv_heads if SITES[self.site].kv_heads else self.network.n_heads
 
     def forget(self) -> None:
         """Let go of what only its running interventions need."""
@@ -127,7 +128,7 @@ class Plan:
                 if not moved[position]:
                     continue
                 # A key or a value is read by every later query; everything else changes its own position first.
-                single = self.site not in {"k", "v"}
+                single = not SITES[self.site].kv_heads
                 yield PatchGroup(self.case, layer, position, single, range(self.parts), len(self.base) - position)
 
     def _moved(self, layer: int) -> list[bool]:
@@ -153,11 +154,8 @@ class Plan:
 
     def stage(self, layer: int) -> tuple[int, str]:
         """Return the layer and stage at which interventions on this site of `layer` enter."""
-        if self.site == "resid_pre":
-            return layer, "pre"
-        if self.site in {"resid_post", "mlp_out", "neuron"}:
-            return layer + 1, "pre"
-        return layer, "mid"
+        stage = SITES[self.site].stage
+        return (layer + 1, "pre") if stage == "post" else (layer, stage)
 
     def changed_rows(self, patch: PatchGroup) -> ChangedRows:
         """Return the patch's rows of the residual stream."""
@@ -206,7 +204,7 @@ class Plan:
     def _through_heads(self, patch: PatchGroup, positions: slice, parts: slice) -> Tensor:
         network, index = self.network, patch.layer
         # Only keys and values that are patched at one position make a z that depends on which.
-        at = patch.start if self.site in {"k", "v"} and "position" in self.by else -1
+        at = patch.start if SITES[self.site].kv_heads and "position" in self.by else -1
         if self._held is None or self._held[0] != (index, at):
             self._held = ((index, at), self._z(index, at) - self.base.z[index])
         change = self._held[1][positions]  # [position, head, d_head]

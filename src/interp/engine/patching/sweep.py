@@ -15,7 +15,7 @@ from interp.engine.patching.hooked import Place, patched_logits
 from interp.engine.patching.plan import Plan
 from interp.engine.patching.waves import Sweep, Swept, unfinished
 from interp.errors import InputError
-from interp.sites import Site, available, axes, find
+from interp.sites import Site, axes, find
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
@@ -41,7 +41,7 @@ def require(model: LoadedModel, site: str) -> None:
     InputError
         The model has no such activation; the sites that it has are named.
     """
-    there = available(model.bridge.hook_dict)
+    there = model.sites
     if site not in there:
         raise InputError(f"{model.name} has no {site}; it has {', '.join(there)}")
 

@@ -16,7 +16,7 @@ from interp.engine.patching.cases import by_length
 from interp.engine.transformer import network
 from interp.engine.transformer.forward import Edit, forward
 from interp.errors import InputError
-from interp.sites import Site, available
+from interp.sites import Site
 
 if TYPE_CHECKING:
     from transformer_lens.hook_points import HookPoint
@@ -65,7 +65,7 @@ def pooled(model: LoadedModel, texts: Sequence[Encoded], site: str, position: st
     InputError
         The model lacks the site, or what is to be kept does not fit.
     """
-    if site not in available(model.bridge.hook_dict):
+    if site not in model.sites:
         raise InputError(f"{model.name} has no {site}; use --site resid_pre or resid_post")
     g = model.geometry
     needed, free = 4 * g.n_layers * len(texts) * g.d_model, memory.free_bytes(torch.device("cpu"))

@@ -39,9 +39,21 @@ class Network:
     unembed: Linear
     embed: Callable[[Tensor], Tensor]
     rotary: Callable[[int], Rotation] | None
-    n_heads: int
-    n_kv_heads: int
-    d_head: int
+
+    @property
+    def n_heads(self) -> int:
+        """How many query heads a layer has."""
+        return self.layers[0].n_heads
+
+    @property
+    def n_kv_heads(self) -> int:
+        """How many heads of keys and values a layer has."""
+        return self.layers[0].n_kv_heads
+
+    @property
+    def d_head(self) -> int:
+        """The width of a head."""
+        return self.layers[0].d_head
 
     @property
     def parallel(self) -> bool:
@@ -87,16 +99,13 @@ def weights(model: LoadedModel) -> Network:
     family = _family(model)
     config = family.config(model.hf_model)
     bridge: Any = model.bridge
-    geometry = model.geometry
+    d_head = model.geometry.d_head
     return Network(
-        layers=tuple(family.block(block, index, geometry.d_head, config) for index, block in enumerate(bridge.blocks)),
+        layers=tuple(family.block(block, index, d_head, config) for index, block in enumerate(bridge.blocks)),
         final=norm_of(bridge.ln_final, bridge.unembed),
         unembed=linear_of(bridge.unembed),
         embed=family.embedding(bridge),
         rotary=family.rotary(bridge),
-        n_heads=geometry.n_heads,
-        n_kv_heads=geometry.n_kv_heads,
-        d_head=geometry.d_head,
     )
 
 

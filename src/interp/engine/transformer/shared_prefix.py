@@ -61,9 +61,9 @@ def paired(network: Network, prefix: Tensor, frozen: Tensor, graded: Tensor, kee
         q, k, v = (kept(site, index, pack) for site, pack in zip("qkv", block.project(before), strict=True))
         q, k = block.turn_queries(q, at), block.turn_keys(k, at)
         first = [pack.frozen[:shared].unflatten(0, (n, start)) for pack in (q, k, v)]
-        still = [shaped(pack.frozen[shared:], frozen) for pack in (q, k, v)]
+        quiet = [shaped(pack.frozen[shared:], frozen) for pack in (q, k, v)]
         moving = [shaped(pack.graded, graded) for pack in (q, k, v)]
-        (pattern, mixed), (graded_pattern, graded_mixed) = (_attended(block, own, first) for own in (still, moving))
+        (pattern, mixed), (graded_pattern, graded_mixed) = (_attended(block, own, first) for own in (quiet, moving))
         keep("pattern", index, pattern, graded_pattern)
         own = torch.cat([block.attend(first[0], first[1], first[2]).flatten(0, 1), mixed.flatten(0, 2)])
         written = block.write(kept("z", index, Pack(own, graded_mixed.flatten(0, 2))))

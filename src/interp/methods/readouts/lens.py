@@ -14,7 +14,7 @@ from interp.methods._shared.models import predicted
 from interp.methods._shared.pairs import one_token
 from interp.results import Result, resolve
 from interp.results.tables import frame_of
-from interp.sites import Site, available
+from interp.sites import Site
 from interp.spec import Indices, Prompt, resolve_indices
 
 if TYPE_CHECKING:
@@ -268,7 +268,7 @@ def _translators(model: LoadedModel, kind: Literal["tuned", "jacobian"], source:
 def _layers(model: LoadedModel, chosen: Indices, at: str, maps: Translators | None) -> tuple[int, ...]:
     """Return the layers to read: those asked for, or all that there are maps for."""
     depth = model.geometry.n_layers
-    if f"resid_{at}" not in available(model.bridge.hook_dict):
+    if f"resid_{at}" not in model.sites:
         raise InputError(f"{model.name} has no resid_mid: its attention and MLP run side by side; use --at pre or post")
     layers = resolve_indices(chosen, depth, "layer")
     if maps is None:

@@ -155,7 +155,7 @@ def roles(model: LoadedModel, n: int, seed: int) -> Roles:
     notes = [
         f"the clean logit difference is {difference:+.2f}; an effect counts from {SHARE:.0%} of it, {least:.2f}, on",
         *_notes(players, interrupted=interrupt is not None),
-        *(f"several slots of a pair have more than one token: {name}" for name in _wide(pairs.pairs)),
+        *(f"several slots of a pair have more than one token: {name}" for name in _several(pairs.pairs)),
     ]
     return Roles(each, even, _labels(players), _criteria(least), tuple(notes), interrupt)
 
@@ -182,7 +182,7 @@ def _notes(players: Mapping[str, Truth], *, interrupted: bool) -> list[str]:
     return [f"partial: interrupted; {lacking}"]
 
 
-def _wide(pairs: Sequence[Pair]) -> list[str]:
+def _several(pairs: Sequence[Pair]) -> list[str]:
     return sorted({name for pair in pairs for name, places in pair.slots.items() if len(places) > 1})
 
 
