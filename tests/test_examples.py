@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import doctest
 import importlib
 import io
@@ -117,6 +118,7 @@ def test_an_example_gives_what_it_says(
         names |= classifier()
     test.globs = {**names, **vars(importlib.import_module(module))}
     said = io.StringIO()
+    monkeypatch.setattr(builtins, "_", None, raising=False)  # an example's value goes there; IPython minds it
     failed, tried = doctest.DocTestRunner(optionflags=LINE, verbose=False).run(test, out=said.write, clear_globs=False)
     assert tried > 0
     assert failed == 0, said.getvalue()

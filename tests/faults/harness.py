@@ -257,23 +257,26 @@ def census(model: Any) -> Any:
     return hooks.census(model.modules())
 
 
-def content(value: Any) -> Any:
-    """Return a Result's fields as an independent, comparable value: arrays by shape, dtype and bytes."""
+def content(value: Any, without: frozenset[str] = frozenset()) -> Any:
+    """Return a Result's fields but those in `without` as an independent, comparable value, Results in it likewise.
+
+    Arrays go by shape, dtype and bytes.
+    """
     if isinstance(value, Result):
-        return {f.name: content(getattr(value, f.name)) for f in fields(value) if f.name != "_live"}
+        names = {f.name for f in fields(value)} - {"_live"} - without
+        return {name: content(getattr(value, name), without) for name in sorted(names)}
     if isinstance(value, np.ndarray):
         return (value.shape, str(value.dtype), value.tobytes())
     if isinstance(value, Mapping):
-        return {key: content(item) for key, item in value.items()}
+        return {key: content(item, without) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [content(item) for item in value]
+        return [content(item, without) for item in value]
     return value if isinstance(value, str | int | float | bool | type(None)) else repr(value)
 
 
 def answer(result: Any) -> Any:
     """Return what a Result says, without how it came to be: equal for the same model and the same cell."""
-    made = {"provenance", "notes", "seconds", "forwards"}
-    return {key: item for key, item in content(result).items() if key not in made}
+    return content(result, frozenset({"provenance", "notes", "seconds", "forwards"}))
 
 
 @contextlib.contextmanager
