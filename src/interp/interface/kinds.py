@@ -10,7 +10,7 @@ from typing import Any, Protocol, SupportsFloat, SupportsIndex
 
 from interp import sites
 from interp.errors import InputError, closest, unknown
-from interp.spec import METRICS
+from interp.spec import METRICS, as_answers
 
 
 class Loaded(Protocol):
@@ -185,6 +185,14 @@ class Indices(Open):
         return self.parse(value, name) if isinstance(value, str) else value
 
 
+class Token(Open):
+    """A token: a word, or an id."""
+
+    def check(self, value: Any, name: str) -> Any:
+        found = as_answers(value, name)
+        return found[0] if len(found) == 1 else found
+
+
 class Metric(Open):
     """A metric's name, or a function of the user's."""
 
@@ -235,6 +243,8 @@ class Model(Kind):
 KINDS: dict[str, Kind] = {
     "indices": Indices(),
     "metric": Metric(several=False),
+    "token": Token(several=False),
+    "prompt": Open(several=False),
     "components": Open(),
     "numbers": Open(),
     "examples": Open(),

@@ -34,6 +34,8 @@ class Provenance:
         The model's name here, the hash of its weights and state at the time, and where and how it ran.
     tokens
         Token ids of every prompt that was run, BOS included.
+    tokens_taken
+        (typed, string, id) of each answer or target: which token was taken for what was typed.
     technique, arguments, seed
         The call. `arguments` holds only what was given.
     path
@@ -52,6 +54,7 @@ class Provenance:
     dtype: str = ""
     device: str = ""
     tokens: list[list[int]] = field(default_factory=list[list[int]])
+    tokens_taken: tuple[tuple[str, str, int], ...] = ()
     technique: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict[str, Any])
     seed: int | None = None
@@ -112,6 +115,11 @@ class Result:
     @cached_property
     def _views(self) -> Views:
         return Views()
+
+    @property
+    def tokens_taken(self) -> tuple[tuple[str, str, int], ...]:
+        """(typed, string, id) of each answer or target: which token was taken for what was typed."""
+        return self.provenance.tokens_taken
 
     def summary(self) -> str:
         """Return one line that says what this is, without the class name."""

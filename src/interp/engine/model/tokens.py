@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from numbers import Integral
 from typing import Any
 
 from interp.errors import InputError
@@ -31,34 +30,6 @@ class Encoded:
     strings: tuple[str, ...]
     glyphs: Mapping[int, str]
     notes: tuple[str, ...] = ()
-
-
-def as_prompt(prompt: Any, bos: bool | None = None, truncate: bool = False) -> Prompt:
-    """Return `prompt` (a text, ids, a tensor or array of ids, or a Prompt) as a `Prompt`.
-
-    Raises
-    ------
-    InputError
-        Anything else, or several prompts at once.
-
-    Examples
-    --------
-    >>> as_prompt([1, 2]).ids
-    (1, 2)
-    """
-    if isinstance(prompt, Prompt):
-        return replace(prompt, bos=prompt.bos if bos is None else bos, truncate=prompt.truncate or truncate)
-    if isinstance(prompt, str):
-        return Prompt(text=prompt, bos=bos, truncate=truncate)
-    ids: Any = prompt.tolist() if hasattr(prompt, "tolist") else prompt
-    if isinstance(ids, list | tuple):
-        if len(ids) == 1 and isinstance(ids[0], list | tuple):
-            ids = ids[0]
-        if all(type(index) is not bool and isinstance(index, Integral) for index in ids):  # numpy's too
-            return Prompt(ids=tuple(map(int, ids)), truncate=truncate)
-        if any(isinstance(item, str | list | tuple) for item in ids):
-            raise InputError(f"one prompt at a time: {len(ids)} were given")
-    raise InputError(f"a prompt is a text or a list of token ids, not {type(prompt).__name__}")
 
 
 class Tokens:
