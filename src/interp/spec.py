@@ -214,6 +214,8 @@ def resolve_metric(given: Any) -> Metric:
         return given
     if callable(given):
         return Metric(name=getattr(given, "__name__", "function"), function=given)
+    if isinstance(given, str):
+        given = given.lower().replace("_", "-")  # as Python spells names
     if given not in METRICS:
         raise unknown("metric", given, METRICS, f"use {', '.join(METRICS)} or a function")
     return Metric(name=given)
@@ -238,8 +240,8 @@ class Pair:
 
     Examples
     --------
-    >>> Pair("A B", "A C", "D", "E")
-    Pair(clean=Prompt('A B'), corrupted=Prompt('A C'), answer=('D',), wrong=('E',))
+    >>> Pair("A B", "A C", "D", "E").answer
+    ('D',)
     """
 
     clean: Prompt

@@ -15,7 +15,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from interp.errors import InputError, printable
+import numpy as np
+
+from interp.errors import InputError, closest, printable
+from interp.hints import OF_RESULTS
 from interp.results.code import kind_of, spelled
 from interp.results.saving import as_data, as_json, as_npz, checked_path, write_atomically
 
@@ -111,6 +114,19 @@ class Result:
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy or a pickle holds: the data, without the view that this object has made."""
         return {name: value for name, value in self.__dict__.items() if name != "_views"}
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        instead = f"; {OF_RESULTS[name]} gives it" if name in OF_RESULTS else closest(name, dir(self))
+        raise AttributeError(f"{type(self).__name__} has no {name!r}{instead}")
+
+    def __getitem__(self, index: Any) -> Any:
+        arrays = [name for name, value in vars(self).items() if isinstance(value, np.ndarray)]
+        held = f"its arrays are {', '.join(arrays)}" if arrays else "its data are its fields"
+        raise TypeError(f"{type(self).__name__} is no list: {held}; to_frame() is a table")
+
+    __iter__ = None  # or Python would try the numbers from 0 on
 
     @cached_property
     def _views(self) -> Views:

@@ -147,7 +147,9 @@ class Operated(Handle):
         )
         hooked = (f"{len(g.user_hooks)} hooks of yours were on the model; %interp status lists them",)
         return replace(
-            result, provenance=provenance, notes=(*g.notes, *result.notes, *(hooked if g.user_hooks else ()))
+            result,
+            provenance=provenance,
+            notes=tuple(dict.fromkeys([*g.notes, *result.notes, *(hooked if g.user_hooks else ())])),
         )
 
     # -- what the current command's record is told -----------------------------------------------------------------

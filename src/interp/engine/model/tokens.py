@@ -64,6 +64,11 @@ class Tokens:
         ids: list[int] = tokenizer(tokenizer.bos_token, add_special_tokens=False)["input_ids"]
         return ids[0] if len(ids) == 1 and ids[0] < self.d_vocab else None
 
+    @cached_property
+    def _adds_bos(self) -> bool:
+        """Whether the tokenizer itself puts BOS in front of a text."""
+        return list(self.tokenizer("a")["input_ids"])[:1] == [self.bos_id]
+
     def encode(self, prompt: Prompt) -> Encoded:
         """Return `prompt` as token ids.
 
@@ -75,8 +80,10 @@ class Tokens:
         """
         notes: list[str] = []
         ids = list(self._literal(prompt.ids)) if prompt.ids is not None else self._tokenized(prompt, notes)
-        if prompt.bos is not False or prompt.ids is not None:
-            ids = self._without_doubled_ends(ids, notes)
+        if prompt.ids is not None:
+            self._without_doubled_ends(ids, notes, "they are ids, and taken as they are")
+        elif prompt.bos is not False:
+            ids = self._without_doubled_ends(ids, notes, "one was kept")
         if len(ids) > self.n_ctx:
             if not prompt.truncate:
                 raise InputError(
@@ -124,6 +131,11 @@ class Tokens:
         if not self.bidirectional:
             wanted = self.default_bos if prompt.bos is None else prompt.bos
             if wanted and self.bos_id is not None:
+                if prompt.bos is None and not self._adds_bos and ids[:1] != [self.bos_id]:
+                    notes.append(
+                        f"BOS ({self.string(self.bos_id)}) was put in front, which the tokenizer itself does not do; "
+                        "--no-bos leaves it out"
+                    )
                 ids = [self.bos_id, *ids]
             elif prompt.bos:
                 notes.append("this tokenizer has no BOS token; none was added")
@@ -137,7 +149,7 @@ class Tokens:
             )
         return ids
 
-    def _without_doubled_ends(self, ids: list[int], notes: list[str]) -> list[int]:
+    def _without_doubled_ends(self, ids: list[int], notes: list[str], done: str) -> list[int]:
         start, end = self.bos_id, None
         if self.bidirectional and self.tokenizer is not None:
             start, end = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
@@ -150,7 +162,7 @@ class Tokens:
             if times > 1:
                 name = self.string(index or 0)
                 called = f"BOS ({name})" if index == self.bos_id else name
-                notes.append(f"{called} was given {times} times; one was kept")
+                notes.append(f"{called} was given {times} times; {done}")
         return ids[first:last]
 
     def strings(self, ids: Sequence[int]) -> tuple[tuple[str, ...], dict[int, str]]:
