@@ -332,7 +332,7 @@ def find(name: str) -> Command:
     """
     known = commands()
     plainly = name.replace("_", "-").lower()
-    found = known.get(ALIASES.get(plainly, plainly))
+    found = known.get(name) or known.get(name.replace("_", "-")) or known.get(ALIASES.get(plainly, ""))
     if found is None and plainly in HINTS:
         raise InputError(f"there is no command {name!r}: {HINTS[plainly]}")
     if found is None:

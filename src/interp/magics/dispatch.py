@@ -43,8 +43,11 @@ def dispatch(shell: InteractiveShell, line: str, cell: str | None) -> Any:
 
 
 def _run(shell: InteractiveShell, line: str, cell: str | None) -> Any:
+    if not line.strip() and cell is not None and cell.strip():
+        raise InputError("say what to do with the text: %%interp COMMAND; %interp help lists the commands")
     call = parse(line)
-    if cell is not None and not cell.strip("\r\n"):
+    empty = cell is not None and not cell.strip("\r\n")
+    if empty:
         cell = None  # two percent signs and nothing below: the line says it all, or what is missing is named
     if call.prompt is not None:
         if cell is not None:
@@ -65,8 +68,9 @@ def _run(shell: InteractiveShell, line: str, cell: str | None) -> Any:
             )
     elif call.command.body is not None:
         if cell is None:
+            missing = "the prompt is empty" if empty else f"{call.command.name} needs a prompt"
             raise InputError(
-                f"{call.command.name} needs a prompt: type it on the line below %%interp {call.command.name}, or in "
+                f"{missing}: type it on the line below %%interp {call.command.name}, or in "
                 f'quotes: %interp {call.command.name} "The cat sat"'
             )
         body = [cell.removesuffix("\n")]
