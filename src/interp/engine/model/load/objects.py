@@ -10,7 +10,7 @@ from typing import Any
 
 import transformers
 
-from interp.engine.model.load.source import Source, plain_name
+from interp.engine.model.load.source import Source, offline, plain_name
 from interp.engine.model.load.wrap import refuse_two_stacks
 from interp.errors import InputError
 
@@ -63,8 +63,9 @@ def _survivor(tokenizer: Any) -> Any:
         raise InputError(f"tokenizer= takes a tokenizer, such as AutoTokenizer gives, not a {type(tokenizer).__name__}")
     folder = tempfile.mkdtemp(prefix="interp-tokenizer-")
     try:
-        tokenizer.save_pretrained(folder)
-        read = transformers.AutoTokenizer.from_pretrained(folder)
+        with offline():
+            tokenizer.save_pretrained(folder)
+            read = transformers.AutoTokenizer.from_pretrained(folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
