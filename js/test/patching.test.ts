@@ -262,7 +262,7 @@ describe("a sweep that runs", () => {
     await settled();
     named("Stop").click();
     expect(interrupt).toHaveBeenCalledTimes(1);
-    expect(named("Stopping …").disabled).toBe(true);
+    expect(named("Stopping …").getAttribute("aria-disabled")).toBe("true");
     host.change("sweep", sweep());
     expect(named("Stopping …").hidden).toBe(true);
   });
@@ -273,6 +273,16 @@ describe("a sweep that runs", () => {
     await settled();
     named("Stop").click();
     expect(interrupt).not.toHaveBeenCalled();
+  });
+
+  it("is VS Code's to stop, from the start: what a view asks for there is never heard", async () => {
+    document.body.classList.add("vscode-dark");
+    const interrupt = vi.fn();
+    const { named, text } = shown(running, { widget_manager: { kernel: { status: "busy", interrupt } } });
+    await settled();
+    document.body.classList.remove("vscode-dark");
+    expect(named("Stop").hidden).toBe(true);
+    expect(text(".interp-panel .interp-caption")).toContain("to stop: the notebook’s Interrupt");
   });
 
   it("says who can stop it where a view cannot, or where stopping fails", async () => {

@@ -241,7 +241,7 @@ def test_broken_weights_stay_broken_where_they_are_rounded(wire: Wire, tokens: i
 
 def test_the_script_is_small_and_contacts_nothing() -> None:
     script, style = asset("attention.js"), asset("attention.css")
-    assert len(script.encode()) < 30_000
+    assert len(script.encode()) < 34_000
     assert len(style.encode()) < 10_000
     addresses = (script + style).replace("http://www.w3.org/2000/svg", "")
     for word in (
