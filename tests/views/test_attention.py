@@ -281,7 +281,7 @@ def test_several_pictures_share_a_page() -> None:
     assert not [attributes for _, attributes in page.tags if "id" in attributes]
     named = " ".join(attributes.get("class") or "" for _, attributes in page.tags).split()
     assert named
-    assert all(name.startswith("interp-") for name in named - set(UNTOUCHED.split()))
+    assert all(name.startswith("interp-") for name in set(named) - set(UNTOUCHED.split()))
 
 
 def test_both_themes_are_in_the_page() -> None:

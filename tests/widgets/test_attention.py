@@ -268,7 +268,8 @@ def test_a_style_sheet_touches_its_own_views_alone(sheet: Path) -> None:
     for selector in selectors:
         assert confined in selector, selector
         foreign = {name for name in re.findall(r"\.(-?[a-zA-Z_][\w-]*)", selector) if not name.startswith("interp-")}
-        assert foreign <= {"vscode-dark", "vscode-light", "vscode-high-contrast"}, selector
+        around = {"cell-output-ipywidget-background"}  # VS Code's white box, of no view but ours
+        assert foreign <= {"vscode-dark", "vscode-light", "vscode-high-contrast"} | around, selector
 
 
 def split(selectors: str) -> list[str]:

@@ -218,6 +218,8 @@ class Session:
         }
         asked = arguments.pop("model", None)
         model = self.get(asked)
+        watcher = self.on_step or _nobody
+        watcher(0, 0, f"{command.name}: reading the input")
         inputs, given = inputs_of(command, model, body, arguments)
         if asked is not None:
             given["model"] = asked
@@ -225,10 +227,22 @@ class Session:
         for parameter in command.parameters:
             if arguments.get(parameter.name) is not None:
                 arguments[parameter.name] = parameter.values.resolve(arguments[parameter.name], self)
-        watcher = self.on_step or _nobody
+        watcher(0, 0, f"{command.name}: looking for changes of the model")
 
         def once(operation: Operation) -> Result:
-            operation.on_step = lambda done, total, said: watcher(done, total, said or command.name)
+            counted = False
+
+            def step(done: int, total: int, said: str) -> None:
+                nonlocal counted
+                counted = True
+                watcher(done, total, said or command.name)
+
+            def forward(count: int) -> None:
+                if not counted:  # what comes before it can be told how much there is to do
+                    watcher(0, 0, f"{command.name}: preparing, {count} forward pass{'' if count == 1 else 'es'}")
+
+            operation.on_step, operation.on_forward = step, forward
+            watcher(0, 0, f"{command.name}: preparing")
 
             def whole(result: Result) -> Result:
                 live = Live(model, operation.fingerprint, tuple(operation.tokens[0]) if operation.tokens else ())

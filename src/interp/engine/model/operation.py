@@ -38,6 +38,7 @@ class Operation:
     notes: list[str] = field(default_factory=list[str])
     path: str = "store"
     on_step: Callable[[int, int, str], None] = lambda done, total, said: None  # noqa: ARG005
+    on_forward: Callable[[int], None] = lambda count: None  # noqa: ARG005
     on_partial: Callable[[Callable[[], Result]], None] | None = None
 
 
@@ -176,6 +177,7 @@ class Operated(Handle):
         self.forwards += forwards
         if self._operation is not None:
             self._operation.forwards += forwards
+            self._operation.on_forward(self._operation.forwards)
 
 
 @cache
