@@ -23,7 +23,7 @@ describe("the viewer", () => {
     const { el, find } = open(attention(TOKENS));
     await settled();
     expect(text(find(".interp-head"))).toContain("test · 4 tokens · 2 layers × 3 heads");
-    expect(text(find(".interp-foot"))).toContain("L0H0inductionentropy 0.69 nats");
+    expect(text(find(".interp-foot"))).toContain("L0H0inductionmean entropy 0.69 nats");
     expect(tokens(el).map((token) => token.textContent)).toEqual(TOKENS);
     expect(drawn.images.filter(({ width }) => width > 10).length).toBeGreaterThanOrEqual(7);
   });

@@ -238,7 +238,7 @@ describe("a sweep that runs", () => {
   it("shows how far it is, and goes on to its end in the same view", async () => {
     const { host, el, find, text } = shown(running);
     await settled();
-    expect(text(".interp-count")).toBe("3 of 12 cells · 1.3 s");
+    expect(text(".interp-count")).toBe("3 of 12 cells · 1.3 s · about 3 s left");
     expect(find(".interp-progress > div").style.width).toBe("30%");
     press(find(".interp-plot"), "ArrowRight");
     host.change("sweep", sweep());
@@ -247,6 +247,16 @@ describe("a sweep that runs", () => {
     expect(find(".interp-count").hidden).toBe(true);
     expect(text(".interp-foot")).toContain("L7H0recovery");
     expect(el.querySelectorAll("section")).toHaveLength(1);
+  });
+
+  it("says what is done before there is a cell, and counts the seconds while the kernel says nothing", async () => {
+    const { host, text } = shown({ ...running, done: 0, share: 0, preparing: true });
+    await settled();
+    expect(text(".interp-count")).toBe("first the prompts are run unpatched · 1.3 s");
+    await new Promise((resolve) => setTimeout(resolve, 1100));
+    expect(text(".interp-count")).toMatch(/unpatched · 2\.[2-9] s$/);
+    host.change("sweep", sweep({ ...running, done: 0, share: 0 }));
+    expect(text(".interp-count")).toBe("comparing the first cells · 1.3 s");
   });
 
   it("that was stopped says so", async () => {

@@ -159,7 +159,7 @@ def test_page_and_standalone_picture_say_the_same() -> None:
         assert "induction 2" in text
         assert "previous token 1" in text
         assert f"{result.pattern[layer, head, query, key]:.3f}" in text
-        assert f"entropy {result.stats['entropy'][layer, head]:.2f} nats" in text
+        assert f"mean entropy {result.stats['entropy'][layer, head]:.2f} nats" in text
         assert "test-model · 9 tokens · 3 layers × 4 heads" in text
 
 
@@ -219,7 +219,7 @@ def test_a_pattern_of_nothing_but_nan_has_a_picture() -> None:
     for values in result.stats.values():
         values[:] = np.nan  # type: ignore[index]
     assert "4 heads hold weights that are not finite" in result.html()
-    assert "entropy not a number" in result.svg("dark")
+    assert "mean entropy not a number" in result.svg("dark")
 
 
 def test_hostile_text_stays_text(hostile: AttentionResult) -> None:

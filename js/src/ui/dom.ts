@@ -89,11 +89,3 @@ export function fit(canvas: HTMLCanvasElement, width: number, height: number): C
   context?.scale(ratio, ratio);
   return context;
 }
-
-/** A weight as it is written. */
-export function number(value: number | null | undefined, digits = 3): string {
-  if (value === null || value === undefined || !Number.isFinite(value)) return "not a number";
-  const size = Math.abs(value);
-  const text = size && size < 0.001 ? value.toExponential(1) : value.toFixed(size < 100 ? digits : 1);
-  return (size ? text : "0").replace("-", "−");
-}

@@ -61,7 +61,7 @@ def _run(shell: InteractiveShell, line: str, cell: str | None) -> Any:
         raise InputError(f"{call.command.name} takes no text below it: type %interp {line.strip()} (one percent sign)")
     with Progress(shell, call.command.name) as progress:
         live = LiveView(shell, progress)
-        session.on_step = progress.step
+        session.on_step, session.on_phase = progress.step, progress.phase
         session.on_partial = None if call.silent else live.offer
         try:
             result = session.call(call.command, *body, **_resolved(shell, call))
@@ -75,7 +75,7 @@ def _run(shell: InteractiveShell, line: str, cell: str | None) -> Any:
             live.end()
             raise
         finally:
-            session.on_step = session.on_partial = None
+            session.on_step = session.on_phase = session.on_partial = None
         if call.output is not None:
             shell.push({call.output: result})
         if not call.silent and not live.finish(result):

@@ -73,6 +73,10 @@ class Progress:
                 self._from, self._since = done, self._clock()
             self._done, self._total, self._what = done, total, what
 
+    def phase(self, what: str) -> None:
+        """Say that `what` is being done, of which nobody knows how much there is."""
+        self.step(0, 0, what)
+
     def line(self) -> str:
         """Return what is done, of how much, for how long already, and how long it may still take."""
         now = self._clock()

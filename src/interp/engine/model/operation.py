@@ -177,6 +177,11 @@ class Operated(Handle):
         self.forwards += forwards
         if self._operation is not None:
             self._operation.forwards += forwards
+            self.alive()
+
+    def alive(self) -> None:
+        """Tell whoever watches the current command that it goes on, where there is nothing to count."""
+        if self._operation is not None:
             self._operation.on_forward(self._operation.forwards)
 
 
