@@ -71,6 +71,8 @@ export interface Sweep {
   total: number;
   seconds: number;
   running: boolean;
+  /** Whether not even the unpatched prompts are run. */
+  preparing?: boolean;
   estimated: boolean;
   top: Record<Source, Entry[]>;
   form: Form;

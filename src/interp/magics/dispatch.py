@@ -76,9 +76,9 @@ def _run(shell: InteractiveShell, line: str, cell: str | None) -> Any:
         body = [cell.removesuffix("\n")]
     elif cell is not None and cell.strip():
         raise InputError(f"{call.command.name} takes no text below it: type %interp {line.strip()} (one percent sign)")
-    with Progress(shell) as progress:
+    with Progress(shell, call.command.name) as progress:
         live = LiveView(shell, progress)
-        session.on_step = progress.step
+        session.on_step, session.on_phase = progress.step, progress.phase
         session.on_partial = None if call.silent else live.offer
         try:
             result = session.call(call.command, *body, **_resolved(shell, call))
@@ -89,17 +89,18 @@ def _run(shell: InteractiveShell, line: str, cell: str | None) -> Any:
         except Interrupted as stop:
             if call.output is not None:
                 shell.push({call.output: stop.result})
-            if not live.finish(stop.result, is_value=False):
+            if not live.finish(stop.result, is_value=False) and not progress.become(stop.result, is_value=False):
                 display(stop.result)
             raise
         except BaseException:
             live.end()
             raise
         finally:
-            session.on_step = session.on_partial = None
-    if call.output is not None:
-        shell.push({call.output: result})
-    live.finish(result)
+            session.on_step = session.on_phase = session.on_partial = None
+        if call.output is not None:
+            shell.push({call.output: result})
+        if not call.silent and not live.finish(result):
+            progress.become(result)
     return None if call.silent else result
 
 

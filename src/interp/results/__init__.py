@@ -1,6 +1,6 @@
 """What techniques return: frozen dataclasses of numpy arrays and token strings that know how they were made."""
 
-from interp.results.base import Provenance, Result, has_page, resolve, views_of
+from interp.results.base import Provenance, Result, has_page, has_view, resolve, views_of
 from interp.results.code import Own, spelled
 from interp.results.effects import strongest
 from interp.results.saving import as_data
@@ -11,6 +11,7 @@ __all__ = [
     "Result",
     "as_data",
     "has_page",
+    "has_view",
     "resolve",
     "spelled",
     "strongest",

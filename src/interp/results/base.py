@@ -80,6 +80,11 @@ def views_of(result: Result) -> Views:
     return result._views  # pyright: ignore[reportPrivateUsage]
 
 
+def has_view(result: Result) -> bool:
+    """Return whether `result` is of a kind that has an interactive view."""
+    return result._widget is not None  # pyright: ignore[reportPrivateUsage]
+
+
 def has_page() -> bool:
     """Return whether a Jupyter kernel runs this code, so that a page may show live views."""
     ipython = sys.modules.get("IPython")
@@ -219,11 +224,12 @@ class Result:
         return self._views.made
 
     def _ipython_display_(self) -> None:
+        shown, self._views.settled = self._views.settled, False
+        if shown:
+            return
         if self._widget is None or not has_page():
             raise NotImplementedError  # IPython then shows what follows.
-        if not self._views.settled:
-            resolve("interp.widgets._base:publish")(self.widget, self)
-        self._views.settled = False
+        resolve("interp.widgets._base:publish")(self.widget, self)
 
     def _repr_mimebundle_(self, **_options: Any) -> dict[str, str]:
         return {"text/plain": self.text(), "text/html": self.html()}

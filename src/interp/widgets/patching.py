@@ -112,6 +112,11 @@ def _state(result: PatchingResult, running: bool) -> dict[str, Any]:
     said = pictures.words(result)
     form, cells = _Slice(result, "strongest", 0, running).packed()
     noising = result.direction == "noise"
+    # Before the unpatched prompts are run nothing is known of them.
+    preparing = running and not result.done.any() and not np.isfinite(result.clean_metric)
+    if preparing:
+        said["pair"] |= {"answers": []}
+        said["meaning"] = dict.fromkeys(_QUANTITIES, "empty: not computed yet")
     return {
         **{name: said[name] for name in ("facts", "metric", "span", "turned", "quantity", "meaning", "pair", "tokens")},
         "notes": [visible(note, 600).replace("␣", " ") for note in said["notes"]],
@@ -129,6 +134,7 @@ def _state(result: PatchingResult, running: bool) -> dict[str, Any]:
         "share": round(100 * float(1 - np.isnan(result.per_pair).mean()), 2) if result.per_pair.size else 0.0,
         "seconds": round(result.provenance.seconds, 1),
         "running": running,
+        "preparing": preparing,
         "estimated": result.estimate is not None,
         "top": {source: _strongest(result, source) for source in _SOURCES},
         "form": form,

@@ -39,6 +39,7 @@ class Operation:
     taken: dict[tuple[str, str, int], None] = field(default_factory=dict[tuple[str, str, int], None])
     path: str = "store"
     on_step: Callable[[int, int, str], None] = lambda done, total, said: None  # noqa: ARG005
+    on_forward: Callable[[int], None] = lambda count: None  # noqa: ARG005
     on_partial: Callable[[Callable[[], Result]], None] | None = None
 
 
@@ -185,6 +186,12 @@ class Operated(Handle):
         self.forwards += forwards
         if self._operation is not None:
             self._operation.forwards += forwards
+            self.alive()
+
+    def alive(self) -> None:
+        """Tell whoever watches the current command that it goes on, where there is nothing to count."""
+        if self._operation is not None:
+            self._operation.on_forward(self._operation.forwards)
 
 
 @cache

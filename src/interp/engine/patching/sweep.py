@@ -75,7 +75,8 @@ def sweep(
     on_step
         Called with cells done and cells in all.
     on_partial
-        Called before `on_step` while cells are missing: `Swept.so_far` is what can be kept.
+        Called while the sweep is empty, and before `on_step` while cells are missing: `Swept.so_far` is what can be
+        kept.
 
     Returns
     -------
@@ -91,7 +92,9 @@ def sweep(
 
     source_model = source_model or model
     planner = _Sites(model, source_model, site, by, layers, tuple(swept.values.shape[1:]))
-    return Sweep(model, cases, planner, swept, step, source_model=source_model, cells=cells).run()
+    return Sweep(
+        model, cases, planner, swept, step, source_model=source_model, cells=cells, on_begin=lambda: on_partial(swept)
+    ).run()
 
 
 class _Sites:

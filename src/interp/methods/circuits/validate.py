@@ -17,7 +17,7 @@ from interp.methods._shared.circuit.report import REMOVABLE, CircuitReport
 from interp.methods._shared.circuit.result import ONE_MEAN, CircuitResult
 from interp.methods._shared.models import require_causal
 from interp.methods._shared.pairs import Encodings, encode, from_task
-from interp.results import Provenance
+from interp.results import Provenance, views_of
 from interp.spec import MetricName, Variable
 
 if TYPE_CHECKING:
@@ -93,7 +93,12 @@ def validate(
         raise InputError(f"validate takes a circuit, not a {type(circuit).__name__}; %interp circuit makes one")
     made = _Evidence(model, circuit, on=on, n=n, seed=seed, random=random, top=top, metric=metric)
     interrupt = made.run()
-    return unless_interrupted(made.report(), interrupt)
+    report = made.report()
+    # A view of the circuit that is open says so from here on.
+    view = views_of(circuit).made
+    if view is not None and view.comm is not None:
+        view.validated(report.circuit)
+    return unless_interrupted(report, interrupt)
 
 
 def validated(model: LoadedModel, circuit: CircuitResult, **options: Any) -> CircuitResult:
