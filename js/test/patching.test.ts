@@ -141,8 +141,8 @@ describe("the heatmap", () => {
   });
 
   it("draws an interval whole, beyond the end of its bar", async () => {
-    const strong = { ...entry([1, 0], 2), low: 1, high: 3 };
-    const { el } = shown({ pairs: 4, top: { exact: [strong, entry([1, 2], -1)], estimate: [] } });
+    const strong = { ...entry([1, 0], 2), low: 1.5, high: 2.5, least: 1, most: 3 };
+    const { el, named } = shown({ pairs: 4, top: { exact: [strong, entry([1, 2], -1)], estimate: [] } });
     await settled();
     const place = (kind: string) => {
       const { left, width } = el.querySelector<HTMLElement>(`.interp-track > .interp-${kind}`)?.style ?? {};
@@ -151,6 +151,9 @@ describe("the heatmap", () => {
     const [[zero, bar], [low, whole]] = [place("towards"), place("span")];
     expect(low - zero).toBeCloseTo(bar / 2, 3);
     expect(whole).toBeCloseTo(bar, 3);
+    // A recovery is less sure than the effect alone.
+    named("Effect").click();
+    expect(place("span")[1]).toBeCloseTo(place("towards")[1] / 2, 3);
   });
 
   it("switches between recovery and effect, in the picture, the list and the footer alike", async () => {

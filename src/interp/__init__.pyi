@@ -75,7 +75,7 @@ def circuit(
     edges: int | None = ...,
     threshold: float | None = ...,
     level: Literal["edge", "head"] = ...,
-    steps: int = ...,
+    steps: int | None = ...,
     among: int | None = ...,
     ablation: Literal["corrupted", "mean", "zero"] = ...,
     metric: Any = ...,

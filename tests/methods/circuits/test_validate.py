@@ -16,7 +16,6 @@ import interp
 from engine.circuits.test_subgraph import Naive, case
 from interp.engine.circuits.subgraph import Subset
 from interp.errors import InputError, Interrupted
-from interp.methods._shared.bootstrap import of_ratio
 from interp.methods._shared.circuit import choice
 from interp.methods._shared.circuit.result import ONE_MEAN, CircuitResult
 from interp.methods.circuits.validate import REMOVABLE, CircuitReport, _p_value, validated
@@ -103,16 +102,6 @@ def test_the_numbers_are_those_of_the_hooked_runs(kind: str, ablation: str, use:
         area += step * (report.curve[a] + report.curve[b]) / 2
         gap += step * (abs(1 - report.curve[a]) + abs(1 - report.curve[b])) / 2
     assert (report.cpr, report.cmd) == (pytest.approx(area), pytest.approx(gap))
-
-
-def test_the_interval_is_the_bootstrap_of_the_ratio_of_means() -> None:
-    above, below = np.array([1.0, 4.0, 2.0]), np.array([2.0, 4.0, 3.0])
-    low, high = of_ratio(above, below, seed=3)
-    drawn = np.random.default_rng(3).multinomial(3, np.full(3, 1 / 3), size=1000)
-    ratios = [(row @ above) / (row @ below) for row in drawn]
-    assert (low, high) == (pytest.approx(np.quantile(ratios, 0.025)), pytest.approx(np.quantile(ratios, 0.975)))
-    assert np.isnan(of_ratio(above[:1], below[:1])).all()
-    assert np.allclose(of_ratio(np.stack([above, 2 * above], 1), below, seed=3)[:, 1], [2 * low, 2 * high])
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "neox"])

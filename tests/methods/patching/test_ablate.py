@@ -309,7 +309,7 @@ def test_noise_has_the_components_own_deviation(kind: str, way: str, use: Any, m
 
 def test_what_is_not_additive(use: Any) -> None:
     use(build("llama"))
-    pairs = [ONE, FIRST, THIRD]
+    pairs = [ONE, FIRST, THIRD, ONE]
     result = ablated(pairs, heads=["0.0", "0.1", "1.1"])
     effects = result.values - result.values[0]
     assert np.allclose(result.effect, effects)

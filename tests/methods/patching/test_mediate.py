@@ -19,7 +19,7 @@ from interp.engine.model.load import Options, load
 from interp.engine.model.loaded import LoadedModel
 from interp.errors import InputError, Interrupted
 from interp.interface.session import session
-from interp.methods._shared.bootstrap import interval
+from interp.methods._shared.intervals import interval
 from interp.methods._shared.permutation import sign_flips
 from interp.spec import Pair, Prompt
 from methods.patching.test_patch import TOKENIZER, VOCABULARY, build, captured, hook_name, logits_of, use

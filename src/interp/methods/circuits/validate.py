@@ -10,11 +10,11 @@ import numpy as np
 from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import pairs as pairs_of
-from interp.methods._shared.bootstrap import interval, of_ratio, resamples
 from interp.methods._shared.circuit import choice
 from interp.methods._shared.circuit.origin import Origin, metric_of
 from interp.methods._shared.circuit.report import REMOVABLE, CircuitReport
 from interp.methods._shared.circuit.result import ONE_MEAN, CircuitResult
+from interp.methods._shared.intervals import interval, of_ratio, too_few
 from interp.methods._shared.models import require_causal
 from interp.methods._shared.pairs import Encodings, encode, from_task
 from interp.results import Provenance, views_of
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
 
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # of all edges; Mueller et al. (2025)
-_RESAMPLES = 100
+_RESAMPLES = 100  # of the pairs that chose a circuit
 
 
 @technique(body=None)
@@ -299,7 +299,7 @@ class _Evidence:
     def _interval(self, values: Float) -> Float:
         """Return the ends of its interval, ``[2, …]``."""
         whole, nothing, _, _ = self.found["ends"]
-        return of_ratio(np.moveaxis(values - nothing, -1, 0), whole - nothing, self.seed)
+        return of_ratio(np.moveaxis(values - nothing, -1, 0), whole - nothing)
 
     def _over_size(self) -> dict[str, Any]:
         """Return the curve over sizes, and its areas."""
@@ -327,7 +327,7 @@ class _Evidence:
         return {
             "marginal_edges": tuple(names[n] for n in order),
             "marginal": marginal[order],
-            "marginal_interval": of_ratio(lost.T, whole - nothing, self.seed)[:, order],
+            "marginal_interval": of_ratio(lost.T, whole - nothing)[:, order],
             "removable": tuple(name for name, value in zip(names, marginal, strict=True) if value < REMOVABLE),
         }
 
@@ -338,7 +338,8 @@ class _Evidence:
         if circuit.method == "acdc" or len(each) < 2:
             return np.zeros(0)
         found: list[float] = []
-        for share in resamples(len(each), self.seed, _RESAMPLES) / len(each):
+        chance = np.random.default_rng(self.seed)
+        for share in chance.multinomial(len(each), np.full(len(each), 1 / len(each)), _RESAMPLES) / len(each):
             scores = np.tensordot(share.astype(np.float32), each, axes=1)
             mask = choice.of_size(circuit, int(kept.sum()), scores.astype(np.float64))
             found.append((mask & kept).sum() / (mask | kept).sum())
@@ -349,7 +350,8 @@ class _Evidence:
         failing = int((whole <= 0).sum())
         if self.metric.name == "logit-diff" and failing:
             notes.append(f"the model prefers the wrong answer in {failing} of {len(whole)} pairs")
-        low, high = interval(span, self.seed)
+        notes += too_few(len(span))
+        low, high = interval(span)
         if np.isfinite(span).all() and abs(span.mean()) < 1e-6:
             notes.append("ablating every edge changes nothing: faithfulness divides by that")
         elif low <= 0 <= high:

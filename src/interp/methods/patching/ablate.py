@@ -12,7 +12,7 @@ import numpy as np
 from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import directions, names, texts
-from interp.methods._shared.bootstrap import interval
+from interp.methods._shared.intervals import interval, too_few
 from interp.methods._shared.models import predicted
 from interp.methods._shared.pairs import encode
 from interp.results import Result
@@ -58,7 +58,7 @@ class AblationResult(Result):
     effect
         ``float64 [condition]``: less the unablated value.
     value_interval, effect_interval
-        ``float64 [2, condition]``: 95 % bootstrap intervals over prompts; NaN for a single one.
+        ``float64 [2, condition]``: 95 % intervals over prompts; NaN for fewer than four.
     additive, additive_interval
         What `values` of ``"all"`` would be if effects added up: unablated + Σ effects of each alone.
     superadditive, superadditive_interval
@@ -335,7 +335,7 @@ def _result(
     alone, whole = each[:, 1 : count + 1], each[:, -1]
     base = each[:, :1]
     additive = base[:, 0] + (alone - base).sum(axis=1)
-    notes: list[str] = []
+    notes = too_few(len(each), "prompts")
     lost = np.isinf(per_prompt).any() or (np.isnan(per_prompt).any() and not ran.stopped)
     if lost:
         notes.append(f"the metric is NaN or infinite in {int((~np.isfinite(per_prompt)).sum())} runs")

@@ -13,7 +13,8 @@ from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import names
 from interp.methods._shared import pairs as pairs_of
-from interp.methods._shared.bootstrap import interval
+from interp.methods._shared.intervals import interval
+from interp.methods._shared.intervals import too_few as no_interval
 from interp.methods._shared.pairs import Encodings, check, encode
 from interp.methods._shared.permutation import LEVEL, assignments, corrector, sign_flips, too_few
 from interp.results.effects import EffectsResult
@@ -46,11 +47,11 @@ class MediationResult(EffectsResult):
     site, by, axes, layers
         What the mediators are, and the axes of the arrays, such as ``("layer", "head")``.
     total, total_interval, total_p
-        Mean over pairs, its 95 % bootstrap interval ``float64 [2]``, its p-value.
+        Mean over pairs, its 95 % interval ``float64 [2]``, its p-value.
     indirect, direct, interaction
         ``float64 [*axes]``: means over pairs; NaN for what was not asked or not reached.
     indirect_interval, direct_interval
-        ``float64 [2, *axes]``: 95 % bootstrap intervals over pairs; NaN for a single pair.
+        ``float64 [2, *axes]``: 95 % intervals over pairs; NaN for fewer than four pairs.
     p, corrected
         ``float64 [*axes]``: two-sided p-values of the indirect effects by sign-flip permutation over pairs, and after
         the correction for that many tests.
@@ -260,8 +261,9 @@ def mediate(
     -----
     Pearl (2001), "Direct and Indirect Effects"; Vig et al. (2020), "Investigating Gender Bias in Language Models Using
     Causal Mediation Analysis". Every effect is exact: the indirect one is denoising patching, the direct one is noising
-    patching less the corrupted run. Intervals are bootstrapped over pairs. p-values are by sign-flip permutation over
-    pairs, of the indirect effects; they assume that without an effect a pair's is as likely up as down.
+    patching less the corrupted run. Intervals are over pairs, by Student's t without the skewness (Hall
+    1992). p-values are by sign-flip permutation over pairs, of the indirect effects; they assume that without an effect
+    a pair's is as likely up as down.
 
     Examples
     --------
@@ -358,7 +360,7 @@ def _result(
     lost = reached[0] & ~known
     if lost.any():
         notes.append(f"the metric is NaN or infinite for {int(lost.sum())} mediators")
-    notes += too_few(len(encoded), count, draws, correction)
+    notes += [*no_interval(len(encoded)), *too_few(len(encoded), count, draws, correction)]
     stopped = through.stopped or past.stopped
     if stopped:
         side = "indirect effects" if through.stopped else "direct effects"

@@ -26,8 +26,8 @@ class CircuitReport(Result):
     """The evidence for a circuit.
 
     All faithfulness here is (m − m(∅)) / (m(M) − m(∅)), a ratio of means over pairs: 1 is the whole model's metric,
-    m(M), and 0 that with every edge ablated, m(∅). Intervals are 95 % bootstrap intervals over pairs. What was not
-    reached is NaN.
+    m(M), and 0 that with every edge ablated, m(∅). Intervals are 95 % intervals over pairs (`interp.methods._shared
+    .intervals`), and NaN for fewer than four. What was not reached is NaN.
 
     Attributes
     ----------
