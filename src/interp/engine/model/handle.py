@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
@@ -89,9 +88,8 @@ class Handle:
         config: Any = self.bridge.cfg
         tokenizer: Any = self.bridge.tokenizer
         bos = bool(getattr(config, "default_prepend_bos", True))
-        size = 0 if tokenizer is None else len(tokenizer)
         held = self._tokens
-        if held is None or held.tokenizer is not tokenizer or (held.size, held.default_bos) != (size, bos):
+        if held is None or held.tokenizer is not tokenizer or held.default_bos != bos or held.is_outdated():
             g = self.geometry
             held = self._tokens = Tokens(tokenizer, g.d_vocab, g.n_ctx, bos, bidirectional=not g.causal)
         return held
@@ -129,7 +127,7 @@ class Handle:
         inside = [(name, module) for name, module in self.hf_model.named_modules() if id(module) not in held]
         return [*self.bridge.named_modules(), *inside]
 
-    @cached_property
+    @property
     def keeps_logits(self) -> bool:
         """Whether the library's forward can be asked for the last positions' logits alone."""
         return "logits_to_keep" in signature(self.hf_model.forward).parameters

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
 from interp.engine import memory
 from interp.engine.model import forward as passes
+from interp.engine.model.fingerprint import settings
 from interp.engine.model.forward import LAST_LOGITS, LOGITS, capture, require_fired, switches
 from interp.engine.model.hooks import Hook
 from interp.engine.model.interventions import functions_of
@@ -191,13 +191,7 @@ class LoadedModel(Operated):
         memory.empty_cache(device)
 
     def _key(self, ids: Sequence[int], state: str) -> tuple[Any, ...]:
-        device = self.device
-        autocast = (
-            torch.is_autocast_enabled(device.type) and str(torch.get_autocast_dtype(device.type)),
-            torch.get_float32_matmul_precision(),
-        )
-        attention = getattr(getattr(self.hf_model, "config", None), "_attn_implementation", None)
-        return (state, self.dtype, str(device), attention, autocast, tuple(ids))
+        return (state, self.dtype, str(self.device), settings(), tuple(ids))
 
     def _compute(self, tokens: Encoded, sites: Sequence[str], operation: Operation) -> dict[str, Tensor]:
         if self.lacks_head and {LOGITS, LAST_LOGITS} & set(sites):

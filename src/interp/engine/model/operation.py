@@ -16,6 +16,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from interp.engine import memory
 from interp.engine.model import hooks
 from interp.engine.model.handle import Handle
+from interp.engine.model.tokens import Tokens
 from interp.errors import InputError, OutOfMemory
 from interp.results import Own, Provenance, Result
 
@@ -38,6 +39,7 @@ class Operation:
     notes: list[str] = field(default_factory=list[str])
     taken: dict[tuple[str, str, int], None] = field(default_factory=dict[tuple[str, str, int], None])
     path: str = "store"
+    tokenizer: Tokens | None = None
     on_step: Callable[[int, int, str], None] = lambda done, total, said: None  # noqa: ARG005
     on_forward: Callable[[int], None] = lambda count: None  # noqa: ARG005
     on_partial: Callable[[Callable[[], Result]], None] | None = None
@@ -122,6 +124,15 @@ class Operated(Handle):
 
         return hooks.interruptible(lambda: self.operate(technique, {}, body), before=take, after=release)
 
+    @property
+    def tokens(self) -> Tokens:
+        """The tokenizer as the bridge has it now; whether it has changed is asked once in a command."""
+        if self._operation is None:
+            return super().tokens
+        if self._operation.tokenizer is None:
+            self._operation.tokenizer = super().tokens
+        return self._operation.tokenizer
+
     def user_hooks(self) -> tuple[str, ...]:
         """Return the hooks on the model that neither transformer-lens nor interp put there, as ``module: function``."""
         # Those of a command were looked for when it began.
@@ -146,7 +157,10 @@ class Operated(Handle):
             seconds=time.perf_counter() - g.started,
             versions=_versions(),
         )
-        hooked = (f"{len(g.user_hooks)} hooks of yours were on the model; %interp status lists them",)
+        hooked = (
+            f"{len(g.user_hooks)} hooks of yours or functions that you replaced were on the model, so nothing is "
+            "stored; %interp status lists them",
+        )
         return replace(
             result,
             provenance=provenance,

@@ -49,11 +49,15 @@ class Tokens:
 
     def __init__(self, tokenizer: Any, d_vocab: int, n_ctx: int, default_bos: bool, bidirectional: bool) -> None:
         self.tokenizer: Any = tokenizer
-        self.size = 0 if tokenizer is None else len(tokenizer)
+        self._settings = _settings(tokenizer)
         self.d_vocab = d_vocab
         self.n_ctx = n_ctx
         self.default_bos = default_bos
         self.bidirectional = bidirectional
+
+    def is_outdated(self) -> bool:
+        """Whether the tokenizer has changed since this was made: a token added, another BOS, other rules of its own."""
+        return self._settings != _settings(self.tokenizer)
 
     @cached_property
     def bos_id(self) -> int | None:
@@ -201,6 +205,20 @@ class Tokens:
         if "Ġ" in vocabulary or any(piece.startswith("Ġ") for piece in vocabulary):
             return "bytes"
         return "metaspace" if any(piece.startswith("▁") for piece in vocabulary) else "plain"
+
+
+def _settings(tokenizer: Any) -> tuple[Any, ...]:
+    """Return what a tokenizer is asked for once and not again, in a form that can be compared."""
+    if tokenizer is None:
+        return ()
+    rules: Any = getattr(tokenizer, "backend_tokenizer", None)
+    return (
+        len(tokenizer),
+        {key: str(token) for key, token in tokenizer.special_tokens_map.items()},
+        tokenizer.get_added_vocab(),
+        # By what they say of themselves: the backend makes a new object whenever one is asked for.
+        [repr(getattr(rules, part, None)) for part in ("normalizer", "pre_tokenizer", "post_processor")],
+    )
 
 
 def _byte_alphabet() -> dict[str, int]:
