@@ -93,7 +93,7 @@ class Session:
     settings: Settings = field(default_factory=Settings)
     on_step: OnStep | None = None
     on_phase: Callable[[str], None] | None = None
-    on_partial: Callable[[Callable[[], Result]], None] | None = None
+    on_partial: Callable[[Callable[[], Result]], object] | None = None
 
     def load(
         self,
@@ -237,9 +237,9 @@ class Session:
             partly = self.on_partial
 
             def offer(make: Callable[[], Result]) -> None:
-                offered[:] = [make]
-                if partly is not None:
-                    partly(lambda: whole(make()))
+                offered.clear()  # an interrupt may end what follows
+                seen = partly is not None and partly(lambda: whole(make()))
+                offered[:] = [] if seen else [make]
 
             def step(done: int, total: int, said: str) -> None:
                 nonlocal counted

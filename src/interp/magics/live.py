@@ -37,13 +37,13 @@ class LiveView:
         self._latest: Result | None = None
         self._next = 0.0
 
-    def offer(self, make: Callable[[], Result]) -> None:
-        """Show what `make` returns, unless it is too soon; a view that fails is given up, the command goes on."""
+    def offer(self, make: Callable[[], Result]) -> bool:
+        """Show what `make` returns, and return whether; it may be too soon. A view that fails is given up."""
         from interp.engine.model.hooks import Interrupts
 
         began = time.monotonic()
         if not self._possible or began < self._next or self._progress.early:
-            return
+            return False
         # An interrupt waits until the page has a message in whole.
         interrupts = Interrupts()
         interrupts.begin()
@@ -56,6 +56,7 @@ class LiveView:
             interrupts.end()
         now = time.monotonic()
         self._next = now + max(_INTERVAL, _SHARE * (now - began))
+        return True
 
     def _show(self, result: Result) -> None:
         self._latest = result
