@@ -72,8 +72,12 @@ def load_circuit(path: str | os.PathLike[str]) -> CircuitResult:
         raise InputError(f"{text!r} is not a circuit's file; give the .json file that a circuit's save(…) wrote")
     try:
         require_room(cast("dict[str, Any]", data), len(content))
-        return checked(_made(CircuitResult, _fields(cast("dict[str, Any]", data))))
-    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+        found = checked(_made(CircuitResult, _fields(cast("dict[str, Any]", data))))
+        for one in (found, found.report):
+            if one is not None:  # what cannot be shown is not found out later
+                one.html(), one.to_frame(), one.text()
+        return found
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"{text!r} is damaged, or of another version of interp: {reason}; save it again") from None
 
