@@ -342,11 +342,11 @@ def weakly(method: Callable[..., Any]) -> Callable[..., Any]:
 def _closer(widget: Widget) -> Callable[[Any], None]:
     """Return what closes `widget` when its result is gone and nothing shows it any more."""
     weak = weakref.ref(widget)
+    ending = sys.is_finalizing  # at the interpreter's end the module's own names are gone before the view is
 
     def close(_: Any) -> None:
         target = weak()
-        # At the interpreter's end what closing needs may be gone before the view is.
-        if target is not None and not sys.is_finalizing():
+        if target is not None and not ending():
             target.close()
 
     return close
