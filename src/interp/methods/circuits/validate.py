@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Mask = NDArray[np.bool_]
 
-FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # of all edges; Mueller et al. (2025)
+SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of all edges; Mueller et al. (2025)
 _RESAMPLES = 100  # of the pairs that chose a circuit
 
 
@@ -195,7 +195,7 @@ class _Evidence:
         chance = np.random.default_rng(self.seed)
         kept = circuit.kept
         self.random = [choice.by_chance(circuit, chance) for _ in range(random)]
-        sizes = sorted({max(1, round(share * total)) for share in FRACTIONS})
+        sizes = sorted({max(1, round(share * total)) for share in SHARES[:-1]})
         ranked = [choice.of_size(circuit, size) for size in sizes]
         own = int(kept.sum())
         self.curve = {int(mask.sum()): mask for mask in ranked if 0 < mask.sum() < total and mask.sum() != own}
@@ -210,10 +210,16 @@ class _Evidence:
             mask[at[writer], to[reader]] = False
             less.append(mask)
         exists = circuit.exists
+        # CPR ranks by the score, CMD by its size; the same circuit is run once.
+        asked = [choice.of_share(circuit, share, absolute=absolute) for absolute in (False, True) for share in SHARES]
+        different = {mask.tobytes(): mask for mask in asked}
+        place = {key: n for n, key in enumerate(different)}
+        self.shares = np.array([place[mask.tobytes()] for mask in asked]).reshape(2, len(SHARES))
         self.parts: dict[str, list[Mask]] = {
             "ends": [exists, np.zeros_like(kept), kept, exists & ~kept],
             "random": self.random,
             "curve": list(self.curve.values()),
+            "areas": list(different.values()),
             "marginal": less,
         }
         pairs = len(self.subset.cases)
@@ -307,14 +313,14 @@ class _Evidence:
         sizes = np.array([0, *self.curve, int(self.circuit.kept.sum()), int(self.circuit.exists.sum())])
         order = np.argsort(sizes, kind="stable")
         sizes, metrics = sizes[order], np.stack([nothing, *self.found["curve"], alone, whole])[order]
-        curve, shares = self._share(metrics), sizes / sizes[-1]
+        signed, absolute = self._share(self.found["areas"])[self.shares]
         return {
             "sizes": sizes,
-            "curve": curve,
+            "curve": self._share(metrics),
             "curve_interval": self._interval(metrics),
             "ranking": choice.ranking(self.circuit),
-            "cpr": float(np.trapezoid(curve, shares)),
-            "cmd": float(np.trapezoid(np.abs(1 - curve), shares)),
+            "cpr": float(np.trapezoid(signed, SHARES)),
+            "cmd": float(np.trapezoid(np.abs(1 - absolute), SHARES)),
         }
 
     def _without_each(self) -> dict[str, Any]:
