@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -201,10 +202,11 @@ class Tokens:
     @cached_property
     def _spelling(self) -> str:
         """How the vocabulary spells bytes: GPT-2's byte alphabet, SentencePiece's ▁, or plainly."""
-        vocabulary = self.tokenizer.get_vocab()
-        if "Ġ" in vocabulary or any(piece.startswith("Ġ") for piece in vocabulary):
-            return "bytes"
-        return "metaspace" if any(piece.startswith("▁") for piece in vocabulary) else "plain"
+        # A large vocabulary has both characters: most pieces that begin a word begin with its own.
+        begins = Counter(piece[:1] for piece in self.tokenizer.get_vocab())
+        if not begins["Ġ"] and not begins["▁"]:
+            return "plain"
+        return "bytes" if begins["Ġ"] > begins["▁"] else "metaspace"
 
 
 def _settings(tokenizer: Any) -> tuple[Any, ...]:
