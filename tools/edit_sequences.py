@@ -65,7 +65,7 @@ def main() -> int:
                     EDITS[name].apply(made)
                 except Inapplicable:
                     continue
-                except (RuntimeError, TypeError, AttributeError, ValueError, KeyError, IndexError):
+                except (RuntimeError, TypeError, AttributeError, ValueError, LookupError, AssertionError):
                     continue  # impossible after another
                 used[name] += 1
                 told.append(name)

@@ -447,7 +447,7 @@ def _inference(subject: Subject) -> None:
     _enter(subject, torch.inference_mode())
 
 
-@edit("a rotation's file of another family", moves=False)
+@edit("a rotation's file of another family", moves=None)  # the bridge imports it where it runs
 def _elsewhere(subject: Subject) -> None:
     if modelling(subject) is modeling_llama:
         raise Inapplicable("its own")

@@ -129,6 +129,15 @@ def test_a_function_that_no_forward_of_the_model_runs_is_no_part_of_its_state(mo
         assert model.user_hooks() == ()
 
 
+def test_a_function_that_is_imported_where_it_is_run_is_seen() -> None:
+    """The bridge takes Llama's rotation from its file in each forward, for other families too."""
+    made = load(models.gemma2(340), name="gemma2", options=Options(device="cpu"))
+    before = made.run(IDS).logits
+    with replaced(modeling_llama, "apply_rotary_pos_emb", _of_queries):
+        assert torch.equal(made.run(IDS).logits, bridged(made))
+        assert not torch.equal(made.run(IDS).logits, before)
+
+
 def test_a_replaced_function_is_not_kept_alive(model: LoadedModel) -> None:
     def mine(*inputs: Any, **named: Any) -> Any:
         return _embedding(*inputs, **named)

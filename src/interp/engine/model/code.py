@@ -282,9 +282,22 @@ class _Reach:
                     held.add(name)
                 if new or isinstance(value, ModuleType):
                     self._value(f"{label}.{name}", value, mentioned)
+            elif (module := _imported(name, str(space.get("__package__") or ""))) is not None:
+                self._module(module, mentioned, set())
             elif name in vars(builtins) and name != "_":
                 held.add(name)
                 common.add(name)
+
+
+def _imported(name: str, package: str) -> ModuleType | None:
+    """Return the module that code imports by `name` where it runs, from the top or from a package around it."""
+    while True:
+        module = sys.modules.get(f"{package}.{name}" if package else name)
+        if isinstance(module, ModuleType):
+            return module if _package(module.__name__) in KNOWN else None
+        if not package:
+            return None
+        package = package.rpartition(".")[0]
 
 
 _rebinding: dict[int, frozenset[str]] = {}
