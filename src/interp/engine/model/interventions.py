@@ -136,8 +136,7 @@ def _check(model: LoadedModel, intervention: Any, length: int) -> None:
         raise InputError(f"an intervention's site is an interp.Site, such as interp.Site('z', 5), not {site!r:.60}")
     kind = site.kind
     resolve_indices(site.layer, geometry.n_layers, "layer")
-    if not kind.within(model.bridge.hook_dict, site.layer):
-        raise InputError(f"{model.name} has no {site.name}")
+    model.require_site(site.name, [site.layer])
     if intervention.mode not in _MODES:
         raise unknown("mode", intervention.mode, _MODES, f"use {', '.join(_MODES)}")
     for index in ("head", "position", "neuron"):
