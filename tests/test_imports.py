@@ -22,15 +22,16 @@ PLAIN = {"errors", "sites", "spec"}
 METHODS = {*PLAIN, "results", "interface.registry", "methods._shared", "engine"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
+    "hints": set(),
     "sites": {"errors"},
     "spec": {"errors", "sites"},
-    "results": PLAIN,
+    "results": {*PLAIN, "hints"},
     "selection": PLAIN,
     "tasks": PLAIN,
     "truth": PLAIN,
     "bundled": set(),
-    "interface.kinds": PLAIN,
-    "interface.registry": {*PLAIN, "results", "interface.kinds"},
+    "interface.kinds": {*PLAIN, "tasks"},
+    "interface.registry": {*PLAIN, "hints", "results", "interface.kinds"},
     "interface.inputs": {*PLAIN, "interface.registry", "methods._shared", "engine.model"},
     "interface.session": {*PLAIN, "results", "interface.registry", "interface.inputs", "engine.model", "bundled"},
     "interface.commands": {*PLAIN, "results", "interface.registry", "interface.session", "engine.memory"},
@@ -76,7 +77,7 @@ ALLOWED: dict[str, set[str]] = {
     "views": {*PLAIN, "results"},
     "widgets": {*PLAIN, "results", "views", "selection"},
     "magics": {*PLAIN, "results", "interface", "engine.model", "views", "widgets"},
-    "": {*PLAIN, "results", "interface", "magics", "selection"},  # interp/__init__.py
+    "": {*PLAIN, "hints", "results", "interface", "magics", "selection"},  # interp/__init__.py
 }
 NEVER = {"spec": {"torch", "numpy", "IPython"}, "widgets": {"torch"}, "views": {"torch"}, "engine": {"IPython"}}
 HEAVY = ["torch", "transformers", "transformer_lens", "pandas", "plotly", "circuitsvis"]

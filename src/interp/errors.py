@@ -94,14 +94,15 @@ def closest(word: str, known: Iterable[str]) -> str:
     --------
     >>> closest("atention", ["attention", "tokens"])
     ' (did you mean attention?)'
-    >>> closest("pathc", ["path", "patch"])
-    ' (did you mean patch?)'
+    >>> closest("pathc", ["path", "patch"]), closest("attn", ["pattern", "attn_out"])
+    (' (did you mean patch?)', ' (did you mean attn_out?)')
     """
     candidates = sorted(set(known))
     lowered = {name.lower(): name for name in candidates}
     # Letters in another order first: "pathc" is patch, though path is nearer by what the two have in common.
     swapped = [name for name in lowered if sorted(name) == sorted(word.lower())]
-    found = swapped or difflib.get_close_matches(word.lower(), list(lowered), n=1, cutoff=0.5)
+    longer = sorted((name for name in lowered if len(word) > 2 and name.startswith(word.lower())), key=len)
+    found = swapped or longer or difflib.get_close_matches(word.lower(), list(lowered), n=1, cutoff=0.6)
     return f" (did you mean {lowered[found[0]]}?)" if found else ""
 
 

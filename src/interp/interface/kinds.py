@@ -10,7 +10,7 @@ from typing import Any, Protocol, SupportsFloat, SupportsIndex
 
 from interp import sites
 from interp.errors import InputError, closest, unknown
-from interp.spec import METRICS
+from interp.spec import METRICS, as_answers
 
 
 class Loaded(Protocol):
@@ -94,6 +94,8 @@ class OneOf(Kind):
         return self.check(text, flag)
 
     def check(self, value: Any, name: str) -> Any:
+        if isinstance(value, str) and value not in self.choices:
+            value = value.lower().replace("_", "-")  # as Python spells names
         if value not in self.choices:
             near = closest(str(value), self.choices)
             raise InputError(f"{name} {value!r} is not one of {', '.join(self.choices)}{near}")
@@ -168,6 +170,8 @@ class Indices(Open):
         """
         if re.fullmatch(r"-?\d+", text):
             return int(text)
+        if named := re.fullmatch(r"L?(\d+)[.H](\d+)", text, re.IGNORECASE):
+            raise InputError(f"{flag} {text!r} is one head of one layer: type --layer {named[1]} --head {named[2]}")
         chosen: list[int] = []
         for part in text.replace("–", "-").split(","):
             found = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
@@ -185,11 +189,37 @@ class Indices(Open):
         return self.parse(value, name) if isinstance(value, str) else value
 
 
+class Task(Kind):
+    """A task's name; behind a colon may stand which of its kinds."""
+
+    def known(self, word: str) -> bool:
+        """Return whether `word` names a task."""
+        return word.partition(":")[0].replace("_", "-").lower() in self.names
+
+    def complete(self, partial: str, session: Loaded, commands: Iterable[str]) -> Iterable[str]:  # noqa: ARG002
+        return self.names
+
+    @property
+    def names(self) -> Sequence[str]:
+        """All tasks that there are."""
+        from interp import tasks
+
+        return tasks.names()
+
+
+class Token(Open):
+    """A token: a word, or an id."""
+
+    def check(self, value: Any, name: str) -> Any:
+        found = as_answers(value, name)
+        return found[0] if len(found) == 1 else found
+
+
 class Metric(Open):
     """A metric's name, or a function of the user's."""
 
     def named(self, value: Any, flag: str, variables: Mapping[str, Any]) -> Any:  # noqa: ARG002
-        if value in METRICS:
+        if value.lower().replace("_", "-") in METRICS:
             return value
         function = variables.get(value)
         if not callable(function):
@@ -231,10 +261,14 @@ class Model(Kind):
         return session.models
 
 
+TASK = Task()
+
 # What an annotation in `spec` names → the kind; a parameter of none of them is a text, a number or a choice.
 KINDS: dict[str, Kind] = {
     "indices": Indices(),
     "metric": Metric(several=False),
+    "token": Token(several=False),
+    "prompt": Open(several=False),
     "components": Open(),
     "numbers": Open(),
     "examples": Open(),
@@ -247,7 +281,7 @@ KINDS: dict[str, Kind] = {
     "hook": Offered(lambda _partial, session, _commands: session.get().hook_names if session.current else ()),
     "head": Kind(),
     "file": Kind(),
-    "task": Kind(),
+    "task": TASK,
     "device": Offered(lambda _partial, _session, _commands: ("auto", "cpu", "cuda", "mps")),
     "dtype": Offered(lambda _partial, _session, _commands: ("auto", "float32", "bfloat16", "float16", "float64")),
 }

@@ -22,6 +22,7 @@ from typing import (
 )
 
 from interp.errors import InputError, closest, unknown
+from interp.hints import ALIASES, HINTS
 from interp.interface import kinds
 from interp.interface.kinds import Kind
 from interp.spec import ModelName, Pairs, Prompt, Texts
@@ -330,7 +331,10 @@ def find(name: str) -> Command:
     'attention'
     """
     known = commands()
-    found = known.get(name) or known.get(name.replace("_", "-"))
+    plainly = name.replace("_", "-").lower()
+    found = known.get(name) or known.get(name.replace("_", "-")) or known.get(ALIASES.get(plainly, ""))
+    if found is None and plainly in HINTS:
+        raise InputError(f"there is no command {name!r}: {HINTS[plainly]}")
     if found is None:
         raise unknown("command", name, known, "%interp help lists them")
     return found

@@ -15,7 +15,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from interp.errors import InputError, printable
+import numpy as np
+
+from interp.errors import InputError, closest, printable
+from interp.hints import OF_RESULTS
 from interp.results.code import kind_of, spelled
 from interp.results.saving import as_data, as_json, as_npz, checked_path, write_atomically
 
@@ -34,6 +37,8 @@ class Provenance:
         The model's name here, the hash of its weights and state at the time, and where and how it ran.
     tokens
         Token ids of every prompt that was run, BOS included.
+    tokens_taken
+        (typed, string, id) of each answer or target: which token was taken for what was typed.
     technique, arguments, seed
         The call. `arguments` holds only what was given.
     path
@@ -52,6 +57,7 @@ class Provenance:
     dtype: str = ""
     device: str = ""
     tokens: list[list[int]] = field(default_factory=list[list[int]])
+    tokens_taken: tuple[tuple[str, str, int], ...] = ()
     technique: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict[str, Any])
     seed: int | None = None
@@ -109,9 +115,27 @@ class Result:
         """Return what a copy or a pickle holds: the data, without the view that this object has made."""
         return {name: value for name, value in self.__dict__.items() if name != "_views"}
 
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        instead = f"; {OF_RESULTS[name]} gives it" if name in OF_RESULTS else closest(name, dir(self))
+        raise AttributeError(f"{type(self).__name__} has no {name!r}{instead}")
+
+    def __getitem__(self, index: Any) -> Any:
+        arrays = [name for name, value in vars(self).items() if isinstance(value, np.ndarray)]
+        held = f"its arrays are {', '.join(arrays)}" if arrays else "its data are its fields"
+        raise TypeError(f"{type(self).__name__} is no list: {held}; to_frame() is a table")
+
+    __iter__ = None  # or Python would try the numbers from 0 on
+
     @cached_property
     def _views(self) -> Views:
         return Views()
+
+    @property
+    def tokens_taken(self) -> tuple[tuple[str, str, int], ...]:
+        """(typed, string, id) of each answer or target: which token was taken for what was typed."""
+        return self.provenance.tokens_taken
 
     def summary(self) -> str:
         """Return one line that says what this is, without the class name."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 from uuid import uuid4
 
 import anywidget
@@ -146,6 +146,10 @@ class Widget(anywidget.AnyWidget):
         self._follow(selection)
 
     # What a subclass says.
+
+    def __call__(self) -> Self:
+        """Return the view itself: `widget` is typed with brackets as often as without."""
+        return self
 
     def handlers(self) -> Mapping[str, Handler]:
         """Return the requests that this view makes: method → handler."""

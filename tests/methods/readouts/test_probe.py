@@ -18,11 +18,11 @@ from sklearn.preprocessing import StandardScaler
 import interp
 from interp.engine import memory
 from interp.engine.model.load import Options, load
-from interp.engine.model.tokens import as_prompt
 from interp.engine.readouts import text_activations as engine
 from interp.errors import InputError, Interrupted
 from interp.interface.session import session
 from interp.sites import Site
+from interp.spec import as_prompt
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 import zlib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,8 +37,7 @@ def functions_of(model: LoadedModel, interventions: Sequence[Intervention], leng
     InputError
         A layer, head, position, neuron, site or mode that is not there, or a value that does not fit.
     """
-    for intervention in interventions:
-        _check(model, intervention, length)
+    interventions = [_checked(model, intervention, length) for intervention in interventions]
     require_read(model, [intervention.site for intervention in interventions])
     found: dict[str, list[Hook]] = {}
     # What is written through another site is written after any other change of that.
@@ -125,7 +125,8 @@ def _middle(model: LoadedModel, layer: int) -> dict[str, Tensor]:
     return seen
 
 
-def _check(model: LoadedModel, intervention: Any, length: int) -> None:
+def _checked(model: LoadedModel, intervention: Any, length: int) -> Intervention:
+    """Return an intervention that can be done, its position counted from the front."""
     if not isinstance(intervention, Intervention):
         raise InputError(
             "interventions are a list of interp.Intervention(interp.Site('z', 5), …); hooks of your own go to "
@@ -152,13 +153,15 @@ def _check(model: LoadedModel, intervention: Any, length: int) -> None:
             raise InputError(f"{site.name} has no neurons; use Site('neuron', {site.layer})")
         resolve_indices(intervention.neuron, model.neurons(site.layer), "neuron")
     if intervention.position is not None:
-        resolve_indices(intervention.position, length, "position")
+        (position,) = resolve_indices(intervention.position, length, "position")
+        intervention = replace(intervention, position=position)
     if intervention.mode in {"replace", "add", "scale", "noise"} and intervention.value is None:
         raise InputError(f"{intervention.mode} needs a value")
     if intervention.mode == "mean" and kind.heads_first:
         raise InputError("the mean of a pattern over positions is no pattern; use zero, scale or a function")
     if intervention.mode == "function" and not callable(intervention.value):
         raise InputError("a function intervention needs a function (activation, hook) as its value")
+    return intervention
 
 
 def written(site: Site, change: Hook) -> list[tuple[str, Hook]]:

@@ -20,10 +20,10 @@ from interp.engine.model.interventions import functions_of
 from interp.engine.model.operation import Operated, Operation
 from interp.engine.model.run import Run
 from interp.engine.model.store import ActivationStore
-from interp.engine.model.tokens import Encoded, as_prompt
+from interp.engine.model.tokens import Encoded
 from interp.errors import InputError
 from interp.sites import Site
-from interp.spec import Intervention, Prompt
+from interp.spec import Intervention, Prompt, as_prompt
 
 
 def no_logits(what: str, why: str = "has no language-model head") -> str:

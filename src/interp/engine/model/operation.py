@@ -36,6 +36,7 @@ class Operation:
     forwards: int = 0
     tokens: list[list[int]] = field(default_factory=list[list[int]])
     notes: list[str] = field(default_factory=list[str])
+    taken: dict[tuple[str, str, int], None] = field(default_factory=dict[tuple[str, str, int], None])
     path: str = "store"
     on_step: Callable[[int, int, str], None] = lambda done, total, said: None  # noqa: ARG005
     on_partial: Callable[[Callable[[], Result]], None] | None = None
@@ -134,6 +135,7 @@ class Operated(Handle):
             dtype=self.dtype,
             device=str(self.device),
             tokens=g.tokens,
+            tokens_taken=tuple(g.taken),
             technique=g.technique,
             # Another result is named and not kept: it has a provenance of its own, and may come to hold this one.
             arguments={k: Own(type(v).__name__) if isinstance(v, Result) else v for k, v in g.arguments.items()},
@@ -145,7 +147,9 @@ class Operated(Handle):
         )
         hooked = (f"{len(g.user_hooks)} hooks of yours were on the model; %interp status lists them",)
         return replace(
-            result, provenance=provenance, notes=(*g.notes, *result.notes, *(hooked if g.user_hooks else ()))
+            result,
+            provenance=provenance,
+            notes=tuple(dict.fromkeys([*g.notes, *result.notes, *(hooked if g.user_hooks else ())])),
         )
 
     # -- what the current command's record is told -----------------------------------------------------------------
@@ -170,6 +174,11 @@ class Operated(Handle):
         if self._operation is not None:
             self._operation.path = path
             self._operation.notes.extend(notes)
+
+    def took(self, typed: str, string: str, index: int) -> None:
+        """Write into the current command's record which token was taken for what was `typed`."""
+        if self._operation is not None:
+            self._operation.taken[typed, string, index] = None
 
     def count(self, forwards: int) -> None:
         """Add forwards to the record; those that were run without the bridge are told from outside."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from numbers import Integral
 from typing import Any
 
 from interp.errors import InputError
@@ -31,34 +30,6 @@ class Encoded:
     strings: tuple[str, ...]
     glyphs: Mapping[int, str]
     notes: tuple[str, ...] = ()
-
-
-def as_prompt(prompt: Any, bos: bool | None = None, truncate: bool = False) -> Prompt:
-    """Return `prompt` (a text, ids, a tensor or array of ids, or a Prompt) as a `Prompt`.
-
-    Raises
-    ------
-    InputError
-        Anything else, or several prompts at once.
-
-    Examples
-    --------
-    >>> as_prompt([1, 2]).ids
-    (1, 2)
-    """
-    if isinstance(prompt, Prompt):
-        return replace(prompt, bos=prompt.bos if bos is None else bos, truncate=prompt.truncate or truncate)
-    if isinstance(prompt, str):
-        return Prompt(text=prompt, bos=bos, truncate=truncate)
-    ids: Any = prompt.tolist() if hasattr(prompt, "tolist") else prompt
-    if isinstance(ids, list | tuple):
-        if len(ids) == 1 and isinstance(ids[0], list | tuple):
-            ids = ids[0]
-        if all(type(index) is not bool and isinstance(index, Integral) for index in ids):  # numpy's too
-            return Prompt(ids=tuple(map(int, ids)), truncate=truncate)
-        if any(isinstance(item, str | list | tuple) for item in ids):
-            raise InputError(f"one prompt at a time: {len(ids)} were given")
-    raise InputError(f"a prompt is a text or a list of token ids, not {type(prompt).__name__}")
 
 
 class Tokens:
@@ -93,6 +64,11 @@ class Tokens:
         ids: list[int] = tokenizer(tokenizer.bos_token, add_special_tokens=False)["input_ids"]
         return ids[0] if len(ids) == 1 and ids[0] < self.d_vocab else None
 
+    @cached_property
+    def _adds_bos(self) -> bool:
+        """Whether the tokenizer itself puts BOS in front of a text."""
+        return list(self.tokenizer("a")["input_ids"])[:1] == [self.bos_id]
+
     def encode(self, prompt: Prompt) -> Encoded:
         """Return `prompt` as token ids.
 
@@ -104,8 +80,10 @@ class Tokens:
         """
         notes: list[str] = []
         ids = list(self._literal(prompt.ids)) if prompt.ids is not None else self._tokenized(prompt, notes)
-        if prompt.bos is not False or prompt.ids is not None:
-            ids = self._without_doubled_ends(ids, notes)
+        if prompt.ids is not None:
+            self._without_doubled_ends(ids, notes, "they are ids, and taken as they are")
+        elif prompt.bos is not False:
+            ids = self._without_doubled_ends(ids, notes, "one was kept")
         if len(ids) > self.n_ctx:
             if not prompt.truncate:
                 raise InputError(
@@ -153,6 +131,11 @@ class Tokens:
         if not self.bidirectional:
             wanted = self.default_bos if prompt.bos is None else prompt.bos
             if wanted and self.bos_id is not None:
+                if prompt.bos is None and not self._adds_bos and ids[:1] != [self.bos_id]:
+                    notes.append(
+                        f"BOS ({self.string(self.bos_id)}) was put in front, which the tokenizer itself does not do; "
+                        "--no-bos leaves it out"
+                    )
                 ids = [self.bos_id, *ids]
             elif prompt.bos:
                 notes.append("this tokenizer has no BOS token; none was added")
@@ -166,7 +149,7 @@ class Tokens:
             )
         return ids
 
-    def _without_doubled_ends(self, ids: list[int], notes: list[str]) -> list[int]:
+    def _without_doubled_ends(self, ids: list[int], notes: list[str], done: str) -> list[int]:
         start, end = self.bos_id, None
         if self.bidirectional and self.tokenizer is not None:
             start, end = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
@@ -179,7 +162,7 @@ class Tokens:
             if times > 1:
                 name = self.string(index or 0)
                 called = f"BOS ({name})" if index == self.bos_id else name
-                notes.append(f"{called} was given {times} times; one was kept")
+                notes.append(f"{called} was given {times} times; {done}")
         return ids[first:last]
 
     def strings(self, ids: Sequence[int]) -> tuple[tuple[str, ...], dict[int, str]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from interp.errors import InputError
-from interp.spec import Prompt, Texts
+from interp.spec import Prompt, Texts, as_prompt, plain
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
@@ -95,7 +95,7 @@ def cell(row: Any, column: str, path: str) -> str:
 
 
 def several(given: Any) -> Texts:
-    """Return one text, a path, a list of texts or a table's column as `Texts`.
+    """Return one text, a path, a list of texts or of token ids, or a table's column as `Texts`.
 
     Raises
     ------
@@ -111,16 +111,18 @@ def several(given: Any) -> Texts:
         return given
     if isinstance(given, os.PathLike):
         return from_file(cast("os.PathLike[str]", given))
-    listed: Any = [given] if isinstance(given, str | Prompt) else given.tolist() if hasattr(given, "tolist") else given
-    if not isinstance(listed, list | tuple):
+    held: Any = plain(given)
+    if not isinstance(held, list | tuple | str | Prompt):
         raise InputError(f"texts are a list of texts, a table's column or a file, not {type(given).__name__}")
-    items = list(cast("Sequence[Any]", listed))
+    items = [held] if isinstance(held, str | Prompt) else [plain(item) for item in cast("Sequence[Any]", held)]
     if not items:
         raise InputError("there are no texts; give at least one")
-    wrong = next((item for item in items if not isinstance(item, str | Prompt)), None)
+    if all(isinstance(item, int) and not isinstance(item, bool) for item in items):
+        items = [items]  # the ids of one text
+    wrong = next((item for item in items if not isinstance(item, str | Prompt | list | tuple)), None)
     if wrong is not None:
-        raise InputError(f"texts are a list of texts; {type(wrong).__name__} is none")
-    return Texts(tuple(item if isinstance(item, Prompt) else Prompt(item) for item in items))
+        raise InputError(f"texts are a list of texts, or of token ids; {type(wrong).__name__} is neither")
+    return Texts(tuple(as_prompt(item) for item in items))
 
 
 def encoded(model: LoadedModel, texts: Sequence[Prompt]) -> list[Encoded]:

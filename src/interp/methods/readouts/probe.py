@@ -16,7 +16,7 @@ from interp.methods._shared.probe.fits import Fits
 from interp.methods._shared.probe.labels import enough, given, target_of, twice
 from interp.results import Result, resolve
 from interp.results.tables import frame_of
-from interp.spec import Prompt, Variable
+from interp.spec import Variable, as_prompt
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -267,7 +267,7 @@ def probe(
         raise InputError(f"--strength {strength} is no penalty; use a number above 0, such as 1")
     prompts, held = given(texts, labels, text, column, label)
     target = target_of(held)
-    encoded = files.encoded(model, [Prompt(one, bos=bos, truncate=truncate) for one in prompts])
+    encoded = files.encoded(model, [as_prompt(one, bos, truncate) for one in prompts])
     groups = np.unique([str(one.ids) for one in encoded], return_inverse=True)[1]
     enough(target, groups, folds)
     found = pooled(model, encoded, site, position)
