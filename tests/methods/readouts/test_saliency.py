@@ -7,7 +7,6 @@ import signal
 from types import SimpleNamespace
 from typing import Any
 
-import captum.attr
 import numpy as np
 import pytest
 import torch
