@@ -194,6 +194,11 @@ def check(model: LoadedModel, prompt: int, n: int, temperature: float, changes: 
         )
     if model.lacks_head:
         raise InputError(f"the checkpoint of {model.name} holds no language-model head: it generates nothing")
+    if model.geometry.d_vocab_out > model.geometry.d_vocab:
+        g = model.geometry
+        raise InputError(
+            f"{model.name} predicts {g.d_vocab_out} tokens and reads {g.d_vocab}: it cannot go on with what it predicts"
+        )
     if n < 1:
         raise InputError(f"--n {n} generates nothing; use 1 or more")
     if temperature != 0 and not _COLDEST <= temperature < float("inf"):
@@ -225,7 +230,7 @@ def _bytes_of(model: LoadedModel, prompt: int, n: int) -> int:
     g = model.geometry
     kept = 2 * g.n_layers * g.n_kv_heads * g.d_head * min(prompt + n, g.n_ctx)
     scores = 3 * g.n_heads * prompt * prompt
-    return (kept + scores + 3 * g.d_vocab) * next(model.hf_model.parameters()).element_size()
+    return (kept + scores + 3 * g.d_vocab_out) * next(model.hf_model.parameters()).element_size()
 
 
 def generate(

@@ -134,8 +134,7 @@ def _checked(model: LoadedModel, intervention: Any, length: int) -> Intervention
     site, geometry = intervention.site, model.geometry
     kind = site.kind
     resolve_indices(site.layer, geometry.n_layers, "layer")
-    if not kind.within(model.bridge.hook_dict, site.layer):
-        raise InputError(f"{model.name} has no {site.name}")
+    model.require_site(site.name, [site.layer])
     if intervention.head is not None:
         count = geometry.n_kv_heads if kind.kv_heads else geometry.n_heads
         resolve_indices(intervention.head, count, "head", " (of keys and values)" if kind.kv_heads else "")

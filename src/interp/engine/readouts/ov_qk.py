@@ -6,7 +6,8 @@ asked of it is computed from them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from interp.engine import linalg
+from interp.engine.exactness import Unreadable
 from interp.engine.transformer.block import Block, Identity, Norm, Rotation
 from interp.engine.transformer.linear import Linear
 from interp.engine.transformer.network import Network
@@ -23,6 +25,13 @@ if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
 
 _ENTRIES = 2**24  # of a circuit that are held at once
+
+
+@contextlib.contextmanager
+def unmixed(device: torch.device) -> Generator[None]:
+    """Compute with the weights as they are: the user's autocast is for the model's forward."""
+    with torch.autocast(device.type, enabled=False):
+        yield
 
 
 @dataclass(frozen=True)
@@ -130,9 +139,16 @@ class Circuit:
         """Return some rows, ``[row, column]``."""
         return self.left[ids] @ self.right.T
 
+    @property
+    def square(self) -> bool:
+        """Whether rows and columns are the same tokens, as the eigenvalues ask."""
+        return len(self.left) == len(self.right)
+
     @cached_property
     def eigenvalues(self) -> Tensor:
-        """The eigenvalues of a square circuit that are not zero by its rank, ``complex128 [d_head]``."""
+        """The eigenvalues of a circuit that are not zero by its rank, ``complex128 [d_head]``; NaN unless `square`."""
+        if not self.square:
+            return torch.full((self.left.shape[1],), float("nan"), dtype=torch.complex128)
         return linalg.eigenvalues(self.right.T @ self.left, self.name)
 
     def svd(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -194,7 +210,7 @@ def qk(model: LoadedModel, net: Network, layer: int, head: int, offset: int = 0)
 def positivity(eigenvalues: Tensor) -> Tensor:
     """Return Σλ / Σ|λ|, ``float64 […]``, of eigenvalues ``[…, n]``: 1 where all are positive, −1 where negative."""
     total = eigenvalues.abs().sum(-1)
-    return torch.where(total > 0, eigenvalues.real.sum(-1) / total, torch.zeros_like(total))
+    return torch.where(total == 0, torch.zeros_like(total), eigenvalues.real.sum(-1) / total)
 
 
 def copying(model: LoadedModel, net: Network, shuffled: torch.Generator | None = None) -> Tensor:
@@ -207,8 +223,15 @@ def copying(model: LoadedModel, net: Network, shuffled: torch.Generator | None =
     shuffled
         Where given, the tokens of W_U are put in a random order: what the score is where no output token has to do with
         the input token.
+
+    Raises
+    ------
+    Unreadable
+        Input and output tokens are not the same ones.
     """
     words, out = embedding(model), unembedding(net)
+    if len(words) != len(out):
+        raise Unreadable(f"it reads {len(words)} tokens and predicts {len(out)}, which need not be the same")
     if shuffled is not None:
         out = out[torch.randperm(len(out), generator=shuffled).to(out.device)]
     gram = out.T @ words

@@ -77,14 +77,14 @@ def one(model: LoadedModel, prompt: Prompt, given: object, which: str) -> int | 
 
 
 def _token(model: LoadedModel, prompt: Prompt, given: str | int, which: str, where: str, literal: bool) -> int:
-    held = model.tokens
+    held, logits = model.tokens, model.geometry.d_vocab_out
     if isinstance(given, str) and held.tokenizer is None:
         if not given.strip().isdecimal():
             raise InputError(f"{where}this model has no tokenizer; give the {which} as a token id, such as 5")
         given = int(given)
     if isinstance(given, int):
-        if not 0 <= given < held.d_vocab:
-            raise InputError(f"{where}{which} {given} is outside the vocabulary; ids are 0–{held.d_vocab - 1}")
+        if not 0 <= given < logits:
+            raise InputError(f"{where}{which} {given} is outside the vocabulary; ids are 0–{logits - 1}")
         return given
     if not given.strip():
         raise InputError(f"{where}the {which} is empty; type a word, such as {which}: John")
@@ -98,8 +98,8 @@ def _token(model: LoadedModel, prompt: Prompt, given: str | int, which: str, whe
             f"{where}{which} {given!r} is not in the vocabulary of {model.name}; name a word that it has, or an id"
         )
     if len(found) == 1:
-        if found[0] >= held.d_vocab:
-            raise InputError(f"{where}{which} {given!r} is id {found[0]}, and the model has only 0–{held.d_vocab - 1}")
+        if found[0] >= logits:
+            raise InputError(f"{where}{which} {given!r} is id {found[0]}; the model has logits of 0–{logits - 1}")
         return found[0]
     split = "|".join(held.string(index) for index in found)
     spelled = f" {given.strip()}"

@@ -112,16 +112,15 @@ def circuit(
     ['0.0', '1.0', '2.0']
     """
     from interp.engine import metrics
-    from interp.engine.patching import sweep
 
     require_causal(model, "circuit")
     chosen = resolve_metric(metric or pairs.metric or "logit-diff")
     _check(method, edges, threshold, level, steps, among, positions, chosen)
-    metrics.try_out(chosen, model.geometry.d_vocab, model.device)
+    metrics.try_out(chosen, model.geometry.d_vocab_out, model.device)
     if method in {"eap", "eap-ig"} or among is not None:
-        metrics.require_gradient(chosen, model.geometry.d_vocab, model.device)
+        metrics.require_gradient(chosen, model.geometry.d_vocab_out, model.device)
     for site in ("resid_pre", "z", "q", "k", "v", "mlp_out"):
-        sweep.require(model, site)
+        model.require_site(site, range(model.geometry.n_layers))
     encoded = encode(model, pairs, chosen)
     cases = pairs_of.cases(model, encoded, chosen, "noise")
 

@@ -141,7 +141,7 @@ class _Evidence:
         self.top = top
         self.metric = metric_of(circuit, metric)
         self.notes: list[str] = []
-        metrics.try_out(self.metric, model.geometry.d_vocab, model.device)
+        metrics.try_out(self.metric, model.geometry.d_vocab_out, model.device)
         origin = Origin.of(circuit)
         self.pairs = on or ("fresh" if origin.task else "same")
         self.seed = origin.seed + 1 if seed is None else seed

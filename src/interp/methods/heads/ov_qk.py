@@ -29,6 +29,7 @@ HeadName = Annotated[str, "head"]
 Listed = tuple[tuple[str, int, float], ...]  # (token, id, value) …
 
 _FOLDED = "the gains of the norms are folded in; what a norm divides by, biases and positions are left out"
+_OTHER = "input and output tokens are not the same ones: the circuit has no eigenvalues, and no score"
 _NORMED = "queries and keys are normed as in the model: scores of the token embeddings themselves"
 
 
@@ -153,9 +154,10 @@ def ov(
     from interp.engine.readouts import ov_qk
 
     layer, number, net = _opened(model, head, top, svd)
-    circuit = ov_qk.ov(model, net, layer, number)
-    writes = ov_qk.heads(net, net.layers[layer]).o[number]
-    return _result(model, circuit, "ov", f"{layer}.{number}", 0, tokens, top, svd, writes=writes)
+    with ov_qk.unmixed(model.device):
+        circuit = ov_qk.ov(model, net, layer, number)
+        writes = ov_qk.heads(net, net.layers[layer]).o[number]
+        return _result(model, circuit, "ov", f"{layer}.{number}", 0, tokens, top, svd, writes=writes)
 
 
 @technique(body=None)
@@ -210,9 +212,10 @@ def qk(
         )
     if not 0 <= offset < model.geometry.n_ctx:
         raise InputError(f"offset {offset} is outside the context window; use 0–{model.geometry.n_ctx - 1}")
-    circuit = ov_qk.qk(model, net, layer, number, offset)
     normed = net.layers[layer].q_norm is not None
-    return _result(model, circuit, "qk", f"{layer}.{number}", offset, tokens, top, svd, normed=normed)
+    with ov_qk.unmixed(model.device):
+        circuit = ov_qk.qk(model, net, layer, number, offset)
+        return _result(model, circuit, "qk", f"{layer}.{number}", offset, tokens, top, svd, normed=normed)
 
 
 def _opened(model: LoadedModel, head: str, top: int, svd: int) -> tuple[int, int, Network]:
@@ -262,6 +265,8 @@ def _result(
                 _listed(model, entries, top, largest=False),
             )
         )
+    if given is not None and (far := given[given >= len(circuit.right)]).numel():
+        raise InputError(f"{model.name} has no logit for {model.tokens.string(int(far[0]))!r}: name other --tokens")
     matrix = None if given is None else circuit.rows(given)[:, given].double().cpu().numpy()
     found = circuit.svd() if svd else None
     vectors = np.zeros((0, model.geometry.d_model), np.float32)
@@ -277,7 +282,7 @@ def _result(
         positivity=float(ov_qk.positivity(circuit.eigenvalues)),
         directions=() if found is None else _directions(model, found, top, svd),
         vectors=vectors,
-        notes=(_NORMED if normed else _FOLDED,),
+        notes=(_NORMED if normed else _FOLDED, *(() if circuit.square else (_OTHER,))),
     )
 
 

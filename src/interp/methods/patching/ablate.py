@@ -197,22 +197,26 @@ def ablate(
     11.62...
     """
     from interp.engine import metrics
-    from interp.engine.patching import ablation, sweep
+    from interp.engine.patching import ablation
 
     found, names = _parts(model, heads, mlps, knockout, direction is not None)
     along, notes = _along(model, direction, layer, site)
-    for needed in sorted({"pattern" if part.site == "scores" else part.site for part in [*found, *along]}):
-        sweep.require(model, needed)
+    for part in [*found, *along]:
+        model.require_site("pattern" if part.site == "scores" else part.site, [part.layer])
     found, names = [*found, *along], (*names, *(f"{part.layer}.direction" for part in along))
     if isinstance(data, Texts):
         if metric is not None:
             raise InputError("texts are measured by their loss; --metric goes with pairs or a --task")
         encoded = texts.encode(model, data)
         samples = [ablation.Sample(one.ids, len(one.ids) - 1) for one in encoded]
+        if (most := max(index for one in samples for index in one.ids[1:] or (0,))) >= model.geometry.d_vocab_out:
+            raise InputError(
+                f"{model.name} has no logit for {model.tokens.string(most)!r}, so no loss on these texts; give pairs"
+            )
         references, measured, task = [one.ids for one in encoded], "loss", data.source
     else:
         chosen = resolve_metric(metric or data.metric or "logit-diff")
-        metrics.try_out(chosen, model.geometry.d_vocab, model.device)
+        metrics.try_out(chosen, model.geometry.d_vocab_out, model.device)
         pairs = encode(model, data, chosen)
         samples = [
             ablation.Sample(e.clean.ids, predicted(model, e.clean), metrics.Scorer(chosen, e.answer, e.wrong))

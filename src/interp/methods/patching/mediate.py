@@ -279,8 +279,8 @@ def mediate(
     by = "head" if kind.headed else kind.parts or "layer"
     named = axes(site, by)
     layers, heads = _mediators(model, site, head, layer)
-    sweep.require(model, site)
-    metrics.try_out(chosen, model.geometry.d_vocab, model.device)
+    model.require_site(site, layers)
+    metrics.try_out(chosen, model.geometry.d_vocab_out, model.device)
     encoded = encode(model, pairs, chosen)
     shape = sweep.shape_of(model, site, by, layers, 1)
     cells = None if heads is None else [layers.index(at) * shape[1] + number for at, number in heads]

@@ -217,17 +217,16 @@ def steer(
     """
     from interp.engine import metrics
     from interp.engine.model import generation
-    from interp.engine.patching import sweep as sweeping
 
     depth = model.geometry.n_layers
     (at_layer,) = resolve_indices(depth // 2 if layer is None else layer, depth, "layer")
-    sweeping.require(model, site)
+    model.require_site(site, [at_layer])
     place = Site(site, at_layer)
     strengths = _strengths(strength, sweep)
     encoded = model.encode(prompt)
     generation.check(model, len(encoded.ids), n, temperature, generation.Changes((), at))
     scorer = _scorer(model, prompt, answer, wrong, metric)
-    metrics.try_out(scorer.metric, model.geometry.d_vocab, model.device)
+    metrics.try_out(scorer.metric, model.geometry.d_vocab_out, model.device)
     stream = model.activations(encoded, [place.hook_name])[place.hook_name][0].float()
     length = float(stream.norm(dim=-1).median())
     added, source, notes = _direction(model, place, length, toward, against, direction)

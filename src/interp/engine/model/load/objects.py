@@ -12,6 +12,7 @@ import transformers
 
 from interp.engine.model.load.source import Source, offline, plain_name
 from interp.engine.model.load.wrap import refuse_two_stacks
+from interp.engine.model.loaded import no_logits
 from interp.errors import InputError
 
 
@@ -50,11 +51,10 @@ def _refuse_other_heads(model: Any) -> None:
             f"a {kind} is explained as it is: interp.saliency_of_classifier(text, model, tokenizer, target=1); for its "
             "attention load its folder or its name"
         )
-    if getattr(model, "base_model", None) is model and model.get_output_embeddings() is None:
-        raise InputError(
-            f"a {kind} has no language-model head: load it with AutoModelForCausalLM, an encoder with "
-            "AutoModelForMaskedLM, or give interp.load its folder or its name"
-        )
+    if kind.endswith("ForPreTraining"):
+        raise InputError(no_logits(f"a {kind}", "has another head beside its language-model head"))
+    if hasattr(model, "get_output_embeddings") and model.get_output_embeddings() is None:
+        raise InputError(no_logits(f"a {kind}"))
 
 
 def _survivor(tokenizer: Any) -> Any:

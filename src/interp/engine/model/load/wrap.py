@@ -14,6 +14,7 @@ from transformer_lens.utilities.multi_gpu import count_unique_devices, find_embe
 
 from interp.engine.model.load.source import Source, translated
 from interp.engine.model.loaded import LoadedModel
+from interp.engine.model.site_shapes import TOKENS
 from interp.errors import InputError
 
 
@@ -64,7 +65,7 @@ def architecture(config: Any) -> str:
 
 def own_logits(model: Any) -> tuple[list[int], Tensor] | None:
     """Return a few tokens and what Hugging Face's own forward says of them; ``None`` where it gives no logits."""
-    ids = [n % model.get_input_embeddings().weight.shape[0] for n in range(1, 9)]
+    ids = [n % model.get_input_embeddings().weight.shape[0] for n in range(1, TOKENS + 1)]
     with torch.no_grad():
         logits = getattr(model(torch.tensor([ids], device=next(model.parameters()).device)), "logits", None)
     return (ids, logits[0].float().cpu()) if isinstance(logits, Tensor) and logits.dim() == 3 else None
