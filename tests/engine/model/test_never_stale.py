@@ -92,7 +92,8 @@ def test_a_replaced_function_is_run_and_named_and_nothing_is_stored(model: Loade
         entries = model.store.ledger().entries
         hooked = interp.patch(TEXT, OTHER, answer=" Mary", wrong=" John", by="head")
         assert hooked.provenance.path.startswith("hooked: hooks of the user's own")
-        assert any(name in found for found in hooked.provenance.user_hooks)
+        assert len(hooked.provenance.user_hooks) == 1
+        assert name in hooked.provenance.user_hooks[0]
         assert any("functions that you replaced" in note for note in hooked.notes)
         ids = model.tokens.encode(interp.Prompt(TEXT)).ids
         last = bridged(model, ids)[0, -1]

@@ -210,7 +210,7 @@ class _Reach:
                     self._waiting[name].append((f"{label}.{name}", value))
 
     def _registry(self, label: str, held: dict[Any, Any]) -> None:
-        if len(held) > _LARGEST or id(held) in self._spaces:
+        if len(held) > _LARGEST or id(held) in self._spaces or "._global_" in label:  # hooks are looked for elsewhere
             return
         if not held or any(callable(value) or isinstance(value, tuple) for value in dict.values(held)):
             self._space(held, label, held, whole=True)

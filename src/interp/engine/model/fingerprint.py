@@ -105,7 +105,8 @@ def inspect(modules: Sequence[tuple[str, nn.Module]], *configs: Any) -> State:
                 described.append((key, entry))
     described += _around(values)
     found = code.look(frozenset(values.classes), values.functions)
-    described += [(place, values.value(now, place)) for place, now in found.changed]
+    for place, now in found.changed:
+        described.append((place, name_of(now) if code.is_own(now) else values.value(now, place)))
     values.state.update(repr(described).encode("utf-8", "surrogatepass"))
     own = dict.fromkeys((*values.own, *found.own, *values.unseen))
     return State(values.state.hexdigest(), tuple(own), training and noisy)
