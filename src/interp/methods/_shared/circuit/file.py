@@ -75,12 +75,7 @@ def load_circuit(path: str | os.PathLike[str]) -> CircuitResult:
         found = checked(_made(CircuitResult, _fields(cast("dict[str, Any]", data))))
         for one in (found, found.report):
             if one is not None:  # what cannot be shown is not found out later
-<<<<<<< HEAD
-                for shown in (one.html, one.to_frame, one.text):
-                    shown()
-=======
                 _ = (one.html(), one.to_frame(), one.text())
->>>>>>> promises
         return found
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
         reason = str(error).partition("\n")[0]
