@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from interp.errors import InputError, unless_interrupted
+from interp.errors import InputError, unknown, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import names
 from interp.methods._shared import pairs as pairs_of
@@ -20,7 +21,7 @@ from interp.methods._shared.permutation import LEVEL, assignments, corrector, si
 from interp.results.effects import EffectsResult
 from interp.results.tables import frame_of
 from interp.sites import axes, find
-from interp.spec import Components, Indices, Metric, MetricName, Pairs, SiteName, resolve_indices, resolve_metric
+from interp.spec import Components, Indices, Metric, MetricName, Pairs, SiteName, plain, resolve_indices, resolve_metric
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -125,8 +126,38 @@ class MediationResult(EffectsResult):
     def _ranked(self) -> Float:
         return self.indirect
 
-    def runs(self, index: Sequence[int]) -> pd.DataFrame:
-        """Return the four runs of each pair that one mediator's effects are made of.
+    def index(self, mediator: Any) -> tuple[int, ...]:
+        """Return where a mediator stands in the arrays: given as ``"2.0"``, (2, 0), or a layer's number.
+
+        Raises
+        ------
+        InputError
+            There is none of that name or place.
+
+        Examples
+        --------
+        >>> result.index("2.0")
+        (2, 0)
+        """
+        given = plain(mediator)
+        if isinstance(given, str):
+            named = {self.name(at): at for at in np.ndindex(self.indirect.shape)}
+            found = re.sub(r"L(\d+)H(\d+)", r"\1.\2", given)  # as it is drawn
+            if found not in named:
+                raise unknown("mediator", given, named, f"name one of to_frame(), such as {next(iter(named))}")
+            return named[found]
+        at: Any = (given,) if isinstance(given, int) else plain(given) if isinstance(given, list | tuple) else ()
+        at = tuple(map(plain, at))
+        inside = [isinstance(n, int) and 0 <= n < size for n, size in zip(at, self.indirect.shape, strict=False)]
+        if len(at) != self.indirect.ndim or not all(inside):
+            example = self.name((0,) * self.indirect.ndim)
+            raise InputError(
+                f"{mediator!r} is no mediator here; they go by {', '.join(self.axes)}, such as {example!r}"
+            )
+        return at
+
+    def runs(self, index: Any) -> pd.DataFrame:
+        """Return the four runs of each pair that one mediator's effects are made of; it is named as `index` reads it.
 
         Returns
         -------
@@ -139,7 +170,7 @@ class MediationResult(EffectsResult):
         InputError
             The mediator was not asked for, or not reached.
         """
-        at = tuple(index)
+        at = self.index(index)
         if not self.done[at]:
             raise InputError(f"{self.name(at)} was not computed; choose one of to_frame()")
         total, indirect, direct = self.per_pair_total, self.per_pair_indirect[:, *at], self.per_pair_direct[:, *at]
@@ -151,7 +182,7 @@ class MediationResult(EffectsResult):
         ]
         return frame_of(rows)
 
-    def to_dowhy(self, index: Sequence[int]) -> Any:
+    def to_dowhy(self, index: Any) -> Any:
         """Return one mediator's `runs` as a DoWhy model, whose estimators and refuters then apply.
 
         The mediator is its treatment, the metric its outcome, the prompt a common cause of both. Adjusting for the
@@ -172,7 +203,7 @@ class MediationResult(EffectsResult):
 
         Examples
         --------
-        >>> causal = result.to_dowhy((9, 9))  # doctest: +SKIP
+        >>> causal = result.to_dowhy("9.9")  # doctest: +SKIP
         >>> found = causal.identify_effect()  # doctest: +SKIP
         >>> causal.estimate_effect(found, method_name="backdoor.linear_regression").value  # doctest: +SKIP
         1.84

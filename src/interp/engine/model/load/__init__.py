@@ -58,7 +58,8 @@ def load(
         The model does not fit.
     """
     try:
-        return _load(source, tokenizer, copy_model, name, options)
+        with torch.random.fork_rng(devices=[]):  # what a library draws while it builds a model is not the user's
+            return _load(source, tokenizer, copy_model, name, options)
     except (RuntimeError, MemoryError) as error:
         if not memory.is_out_of_memory(error):
             raise
@@ -79,6 +80,8 @@ def _load(source: Any, tokenizer: Any, copy_model: bool, name: str | None, optio
             raise InputError(
                 "a TransformerBridge takes no adapter any more; give the Hugging Face model it was made of"
             )
+        if tokenizer is not None:
+            source.tokenizer = tokenizer
         return LoadedModel(name or plain_name(str(source.cfg.model_name)), source)
     with quiet():
         if isinstance(source, str | Path):
