@@ -43,10 +43,13 @@ test: check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --ignore=tests/browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser
 
-# Between edits: style, and the tests that need neither fetched weights nor a browser nor patience. It says how long.
+# Between edits: style, the contracts, and the tests of what everything stands on; a technique's own are named beside:
+# make quick ALSO=tests/methods/patching. It says how long.
+QUICK = tests/test_*.py tests/magics tests/methods/_shared tests/tasks tests/views/kit tests/widgets \
+  tests/engine/transformer tests/engine/model tests/engine/test_memory.py tests/faults/test_harness.py
 quick: .venv/.installed $(SCRIPTS)
 	@start=$$(date +%s); $(BIN)/ruff check . && $(BIN)/ruff format --check . && \
-	  OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --ignore=tests/browser \
+	  OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(QUICK) $(ALSO) \
 	    -m "not real and not slow and not browser"; \
 	  status=$$?; echo "quick: $$(($$(date +%s) - start)) s"; exit $$status
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, SupportsIndex
 
 from interp.errors import InputError, closest, unknown
 
@@ -182,7 +183,7 @@ class Site:
     Raises
     ------
     InputError
-        There is no such site.
+        There is no such site, or no layer of that kind; whether a model has it is known when it runs.
 
     Examples
     --------
@@ -195,6 +196,9 @@ class Site:
 
     def __post_init__(self) -> None:
         find(self.name)
+        layer: Any = self.layer
+        if isinstance(layer, bool) or not isinstance(layer, SupportsIndex) or operator.index(layer) < 0:
+            raise InputError(f"layer {layer!r:.60} is none; layers are whole numbers from 0")
 
     @property
     def kind(self) -> SiteKind:

@@ -11,7 +11,7 @@ from numbers import Integral
 from typing import Annotated, Any, SupportsIndex, cast
 
 from interp.errors import InputError, unknown
-from interp.sites import Site
+from interp.sites import Site, SiteKind
 
 # What a parameter's value names. The annotation is what the command line, the completer and the help read.
 Indices = Annotated[int | Sequence[int] | None, "indices"]
@@ -285,11 +285,12 @@ class Texts:
 
     texts: tuple[Prompt, ...]
     source: str = ""
+    notes: tuple[str, ...] = ()  # on how a file was cut into texts
 
 
 # As parts are typed (8.6, 8.6.q, 3.mlp, m3) and as they are drawn (L8H6, L8H6 q, L3 MLP).
-_HEAD = re.compile(r"L?(\d+)[.H](\d+)(?:[. ]([qkv]))?", re.IGNORECASE)
-_MLP = re.compile(r"L?(\d+)[. ]mlp|(?:m|mlp)(\d+)", re.IGNORECASE)
+_HEAD = re.compile(r"L?(\d{1,9})[.H](\d{1,9})(?:[. ]([qkv]))?", re.IGNORECASE)
+_MLP = re.compile(r"L?(\d{1,9})[. ]mlp|(?:m|mlp)(\d{1,9})", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -363,6 +364,9 @@ class Node:
         return (Node("head", self.layer, self.head) if self.kind == "q" else self,)
 
 
+MODES = ("replace", "zero", "mean", "add", "scale", "noise", "function")
+
+
 @dataclass(frozen=True)
 class Intervention:
     """One change of a run: an activation, where in it, and what it becomes.
@@ -380,6 +384,12 @@ class Intervention:
     value
         What `mode` needs: a number, an array, a tensor or a function.
 
+    Raises
+    ------
+    InputError
+        A mode that there is not, a part that the site has not, or no value where the mode needs one. Whether a model
+        has the layer, the head and the position is known when it runs.
+
     Examples
     --------
     >>> Intervention(Site("z", 5), head=1, mode="zero").site.hook_name
@@ -392,6 +402,29 @@ class Intervention:
     neuron: int | None = None
     mode: str = "replace"
     value: Any = None
+
+    def __post_init__(self) -> None:
+        site, kind = self.site, getattr(self.site, "kind", None)
+        if not isinstance(kind, SiteKind):
+            raise InputError(f"an intervention's site is an interp.Site, such as interp.Site('z', 5), not {site!r:.60}")
+        if self.mode not in MODES:
+            raise unknown("mode", self.mode, MODES, f"use {', '.join(MODES)}")
+        for index in ("head", "position", "neuron"):
+            given = getattr(self, index)
+            if isinstance(given, Iterable) and not isinstance(given, str):
+                raise InputError(f"one {index} to an intervention; give one intervention for each {index}")
+            if given is not None and (isinstance(given, bool) or not isinstance(given, SupportsIndex)):
+                raise InputError(f"{index} {given!r:.60} is not a whole number")
+        if self.head is not None and not kind.headed:
+            raise InputError(f"{site.name} has no heads")
+        if self.neuron is not None and kind.parts != "neuron":
+            raise InputError(f"{site.name} has no neurons; use Site('neuron', {site.layer})")
+        if self.mode in {"replace", "add", "scale", "noise"} and self.value is None:
+            raise InputError(f"{self.mode} needs a value")
+        if self.mode == "mean" and kind.heads_first:
+            raise InputError("the mean of a pattern over positions is no pattern; use zero, scale or a function")
+        if self.mode == "function" and not callable(self.value):
+            raise InputError("a function intervention needs a function (activation, hook) as its value")
 
     def __repr__(self) -> str:
         given = {name: getattr(self, name) for name in ("head", "position", "neuron", "mode", "value")}

@@ -91,7 +91,7 @@ def test_parse(line: str, arguments: dict[str, object], output: str | None) -> N
         ("attention -o a --out=b", "--out is given twice; a result is bound to one name"),
         ("ablate --heads 0.1, 0.2", "write a list without spaces, 0.1,0.2"),
         ("patch ioy", "a task has its flag, --task ioy, and pairs go on the lines below"),
-        ("attention --layer 0-99999", "type one that the model has"),
+        ("attention --layer 0-99999", "names more than 10000 numbers"),
         ("load “my models/x”", "curly quote; type straight ones"),
         ("attention --layer=“0”", "curly quote; type straight ones"),
         ("attention —layer 0", "type two hyphens: --layer"),

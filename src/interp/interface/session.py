@@ -15,6 +15,7 @@ from interp.errors import InputError, Interrupted, closest
 from interp.interface import registry
 from interp.interface.inputs import inputs_of, named, seed_of
 from interp.results import Result
+from interp.spec import Texts
 
 if TYPE_CHECKING:
     from interp.engine.model.load import OnStep
@@ -115,7 +116,7 @@ class Session:
             raise InputError(f"load has no argument {given!r}{closest(given, known)}; it takes {', '.join(known)}")
         from interp.engine.model import load as loading
 
-        if source is None:
+        if source is None or (isinstance(source, str) and source == "bundled" and not os.path.exists(source)):
             source, name = bundled.MODEL, name or "bundled"
         if name is not None and not name.strip():
             raise InputError("--name is blank; type what to call the model here, or leave it out")
@@ -229,6 +230,7 @@ class Session:
 
         def once(operation: Operation) -> Result:
             operation.on_step = lambda done, total, said: watcher(done, total, said or command.name)
+            operation.notes.extend(note for one in inputs if isinstance(one, Texts) for note in one.notes)
 
             def whole(result: Result) -> Result:
                 live = Live(model, operation.fingerprint, tuple(operation.tokens[0]) if operation.tokens else ())

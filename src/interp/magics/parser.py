@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keyword
 import re
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,7 +75,7 @@ def _words(line: str) -> tuple[list[str], bool]:
     """Return the words of `line`, and whether a semicolon ends it."""
     words: list[str] = []
     silent = False
-    at = 0
+    at, end = 0, len(line.rstrip())
     while at < len(line):
         if line[at].isspace():
             at += 1
@@ -87,7 +88,7 @@ def _words(line: str) -> tuple[list[str], bool]:
         word = found.group()
         if _CURLY.match(word):
             raise InputError(f"{word} begins with a curly quote; type straight ones, \" or '")
-        if not line[found.end() :].strip() and word.endswith(";"):
+        if found.end() >= end and word.endswith(";"):
             word, silent = word[:-1], True
             if not word:
                 break
@@ -126,9 +127,9 @@ def parse(line: str) -> Call:
     output: str | None = None
     prompt: str | None = None
     last: Parameter | None = None
-    rest = words[1:]
+    rest = deque(words[1:])
     while rest:
-        word = rest.pop(0)
+        word = rest.popleft()
         if re.fullmatch("-[a-z]", word) and f"-{word}" in flags(command):
             word = f"-{word}"  # -n as --n
         flag, equals, attached = word.partition("=")
@@ -202,7 +203,7 @@ def flags(command: Command) -> dict[str, tuple[Parameter, bool | None]]:
     return known
 
 
-def _flag(command: Command, flag: str, attached: str | None, rest: list[str]) -> tuple[Parameter, Any]:
+def _flag(command: Command, flag: str, attached: str | None, rest: deque[str]) -> tuple[Parameter, Any]:
     known = flags(command)
     if flag not in known:
         raise InputError(
@@ -216,10 +217,10 @@ def _flag(command: Command, flag: str, attached: str | None, rest: list[str]) ->
     return parameter, parameter.values.parse(attached if attached is not None else _next(rest, flag), parameter.flag)
 
 
-def _next(rest: list[str], flag: str) -> str:
+def _next(rest: deque[str], flag: str) -> str:
     if not rest or (rest[0].startswith("--")):
         raise InputError(f"{flag} needs a value after it")
-    return rest.pop(0)
+    return rest.popleft()
 
 
 def _name(text: str) -> str:

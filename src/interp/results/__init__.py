@@ -3,18 +3,16 @@
 from interp.results.base import Provenance, Result, has_page, resolve, views_of
 from interp.results.code import Own, spelled
 from interp.results.effects import strongest
-from interp.results.saving import as_data, checked_path, write_atomically
+from interp.results.saving import as_data
 
 __all__ = [
     "Own",
     "Provenance",
     "Result",
     "as_data",
-    "checked_path",
     "has_page",
     "resolve",
     "spelled",
     "strongest",
     "views_of",
-    "write_atomically",
 ]

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
+from interp import files
 from interp.errors import InputError, closest, printable
 from interp.hints import OF_RESULTS
 from interp.results.code import kind_of, spelled
-from interp.results.saving import as_data, as_json, as_npz, checked_path, write_atomically
+from interp.results.saving import as_data, as_json, as_npz
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -238,7 +239,8 @@ class Result:
         Raises
         ------
         InputError
-            An unknown suffix, a relative path that climbs out of the working directory, a symbolic link, a NUL.
+            An unknown suffix, a relative path that climbs out of the working directory, a symbolic link, a name that
+            no file can have, a disk that is full. The old file is then as it was.
 
         Examples
         --------
@@ -252,12 +254,11 @@ class Result:
             ".svg": lambda: self.svg().encode(),
             ".png": self.png,
         }
-        target = checked_path(path)
+        target = files.writable(path)
         writer = writers.get(target.suffix.lower())
         if writer is None:
             raise InputError(f"cannot save as {target.suffix or 'a file without a suffix'}; use {', '.join(writers)}")
-        write_atomically(target, writer())
-        return target
+        return files.write(target, writer())
 
     def log(self, run: Any, step: int | None = None) -> None:
         """Write single numbers, picture, table and provenance to an experiment tracker, under the technique's name.

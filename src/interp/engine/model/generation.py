@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
 
 AT = ("all", "prompt", "new")
+_COLDEST = 1e-4  # a logit divided by less is no number any more
 # Modes whose change of a position depends on that position alone.
 _LOCAL = frozenset({"replace", "zero", "add", "scale"})
 
@@ -200,7 +201,7 @@ def check(model: LoadedModel, prompt: int, n: int, temperature: float, changes: 
         )
     if n < 1:
         raise InputError(f"--n {n} generates nothing; use 1 or more")
-    if not 0 <= temperature < float("inf"):
+    if temperature != 0 and not _COLDEST <= temperature < float("inf"):
         raise InputError(f"--temperature {temperature} is none; use 0 (the likeliest token) or more, such as 0.7")
     needed, free = _bytes_of(model, prompt, n), memory.free_bytes(model.device)
     if needed > free:

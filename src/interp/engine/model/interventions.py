@@ -13,7 +13,7 @@ from torch import Tensor
 
 from interp.engine import memory
 from interp.engine.model.hooks import Hook
-from interp.errors import InputError, unknown
+from interp.errors import InputError
 from interp.sites import Site
 from interp.spec import Intervention, resolve_indices
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 # Families whose forward is known to go through every hook point that the bridge shows.
 _READ = frozenset({"gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "native"})
 _TRIED = (0, 1)  # tokens that every model has
-_MODES = ("replace", "zero", "mean", "add", "scale", "noise", "function")
 
 
 def functions_of(model: LoadedModel, interventions: Sequence[Intervention], length: int) -> dict[str, Hook]:
@@ -133,34 +132,17 @@ def _checked(model: LoadedModel, intervention: Any, length: int) -> Intervention
             "interp.model.bridge.run_with_hooks"
         )
     site, geometry = intervention.site, model.geometry
-    if not isinstance(site, Site):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InputError(f"an intervention's site is an interp.Site, such as interp.Site('z', 5), not {site!r:.60}")
     kind = site.kind
     resolve_indices(site.layer, geometry.n_layers, "layer")
     model.require_site(site.name, [site.layer])
-    if intervention.mode not in _MODES:
-        raise unknown("mode", intervention.mode, _MODES, f"use {', '.join(_MODES)}")
-    for index in ("head", "position", "neuron"):
-        if isinstance(getattr(intervention, index), Iterable):
-            raise InputError(f"one {index} to an intervention; give one intervention for each {index}")
     if intervention.head is not None:
-        if not kind.headed:
-            raise InputError(f"{site.name} has no heads")
         count = geometry.n_kv_heads if kind.kv_heads else geometry.n_heads
         resolve_indices(intervention.head, count, "head", " (of keys and values)" if kind.kv_heads else "")
     if intervention.neuron is not None:
-        if kind.parts != "neuron":
-            raise InputError(f"{site.name} has no neurons; use Site('neuron', {site.layer})")
         resolve_indices(intervention.neuron, model.neurons(site.layer), "neuron")
     if intervention.position is not None:
         (position,) = resolve_indices(intervention.position, length, "position")
         intervention = replace(intervention, position=position)
-    if intervention.mode in {"replace", "add", "scale", "noise"} and intervention.value is None:
-        raise InputError(f"{intervention.mode} needs a value")
-    if intervention.mode == "mean" and kind.heads_first:
-        raise InputError("the mean of a pattern over positions is no pattern; use zero, scale or a function")
-    if intervention.mode == "function" and not callable(intervention.value):
-        raise InputError("a function intervention needs a function (activation, hook) as its value")
     return intervention
 
 

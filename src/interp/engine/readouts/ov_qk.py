@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from interp.engine import linalg
 from interp.engine.exactness import Unreadable
 from interp.engine.transformer.block import Block, Identity, Norm, Rotation
 from interp.engine.transformer.linear import Linear
@@ -126,10 +127,13 @@ class Circuit:
     ----------
     left, right
         ``float32 [row, d_head]`` and ``[column, d_head]``.
+    name
+        What it is called where it cannot be decomposed.
     """
 
     left: Tensor
     right: Tensor
+    name: str = "the circuit's weights"
 
     def rows(self, ids: Tensor) -> Tensor:
         """Return some rows, ``[row, column]``."""
@@ -145,15 +149,15 @@ class Circuit:
         """The eigenvalues of a circuit that are not zero by its rank, ``complex128 [d_head]``; NaN unless `square`."""
         if not self.square:
             return torch.full((self.left.shape[1],), float("nan"), dtype=torch.complex128)
-        return torch.linalg.eigvals((self.right.T @ self.left).double())
+        return linalg.eigenvalues(self.right.T @ self.left, self.name)
 
     def svd(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return left singular vectors ``[row, d_head]``, singular values ``[d_head]``, right ``[column, d_head]``.
 
         The sign of a pair is such that the largest entry of the left vector is positive.
         """
-        (a, r), (b, s) = torch.linalg.qr(self.left), torch.linalg.qr(self.right)
-        u, values, vh = torch.linalg.svd(r @ s.T)
+        (a, r), (b, s) = linalg.qr(self.left, self.name), linalg.qr(self.right, self.name)
+        u, values, vh = linalg.svd(r @ s.T, self.name)
         left, right = a @ u, b @ vh.T
         peak = left.abs().argmax(0)
         sign = left.gather(0, peak[None]).sign()
@@ -172,7 +176,8 @@ def ov(model: LoadedModel, net: Network, layer: int, head: int) -> Circuit:
     Elhage et al. (2021), "A Mathematical Framework for Transformer Circuits".
     """
     held = heads(net, net.layers[layer])
-    return Circuit(embedding(model) @ held.v[held.shared(head)].T, unembedding(net) @ held.o[head].T)
+    left, right = embedding(model) @ held.v[held.shared(head)].T, unembedding(net) @ held.o[head].T
+    return Circuit(left, right, f"the OV weights of head {layer}.{head}")
 
 
 def qk(model: LoadedModel, net: Network, layer: int, head: int, offset: int = 0) -> Circuit:
@@ -199,7 +204,7 @@ def qk(model: LoadedModel, net: Network, layer: int, head: int, offset: int = 0)
         turns = Rotation(turns.cos.float(), turns.sin.float())
         queries = turns.at(slice(offset, None))(queries[:, None, None])[:, 0, 0]
         keys = turns.at(slice(1))(keys[:, None, None])[:, 0, 0]
-    return Circuit(queries, keys)
+    return Circuit(queries, keys, f"the QK weights of head {layer}.{head}")
 
 
 def positivity(eigenvalues: Tensor) -> Tensor:
@@ -231,10 +236,10 @@ def copying(model: LoadedModel, net: Network, shuffled: torch.Generator | None =
         out = out[torch.randperm(len(out), generator=shuffled).to(out.device)]
     gram = out.T @ words
     scores: list[Tensor] = []
-    for layer in net.layers:
+    for index, layer in enumerate(net.layers):
         held = heads(net, layer)
         values = held.v.repeat_interleave(net.n_heads // net.n_kv_heads, 0)
-        scores.append(positivity(torch.linalg.eigvals((held.o @ gram @ values.mT).double())))
+        scores.append(positivity(linalg.eigenvalues(held.o @ gram @ values.mT, f"the OV weights of layer {index}")))
     return torch.stack(scores)
 
 
@@ -255,7 +260,7 @@ def composition(net: Network, kinds: tuple[str, ...] = KINDS) -> Iterator[tuple[
     """
 
     def triangle(side: Tensor) -> Tensor:
-        return torch.linalg.qr(side.mT, mode="r").R
+        return linalg.triangle(side.mT, f"the attention weights of layer {index}")
 
     def per_query_head(shared: Tensor) -> Tensor:
         return shared.repeat_interleave(net.n_heads // net.n_kv_heads, 0)

@@ -99,9 +99,7 @@ def _token(model: LoadedModel, prompt: Prompt, given: str | int, which: str, whe
         )
     if len(found) == 1:
         if found[0] >= logits:
-            raise InputError(
-                f"{where}{which} {given!r} is id {found[0]}; the model has logits of 0–{logits - 1}"
-            )
+            raise InputError(f"{where}{which} {given!r} is id {found[0]}; the model has logits of 0–{logits - 1}")
         return found[0]
     split = "|".join(held.string(index) for index in found)
     spelled = f" {given.strip()}"

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from interp import files
 from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
-from interp.methods._shared import texts as files
-from interp.results import Result, checked_path
+from interp.methods._shared import texts as running
+from interp.results import Result
 from interp.results.tables import frame_of
 from interp.sites import Site
 from interp.spec import Indices, Texts, resolve_indices
@@ -100,7 +101,7 @@ class LensTrainResult(Result):
         >>> result.save("lens.safetensors").name
         'lens.safetensors'
         """
-        if Path(os.fspath(path)).suffix.lower() != ".safetensors":
+        if files.path_of(path).suffix.lower() != ".safetensors":
             return super().save(path)
 
         def write(model: LoadedModel) -> Path:
@@ -175,10 +176,10 @@ def lens_train(
             raise InputError(f"--{name} {value} trains nothing; use 1 or more")
     if not 0 < rate < float("inf"):
         raise InputError(f"--rate {rate} is no learning rate; use a number above 0, such as 0.001")
-    if out is not None and checked_path(out).suffix.lower() != ".safetensors":
+    if out is not None and files.writable(out).suffix.lower() != ".safetensors":
         raise InputError(f"a lens is saved as .safetensors; write --out {Path(out).stem or 'lens'}.safetensors")
     layers = resolve_indices(layer, model.geometry.n_layers, "layer")
-    prompts = [one.ids for one in files.encoded(model, texts.texts)]
+    prompts = [one.ids for one in running.encoded(model, texts.texts)]
     found = lens.readout(model)
     streams = _Streams(model, layers, prompts, seed)
     held = streams.held()
@@ -191,7 +192,12 @@ def lens_train(
     if stopped is not None:
         few = f", measured on {count} of {streams.sizes[1]} tokens" if count < streams.sizes[1] else ""
         notes.insert(0, f"partial: interrupted after {len(training.losses)} of {steps} steps{few}")
-    saved = "" if out is None else str(translators.save(out, pairs, model))
+    saved = ""
+    if out is not None:
+        try:
+            saved = str(translators.save(out, pairs, model))
+        except InputError as error:  # what was trained for an hour is not lost for want of a place
+            notes.append(f"the lens was not written: {error}; save(…) of this result writes it")
     result = LensTrainResult(
         layers=layers,
         weights=training.weights.detach().float().cpu().numpy().copy(),

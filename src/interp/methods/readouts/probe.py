@@ -256,6 +256,7 @@ def probe(
     >>> r.accuracy.shape, r.direction(r.best, "good").shape
     ((4,), (128,))
     """
+    from interp.engine import linalg
     from interp.engine.readouts.text_activations import pooled
 
     if importlib.util.find_spec("sklearn") is None:
@@ -272,8 +273,11 @@ def probe(
     enough(target, groups, folds)
     found = pooled(model, encoded, site, position)
     model.note(found.path, found.notes)
+    values = found.values.double().numpy()
+    for number, rows in enumerate(values):
+        linalg.finite(rows, f"activations of {site} in layer {number}")
     fits = Fits(target, groups, folds, shuffles, strength, seed)
-    fitted = fits.all(found.values.double().numpy(), model.on_step)
+    fitted = fits.all(values, model.on_step)
     result = ProbeResult(
         site=site,
         position=position,

@@ -10,7 +10,8 @@ from typing import Any
 
 import transformers
 
-from interp.engine.model.load.source import Source, plain_name
+from interp.engine.model.load.adapter import refuse_virtual_tokens
+from interp.engine.model.load.source import Source, offline, plain_name
 from interp.engine.model.load.wrap import refuse_two_stacks
 from interp.engine.model.loaded import no_logits
 from interp.errors import InputError
@@ -22,6 +23,7 @@ def from_object(model: Any, tokenizer: Any, copy_model: bool) -> Source:
     notes: list[str] = []
     model = getattr(model, "_orig_mod", model)  # what torch.compile made it of
     name = plain_name(getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__)
+    refuse_virtual_tokens(model)
     if hasattr(model, "merge_and_unload"):
         # Wrapping a PEFT model drops its adapter or crashes: a merged copy is what it computes.
         model = copy.deepcopy(model).merge_and_unload()
@@ -63,8 +65,9 @@ def _survivor(tokenizer: Any) -> Any:
         raise InputError(f"tokenizer= takes a tokenizer, such as AutoTokenizer gives, not a {type(tokenizer).__name__}")
     folder = tempfile.mkdtemp(prefix="interp-tokenizer-")
     try:
-        tokenizer.save_pretrained(folder)
-        read = transformers.AutoTokenizer.from_pretrained(folder)
+        with offline():
+            tokenizer.save_pretrained(folder)
+            read = transformers.AutoTokenizer.from_pretrained(folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
