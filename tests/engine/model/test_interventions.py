@@ -132,7 +132,7 @@ def test_a_stream_that_a_norm_interrupts_cannot_be_changed(of: Any) -> None:
     for site, reason in reasons.items():
         with pytest.raises(InputError, match=f"{site}.*{reason}"):
             interp.patch(**ASK, site=site, by="layer")
-        with pytest.raises(InputError, match=f"the {site} of openai-gpt can be looked at but not changed"):
+        with pytest.raises(InputError, match=f"{site}.*{reason}"):
             model.run(IDS, [Intervention(Site(site, 0), mode="zero")])
     assert interp.patch(**ASK, site="resid_pre", by="layer").recovery == pytest.approx([1, 1], abs=1e-3)
 

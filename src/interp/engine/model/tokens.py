@@ -108,9 +108,7 @@ class Tokens:
         count = sum(run for run in ends if run >= least)
         notes: list[str] = []
         if pad is not None and 0 < count < len(ids):
-            notes.append(
-                f"{count} padding tokens ({self.string(pad)}) are read like words, as no mask hides them: leave them out"
-            )
+            notes.append(f"{count} padding tokens ({self.string(pad)}) are read like words, unmasked: leave them out")
         if self.bidirectional and getattr(tokenizer, "sep_token_id", None) in ids[:-1]:
             notes.append("the ids of two sentences are read as those of one: every token has the type 0")
         return notes
