@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 from typing import Any
 
 from interp.errors import InputError
@@ -86,6 +87,7 @@ class Tokens:
         notes: list[str] = []
         ids = list(self._literal(prompt.ids)) if prompt.ids is not None else self._tokenized(prompt, notes)
         if prompt.ids is not None:
+            notes.extend(self._unmasked(ids))
             self._without_doubled_ends(ids, notes, "they are ids, and taken as they are")
         elif prompt.bos is not False:
             ids = self._without_doubled_ends(ids, notes, "one was kept")
@@ -99,6 +101,22 @@ class Tokens:
             ids = ids[: self.n_ctx]
         strings, glyphs = self.strings(ids)
         return Encoded(tuple(ids), strings, glyphs, tuple(notes))
+
+    def _unmasked(self, ids: Sequence[int]) -> list[str]:
+        """Return in what a forward of bare ids is not that of Hugging Face's own encoding, with a mask and types."""
+        tokenizer: Any = self.tokenizer
+        pad = getattr(tokenizer, "pad_token_id", None)
+        ends = [len(list(takewhile(lambda index: index == pad, side))) for side in (ids, ids[::-1])]
+        # Where it also ends a text, one is that; where it is BOS too, a second one is said to be BOS given twice.
+        bos, eos = (getattr(tokenizer, f"{kind}_token_id", None) for kind in ("bos", "eos"))
+        least = 3 if pad == bos else 2 if pad == eos else 1
+        count = sum(run for run in ends if run >= least)
+        notes: list[str] = []
+        if pad is not None and 0 < count < len(ids):
+            notes.append(f"{count} padding tokens ({self.string(pad)}) are read like words, unmasked: leave them out")
+        if self.bidirectional and getattr(tokenizer, "sep_token_id", None) in ids[:-1]:
+            notes.append("the ids of two sentences are read as those of one: every token has the type 0")
+        return notes
 
     def _literal(self, ids: Sequence[int]) -> Sequence[int]:
         if not ids:

@@ -40,10 +40,31 @@ def adapted(base: Source, folder: Path) -> Source:
     merged: Any = translated(
         f"the adapter {folder.name} does not fit {base.name}",
         # Made without memory, and then of what the file holds: no size of its configuration is believed.
-        lambda: peft.PeftModel.from_pretrained(base.model, folder, low_cpu_mem_usage=True).merge_and_unload(),
+        lambda: _merged(peft.PeftModel.from_pretrained(base.model, folder, low_cpu_mem_usage=True)),
     )
     notes = [*base.notes, f"the adapter {folder.name} was merged into {base.name}"]
     return replace(base, name=f"{base.name}+{folder.name}", model=merged.eval(), notes=notes)
+
+
+def _merged(model: Any) -> Any:
+    refuse_virtual_tokens(model)
+    return model.merge_and_unload()
+
+
+def refuse_virtual_tokens(model: Any) -> None:
+    """Refuse prompt, prefix and p-tuning: their virtual tokens are positions that no prompt spells.
+
+    Raises
+    ------
+    InputError
+        `model` is a PEFT model of such a kind.
+    """
+    if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
+        kind = str(getattr(model.active_peft_config.peft_type, "value", "prompt tuning")).lower().replace("_", " ")
+        raise InputError(
+            f"{kind} puts virtual tokens before every prompt, which have no merge into weights and no text; load the "
+            "model itself: interp.load(peft_model.get_base_model())"
+        )
 
 
 def _checked(folder: Path) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 
 import transformers
 
+from interp.engine.model.load.adapter import refuse_virtual_tokens
 from interp.engine.model.load.source import Source, offline, plain_name
 from interp.engine.model.load.wrap import refuse_two_stacks
 from interp.engine.model.loaded import no_logits
@@ -22,6 +23,7 @@ def from_object(model: Any, tokenizer: Any, copy_model: bool) -> Source:
     notes: list[str] = []
     model = getattr(model, "_orig_mod", model)  # what torch.compile made it of
     name = plain_name(getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__)
+    refuse_virtual_tokens(model)
     if hasattr(model, "merge_and_unload"):
         # Wrapping a PEFT model drops its adapter or crashes: a merged copy is what it computes.
         model = copy.deepcopy(model).merge_and_unload()
