@@ -187,7 +187,7 @@ class Indices(Open):
         >>> Indices().parse("5", "--layer"), Indices().parse("0-2,5", "--layer")
         (5, (0, 1, 2, 5))
         """
-        if re.fullmatch(r"-?\d{1,9}", text):
+        if re.fullmatch(r"-?\d{1,100}", text):
             return int(text)
         if named := re.fullmatch(r"L?(\d+)[.H](\d+)", text, re.IGNORECASE):
             raise InputError(f"{flag} {text!r} is one head of one layer: type --layer {named[1]} --head {named[2]}")
