@@ -8,6 +8,7 @@ import weakref
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from faults import harness
 from interp.errors import OutOfMemory
@@ -32,22 +33,28 @@ SIGNS = {
 }
 
 
-class Failing:
+class Failing(TorchFunctionMode):
     """Makes the attention of the second layer raise, with tensors in its frame and in those above, as a real one has.
 
-    It changes a function of torch's, not the model: a changed model is another one, and its answers other ones.
+    It stands between torch and its callers and replaces nothing: a changed model, or a function of the user's own, is
+    another state, with other answers.
     """
 
     def __init__(self, sign):
+        super().__init__()
         self.sign = sign
         self.calls = 0
         self.fired = 0
         self.made = []
 
-    def __enter__(self):
-        self.original = torch.nn.functional.softmax
-        torch.nn.functional.softmax = self.softmax
-        return self
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is torch.nn.functional.softmax:
+            return self.softmax(*args, **(kwargs or {}))
+        return function(*args, **(kwargs or {}))
+
+    @staticmethod
+    def original(*arguments, **options):
+        return torch.nn.functional.softmax(*arguments, **options)
 
     def softmax(self, *arguments, **options):
         self.calls += 1
@@ -57,9 +64,6 @@ class Failing:
         big = torch.ones(1000)
         self.made.append(weakref.ref(big))
         raise self.sign()
-
-    def __exit__(self, *_):
-        torch.nn.functional.softmax = self.original
 
 
 class Asking(Failing):

@@ -439,7 +439,8 @@ def test_texts_that_cannot_be_measured(use: Any, lend: Any) -> None:
         (Texts((Prompt(ids=LONG),)), {"mode": "resample"}, "no other prompt of 9 tokens"),
         (Texts((Prompt(ids=LONG),)), {"metric": "logit"}, "measured by their loss"),
         ([], {}, "there are no texts"),
-        ([5], {}, "int is none"),
+        ([5], {}, "a single token, which predicts nothing"),
+        ([2.5], {}, "float is neither"),
     ):
         with pytest.raises(InputError, match=words):
             interp.ablate(given, heads="0.0", **options)
