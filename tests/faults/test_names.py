@@ -253,7 +253,7 @@ def test_row_24_a_misspelt_hook(family, shell, lend):
 
 def test_row_24_a_component_that_this_family_lacks(shell, lend):
     model = lend("neox")
-    with harness.unharmed(model, shell), pytest.raises(InputError, match="hook_resid_mid"):
+    with harness.unharmed(model, shell), pytest.raises(InputError, match="has no resid_mid; it has resid_pre"):
         model.run("Mary").activations["blocks.0.hook_resid_mid"]
 
 

@@ -48,7 +48,7 @@ def interval(each: Float, *, weights: Float | None = None) -> Float:
     Examples
     --------
     >>> interval(np.array([1.0, 2.0, 3.0, 4.0, 5.0])).round(2).tolist()
-    [0.66, 5.34]
+    [0.67, 5.33]
     >>> interval(np.array([1.0, 2.0, 3.0])).tolist()
     [nan, nan]
     """
