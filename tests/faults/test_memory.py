@@ -43,6 +43,7 @@ class Failing(TorchFunctionMode):
     def __init__(self, sign):
         super().__init__()
         self.sign = sign
+        self.armed = True
         self.calls = 0
         self.fired = 0
         self.made = []
@@ -57,8 +58,8 @@ class Failing(TorchFunctionMode):
         return torch.nn.functional.softmax(*arguments, **options)
 
     def softmax(self, *arguments, **options):
-        self.calls += 1
-        if self.calls % 2:
+        self.calls += self.armed
+        if not self.armed or self.calls % 2:
             return self.original(*arguments, **options)
         self.fired += 1
         big = torch.ones(1000)
@@ -118,11 +119,15 @@ def test_row_28_the_allocators_own_error(name, family, shell, lend):
 def test_row_28_run_and_activations(shell, lend):
     model = lend("gpt2")
     with harness.unharmed(model, shell):
-        run = model.run("Mary gave")
-        without_store(model)
-        for ask in (lambda: model.run("Mary gave"), lambda: run.activations["blocks.0.hook_resid_pre"]):
-            with Failing(SIGNS["cpu allocator"]), pytest.raises(OutOfMemory, match="out of memory"):
-                ask()
+        failing = Failing(SIGNS["cpu allocator"])
+        with failing:
+            failing.armed = False
+            run = model.run("Mary gave")
+            without_store(model)
+            failing.armed = True
+            for ask in (lambda: model.run("Mary gave"), lambda: run.activations["blocks.0.hook_resid_pre"]):
+                with pytest.raises(OutOfMemory, match="out of memory"):
+                    ask()
 
 
 def test_row_28_another_runtime_error_stays_itself(shell, lend):
