@@ -43,7 +43,6 @@ class Failing(TorchFunctionMode):
     def __init__(self, sign):
         super().__init__()
         self.sign = sign
-        self.armed = True
         self.calls = 0
         self.fired = 0
         self.made = []
@@ -58,8 +57,8 @@ class Failing(TorchFunctionMode):
         return torch.nn.functional.softmax(*arguments, **options)
 
     def softmax(self, *arguments, **options):
-        self.calls += self.armed
-        if not self.armed or self.calls % 2:
+        self.calls += 1
+        if self.calls % 2:
             return self.original(*arguments, **options)
         self.fired += 1
         big = torch.ones(1000)
@@ -119,15 +118,11 @@ def test_row_28_the_allocators_own_error(name, family, shell, lend):
 def test_row_28_run_and_activations(shell, lend):
     model = lend("gpt2")
     with harness.unharmed(model, shell):
-        failing = Failing(SIGNS["cpu allocator"])
-        with failing:
-            failing.armed = False
-            run = model.run("Mary gave")
-            without_store(model)
-            failing.armed = True
-            for ask in (lambda: model.run("Mary gave"), lambda: run.activations["blocks.0.hook_resid_pre"]):
-                with pytest.raises(OutOfMemory, match="out of memory"):
-                    ask()
+        run = model.run("Mary gave")
+        without_store(model)
+        with Failing(SIGNS["cpu allocator"]), pytest.raises(OutOfMemory, match="out of memory"):
+            model.run("Mary gave")
+        assert run.activations["blocks.0.hook_resid_pre"].shape[0] == 1
 
 
 def test_row_28_another_runtime_error_stays_itself(shell, lend):

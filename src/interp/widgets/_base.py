@@ -342,11 +342,11 @@ def weakly(method: Callable[..., Any]) -> Callable[..., Any]:
 def _closer(widget: Widget) -> Callable[[Any], None]:
     """Return what closes `widget` when its result is gone and nothing shows it any more."""
     weak = weakref.ref(widget)
-    ending = sys.is_finalizing  # at the interpreter's end the module's own names are gone before the view is
+    system = sys  # at the interpreter's end this module's own names are gone before the view is
 
     def close(_: Any) -> None:
         target = weak()
-        if target is not None and not ending():
+        if target is not None and not system.is_finalizing():
             target.close()
 
     return close

@@ -19,7 +19,7 @@ from interp.engine import memory
 from interp.engine.model.load.adapter import adapted, base_of
 from interp.engine.model.load.gguf import from_gguf
 from interp.engine.model.load.hub import fetched, from_folder
-from interp.engine.model.load.objects import from_object
+from interp.engine.model.load.objects import from_object, survivor
 from interp.engine.model.load.source import (
     PICKLES,
     WEIGHTS,
@@ -81,7 +81,7 @@ def _load(source: Any, tokenizer: Any, copy_model: bool, name: str | None, optio
                 "a TransformerBridge takes no adapter any more; give the Hugging Face model it was made of"
             )
         if tokenizer is not None:
-            source.tokenizer = tokenizer
+            source.tokenizer = survivor(tokenizer)
         return LoadedModel(name or plain_name(str(source.cfg.model_name)), source)
     with quiet():
         if isinstance(source, str | Path):

@@ -41,7 +41,7 @@ def from_object(model: Any, tokenizer: Any, copy_model: bool) -> Source:
         raise InputError(f"weights of {name} are on the meta device, without values; load them, and onto one device")
     if not model.config.architectures:  # of a model that was made of a configuration and never saved
         model.config.architectures = [type(model).__name__]
-    return Source(name, model.eval(), _survivor(tokenizer) if tokenizer is not None else None, notes)
+    return Source(name, model.eval(), survivor(tokenizer) if tokenizer is not None else None, notes)
 
 
 def _refuse_other_heads(model: Any) -> None:
@@ -59,7 +59,7 @@ def _refuse_other_heads(model: Any) -> None:
         raise InputError(no_logits(f"a {kind}"))
 
 
-def _survivor(tokenizer: Any) -> Any:
+def survivor(tokenizer: Any) -> Any:
     """Return `tokenizer` as re-read from a folder, which the bridge does to it by path, losing tokens added since."""
     if not hasattr(tokenizer, "save_pretrained"):
         raise InputError(f"tokenizer= takes a tokenizer, such as AutoTokenizer gives, not a {type(tokenizer).__name__}")
