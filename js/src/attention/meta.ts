@@ -9,8 +9,7 @@ export interface Meta {
   heads: number[];
   causal: boolean;
   labels: Record<string, string>;
-  /** As they are written; nothing where they are no numbers. */
-  stats: Record<string, string[][]>;
+  stats: Record<string, (number | null)[][]>;
   bad: [number, number][];
   notes: string[];
   side: number;

@@ -1,7 +1,4 @@
-import { kernelOf, type Message, type Model, vscode } from "./model";
-
-const LOST = "the kernel that made this view has ended or was restarted: run its cell again";
-const PATIENCE = 5000; // ms
+import type { Message, Model } from "./model";
 
 export interface Answer {
   data: Message;
@@ -48,19 +45,7 @@ export function connect(model: Model, ends: AbortSignal): Rpc {
       const id = `${prefix}-${++count}`;
       waiting.set(id, { ...options, resolve, reject });
       options.signal?.addEventListener("abort", () => cancel(id));
-      const lost = () => waiting.delete(id) && reject(new Error(LOST));
-      try {
-        model.send({ id, method, params });
-      } catch {
-        return lost();
-      }
-      // JupyterLab sends into the void what a new kernel knows nothing of: an idle one would have answered.
-      const look = () => {
-        if (!waiting.has(id)) return;
-        if (!vscode() && kernelOf(model)?.status === "idle") lost();
-        else setTimeout(look, PATIENCE);
-      };
-      setTimeout(look, PATIENCE);
+      model.send({ id, method, params });
     });
   const receive = (message: unknown, buffers?: unknown) => {
     const { id, reply, error, progress } = (message ?? {}) as Message;

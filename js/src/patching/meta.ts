@@ -13,9 +13,6 @@ export interface Entry {
   effect: number | null;
   low: number | null;
   high: number | null;
-  /** The ends of a recovery's interval, in the unit of the effect; of listed cells alone. */
-  least?: number | null;
-  most?: number | null;
   estimate: number | null;
 }
 
@@ -74,8 +71,6 @@ export interface Sweep {
   total: number;
   seconds: number;
   running: boolean;
-  /** Whether not even the unpatched prompts are run. */
-  preparing?: boolean;
   estimated: boolean;
   top: Record<Source, Entry[]>;
   form: Form;
