@@ -45,8 +45,8 @@ test: check
 
 # Between edits: style, the contracts, and the tests of what everything stands on; a technique's own are named beside:
 # make quick ALSO=tests/methods/patching. It says how long.
-QUICK = tests/test_*.py tests/magics tests/methods/_shared tests/tasks tests/views/kit tests/widgets \
-  tests/engine/transformer tests/engine/model tests/engine/test_memory.py tests/faults/test_harness.py
+QUICK = tests/test_*.py tests/magics tests/methods/_shared tests/views/kit tests/widgets tests/engine/transformer \
+  $(addprefix tests/engine/model/test_,tokens.py loaded.py hooks.py interventions.py) tests/engine/test_memory.py
 quick: .venv/.installed $(SCRIPTS)
 	@start=$$(date +%s); $(BIN)/ruff check . && $(BIN)/ruff format --check . && \
 	  OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(QUICK) $(ALSO) \
