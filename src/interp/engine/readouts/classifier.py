@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from interp.engine.model import fingerprint, hooks
 from interp.engine.model.tokens import Encoded, Tokens
-from interp.errors import InputError, closest, printable
+from interp.errors import InputError, printable, unknown
 from interp.spec import Prompt
 
 
@@ -115,7 +115,7 @@ class Classifier:
         if isinstance(given, str):
             if given in self.classes:
                 return self.classes[given]
-            raise InputError(f"there is no class {given!r}{closest(given, self.classes)}; {which} is one of {named}")
+            raise unknown("class", given, self.classes, f"{which} is one of {named}")
         if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given < count:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InputError(f"there is no class {given!r}; {which} is one of {named}")
         return given

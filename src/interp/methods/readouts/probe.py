@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from interp.errors import InputError, closest, unless_interrupted
+from interp.errors import InputError, unknown, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import texts as files
 from interp.methods._shared.probe.fits import Fits
@@ -132,7 +132,7 @@ class ProbeResult(Result):
         if label is not None:
             if label not in self.classes:
                 known = ", ".join(self.classes) or "none, since labels are real numbers"
-                raise InputError(f"there is no label {label!r}{closest(str(label), self.classes)}; labels are {known}")
+                raise unknown("label", label, self.classes, f"labels are {known}")
             index = self.classes.index(label)
             row, sign = (index, 1.0) if len(self.classes) > 2 else (0, 1.0 if index else -1.0)
         found = sign * self.coef[chosen, row]
