@@ -20,7 +20,7 @@ pytest_plugins = ["real"]  # the fixtures of real weights
 
 
 # What asks for one of these needs weights that are fetched; tests/real.py makes them.
-REAL = {"smollm2", "smollm2_folder", "smollm2_words", "gguf_file", "minilm", "minilm_folder"}
+REAL = {"smollm2", "smollm2_folder", "smollm2_words", "gguf_file", "gemma3_file", "minilm", "minilm_folder"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
+import fetch_gemma3
 import fetch_smollm2
 
 PROMPT = "The capital of France is"
@@ -35,6 +36,12 @@ def smollm2_folder() -> Path:
 def gguf_file() -> Path:
     """Return SmolLM2's GGUF file."""
     return fetch_smollm2.fetch_gguf()
+
+
+@pytest.fixture(scope="session")
+def gemma3_file() -> Path:
+    """Return Gemma 3 270M's GGUF file."""
+    return fetch_gemma3.fetch()
 
 
 @pytest.fixture(scope="session")

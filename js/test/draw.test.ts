@@ -4,6 +4,7 @@ import { binOf, binStart, decode, square } from "../src/draw/codec";
 import { colour, ink, luminance, type Rgb, sequential } from "../src/draw/colours";
 import { mask, pixels } from "../src/draw/heatmap";
 import { escaped, tag } from "../src/draw/svg";
+import { textUrl } from "../src/ui/download";
 
 const WHITE: Rgb = [255, 255, 255];
 const theme = {
@@ -148,5 +149,13 @@ describe("svg", () => {
     expect(parsed.querySelector("script")).toBeNull();
     expect(written).not.toContain("<script");
     expect(written).not.toMatch(/[\0\ud800]/);
+  });
+});
+
+describe("a file", () => {
+  it("is base64 of UTF-8, which VS Code opens", () => {
+    const [head, data = ""] = textUrl("image/svg+xml", "<t>␣日é</t>").split(",");
+    expect(head).toBe("data:image/svg+xml;base64");
+    expect(new TextDecoder().decode(Uint8Array.from(atob(data), (c) => c.charCodeAt(0)))).toBe("<t>␣日é</t>");
   });
 });

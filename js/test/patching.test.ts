@@ -141,8 +141,8 @@ describe("the heatmap", () => {
   });
 
   it("draws an interval whole, beyond the end of its bar", async () => {
-    const strong = { ...entry([1, 0], 2), low: 1, high: 3 };
-    const { el } = shown({ pairs: 4, top: { exact: [strong, entry([1, 2], -1)], estimate: [] } });
+    const strong = { ...entry([1, 0], 2), low: 1.5, high: 2.5, least: 1, most: 3 };
+    const { el, named } = shown({ pairs: 4, top: { exact: [strong, entry([1, 2], -1)], estimate: [] } });
     await settled();
     const place = (kind: string) => {
       const { left, width } = el.querySelector<HTMLElement>(`.interp-track > .interp-${kind}`)?.style ?? {};
@@ -151,6 +151,9 @@ describe("the heatmap", () => {
     const [[zero, bar], [low, whole]] = [place("towards"), place("span")];
     expect(low - zero).toBeCloseTo(bar / 2, 3);
     expect(whole).toBeCloseTo(bar, 3);
+    // A recovery is less sure than the effect alone.
+    named("Effect").click();
+    expect(place("span")[1]).toBeCloseTo(place("towards")[1] / 2, 3);
   });
 
   it("switches between recovery and effect, in the picture, the list and the footer alike", async () => {
@@ -238,7 +241,7 @@ describe("a sweep that runs", () => {
   it("shows how far it is, and goes on to its end in the same view", async () => {
     const { host, el, find, text } = shown(running);
     await settled();
-    expect(text(".interp-count")).toBe("3 of 12 cells · 1.3 s");
+    expect(text(".interp-count")).toBe("3 of 12 cells · 1.3 s · about 3 s left");
     expect(find(".interp-progress > div").style.width).toBe("30%");
     press(find(".interp-plot"), "ArrowRight");
     host.change("sweep", sweep());
@@ -247,6 +250,16 @@ describe("a sweep that runs", () => {
     expect(find(".interp-count").hidden).toBe(true);
     expect(text(".interp-foot")).toContain("L7H0recovery");
     expect(el.querySelectorAll("section")).toHaveLength(1);
+  });
+
+  it("says what is done before there is a cell, and counts the seconds while the kernel says nothing", async () => {
+    const { host, text } = shown({ ...running, done: 0, share: 0, preparing: true });
+    await settled();
+    expect(text(".interp-count")).toBe("first the prompts are run unpatched · 1.3 s");
+    await new Promise((resolve) => setTimeout(resolve, 1100));
+    expect(text(".interp-count")).toMatch(/unpatched · 2\.[2-9] s$/);
+    host.change("sweep", sweep({ ...running, done: 0, share: 0 }));
+    expect(text(".interp-count")).toBe("comparing the first cells · 1.3 s");
   });
 
   it("that was stopped says so", async () => {
@@ -262,7 +275,7 @@ describe("a sweep that runs", () => {
     await settled();
     named("Stop").click();
     expect(interrupt).toHaveBeenCalledTimes(1);
-    expect(named("Stopping …").disabled).toBe(true);
+    expect(named("Stopping …").getAttribute("aria-disabled")).toBe("true");
     host.change("sweep", sweep());
     expect(named("Stopping …").hidden).toBe(true);
   });
@@ -273,6 +286,16 @@ describe("a sweep that runs", () => {
     await settled();
     named("Stop").click();
     expect(interrupt).not.toHaveBeenCalled();
+  });
+
+  it("is VS Code's to stop, from the start: what a view asks for there is never heard", async () => {
+    document.body.classList.add("vscode-dark");
+    const interrupt = vi.fn();
+    const { named, text } = shown(running, { widget_manager: { kernel: { status: "busy", interrupt } } });
+    await settled();
+    document.body.classList.remove("vscode-dark");
+    expect(named("Stop").hidden).toBe(true);
+    expect(text(".interp-panel .interp-caption")).toContain("to stop: the notebook’s Interrupt");
   });
 
   it("says who can stop it where a view cannot, or where stopping fails", async () => {

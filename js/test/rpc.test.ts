@@ -46,6 +46,29 @@ describe("a request", () => {
     ]);
   });
 
+  it("that cannot be sent says what happened and what to do", async () => {
+    const { host, rpc } = connected();
+    host.send = () => {
+      throw new Error("Cannot send");
+    };
+    await expect(rpc.request("a")).rejects.toThrow(/restarted: run its cell again/);
+  });
+
+  it("that an idle kernel leaves unanswered is lost; a busy one's waits", async () => {
+    vi.useFakeTimers();
+    const { host, rpc } = connected();
+    const kernel = { status: "busy" };
+    Object.assign(host, { widget_manager: { kernel } });
+    const failed = vi.fn();
+    rpc.request("a").catch(failed);
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(failed).not.toHaveBeenCalled();
+    kernel.status = "idle";
+    await vi.advanceTimersByTimeAsync(6000);
+    expect(`${failed.mock.calls[0]}`).toContain("run its cell again");
+    vi.useRealTimers();
+  });
+
   it("is cancelled, and the kernel is told", async () => {
     const { host, rpc } = connected();
     const stop = new AbortController();

@@ -33,6 +33,10 @@ _NAMED = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("interp")
     # `from interp import registry` asks here first; only an AttributeError makes Python look for the submodule.
     if name.startswith("_") or name in {part.name for part in pkgutil.iter_modules(__path__)}:
         raise AttributeError(f"module 'interp' has no attribute {name!r}")
@@ -47,10 +51,13 @@ def __getattr__(name: str) -> Any:
     if name == "load":
         return session.load
     from interp.errors import closest
+    from interp.hints import HINTS
     from interp.interface import registry
 
     known = registry.commands()
     found = known.get(name.replace("_", "-"))
+    if found is None and name in HINTS:
+        raise AttributeError(f"interp has no {name!r}: {HINTS[name]}")
     if found is None:
         raise AttributeError(f"interp has no {name!r}{closest(name, [*known, *_NAMED, 'model', 'load'])}")
     return bound(found, session)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import traceback
 import unicodedata
 from collections.abc import Iterable
@@ -10,13 +11,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 Found = TypeVar("Found")
+_LONGEST = 200  # of a word that could be a slip of the keyboard
+_LONG = re.compile(r"(\S{60})\S{40,}?(\S{20})(?!\S)")
 
 
 class InputError(ValueError):
     """The user's input cannot be used; the message is one line that says what to type instead."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(printable(message))
+        super().__init__(shortened(printable(message)))
 
     def _render_traceback_(self) -> list[str]:
         """Return what IPython shows: the user's own lines, without those of interp and IPython around them."""
@@ -74,6 +77,23 @@ def unless_interrupted(result: Found, interrupt: BaseException | None) -> Found:
     return result
 
 
+def shortened(text: str, most: int = 400) -> str:
+    """Return `text` in at most `most` characters: long words first, which a user typed, then its middle, are left out.
+
+    Examples
+    --------
+    >>> shortened("a" * 2000 + " is no layer; type one such as 5")[55:]
+    'aaaaa…aaaaaaaaaaaaaaaaaaaa is no layer; type one such as 5'
+    """
+    if len(text) <= most:
+        return text
+    text = _LONG.sub(lambda word: f"{word[1]}…{word[2]}", text)
+    if len(text) <= most:
+        return text
+    end = most * 2 // 5  # what to type instead stands there
+    return f"{text[: most - end - 1]}…{text[-end:]}"
+
+
 def printable(text: str) -> str:
     """Return `text` on one line, with a visible code for every character that has no ink or moves its neighbours.
 
@@ -94,14 +114,17 @@ def closest(word: str, known: Iterable[str]) -> str:
     --------
     >>> closest("atention", ["attention", "tokens"])
     ' (did you mean attention?)'
-    >>> closest("pathc", ["path", "patch"])
-    ' (did you mean patch?)'
+    >>> closest("pathc", ["path", "patch"]), closest("attn", ["pattern", "attn_out"])
+    (' (did you mean patch?)', ' (did you mean attn_out?)')
     """
+    if len(word) > _LONGEST:
+        return ""
     candidates = sorted(set(known))
     lowered = {name.lower(): name for name in candidates}
     # Letters in another order first: "pathc" is patch, though path is nearer by what the two have in common.
     swapped = [name for name in lowered if sorted(name) == sorted(word.lower())]
-    found = swapped or difflib.get_close_matches(word.lower(), list(lowered), n=1, cutoff=0.5)
+    longer = sorted((name for name in lowered if len(word) > 2 and name.startswith(word.lower())), key=len)
+    found = swapped or longer or difflib.get_close_matches(word.lower(), list(lowered), n=1, cutoff=0.6)
     return f" (did you mean {lowered[found[0]]}?)" if found else ""
 
 

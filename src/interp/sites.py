@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import operator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, SupportsIndex
 
 from interp.errors import InputError, closest, unknown
 
@@ -182,7 +183,7 @@ class Site:
     Raises
     ------
     InputError
-        There is no such site.
+        There is no such site, or no layer of that kind; whether a model has it is known when it runs.
 
     Examples
     --------
@@ -195,6 +196,9 @@ class Site:
 
     def __post_init__(self) -> None:
         find(self.name)
+        layer: Any = self.layer
+        if isinstance(layer, bool) or not isinstance(layer, SupportsIndex) or operator.index(layer) < 0:
+            raise InputError(f"layer {layer!r:.60} is none; layers are whole numbers from 0")
 
     @property
     def kind(self) -> SiteKind:
@@ -205,3 +209,34 @@ class Site:
     def hook_name(self) -> str:
         """The name of the hook that transformer-lens gives this activation."""
         return self.kind.hook(self.layer)
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Return whole numbers as a line writes them, in order.
+
+    Examples
+    --------
+    >>> ranges([1, 2, 3, 5, 7, 8])
+    '1-3,5,7-8'
+    """
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+
+
+def of_hook(name: str) -> tuple[SiteKind, int] | None:
+    """Return the site and the layer that a hook's name belongs to; ``None`` where it is of no site.
+
+    Examples
+    --------
+    >>> of_hook("blocks.3.attn.hook_z")[1], of_hook("hook_embed")
+    (3, None)
+    """
+    block, _, rest = name.partition(".")
+    layer, _, point = rest.partition(".")
+    kind = next((kind for kind in SITES.values() if kind.point == point), None)
+    return (kind, int(layer)) if block == "blocks" and layer.isdigit() and kind is not None else None

@@ -5,12 +5,13 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from numbers import Integral
 from typing import Annotated, Any, SupportsIndex, cast
 
 from interp.errors import InputError, unknown
-from interp.sites import Site
+from interp.sites import Site, SiteKind
 
 # What a parameter's value names. The annotation is what the command line, the completer and the help read.
 Indices = Annotated[int | Sequence[int] | None, "indices"]
@@ -23,6 +24,8 @@ DtypeName = Annotated[str, "dtype"]
 SiteName = Annotated[str, "site"]
 StreamSite = Annotated[str, "stream site"]  # one of the residual stream's width
 MetricName = Annotated[str, "metric"]
+PromptName = Annotated[Any, "prompt"]  # a text, or token ids
+TokenName = Annotated[str | int, "token"]
 Components = Annotated[str | Sequence[str], "components"]
 Numbers = Annotated[str | Sequence[float], "numbers"]
 Examples = Annotated[str | Sequence[str], "examples"]
@@ -56,13 +59,87 @@ class Prompt:
     truncate: bool = False
 
 
+def as_prompt(prompt: Any, bos: bool | None = None, truncate: bool = False) -> Prompt:
+    """Return `prompt` (a text, ids, a tensor or array of ids, or a Prompt) as a `Prompt`.
+
+    Raises
+    ------
+    InputError
+        Anything else, or several prompts at once.
+
+    Examples
+    --------
+    >>> as_prompt([1, 2]).ids
+    (1, 2)
+    """
+    if isinstance(prompt, Prompt):
+        return replace(prompt, bos=prompt.bos if bos is None else bos, truncate=prompt.truncate or truncate)
+    ids: Any = plain(prompt)
+    if isinstance(ids, str):
+        return Prompt(text=ids, bos=bos, truncate=truncate)
+    if isinstance(ids, list | tuple):
+        listed = list(cast("Sequence[Any]", ids))
+        if len(listed) == 1 and isinstance(listed[0], list | tuple):
+            listed = list(cast("Sequence[Any]", listed[0]))
+        listed = [plain(index) for index in listed]
+        if all(isinstance(index, int) and not isinstance(index, bool) for index in listed):
+            return Prompt(ids=tuple(listed), truncate=truncate)
+        if any(isinstance(item, str | list | tuple) for item in listed):
+            raise InputError(
+                f"one prompt at a time: {len(listed)} were given; ask for each in turn: [f(text) for text in texts]"
+            )
+    raise InputError(f"a prompt is a text or a list of token ids, not {type(prompt).__name__}")
+
+
+def plain(value: Any) -> Any:
+    """Return what numpy and torch code has as plain Python: scalars as numbers, arrays as lists; all else as it is.
+
+    Examples
+    --------
+    >>> plain(np.int64(5)), plain(np.array([1, 2])), plain(torch.tensor(7))
+    (5, [1, 2], 7)
+    """
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, Integral):  # numpy's too
+        return int(value)
+    return value.tolist() if hasattr(value, "tolist") and not isinstance(value, type) else value
+
+
+def as_answers(given: Any, which: str = "answer") -> tuple[str | int, ...]:
+    """Return an answer, or several, as texts and token ids; none for ``None``.
+
+    Raises
+    ------
+    InputError
+        One of them is neither a text nor a whole number.
+
+    Examples
+    --------
+    >>> as_answers(" John"), as_answers(np.array([5, 6])), as_answers(None)
+    ((' John',), (5, 6), ())
+    """
+    value = plain(given)
+    if value is None:
+        return ()
+    several = isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
+    listed = [plain(item) for item in cast("Iterable[Any]", value)] if several else [value]
+    for item in listed:
+        if isinstance(item, bool) or not isinstance(item, str | int):
+            raise InputError(f"{which} {item!r} is neither a word, such as 'John', nor a token id")
+    return tuple(listed)
+
+
 def resolve_indices(chosen: Any, count: int, kind: str, where: str = "") -> tuple[int, ...]:
     """Check `chosen` against ``0 … count - 1`` and return it as a tuple; ``None`` means all of them.
 
     Raises
     ------
     InputError
-        An index outside the range. Negative indices are refused, since which end they count from is a guess.
+        An index outside the range. Positions count from the end where they are negative, −1 being the last; of
+        anything else negative indices are refused.
 
     Examples
     --------
@@ -80,6 +157,8 @@ def resolve_indices(chosen: Any, count: int, kind: str, where: str = "") -> tupl
         if isinstance(value, bool) or not isinstance(value, SupportsIndex):
             raise InputError(f"{kind} {value!r} is not a whole number; {kind}s are 0–{count - 1}{where}")
         index = operator.index(value)  # numpy's integers too
+        if kind == "position" and -count <= index < 0:
+            index += count
         if not 0 <= index < count:
             raise InputError(f"no {kind} {index}; {kind}s are 0–{count - 1}{where}")
         indices[index] = None
@@ -135,6 +214,8 @@ def resolve_metric(given: Any) -> Metric:
         return given
     if callable(given):
         return Metric(name=getattr(given, "__name__", "function"), function=given)
+    if isinstance(given, str):
+        given = given.lower().replace("_", "-")  # as Python spells names
     if given not in METRICS:
         raise unknown("metric", given, METRICS, f"use {', '.join(METRICS)} or a function")
     return Metric(name=given)
@@ -148,15 +229,19 @@ class Pair:
     ----------
     clean, corrupted
         The prompts.
+        Texts and token ids, also as arrays and tensors, become one.
     answer, wrong
-        The right and the wrong answers, as literal strings (``" John"``) or token ids; several make a set.
+        The right and the wrong answers, as words or token ids; several make a set. ``"John"`` after running text is the
+        token of " John".
     slots
         Name → positions of the parts that the pair was made from, such as ``{"io": (2,)}``.
+    literal
+        Whether the answers are to be taken letter by letter, without a space in front that they do not have.
 
     Examples
     --------
-    >>> Pair(Prompt("A B"), Prompt("A C"), (" D",), (" E",)).answer
-    (' D',)
+    >>> Pair("A B", "A C", "D", "E").answer
+    ('D',)
     """
 
     clean: Prompt
@@ -164,6 +249,13 @@ class Pair:
     answer: tuple[str | int, ...] = ()
     wrong: tuple[str | int, ...] = ()
     slots: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
+    literal: bool = False
+
+    def __post_init__(self) -> None:
+        made = {name: as_prompt(getattr(self, name)) for name in ("clean", "corrupted")}
+        made |= {name: as_answers(getattr(self, name), name) for name in ("answer", "wrong")}
+        for name, value in made.items():
+            object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True)
@@ -193,11 +285,12 @@ class Texts:
 
     texts: tuple[Prompt, ...]
     source: str = ""
+    notes: tuple[str, ...] = ()  # on how a file was cut into texts
 
 
 # As parts are typed (8.6, 8.6.q, 3.mlp, m3) and as they are drawn (L8H6, L8H6 q, L3 MLP).
-_HEAD = re.compile(r"L?(\d+)[.H](\d+)(?:[. ]([qkv]))?", re.IGNORECASE)
-_MLP = re.compile(r"L?(\d+)[. ]mlp|(?:m|mlp)(\d+)", re.IGNORECASE)
+_HEAD = re.compile(r"L?(\d{1,9})[.H](\d{1,9})(?:[. ]([qkv]))?", re.IGNORECASE)
+_MLP = re.compile(r"L?(\d{1,9})[. ]mlp|(?:m|mlp)(\d{1,9})", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -271,6 +364,9 @@ class Node:
         return (Node("head", self.layer, self.head) if self.kind == "q" else self,)
 
 
+MODES = ("replace", "zero", "mean", "add", "scale", "noise", "function")
+
+
 @dataclass(frozen=True)
 class Intervention:
     """One change of a run: an activation, where in it, and what it becomes.
@@ -288,6 +384,12 @@ class Intervention:
     value
         What `mode` needs: a number, an array, a tensor or a function.
 
+    Raises
+    ------
+    InputError
+        A mode that there is not, a part that the site has not, or no value where the mode needs one. Whether a model
+        has the layer, the head and the position is known when it runs.
+
     Examples
     --------
     >>> Intervention(Site("z", 5), head=1, mode="zero").site.hook_name
@@ -300,6 +402,29 @@ class Intervention:
     neuron: int | None = None
     mode: str = "replace"
     value: Any = None
+
+    def __post_init__(self) -> None:
+        site, kind = self.site, getattr(self.site, "kind", None)
+        if not isinstance(kind, SiteKind):
+            raise InputError(f"an intervention's site is an interp.Site, such as interp.Site('z', 5), not {site!r:.60}")
+        if self.mode not in MODES:
+            raise unknown("mode", self.mode, MODES, f"use {', '.join(MODES)}")
+        for index in ("head", "position", "neuron"):
+            given = getattr(self, index)
+            if isinstance(given, Iterable) and not isinstance(given, str):
+                raise InputError(f"one {index} to an intervention; give one intervention for each {index}")
+            if given is not None and (isinstance(given, bool) or not isinstance(given, SupportsIndex)):
+                raise InputError(f"{index} {given!r:.60} is not a whole number")
+        if self.head is not None and not kind.headed:
+            raise InputError(f"{site.name} has no heads")
+        if self.neuron is not None and kind.parts != "neuron":
+            raise InputError(f"{site.name} has no neurons; use Site('neuron', {site.layer})")
+        if self.mode in {"replace", "add", "scale", "noise"} and self.value is None:
+            raise InputError(f"{self.mode} needs a value")
+        if self.mode == "mean" and kind.heads_first:
+            raise InputError("the mean of a pattern over positions is no pattern; use zero, scale or a function")
+        if self.mode == "function" and not callable(self.value):
+            raise InputError("a function intervention needs a function (activation, hook) as its value")
 
     def __repr__(self) -> str:
         given = {name: getattr(self, name) for name in ("head", "position", "neuron", "mode", "value")}

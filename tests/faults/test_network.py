@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pty
 import re
 import socket
+import subprocess
 import warnings
 from urllib.parse import unquote
 
 import pytest
+from IPython.core.error import UsageError
 
+import models
 from faults import harness
+from interp.errors import InputError
 from interp.results import Result
 
 # What a page loads: an attribute or a style that names an address. Namespaces name none.
@@ -24,14 +31,14 @@ INSIDE = re.compile(r"data:image/svg\+xml,[^\"']*")
 
 @pytest.fixture
 def asked(monkeypatch):
-    """Yield the list of addresses that anything asked for; asking fails."""
+    """Yield the list of addresses that anything asked for, and of processes that it started; doing so fails."""
     import huggingface_hub.constants
     import transformers.utils.hub
 
     addresses = []
 
     def refuse(*arguments, **_):
-        addresses.append(arguments[1:] if isinstance(arguments[0], socket.socket) else arguments)
+        addresses.append(arguments[1:] if isinstance(next(iter(arguments), None), socket.socket) else arguments)
         raise OSError("no network here")
 
     # The tests' own switch would hide a request: here the libraries believe that there is a network.
@@ -43,6 +50,13 @@ def asked(monkeypatch):
         monkeypatch.setattr(socket.socket, name, refuse)
     for name in ("getaddrinfo", "gethostbyname", "create_connection"):
         monkeypatch.setattr(socket, name, refuse)
+    for owner, names in (
+        (subprocess, ("Popen",)),
+        (os, ("system", "fork", "forkpty", "execv", "execve", "posix_spawn", "posix_spawnp")),
+        (pty, ("spawn", "fork")),
+    ):
+        for name in names:
+            monkeypatch.setattr(owner, name, refuse)
     return addresses
 
 
@@ -56,6 +70,23 @@ def test_a_request_would_be_seen(asked):
     with pytest.raises(Exception):  # noqa: B017, PT011 - whatever the hub's client makes of it
         __import__("huggingface_hub").model_info("owner/name")
     assert len(asked) > count, "the hub's client is switched off: a request of its own would not be seen"
+
+
+@pytest.mark.parametrize("family", list(models.FAMILIES))
+@pytest.mark.parametrize("name", harness.techniques())
+def test_row_47_no_command_starts_or_asks_anything_on_any_family(name, family, shell, lend, asked):
+    lend(family)
+    with contextlib.suppress(InputError):  # the example's circuit is refused for families without edge gradients
+        outcome = harness.ask("magic", shell, harness.valid(name, family))
+        assert outcome.error is None or isinstance(outcome.error, InputError | UsageError), repr(outcome.error)
+    assert asked == []
+
+
+def test_a_process_would_be_seen(asked):
+    for start in (lambda: subprocess.run(["true"]), lambda: os.system("true"), os.fork):
+        with pytest.raises(OSError, match="no network"):
+            start()
+    assert len(asked) == 3
 
 
 @pytest.mark.parametrize("family", harness.FAMILIES)

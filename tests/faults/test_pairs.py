@@ -127,7 +127,7 @@ def test_row_18_an_answer_of_several_tokens(door, shell, lend):
     model = lend("gpt2")
     with harness.unharmed(model, shell):
         before = model.forwards
-        message = harness.refused(harness.ask(door, shell, cell(body(answer="Bartholomew"))), "answer ' Bartholomew'")
+        message = harness.refused(harness.ask(door, shell, cell(body(answer="Bartholomew"))), "answer 'Bartholomew'")
         split = re.search(r"is (\d+) tokens \((.*?)\)", message)
         pieces = split.group(2).split("|")
         assert len(pieces) == int(split.group(1)) > 1
@@ -135,7 +135,7 @@ def test_row_18_an_answer_of_several_tokens(door, shell, lend):
         assert f"take its first token, {pieces[0]!r}" in message
         assert model.forwards == before
     with harness.unharmed(model, shell), pytest.raises(InputError, match=r"' John' with a space in front is one"):
-        interp.patch(GIFT, SWAP, answer=" Mary", wrong="John")
+        interp.patch(f"{GIFT} (", f"{SWAP} (", answer=" Mary", wrong="John")
 
 
 @each_door

@@ -198,7 +198,7 @@ def test_row_15_bos_given_twice(name, family, door, shell, lend):
         assert harness.worked(harness.ask(door, shell, literal)).provenance.tokens[0].count(bos) == 2
         ids = ids_of(harness.valid(name, family), [bos, bos, *once.provenance.tokens[0][1:]])
         from_ids = harness.worked(harness.ask("python", shell, ids))
-        assert from_ids.provenance.tokens == once.provenance.tokens
+        assert from_ids.provenance.tokens[0].count(bos) == 2, "ids are taken as they are"
         assert any("BOS" in note for note in from_ids.notes)
 
 

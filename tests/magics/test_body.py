@@ -27,7 +27,7 @@ def one(body: str) -> Pair:
 
 
 def test_a_pair() -> None:
-    assert one(BODY) == Pair(Prompt(GIFT), Prompt(SWAP), (" Mary",), (" John",))
+    assert one(BODY) == Pair(Prompt(GIFT), Prompt(SWAP), ("Mary",), ("John",))
 
 
 def test_the_order_of_lines_their_case_and_the_space_around_are_free() -> None:
@@ -46,25 +46,10 @@ def test_several_pairs_and_every_end_of_line(end: str) -> None:
     assert found == (one(BODY), one(BODY.replace("Mary", "Ann")))
 
 
-@pytest.mark.parametrize(
-    ("clean", "typed", "meant"),
-    [
-        ("a drink to", "John", " John"),
-        ("the year 17", "18", " 18"),
-        ("the end", ".", "."),
-        ("the end", ", and", ", and"),
-        ("he said (", "yes", "yes"),
-        ('he said "', "yes", "yes"),
-        ("he said “", "yes", "yes"),
-        ("a list [", "one", "one"),
-        ("to", "Élodie", " Élodie"),
-        ("to", "#1", "#1"),
-    ],
-)
-def test_a_word_goes_on_after_a_space(clean: str, typed: str, meant: str) -> None:
-    pair = one(f"clean: {clean}\ncorrupted: {clean}\nanswer: {typed}\nwrong: {typed}")
-    assert pair.answer == pair.wrong == (meant,)
-    assert pair.clean.text == clean
+def test_answers_are_what_was_typed() -> None:
+    """What they mean after the prompt is for the tokenizer to say."""
+    pair = one("clean: a drink to\ncorrupted: a drink to\nanswer:  John \nwrong: , and")
+    assert (pair.answer, pair.wrong) == (("John",), (", and",))
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,6 @@ def test_parse(line: str, arguments: dict[str, object], output: str | None) -> N
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("", "say what to do"),
         ("atention", r"did you mean attention\?"),
         ("--layer 5 attention", "the command comes first"),
         ("attention --layr 5", r"did you mean --layer\?"),
@@ -79,7 +78,7 @@ def test_parse(line: str, arguments: dict[str, object], output: str | None) -> N
         ("attention --layer x", "5, 0-3 or 0,5,7"),
         ("attention --layer 3-1", "5, 0-3 or 0,5,7"),
         ("attention --truncate=yes", "takes no value"),
-        ("attention some text", "the prompt goes on the line below"),
+        ("attention some text", "the prompt goes in quotes, or on the line below"),
         ("predict --top many", "not a whole number"),
         ("predict -o 3x", "not a name"),
         ("predict -o class", "not a name"),
@@ -91,8 +90,8 @@ def test_parse(line: str, arguments: dict[str, object], output: str | None) -> N
         ("attention --bos --no-bos", "--bos is given twice"),
         ("attention -o a --out=b", "--out is given twice; a result is bound to one name"),
         ("ablate --heads 0.1, 0.2", "write a list without spaces, 0.1,0.2"),
-        ("patch ioi", "a task has its flag, --task ioi, and pairs go on the lines below"),
-        ("attention --layer 0-99999", "type one that the model has"),
+        ("patch ioy", "a task has its flag, --task ioy, and pairs go on the lines below"),
+        ("attention --layer 0-99999", "names more than 10000 numbers"),
         ("load “my models/x”", "curly quote; type straight ones"),
         ("attention --layer=“0”", "curly quote; type straight ones"),
         ("attention —layer 0", "type two hyphens: --layer"),

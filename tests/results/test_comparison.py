@@ -96,7 +96,7 @@ def test_refusals_say_what_to_give(sides: tuple[Any, Any]) -> None:
 
 def test_it_shows_and_saves(sides: tuple[Any, Any], tmp_path: Any) -> None:
     made = interp.compare(*sides)
-    assert made.html().count('<div class="interp-frame">') == 3
+    assert made.html().count('<div class="interp-frame ') == 3
     assert "largest difference of effect" in made.svg("dark")
     assert len(made.to_plotly().data[1].x) == sides[0].effect.size
     for suffix in ("html", "svg", "json", "npz", "png"):

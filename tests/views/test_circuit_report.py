@@ -139,6 +139,6 @@ def test_a_long_name_leaves_a_report_that_can_be_read() -> None:
 
 def test_a_page_has_the_picture_and_runs_nothing() -> None:
     page = replace(report(), notes=("a note",)).html()
-    assert page.startswith('<div class="interp-frame">')
+    assert page.startswith('<div class="interp-frame ')
     assert "a note" in page
     assert "http://" not in page.replace("http://www.w3.org", "")

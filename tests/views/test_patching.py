@@ -63,6 +63,10 @@ def sweep(
         "interval": np.quantile(per_pair - start, [0.025, 0.975], axis=0)
         if pairs > 1
         else np.full((2, *shape), np.nan),
+        "recovery_interval": np.full((2, *shape), np.nan)
+        if pairs < 2
+        else np.sort(np.quantile(per_pair - start, [0.025, 0.975], axis=0) * 1.25 / (clean - corrupted), axis=0)
+        + (start - corrupted) / (clean - corrupted),
         "done": np.ones(shape, bool),
         "checks": PairChecks(
             clean=(tokens,) * pairs,
@@ -358,8 +362,8 @@ def test_the_interval_is_drawn_on_the_bars_scale() -> None:
     line = next(node.attrib["d"] for node in root.iter(f"{SVG}path") if node.attrib.get("class") == "interp-span")
     unit = float(bar["width"]) / result.recovery[0]
     low, high = (float(x) for x in re.findall(r"[MH]([\d.]+)", line))
-    assert low == pytest.approx(float(bar["x"]) + result.interval[0, 0] / 5 * unit, abs=0.02)
-    assert high == pytest.approx(float(bar["x"]) + result.interval[1, 0] / 5 * unit, abs=0.02)
+    assert low == pytest.approx(float(bar["x"]) + result.recovery_interval[0, 0] * unit, abs=0.02)
+    assert high == pytest.approx(float(bar["x"]) + result.recovery_interval[1, 0] * unit, abs=0.02)
     assert "thin line: 95 % interval over 9 pairs" in result.html()
 
 

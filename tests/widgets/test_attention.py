@@ -241,7 +241,7 @@ def test_broken_weights_stay_broken_where_they_are_rounded(wire: Wire, tokens: i
 
 def test_the_script_is_small_and_contacts_nothing() -> None:
     script, style = asset("attention.js"), asset("attention.css")
-    assert len(script.encode()) < 30_000
+    assert len(script.encode()) < 34_000
     assert len(style.encode()) < 10_000
     addresses = (script + style).replace("http://www.w3.org/2000/svg", "")
     for word in (
@@ -268,7 +268,8 @@ def test_a_style_sheet_touches_its_own_views_alone(sheet: Path) -> None:
     for selector in selectors:
         assert confined in selector, selector
         foreign = {name for name in re.findall(r"\.(-?[a-zA-Z_][\w-]*)", selector) if not name.startswith("interp-")}
-        assert foreign <= {"vscode-dark", "vscode-light", "vscode-high-contrast"}, selector
+        around = {"cell-output-ipywidget-background"}  # VS Code's white box, of no view but ours
+        assert foreign <= {"vscode-dark", "vscode-light", "vscode-high-contrast"} | around, selector
 
 
 def split(selectors: str) -> list[str]:

@@ -294,3 +294,17 @@ def test_foreign_text_is_made_visible_and_every_number_is_jsons(wire: Wire) -> N
     assert "⟨U+202E⟩" in words
     assert "<img src=x>" in words
     assert "another model's" not in words
+
+
+@pytest.mark.usefixtures("page", "clean_session")
+def test_an_open_view_says_what_a_validation_found() -> None:
+    import interp
+
+    interp.load()
+    circuit = interp.circuit(task="ioi", n=6, edges=40)
+    view = circuit.widget
+    assert "not validated" in str(view.graph["evidence"])
+    report = interp.validate(circuit, n=6, random=0, top=0)
+    assert f"{report.faithfulness:.2f}" in str(view.graph["evidence"])
+    circuit.groups["two"] = circuit.writers[1:3]
+    assert "not validated" not in str(view.graph["evidence"]), "nor after another change"

@@ -9,6 +9,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
 
+from interp.magics.progress import settle
 from interp.methods.text.predict import PredictResult
 from interp.results import Result
 from interp.widgets._base import publish
@@ -81,7 +82,7 @@ def test_a_view_shown_early_is_shown_once(shell: Any, page: Page) -> None:
     shown.update(final)
     assert live(page) == [result.widget.model_id]
     assert final.html() in page.shown()[0]["text/html"]
-    shown.settle(final)
+    settle(shell, final)
     shell.user_ns["result"] = final
     run(shell, "result")
     assert live(page) == [result.widget.model_id], "the value of its own cell is not shown again"

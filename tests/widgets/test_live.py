@@ -17,7 +17,7 @@ from interp.engine import memory
 from interp.engine.patching import driver
 from interp.errors import Interrupted
 from interp.interface.session import session
-from interp.magics import live
+from interp.magics import live, progress
 from interp.methods.patching.patch import PatchingResult
 
 from .conftest import Page, Wire
@@ -44,6 +44,7 @@ def slowly(lend: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a model whose sweeps go step by step, each of which is worth showing."""
     monkeypatch.setattr(memory, "WAVE_ROWS", 12)
     monkeypatch.setattr(live, "_INTERVAL", 0.0)
+    monkeypatch.setattr(progress, "FIRST", 0.0)
     monkeypatch.setattr(live, "_SHARE", 0)
     return lend("gpt2")
 

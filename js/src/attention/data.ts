@@ -1,5 +1,6 @@
 import { signal } from "@preact/signals-core";
-import { h, number } from "../ui/dom";
+import { weight } from "../draw/signed";
+import { h } from "../ui/dom";
 import { watch } from "../ui/watch";
 import { headName } from "./meta";
 import { tokenName, type Viewer } from "./view";
@@ -22,7 +23,7 @@ export function data(viewer: Viewer): HTMLElement {
       const { values, scale } = heads.line("from", query);
       const best = [...values.keys()].sort((a, b) => (values[b] as number) - (values[a] as number)).slice(0, 3);
       const cells = best.map((key) =>
-        h("td", {}, `${tokenName(viewer, key)} ${number((values[key] as number) * scale)}`),
+        h("td", {}, `${tokenName(viewer, key)} ${weight((values[key] as number) * scale)}`),
       );
       return h("tr", {}, h("th.mono", { scope: "row" }, tokenName(viewer, query)), ...cells);
     };

@@ -1,14 +1,11 @@
-import { h, number } from "../ui/dom";
+import { stats } from "../../../src/interp/views/kit/palette.json";
+import { weight as written } from "../draw/signed";
+import { h } from "../ui/dom";
 import { watch } from "../ui/watch";
 import { headName, heldToken } from "./meta";
 import { tokenName, type Viewer } from "./view";
 
-const NAMES: Record<string, [label: string, unit?: string]> = {
-  entropy: ["entropy", " nats"],
-  distance: ["mean distance"],
-  focus: ["largest weight"],
-  first_token: ["first token"],
-};
+const NAMES: Record<string, { name: string; unit: string }> = stats;
 
 /** The line that says in words and numbers what is under the pointer, or chosen. */
 export function foot(viewer: Viewer): HTMLElement {
@@ -25,8 +22,8 @@ export function foot(viewer: Viewer): HTMLElement {
       left.replaceChildren(h("b", {}, headName(layer, head)), ...(label ? [h("b", {}, label)] : []));
       for (const [name, values] of Object.entries(meta.stats)) {
         const value = values[meta.layers.indexOf(layer)]?.[meta.heads.indexOf(head)];
-        const [text, unit = ""] = NAMES[name] ?? [name];
-        left.append(h("span.muted", {}, `${text} ${number(value, 2)}${unit}`));
+        const called = NAMES[name] ?? { name: name.replaceAll("_", " "), unit: "" };
+        left.append(h("span.muted", {}, `${called.name} ${value ? `${value}${called.unit}` : "not a number"}`));
       }
     },
     () => {
@@ -52,7 +49,7 @@ function readout(viewer: Viewer): (Node | string)[] {
   const [from, onto] = cell ?? (token === undefined ? [query, key] : []);
   const { values, scale, exact } = heads.line(way, held);
   const mono = (at: number) => h("span.mono", {}, tokenName(viewer, at));
-  const weight = (at: number) => h("b", {}, `${exact ? "" : "≈ "}${number((values[at] as number) * scale)}`);
+  const weight = (at: number) => h("b", {}, `${exact ? "" : "≈ "}${written((values[at] as number) * scale)}`);
   if (from != null && onto != null) {
     if (meta.causal && onto > from) return [mono(onto), " comes after ", mono(from)];
     return [mono(from), " → ", mono(onto), weight(way === "from" ? onto : from)];

@@ -1,6 +1,7 @@
 import { computed } from "@preact/signals-core";
 import { pixels, put } from "../draw/heatmap";
-import { button, fit, h, number, on, picker } from "../ui/dom";
+import { weight } from "../draw/signed";
+import { button, fit, h, on, picker } from "../ui/dom";
 import { clamp, keys, step } from "../ui/keys";
 import { watch } from "../ui/watch";
 import { headName } from "./meta";
@@ -70,7 +71,7 @@ export function matrix(viewer: Viewer, room: () => number): HTMLElement {
       const weighted = params.mode === "weighted";
       const parts = [weighted ? "attention × value norm" : span < n ? "attention" : "rows attend to columns"];
       if (viewer.sink.value) parts.push("first token hidden");
-      if (viewer.sink.value || weighted) parts.push(`scale to ${number(viewer.top.value * scale)}`);
+      if (viewer.sink.value || weighted) parts.push(`scale to ${weight(viewer.top.value * scale)}`);
       const bin = Math.round(n / side);
       if (span < n) parts.push(`${span} of ${n} tokens`);
       else if (bin > 1) parts.push(`largest of each ${bin} × ${bin}`);

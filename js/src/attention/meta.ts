@@ -9,7 +9,8 @@ export interface Meta {
   heads: number[];
   causal: boolean;
   labels: Record<string, string>;
-  stats: Record<string, (number | null)[][]>;
+  /** As they are written; nothing where they are no numbers. */
+  stats: Record<string, string[][]>;
   bad: [number, number][];
   notes: string[];
   side: number;

@@ -1,4 +1,4 @@
-import { button, h } from "../ui/dom";
+import { button, enable, enabled, h } from "../ui/dom";
 import { menu } from "../ui/menu";
 import { watch } from "../ui/watch";
 import { plural } from "../ui/words";
@@ -18,16 +18,15 @@ export function groupMenu(viewer: Viewer): HTMLElement {
       maxlength: 80,
       value,
     });
-    input.addEventListener("keydown", (event) => {
-      // The notebook's shortcuts are letters too.
-      if (event.key !== "Escape") event.stopPropagation();
-      if (event.key === "Enter") done(input.value);
+    input.addEventListener("keydown", ({ key }) => {
+      if (key === "Enter") done(input.value);
     });
     return input;
   };
   const hint = h("div.muted");
   const make = () => {
-    if (marked.peek().size < 2 || !name.value.trim()) return name.focus();
+    if (!enabled(press)) return;
+    if (!name.value.trim()) return name.focus();
     ask("group", { name: name.value, nodes: [...marked.peek()] }).then((done) => {
       if (!done) return;
       marked.value = new Set();
@@ -39,13 +38,14 @@ export function groupMenu(viewer: Viewer): HTMLElement {
   const rows = h("div.groups");
   const element = menu("Group", hint, h("div.line", {}, name, press), rows);
   element.addEventListener("toggle", () => {
-    if (element.open && !press.disabled) name.focus();
+    if (element.open && enabled(press)) name.focus();
   });
   watch(
     ends,
     () => {
       const count = marked.value.size;
-      press.disabled = name.disabled = count < 2;
+      enable(press, count > 1);
+      name.readOnly = count < 2;
       hint.textContent = count
         ? `${plural(count, "node")} marked`
         : "shift-click nodes, or press G on them, to mark them";

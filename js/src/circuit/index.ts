@@ -3,8 +3,8 @@ import "./circuit.css";
 import { diverging, lifted } from "../draw/colours";
 import { times } from "../draw/numbers";
 import { h } from "../ui/dom";
+import { textUrl } from "../ui/download";
 import { frame as framed } from "../ui/frame";
-import { keys } from "../ui/keys";
 import { type Mounted, mount } from "../ui/mount";
 import { room } from "../ui/room";
 import { saveMenu } from "../ui/save";
@@ -24,8 +24,8 @@ const TWO_COLUMNS = 800; // px from which on it stands there, and not below
 const STEPS = 300; // of the slider; beyond, each is more than one edge
 
 export default mount((mounted: Mounted, el: HTMLElement) => {
-  const { model, rpc, ends, problem, fail, live } = mounted;
-  const frame = framed(model, el, "circuit", TITLE);
+  const { rpc, ends, problem, fail, live } = mounted;
+  const frame = framed(mounted, el, "circuit", TITLE);
   const colours = theme(frame, ends);
   const view = viewer(mounted, colours.current, room(frame, ends, colours.update));
   const { graph, groups, drawing, asked, count, chosen, width } = view;
@@ -44,7 +44,6 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
       asked.value = Math.max(1, Math.round(edges() * (Number(slider.value) / steps()) ** power()));
     },
   });
-  keys(slider, () => undefined);
   const said = h("span.count");
   const facts = h("span.muted");
   const legend = h("div.legend.muted");
@@ -66,7 +65,7 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
     const rows = shown.map(({ writer, reader, score }) => ({ writer: pills[writer]?.name, reader, score }));
     const held = Object.entries(groups.peek()).map(([name, { nodes }]) => [name, nodes]);
     const data = { ...graph.peek().about, edges: rows, groups: Object.fromEntries(held) };
-    return `data:application/json,${encodeURIComponent(JSON.stringify(data, null, 1))}`;
+    return textUrl("application/json", JSON.stringify(data, null, 1));
   };
   const save = saveMenu(() => "circuit", picture, fail, ["Data (JSON)", "json", json]);
   const grouping = groupMenu(view);
@@ -91,7 +90,6 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
       const shown = `${counted(count.value)} of ${counted(graph.value.total)}`;
       said.textContent = shown;
       slider.max = `${steps()}`;
-      slider.disabled = all < 2;
       slider.value = `${Math.ceil(steps() * (asked.value / (all || 1)) ** (1 / power()) - 1e-9)}`;
       slider.setAttribute("aria-valuetext", `${shown} edges`);
     },

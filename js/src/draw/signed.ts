@@ -20,3 +20,6 @@ export function signed(value: number | null | undefined): string {
     })
   );
 }
+
+/** A weight as the static pictures write it. */
+export const weight = (value: number | null | undefined): string => signed(value).replace(/^\+/, "");

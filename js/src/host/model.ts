@@ -10,11 +10,23 @@ export interface Model {
   widget_manager?: unknown;
 }
 
+/** The page's own connection to the kernel. */
+interface Kernel {
+  status?: string;
+  interrupt?(): Promise<unknown>;
+}
+
+/** The kernel behind a view, where its front end shows it. */
+export const kernelOf = ({ widget_manager: manager }: Model) => (manager as { kernel?: Kernel } | undefined)?.kernel;
+
 export interface View {
   model: Model;
   el: HTMLElement;
   signal?: AbortSignal;
 }
+
+/** Whether the page is VS Code's. */
+export const vscode = () => [...document.body.classList].some((name) => name.startsWith("vscode-"));
 
 /** A `Bytes` trait and a message's buffer arrive as a DataView, an ArrayBuffer or a typed array. */
 export function bytes(value: unknown): Uint8Array {

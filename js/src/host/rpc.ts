@@ -1,4 +1,7 @@
-import type { Message, Model } from "./model";
+import { kernelOf, type Message, type Model, vscode } from "./model";
+
+const LOST = "the kernel that made this view has ended or was restarted: run its cell again";
+const PATIENCE = 5000; // ms
 
 export interface Answer {
   data: Message;
@@ -45,7 +48,19 @@ export function connect(model: Model, ends: AbortSignal): Rpc {
       const id = `${prefix}-${++count}`;
       waiting.set(id, { ...options, resolve, reject });
       options.signal?.addEventListener("abort", () => cancel(id));
-      model.send({ id, method, params });
+      const lost = () => waiting.delete(id) && reject(new Error(LOST));
+      try {
+        model.send({ id, method, params });
+      } catch {
+        return lost();
+      }
+      // JupyterLab sends into the void what a new kernel knows nothing of: an idle one would have answered.
+      const look = () => {
+        if (!waiting.has(id)) return;
+        if (!vscode() && kernelOf(model)?.status === "idle") lost();
+        else setTimeout(look, PATIENCE);
+      };
+      setTimeout(look, PATIENCE);
     });
   const receive = (message: unknown, buffers?: unknown) => {
     const { id, reply, error, progress } = (message ?? {}) as Message;

@@ -16,8 +16,8 @@ import { viewer } from "./view";
 const TITLE = "Activation patching";
 
 export default mount((mounted: Mounted, el: HTMLElement) => {
-  const { model, rpc, ends, problem, fail, live } = mounted;
-  const frame = framed(model, el, "patching", TITLE);
+  const { rpc, ends, problem, fail, live } = mounted;
+  const frame = framed(mounted, el, "patching", TITLE);
   const colours = theme(frame, ends);
   const view = viewer(mounted, colours.current, room(frame, ends, colours.update));
   const { sweep, quantity, source, wanted, width } = view;

@@ -17,10 +17,10 @@ export function listed(viewer: Viewer): Entry[] {
   const { axes, top } = sweep.value;
   if (axes.length > 1) return top[source.value];
   const { form, plane } = slice.value;
-  const planes = ["effect", "low", "high", "estimate"].map(plane);
+  const planes = ["effect", "low", "high", "least", "most", "estimate"].map(plane);
   return times(form.shape[0], (row) => {
-    const [effect, low, high, estimate] = planes.map((values) => values[row] as number);
-    return { at: [row], effect, low, high, estimate } as Entry;
+    const [effect, low, high, least, most, estimate] = planes.map((values) => values[row] as number);
+    return { at: [row], effect, low, high, least, most, estimate } as Entry;
   });
 }
 
@@ -51,8 +51,8 @@ export function bars(viewer: Viewer, entries: Entry[]): { zero: number; bars: Ba
   const usual = geometry.longest * (sizes[Math.min(2, sizes.length - 1)] ?? 0);
   const end = usual && (sizes[0] ?? 0) > 2 * usual ? usual : (sizes[0] ?? 0);
   const drawn = values.map((value) => (finite(value) ? Math.sign(value) * Math.min(Math.abs(value), end) : 0));
-  const bounds = entries.map(({ low, high }) =>
-    [low, high]
+  const bounds = entries.map(({ low, high, least, most }) =>
+    (quantity === "recovery" ? [least, most] : [low, high])
       .map((bound) => (source === "exact" ? shownAs(sweep, quantity, bound ?? Number.NaN) : Number.NaN))
       .sort((a, b) => a - b),
   ) as [number, number][];

@@ -13,6 +13,9 @@ export interface Entry {
   effect: number | null;
   low: number | null;
   high: number | null;
+  /** The ends of a recovery's interval, in the unit of the effect; of listed cells alone. */
+  least?: number | null;
+  most?: number | null;
   estimate: number | null;
 }
 
@@ -71,6 +74,8 @@ export interface Sweep {
   total: number;
   seconds: number;
   running: boolean;
+  /** Whether not even the unpatched prompts are run. */
+  preparing?: boolean;
   estimated: boolean;
   top: Record<Source, Entry[]>;
   form: Form;

@@ -4,7 +4,7 @@ import { h, on } from "../ui/dom";
 import { clamp, keys, step } from "../ui/keys";
 import { place } from "../ui/svg";
 import { watch } from "../ui/watch";
-import type { Axis, Form } from "./meta";
+import type { Axis, Form, Sweep } from "./meta";
 import { picture } from "./picture";
 import { stop } from "./stop";
 import { cellAt, nameOf, placeOf, strongest, type Viewer } from "./view";
@@ -16,6 +16,16 @@ const HOLDS: Record<Form["hold"], string> = {
   position: "layers × heads at position",
   neuron: "",
 };
+
+/** How far a sweep is, for how long already, and how long it may still take. */
+export function soFar({ done, total, share, running, preparing, estimated }: Sweep, seconds: number): string {
+  const cells = estimated ? `${done} cells verified` : `${done} of ${total} cells`;
+  if (!running) return `${cells} · stopped`;
+  const so = `${seconds.toFixed(1)} s`;
+  if (!done) return `${preparing ? "first the prompts are run unpatched" : "comparing the first cells"} · ${so}`;
+  const left = share > 0 ? (seconds * (100 - share)) / share : 0;
+  return `${cells} · ${so}${left >= 2 ? ` · about ${Math.round(left)} s left` : ""}`;
+}
 
 /** The sweep as a heatmap. */
 export function plot(viewer: Viewer, room: () => number, say: () => void): HTMLElement {
@@ -76,10 +86,9 @@ export function plot(viewer: Viewer, room: () => number, say: () => void): HTMLE
       caption.textContent = slice.value.form.caption;
     },
     () => {
-      const { done, total, seconds, running, estimated } = sweep.value;
+      const { done, total, running, estimated } = sweep.value;
       count.hidden = !running && (estimated || done === total);
-      const cells = estimated ? `${done} cells verified` : `${done} of ${total} cells`;
-      count.textContent = `${cells} · ${running ? `${seconds.toFixed(1)} s` : "stopped"}`;
+      count.textContent = soFar(sweep.value, viewer.seconds.value);
     },
     () => {
       const at = chosen.value;

@@ -1,12 +1,7 @@
-import { h } from "../ui/dom";
+import { kernelOf, vscode } from "../host/model";
+import { enable, enabled, h } from "../ui/dom";
 import { watch } from "../ui/watch";
 import type { Viewer } from "./view";
-
-/** The page's own connection to the kernel, where the front end has one. */
-interface Kernel {
-  status?: string;
-  interrupt?(): Promise<unknown>;
-}
 
 const HINT = "to stop: the notebook’s Interrupt";
 
@@ -15,14 +10,14 @@ const HINT = "to stop: the notebook’s Interrupt";
  * an interrupt, which keeps what is finished. Where the front end lets no view interrupt, this says who can.
  */
 export function stop({ model, sweep, ends }: Viewer): HTMLElement {
-  const kernel = (model.widget_manager as { kernel?: Kernel } | undefined)?.kernel;
+  const kernel = kernelOf(model);
   const hint = h("span", { hidden: true }, HINT);
   const button: HTMLButtonElement = h("button.button", {
     type: "button",
     click() {
       // Idle, it has ended meanwhile: an interrupt would be for whatever comes next.
-      if (!sweep.peek().running || (kernel?.status ?? "busy") !== "busy") return;
-      button.disabled = true;
+      if (!enabled(button) || !sweep.peek().running || (kernel?.status ?? "busy") !== "busy") return;
+      enable(button, false);
       button.textContent = "Stopping …";
       kernel?.interrupt?.().catch(unable);
     },
@@ -31,7 +26,8 @@ export function stop({ model, sweep, ends }: Viewer): HTMLElement {
     button.hidden = true;
     hint.hidden = !sweep.peek().running;
   };
-  const can = typeof kernel?.interrupt === "function";
+  // VS Code's asks a server for it, which a local kernel has not, and never hears back.
+  const can = !vscode() && typeof kernel?.interrupt === "function";
   button.textContent = "Stop";
   watch(ends, () => {
     const { running } = sweep.value;

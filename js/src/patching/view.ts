@@ -16,6 +16,8 @@ export interface Slice {
 /** One view: what all of its parts look at. */
 export interface Viewer extends Mounted {
   sweep: ReadonlySignal<Sweep>;
+  /** Seconds that the sweep has taken: they pass here while the kernel says nothing. */
+  seconds: ReadonlySignal<number>;
   slice: ReadonlySignal<Slice>;
   hold: Signal<Form["hold"]>;
   quantity: ReadonlySignal<Quantity>;
@@ -38,6 +40,17 @@ export interface Viewer extends Mounted {
 export function viewer(mounted: Mounted, theme: ReadonlySignal<Theme>, width: Signal<number>): Viewer {
   const { model, rpc, ends, fail } = mounted;
   const sweep = trait<Sweep>(model, "sweep", ends);
+  const seconds = signal(0);
+  let told = 0;
+  watch(ends, () => {
+    seconds.value = sweep.value.seconds;
+    told = performance.now();
+  });
+  const clock = setInterval(() => {
+    const { running, seconds: then } = sweep.peek();
+    if (running) seconds.value = then + (performance.now() - told) / 1000;
+  }, 500);
+  ends.addEventListener("abort", () => clearInterval(clock));
   const wanted = { quantity: signal<Quantity>("recovery"), source: signal<Source | undefined>(undefined) };
   const quantity = computed<Quantity>(() => (sweep.value.span ? wanted.quantity.value : "effect"));
   const source = computed<Source>(() => {
@@ -105,6 +118,7 @@ export function viewer(mounted: Mounted, theme: ReadonlySignal<Theme>, width: Si
   return {
     ...mounted,
     sweep,
+    seconds,
     slice,
     hold,
     quantity,

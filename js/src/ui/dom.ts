@@ -34,6 +34,17 @@ export function button(label: string, click: () => void, attributes: Attributes 
   return h("button.button", { type: "button", click, ...attributes }, label);
 }
 
+/**
+ * Say whether a button can be pressed. One that cannot keeps the focus, and with it the keys, which would go to the
+ * notebook; what it does then is for its listener to know.
+ */
+export function enable(element: HTMLElement, can: boolean): void {
+  if (can) element.removeAttribute("aria-disabled");
+  else element.setAttribute("aria-disabled", "true");
+}
+
+export const enabled = (element: HTMLElement) => !element.hasAttribute("aria-disabled");
+
 /** Native buttons of which one is pressed; `show` says which, and whether the others can be pressed. */
 export function segmented<T extends string>(
   label: string,
@@ -41,14 +52,17 @@ export function segmented<T extends string>(
   pick: (value: T) => void,
 ): { element: HTMLElement; show(value: T, live?: boolean): void } {
   const values = Object.keys(options) as T[];
-  const buttons = values.map((value) => button(options[value], () => pick(value)));
+  const buttons = values.map((value) => {
+    const element = button(options[value], () => enabled(element) && pick(value));
+    return element;
+  });
   return {
     element: h("div.segmented", { role: "group", "aria-label": label }, ...buttons),
     show(value, live = true) {
       buttons.forEach((element, index) => {
         const pressed = values[index] === value;
         element.setAttribute("aria-pressed", String(pressed));
-        element.disabled = !live && !pressed;
+        enable(element, live || pressed);
       });
     },
   };
@@ -74,12 +88,4 @@ export function fit(canvas: HTMLCanvasElement, width: number, height: number): C
   const context = canvas.getContext("2d");
   context?.scale(ratio, ratio);
   return context;
-}
-
-/** A weight as it is written. */
-export function number(value: number | null | undefined, digits = 3): string {
-  if (value === null || value === undefined || !Number.isFinite(value)) return "not a number";
-  const size = Math.abs(value);
-  const text = size && size < 0.001 ? value.toExponential(1) : value.toFixed(size < 100 ? digits : 1);
-  return (size ? text : "0").replace("-", "−");
 }

@@ -1,6 +1,6 @@
 import { h } from "./dom";
 
-/** Hand a file to the user through a data: link, the one way that works in every front end. */
+/** Hand a file to the user through a data: link in base64, the one way that works in every front end. */
 export function download(name: string, url: string): void {
   const link = h("a", { href: url, download: name, hidden: true });
   document.body.append(link);
@@ -8,7 +8,14 @@ export function download(name: string, url: string): void {
   link.remove();
 }
 
-export const svgUrl = (svg: string) => `data:image/svg+xml;charset=utf-8,${encodeURIComponent(svg)}`;
+/** A text file's data: URL. VS Code opens none but those in base64. */
+export function textUrl(type: string, text: string): string {
+  // Bytes of UTF-8: a token's string holds more than Latin letters.
+  const bytes = Array.from(new TextEncoder().encode(text), (byte) => String.fromCharCode(byte));
+  return `data:${type};base64,${btoa(bytes.join(""))}`;
+}
+
+export const svgUrl = (svg: string) => textUrl("image/svg+xml", svg);
 
 /** An SVG document as a PNG's data: URL, two pixels to a CSS pixel. */
 export async function rasterise(svg: string): Promise<string> {

@@ -1,13 +1,24 @@
-/**
- * Keys of one element. What is handled does not reach the notebook, whose shortcuts (arrows move between cells) would
- * act on it as well; Lumino looks at keys before anyone else and only heeds the attribute.
- */
+/** Keys of one element. */
 export function keys(element: HTMLElement, handle: (key: string) => boolean | undefined): void {
-  element.setAttribute("data-lm-suppress-shortcuts", "true");
   element.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || !handle(event.key)) return;
-    event.preventDefault();
-    event.stopPropagation();
+    if (plain(event) && handle(event.key)) event.preventDefault();
+  });
+}
+
+const plain = ({ ctrlKey, metaKey, altKey }: KeyboardEvent) => !(ctrlKey || metaKey || altKey);
+
+/**
+ * Keys that are pressed on what is in `frame` stay there, whether it takes them or not: a letter would be a command to
+ * the notebook, and inserts a cell. Those with Ctrl, Meta or Alt are the page's.
+ */
+export function keepKeys(frame: HTMLElement, ends: AbortSignal): void {
+  // Lumino looks at keys before anyone below the window, and heeds nothing but the attribute.
+  const suppress = (event: KeyboardEvent) => {
+    if (frame.contains(event.target as Node)) frame.toggleAttribute("data-lm-suppress-shortcuts", plain(event));
+  };
+  addEventListener("keydown", suppress, { capture: true, signal: ends });
+  frame.addEventListener("keydown", (event) => {
+    if (plain(event)) event.stopPropagation();
   });
 }
 

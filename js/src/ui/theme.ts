@@ -25,7 +25,9 @@ function read(frame: HTMLElement): Theme {
   const found = colours(background, text);
   // The accent that the style sheet gives depends on it.
   frame.dataset.theme = found.name;
-  return { ...found, accent: style.accentColor };
+  // High contrast has no pale ink.
+  const muted = document.body.classList.contains("vscode-high-contrast") ? found.ink : found.muted;
+  return { ...found, muted, accent: style.accentColor };
 }
 
 /** A computed colour, which may be written in any colour space: painted and read back. */

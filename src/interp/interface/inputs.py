@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from interp.errors import InputError
 from interp.interface.registry import Command
-from interp.spec import Pair, Pairs, Prompt, Texts
+from interp.spec import Pair, Pairs, Prompt, Texts, as_prompt
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
 
+_EXAMPLE = '("clean prompt", "corrupted prompt", "answer", "wrong")'
+
 # Arguments of a Python call that have no flag, by the kind of body.
 INPUTS: dict[type, tuple[str, ...]] = {
+    Prompt: ("prompt",),
     Pairs: ("clean", "corrupted", "answer", "wrong", "pairs"),
     Texts: ("texts",),
 }
@@ -56,8 +59,8 @@ def inputs_of(
 def _prompt(
     command: Command, body: Sequence[Any], arguments: dict[str, Any], given: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    from interp.engine.model.tokens import as_prompt
-
+    if "prompt" in arguments:
+        body = (*body, arguments.pop("prompt"))
     if len(body) != 1:
         raise InputError(f"{command.name} takes one prompt; {len(body)} were given")
     prompt = as_prompt(body[0], arguments.pop("bos", None), bool(arguments.pop("truncate", False)))
@@ -67,8 +70,6 @@ def _prompt(
 def _pairs(
     command: Command, model: LoadedModel, body: Sequence[Any], arguments: dict[str, Any], given: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    from interp.engine.model.tokens import as_prompt
-
     bos = arguments.pop("bos", None)
     task, n, corruption = arguments.pop("task", None), arguments.pop("n", 32), arguments.pop("corruption", None)
     seed = arguments.get("seed", 0)
@@ -76,8 +77,8 @@ def _pairs(
     sources = dict(zip(("clean", "corrupted"), body, strict=False)) | {
         name: arguments.pop(name) for name in INPUTS[Pairs] if name in arguments
     }
-    if len(body) == 1 and isinstance(body[0], Pairs):
-        sources = {"pairs": body[0]}
+    if len(body) == 1 and not isinstance(body[0], str) and "corrupted" not in sources:
+        sources = {"pairs": sources.pop("clean"), **sources}
     elif len(body) == 1 and isinstance(body[0], str) and task is None and "corrupted" not in sources:
         if " " in body[0].strip():
             raise InputError(
@@ -98,19 +99,12 @@ def _pairs(
 
         found = from_task(model, task, n=n, seed=seed, corruption=corruption, bos=bos)
     elif "pairs" in sources:
-        listed = sources["pairs"]
-        found = listed if isinstance(listed, Pairs) else Pairs(tuple(listed))
+        found = pairs_of(sources["pairs"])
         given["pairs"] = found.pairs
         if found.metric:
             given.setdefault("metric", found.metric)
     elif "clean" in sources and "corrupted" in sources:
-        pair = Pair(
-            as_prompt(sources["clean"]),
-            as_prompt(sources["corrupted"]),
-            _several(sources.get("answer")),
-            _several(sources.get("wrong")),
-        )
-        found = Pairs((pair,))
+        found = Pairs((Pair(**sources),))
         given |= {name: sources[name] for name in ("clean", "corrupted")}
     else:
         raise InputError(f"{command.name} needs a clean and a corrupted prompt, pairs=…, or a task, such as ioi")
@@ -121,6 +115,48 @@ def _pairs(
     return (found,), given
 
 
+def pairs_of(given: Any) -> Pairs:
+    """Return pairs from what Python code has: `Pairs`, a task's result, a table, or a list of `Pair`, tuples or rows.
+
+    Raises
+    ------
+    InputError
+        One of them is no pair; what one looks like is said.
+
+    Examples
+    --------
+    >>> pairs_of([("A is", "B is", "C", "D")]).pairs[0].wrong
+    ('D',)
+    """
+    if isinstance(given, Pairs):
+        return given
+    held = getattr(given, "pairs", None)
+    if isinstance(held, tuple):  # a TaskResult
+        return replace(pairs_of(held), task=str(getattr(given, "task", "")), metric=str(getattr(given, "metric", "")))
+    if hasattr(given, "to_dict") and hasattr(given, "columns"):  # a table with a column for each
+        given = given.to_dict("records")
+    is_one = isinstance(given, Pair | Mapping) or (
+        isinstance(given, tuple) and 2 <= len(given) <= 4 and isinstance(given[0], str | Prompt)
+    )
+    listed: Any = [given] if is_one else given
+    if not isinstance(listed, Iterable) or isinstance(listed, str):
+        raise InputError(f"pairs=… takes a list of pairs, such as {_EXAMPLE}; this is a {type(given).__name__}")
+    return Pairs(tuple(_pair(one, number) for number, one in enumerate(cast("Iterable[Any]", listed))))
+
+
+def _pair(one: Any, number: int) -> Pair:
+    if isinstance(one, Pair):
+        return one
+    row: Any = dict(zip(INPUTS[Pairs], one, strict=False)) if isinstance(one, list | tuple) else one
+    if not isinstance(row, Mapping) or not {"clean", "corrupted"} <= set(cast("Mapping[str, Any]", row)):
+        raise InputError(f"pair {number} is no pair: write {_EXAMPLE}, or interp.Pair(clean=…, corrupted=…, …)")
+    fields = cast("Mapping[str, Any]", row)
+    try:
+        return Pair(**{name: fields[name] for name in INPUTS[Pairs][:4] if name in fields})
+    except InputError as error:
+        raise InputError(f"pair {number}: {error}") from None
+
+
 def _running(body: Sequence[Any], arguments: dict[str, Any]) -> bool:
     """Whether a call of a technique that takes pairs or texts gives texts."""
     if arguments.get("text") is not None or "texts" in arguments:
@@ -128,7 +164,7 @@ def _running(body: Sequence[Any], arguments: dict[str, Any]) -> bool:
     alone = len(body) == 1 and not {"task", "clean", "corrupted", "pairs"} & {
         name for name, value in arguments.items() if value is not None
     }
-    return alone and not isinstance(body[0], Pairs)
+    return alone and not (isinstance(body[0], Pairs | Pair) or hasattr(body[0], "pairs"))
 
 
 def _texts(
@@ -168,9 +204,3 @@ def _drop(command: Command, arguments: dict[str, Any], *names: str) -> None:
     for name in names:
         if name not in taken:
             arguments.pop(name, None)
-
-
-def _several(answer: Any) -> tuple[str | int, ...]:
-    if answer is None:
-        return ()
-    return (answer,) if isinstance(answer, str | int) else tuple(answer)

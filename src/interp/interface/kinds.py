@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol, SupportsFloat, SupportsIndex
 
-from interp import sites
+from interp import files, sites
 from interp.errors import InputError, closest, unknown
-from interp.spec import METRICS
+from interp.spec import METRICS, as_answers
+
+_MOST = 10_000  # numbers that ranges name in all
+_LAST_SEED = 2**32 - 1
 
 
 class Loaded(Protocol):
@@ -87,6 +90,22 @@ class Plain(Kind):
         return value
 
 
+class Seed(Plain):
+    """What random numbers are drawn from: a number that every library's generator takes."""
+
+    def __init__(self) -> None:
+        super().__init__(int)
+
+    def parse(self, text: str, flag: str) -> Any:
+        return self.check(super().parse(text, flag), flag)
+
+    def check(self, value: Any, name: str) -> Any:
+        number = operator.index(super().check(value, name))
+        if not 0 <= number <= _LAST_SEED:
+            raise InputError(f"{name} {number} is no seed; use a whole number from 0 to {_LAST_SEED}")
+        return number
+
+
 class OneOf(Kind):
     """One of its `choices`."""
 
@@ -94,6 +113,8 @@ class OneOf(Kind):
         return self.check(text, flag)
 
     def check(self, value: Any, name: str) -> Any:
+        if isinstance(value, str) and value not in self.choices:
+            value = value.lower().replace("_", "-")  # as Python spells names
         if value not in self.choices:
             near = closest(str(value), self.choices)
             raise InputError(f"{name} {value!r} is not one of {', '.join(self.choices)}{near}")
@@ -166,18 +187,18 @@ class Indices(Open):
         >>> Indices().parse("5", "--layer"), Indices().parse("0-2,5", "--layer")
         (5, (0, 1, 2, 5))
         """
-        if re.fullmatch(r"-?\d+", text):
+        if re.fullmatch(r"-?\d{1,100}", text):
             return int(text)
+        if named := re.fullmatch(r"L?(\d+)[.H](\d+)", text, re.IGNORECASE):
+            raise InputError(f"{flag} {text!r} is one head of one layer: type --layer {named[1]} --head {named[2]}")
         chosen: list[int] = []
         for part in text.replace("–", "-").split(","):
-            found = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
+            found = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part.strip())
             if found is None or (found.group(2) and int(found.group(2)) < int(found.group(1))):
                 raise InputError(f"{flag} {text!r} cannot be read; write a number, a range or a list: 5, 0-3 or 0,5,7")
             first, last = int(found.group(1)), int(found.group(2) or found.group(1))
-            if last - first > 10_000:
-                raise InputError(
-                    f"{flag} {text!r} is a range of {last - first + 1}; type one that the model has, such as 0-3"
-                )
+            if len(chosen) + last - first >= _MOST:
+                raise InputError(f"{flag} {text!r} names more than {_MOST} numbers; type what there is, such as 0-3")
             chosen.extend(range(first, last + 1))
         return tuple(chosen)
 
@@ -185,11 +206,37 @@ class Indices(Open):
         return self.parse(value, name) if isinstance(value, str) else value
 
 
+class Task(Kind):
+    """A task's name; behind a colon may stand which of its kinds."""
+
+    def known(self, word: str) -> bool:
+        """Return whether `word` names a task."""
+        return word.partition(":")[0].replace("_", "-").lower() in self.names
+
+    def complete(self, partial: str, session: Loaded, commands: Iterable[str]) -> Iterable[str]:  # noqa: ARG002
+        return self.names
+
+    @property
+    def names(self) -> Sequence[str]:
+        """All tasks that there are."""
+        from interp import tasks
+
+        return tasks.names()
+
+
+class Token(Open):
+    """A token: a word, or an id."""
+
+    def check(self, value: Any, name: str) -> Any:
+        found = as_answers(value, name)
+        return found[0] if len(found) == 1 else found
+
+
 class Metric(Open):
     """A metric's name, or a function of the user's."""
 
     def named(self, value: Any, flag: str, variables: Mapping[str, Any]) -> Any:  # noqa: ARG002
-        if value in METRICS:
+        if value.lower().replace("_", "-") in METRICS:
             return value
         function = variables.get(value)
         if not callable(function):
@@ -231,10 +278,14 @@ class Model(Kind):
         return session.models
 
 
+TASK = Task()
+
 # What an annotation in `spec` names → the kind; a parameter of none of them is a text, a number or a choice.
 KINDS: dict[str, Kind] = {
     "indices": Indices(),
     "metric": Metric(several=False),
+    "token": Token(several=False),
+    "prompt": Open(several=False),
     "components": Open(),
     "numbers": Open(),
     "examples": Open(),
@@ -247,7 +298,8 @@ KINDS: dict[str, Kind] = {
     "hook": Offered(lambda _partial, session, _commands: session.get().hook_names if session.current else ()),
     "head": Kind(),
     "file": Kind(),
-    "task": Kind(),
+    "task": TASK,
+    "seed": Seed(),
     "device": Offered(lambda _partial, _session, _commands: ("auto", "cpu", "cuda", "mps")),
     "dtype": Offered(lambda _partial, _session, _commands: ("auto", "float32", "bfloat16", "float16", "float64")),
 }
@@ -269,13 +321,14 @@ def of(names: str, choices: tuple[str, ...], plain: type) -> Kind:
 def _folders(partial: str) -> list[str]:
     """Return the folders and GGUF files that `partial` may be the beginning of, spelled as it is."""
     start, _, _ = partial.rpartition("/")
-    place = Path(start or ("/" if partial.startswith("/") else ".")).expanduser()
     prefix = f"{start}/" if "/" in partial else ""
-    if not place.is_dir():
+    try:
+        place = files.path_of(start or ("/" if partial.startswith("/") else "."))
+        entries = [path for path in place.iterdir() if not path.name.startswith(".")]
+    except (InputError, OSError):  # nothing is there to offer
         return []
-    entries = (path for path in place.iterdir() if not path.name.startswith("."))
     return [
         f"{prefix}{path.name}{'/' if path.is_dir() else ''}"
         for path in entries
-        if path.is_dir() or path.suffix == ".gguf"
+        if path.is_dir() or path.suffix.lower() == ".gguf"
     ]

@@ -22,6 +22,7 @@ from typing import (
 )
 
 from interp.errors import InputError, closest, unknown
+from interp.hints import ALIASES, HINTS
 from interp.interface import kinds
 from interp.interface.kinds import Kind
 from interp.spec import ModelName, Pairs, Prompt, Texts
@@ -162,7 +163,7 @@ _PROMPT_PARAMETERS = (
 _PAIRS_PARAMETERS = (
     Parameter("task", str, None, False, names="task", help="a task that makes the pairs: ioi, facts:landmarks …"),
     Parameter("n", int, 32, False, help="how many pairs the task makes"),
-    Parameter("seed", int, 0, False, help="of the task's pairs"),
+    Parameter("seed", int, 0, False, names="seed", help="of the task's pairs"),
     Parameter("corruption", str, None, False, help="which of the task's corruptions"),
     Parameter("bos", bool, None, False, help="put the tokenizer's BOS in front (default: as the model's config says)"),
 )
@@ -279,6 +280,8 @@ def _parameter(name: str, hint: Any, default: Any, positional: bool, description
     if get_origin(hint) is Literal:
         choices = tuple(str(choice) for choice in get_args(hint))
         hint = str
+    if name == "seed" and hint is int:
+        names = "seed"
     if hint not in {str, int, float, bool} or names not in {"", *kinds.KINDS}:
         raise TypeError(f"parameter {name}: the command line cannot read a {hint}")
     return Parameter(name, cast(type, hint), default, positional, choices, names, description)
@@ -330,7 +333,10 @@ def find(name: str) -> Command:
     'attention'
     """
     known = commands()
-    found = known.get(name) or known.get(name.replace("_", "-"))
+    plainly = name.replace("_", "-").lower()
+    found = known.get(name) or known.get(name.replace("_", "-")) or known.get(ALIASES.get(plainly, ""))
+    if found is None and plainly in HINTS:
+        raise InputError(f"there is no command {name!r}: {HINTS[plainly]}")
     if found is None:
         raise unknown("command", name, known, "%interp help lists them")
     return found

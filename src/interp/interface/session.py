@@ -15,6 +15,7 @@ from interp.errors import InputError, Interrupted, closest
 from interp.interface import registry
 from interp.interface.inputs import inputs_of, named, seed_of
 from interp.results import Result
+from interp.spec import Texts
 
 if TYPE_CHECKING:
     from interp.engine.model.load import OnStep
@@ -91,7 +92,8 @@ class Session:
     current: str | None = None
     settings: Settings = field(default_factory=Settings)
     on_step: OnStep | None = None
-    on_partial: Callable[[Callable[[], Result]], None] | None = None
+    on_phase: Callable[[str], None] | None = None
+    on_partial: Callable[[Callable[[], Result]], object] | None = None
 
     def load(
         self,
@@ -115,7 +117,7 @@ class Session:
             raise InputError(f"load has no argument {given!r}{closest(given, known)}; it takes {', '.join(known)}")
         from interp.engine.model import load as loading
 
-        if source is None:
+        if source is None or (isinstance(source, str) and source == "bundled" and not os.path.exists(source)):
             source, name = bundled.MODEL, name or "bundled"
         if name is not None and not name.strip():
             raise InputError("--name is blank; type what to call the model here, or leave it out")
@@ -218,6 +220,8 @@ class Session:
         }
         asked = arguments.pop("model", None)
         model = self.get(asked)
+        watcher, phase = self.on_step or _nobody, self.on_phase or _deaf
+        phase(f"{command.name}: reading the input")
         inputs, given = inputs_of(command, model, body, arguments)
         if asked is not None:
             given["model"] = asked
@@ -225,10 +229,35 @@ class Session:
         for parameter in command.parameters:
             if arguments.get(parameter.name) is not None:
                 arguments[parameter.name] = parameter.values.resolve(arguments[parameter.name], self)
-        watcher = self.on_step or _nobody
+        phase(f"{command.name}: looking for changes of the model")
 
         def once(operation: Operation) -> Result:
-            operation.on_step = lambda done, total, said: watcher(done, total, said or command.name)
+            counted = False
+            offered: list[Callable[[], Result]] = []
+            partly = self.on_partial
+
+            def offer(make: Callable[[], Result]) -> None:
+                offered.clear()  # an interrupt may end what follows
+                seen = partly is not None and partly(lambda: whole(make()))
+                offered[:] = [] if seen else [make]
+
+            def step(done: int, total: int, said: str) -> None:
+                nonlocal counted
+                counted = True
+                watcher(done, total, said or command.name)
+
+            def forward(count: int) -> None:
+                if counted:
+                    return
+                # What comes before it can be told how much there is to do. What was offered too soon is offered again.
+                done = f", {count} forward pass{'' if count == 1 else 'es'}" if count else ""
+                phase(f"{command.name}: preparing{done}")
+                if partly is not None and offered:
+                    partly(lambda: whole(offered[-1]()))
+
+            operation.on_step, operation.on_forward = step, forward
+            phase(f"{command.name}: preparing")
+            operation.notes.extend(note for one in inputs if isinstance(one, Texts) for note in one.notes)
 
             def whole(result: Result) -> Result:
                 live = Live(model, operation.fingerprint, tuple(operation.tokens[0]) if operation.tokens else ())
@@ -238,9 +267,8 @@ class Session:
                         object.__setattr__(value, "_live", live)
                 return replace(made, provenance=replace(made.provenance, seed=seed), _live=live)
 
-            partly = self.on_partial
             if partly is not None:
-                operation.on_partial = lambda make: partly(lambda: whole(make()))
+                operation.on_partial = offer
             try:
                 return whole(cast(Result, command.function(model, *inputs, **arguments)))
             except Interrupted as stop:
@@ -252,6 +280,10 @@ class Session:
 
 def _nobody(done: int, total: int, what: str) -> None:
     """Watch nothing."""
+
+
+def _deaf(what: str) -> None:
+    """Hear nothing."""
 
 
 def _free(model: LoadedModel) -> None:

@@ -77,6 +77,20 @@ def _usage() -> str:
 Interp.interp.getdoc = _usage  # pyright: ignore[reportFunctionMemberAccess]
 
 
+def _with_body(lines: list[str]) -> list[str]:
+    r"""Give ``%%interp …`` an empty line as its body where it has none: IPython refuses it before we are asked.
+
+    Examples
+    --------
+    >>> _with_body(["get_ipython().run_cell_magic('interp', 'load', '')\n"])
+    ["get_ipython().run_cell_magic('interp', 'load', '\\n')\n"]
+    """
+    start, end = "get_ipython().run_cell_magic('interp', ", ", '')"
+    if len(lines) == 1 and lines[0].startswith(start) and lines[0].rstrip().endswith(end):
+        return [f"{lines[0].rstrip().removesuffix(end)}, '\\n')\n"]
+    return lines
+
+
 def install(shell: InteractiveShell) -> None:
     """Register the magics and the completer with `shell`, in place of earlier ones."""
     uninstall(shell)
@@ -92,6 +106,7 @@ def install(shell: InteractiveShell) -> None:
 
     matched = context_matcher(identifier="interp", priority=100)(matcher)
     shell.Completer.custom_matchers.append(matched)
+    shell.input_transformers_post.append(_with_body)
 
 
 def uninstall(shell: InteractiveShell) -> None:
@@ -102,6 +117,7 @@ def uninstall(shell: InteractiveShell) -> None:
     magics = manager.registry.pop("Interp", None)
     if magics is not None:
         shell.configurables[:] = [c for c in shell.configurables if c is not magics]
+    shell.input_transformers_post[:] = [f for f in shell.input_transformers_post if f is not _with_body]
     shell.Completer.custom_matchers[:] = [
         m for m in shell.Completer.custom_matchers if getattr(m, "matcher_identifier", None) != "interp"
     ]

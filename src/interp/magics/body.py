@@ -15,7 +15,7 @@ _LINE = re.compile(r"\s*([A-Za-z_-]+)\s*:\s*(.*?)\s*$")
 def pairs(cell: str) -> Pairs:
     """Return the pairs that a cell's body spells, a blank line between two.
 
-    Values are stripped; an answer continues the clean prompt, so that ``answer: John`` after "… to" means " John".
+    Values are stripped; which token ``answer: John`` means after the clean prompt is the tokenizer's to say.
 
     Raises
     ------
@@ -25,7 +25,7 @@ def pairs(cell: str) -> Pairs:
     Examples
     --------
     >>> pairs("clean: A is\\ncorrupted: B is\\nanswer: C\\nwrong: D").pairs[0].answer
-    (' C',)
+    ('C',)
     """
     found: list[dict[str, str]] = [{}]
     for number, line in enumerate(_LINES.split(cell), 1):
@@ -68,19 +68,9 @@ def _pair(entry: dict[str, str], number: int, count: int) -> Pair:
     for key in ("clean", "corrupted"):
         if key not in entry:
             raise InputError(f"{where}there is no {key}: line")
-    clean = entry["clean"]
     return Pair(
-        clean=Prompt(clean),
+        clean=Prompt(entry["clean"]),
         corrupted=Prompt(entry["corrupted"]),
-        answer=_answers(clean, entry, "answer"),
-        wrong=_answers(clean, entry, "wrong"),
+        answer=(entry["answer"],) if "answer" in entry else (),
+        wrong=(entry["wrong"],) if "wrong" in entry else (),
     )
-
-
-def _answers(clean: str, entry: dict[str, str], key: str) -> tuple[str, ...]:
-    if key not in entry:
-        return ()
-    value = entry[key]
-    # A word goes on after a space; punctuation, and what follows an open quote or bracket, does not.
-    spaced = value[:1].isalnum() and not clean.endswith(("(", "[", "{", '"', "“", "'"))
-    return (f" {value}" if spaced else value,)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from typing import Any
 
 from IPython.core.error import UsageError
@@ -9,12 +11,17 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
 
 from interp.errors import InputError, Interrupted, OutOfMemory
+from interp.interface.kinds import TASK
 from interp.interface.session import session
 from interp.magics.body import pairs, spells_pairs
 from interp.magics.live import LiveView
 from interp.magics.parser import Call, parse
 from interp.magics.progress import Progress
+from interp.results import Result
 from interp.spec import Pairs, Texts
+
+# A body that is one text in quotes, or a Python assignment of one.
+_QUOTED = re.compile(r"""\s*(?:\w+\s*=\s*)?(?:"[^"\n]+"|'[^'\n]+')\s*""")
 
 
 def dispatch(shell: InteractiveShell, line: str, cell: str | None) -> Any:
@@ -36,7 +43,16 @@ def dispatch(shell: InteractiveShell, line: str, cell: str | None) -> Any:
 
 
 def _run(shell: InteractiveShell, line: str, cell: str | None) -> Any:
+    if not line.strip() and cell is not None and cell.strip():
+        raise InputError("say what to do with the text: %%interp COMMAND; %interp help lists the commands")
     call = parse(line)
+    empty = cell is not None and not cell.strip("\r\n")
+    if empty:
+        cell = None  # two percent signs and nothing below: the line says it all, or what is missing is named
+    if call.prompt is not None:
+        if cell is not None:
+            raise InputError("the prompt stands on the line and below it; leave one of them out")
+        cell = call.prompt
     body: list[Any] = []
     bodies = call.command.bodies
     if cell is None and Texts in bodies and "text" in call.arguments:
@@ -47,38 +63,44 @@ def _run(shell: InteractiveShell, line: str, cell: str | None) -> Any:
         if "task" not in call.arguments:
             file = ", a --text FILE" if Texts in bodies else ""
             raise InputError(
-                f"{call.command.name} needs pairs: name a --task{file}, or type %%interp {call.command.name} (two "
-                "percent signs) with clean:, corrupted:, answer: and wrong: lines below"
+                f"{call.command.name} needs pairs: name a --task ({', '.join(TASK.names)}){file}, or type %%interp "
+                f"{call.command.name} (two percent signs) with clean:, corrupted:, answer: and wrong: lines below"
             )
     elif call.command.body is not None:
         if cell is None:
+            missing = "the prompt is empty" if empty else f"{call.command.name} needs a prompt"
             raise InputError(
-                f"{call.command.name} needs a prompt: type %%interp {call.command.name} (two percent signs), "
-                "and the text on the next line"
+                f"{missing}: type it on the line below %%interp {call.command.name}, or in "
+                f'quotes: %interp {call.command.name} "The cat sat"'
             )
         body = [cell.removesuffix("\n")]
     elif cell is not None and cell.strip():
         raise InputError(f"{call.command.name} takes no text below it: type %interp {line.strip()} (one percent sign)")
-    with Progress(shell) as progress:
+    with Progress(shell, call.command.name) as progress:
         live = LiveView(shell, progress)
-        session.on_step = progress.step
+        session.on_step, session.on_phase = progress.step, progress.phase
         session.on_partial = None if call.silent else live.offer
         try:
             result = session.call(call.command, *body, **_resolved(shell, call))
+            if cell is not None and call.prompt is None and isinstance(result, Result) and _QUOTED.fullmatch(cell):
+                result = replace(
+                    result, notes=(*result.notes, "the quotes are part of the prompt; it is typed without")
+                )
         except Interrupted as stop:
             if call.output is not None:
                 shell.push({call.output: stop.result})
-            if not live.finish(stop.result, is_value=False):
+            if not live.finish(stop.result, is_value=False) and not progress.become(stop.result, is_value=False):
                 display(stop.result)
             raise
         except BaseException:
             live.end()
             raise
         finally:
-            session.on_step = session.on_partial = None
-    if call.output is not None:
-        shell.push({call.output: result})
-    live.finish(result)
+            session.on_step = session.on_phase = session.on_partial = None
+        if call.output is not None:
+            shell.push({call.output: result})
+        if not call.silent and not live.finish(result):
+            progress.become(result)
     return None if call.silent else result
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from IPython.core.interactiveshell import InteractiveShell
 
-from interp.magics.progress import Progress
+from interp.magics.progress import Progress, settle
 from interp.results import Result, has_page, resolve, views_of
 
 _log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ class LiveView:
     shell
         Where the cell runs.
     progress
-        The line; it is left out once the view is there.
+        The line; the view takes its place.
     """
 
     def __init__(self, shell: InteractiveShell, progress: Progress) -> None:
@@ -37,13 +37,13 @@ class LiveView:
         self._latest: Result | None = None
         self._next = 0.0
 
-    def offer(self, make: Callable[[], Result]) -> None:
-        """Show what `make` returns, unless it is too soon; a view that fails is given up, the command goes on."""
+    def offer(self, make: Callable[[], Result]) -> bool:
+        """Show what `make` returns, and return whether; it may be too soon. A view that fails is given up."""
         from interp.engine.model.hooks import Interrupts
 
         began = time.monotonic()
-        if not self._possible or began < self._next:
-            return
+        if not self._possible or began < self._next or self._progress.early:
+            return False
         # An interrupt waits until the page has a message in whole.
         interrupts = Interrupts()
         interrupts.begin()
@@ -56,6 +56,7 @@ class LiveView:
             interrupts.end()
         now = time.monotonic()
         self._next = now + max(_INTERVAL, _SHARE * (now - began))
+        return True
 
     def _show(self, result: Result) -> None:
         self._latest = result
@@ -63,8 +64,7 @@ class LiveView:
             self._widget = result.widget
         self._widget.show(result, running=True)
         if self._output is None:
-            self._progress.leave()
-            self._output = resolve("interp.widgets._base:publish")(self._widget, result)
+            self._output = resolve("interp.widgets._base:publish")(self._widget, result, self._progress.take())
 
     def finish(self, result: Result, *, is_value: bool = True) -> bool:
         """Let the view become that of `result`, and return whether there is one.
@@ -80,13 +80,13 @@ class LiveView:
             self._widget.show(result)
             views_of(result).made = self._widget
             self._latest = None
-            self._output.settle(result) if is_value else self._output.update(result)
+            self._output.update(result)
         except Exception:
             _log.exception("the view of a finished command could not be shown")
             self.end()
             return False
         if is_value:
-            self._shell.events.register("post_run_cell", _Once(self._shell, result))
+            settle(self._shell, result)
         return True
 
     def end(self) -> None:
@@ -94,15 +94,3 @@ class LiveView:
         if self._widget is not None and self._latest is not None:
             self._widget.show(self._latest)
             self._latest = None
-
-
-class _Once:
-    """When the cell is over, lets its result be shown again: it may not have been the value of the cell."""
-
-    def __init__(self, shell: InteractiveShell, result: Result) -> None:
-        self._shell = shell
-        self._result = result
-
-    def __call__(self, *_: Any) -> None:
-        views_of(self._result).settled = False
-        self._shell.events.unregister("post_run_cell", self)

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import keyword
 import re
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
 from interp.errors import InputError, closest
-from interp.interface import registry
+from interp.interface import kinds, registry
 from interp.interface.registry import Command, Parameter
-from interp.spec import Pairs
+from interp.spec import Pairs, Prompt
 
 _WORD = re.compile(r"""(?:[^\s"']|"[^"]*"|'[^']*')+""")
 _OUTPUT = ("-o", "--out")
-_HELP = ("-h", "--help")
+_HELP = ("-h", "--help", "?")
+_BODY = ("--text", "--prompt")  # what a command over one prompt takes there is its prompt
 # What a word processor makes of quotes and of two hyphens.
 _CURLY = re.compile(r"(--[\w-]+=)?[“”„‟‘’‚‛«»]")
 _DASHED = re.compile(r"[-‐‑‒–—―−]*[‐‑‒–—―−][-‐‑‒–—―−]*(?=[^\W\d])")
+
+
+class Quoted(str):
+    """A word that stood in quotes."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,8 @@ class Call:
         Python name → value, for what was given.
     output
         The name to bind the result to, or ``None``.
+    prompt
+        The prompt, where it stands on the line in quotes.
     silent
         Whether the line ends in a semicolon, so that the result is not shown.
     """
@@ -40,6 +50,7 @@ class Call:
     arguments: dict[str, Any] = field(default_factory=dict[str, Any])
     output: str | None = None
     silent: bool = False
+    prompt: str | None = None
 
 
 def split(line: str) -> list[str]:
@@ -64,7 +75,7 @@ def _words(line: str) -> tuple[list[str], bool]:
     """Return the words of `line`, and whether a semicolon ends it."""
     words: list[str] = []
     silent = False
-    at = 0
+    at, end = 0, len(line.rstrip())
     while at < len(line):
         if line[at].isspace():
             at += 1
@@ -77,11 +88,12 @@ def _words(line: str) -> tuple[list[str], bool]:
         word = found.group()
         if _CURLY.match(word):
             raise InputError(f"{word} begins with a curly quote; type straight ones, \" or '")
-        if not line[found.end() :].strip() and word.endswith(";"):
+        if found.end() >= end and word.endswith(";"):
             word, silent = word[:-1], True
             if not word:
                 break
-        words.append(re.sub(r'"([^"]*)"|\'([^\']*)\'', lambda m: m.group(1) or m.group(2) or "", word))
+        plain = re.sub(r'"([^"]*)"|\'([^\']*)\'', lambda m: m.group(1) or m.group(2) or "", word)
+        words.append(Quoted(plain) if word[0] in "\"'" and word[-1] == word[0] else plain)
         at = found.end()
     return words, silent
 
@@ -101,7 +113,7 @@ def parse(line: str) -> Call:
     """
     words, silent = _words(line)
     if not words:
-        raise InputError("say what to do; %interp help lists the commands")
+        return Call(registry.find("help"))
     if words[0].startswith("-"):
         if words[0] in _HELP:
             return Call(registry.find("help"))
@@ -113,11 +125,17 @@ def parse(line: str) -> Call:
     outputs = [flag for flag in _OUTPUT if flag not in flags(command)]  # a command's own --out is a file
     arguments: dict[str, Any] = {}
     output: str | None = None
-    rest = words[1:]
+    prompt: str | None = None
+    last: Parameter | None = None
+    rest = deque(words[1:])
     while rest:
-        word = rest.pop(0)
+        word = rest.popleft()
+        if re.fullmatch("-[a-z]", word) and f"-{word}" in flags(command):
+            word = f"-{word}"  # -n as --n
         flag, equals, attached = word.partition("=")
-        if word in outputs or (equals and flag in outputs):
+        if flag in _BODY and Prompt in command.bodies and flag not in flags(command) and prompt is None:
+            prompt = attached if equals else _next(rest, word)
+        elif word in outputs or (equals and flag in outputs):
             if output is not None:
                 raise InputError(f"{flag} is given twice; a result is bound to one name")
             output = _name(attached if equals else _next(rest, word))
@@ -126,32 +144,46 @@ def parse(line: str) -> Call:
             if parameter.name in arguments:
                 several = ", several values with commas between them" if parameter.values.several else ""
                 raise InputError(f"{parameter.flag} is given twice; give it once{several}")
-            arguments[parameter.name] = value
+            arguments[parameter.name], last = value, parameter
         elif word.startswith("-") and not re.fullmatch(r"-[\d.,–-]+", word):
-            raise InputError(f"{command.name} has no flag {word}{closest('-' + word, _flags(command))}")
+            raise InputError(f"{command.name} has no flag {word}{closest('-' + word, flags(command))}")
         elif _DASHED.match(word):
             raise InputError(f"{word} begins with a long dash; type two hyphens: {_DASHED.sub('--', word, count=1)}")
         else:
             place = next((p for p in positional if p.name not in arguments), None)
+            if place is None and prompt is None and isinstance(word, Quoted) and Prompt in command.bodies:
+                prompt = str(word)
+                continue
+            if place is None and Pairs in command.bodies and "task" not in arguments and kinds.TASK.known(word):
+                arguments["task"] = word
+                continue
             if place is None:
-                raise InputError(_surplus(command, word, before=words[len(words) - len(rest) - 2]))
+                raise InputError(_surplus(command, word, before=words[len(words) - len(rest) - 2], last=last))
             arguments[place.name] = place.values.parse(word, place.flag)
     missing = [p for p in command.parameters if p.required and p.name not in arguments]
     if missing:
         raise InputError(
             f"{command.name} needs {missing[0].name.upper()}; %interp help {command.name} says what it takes"
         )
-    return Call(command, arguments, output, silent)
+    return Call(command, arguments, output, silent, prompt)
 
 
-def _surplus(command: Command, word: str, before: str) -> str:
+def _surplus(command: Command, word: str, before: str, last: Parameter | None) -> str:
     if before.endswith(","):
         return f"{before!r} and {word!r} are two words: write a list without spaces, {before}{word}"
+    if last is not None and last.values.several:
+        return f"{before!r} and {word!r} are two words: write a list with commas, {last.flag} {before},{word}"
+    heads = next((p.flag for p in command.parameters if p.names == "components"), None)
+    if heads is not None and re.fullmatch(r"L?\d+[.H]\d+.*", word, re.IGNORECASE):
+        return f"{word!r} stands alone; {command.name} takes it behind a flag: {heads} {word}"
     if Pairs in command.bodies:
         below = f"pairs go on the lines below: %%interp {command.name} …"
         return f"{word!r} is no flag of {command.name}; a task has its flag, --task {word}, and {below}"
     if command.body is not None:
-        return f"{word!r} is no flag of {command.name}; the prompt goes on the line below: %%interp {command.name} …"
+        return (
+            f"{word!r} is no flag of {command.name}; the prompt goes in quotes, or on the line below "
+            f"%%interp {command.name}"
+        )
     return f"{command.name} takes no {word!r}; %interp help {command.name} says what it takes"
 
 
@@ -171,15 +203,11 @@ def flags(command: Command) -> dict[str, tuple[Parameter, bool | None]]:
     return known
 
 
-def _flags(command: Command) -> list[str]:
-    return [*flags(command), *_OUTPUT]
-
-
-def _flag(command: Command, flag: str, attached: str | None, rest: list[str]) -> tuple[Parameter, Any]:
+def _flag(command: Command, flag: str, attached: str | None, rest: deque[str]) -> tuple[Parameter, Any]:
     known = flags(command)
     if flag not in known:
         raise InputError(
-            f"{command.name} has no flag {flag}{closest(flag, _flags(command))}; %interp help {command.name}"
+            f"{command.name} has no flag {flag}{closest(flag, flags(command))}; %interp help {command.name}"
         )
     parameter, stands_for = known[flag]
     if stands_for is not None:
@@ -189,10 +217,10 @@ def _flag(command: Command, flag: str, attached: str | None, rest: list[str]) ->
     return parameter, parameter.values.parse(attached if attached is not None else _next(rest, flag), parameter.flag)
 
 
-def _next(rest: list[str], flag: str) -> str:
+def _next(rest: deque[str], flag: str) -> str:
     if not rest or (rest[0].startswith("--")):
         raise InputError(f"{flag} needs a value after it")
-    return rest.pop(0)
+    return rest.popleft()
 
 
 def _name(text: str) -> str:

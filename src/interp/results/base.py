@@ -15,9 +15,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from interp.errors import InputError, printable
+import numpy as np
+
+from interp import files
+from interp.errors import InputError, closest, printable
+from interp.hints import OF_RESULTS
 from interp.results.code import kind_of, spelled
-from interp.results.saving import as_data, as_json, as_npz, checked_path, write_atomically
+from interp.results.saving import as_data, as_json, as_npz
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +38,8 @@ class Provenance:
         The model's name here, the hash of its weights and state at the time, and where and how it ran.
     tokens
         Token ids of every prompt that was run, BOS included.
+    tokens_taken
+        (typed, string, id) of each answer or target: which token was taken for what was typed.
     technique, arguments, seed
         The call. `arguments` holds only what was given.
     path
@@ -52,6 +58,7 @@ class Provenance:
     dtype: str = ""
     device: str = ""
     tokens: list[list[int]] = field(default_factory=list[list[int]])
+    tokens_taken: tuple[tuple[str, str, int], ...] = ()
     technique: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict[str, Any])
     seed: int | None = None
@@ -71,6 +78,11 @@ def resolve(reference: str) -> Any:
 def views_of(result: Result) -> Views:
     """Return what has been shown of `result`."""
     return result._views  # pyright: ignore[reportPrivateUsage]
+
+
+def has_view(result: Result) -> bool:
+    """Return whether `result` is of a kind that has an interactive view."""
+    return result._widget is not None  # pyright: ignore[reportPrivateUsage]
 
 
 def has_page() -> bool:
@@ -109,9 +121,27 @@ class Result:
         """Return what a copy or a pickle holds: the data, without the view that this object has made."""
         return {name: value for name, value in self.__dict__.items() if name != "_views"}
 
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        instead = f"; {OF_RESULTS[name]} gives it" if name in OF_RESULTS else closest(name, dir(self))
+        raise AttributeError(f"{type(self).__name__} has no {name!r}{instead}")
+
+    def __getitem__(self, index: Any) -> Any:
+        arrays = [name for name, value in vars(self).items() if isinstance(value, np.ndarray)]
+        held = f"its arrays are {', '.join(arrays)}" if arrays else "its data are its fields"
+        raise TypeError(f"{type(self).__name__} is no list: {held}; to_frame() is a table")
+
+    __iter__ = None  # or Python would try the numbers from 0 on
+
     @cached_property
     def _views(self) -> Views:
         return Views()
+
+    @property
+    def tokens_taken(self) -> tuple[tuple[str, str, int], ...]:
+        """(typed, string, id) of each answer or target: which token was taken for what was typed."""
+        return self.provenance.tokens_taken
 
     def summary(self) -> str:
         """Return one line that says what this is, without the class name."""
@@ -194,11 +224,12 @@ class Result:
         return self._views.made
 
     def _ipython_display_(self) -> None:
+        shown, self._views.settled = self._views.settled, False
+        if shown:
+            return
         if self._widget is None or not has_page():
             raise NotImplementedError  # IPython then shows what follows.
-        if not self._views.settled:
-            resolve("interp.widgets._base:publish")(self.widget, self)
-        self._views.settled = False
+        resolve("interp.widgets._base:publish")(self.widget, self)
 
     def _repr_mimebundle_(self, **_options: Any) -> dict[str, str]:
         return {"text/plain": self.text(), "text/html": self.html()}
@@ -214,7 +245,8 @@ class Result:
         Raises
         ------
         InputError
-            An unknown suffix, a relative path that climbs out of the working directory, a symbolic link, a NUL.
+            An unknown suffix, a relative path that climbs out of the working directory, a symbolic link, a name that
+            no file can have, a disk that is full. The old file is then as it was.
 
         Examples
         --------
@@ -228,12 +260,11 @@ class Result:
             ".svg": lambda: self.svg().encode(),
             ".png": self.png,
         }
-        target = checked_path(path)
+        target = files.writable(path)
         writer = writers.get(target.suffix.lower())
         if writer is None:
             raise InputError(f"cannot save as {target.suffix or 'a file without a suffix'}; use {', '.join(writers)}")
-        write_atomically(target, writer())
-        return target
+        return files.write(target, writer())
 
     def log(self, run: Any, step: int | None = None) -> None:
         """Write single numbers, picture, table and provenance to an experiment tracker, under the technique's name.

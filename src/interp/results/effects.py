@@ -120,7 +120,9 @@ class PatchedResult(EffectsResult):
         ``float64 [*axes]``: (patched − corrupted) / (clean − corrupted), a ratio of means over pairs: 0 nothing,
         1 clean behaviour restored, negative works against it.
     interval
-        ``float64 [2, *axes]``: the 95 % bootstrap interval of `effect` over pairs; NaN for a single pair.
+        ``float64 [2, *axes]``: the 95 % interval of `effect` over pairs; NaN for fewer than four.
+    recovery_interval
+        ``float64 [2, *axes]``: that of `recovery`, whose clean and corrupted runs are not sure either.
     per_pair
         ``float64 [pair, *axes]``: `patched` of each pair.
     """
@@ -130,6 +132,7 @@ class PatchedResult(EffectsResult):
     effect: Float
     recovery: Float
     interval: Float
+    recovery_interval: Float
     per_pair: Float
 
     def _ranked(self) -> Float:

@@ -1,19 +1,14 @@
-"""What a file of a result holds, and how it is written: whole or not at all."""
+"""What a file of a result holds."""
 
 from __future__ import annotations
 
 import io
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-
-from interp.errors import InputError
 
 
 def as_json(value: Any) -> bytes:
@@ -64,41 +59,3 @@ def as_npz(value: Any) -> bytes:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays, meta=np.array(json.dumps(rest)))
     return buffer.getvalue()
-
-
-def checked_path(path: str | os.PathLike[str]) -> Path:
-    """Return `path` as a Path that is safe to write to.
-
-    Raises
-    ------
-    InputError
-        A NUL in the name, a relative path with ``..``, a symbolic link, a folder, or a folder that does not exist.
-    """
-    text = os.fspath(path)
-    if "\0" in text:
-        raise InputError("a file name cannot hold a NUL character")
-    target = Path(text).expanduser()
-    if ".." in target.parts:
-        raise InputError(f"{text!r} climbs out of its folder; type the full path instead")
-    if target.is_symlink():
-        raise InputError(f"{text!r} is a symbolic link; type the path of the file itself")
-    if target.is_dir():
-        raise InputError(f"{text!r} is a folder; add a file name")
-    if not target.parent.is_dir():
-        raise InputError(f"there is no folder {str(target.parent)!r}; make it first")
-    return target
-
-
-def write_atomically(target: Path, content: bytes) -> None:
-    """Replace `target` with `content` in one step, so that a full disk leaves the old file as it was."""
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -210,7 +210,7 @@ def find(name: str) -> Task:
     'logit-diff'
     """
     known = names()
-    found = _tasks.get(name) or _tasks.get(name.replace("_", "-"))
+    found = _tasks.get(name) or _tasks.get(name.replace("_", "-").lower())
     if found is None:
         raise unknown("task", name, known, f"tasks are {', '.join(known)}")
     return found

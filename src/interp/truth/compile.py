@@ -56,7 +56,8 @@ class Compiled:
         from transformer_lens.config import TransformerBridgeConfig
         from transformer_lens.model_bridge.sources.native import boot
 
-        bridge = boot(TransformerBridgeConfig(**self.config), model_name=self.program.name)
+        with torch.random.fork_rng(devices=[]):  # the weights that it draws are not kept, nor the numbers drawn
+            bridge = boot(TransformerBridgeConfig(**self.config), model_name=self.program.name)
         bridge.load_state_dict(dict(self.weights))
         return bridge.eval()
 

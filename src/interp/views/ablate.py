@@ -79,7 +79,7 @@ def _blocks(result: AblationResult) -> list[Stack]:
         changes.append(bars.Bar("all − sum", result.superadditive, low, high, whole))
     cut = result.replacement.startswith("edges")
     lines = [] if cut else [f"in place of what is taken away: {result.replacement}"]
-    if result.per_prompt.shape[1] > 1:
+    if np.isfinite(result.value_interval).any():
         lines.append(f"thin line: 95 % interval over {_prompts(result)}")
     if not done.all() and _partial(result):
         lines.append("grey: not computed")

@@ -239,7 +239,7 @@ def _text(view: _View) -> str:
     result, row, held = view.result, view.row, view.token
     names = labels(result.tokens, _TOKEN)
     seen = ", ".join(
-        f'<span class="interp-code">{escape(names[n])}</span> ({n}) {weight:.3f}'
+        f'<span class="interp-code">{escape(names[n])}</span> ({n}) {attention_reading.weight(weight)}'
         for n, weight in attention_reading.most(row)
     )
     values = (row / view.top).tolist()
@@ -282,7 +282,7 @@ def _lines(view: _View, width: float) -> tuple[str, float]:
         parts.append(
             f'<tspan class="interp-q">{", " if n else ": "}</tspan>'
             f'<tspan class="interp-c">{draw.token(brief[key])}</tspan>'
-            f'<tspan class="interp-q"> ({key}) {weight:.3f}</tspan>'
+            f'<tspan class="interp-q"> ({key}) {attention_reading.weight(weight)}</tspan>'
         )
     parts.append("</text>")
     drawn = coloured_text.text(result.tokens, (row / view.top).tolist(), width, ring=held)

@@ -13,6 +13,7 @@ from interp.spec import Node
 from interp.views import attention_reading
 from interp.views.kit import figures
 from interp.views.kit import theme as themes
+from interp.views.kit.frame import UNTOUCHED
 from interp.views.kit.text import escape, head_label, labels
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def _offline() -> Any:
 
     class Offline(RenderedHTML):
         def _repr_html_(self) -> str:
-            return str(self.local_src)
+            return f'<div class="{UNTOUCHED}">{self.local_src}</div>'
 
     return Offline
 

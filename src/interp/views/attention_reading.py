@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from interp.views.kit.text import signed
+from interp.views.kit.theme import PALETTE
+
 if TYPE_CHECKING:
     from interp.methods.heads.attention import AttentionResult
 
-_STATS = {
-    "entropy": "entropy {:.2f} nats",
-    "distance": "mean distance {:.1f}",
-    "focus": "largest weight {:.2f}",
-    "first_token": "first token {:.2f}",
-}
+# Of a head's numbers, which are means over queries: what they are called, how many digits they have, in which unit.
+_STATS: dict[str, dict[str, Any]] = PALETTE["stats"]
 
 
 def interesting(result: AttentionResult) -> tuple[int, int]:
@@ -88,12 +87,37 @@ def statistics(result: AttentionResult, head: tuple[int, int]) -> list[str]:
     """Return a head's statistics in words and numbers."""
     words: list[str] = []
     for name, values in result.stats.items():
-        value = float(values[head])
-        # What rounds to nothing has no sign.
-        value = 0.0 if abs(value) < 0.005 else value
-        form = _STATS.get(name, name.replace("_", " ").replace("{", "{{").replace("}", "}}") + " {:.3f}")
-        words.append(form.format(value) if math.isfinite(value) else f"{name.replace('_', ' ')} not a number")
+        called = _STATS.get(name, {"name": name.replace("_", " "), "unit": ""})
+        value = statistic(name, float(values[head]))
+        said = f"{value}{called['unit']}" if value else "not a number"
+        words.append(f"{called['name']} {said}")
     return words
+
+
+def statistic(name: str, value: float) -> str:
+    """Return one of a head's numbers as it is written everywhere; nothing where it is not a number.
+
+    Examples
+    --------
+    >>> statistic("entropy", 1.236), statistic("distance", -0.01), statistic("entropy", np.nan)
+    ('1.24', '0.0', '')
+    """
+    if not math.isfinite(value):
+        return ""
+    text = f"{value:.{_STATS.get(name, {'digits': 3})['digits']}f}"
+    # What rounds to nothing has no sign.
+    return text.removeprefix("-") if not float(text) else text.replace("-", "−")
+
+
+def weight(value: float) -> str:
+    """Return a weight as it is written everywhere.
+
+    Examples
+    --------
+    >>> weight(0.25), weight(0.0004), weight(0.0)
+    ('0.250', '0.0004', '0')
+    """
+    return signed(value).removeprefix("+")
 
 
 def remarks(result: AttentionResult) -> list[str]:

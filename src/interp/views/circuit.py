@@ -42,6 +42,7 @@ def svg(
     edges: int | None = None,
     chosen: str | None = None,
     unfolded: Sequence[str] = (),
+    evidence: Sequence[Piece] | None = None,
 ) -> str:
     """Return the same picture as a standalone SVG document in one theme.
 
@@ -53,13 +54,15 @@ def svg(
         A node: what does not touch it is dimmed.
     unfolded
         Groups whose nodes are drawn one by one.
+    evidence
+        Of a validation that came later; the result's own when not given.
 
     Raises
     ------
     InputError
         There is no such theme, node or group.
     """
-    return page.svg(_View(result, edges, chosen, tuple(unfolded)).picture, theme)
+    return page.svg(_View(result, edges, chosen, tuple(unfolded), evidence).picture, theme)
 
 
 def facts(result: CircuitResult) -> str:
@@ -144,6 +147,7 @@ class _View:
     asked: int | None = None
     chosen: str | None = None
     unfolded: tuple[str, ...] = ()
+    later: Sequence[Piece] | None = None
 
     @cached_property
     def whole(self) -> Arrangement:
@@ -171,7 +175,8 @@ class _View:
 
     @property
     def picture(self) -> page.Picture:
-        return page.Picture("Circuit", self.facts, self.stacks, evidence(self.result), notes(self.result))
+        found = evidence(self.result) if self.later is None else self.later
+        return page.Picture("Circuit", self.facts, self.stacks, found, notes(self.result))
 
     @cached_property
     def ends(self) -> tuple[float, float]:

@@ -52,12 +52,11 @@ class _View:
     def stacks(self) -> list[page.Stack]:
         """The words, the chart and the strips, each with its caption."""
         result = self.result
-        chart = (
-            f"Faithfulness over the number of edges kept, ranked by {result.ranking}; band: 95 % interval over pairs"
-        )
+        band = "; band: 95 % interval over pairs" if np.isfinite(result.curve_interval).any() else ""
+        chart = f"Faithfulness over the number of edges kept, ranked by {result.ranking}{band}"
         strips = "Of each pair, and of each random circuit; band: their mean ± sd"
         return [
-            [("What there is to say of it; intervals: 95 %, bootstrap over pairs", _words(result))],
+            [("What there is to say of it; intervals: 95 %, over pairs", _words(result))],
             [(chart, self._chart())],
             [(strips, _strips(result))],
         ]

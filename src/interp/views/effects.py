@@ -29,6 +29,8 @@ class Effects(Protocol):
     def per_pair(self) -> Sized: ...
     @property
     def interval(self) -> NDArray[Any]: ...
+    @property
+    def recovery_interval(self) -> NDArray[Any]: ...
 
 
 def span(result: Effects) -> float:
@@ -51,8 +53,8 @@ def least(result: Effects) -> float:
 
 
 def intervals(result: Effects) -> NDArray[np.float64]:
-    """Return the intervals of the effects in the quantity's unit, ``[2, *axes]``."""
-    return np.sort(result.interval / (span(result) or 1.0), axis=0)
+    """Return the intervals of the quantity, ``[2, *axes]``."""
+    return result.recovery_interval - (result.direction == "noise") if span(result) else result.interval
 
 
 def interval(result: Effects, cell: tuple[int, ...]) -> list[Piece]:

@@ -140,7 +140,7 @@ class _View:
             share = float(result.proportion[top[0]])
             pieces.append((f"{self.label(top[0])} carries ", f"{share:.0%}".replace("-", "−"), False))
             pieces.append((f"p {result.p[top[0]]:.2g}, corrected {result.corrected[top[0]]:.2g}", "", True))
-        pieces.append((f"p by {result.draws:,} sign flips over pairs, intervals by bootstrap", "", True))
+        pieces.append((f"p by {result.draws:,} sign flips over pairs, 95 % intervals", "", True))
         return pieces
 
 

@@ -194,8 +194,8 @@ def _strongest(view: PatchingView) -> list[tuple[str, Drawing]]:
 
 
 def _intervals(view: PatchingView) -> list[str]:
-    count, sure = len(view.result.per_pair), view.result.estimate is None
-    said = [f"thin line: 95 % interval over {count} pairs"] if count > 1 and (sure or view.result.done.any()) else []
+    known = np.isfinite(view.interval).any()
+    said = [f"thin line: 95 % interval over {len(view.result.per_pair)} pairs"] if known else []
     return [*said, "≈ by its estimate alone"] if any(view.guessed(cell) for cell in view.order[:TOP]) else said
 
 
@@ -253,9 +253,9 @@ def _foot(view: PatchingView) -> list[tuple[str, str, bool]]:
     else:
         pieces.append(("recovery undefined: clean = corrupted", "", True))
     pieces.append(("effect ", signed(float(result.effect[cell])), False))
+    pieces += effects.interval(result, cell)
     if result.estimate is not None:
         pieces.append((f"estimated {signed(float(result.estimate[cell]))}", "", True))
-    pieces += effects.interval(result, cell)
     pieces.append((f"patched {view.metric} {signed(float(result.patched[cell]))}", "", True))
     return pieces
 

@@ -233,7 +233,7 @@ def _words(view: _View, lone: Sequence[str] = ()) -> Drawing:
     if beyond.size and result.exists.sum() > _FEW:
         most = signed(float(beyond[np.abs(beyond).argmax()]))
         lines.append(f"dotted: {beyond.size} beyond the scale, up to {most}")
-    if len(result.per_pair) > 1:
+    if np.isfinite(view.interval).any():
         lines.append(f"thin line: 95 % interval over {len(result.per_pair)} pairs")
     if not result.exists.all() and result.exists.sum() > _FEW:
         lines.append("grey: no path, the receiver reads below the sender")

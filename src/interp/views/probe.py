@@ -79,7 +79,7 @@ class _View:
         result = self.result
         if result.classes:
             return 0.0, 1.0
-        lowest = float(min(np.nanmin(result.control), np.nanmin(result.interval[:, 0]), 0.0))
+        lowest = float(np.nanmin([*result.control, *result.interval[:, 0], 0.0]))
         return max(-1.0, math.floor(lowest * 4) / 4), 1.0
 
     @cached_property
@@ -97,9 +97,8 @@ class _View:
         folds, shuffles = result.scores.shape[1], result.controls.shape[1]
         spread = f", and the least and most of {shuffles} shuffles" if shuffles > 1 else ""
         cut = "; what is below the scale lies on its edge" if np.nanmin(result.control) < self.ends[0] else ""
-        caption = (
-            f"{result.metric.capitalize()} on held-out texts; bands: 95 % interval over {folds} folds{spread}{cut}"
-        )
+        sure = "95 % interval over" if np.isfinite(result.interval).any() else "mean over"
+        caption = f"{result.metric.capitalize()} on held-out texts; bands: {sure} {folds} folds{spread}{cut}"
         return [[(caption, drawn)]]
 
     @cached_property
@@ -111,7 +110,7 @@ class _View:
         pieces: list[page.Piece] = [
             ("best layer ", f"L{best}", False),
             (f"{result.metric} ", f"{result.score[best]:.3f}", False),
-            (f"{low:.3f} to {high:.3f}".replace("-", "−"), "", True),
+            *([(f"{low:.3f} to {high:.3f}".replace("-", "−"), "", True)] if math.isfinite(low) else []),
             ("shuffled labels ", f"{result.control[best]:.3f}".replace("-", "−"), False),
             ("selectivity ", f"{result.selectivity[best]:.3f}".replace("-", "−"), False),
         ]

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from interp.methods.checks.selfcheck import SelfcheckResult
 
 _TITLE = "Selfcheck"
+# Wider than many a notebook: it is scrolled rather than shrunk until its print cannot be read.
+_CSS = """
+.interp-frame .interp-columns>div{overflow-x:auto}
+.interp-frame .interp-columns .interp-svg{max-width:none}
+"""
 _ROW, _GROUP, _HEAD = 19, 9, 40
 _MODEL, _ABLATION = 84, 84
 _TRACK, _CELL, _COUNT = 52, 122, 62
@@ -104,7 +109,7 @@ def _cell(x: float, y: float, value: float, least: float) -> str:
 
 
 def _picture(result: SelfcheckResult) -> page.Picture:
-    return page.Picture(_TITLE, _facts(result), _stacks(result), _foot(result), result.notes)
+    return page.Picture(_TITLE, _facts(result), _stacks(result), _foot(result), result.notes, css=_CSS)
 
 
 html, svg = page.pictures(_picture)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 from uuid import uuid4
 
 import anywidget
@@ -19,12 +19,13 @@ import traitlets
 from IPython.display import DisplayHandle, display
 
 from interp.errors import InputError, closest
-from interp.results import Result, has_page, views_of
+from interp.results import Result, has_page, has_view
 from interp.selection import FIELDS, Selection, checked_fields, selection
 from interp.widgets._rpc import Handler, Reply, Request, Requests, parameters
 
 STATIC = Path(__file__).parent / "static"
 _VIEW = "application/vnd.jupyter.widget-view+json"
+_PATIENCE = 8.0  # seconds in which a page that has our script asks for a view; as long again in a kernel that was busy
 _BURST = 0.05  # seconds: of selections that arrive within it, the first and the last are made
 
 # A view that is not on screen holds its result through here, so that only the latest few are kept alive by us.
@@ -51,32 +52,71 @@ class Shown:
 
     Two outputs, since a front end that prefers the live view of one shows "model not found" where no kernel has it. A
     live view hides its pictures, wherever they are; a picture hides the empty place of a view that is not live.
+
+    In VS Code they are one output: it keeps an empty row for each one that is hidden, and takes the picture by itself
+    where a notebook is opened again. Where no page asks for the view, its script is missing: the picture takes its
+    place.
     """
 
-    def __init__(self, widget: Widget, result: Result) -> None:
+    def __init__(self, widget: Widget, result: Result, place: DisplayHandle | None) -> None:
         self._name = widget.picture
-        self._picture = DisplayHandle()
-        self._picture.display(self._bundle(result), raw=True)
-        view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
-        display({_VIEW: view, "text/plain": ""}, raw=True)
+        self._view: dict[str, Any] = {
+            _VIEW: {"version_major": 2, "version_minor": 0, "model_id": widget.model_id},
+            "text/plain": "",
+        }
+        self._one = in_vscode()
+        self._picture = place or DisplayHandle()
+        (self._picture.display if place is None else self._picture.update)(self._bundle(result), raw=True)
+        if not self._one:
+            display(self._view, raw=True)
+            return
+        self._latest = weakref.ref(result)
+        self._widget = weakref.ref(widget)
+        with suppress(RuntimeError):  # Without a loop, as in a test, nobody waits.
+            asyncio.get_running_loop().call_later(_PATIENCE, _idle, self.without_script)
 
     def update(self, result: Result) -> None:
         """Let the picture be that of `result`."""
         self._picture.update(self._bundle(result), raw=True)
+        if self._one:
+            self._latest = weakref.ref(result)
 
-    def settle(self, result: Result) -> None:
-        """Let the picture be that of `result`, which is then not shown once more as the value of its cell."""
-        self.update(result)
-        views_of(result).settled = True
-
-    def _bundle(self, result: Result) -> dict[str, str]:
+    def _bundle(self, result: Result) -> dict[str, Any]:
         html = f'<div class="{self._name}"><style>{_without_view(self._name)}</style>{result.html()}</div>'
-        return {"text/html": html, "text/plain": result.text()}
+        return {**(self._view if self._one else {}), "text/html": html, "text/plain": result.text()}
+
+    def without_script(self) -> None:
+        """Show the picture alone, where no page has asked for anything of the view."""
+        widget, result = self._widget(), self._latest()
+        if widget is not None and result is not None and not widget.asked:
+            self._view = {}
+            self.update(result)
 
 
-def publish(widget: Widget, result: Result) -> Shown:
-    """Show `result` in the output of the running cell, live where that can be."""
-    return Shown(widget, result)
+def _idle(then: Callable[[], Any]) -> None:
+    """Call `then` later once more: a busy kernel comes to this before it has heard what the page says."""
+    asyncio.get_running_loop().call_later(_PATIENCE, then)
+
+
+def publish(widget: Widget, result: Result, place: DisplayHandle | None = None) -> Shown:
+    """Show `result` in the output of the running cell, live where that can be; `place` is what it then replaces."""
+    return Shown(widget, result, place)
+
+
+def show(result: Result, place: DisplayHandle) -> None:
+    """Show `result` at `place`: live where it has a view, else its picture."""
+    if has_view(result):
+        publish(result.widget, result, place)
+    else:
+        place.update({"text/plain": result.text(), "text/html": result.html()}, raw=True)
+
+
+def in_vscode() -> bool:
+    """Return whether the notebook is VS Code's."""
+    from IPython.core.getipython import get_ipython
+
+    shell = get_ipython()
+    return shell is not None and "__vsc_ipynb_file__" in shell.user_ns
 
 
 def _place(name: str) -> str:
@@ -139,6 +179,7 @@ class Widget(anywidget.AnyWidget):
         handlers = {"views": self._on_views, "select": self._on_select, **self.handlers()}
         self._requests = Requests(handlers, self._reply)
         self.picture = f"interp-{uuid4().hex}"
+        self.asked = False
         script, css = (asset(f"{self.script}.{kind}") for kind in ("js", "css"))
         super().__init__(_esm=script, _css=css, _style=_with_view(self.picture), **traits)
         self._unfollow = selection.observe(weakly(self._follow))
@@ -146,6 +187,10 @@ class Widget(anywidget.AnyWidget):
         self._follow(selection)
 
     # What a subclass says.
+
+    def __call__(self) -> Self:
+        """Return the view itself: `widget` is typed with brackets as often as without."""
+        return self
 
     def handlers(self) -> Mapping[str, Handler]:
         """Return the requests that this view makes: method → handler."""
@@ -225,6 +270,7 @@ class Widget(anywidget.AnyWidget):
     def _on_views(self, params: Mapping[str, Any], request: Request) -> Reply:  # noqa: ARG002
         """Hold the result while the page shows it; the page says how many views of it there are."""
         (self._views,) = parameters(params, count=range(1000))
+        self.asked = True
         if self._views and self._shown is None:
             self._shown = self.result
             self._leave_off_screen()
@@ -296,11 +342,11 @@ def weakly(method: Callable[..., Any]) -> Callable[..., Any]:
 def _closer(widget: Widget) -> Callable[[Any], None]:
     """Return what closes `widget` when its result is gone and nothing shows it any more."""
     weak = weakref.ref(widget)
+    system = sys  # at the interpreter's end this module's own names are gone before the view is
 
     def close(_: Any) -> None:
         target = weak()
-        # At the interpreter's end what closing needs may be gone before the view is.
-        if target is not None and not sys.is_finalizing():
+        if target is not None and not system.is_finalizing():
             target.close()
 
     return close

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from interp.errors import InputError
 from interp.selection import selection
 from interp.views.attention import svg
-from interp.views.attention_reading import interesting, largest
+from interp.views.attention_reading import interesting, largest, statistic
 from interp.views.kit.text import labels, visible
 from interp.views.kit.theme import THEMES
 from interp.widgets import _encode as encode
@@ -197,7 +197,10 @@ def _describe(result: Any) -> dict[str, Any]:
         "labels": {
             name: visible(str(label), 40).replace("␣", " ") for name, label in result.labels.items() if name in heads
         },
-        "stats": {name: _rounded(values) for name, values in result.stats.items()},
+        "stats": {
+            name: [[statistic(name, value) for value in row] for row in values.tolist()]
+            for name, values in result.stats.items()
+        },
         "bad": bad,
         "notes": [visible(str(note), 300).replace("␣", " ") for note in result.notes],
     }
@@ -205,8 +208,3 @@ def _describe(result: Any) -> dict[str, Any]:
 
 def _differing(short: list[str], full: list[str]) -> dict[str, str]:
     return {str(n): label for n, (label, token) in enumerate(zip(short, full, strict=True)) if label != token}
-
-
-def _rounded(values: NDArray[np.float32]) -> list[list[float | None]]:
-    """Return `values` with four digits; what JSON has no number for is ``null``."""
-    return [[float(f"{v:.4g}") if np.isfinite(v) else None for v in row] for row in values.tolist()]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from interp.methods._shared.circuit.groups import Groups
     from interp.methods._shared.circuit.result import CircuitResult
+    from interp.views.kit.page import Piece
 
 _GRID = 8  # steps to a CSS pixel of the places that are sent
 _THUMBNAIL = 64  # cells a side of a head's pattern
@@ -56,6 +57,7 @@ class CircuitWidget(Widget):
         self._nodes = drawn.nodes
         self._whole = drawn
         self._unfolded: set[str] = set()
+        self._evidence: list[Piece] | None = None
         super().__init__(result, **{**self._state(result), **traits})
         self._unobserve = cast("Groups", result.groups).observe(weakly(self._regroup))
 
@@ -79,6 +81,11 @@ class CircuitWidget(Widget):
         if head is not None and head >= self._heads:
             raise InputError(f"no head {head} in this model; heads are 0–{self._heads - 1}")
 
+    def validated(self, circuit: CircuitResult) -> None:
+        """Show the evidence of `circuit`, which is this one after `interp.validate`."""
+        self._evidence = pictures.evidence(circuit)
+        self._regroup()
+
     def close(self) -> None:
         """Close the view and let go of the circuit and its groups."""
         self._unobserve()
@@ -91,6 +98,8 @@ class CircuitWidget(Widget):
         }
         folded = {name: nodes for name, nodes in result.groups.items() if name not in self._unfolded}
         graph, drawing = _described(result, self._whole, collapsed(self._whole, folded))
+        if self._evidence is not None:
+            graph["evidence"] = [list(piece) for piece in self._evidence]
         return {"graph": graph, "drawing": drawing, "groups": groups}
 
     def _regroup(self) -> None:
@@ -145,7 +154,14 @@ class CircuitWidget(Widget):
     def _on_picture(self, params: Mapping[str, Any], request: Request) -> Reply:  # noqa: ARG002
         """Answer with the static picture of what a view shows."""
         theme, edges, chosen = parameters(params, theme=THEMES, edges=int, chosen=str)
-        drawn = pictures.svg(self.result, theme, edges=edges, chosen=chosen or None, unfolded=sorted(self._unfolded))
+        drawn = pictures.svg(
+            self.result,
+            theme,
+            edges=edges,
+            chosen=chosen or None,
+            unfolded=sorted(self._unfolded),
+            evidence=self._evidence,
+        )
         if len(drawn.encode()) > encode.MESSAGE:
             raise InputError('this picture is too large for a message; result.save("circuit.svg") writes it')
         return Reply({"svg": drawn})

@@ -12,6 +12,7 @@ import traitlets
 
 from interp.errors import InputError
 from interp.sites import SITES
+from interp.views import effects
 from interp.views import patching as pictures
 from interp.views.kit import heatmap
 from interp.views.kit.text import visible
@@ -112,6 +113,11 @@ def _state(result: PatchingResult, running: bool) -> dict[str, Any]:
     said = pictures.words(result)
     form, cells = _Slice(result, "strongest", 0, running).packed()
     noising = result.direction == "noise"
+    # Before the unpatched prompts are run nothing is known of them.
+    preparing = running and not result.done.any() and not np.isfinite(result.clean_metric)
+    if preparing:
+        said["pair"] |= {"answers": []}
+        said["meaning"] = dict.fromkeys(_QUANTITIES, "empty: not computed yet")
     return {
         **{name: said[name] for name in ("facts", "metric", "span", "turned", "quantity", "meaning", "pair", "tokens")},
         "notes": [visible(note, 600).replace("␣", " ") for note in said["notes"]],
@@ -129,6 +135,7 @@ def _state(result: PatchingResult, running: bool) -> dict[str, Any]:
         "share": round(100 * float(1 - np.isnan(result.per_pair).mean()), 2) if result.per_pair.size else 0.0,
         "seconds": round(result.provenance.seconds, 1),
         "running": running,
+        "preparing": preparing,
         "estimated": result.estimate is not None,
         "top": {source: _strongest(result, source) for source in _SOURCES},
         "form": form,
@@ -155,23 +162,23 @@ def _strongest(result: PatchingResult, source: str) -> list[dict[str, Any]]:
     size = _sizes(_values(result, source)).reshape(-1)
     few = np.argpartition(-size, TOP)[:TOP] if size.size > TOP else np.arange(size.size)
     order = few[np.lexsort((few, -size[few]))]
-    exact, low, high, estimate = (array.reshape(-1).tolist() for array in _planes(result))
+    planes = {name: plane.reshape(-1).tolist() for name, plane in _planes(result).items()}
     return [
         {
             "at": [int(n) for n in np.unravel_index(at, result.patched.shape)],
-            "effect": _number(exact[at]),
-            "low": _number(low[at]),
-            "high": _number(high[at]),
-            "estimate": _number(estimate[at]),
+            **{name: _number(plane[at]) for name, plane in planes.items()},
         }
         for at in order.tolist()
         if size[at] > 0
     ]
 
 
-def _planes(result: PatchingResult) -> tuple[Float, Float, Float, Float]:
+def _planes(result: PatchingResult) -> dict[str, Float]:
+    """Return effects, estimates and intervals by name; a recovery's too is in the unit of the effects."""
     low, high = result.interval
-    return _values(result, "exact"), low, high, _values(result, "estimate")
+    least, most = effects.intervals(result) * (effects.span(result) or 1.0)
+    ends = {"low": low, "high": high, "least": least, "most": most}
+    return {"effect": _values(result, "exact"), **ends, "estimate": _values(result, "estimate")}
 
 
 def _number(value: float) -> float | None:
@@ -222,10 +229,11 @@ class _Slice:
         if self.hold != "strongest":
             at = self.result.axes.index(self.hold)
             held = (*held[:at], self.index, *held[at + 1 :])
-        exact, low, high, estimate = (array[held] for array in _planes(self.result))
-        planes = {"effect": exact, "low": low, "high": high}
-        if self.result.estimate is not None:
-            planes["estimate"] = estimate
+        planes = {name: plane[held] for name, plane in _planes(self.result).items()}
+        exact, estimate = planes["effect"], planes["estimate"]
+        absent = [] if self.result.axes == ("layer",) else ["least", "most"]  # which are for the list alone
+        for name in [*absent, *(["estimate"] if self.result.estimate is None else [])]:
+            del planes[name]
         if self.own is not None:
             chosen = self._chosen(estimate if self.result.estimate is not None else exact)
             planes = {name: np.take_along_axis(plane, chosen, -1) for name, plane in planes.items()}

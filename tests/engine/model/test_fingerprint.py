@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from interp.engine.model import fingerprint as module
-from interp.engine.model.fingerprint import device_hash, fingerprint, inspect
+from interp.engine.model import content
+from interp.engine.model.content import device_hash
+from interp.engine.model.fingerprint import fingerprint, inspect
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.uint8, torch.int64, torch.bool]
 
@@ -51,7 +52,7 @@ def test_a_changed_order_changes_the_device_hash(size: int, data: st.DataObject)
 def test_chunks_do_not_change_the_device_hash(monkeypatch: pytest.MonkeyPatch) -> None:
     tensor = values(1001, torch.float32)
     whole = device_hash(tensor)
-    monkeypatch.setattr(module, "_CHUNK", 7)
+    monkeypatch.setattr(content, "_CHUNK", 7)
     assert device_hash(tensor) == whole
     assert device_hash(tensor.clone().neg_()) != whole
 

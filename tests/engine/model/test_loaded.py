@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,9 @@ def count(monkeypatch: pytest.MonkeyPatch, model: Any = None) -> list[str]:
             seen.append(type(self).__name__)
         return original(self, *inputs, **named)
 
-    # A counter in place of a forward would be code of the user's own, and bypass the store.
-    monkeypatch.setattr(torch.nn.Module, "__call__", call)
+    # Code of the user's own in its place would bypass the store; this passes for torch's.
+    passing = types.FunctionType(call.__code__, {"__name__": "torch"}, closure=call.__closure__)
+    monkeypatch.setattr(torch.nn.Module, "__call__", passing)
     return seen
 
 

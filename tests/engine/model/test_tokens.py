@@ -89,7 +89,20 @@ def test_bos_is_there_once(lend: Callable[..., Any]) -> None:
     assert typed.ids == tokens.encode(Prompt("cat")).ids
     assert "one was kept" in typed.notes[0]
     twice = tokens.encode(Prompt(ids=(tokens.bos_id, tokens.bos_id, 5)))
-    assert twice.ids == (tokens.bos_id, 5)
+    assert twice.ids == (tokens.bos_id, tokens.bos_id, 5)
+    assert "2 times; they are ids" in twice.notes[0]
+
+
+def test_a_bos_that_the_tokenizer_itself_would_not_add_is_said(smollm2: Any, clean_session: Any) -> None:
+    first = smollm2.tokens.tokenizer("cat")["input_ids"][0]
+    assert any("--no-bos" in note for note in smollm2.tokens.encode(Prompt("cat")).notes) == (
+        first != smollm2.tokens.bos_id and smollm2.tokens.default_bos
+    )
+    assert not any("--no-bos" in note for note in smollm2.tokens.encode(Prompt("cat", bos=True)).notes)
+    own = clean_session.load(device="cpu").tokens
+    assert any("--no-bos" in note for note in own.encode(Prompt("cat")).notes) == (
+        own.tokenizer("cat")["input_ids"][0] != own.bos_id and own.default_bos
+    )
 
 
 def test_a_model_without_bos_says_so(lend: Callable[..., Any]) -> None:

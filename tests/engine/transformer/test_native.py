@@ -41,6 +41,7 @@ READABLE: dict[str, dict[str, Any]] = {
     "rms norm": {"normalization_type": "RMS"},
     "gated": {"gated_mlp": True, "act_fn": "silu"},
     "grouped": {"n_key_value_heads": 2},
+    "no MLP": {"attn_only": True, "normalization_type": "LN"},
     "unscaled": {"use_attn_scale": True, "attn_scale": 3.0},
 }
 UNREADABLE: dict[str, tuple[dict[str, Any], str]] = {
@@ -48,7 +49,6 @@ UNREADABLE: dict[str, tuple[dict[str, Any], str]] = {
     "capped": ({"output_logits_soft_cap": 30.0}, "capped"),
     "no gain": ({"normalization_type": "LNPre"}, "no gain"),
     "a norm inside": ({"normalization_type": "LN", "act_fn": "solu_ln"}, "norm inside"),
-    "no MLP": ({"attn_only": True}, "no MLPs"),
 }
 IDS = (1, 2, 3, 4, 5, 2, 7)
 OTHER = (1, 2, 6, 4, 5, 9, 7)
@@ -98,6 +98,10 @@ def test_patches_and_paths_are_those_of_the_hooked_forward(kind: str, own: Any, 
         lambda: interp.path(PAIRS, to="all", freeze="all"),
         lambda: interp.path(PAIRS, to="q,k,v", freeze="none"),
     ]
+    if kind == "no MLP":  # paths are between heads and MLPs
+        with pytest.raises(InputError, match="has no mlp_out; it has resid_pre"):
+            calls.pop()()
+        calls = calls[:2]
     lean = [call() for call in calls]
     assert {result.provenance.path for result in lean} == {"replay"}
     monkeypatch.setattr(network, "read", unreadable)

@@ -16,6 +16,7 @@ from interp.engine.model import load
 from interp.errors import InputError, Interrupted
 from interp.interface.registry import find
 from interp.interface.session import session
+from interp.methods._shared.intervals import interval
 from interp.methods.checks import selfcheck as module
 from interp.methods.checks.selfcheck import BARS, METHODS, SelfcheckResult, auroc
 
@@ -90,14 +91,15 @@ def test_every_worst_is_explained_with_its_interval(whole: SelfcheckResult) -> N
     assert (table.low.dropna() <= table.high.dropna()).all()
 
 
-def test_the_interval_is_that_of_pairs_drawn_anew() -> None:
-    each = np.array([[3.0, 0.0, 1.0], [0.0, 2.0, 1.0]])
-    true = np.array([True, False, False])
-    # The first pair alone, 1; the second, 0; both, the mean 1.5, 1, 1, 1.
-    low, high = module._resampled(each, true, 0)
-    assert (low, high) == (0.0, 1.0)
-    assert (module._resampled(each[[0, 0]], true, 0) == 1.0).all()
-    assert np.isnan(module._resampled(each[:1], true, 0)).all()
+def test_the_interval_is_the_jackknifes() -> None:
+    each = np.random.default_rng(0).normal([1.0, 0.5, 0.0, 0.2, 0.0], 0.7, (12, 5))
+    true = np.array([True, True, False, False, False])
+    whole = auroc(np.abs(each.mean(0)), true)
+    pseudo = [12 * whole - 11 * auroc(np.abs(np.delete(each, n, 0).mean(0)), true) for n in range(12)]
+    expected = interval(np.array(pseudo)) - np.mean(pseudo) + whole
+    assert np.allclose(module._over_pairs(each, true), np.clip(expected, 0, 1))
+    assert (module._over_pairs(each[[0] * 5], true) == auroc(np.abs(each[0]), true)).all()
+    assert np.isnan(module._over_pairs(each[:3], true)).all()
 
 
 def test_auroc_is_the_share_of_pairs_in_order() -> None:

@@ -97,8 +97,8 @@ def test_ov_is_the_dense_product(model: Any, name: str) -> None:
 def test_qk_is_the_dense_product(model: Any, name: str) -> None:
     layer, number = map(int, name.split("."))
     full = dense_qk(model, layer, number).numpy()
-    tokens = [" Mary", " the", "a"]
-    ids = [model.tokens.tokenizer(t, add_special_tokens=False)["input_ids"][0] for t in tokens]
+    tokens = [" Mary", "the", " a"]  # a word is the one that begins in a text
+    ids = [model.tokens.tokenizer(f" {t.strip()}", add_special_tokens=False)["input_ids"][0] for t in tokens]
     result = interp.qk(name, tokens=",".join(tokens), top=4)
     assert [row.id for row in result.rows] == ids
     assert np.allclose(result.matrix, full[np.ix_(ids, ids)], atol=1e-4)
@@ -234,7 +234,7 @@ def test_lower_precision_and_hooks_are_no_obstacle(folder: Callable[..., Any], c
         ("ov", "0.0", {"svd": 99}, "use 0–8"),
         ("ov", "0.0", {"svd": -1}, "use 0–8"),
         ("ov", "0.0", {"tokens": ""}, "names nothing"),
-        ("ov", "0.0", {"tokens": " supercalifragilistic"}, "tokens, not one"),
+        ("ov", "0.0", {"tokens": " supercalifragilistic"}, "18 tokens .*must be one"),
         ("qk", "0.0", {"offset": 3}, "no rotary positions"),
     ],
 )
@@ -262,8 +262,9 @@ def test_the_pictures_show_tokens_and_heads(lend: Callable[..., Any]) -> None:
     lend("neox")
     with_matrix = interp.ov("L1H0", tokens=[" Mary", " the"], svd=1)
     np.testing.assert_array_equal(with_matrix.matrix, interp.ov("1.0", tokens=" Mary, the").matrix)
-    with pytest.raises(InputError, match=r"tokens are texts: ' Mary, John', or a list"):
-        interp.ov("1.0", tokens=[5])
+    assert interp.ov("1.0", tokens=np.array([5])).rows[0].id == 5
+    with pytest.raises(InputError, match=r"--tokens 2.5 is neither a word, such as 'John', nor a token id"):
+        interp.ov("1.0", tokens=[2.5])
     for picture in (with_matrix.svg("dark"), with_matrix.html()):
         assert "OV circuit of L1H0" in picture
         assert "</tspan>Mary" in picture

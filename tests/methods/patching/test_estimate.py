@@ -133,7 +133,7 @@ def test_the_strongest_estimates_are_verified(direction: str, lend: Any, path: s
         mine, exact = getattr(result, name), getattr(whole, name)
         assert np.isnan(mine[~result.done]).all()
         assert np.abs(mine - exact)[result.done].max() < 1e-4, name
-    assert np.allclose(result.interval[:, result.done], whole.interval[:, result.done], atol=1e-4)
+    assert np.allclose(result.interval[:, result.done], whole.interval[:, result.done], atol=1e-4, equal_nan=True)
     assert result.clean_metric == pytest.approx(whole.clean_metric, abs=1e-4)
     assert result.corrupted_metric == pytest.approx(whole.corrupted_metric, abs=1e-4)
     assert not any("NaN" in note or note.startswith("partial") for note in result.notes)

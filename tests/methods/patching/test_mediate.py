@@ -19,7 +19,7 @@ from interp.engine.model.load import Options, load
 from interp.engine.model.loaded import LoadedModel
 from interp.errors import InputError, Interrupted
 from interp.interface.session import session
-from interp.methods._shared.bootstrap import interval
+from interp.methods._shared.intervals import interval
 from interp.methods._shared.permutation import sign_flips
 from interp.spec import Pair, Prompt
 from methods.patching.test_patch import TOKENIZER, VOCABULARY, build, captured, hook_name, logits_of, use
@@ -275,6 +275,13 @@ def test_the_runs_of_a_mediator(use: Any, monkeypatch: pytest.MonkeyPatch) -> No
     columns = np.stack([runs["mediator"], runs["prompt"], np.ones(len(runs))], 1)
     slope = np.linalg.lstsq(columns, runs["metric"].to_numpy(), rcond=None)[0][0]
     assert slope == pytest.approx((result.indirect[at] + result.total - result.direct[at]) / 2)
+    name = result.name(at)
+    for given in (name, f"L{name.replace('.', 'H')}", list(at), np.array(at)):
+        assert result.index(given) == at
+        assert result.runs(given).equals(runs)
+    for wrong in (2, "9.9", (0, 99), None, "mlp"):
+        with pytest.raises(InputError, match="mediator"):
+            result.to_dowhy(wrong)
     monkeypatch.setitem(sys.modules, "dowhy", None)
     with pytest.raises(InputError, match=r"pip install 'interp\[dowhy\]'"):
         result.to_dowhy(at)

@@ -38,6 +38,7 @@ from interp.engine.model.loaded import LoadedModel
 from interp.engine.transformer import network
 from interp.engine.transformer.families._family import Family
 from interp.errors import InputError
+from interp.methods._shared.intervals import interval, of_ratio
 from interp.sites import AXES, SITES
 from interp.spec import Pair, Pairs, Prompt
 
@@ -450,7 +451,7 @@ def test_a_function_of_the_users_own(use: Any) -> None:
 
 def test_numbers_made_of_the_cells(use: Any) -> None:
     model = use(build("llama"))
-    asked = [ONE, FIRST, LAST]
+    asked = [ONE, FIRST, LAST, Asked((5, 17, 3, 8, 2, 9), (6, 17, 3, 8, 2, 9), (30,), (31, 32))]
     for direction in ("denoise", "noise"):
         result = swept(asked, site="z", by="head-position", direction=direction, layer=[1])
         expected = naive(model, asked, "z", "head-position", direction, layers=[1])
@@ -469,9 +470,7 @@ def test_numbers_made_of_the_cells(use: Any) -> None:
         low, high = result.interval
         assert (low <= result.effect + 1e-12).all()
         assert (result.effect <= high + 1e-12).all()
-        effects = result.per_pair - base[:, None, None, None]
-        assert (effects.min(0) - BOUND <= low).all()
-        assert (high <= effects.max(0) + BOUND).all()
+        assert np.allclose(result.interval, interval(result.per_pair - base[:, None, None, None]), atol=10 * BOUND)
         assert (high > low).any()
         again = swept(asked, site="z", by="head-position", direction=direction, layer=[1])
         assert np.array_equal(again.interval, result.interval)
@@ -506,11 +505,29 @@ def test_the_table_and_the_strongest_cells(use: Any) -> None:
     assert swept([ONE], site="resid_pre", by="layer").name((1,)) == "L1"
 
 
-def test_a_single_pair_has_no_interval(use: Any) -> None:
+def test_fewer_than_four_pairs_have_no_interval_and_one_note_says_so(use: Any) -> None:
     use(build("gpt2"))
-    assert np.isnan(swept([ONE]).interval).all()
-    assert swept([ONE]).interval.shape == (2, 2, 4)
-    assert np.isfinite(swept([ONE, FIRST]).interval).all()
+    for pairs in ([ONE], [ONE, FIRST], [ONE, FIRST, LAST]):
+        result = swept(pairs)
+        assert result.interval.shape == (2, 2, 4)
+        assert np.isnan(result.interval).all()
+        assert np.isnan(result.recovery_interval).all()
+        assert sum("interval" in note for note in result.notes) == (len(pairs) > 1)
+        assert "95 % interval over" not in result.html()
+    enough = swept([ONE, FIRST, LAST, ONE])
+    assert np.isfinite(enough.interval).all()
+    assert not any("interval" in note for note in enough.notes)
+
+
+@pytest.mark.parametrize("direction", ["denoise", "noise"])
+def test_a_recoverys_interval_is_that_of_a_ratio_of_means(use: Any, direction: str) -> None:
+    use(build("gpt2"))
+    result = swept([ONE, FIRST, LAST, ONE], direction=direction)
+    clean, corrupted = np.array(result.checks.clean_metric), np.array(result.checks.corrupted_metric)
+    expected = of_ratio(result.per_pair - corrupted[:, None, None], clean - corrupted)
+    assert np.allclose(result.recovery_interval, expected)
+    assert (result.recovery_interval[0] <= result.recovery + 1e-9).all()
+    assert (result.recovery <= result.recovery_interval[1] + 1e-9).all()
 
 
 def test_every_cell_of_the_right_kind_restores_the_clean_run(use: Any) -> None:

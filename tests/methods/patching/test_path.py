@@ -219,7 +219,7 @@ def test_with_nothing_frozen_a_path_to_the_logits_is_activation_patching(kind: s
 @pytest.mark.parametrize("direction", ["denoise", "noise"])
 def test_metrics_and_directions(metric: str, direction: str, use: Any) -> None:
     model = use(build("llama"))
-    pairs = [FIRST, ONE]
+    pairs = [FIRST, ONE] * 2
     result = asked_of(pairs, from_="heads,embed", to="1.1.k,1.2.q,1.mlp,logits", metric=metric, direction=direction)
     compare(model, pairs, result, "all")
     base = [pair.clean if direction == "noise" else pair.corrupted for pair in pairs]

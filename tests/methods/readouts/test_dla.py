@@ -12,11 +12,10 @@ import torch
 
 import interp
 from interp.engine.model.load import Options, load
-from interp.engine.model.tokens import as_prompt
 from interp.errors import InputError
 from interp.methods.readouts.dla import place
 from interp.sites import Site
-from interp.spec import Intervention
+from interp.spec import Intervention, as_prompt
 from real import PROMPT, STORE
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -21,11 +21,11 @@ import models
 from interp.bundled import MODEL
 from interp.engine import memory
 from interp.engine.model.load import Options, load
-from interp.engine.model.tokens import as_prompt
 from interp.engine.readouts import lens as engine
 from interp.engine.readouts import translators
 from interp.errors import InputError, Interrupted
 from interp.sites import Site
+from interp.spec import as_prompt
 from real import PROMPT
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "tools"))

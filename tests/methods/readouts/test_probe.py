@@ -18,11 +18,11 @@ from sklearn.preprocessing import StandardScaler
 import interp
 from interp.engine import memory
 from interp.engine.model.load import Options, load
-from interp.engine.model.tokens import as_prompt
 from interp.engine.readouts import text_activations as engine
 from interp.errors import InputError, Interrupted
 from interp.interface.session import session
 from interp.sites import Site
+from interp.spec import as_prompt
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -229,7 +229,7 @@ def test_its_direction_steers(lend: Any) -> None:
         (lambda: interp.probe(texts_of(20), [0.5] * 20), "every label is 0.5"),
         (lambda: interp.probe([*texts_of(9), ""], fair(10)), "text 9: the prompt is empty"),
         (lambda: interp.probe([*texts_of(9), "one " * 99], fair(10)), "text 9: the prompt has"),
-        (lambda: interp.probe([3, "a"], ["x", "y"]), "text 0 is int"),
+        (lambda: interp.probe([3, "a"], ["x", "y"]), "text 0: a prompt is a text or a list of token ids, not int"),
         (lambda: interp.probe(text="nowhere.csv"), "there is no file"),
         (lambda: interp.probe(pd.DataFrame({"text": ["a"], "mood": [1]})), "no column 'label'"),
         (lambda: interp.probe(texts_of(10), fair(10), folds=1), "--folds 1"),

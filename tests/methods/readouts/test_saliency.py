@@ -7,7 +7,6 @@ import signal
 from types import SimpleNamespace
 from typing import Any
 
-import captum.attr
 import numpy as np
 import pytest
 import torch
@@ -187,12 +186,13 @@ def test_a_sharp_turn_is_found_by_halving() -> None:
 
 @pytest.mark.parametrize("of", ["model", "classifier"])
 def test_an_interrupt_leaves_the_parts_of_the_whole_way(of: str, lend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped at any later round of gradients, the result is a coarser one; stopped in the first, there is none."""
+    """Stopped at any batch of gradients but the first, the result is a coarser one."""
     tok = tokenizer()
     lend("gpt2")
     bert = classifier("bert", tok)
     monkeypatch.setattr(engine, "_EXACT", -1.0)  # so that there are later rounds
     monkeypatch.setattr(engine, "_COMPLETE", -1.0)
+    monkeypatch.setattr(engine, "_ROWS", 64)  # so that the first round has several batches
 
     def ask() -> Any:
         if of == "model":
@@ -200,10 +200,10 @@ def test_an_interrupt_leaves_the_parts_of_the_whole_way(of: str, lend: Any, monk
         return interp.saliency_of_classifier("Mary gave a drink", bert, tok, target=1, baseline="zero", steps=16)
 
     whole, kept = ask(), 0
-    for stop in range(8):
+    for stop in range(16):
         if of == "model":
             lend("gpt2")  # with an empty store
-        plain, calls = captum.attr.IntegratedGradients.attribute, []
+        plain, calls = torch.autograd.grad, []
 
         def stopping(*a: Any, stop: int = stop, calls: list[int] = calls, plain: Any = plain, **k: Any) -> Any:
             calls.append(1)
@@ -212,7 +212,7 @@ def test_an_interrupt_leaves_the_parts_of_the_whole_way(of: str, lend: Any, monk
             return plain(*a, **k)
 
         with monkeypatch.context() as patch:
-            patch.setattr(captum.attr.IntegratedGradients, "attribute", stopping)
+            patch.setattr(torch.autograd, "grad", stopping)
             try:
                 ask()
                 break
@@ -231,7 +231,7 @@ def test_an_interrupt_leaves_the_parts_of_the_whole_way(of: str, lend: Any, monk
         assert result.steps < whole.steps + 8
         assert result.provenance.technique.startswith("saliency")
         assert "partial" in result.html()
-    assert kept >= 3
+    assert kept >= 5
     again = ask()
     assert again.steps == whole.steps
     np.testing.assert_allclose(again.attribution, whole.attribution, atol=1e-5)

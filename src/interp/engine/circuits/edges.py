@@ -41,6 +41,8 @@ class EdgeScores:
         ``None`` where they were not asked for.
     clean, ablated, source
         ``float64 [pair]``: the metric of the whole model, with every edge ablated, and of the corrupted prompt.
+    steps
+        At how many points of an integral gradients were taken; of the pair that needed most.
     path
         How: ``"gradients"``, ``"replay"``, or ``"hooked: why"``.
     notes
@@ -59,6 +61,7 @@ class EdgeScores:
     clean: Tensor
     ablated: Tensor
     source: Tensor
+    steps: int = 1
     path: str = "gradients"
     notes: list[str] = field(default_factory=list[str])
     stopped: str = ""
@@ -67,8 +70,21 @@ class EdgeScores:
 
     @property
     def scores(self) -> Tensor:
-        """The mean over pairs, ``float64 [writer, reader]``; NaN where there is no edge."""
-        return self.per_pair.double().mean(0) if self.whole is None else self.whole
+        """The mean over pairs, ``float64 [writer, reader]``; NaN where there is no edge.
+
+        Where it ended early: over the pairs that are done, or over what there is of each edge where no pair is.
+        """
+        if self.whole is not None:
+            return self.whole
+        if not self.stopped:
+            return self.per_pair.double().mean(0)
+        done = self.finished
+        return self.per_pair[done].double().mean(0) if done.any() else self.per_pair.double().nanmean(0)
+
+    @property
+    def finished(self) -> Tensor:
+        """``bool [pair]``: which pairs have a score of every edge."""
+        return ~self.per_pair[:, self.exists].isnan().any(1)
 
 
 def ends(model: LoadedModel) -> tuple[list[Node], list[Node]]:

@@ -13,6 +13,7 @@ from interp.engine import memory
 from interp.engine.model import hooks
 from interp.engine.model.handle import Geometry, Handle
 from interp.errors import InputError, closest
+from interp.sites import of_hook
 
 LAST_LOGITS = "last_logits"
 LOGITS = "logits"
@@ -135,6 +136,8 @@ def hook_point(model: Handle, name: str) -> HookPoint:
     parts = name.split(".")
     if parts[0] == "blocks" and len(parts) > 1 and parts[1].isdigit() and int(parts[1]) >= model.geometry.n_layers:
         raise InputError(f"no layer {parts[1]}; layers are 0–{model.geometry.n_layers - 1}")
+    if site := of_hook(name):  # what is missing is a kind of layer, not a better spelling
+        model.require_site(site[0].name, [site[1]])
     raise InputError(f"{model.name} has no hook {name!r}{closest(name, model.hook_names)}")
 
 
@@ -173,7 +176,7 @@ def numbers_of(g: Geometry, length: int, sites: Sequence[str]) -> int:
     total = length * length * g.n_heads * 3  # scores, masked scores and weights of the layer being computed
     for site in sites:
         if site == LOGITS:
-            total += length * g.d_vocab
+            total += length * g.d_vocab_out
         elif site != LAST_LOGITS:
             total += length * per_site.get(site.rpartition(".")[2], g.d_model)
     return total

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
 
 AT = ("all", "prompt", "new")
+_COLDEST = 1e-4  # a logit divided by less is no number any more
 # Modes whose change of a position depends on that position alone.
 _LOCAL = frozenset({"replace", "zero", "add", "scale"})
 
@@ -193,9 +194,14 @@ def check(model: LoadedModel, prompt: int, n: int, temperature: float, changes: 
         )
     if model.lacks_head:
         raise InputError(f"the checkpoint of {model.name} holds no language-model head: it generates nothing")
+    if model.geometry.d_vocab_out > model.geometry.d_vocab:
+        g = model.geometry
+        raise InputError(
+            f"{model.name} predicts {g.d_vocab_out} tokens and reads {g.d_vocab}: it cannot go on with what it predicts"
+        )
     if n < 1:
         raise InputError(f"--n {n} generates nothing; use 1 or more")
-    if not 0 <= temperature < float("inf"):
+    if temperature != 0 and not _COLDEST <= temperature < float("inf"):
         raise InputError(f"--temperature {temperature} is none; use 0 (the likeliest token) or more, such as 0.7")
     needed, free = _bytes_of(model, prompt, n), memory.free_bytes(model.device)
     if needed > free:
@@ -224,7 +230,7 @@ def _bytes_of(model: LoadedModel, prompt: int, n: int) -> int:
     g = model.geometry
     kept = 2 * g.n_layers * g.n_kv_heads * g.d_head * min(prompt + n, g.n_ctx)
     scores = 3 * g.n_heads * prompt * prompt
-    return (kept + scores + 3 * g.d_vocab) * next(model.hf_model.parameters()).element_size()
+    return (kept + scores + 3 * g.d_vocab_out) * next(model.hf_model.parameters()).element_size()
 
 
 def generate(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +17,15 @@ from interp.engine.model.fingerprint import State
 from interp.engine.model.fingerprint import inspect as inspect_state
 from interp.engine.model.tokens import Tokens
 from interp.errors import InputError, printable
-from interp.sites import available
+from interp.sites import SITES, available, find, ranges
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """The model's shape; `n_kv_heads` equals `n_heads` where heads share no keys and values."""
+    """The model's shape; `n_kv_heads` equals `n_heads` where heads share no keys and values.
+
+    `d_vocab` tokens are read, `d_vocab_out` have a logit: as many, where a model is not told apart.
+    """
 
     n_layers: int
     n_heads: int
@@ -32,6 +35,11 @@ class Geometry:
     d_vocab: int
     n_ctx: int
     causal: bool
+    d_vocab_out: int = -1
+
+    def __post_init__(self) -> None:
+        if self.d_vocab_out < 0:
+            object.__setattr__(self, "d_vocab_out", self.d_vocab)
 
     @classmethod
     def of(cls, config: Any) -> Geometry:
@@ -53,6 +61,8 @@ class Handle:
         self._bridge: TransformerBridge | None = bridge
         self.geometry = Geometry.of(bridge.cfg)
         self._tokens: Tokens | None = None
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.odd: dict[str, str] = {}
 
     def __repr__(self) -> str:
         kind = type(self).__name__
@@ -89,9 +99,8 @@ class Handle:
         config: Any = self.bridge.cfg
         tokenizer: Any = self.bridge.tokenizer
         bos = bool(getattr(config, "default_prepend_bos", True))
-        size = 0 if tokenizer is None else len(tokenizer)
         held = self._tokens
-        if held is None or held.tokenizer is not tokenizer or (held.size, held.default_bos) != (size, bos):
+        if held is None or held.tokenizer is not tokenizer or held.default_bos != bos or held.is_outdated():
             g = self.geometry
             held = self._tokens = Tokens(tokenizer, g.d_vocab, g.n_ctx, bos, bidirectional=not g.causal)
         return held
@@ -129,7 +138,7 @@ class Handle:
         inside = [(name, module) for name, module in self.hf_model.named_modules() if id(module) not in held]
         return [*self.bridge.named_modules(), *inside]
 
-    @cached_property
+    @property
     def keeps_logits(self) -> bool:
         """Whether the library's forward can be asked for the last positions' logits alone."""
         return "logits_to_keep" in signature(self.hf_model.forward).parameters
@@ -142,16 +151,40 @@ class Handle:
     @property
     def sites(self) -> list[str]:
         """The sites of the table that any of the model's layers has."""
-        return available(self.bridge.hook_dict)
+        return available(self.site_hooks)
+
+    @property
+    def site_hooks(self) -> dict[str, Any]:
+        """The bridge's hooks by name, but those of a site's name that are something else in this model."""
+        return {name: point for name, point in self.bridge.hook_dict.items() if name not in self.odd}
+
+    def require_site(self, name: str, layers: Iterable[int] = ()) -> None:
+        """Refuse a site that the model lacks, or that one of `layers` does: not all layers need be of one kind.
+
+        Raises
+        ------
+        InputError
+            What the model has instead, or which layers have it, is named.
+        """
+        kind, hooks_of = find(name), self.site_hooks
+        there = [layer for layer in range(self.geometry.n_layers) if kind.within(hooks_of, layer)]
+        if not there:
+            why = next(
+                (f" ({self.odd[hook]})" for n in range(self.geometry.n_layers) if (hook := kind.hook(n)) in self.odd),
+                "",
+            )
+            raise InputError(f"{self.name} has no {name}{why}; it has {', '.join(self.sites)}")
+        lacking = next((layer for layer in layers if layer not in there), None)
+        if lacking is not None:
+            having = f"layer{'s' * (len(there) > 1)} {ranges(there)}"
+            raise InputError(
+                f"layer {lacking} of {self.name} has no {name}, unlike {having}: its layers differ in kind"
+            )
 
     def neurons(self, layer: int = 0) -> int:
-        """Return how many neurons a layer's MLP has, read off its weights; 0 where it has none of that kind."""
-        mlp: Any = getattr(self.bridge.blocks[layer], "mlp", None)
-        out: Any = getattr(mlp, "out", None)
-        if out is None:
-            return 0
-        width = getattr(getattr(out, "original_component", out), "in_features", None)  # of packed weights too
-        return int(width or mlp.W_out.shape[0])
+        """Return how many neurons a layer's MLP has, read off the activation; 0 where it has none of that kind."""
+        kind = SITES["neuron"]
+        return self.shapes[kind.hook(layer)][-1] if kind.within(self.site_hooks, layer) else 0
 
     def fingerprint(self) -> str:
         """Return the hash of all that a forward's result depends on (see `interp.engine.model.fingerprint`)."""

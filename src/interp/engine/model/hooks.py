@@ -199,8 +199,8 @@ def _all_hooks(modules: Sequence[tuple[str, nn.Module]]) -> Iterator[FoundHook]:
             for key, function in state[kind].items():
                 if key not in known:
                     yield FoundHook(name, kind, function)
-    for kind in ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks"):
-        for function in getattr(nn.modules.module, kind).values():
+    for kind in _HOOK_DICTS:
+        for function in getattr(nn.modules.module, f"_global{kind}").values():
             yield FoundHook("every module", kind, function)
 
 

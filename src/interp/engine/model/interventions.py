@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 import zlib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from interp.engine import memory
 from interp.engine.model.hooks import Hook
-from interp.errors import InputError, unknown
+from interp.errors import InputError
 from interp.sites import Site
 from interp.spec import Intervention, resolve_indices
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 # Families whose forward is known to go through every hook point that the bridge shows.
 _READ = frozenset({"gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "native"})
 _TRIED = (0, 1)  # tokens that every model has
-_MODES = ("replace", "zero", "mean", "add", "scale", "noise", "function")
 
 
 def functions_of(model: LoadedModel, interventions: Sequence[Intervention], length: int) -> dict[str, Hook]:
@@ -36,8 +36,7 @@ def functions_of(model: LoadedModel, interventions: Sequence[Intervention], leng
     InputError
         A layer, head, position, neuron, site or mode that is not there, or a value that does not fit.
     """
-    for intervention in interventions:
-        _check(model, intervention, length)
+    interventions = [_checked(model, intervention, length) for intervention in interventions]
     require_read(model, [intervention.site for intervention in interventions])
     found: dict[str, list[Hook]] = {}
     # What is written through another site is written after any other change of that.
@@ -125,41 +124,26 @@ def _middle(model: LoadedModel, layer: int) -> dict[str, Tensor]:
     return seen
 
 
-def _check(model: LoadedModel, intervention: Any, length: int) -> None:
+def _checked(model: LoadedModel, intervention: Any, length: int) -> Intervention:
+    """Return an intervention that can be done, its position counted from the front."""
     if not isinstance(intervention, Intervention):
         raise InputError(
             "interventions are a list of interp.Intervention(interp.Site('z', 5), …); hooks of your own go to "
             "interp.model.bridge.run_with_hooks"
         )
     site, geometry = intervention.site, model.geometry
-    if not isinstance(site, Site):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InputError(f"an intervention's site is an interp.Site, such as interp.Site('z', 5), not {site!r:.60}")
     kind = site.kind
     resolve_indices(site.layer, geometry.n_layers, "layer")
-    if not kind.within(model.bridge.hook_dict, site.layer):
-        raise InputError(f"{model.name} has no {site.name}")
-    if intervention.mode not in _MODES:
-        raise unknown("mode", intervention.mode, _MODES, f"use {', '.join(_MODES)}")
-    for index in ("head", "position", "neuron"):
-        if isinstance(getattr(intervention, index), Iterable):
-            raise InputError(f"one {index} to an intervention; give one intervention for each {index}")
+    model.require_site(site.name, [site.layer])
     if intervention.head is not None:
-        if not kind.headed:
-            raise InputError(f"{site.name} has no heads")
         count = geometry.n_kv_heads if kind.kv_heads else geometry.n_heads
         resolve_indices(intervention.head, count, "head", " (of keys and values)" if kind.kv_heads else "")
     if intervention.neuron is not None:
-        if kind.parts != "neuron":
-            raise InputError(f"{site.name} has no neurons; use Site('neuron', {site.layer})")
         resolve_indices(intervention.neuron, model.neurons(site.layer), "neuron")
     if intervention.position is not None:
-        resolve_indices(intervention.position, length, "position")
-    if intervention.mode in {"replace", "add", "scale", "noise"} and intervention.value is None:
-        raise InputError(f"{intervention.mode} needs a value")
-    if intervention.mode == "mean" and kind.heads_first:
-        raise InputError("the mean of a pattern over positions is no pattern; use zero, scale or a function")
-    if intervention.mode == "function" and not callable(intervention.value):
-        raise InputError("a function intervention needs a function (activation, hook) as its value")
+        (position,) = resolve_indices(intervention.position, length, "position")
+        intervention = replace(intervention, position=position)
+    return intervention
 
 
 def written(site: Site, change: Hook) -> list[tuple[str, Hook]]:

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
 from interp.engine import memory
 from interp.engine.model import forward as passes
+from interp.engine.model import site_shapes
+from interp.engine.model.fingerprint import settings
 from interp.engine.model.forward import LAST_LOGITS, LOGITS, capture, require_fired, switches
 from interp.engine.model.hooks import Hook
 from interp.engine.model.interventions import functions_of
 from interp.engine.model.operation import Operated, Operation
 from interp.engine.model.run import Run
 from interp.engine.model.store import ActivationStore
-from interp.engine.model.tokens import Encoded, as_prompt
+from interp.engine.model.tokens import Encoded
 from interp.errors import InputError
 from interp.sites import Site
-from interp.spec import Intervention, Prompt
+from interp.spec import Intervention, Prompt, as_prompt
+
+
+def no_logits(what: str, why: str = "has no language-model head") -> str:
+    """Return why a model whose forward gives no logits of each token, as other heads' do not, is not taken."""
+    return (
+        f"{what} {why}: load it with AutoModelForCausalLM, an encoder with "
+        "AutoModelForMaskedLM, or give interp.load its folder or its name"
+    )
 
 
 class LoadedModel(Operated):
@@ -45,6 +55,9 @@ class LoadedModel(Operated):
 
     Attributes
     ----------
+    shapes, odd
+        Hook name → the shape of a site's activation in the first forward; → how it is not what the table of sites says,
+        for those that are not, which the model then does not have.
     lock
         Held by every forward of interp's own.
     geometry
@@ -78,7 +91,14 @@ class LoadedModel(Operated):
         )
         self.unread: dict[tuple[str, Site], str] = {}  # state, place → why writing there does nothing
         # The bridge wires hooks of its own in its first forward; after it no more hooks come of themselves.
-        logits = passes.forward(self, [reference[0] if reference else [0]], {})
+        g = self.geometry
+        ids = reference[0] if reference else [n % g.d_vocab for n in range(min(site_shapes.TOKENS, g.n_ctx))]
+        seen = site_shapes.Seen(self)
+        logits = passes.forward(self, [ids], seen.functions)
+        if not (isinstance(logits, Tensor) and logits.dim() == 3):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(no_logits(f"{name} ({type(self.hf_model).__name__})"))
+        self.geometry = replace(g, d_vocab_out=logits.shape[-1])
+        self.shapes, self.odd = seen.shapes, seen.odd(len(ids))
         if reference is not None:
             self._compare(logits[0].float().cpu(), reference[1])
 
@@ -191,13 +211,7 @@ class LoadedModel(Operated):
         memory.empty_cache(device)
 
     def _key(self, ids: Sequence[int], state: str) -> tuple[Any, ...]:
-        device = self.device
-        autocast = (
-            torch.is_autocast_enabled(device.type) and str(torch.get_autocast_dtype(device.type)),
-            torch.get_float32_matmul_precision(),
-        )
-        attention = getattr(getattr(self.hf_model, "config", None), "_attn_implementation", None)
-        return (state, self.dtype, str(device), attention, autocast, tuple(ids))
+        return (state, self.dtype, str(self.device), settings(), tuple(ids))
 
     def _compute(self, tokens: Encoded, sites: Sequence[str], operation: Operation) -> dict[str, Tensor]:
         if self.lacks_head and {LOGITS, LAST_LOGITS} & set(sites):

@@ -16,6 +16,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from interp.engine import memory
 from interp.engine.model import hooks
 from interp.engine.model.handle import Handle
+from interp.engine.model.tokens import Tokens
 from interp.errors import InputError, OutOfMemory
 from interp.results import Own, Provenance, Result
 
@@ -36,8 +37,11 @@ class Operation:
     forwards: int = 0
     tokens: list[list[int]] = field(default_factory=list[list[int]])
     notes: list[str] = field(default_factory=list[str])
+    taken: dict[tuple[str, str, int], None] = field(default_factory=dict[tuple[str, str, int], None])
     path: str = "store"
+    tokenizer: Tokens | None = None
     on_step: Callable[[int, int, str], None] = lambda done, total, said: None  # noqa: ARG005
+    on_forward: Callable[[int], None] = lambda count: None  # noqa: ARG005
     on_partial: Callable[[Callable[[], Result]], None] | None = None
 
 
@@ -120,6 +124,15 @@ class Operated(Handle):
 
         return hooks.interruptible(lambda: self.operate(technique, {}, body), before=take, after=release)
 
+    @property
+    def tokens(self) -> Tokens:
+        """The tokenizer as the bridge has it now; whether it has changed is asked once in a command."""
+        if self._operation is None:
+            return super().tokens
+        if self._operation.tokenizer is None:
+            self._operation.tokenizer = super().tokens
+        return self._operation.tokenizer
+
     def user_hooks(self) -> tuple[str, ...]:
         """Return the hooks on the model that neither transformer-lens nor interp put there, as ``module: function``."""
         # Those of a command were looked for when it began.
@@ -134,6 +147,7 @@ class Operated(Handle):
             dtype=self.dtype,
             device=str(self.device),
             tokens=g.tokens,
+            tokens_taken=tuple(g.taken),
             technique=g.technique,
             # Another result is named and not kept: it has a provenance of its own, and may come to hold this one.
             arguments={k: Own(type(v).__name__) if isinstance(v, Result) else v for k, v in g.arguments.items()},
@@ -143,9 +157,14 @@ class Operated(Handle):
             seconds=time.perf_counter() - g.started,
             versions=_versions(),
         )
-        hooked = (f"{len(g.user_hooks)} hooks of yours were on the model; %interp status lists them",)
+        hooked = (
+            f"{len(g.user_hooks)} hooks of yours or functions that you replaced were on the model, so nothing is "
+            "stored; %interp status lists them",
+        )
         return replace(
-            result, provenance=provenance, notes=(*g.notes, *result.notes, *(hooked if g.user_hooks else ()))
+            result,
+            provenance=provenance,
+            notes=tuple(dict.fromkeys([*g.notes, *result.notes, *(hooked if g.user_hooks else ())])),
         )
 
     # -- what the current command's record is told -----------------------------------------------------------------
@@ -171,11 +190,22 @@ class Operated(Handle):
             self._operation.path = path
             self._operation.notes.extend(notes)
 
+    def took(self, typed: str, string: str, index: int) -> None:
+        """Write into the current command's record which token was taken for what was `typed`."""
+        if self._operation is not None:
+            self._operation.taken[typed, string, index] = None
+
     def count(self, forwards: int) -> None:
         """Add forwards to the record; those that were run without the bridge are told from outside."""
         self.forwards += forwards
         if self._operation is not None:
             self._operation.forwards += forwards
+            self.alive()
+
+    def alive(self) -> None:
+        """Tell whoever watches the current command that it goes on, where there is nothing to count."""
+        if self._operation is not None:
+            self._operation.on_forward(self._operation.forwards)
 
 
 @cache

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from numbers import Integral
+from itertools import takewhile
 from typing import Any
 
 from interp.errors import InputError
@@ -33,34 +34,6 @@ class Encoded:
     notes: tuple[str, ...] = ()
 
 
-def as_prompt(prompt: Any, bos: bool | None = None, truncate: bool = False) -> Prompt:
-    """Return `prompt` (a text, ids, a tensor or array of ids, or a Prompt) as a `Prompt`.
-
-    Raises
-    ------
-    InputError
-        Anything else, or several prompts at once.
-
-    Examples
-    --------
-    >>> as_prompt([1, 2]).ids
-    (1, 2)
-    """
-    if isinstance(prompt, Prompt):
-        return replace(prompt, bos=prompt.bos if bos is None else bos, truncate=prompt.truncate or truncate)
-    if isinstance(prompt, str):
-        return Prompt(text=prompt, bos=bos, truncate=truncate)
-    ids: Any = prompt.tolist() if hasattr(prompt, "tolist") else prompt
-    if isinstance(ids, list | tuple):
-        if len(ids) == 1 and isinstance(ids[0], list | tuple):
-            ids = ids[0]
-        if all(type(index) is not bool and isinstance(index, Integral) for index in ids):  # numpy's too
-            return Prompt(ids=tuple(map(int, ids)), truncate=truncate)
-        if any(isinstance(item, str | list | tuple) for item in ids):
-            raise InputError(f"one prompt at a time: {len(ids)} were given")
-    raise InputError(f"a prompt is a text or a list of token ids, not {type(prompt).__name__}")
-
-
 class Tokens:
     """A model's tokenizer, vocabulary size and context window.
 
@@ -78,11 +51,15 @@ class Tokens:
 
     def __init__(self, tokenizer: Any, d_vocab: int, n_ctx: int, default_bos: bool, bidirectional: bool) -> None:
         self.tokenizer: Any = tokenizer
-        self.size = 0 if tokenizer is None else len(tokenizer)
+        self._settings = _settings(tokenizer)
         self.d_vocab = d_vocab
         self.n_ctx = n_ctx
         self.default_bos = default_bos
         self.bidirectional = bidirectional
+
+    def is_outdated(self) -> bool:
+        """Whether the tokenizer has changed since this was made: a token added, another BOS, other rules of its own."""
+        return self._settings != _settings(self.tokenizer)
 
     @cached_property
     def bos_id(self) -> int | None:
@@ -92,6 +69,11 @@ class Tokens:
             return None
         ids: list[int] = tokenizer(tokenizer.bos_token, add_special_tokens=False)["input_ids"]
         return ids[0] if len(ids) == 1 and ids[0] < self.d_vocab else None
+
+    @cached_property
+    def _adds_bos(self) -> bool:
+        """Whether the tokenizer itself puts BOS in front of a text."""
+        return list(self.tokenizer("a")["input_ids"])[:1] == [self.bos_id]
 
     def encode(self, prompt: Prompt) -> Encoded:
         """Return `prompt` as token ids.
@@ -104,8 +86,11 @@ class Tokens:
         """
         notes: list[str] = []
         ids = list(self._literal(prompt.ids)) if prompt.ids is not None else self._tokenized(prompt, notes)
-        if prompt.bos is not False or prompt.ids is not None:
-            ids = self._without_doubled_ends(ids, notes)
+        if prompt.ids is not None:
+            notes.extend(self._unmasked(ids))
+            self._without_doubled_ends(ids, notes, "they are ids, and taken as they are")
+        elif prompt.bos is not False:
+            ids = self._without_doubled_ends(ids, notes, "one was kept")
         if len(ids) > self.n_ctx:
             if not prompt.truncate:
                 raise InputError(
@@ -116,6 +101,22 @@ class Tokens:
             ids = ids[: self.n_ctx]
         strings, glyphs = self.strings(ids)
         return Encoded(tuple(ids), strings, glyphs, tuple(notes))
+
+    def _unmasked(self, ids: Sequence[int]) -> list[str]:
+        """Return in what a forward of bare ids is not that of Hugging Face's own encoding, with a mask and types."""
+        tokenizer: Any = self.tokenizer
+        pad = getattr(tokenizer, "pad_token_id", None)
+        ends = [len(list(takewhile(lambda index: index == pad, side))) for side in (ids, ids[::-1])]
+        # Where it also ends a text, one is that; where it is BOS too, a second one is said to be BOS given twice.
+        bos, eos = (getattr(tokenizer, f"{kind}_token_id", None) for kind in ("bos", "eos"))
+        least = 3 if pad == bos else 2 if pad == eos else 1
+        count = sum(run for run in ends if run >= least)
+        notes: list[str] = []
+        if pad is not None and 0 < count < len(ids):
+            notes.append(f"{count} padding tokens ({self.string(pad)}) are read like words, unmasked: leave them out")
+        if self.bidirectional and getattr(tokenizer, "sep_token_id", None) in ids[:-1]:
+            notes.append("the ids of two sentences are read as those of one: every token has the type 0")
+        return notes
 
     def _literal(self, ids: Sequence[int]) -> Sequence[int]:
         if not ids:
@@ -153,6 +154,11 @@ class Tokens:
         if not self.bidirectional:
             wanted = self.default_bos if prompt.bos is None else prompt.bos
             if wanted and self.bos_id is not None:
+                if prompt.bos is None and not self._adds_bos and ids[:1] != [self.bos_id]:
+                    notes.append(
+                        f"BOS ({self.string(self.bos_id)}) was put in front, which the tokenizer itself does not do; "
+                        "--no-bos leaves it out"
+                    )
                 ids = [self.bos_id, *ids]
             elif prompt.bos:
                 notes.append("this tokenizer has no BOS token; none was added")
@@ -166,7 +172,7 @@ class Tokens:
             )
         return ids
 
-    def _without_doubled_ends(self, ids: list[int], notes: list[str]) -> list[int]:
+    def _without_doubled_ends(self, ids: list[int], notes: list[str], done: str) -> list[int]:
         start, end = self.bos_id, None
         if self.bidirectional and self.tokenizer is not None:
             start, end = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
@@ -179,7 +185,7 @@ class Tokens:
             if times > 1:
                 name = self.string(index or 0)
                 called = f"BOS ({name})" if index == self.bos_id else name
-                notes.append(f"{called} was given {times} times; one was kept")
+                notes.append(f"{called} was given {times} times; {done}")
         return ids[first:last]
 
     def strings(self, ids: Sequence[int]) -> tuple[tuple[str, ...], dict[int, str]]:
@@ -214,10 +220,25 @@ class Tokens:
     @cached_property
     def _spelling(self) -> str:
         """How the vocabulary spells bytes: GPT-2's byte alphabet, SentencePiece's ▁, or plainly."""
-        vocabulary = self.tokenizer.get_vocab()
-        if "Ġ" in vocabulary or any(piece.startswith("Ġ") for piece in vocabulary):
-            return "bytes"
-        return "metaspace" if any(piece.startswith("▁") for piece in vocabulary) else "plain"
+        # A large vocabulary has both characters: most pieces that begin a word begin with its own.
+        begins = Counter(piece[:1] for piece in self.tokenizer.get_vocab())
+        if not begins["Ġ"] and not begins["▁"]:
+            return "plain"
+        return "bytes" if begins["Ġ"] > begins["▁"] else "metaspace"
+
+
+def _settings(tokenizer: Any) -> tuple[Any, ...]:
+    """Return what a tokenizer is asked for once and not again, in a form that can be compared."""
+    if tokenizer is None:
+        return ()
+    rules: Any = getattr(tokenizer, "backend_tokenizer", None)
+    return (
+        len(tokenizer),
+        {key: str(token) for key, token in tokenizer.special_tokens_map.items()},
+        tokenizer.get_added_vocab(),
+        # By what they say of themselves: the backend makes a new object whenever one is asked for.
+        [repr(getattr(rules, part, None)) for part in ("normalizer", "pre_tokenizer", "post_processor")],
+    )
 
 
 def _byte_alphabet() -> dict[str, int]:

@@ -150,7 +150,7 @@ class _Job:
     def _together(self, length: int) -> int:
         """Return how many prompts of `length` tokens are run at once."""
         g = self.model.geometry
-        logits = g.d_vocab * (1 if self.samples[0].scorer else length)
+        logits = g.d_vocab_out * (1 if self.samples[0].scorer else length)
         one = 4 * (length * (6 * g.d_model + 3 * g.n_heads * length) + logits)
         return max(1, min(memory.WAVE_ROWS // length, memory.free_bytes(self.model.device) // 4 // one))
 

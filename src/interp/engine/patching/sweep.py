@@ -14,7 +14,6 @@ from interp.engine.patching.driver import OnStep, silent
 from interp.engine.patching.hooked import Place, patched_logits
 from interp.engine.patching.plan import Plan
 from interp.engine.patching.waves import Sweep, Swept, unfinished
-from interp.errors import InputError
 from interp.sites import Site, axes, find
 
 if TYPE_CHECKING:
@@ -31,19 +30,6 @@ def shape_of(model: LoadedModel, site: str, by: str, layers: Sequence[int], leng
     if by == "neuron":
         sizes["neuron"] = min(map(model.neurons, layers))
     return tuple(sizes[axis] for axis in axes(site, by))
-
-
-def require(model: LoadedModel, site: str) -> None:
-    """Refuse a site that `model` lacks.
-
-    Raises
-    ------
-    InputError
-        The model has no such activation; the sites that it has are named.
-    """
-    there = model.sites
-    if site not in there:
-        raise InputError(f"{model.name} has no {site}; it has {', '.join(there)}")
 
 
 def sweep(
@@ -75,7 +61,8 @@ def sweep(
     on_step
         Called with cells done and cells in all.
     on_partial
-        Called before `on_step` while cells are missing: `Swept.so_far` is what can be kept.
+        Called while the sweep is empty, and before `on_step` while cells are missing: `Swept.so_far` is what can be
+        kept.
 
     Returns
     -------
@@ -91,7 +78,9 @@ def sweep(
 
     source_model = source_model or model
     planner = _Sites(model, source_model, site, by, layers, tuple(swept.values.shape[1:]))
-    return Sweep(model, cases, planner, swept, step, source_model=source_model, cells=cells).run()
+    return Sweep(
+        model, cases, planner, swept, step, source_model=source_model, cells=cells, on_begin=lambda: on_partial(swept)
+    ).run()
 
 
 class _Sites:

@@ -6,7 +6,7 @@ What the interventions are, and where their results go, a `Planner` knows.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -89,6 +89,8 @@ class Sweep:
         Filled as cells finish.
     cells
         Which cells, as indices into one pair's flattened answer; all when not given.
+    on_begin
+        Called before anything is run: an interrupt there is one of the sweep's.
     """
 
     def __init__(
@@ -101,9 +103,11 @@ class Sweep:
         *,
         source_model: LoadedModel | None = None,
         cells: Sequence[int] | None = None,
+        on_begin: Callable[[], None] = lambda: None,
     ) -> None:
         self.model = model
         self.source_model = source_model or model
+        self.on_begin = on_begin
         self.given = tuple(cases)
         self.cases = list(cases)
         self.planner = planner
@@ -129,6 +133,7 @@ class Sweep:
 
     def _incremental(self, check: exactness.Check) -> None:
         exactness.require_known(*(site.name for site in self.planner.written()))
+        self.on_begin()
         net = network.read(self.model)
         other = net if self.source_model is self.model else network.read(self.source_model)
         ours = {case.base: (None, 0) for case in self.cases}
@@ -159,12 +164,14 @@ class Sweep:
 
     def _waves(self, net: Network, plans: Sequence[Plan], patches: list[PatchGroup], check: exactness.Check) -> None:
         limit = self._rows_that_fit(net, len(plans[0].base))
+        first = min(limit, memory.FIRST_ROWS) if self.model.watched else limit
         while patches:
-            wave = _take(patches, limit)
+            wave = _take(patches, first)
             single = len(wave) == 1 and len(wave[0].parts) == 1
             if not memory.attempt(lambda wave=wave: self._wave(net, plans, wave), self.model.device, last=single):
-                limit = max(1, sum(patch.rows for patch in wave) // 2)
+                first = limit = max(1, sum(patch.rows for patch in wave) // 2)
                 continue
+            first = limit
             finished = len(wave)
             rest = wave[-1] if wave[-1] != patches[finished - 1] else None
             if rest is not None:  # the last patch was split: what is left of it stays

@@ -6,7 +6,8 @@ asked of it is computed from them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from interp.engine import linalg
+from interp.engine.exactness import Unreadable
 from interp.engine.transformer.block import Block, Identity, Norm, Rotation
 from interp.engine.transformer.linear import Linear
 from interp.engine.transformer.network import Network
@@ -22,6 +25,13 @@ if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
 
 _ENTRIES = 2**24  # of a circuit that are held at once
+
+
+@contextlib.contextmanager
+def unmixed(device: torch.device) -> Generator[None]:
+    """Compute with the weights as they are: the user's autocast is for the model's forward."""
+    with torch.autocast(device.type, enabled=False):
+        yield
 
 
 @dataclass(frozen=True)
@@ -117,27 +127,37 @@ class Circuit:
     ----------
     left, right
         ``float32 [row, d_head]`` and ``[column, d_head]``.
+    name
+        What it is called where it cannot be decomposed.
     """
 
     left: Tensor
     right: Tensor
+    name: str = "the circuit's weights"
 
     def rows(self, ids: Tensor) -> Tensor:
         """Return some rows, ``[row, column]``."""
         return self.left[ids] @ self.right.T
 
+    @property
+    def square(self) -> bool:
+        """Whether rows and columns are the same tokens, as the eigenvalues ask."""
+        return len(self.left) == len(self.right)
+
     @cached_property
     def eigenvalues(self) -> Tensor:
-        """The eigenvalues of a square circuit that are not zero by its rank, ``complex128 [d_head]``."""
-        return torch.linalg.eigvals((self.right.T @ self.left).double())
+        """The eigenvalues of a circuit that are not zero by its rank, ``complex128 [d_head]``; NaN unless `square`."""
+        if not self.square:
+            return torch.full((self.left.shape[1],), float("nan"), dtype=torch.complex128)
+        return linalg.eigenvalues(self.right.T @ self.left, self.name)
 
     def svd(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return left singular vectors ``[row, d_head]``, singular values ``[d_head]``, right ``[column, d_head]``.
 
         The sign of a pair is such that the largest entry of the left vector is positive.
         """
-        (a, r), (b, s) = torch.linalg.qr(self.left), torch.linalg.qr(self.right)
-        u, values, vh = torch.linalg.svd(r @ s.T)
+        (a, r), (b, s) = linalg.qr(self.left, self.name), linalg.qr(self.right, self.name)
+        u, values, vh = linalg.svd(r @ s.T, self.name)
         left, right = a @ u, b @ vh.T
         peak = left.abs().argmax(0)
         sign = left.gather(0, peak[None]).sign()
@@ -156,7 +176,8 @@ def ov(model: LoadedModel, net: Network, layer: int, head: int) -> Circuit:
     Elhage et al. (2021), "A Mathematical Framework for Transformer Circuits".
     """
     held = heads(net, net.layers[layer])
-    return Circuit(embedding(model) @ held.v[held.shared(head)].T, unembedding(net) @ held.o[head].T)
+    left, right = embedding(model) @ held.v[held.shared(head)].T, unembedding(net) @ held.o[head].T
+    return Circuit(left, right, f"the OV weights of head {layer}.{head}")
 
 
 def qk(model: LoadedModel, net: Network, layer: int, head: int, offset: int = 0) -> Circuit:
@@ -183,13 +204,13 @@ def qk(model: LoadedModel, net: Network, layer: int, head: int, offset: int = 0)
         turns = Rotation(turns.cos.float(), turns.sin.float())
         queries = turns.at(slice(offset, None))(queries[:, None, None])[:, 0, 0]
         keys = turns.at(slice(1))(keys[:, None, None])[:, 0, 0]
-    return Circuit(queries, keys)
+    return Circuit(queries, keys, f"the QK weights of head {layer}.{head}")
 
 
 def positivity(eigenvalues: Tensor) -> Tensor:
     """Return Σλ / Σ|λ|, ``float64 […]``, of eigenvalues ``[…, n]``: 1 where all are positive, −1 where negative."""
     total = eigenvalues.abs().sum(-1)
-    return torch.where(total > 0, eigenvalues.real.sum(-1) / total, torch.zeros_like(total))
+    return torch.where(total == 0, torch.zeros_like(total), eigenvalues.real.sum(-1) / total)
 
 
 def copying(model: LoadedModel, net: Network, shuffled: torch.Generator | None = None) -> Tensor:
@@ -202,16 +223,23 @@ def copying(model: LoadedModel, net: Network, shuffled: torch.Generator | None =
     shuffled
         Where given, the tokens of W_U are put in a random order: what the score is where no output token has to do with
         the input token.
+
+    Raises
+    ------
+    Unreadable
+        Input and output tokens are not the same ones.
     """
     words, out = embedding(model), unembedding(net)
+    if len(words) != len(out):
+        raise Unreadable(f"it reads {len(words)} tokens and predicts {len(out)}, which need not be the same")
     if shuffled is not None:
         out = out[torch.randperm(len(out), generator=shuffled).to(out.device)]
     gram = out.T @ words
     scores: list[Tensor] = []
-    for layer in net.layers:
+    for index, layer in enumerate(net.layers):
         held = heads(net, layer)
         values = held.v.repeat_interleave(net.n_heads // net.n_kv_heads, 0)
-        scores.append(positivity(torch.linalg.eigvals((held.o @ gram @ values.mT).double())))
+        scores.append(positivity(linalg.eigenvalues(held.o @ gram @ values.mT, f"the OV weights of layer {index}")))
     return torch.stack(scores)
 
 
@@ -232,7 +260,7 @@ def composition(net: Network, kinds: tuple[str, ...] = KINDS) -> Iterator[tuple[
     """
 
     def triangle(side: Tensor) -> Tensor:
-        return torch.linalg.qr(side.mT, mode="r").R
+        return linalg.triangle(side.mT, f"the attention weights of layer {index}")
 
     def per_query_head(shared: Tensor) -> Tensor:
         return shared.repeat_interleave(net.n_heads // net.n_kv_heads, 0)

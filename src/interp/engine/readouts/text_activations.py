@@ -65,8 +65,7 @@ def pooled(model: LoadedModel, texts: Sequence[Encoded], site: str, position: st
     InputError
         The model lacks the site, or what is to be kept does not fit.
     """
-    if site not in model.sites:
-        raise InputError(f"{model.name} has no {site}; use --site resid_pre or resid_post")
+    model.require_site(site, range(model.geometry.n_layers))
     g = model.geometry
     needed, free = 4 * g.n_layers * len(texts) * g.d_model, memory.free_bytes(torch.device("cpu"))
     if needed > free // 2:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
-import tempfile
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from interp import files
 from interp.errors import InputError
-from interp.results import checked_path
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
@@ -59,9 +58,9 @@ def save(path: str | os.PathLike[str], pairs: Mapping[int, tuple[Tensor, Tensor]
     Raises
     ------
     InputError
-        A suffix other than .safetensors, or a place that must not be written to.
+        A suffix other than .safetensors, or a place that must not or cannot be written to.
     """
-    target = checked_path(path)
+    target = files.writable(path)
     if target.suffix.lower() != ".safetensors":
         raise InputError(f"a lens is saved as .safetensors, not {target.suffix or 'without a suffix'}; name {path}")
     held = {
@@ -76,15 +75,14 @@ def save(path: str | os.PathLike[str], pairs: Mapping[int, tuple[Tensor, Tensor]
         "d_model": str(model.geometry.d_model),
         "layers": str(model.geometry.n_layers),
     }
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    os.close(handle)
-    try:
-        save_file(held, temporary, metadata=about)
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return target
+
+    def write(place: Path) -> None:
+        try:
+            save_file(held, place, metadata=about)
+        except SafetensorError as error:
+            raise OSError(str(error)) from None
+
+    return files.write(target, write)
 
 
 def load(source: str, kind: Kind, model: LoadedModel) -> Translators:
@@ -99,8 +97,8 @@ def load(source: str, kind: Kind, model: LoadedModel) -> Translators:
     InputError
         Nothing is there, it is not a lens of this kind, or it belongs to another model.
     """
-    path = Path(source).expanduser()
-    if "\0" in source or not path.exists():
+    path = files.path_of(source)
+    if not files.there(path):
         raise InputError(f"there is no lens at {source!r}; give the file that lens-train saved, or its folder")
     if kind == "jacobian":
         return _jacobian(path, model)
@@ -130,14 +128,18 @@ def _ours(path: Path, model: LoadedModel) -> Translators:
         notes.append(
             f"the lens was trained on {model.name} in another state: its weights, dtype or settings differ now"
         )
-    return Translators(_affine(held, path, int(about["d_model"]), int(about["layers"]), model), tuple(notes))
+    try:
+        width, depth = int(about["d_model"]), int(about["layers"])
+    except (KeyError, ValueError):
+        raise InputError(f"{path} does not say what it is a lens of; train it again with lens-train") from None
+    return Translators(_affine(held, path, width, depth, model), tuple(notes))
 
 
 def _published(path: Path, model: LoadedModel) -> Translators:
     try:
-        config: dict[str, Any] = json.loads((path / "config.json").read_text("utf-8"))
+        config: dict[str, Any] = files.read_json(path / "config.json", "give the folder as the package wrote it")
         depth, width = int(config["num_hidden_layers"]), int(config["d_model"])
-        held: Any = torch.load(path / "params.pt", map_location=model.device, weights_only=True)
+        held: Any = torch.load(_stored(path / "params.pt"), map_location=model.device, weights_only=True)
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(
@@ -150,6 +152,24 @@ def _published(path: Path, model: LoadedModel) -> Translators:
     return Translators(_affine(held, path, width, depth, model), (note,))
 
 
+def _stored(path: Path) -> Path:
+    """Return a .pt file's path where what it holds is no larger than the file; torch stores tensors as they are.
+
+    Raises
+    ------
+    ValueError
+        It is packed, or as torch wrote files before 1.6, whose sizes are not known before they are read.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+    except zipfile.BadZipFile:
+        raise ValueError(f"{path.name} is no file of torch.save") from None
+    if size > path.stat().st_size:
+        raise ValueError(f"{path.name} is compressed: {size} bytes in a file of {path.stat().st_size}")
+    return path
+
+
 def _affine(
     held: Mapping[str, Any], path: Path, width: int, depth: int, model: LoadedModel
 ) -> dict[int, Callable[[Tensor], Tensor]]:
@@ -159,13 +179,14 @@ def _affine(
             f"the lens at {path} is for {depth} layers of width {width}; {model.name} has {geometry.n_layers} of width "
             f"{geometry.d_model}"
         )
+    places = {str(place) for place in range(depth)}
     found: dict[int, Callable[[Tensor], Tensor]] = {}
     for name, weight in held.items():
         place, _, part = name.partition(".")
         if part != "weight":
             continue
         bias = held.get(f"{place}.bias")
-        fits = place.isdigit() and int(place) < depth and isinstance(weight, Tensor) and weight.shape == (width, width)
+        fits = place in places and isinstance(weight, Tensor) and weight.shape == (width, width)
         if not fits or not (bias is None or (isinstance(bias, Tensor) and bias.shape == (width,))):
             raise InputError(f"the lens at {path} holds {name!r}, which is no translator of {model.name}")
         found[int(place)] = affine(weight.float(), None if bias is None else bias.float())
@@ -178,7 +199,7 @@ def _jacobian(path: Path, model: LoadedModel) -> Translators:
     from transformer_lens.tools.analysis import JacobianLens
 
     try:
-        lens = JacobianLens.load(str(path)).validate_model(model.bridge)
+        lens = JacobianLens.load(str(_stored(path))).validate_model(model.bridge)
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"{path} is not a Jacobian lens for {model.name}: {reason}") from None

@@ -64,8 +64,11 @@ class Asked:
     start: int = 0
 
 
-def run(network: Network, asked: Sequence[Asked]) -> list[Base]:
-    """Run prompts together, so that each layer's weights are read once, and keep what a replay needs."""
+def run(network: Network, asked: Sequence[Asked], alive: Callable[[], None] = lambda: None) -> list[Base]:
+    """Run prompts together, so that each layer's weights are read once, and keep what a replay needs.
+
+    After each layer `alive` is called.
+    """
     made = [_empty(network, one.ids) for one in asked]
     likes = [made[one.like] if isinstance(one.like, int) else one.like for one in asked]
     turns = {length: network.rotation(length) for length in {len(one.ids) for one in asked}}
@@ -81,6 +84,7 @@ def run(network: Network, asked: Sequence[Asked]) -> list[Base]:
             run.resid[index, one.start :] = before
             run.mid[index, one.start :] = between
         x = after
+        alive()
     for one, run, like, end in zip(asked, made, likes, x.split(counts), strict=True):
         run.resid[-1, one.start :] = end
         if like is not None:

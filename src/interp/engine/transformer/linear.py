@@ -72,7 +72,7 @@ def _suits(x: Tensor) -> bool:
         _onednn is not None
         and x.dtype == torch.float32
         and x.device.type == "cpu"
-        and x.numel() > x.shape[-1]
+        and x.numel() > x.shape[-1] > 0
         and not torch.is_autocast_enabled("cpu")
     )
 

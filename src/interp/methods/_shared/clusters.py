@@ -72,7 +72,9 @@ def embedder(kind: str) -> Layout:
     def layout(
         activations: NDArray[np.float32], of: str, neurons: Sequence[str], tokens: Sequence[str], seed: int
     ) -> Clusters:
-        spread = activations.std(0)
+        from interp.engine import linalg
+
+        spread = linalg.finite(activations, "the neurons' activations").std(0)
         # Every neuron counts alike, whatever its scale; one that does nothing says nothing.
         scaled = (activations - activations.mean(0)) / np.where(spread > 0, spread, 1)
         rows = scaled.T if of == "neurons" else scaled

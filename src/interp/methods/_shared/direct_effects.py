@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from interp.errors import InputError
 from interp.sites import Site
 
 if TYPE_CHECKING:
@@ -39,15 +38,14 @@ def sites(model: LoadedModel) -> list[str]:
     """
     bridge: Any = model.bridge
     layers = range(model.geometry.n_layers)
-    each = [Site(name, n).hook_name for n in layers for name in ("z", "v", "pattern", "mlp_out", "neuron")]
+    parts = ["z", "v", "pattern", *(["mlp_out"] if "mlp_out" in model.sites else [])]  # some are attention alone
+    for name in parts:
+        model.require_site(name, layers)
+    each = [Site(name, n).hook_name for n in layers for name in parts]
+    each += [Site("neuron", n).hook_name for n in layers if model.neurons(n)]  # routed experts have none of that name
     # hook_pos_embed is another name of the rotary tables where positions are not learned.
     start = [f"{name}.hook_out" for name in _STARTS if hasattr(bridge, name)]
     found = [*each, *start, *(f"{name}.hook_in" for name in _later_norms(bridge))]
-    absent = [name for name in found if name not in bridge.hook_dict]
-    if absent:
-        raise InputError(
-            f"{model.name} has no {absent[0]}: its layers are not attention and MLP, which dla takes apart"
-        )
     return [*found, Site("resid_post", layers[-1]).hook_name, "last_logits"]
 
 
@@ -78,6 +76,10 @@ class Run:
     def headed(self) -> bool:
         """Whether a prediction head, as BERT's, stands between the stream and the final norm."""
         return hasattr(self.model.bridge, "mlm_head")
+
+    def has(self, name: str, layer: int) -> bool:
+        """Whether a layer has that activation."""
+        return Site(name, layer).hook_name in self.held
 
     def of(self, name: str, layer: int) -> Tensor:
         """Return an activation without its batch axis."""
@@ -110,12 +112,14 @@ def attributed(run: Run, found: Readout, right: int, wrong: int | None, top: int
     for layer in reversed(range(geometry.n_layers)):
         block = bridge.blocks[layer]
         direction = _back(run, f"blocks.{layer}.ln2", direction, biases)
-        others[f"mlp {layer}"] = float(run.of("mlp_out", layer)[at].double() @ direction)
+        if run.has("mlp_out", layer):
+            others[f"mlp {layer}"] = float(run.of("mlp_out", layer)[at].double() @ direction)
         written = _back(run, f"blocks.{layer}.ln2_post", direction, biases)
-        acting = run.of("neuron", layer)[at]
-        each = (acting * (block.mlp.W_out @ written.to(acting.dtype))).double()
-        best = each.abs().topk(min(top, len(each))).indices.tolist()
-        neurons += [(float(each[n]), layer, n) for n in best]
+        if run.has("neuron", layer):
+            acting = run.of("neuron", layer)[at]
+            each = (acting * (block.mlp.W_out @ written.to(acting.dtype))).double()
+            best = each.abs().topk(min(top, len(each))).indices.tolist()
+            neurons += [(float(each[n]), layer, n) for n in best]
         direction = _back(run, f"blocks.{layer}.ln1", direction, biases)
         written = _back(run, f"blocks.{layer}.ln1_post", direction, biases)
         reads = block.attn.W_O.double() @ written  # [head, d_head]
@@ -205,7 +209,8 @@ def _frozen(norm: Any, stream: Tensor, direction: Tensor) -> tuple[Tensor, float
     if isinstance(module, torch.nn.Identity):
         return direction, None
     x = stream.double()
-    gain = module.weight.double()
+    weight = getattr(module, "weight", None)
+    gain = torch.ones_like(x) if weight is None else weight.double()  # OLMo's LayerNorm has neither gain nor bias
     scaled = direction * (1 + gain if norm.uses_weight_offset else gain)
     if norm.uses_rms_norm:
         return scaled / (x.square().mean() + epsilon(norm)).sqrt(), None

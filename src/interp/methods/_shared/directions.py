@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from interp.errors import InputError
@@ -95,11 +95,12 @@ def of_texts(
     if sides[0].texts == sides[1].texts:
         raise InputError("the direction is zero: --toward and --against are the same; name texts that differ")
     (high, notes), (low, also) = (_mean(model, place, side, length) for side in sides)
-    return high - low, " − ".join(map(_named, sides)), notes + also
+    notes = [*(note for side in sides for note in side.notes), *notes, *also]
+    return high - low, " − ".join(map(_named, sides)), notes
 
 
 def _listed(which: str, given: Any) -> Texts:
-    if isinstance(given, str) and Path(given).suffix.lower() in _FILES:
+    if isinstance(given, str) and PurePath(given).suffix.lower() in _FILES:
         return running.from_file(given)
     if isinstance(given, str) and not given:
         raise InputError(f"--{which} is empty; type a text, such as ' love'")

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
 
-_known: weakref.WeakKeyDictionary[LoadedModel, tuple[str, Mapping[str, str]]] = weakref.WeakKeyDictionary()
+_known: weakref.WeakKeyDictionary[LoadedModel, tuple[object, Mapping[str, str]]] = weakref.WeakKeyDictionary()
 
 
 def keep(model: LoadedModel, labels: Mapping[str, str]) -> None:
     """Keep labels, head (``"5.1"``) → class, for `model` as it is now; they replace earlier ones."""
-    _known[model] = (model.fingerprint(), dict(labels))
+    _known[model] = (_state(model), dict(labels))
 
 
 def of(model: LoadedModel) -> Mapping[str, str]:
@@ -22,4 +22,8 @@ def of(model: LoadedModel) -> Mapping[str, str]:
     if model not in _known:
         return {}
     state, labels = _known[model]
-    return labels if state == model.fingerprint() else {}
+    return labels if state == _state(model) else {}
+
+
+def _state(model: LoadedModel) -> object:
+    return (model.fingerprint(), model.tokens.bos_id)  # the texts that heads are tried on begin with BOS

@@ -34,7 +34,9 @@ def predicted(model: LoadedModel, encoded: Encoded) -> int:
     mask = getattr(model.tokens.tokenizer, "mask_token_id", None)
     places = [n for n, index in enumerate(encoded.ids) if index == mask]
     if len(places) != 1:
-        name = getattr(model.tokens.tokenizer, "mask_token", None) or "a mask token"
+        name = getattr(model.tokens.tokenizer, "mask_token", None)
+        if name is None:
+            raise InputError(f"{model.name} reads in both directions and has no mask token: it answers no prompt")
         raise InputError(
             f"{model.name} reads in both directions: put one {name} where the word is missing ({len(places)} found)"
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from interp.errors import InputError, closest
-from interp.spec import Node, resolve_indices
+from interp.spec import Node, plain, resolve_indices
 
 if TYPE_CHECKING:
     from interp.engine.model.handle import Geometry
@@ -59,7 +59,7 @@ def words(given: Any, flag: str) -> list[str]:
     parts: Iterable[Any] = given.split(",") if isinstance(given, str) else given
     if not isinstance(parts, list | tuple):
         raise InputError(f"{flag} takes names, such as 9.9,10.0, not {type(given).__name__}")
-    listed = cast("Sequence[Any]", parts)
+    listed = [_dotted(part) for part in cast("Sequence[Any]", parts)]
     wrong = next((part for part in listed if not isinstance(part, str)), None)
     if wrong is not None:
         raise InputError(f"{flag} takes names, such as '9.9'; {wrong!r} is none")
@@ -67,6 +67,14 @@ def words(given: Any, flag: str) -> list[str]:
     if not found:
         raise InputError(f"{flag} names nothing; type names with commas between them, such as 9.9,10.0")
     return found
+
+
+def _dotted(part: Any) -> Any:
+    """Return (layer, head) as it is typed."""
+    pair = plain(part)
+    if isinstance(pair, list | tuple) and all(isinstance(plain(n), int) for n in cast("Sequence[Any]", pair)):
+        return ".".join(str(plain(n)) for n in cast("Sequence[Any]", pair))
+    return part
 
 
 def head(name: str, refusal: str) -> Node:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from interp.errors import InputError
+from interp.methods._shared import answers
 from interp.methods._shared.models import logits_of, predicted
 from interp.results.effects import PairChecks
 from interp.spec import Metric, Pair, Pairs, Prompt
@@ -74,8 +75,10 @@ def _encoded(model: LoadedModel, pair: Pair, metric: Metric, number: int, count:
             f"{where}clean has {len(clean.ids)} tokens and corrupted {len(corrupted.ids)}; they must line up: "
             f"{aligned(clean, corrupted)}"
         )
-    answer = _answers(model, pair, pair.answer, where, "answer")
-    wrong = _answers(model, pair, pair.wrong, where, "wrong")
+    answer, wrong = (
+        answers.tokens(model, pair.clean, given, which, where, literal=pair.literal)
+        for which, given in (("answer", pair.answer), ("wrong", pair.wrong))
+    )
     if metric.needs_answer and not answer:
         raise InputError(f"{where}{metric.name} needs an answer: add a line answer: …, or answer=… in Python")
     if metric.needs_wrong and not wrong:
@@ -116,59 +119,6 @@ def aligned(clean: Encoded, corrupted: Encoded) -> str:
     at = next((n for n, (a, b) in enumerate(both) if a != b), min(len(clean.ids), len(corrupted.ids)))
     shown = slice(max(0, at - 2), at + 4)
     return " against ".join("|".join(e.strings[shown]) for e in (clean, corrupted)) + f" (from token {shown.start})"
-
-
-def _answers(model: LoadedModel, pair: Pair, given: Sequence[str | int], where: str, which: str) -> tuple[int, ...]:
-    ids: list[int] = []
-    for answer in given:
-        if isinstance(answer, int):
-            if not 0 <= answer < model.geometry.d_vocab:
-                raise InputError(
-                    f"{where}{which} {answer} is outside the vocabulary; ids are 0–{model.geometry.d_vocab - 1}"
-                )
-            ids.append(answer)
-            continue
-        ids.append(one_token(model, pair.clean.text or "", answer, which, where))
-    return tuple(dict.fromkeys(ids))
-
-
-def one_token(model: LoadedModel, text: str, answer: str, which: str, where: str = "") -> int:
-    """Return the token id of `answer` where it goes on after `text`; `which` and `where` are for the message.
-
-    Raises
-    ------
-    InputError
-        It is empty or several tokens; how they are cut and what would be one is said.
-    """
-    if not answer.strip():
-        raise InputError(f"{where}the {which} is empty; type a word, such as {which}: John")
-    found = continued(model, text, answer)
-    if len(found) == 1:
-        return found[0]
-    split = "|".join(model.tokens.string(index) for index in found)
-    spelled = f" {answer.strip()}"
-    hint = f"; {spelled!r} with a space in front is one" if len(continued(model, text, spelled)) == 1 else ""
-    first = f"; or take its first token, {model.tokens.string(found[0])!r}" if not hint else ""
-    raise InputError(f"{where}{which} {answer!r} is {len(found)} tokens ({split}), and must be one{hint}{first}")
-
-
-def continued(model: LoadedModel, text: str, answer: str) -> list[int]:
-    """Return the token ids of `answer` where it goes on after `text`."""
-    before, both = pieces(model, text), pieces(model, text + answer)
-    return both[len(before) :] if text and both[: len(before)] == before else pieces(model, answer)
-
-
-def pieces(model: LoadedModel, text: str) -> list[int]:
-    """Return the token ids of a piece of text, without BOS.
-
-    Raises
-    ------
-    InputError
-        The model has no tokenizer.
-    """
-    if model.tokens.tokenizer is None:
-        raise InputError("this model has no tokenizer; give answers as token ids")
-    return list(model.tokens.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def check(
@@ -233,20 +183,10 @@ def _warnings(
 
 def _likelier(model: LoadedModel, encoded: Sequence[Encodings]) -> list[str]:
     """Warn where the other spelling of an answer, with or without its space, is likelier on the clean prompt."""
-    if model.tokens.tokenizer is None:
-        return []
     found: list[str] = []
     for pair in encoded[:_WARNED]:
-        if len(pair.answer) != 1:
-            continue
-        string = model.tokens.string(pair.answer[0])
-        other = string[1:] if string.startswith(" ") else f" {string}"
-        spelled = pieces(model, other) if other.strip() else []
-        if len(spelled) != 1 or model.tokens.string(spelled[0]) != other:
-            continue
-        logits = logits_of(model, pair.clean)
-        if float(logits[spelled[0]]) > float(logits[pair.answer[0]]):
-            found.append(f"{other!r} is likelier than {string!r} on the clean prompt; was that the answer you meant?")
+        if len(pair.answer) == 1:
+            found.extend(answers.likelier(model, pair.answer[0], logits_of(model, pair.clean)))
     return found
 
 
@@ -280,7 +220,7 @@ def from_task(
     made = tasks.build(task, vocabulary(model), n=n, seed=seed, **options)
     pairs = tuple(pair if bos is None else with_bos(pair, bos) for pair in made.pairs)
     return Pairs(
-        tuple(replace(pair, slots=counted(model, pair.clean, pair.slots)) for pair in pairs),
+        tuple(replace(pair, slots=counted(model, pair.clean, pair.slots), literal=True) for pair in pairs),
         task=made.name,
         metric=made.metric,
     )

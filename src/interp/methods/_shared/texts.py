@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from interp import files
 from interp.errors import InputError
-from interp.spec import Prompt, Texts
+from interp.spec import Prompt, Texts, as_prompt, plain
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.model.tokens import Encoded
 
+_LINES = re.compile(r"\r\n|\n|\r")  # str.splitlines also cuts at a form feed, at U+2028 …
+_MANY_LINES = 8  # fewer without a blank one are one text, as a poem is
 _BLANK = re.compile(r"(?:\r\n|\n|\r)[ \t]*(?:\r\n|\n|\r)\s*")
 
 
@@ -25,17 +25,19 @@ def from_file(path: str | os.PathLike[str], column: str = "text") -> Texts:
 
     A ``.csv`` or ``.tsv`` file has one to a row, in `column`; a ``.json`` file is a list, a ``.jsonl`` file has one to
     a line, each a string or an object with the key `column`; any other file is plain text, a blank line between two.
+    Where plain text has many lines and no blank one, each line is a text, and a note says so.
 
     Raises
     ------
     InputError
         There is no such file or column, it is not UTF-8, or it holds no text.
     """
-    texts = [cell(row, column, str(path)) for row in rows(path)]
+    held, notes = _rows(path)
+    texts = [cell(row, column, str(path)) for row in held]
     found = tuple(Prompt(text) for text in texts if text.strip())
     if not found:
         raise InputError(f"{str(path)!r} holds no text")
-    return Texts(found, source=Path(path).name)
+    return Texts(found, source=files.path_of(path).name, notes=notes)
 
 
 def rows(path: str | os.PathLike[str]) -> list[Any]:
@@ -46,30 +48,33 @@ def rows(path: str | os.PathLike[str]) -> list[Any]:
     InputError
         There is no such file, or it is not UTF-8, or no JSON.
     """
-    target = Path(path).expanduser()
-    if not target.is_file():
-        raise InputError(f"there is no file {str(path)!r}; type the path of a file of texts")
-    try:
-        content = target.read_text("utf-8-sig")
-    except UnicodeDecodeError:
-        raise InputError(f"{str(path)!r} is not UTF-8 text") from None
-    kind = target.suffix.lower()
+    return _rows(path)[0]
+
+
+def _rows(path: str | os.PathLike[str]) -> tuple[list[Any], tuple[str, ...]]:
+    """Return the rows of a file, and what is worth knowing of how it was cut."""
+    content = files.read_text(path, "type the path of a file of texts")
+    kind = files.path_of(path).suffix.lower()
     if kind in {".csv", ".tsv"}:
-        return list(csv.DictReader(content.splitlines(keepends=True), delimiter="\t" if kind == ".tsv" else ","))
+        return list(files.table(content, "\t" if kind == ".tsv" else ",", repr(str(path)))), ()
     if kind in {".json", ".jsonl"}:
-        return _json(content, kind, str(path))
-    return list(_BLANK.split(content.strip()))
+        return _json(content, kind, str(path)), ()
+    content = content.strip()
+    lines = [line for line in _LINES.split(content) if line.strip()]
+    if len(lines) >= _MANY_LINES and not _BLANK.search(content):
+        name = files.path_of(path).name
+        said = f"{name} has no blank line: each of its {len(lines)} lines is a text; blank lines divide others"
+        return lines, (said,)
+    return list(_BLANK.split(content)), ()
 
 
 def _json(content: str, kind: str, path: str) -> list[Any]:
-    try:
-        held: Any = (
-            json.loads(content)
-            if kind == ".json"
-            else [json.loads(line) for line in content.split("\n") if line.strip()]
-        )
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path!r} is not JSON: {error.msg} in line {error.lineno}") from None
+    instead = "give a list of texts, or of objects with the texts under one key"
+    if kind == ".json":
+        held: Any = files.parsed(content, repr(path), instead)
+    else:
+        lines = enumerate(content.split("\n"), 1)
+        held = [files.parsed(line, f"line {n} of {path!r}", instead) for n, line in lines if line.strip()]
     if not isinstance(held, list):
         raise InputError(f"{path!r} must hold a list of texts, or of objects with the texts under one key")
     return cast("list[Any]", held)
@@ -95,7 +100,7 @@ def cell(row: Any, column: str, path: str) -> str:
 
 
 def several(given: Any) -> Texts:
-    """Return one text, a path, a list of texts or a table's column as `Texts`.
+    """Return one text, a path, a list of texts or of token ids, or a table's column as `Texts`.
 
     Raises
     ------
@@ -111,16 +116,18 @@ def several(given: Any) -> Texts:
         return given
     if isinstance(given, os.PathLike):
         return from_file(cast("os.PathLike[str]", given))
-    listed: Any = [given] if isinstance(given, str | Prompt) else given.tolist() if hasattr(given, "tolist") else given
-    if not isinstance(listed, list | tuple):
+    held: Any = plain(given)
+    if not isinstance(held, list | tuple | str | Prompt):
         raise InputError(f"texts are a list of texts, a table's column or a file, not {type(given).__name__}")
-    items = list(cast("Sequence[Any]", listed))
+    items = [held] if isinstance(held, str | Prompt) else [plain(item) for item in cast("Sequence[Any]", held)]
     if not items:
         raise InputError("there are no texts; give at least one")
-    wrong = next((item for item in items if not isinstance(item, str | Prompt)), None)
+    if all(isinstance(item, int) and not isinstance(item, bool) for item in items):
+        items = [items]  # the ids of one text
+    wrong = next((item for item in items if not isinstance(item, str | Prompt | list | tuple)), None)
     if wrong is not None:
-        raise InputError(f"texts are a list of texts; {type(wrong).__name__} is none")
-    return Texts(tuple(item if isinstance(item, Prompt) else Prompt(item) for item in items))
+        raise InputError(f"texts are a list of texts, or of token ids; {type(wrong).__name__} is neither")
+    return Texts(tuple(as_prompt(item) for item in items))
 
 
 def encoded(model: LoadedModel, texts: Sequence[Prompt]) -> list[Encoded]:

@@ -13,7 +13,7 @@ import numpy as np
 from interp.errors import InputError, OutOfMemory, unless_interrupted
 from interp.interface.registry import command
 from interp.methods._shared import pairs as pairs_of
-from interp.methods._shared.bootstrap import percentiles, resamples
+from interp.methods._shared.intervals import LEAST, jackknifed, too_few
 from interp.methods._shared.pairs import encode
 from interp.results import Provenance, Result
 from interp.results.tables import frame_of
@@ -34,11 +34,9 @@ if TYPE_CHECKING:
 # Method → the edge AUROC that it has to reach.
 BARS: Mapping[str, float] = {"exact": 0.95, "acdc": 0.95, "eap-ig": 0.90, "eap": 0.0, "random": 0.0}
 METHODS = tuple(BARS)
-STEPS = 5  # of eap-ig
 SHARES = (0.6, 0.3, 0.1, 0.03, 0.01)  # acdc's thresholds, of the whole model's metric
 DRAWS = 200  # of random scores, of which the mean is taken
 _WEAK = 0.98  # a method's lowest below it is explained, whether it reaches a bar or not
-_RESAMPLES = 200  # of the pairs
 _WHY = {
     "eap": "the clean run's slope is small where a softmax is nearly sure",
     "eap-ig": "slopes on the way from the ablated to the clean run vanish, or cancel where a head turns on the way",
@@ -57,8 +55,9 @@ class SelfcheckResult(Result):
         ``float64 [program, ablation, method]``: the share of pairs of a true and a false edge in which the true one has
         the larger score, either way, ties counted half; NaN where it was not reached.
     interval
-        ``float64 [2, program, ablation, method]``: the 95 % bootstrap interval over pairs, how far the AUROC hangs on
-        which pairs were drawn; NaN where a method scores no pair by itself.
+        ``float64 [2, program, ablation, method]``: the 95 % interval over pairs, how far the AUROC hangs on
+        which pairs were drawn, by the jackknife; NaN where a method scores no pair by itself, and for fewer than
+        four pairs.
     seconds
         ``float64 [program, ablation, method]``.
     true, false, undefined
@@ -216,9 +215,10 @@ def selfcheck(
 
     Notes
     -----
-    ``exact`` ablates every edge by itself; ``acdc`` has thresholds at 1 to 60 % of the metric; ``eap-ig`` has 5 steps;
-    ``random`` is the mean of 200 draws. Bars: exact and acdc 0.95, eap-ig 0.90. Lindner et al. (2023), "Tracr: Compiled
-    Transformers as a Laboratory for Interpretability"; Conmy et al. (2023) score ACDC by its edges' ROC curve.
+    ``exact`` ablates every edge by itself; ``acdc`` has thresholds at 1 to 60 % of the metric; ``eap-ig`` has as many
+    gradients as it needs; ``random`` is the mean of 200 draws. Bars: exact and acdc 0.95, eap-ig 0.90. Lindner et al.
+    (2023), "Tracr: Compiled Transformers as a Laboratory for Interpretability"; Conmy et al. (2023) score ACDC by its
+    edges' ROC curve.
 
     Examples
     --------
@@ -263,7 +263,7 @@ def selfcheck(
     stopped, interrupt = driver.contained(
         run, lambda: f"{int(np.isfinite(found.auroc).sum())} of {found.auroc.size} scores"
     )
-    notes = [*([f"partial: {stopped}"] if stopped else []), *_explained(found)]
+    notes = [*([f"partial: {stopped}"] if stopped else []), *_explained(found), *too_few(n)]
     provenance = replace(found.provenance, seconds=time.perf_counter() - started)
     result = replace(found, notes=tuple(notes), provenance=provenance)
     return unless_interrupted(result, interrupt)
@@ -309,7 +309,7 @@ def _check(made: Compiled, found: SelfcheckResult, number: int, step: Callable[[
                 started = time.perf_counter()
                 scores, each = _scores(model, cases, ablation, method, edges, found.seed)
                 found.seconds[number, place, column] = time.perf_counter() - started
-                found.interval[:, number, place, column] = _resampled(each, true, found.seed)
+                found.interval[:, number, place, column] = _over_pairs(each, true)
                 scores = np.abs(scores)
                 exact = scores if exact is None else exact
                 values = [auroc(some, true) for some in scores.reshape(-1, len(true))]
@@ -322,13 +322,14 @@ def _check(made: Compiled, found: SelfcheckResult, number: int, step: Callable[[
     model.close()
 
 
-def _resampled(each: Float, true: NDArray[np.bool_], seed: int) -> Float:
-    """Return the 95 % interval of the AUROC of mean scores, of ``each [pair, edge]``; NaN of fewer than two pairs."""
+def _over_pairs(each: Float, true: NDArray[np.bool_]) -> Float:
+    """Return the 95 % interval of the AUROC of mean scores, of ``each [pair, edge]``; NaN of fewer than four pairs."""
     count = len(each)
-    if count < 2:
+    if count < LEAST:
         return np.full(2, np.nan)
-    means = np.abs(resamples(count, seed, _RESAMPLES) @ each)
-    return percentiles([auroc(scores, true) for scores in means])
+    total = each.sum(0)
+    without = np.array([auroc(np.abs(total - own), true) for own in each])
+    return np.clip(jackknifed(auroc(np.abs(total), true), without), 0, 1)
 
 
 def _edges(
@@ -392,7 +393,9 @@ def _scores(
             raise OutOfMemory(f"selfcheck's models are small, and yet: {made.stopped}")
         scores, each = made.scores, made.per_pair
     else:
-        made = attribute_edges(model, cases, ablation=ablation, steps=STEPS if method == "eap-ig" else 1)
+        made = attribute_edges(model, cases, ablation=ablation, steps=None if method == "eap-ig" else 1)
+        if made.interrupt is not None:
+            raise made.interrupt
         scores, each = made.scores, made.per_pair
     writers, readers = ({node.name: n for n, node in enumerate(nodes)} for nodes in ends(model))
     at = ([writers[writer] for writer, _ in edges], [readers[reader] for _, reader in edges])

@@ -48,7 +48,7 @@ def circuit(
     edges: int | None = None,
     threshold: float | None = None,
     level: Literal["edge", "head"] = "edge",
-    steps: int = 5,
+    steps: int | None = None,
     among: int | None = None,
     ablation: Literal["corrupted", "mean", "zero"] = "corrupted",
     metric: MetricName | None = None,
@@ -76,7 +76,7 @@ def circuit(
         edge ranks edges; head ranks heads and MLPs, by what the metric loses when all that they write is ablated (run
         by exact, else the sum of the estimates), and keeps all edges between them.
     steps
-        Of eap-ig: at how many points gradients are taken.
+        Of eap-ig: at how many points gradients are taken; as many as the integral needs when not given.
     among
         Of acdc: how many edges it begins with, the strongest by eap-ig, all others ablated; all when not given.
     ablation
@@ -112,34 +112,36 @@ def circuit(
     ['0.0', '1.0', '2.0']
     """
     from interp.engine import metrics
-    from interp.engine.patching import sweep
 
     require_causal(model, "circuit")
     chosen = resolve_metric(metric or pairs.metric or "logit-diff")
     _check(method, edges, threshold, level, steps, among, positions, chosen)
-    metrics.try_out(chosen, model.geometry.d_vocab, model.device)
+    metrics.try_out(chosen, model.geometry.d_vocab_out, model.device)
     if method in {"eap", "eap-ig"} or among is not None:
-        metrics.require_gradient(chosen, model.geometry.d_vocab, model.device)
+        metrics.require_gradient(chosen, model.geometry.d_vocab_out, model.device)
     for site in ("resid_pre", "z", "q", "k", "v", "mlp_out"):
-        sweep.require(model, site)
+        model.require_site(site, range(model.geometry.n_layers))
     encoded = encode(model, pairs, chosen)
     cases = pairs_of.cases(model, encoded, chosen, "noise")
 
     def result(scored: EdgeScores, notes: Sequence[str] = ()) -> CircuitResult:
         made = _result(model, pairs, encoded, scored, chosen, [*_notes(cases, ablation, chosen, method), *notes])
-        return replace(made, method=method, steps=steps if method == "eap-ig" else 1, ablation=ablation, level=level)
+        return replace(made, method=method, steps=scored.steps, ablation=ablation, level=level)
 
     if method == "acdc":
         first = None
         if among is not None:
-            first = choice.of_size(result(_estimated(model, cases, ablation, steps)), among)
+            estimated = _estimated(model, cases, ablation, steps)
+            if estimated.interrupt is not None:
+                raise estimated.interrupt
+            first = choice.of_size(result(estimated), among)
         scored, notes = _acdc(model, cases, ablation, threshold, first)
         made = result(scored, notes)
     elif method == "exact":
         made, scored = _exact(model, cases, ablation, level, result)
     else:
         scored = _estimated(model, cases, ablation, steps if method == "eap-ig" else 1, positions=positions)
-        made = result(scored, _saturation(scored, method, ablation))
+        made = result(scored, _saturation(scored, method, ablation, steps))
         if level == "head":
             made = replace(made, per_node=np.nansum(made.per_pair, axis=2))
     model.note(scored.path, scored.notes)
@@ -155,7 +157,7 @@ def _check(
     edges: int | None,
     threshold: float | None,
     level: str,
-    steps: int,
+    steps: int | None,
     among: int | None,
     positions: bool,
     metric: Metric,
@@ -179,7 +181,7 @@ def _check(
         )
     if among is not None and among < 1:
         raise InputError(f"--among {among} leaves nothing to begin with; use 1 or more, such as 1000")
-    if steps < 2 and (method == "eap-ig" or among is not None):
+    if steps is not None and steps < 2 and (method == "eap-ig" or among is not None):
         raise InputError(f"--steps {steps} is no path; use 2 or more, such as 5, or --method eap for one gradient")
     if level == "head" and method == "acdc":
         raise InputError("acdc takes away edges, not heads; use --level edge, or --method eap-ig")
@@ -192,7 +194,7 @@ def _check(
 
 
 def _estimated(
-    model: LoadedModel, cases: Sequence[Case], ablation: str, steps: int, *, positions: bool = False
+    model: LoadedModel, cases: Sequence[Case], ablation: str, steps: int | None, *, positions: bool = False
 ) -> EdgeScores:
     from interp.engine.circuits.eap import attribute_edges
 
@@ -374,7 +376,7 @@ def _kept(result: CircuitResult, edges: int | None, threshold: float | None) -> 
     return known if (known == strong).all() else result.connected(known)
 
 
-def _saturation(scored: EdgeScores, method: str, ablation: str) -> list[str]:
+def _saturation(scored: EdgeScores, method: str, ablation: str, steps: int | None) -> list[str]:
     """Say where the embedding's estimates, which must carry all the difference, are far from it.
 
     Moving the embedding from the corrupted prompt's to the clean one's is the whole change, and the gradients of all
@@ -388,7 +390,8 @@ def _saturation(scored: EdgeScores, method: str, ablation: str) -> list[str]:
         return []
     if 1 / _FACTOR <= found / true <= _FACTOR:
         return []
-    more = "--method eap-ig takes more gradients" if method == "eap" else "--steps 20, or --method exact, helps"
+    instead = "--method exact helps" if steps is None else f"more --steps than {steps} help"
+    more = "--method eap-ig takes more gradients" if method == "eap" else instead
     return [
         f"saturation: the embedding's edges carry all the difference and should sum to {true:+.3g}, but are estimated "
         f"at {found:+.3g}; {more}"

@@ -10,14 +10,14 @@ import numpy as np
 from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import pairs as pairs_of
-from interp.methods._shared.bootstrap import interval, of_ratio, resamples
 from interp.methods._shared.circuit import choice
 from interp.methods._shared.circuit.origin import Origin, metric_of
 from interp.methods._shared.circuit.report import REMOVABLE, CircuitReport
 from interp.methods._shared.circuit.result import ONE_MEAN, CircuitResult
+from interp.methods._shared.intervals import interval, of_ratio, too_few
 from interp.methods._shared.models import require_causal
 from interp.methods._shared.pairs import Encodings, encode, from_task
-from interp.results import Provenance
+from interp.results import Provenance, views_of
 from interp.spec import MetricName, Variable
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     Mask = NDArray[np.bool_]
 
-FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # of all edges; Mueller et al. (2025)
-_RESAMPLES = 100
+SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of all edges; Mueller et al. (2025)
+_RESAMPLES = 100  # of the pairs that chose a circuit
 
 
 @technique(body=None)
@@ -93,7 +93,12 @@ def validate(
         raise InputError(f"validate takes a circuit, not a {type(circuit).__name__}; %interp circuit makes one")
     made = _Evidence(model, circuit, on=on, n=n, seed=seed, random=random, top=top, metric=metric)
     interrupt = made.run()
-    return unless_interrupted(made.report(), interrupt)
+    report = made.report()
+    # A view of the circuit that is open says so from here on.
+    view = views_of(circuit).made
+    if view is not None and view.comm is not None:
+        view.validated(report.circuit)
+    return unless_interrupted(report, interrupt)
 
 
 def validated(model: LoadedModel, circuit: CircuitResult, **options: Any) -> CircuitResult:
@@ -136,7 +141,7 @@ class _Evidence:
         self.top = top
         self.metric = metric_of(circuit, metric)
         self.notes: list[str] = []
-        metrics.try_out(self.metric, model.geometry.d_vocab, model.device)
+        metrics.try_out(self.metric, model.geometry.d_vocab_out, model.device)
         origin = Origin.of(circuit)
         self.pairs = on or ("fresh" if origin.task else "same")
         self.seed = origin.seed + 1 if seed is None else seed
@@ -190,7 +195,7 @@ class _Evidence:
         chance = np.random.default_rng(self.seed)
         kept = circuit.kept
         self.random = [choice.by_chance(circuit, chance) for _ in range(random)]
-        sizes = sorted({max(1, round(share * total)) for share in FRACTIONS})
+        sizes = sorted({max(1, round(share * total)) for share in SHARES[:-1]})
         ranked = [choice.of_size(circuit, size) for size in sizes]
         own = int(kept.sum())
         self.curve = {int(mask.sum()): mask for mask in ranked if 0 < mask.sum() < total and mask.sum() != own}
@@ -205,10 +210,16 @@ class _Evidence:
             mask[at[writer], to[reader]] = False
             less.append(mask)
         exists = circuit.exists
+        # CPR ranks by the score, CMD by its size; the same circuit is run once.
+        asked = [choice.of_share(circuit, share, absolute=absolute) for absolute in (False, True) for share in SHARES]
+        different = {mask.tobytes(): mask for mask in asked}
+        place = {key: n for n, key in enumerate(different)}
+        self.shares = np.array([place[mask.tobytes()] for mask in asked]).reshape(2, len(SHARES))
         self.parts: dict[str, list[Mask]] = {
             "ends": [exists, np.zeros_like(kept), kept, exists & ~kept],
             "random": self.random,
             "curve": list(self.curve.values()),
+            "areas": list(different.values()),
             "marginal": less,
         }
         pairs = len(self.subset.cases)
@@ -294,7 +305,7 @@ class _Evidence:
     def _interval(self, values: Float) -> Float:
         """Return the ends of its interval, ``[2, …]``."""
         whole, nothing, _, _ = self.found["ends"]
-        return of_ratio(np.moveaxis(values - nothing, -1, 0), whole - nothing, self.seed)
+        return of_ratio(np.moveaxis(values - nothing, -1, 0), whole - nothing)
 
     def _over_size(self) -> dict[str, Any]:
         """Return the curve over sizes, and its areas."""
@@ -302,14 +313,14 @@ class _Evidence:
         sizes = np.array([0, *self.curve, int(self.circuit.kept.sum()), int(self.circuit.exists.sum())])
         order = np.argsort(sizes, kind="stable")
         sizes, metrics = sizes[order], np.stack([nothing, *self.found["curve"], alone, whole])[order]
-        curve, shares = self._share(metrics), sizes / sizes[-1]
+        signed, absolute = self._share(self.found["areas"])[self.shares]
         return {
             "sizes": sizes,
-            "curve": curve,
+            "curve": self._share(metrics),
             "curve_interval": self._interval(metrics),
             "ranking": choice.ranking(self.circuit),
-            "cpr": float(np.trapezoid(curve, shares)),
-            "cmd": float(np.trapezoid(np.abs(1 - curve), shares)),
+            "cpr": float(np.trapezoid(signed, SHARES)),
+            "cmd": float(np.trapezoid(np.abs(1 - absolute), SHARES)),
         }
 
     def _without_each(self) -> dict[str, Any]:
@@ -322,7 +333,7 @@ class _Evidence:
         return {
             "marginal_edges": tuple(names[n] for n in order),
             "marginal": marginal[order],
-            "marginal_interval": of_ratio(lost.T, whole - nothing, self.seed)[:, order],
+            "marginal_interval": of_ratio(lost.T, whole - nothing)[:, order],
             "removable": tuple(name for name, value in zip(names, marginal, strict=True) if value < REMOVABLE),
         }
 
@@ -333,7 +344,8 @@ class _Evidence:
         if circuit.method == "acdc" or len(each) < 2:
             return np.zeros(0)
         found: list[float] = []
-        for share in resamples(len(each), self.seed, _RESAMPLES) / len(each):
+        chance = np.random.default_rng(self.seed)
+        for share in chance.multinomial(len(each), np.full(len(each), 1 / len(each)), _RESAMPLES) / len(each):
             scores = np.tensordot(share.astype(np.float32), each, axes=1)
             mask = choice.of_size(circuit, int(kept.sum()), scores.astype(np.float64))
             found.append((mask & kept).sum() / (mask | kept).sum())
@@ -344,7 +356,8 @@ class _Evidence:
         failing = int((whole <= 0).sum())
         if self.metric.name == "logit-diff" and failing:
             notes.append(f"the model prefers the wrong answer in {failing} of {len(whole)} pairs")
-        low, high = interval(span, self.seed)
+        notes += too_few(len(span))
+        low, high = interval(span)
         if np.isfinite(span).all() and abs(span.mean()) < 1e-6:
             notes.append("ablating every edge changes nothing: faithfulness divides by that")
         elif low <= 0 <= high:

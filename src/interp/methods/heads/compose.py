@@ -124,10 +124,11 @@ def compose(model: LoadedModel, *, kind: Literal["q", "k", "v"] | None = None) -
     kinds = ov_qk.KINDS if kind is None else (kind,)
     scores = {name: np.full((g.n_layers, g.n_heads, g.n_layers, g.n_heads), np.nan) for name in kinds}
     baseline = g.d_model**-0.5
-    for layer, found in ov_qk.composition(net, kinds):
-        for name, ratios in found.items():
-            scores[name][:layer, :, layer] = ratios.double().cpu().numpy() - baseline
-        model.on_step(layer, g.n_layers - 1)
+    with ov_qk.unmixed(model.device):
+        for layer, found in ov_qk.composition(net, kinds):
+            for name, ratios in found.items():
+                scores[name][:layer, :, layer] = ratios.double().cpu().numpy() - baseline
+            model.on_step(layer, g.n_layers - 1)
     return ComposeResult(
         scores=scores,
         baseline=baseline,

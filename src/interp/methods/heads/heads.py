@@ -12,8 +12,8 @@ from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import labels as kept
 from interp.methods._shared import names
-from interp.methods._shared.bootstrap import interval
 from interp.methods._shared.heads.scores import Scored
+from interp.methods._shared.intervals import interval, too_few
 from interp.results import Result
 from interp.results.tables import frame_of
 from interp.spec import Node
@@ -47,7 +47,7 @@ class HeadsResult(Result):
     chance
         Score → ``float64 [layer, head]``: what a head that does nothing of the kind has.
     interval
-        Score → ``float64 [2, layer, head]``: the 95 % bootstrap interval of the mean over prompts.
+        Score → ``float64 [2, layer, head]``: the 95 % interval of the mean over prompts; NaN for fewer than four.
     labels
         Head (``"5.1"``) → its class; heads that no criterion fits have none.
     criteria
@@ -221,12 +221,12 @@ def heads(
         scores={name: each.mean(0) for name, each in scored.each.items()},
         spread={name: each.std(0, ddof=1) for name, each in scored.each.items()},
         chance=scored.chance,
-        interval={name: interval(each, seed) for name, each in scored.each.items()},
+        interval={name: interval(each) for name, each in scored.each.items()},
         labels=labels,
         criteria=criteria,
         measured=measured,
         losses=scored.losses,
-        notes=scored.notes,
+        notes=(*scored.notes, *too_few(len(next(iter(scored.each.values()))), "prompts")),
     )
     return unless_interrupted(result, scored.interrupt)
 

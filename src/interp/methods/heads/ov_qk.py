@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
 
 from interp.errors import InputError
 from interp.interface.registry import technique
-from interp.methods._shared import names
+from interp.methods._shared import answers, names
 from interp.methods._shared.models import opened
-from interp.methods._shared.pairs import vocabulary
 from interp.results import Result
 from interp.results.tables import frame_of
-from interp.spec import Examples
+from interp.spec import Examples, Prompt, as_answers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +29,7 @@ HeadName = Annotated[str, "head"]
 Listed = tuple[tuple[str, int, float], ...]  # (token, id, value) …
 
 _FOLDED = "the gains of the norms are folded in; what a norm divides by, biases and positions are left out"
+_OTHER = "input and output tokens are not the same ones: the circuit has no eigenvalues, and no score"
 _NORMED = "queries and keys are normed as in the model: scores of the token embeddings themselves"
 
 
@@ -154,9 +154,10 @@ def ov(
     from interp.engine.readouts import ov_qk
 
     layer, number, net = _opened(model, head, top, svd)
-    circuit = ov_qk.ov(model, net, layer, number)
-    writes = ov_qk.heads(net, net.layers[layer]).o[number]
-    return _result(model, circuit, "ov", f"{layer}.{number}", 0, tokens, top, svd, writes=writes)
+    with ov_qk.unmixed(model.device):
+        circuit = ov_qk.ov(model, net, layer, number)
+        writes = ov_qk.heads(net, net.layers[layer]).o[number]
+        return _result(model, circuit, "ov", f"{layer}.{number}", 0, tokens, top, svd, writes=writes)
 
 
 @technique(body=None)
@@ -211,9 +212,10 @@ def qk(
         )
     if not 0 <= offset < model.geometry.n_ctx:
         raise InputError(f"offset {offset} is outside the context window; use 0–{model.geometry.n_ctx - 1}")
-    circuit = ov_qk.qk(model, net, layer, number, offset)
     normed = net.layers[layer].q_norm is not None
-    return _result(model, circuit, "qk", f"{layer}.{number}", offset, tokens, top, svd, normed=normed)
+    with ov_qk.unmixed(model.device):
+        circuit = ov_qk.qk(model, net, layer, number, offset)
+        return _result(model, circuit, "qk", f"{layer}.{number}", offset, tokens, top, svd, normed=normed)
 
 
 def _opened(model: LoadedModel, head: str, top: int, svd: int) -> tuple[int, int, Network]:
@@ -263,6 +265,8 @@ def _result(
                 _listed(model, entries, top, largest=False),
             )
         )
+    if given is not None and (far := given[given >= len(circuit.right)]).numel():
+        raise InputError(f"{model.name} has no logit for {model.tokens.string(int(far[0]))!r}: name other --tokens")
     matrix = None if given is None else circuit.rows(given)[:, given].double().cpu().numpy()
     found = circuit.svd() if svd else None
     vectors = np.zeros((0, model.geometry.d_model), np.float32)
@@ -278,7 +282,7 @@ def _result(
         positivity=float(ov_qk.positivity(circuit.eigenvalues)),
         directions=() if found is None else _directions(model, found, top, svd),
         vectors=vectors,
-        notes=(_NORMED if normed else _FOLDED,),
+        notes=(_NORMED if normed else _FOLDED, *(() if circuit.square else (_OTHER,))),
     )
 
 
@@ -305,25 +309,8 @@ def _listed(model: LoadedModel, entries: Tensor, count: int, *, largest: bool) -
 
 
 def _ids(model: LoadedModel, tokens: Examples) -> list[int]:
-    """Return the ids of texts with commas between them, or in a list, each one token; without a tokenizer, of ids."""
-    listed: Any = tokens.split(",") if isinstance(tokens, str) else tokens
-    if not isinstance(listed, list | tuple) or not all(isinstance(word, str) for word in cast("list[Any]", listed)):
-        raise InputError("tokens are texts: ' Mary, John', or a list such as [' Mary', ' John']")
-    words = [word for word in cast("list[str]", listed) if word]
-    if not words:
-        raise InputError('--tokens names nothing; type texts with commas between them, such as " Mary, John"')
-    if model.tokens.tokenizer is None:
-        if not all(word.strip().isdigit() and int(word) < model.geometry.d_vocab for word in words):
-            raise InputError(f"this model has no tokenizer: --tokens takes ids, 0–{model.geometry.d_vocab - 1}")
-        return [int(word) for word in words]
-    known = vocabulary(model)
-    found: list[int] = []
-    for word in words:
-        ids = list(known.encode(word))
-        if len(ids) != 1:
-            other = word.strip() if word.startswith(" ") else f" {word}"
-            hint = f"; {other!r} is one" if other and len(known.encode(other)) == 1 else ""
-            parts = "|".join(model.tokens.string(index) for index in ids[:8])
-            raise InputError(f"{word[:40]!r} is {len(ids)} tokens, not one: {parts}{hint}")
-        found.append(int(ids[0]))
-    return list(dict.fromkeys(found))
+    """Return the ids of words with commas between them, or of words and ids in a list, each one token of a text."""
+    listed = as_answers([w for w in tokens.split(",") if w] if isinstance(tokens, str) else tokens, "--tokens")
+    if not listed:
+        raise InputError('--tokens names nothing; type words with commas between them, such as "Mary,John"')
+    return list(answers.tokens(model, Prompt("a"), listed, "--tokens"))

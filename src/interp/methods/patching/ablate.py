@@ -12,7 +12,7 @@ import numpy as np
 from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import directions, names, texts
-from interp.methods._shared.bootstrap import interval
+from interp.methods._shared.intervals import interval, too_few
 from interp.methods._shared.models import predicted
 from interp.methods._shared.pairs import encode
 from interp.results import Result
@@ -58,7 +58,7 @@ class AblationResult(Result):
     effect
         ``float64 [condition]``: less the unablated value.
     value_interval, effect_interval
-        ``float64 [2, condition]``: 95 % bootstrap intervals over prompts; NaN for a single one.
+        ``float64 [2, condition]``: 95 % intervals over prompts; NaN for fewer than four.
     additive, additive_interval
         What `values` of ``"all"`` would be if effects added up: unablated + Σ effects of each alone.
     superadditive, superadditive_interval
@@ -197,22 +197,26 @@ def ablate(
     11.62...
     """
     from interp.engine import metrics
-    from interp.engine.patching import ablation, sweep
+    from interp.engine.patching import ablation
 
     found, names = _parts(model, heads, mlps, knockout, direction is not None)
     along, notes = _along(model, direction, layer, site)
-    for needed in sorted({"pattern" if part.site == "scores" else part.site for part in [*found, *along]}):
-        sweep.require(model, needed)
+    for part in [*found, *along]:
+        model.require_site("pattern" if part.site == "scores" else part.site, [part.layer])
     found, names = [*found, *along], (*names, *(f"{part.layer}.direction" for part in along))
     if isinstance(data, Texts):
         if metric is not None:
             raise InputError("texts are measured by their loss; --metric goes with pairs or a --task")
         encoded = texts.encode(model, data)
         samples = [ablation.Sample(one.ids, len(one.ids) - 1) for one in encoded]
+        if (most := max(index for one in samples for index in one.ids[1:] or (0,))) >= model.geometry.d_vocab_out:
+            raise InputError(
+                f"{model.name} has no logit for {model.tokens.string(most)!r}, so no loss on these texts; give pairs"
+            )
         references, measured, task = [one.ids for one in encoded], "loss", data.source
     else:
         chosen = resolve_metric(metric or data.metric or "logit-diff")
-        metrics.try_out(chosen, model.geometry.d_vocab, model.device)
+        metrics.try_out(chosen, model.geometry.d_vocab_out, model.device)
         pairs = encode(model, data, chosen)
         samples = [
             ablation.Sample(e.clean.ids, predicted(model, e.clean), metrics.Scorer(chosen, e.answer, e.wrong))
@@ -335,7 +339,7 @@ def _result(
     alone, whole = each[:, 1 : count + 1], each[:, -1]
     base = each[:, :1]
     additive = base[:, 0] + (alone - base).sum(axis=1)
-    notes: list[str] = []
+    notes = too_few(len(each), "prompts")
     lost = np.isinf(per_prompt).any() or (np.isnan(per_prompt).any() and not ran.stopped)
     if lost:
         notes.append(f"the metric is NaN or infinite in {int((~np.isfinite(per_prompt)).sum())} runs")

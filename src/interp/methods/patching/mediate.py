@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from interp.errors import InputError, unless_interrupted
+from interp.errors import InputError, unknown, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import names
 from interp.methods._shared import pairs as pairs_of
-from interp.methods._shared.bootstrap import interval
+from interp.methods._shared.intervals import interval
+from interp.methods._shared.intervals import too_few as no_interval
 from interp.methods._shared.pairs import Encodings, check, encode
 from interp.methods._shared.permutation import LEVEL, assignments, corrector, sign_flips, too_few
 from interp.results.effects import EffectsResult
 from interp.results.tables import frame_of
 from interp.sites import axes, find
-from interp.spec import Components, Indices, Metric, MetricName, Pairs, SiteName, resolve_indices, resolve_metric
+from interp.spec import Components, Indices, Metric, MetricName, Pairs, SiteName, plain, resolve_indices, resolve_metric
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,11 +48,11 @@ class MediationResult(EffectsResult):
     site, by, axes, layers
         What the mediators are, and the axes of the arrays, such as ``("layer", "head")``.
     total, total_interval, total_p
-        Mean over pairs, its 95 % bootstrap interval ``float64 [2]``, its p-value.
+        Mean over pairs, its 95 % interval ``float64 [2]``, its p-value.
     indirect, direct, interaction
         ``float64 [*axes]``: means over pairs; NaN for what was not asked or not reached.
     indirect_interval, direct_interval
-        ``float64 [2, *axes]``: 95 % bootstrap intervals over pairs; NaN for a single pair.
+        ``float64 [2, *axes]``: 95 % intervals over pairs; NaN for fewer than four pairs.
     p, corrected
         ``float64 [*axes]``: two-sided p-values of the indirect effects by sign-flip permutation over pairs, and after
         the correction for that many tests.
@@ -124,8 +126,38 @@ class MediationResult(EffectsResult):
     def _ranked(self) -> Float:
         return self.indirect
 
-    def runs(self, index: Sequence[int]) -> pd.DataFrame:
-        """Return the four runs of each pair that one mediator's effects are made of.
+    def index(self, mediator: Any) -> tuple[int, ...]:
+        """Return where a mediator stands in the arrays: given as ``"2.0"``, (2, 0), or a layer's number.
+
+        Raises
+        ------
+        InputError
+            There is none of that name or place.
+
+        Examples
+        --------
+        >>> result.index("2.0")
+        (2, 0)
+        """
+        given = plain(mediator)
+        if isinstance(given, str):
+            named = {self.name(at): at for at in np.ndindex(self.indirect.shape)}
+            found = re.sub(r"L(\d+)H(\d+)", r"\1.\2", given)  # as it is drawn
+            if found not in named:
+                raise unknown("mediator", given, named, f"name one of to_frame(), such as {next(iter(named))}")
+            return named[found]
+        at: Any = (given,) if isinstance(given, int) else plain(given) if isinstance(given, list | tuple) else ()
+        at = tuple(map(plain, at))
+        inside = [isinstance(n, int) and 0 <= n < size for n, size in zip(at, self.indirect.shape, strict=False)]
+        if len(at) != self.indirect.ndim or not all(inside):
+            example = self.name((0,) * self.indirect.ndim)
+            raise InputError(
+                f"{mediator!r} is no mediator here; they go by {', '.join(self.axes)}, such as {example!r}"
+            )
+        return at
+
+    def runs(self, index: Any) -> pd.DataFrame:
+        """Return the four runs of each pair that one mediator's effects are made of; it is named as `index` reads it.
 
         Returns
         -------
@@ -138,7 +170,7 @@ class MediationResult(EffectsResult):
         InputError
             The mediator was not asked for, or not reached.
         """
-        at = tuple(index)
+        at = self.index(index)
         if not self.done[at]:
             raise InputError(f"{self.name(at)} was not computed; choose one of to_frame()")
         total, indirect, direct = self.per_pair_total, self.per_pair_indirect[:, *at], self.per_pair_direct[:, *at]
@@ -150,7 +182,7 @@ class MediationResult(EffectsResult):
         ]
         return frame_of(rows)
 
-    def to_dowhy(self, index: Sequence[int]) -> Any:
+    def to_dowhy(self, index: Any) -> Any:
         """Return one mediator's `runs` as a DoWhy model, whose estimators and refuters then apply.
 
         The mediator is its treatment, the metric its outcome, the prompt a common cause of both. Adjusting for the
@@ -171,7 +203,7 @@ class MediationResult(EffectsResult):
 
         Examples
         --------
-        >>> causal = result.to_dowhy((9, 9))  # doctest: +SKIP
+        >>> causal = result.to_dowhy("9.9")  # doctest: +SKIP
         >>> found = causal.identify_effect()  # doctest: +SKIP
         >>> causal.estimate_effect(found, method_name="backdoor.linear_regression").value  # doctest: +SKIP
         1.84
@@ -260,8 +292,9 @@ def mediate(
     -----
     Pearl (2001), "Direct and Indirect Effects"; Vig et al. (2020), "Investigating Gender Bias in Language Models Using
     Causal Mediation Analysis". Every effect is exact: the indirect one is denoising patching, the direct one is noising
-    patching less the corrupted run. Intervals are bootstrapped over pairs. p-values are by sign-flip permutation over
-    pairs, of the indirect effects; they assume that without an effect a pair's is as likely up as down.
+    patching less the corrupted run. Intervals are over pairs, by Student's t without the skewness (Hall
+    1992). p-values are by sign-flip permutation over pairs, of the indirect effects; they assume that without an effect
+    a pair's is as likely up as down.
 
     Examples
     --------
@@ -277,8 +310,8 @@ def mediate(
     by = "head" if kind.headed else kind.parts or "layer"
     named = axes(site, by)
     layers, heads = _mediators(model, site, head, layer)
-    sweep.require(model, site)
-    metrics.try_out(chosen, model.geometry.d_vocab, model.device)
+    model.require_site(site, layers)
+    metrics.try_out(chosen, model.geometry.d_vocab_out, model.device)
     encoded = encode(model, pairs, chosen)
     shape = sweep.shape_of(model, site, by, layers, 1)
     cells = None if heads is None else [layers.index(at) * shape[1] + number for at, number in heads]
@@ -358,7 +391,7 @@ def _result(
     lost = reached[0] & ~known
     if lost.any():
         notes.append(f"the metric is NaN or infinite for {int(lost.sum())} mediators")
-    notes += too_few(len(encoded), count, draws, correction)
+    notes += [*no_interval(len(encoded)), *too_few(len(encoded), count, draws, correction)]
     stopped = through.stopped or past.stopped
     if stopped:
         side = "indirect effects" if through.stopped else "direct effects"

@@ -139,13 +139,13 @@ def path(
     [('2.mlp → logits', 16.59..., 0.54...)]
     """
     from interp.engine import metrics
-    from interp.engine.patching import path, sweep
+    from interp.engine.patching import path
 
     chosen = resolve_metric(metric or pairs.metric or "logit-diff")
     senders, receivers = _ends(model, from_, to)
     for site in ("resid_pre", "z", "q", "k", "v", "mlp_out"):
-        sweep.require(model, site)
-    metrics.try_out(chosen, model.geometry.d_vocab, model.device)
+        model.require_site(site, range(model.geometry.n_layers))
+    metrics.try_out(chosen, model.geometry.d_vocab_out, model.device)
     encoded = encode(model, pairs, chosen)
     cases = pairs_of.cases(model, encoded, chosen, direction)
     swept = path.sweep_paths(model, cases, senders=senders, receivers=receivers, freeze=freeze, on_step=model.on_step)

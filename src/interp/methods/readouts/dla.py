@@ -10,12 +10,12 @@ import numpy as np
 
 from interp.errors import InputError
 from interp.interface.registry import technique
+from interp.methods._shared import answers
 from interp.methods._shared.direct_effects import Run, attributed, frozen_note, sites
 from interp.methods._shared.models import predicted
-from interp.methods._shared.pairs import one_token
 from interp.results import Result, resolve
 from interp.results.tables import frame_of
-from interp.spec import Node, Prompt
+from interp.spec import Node, Prompt, TokenName
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -131,8 +131,8 @@ def dla(
     model: LoadedModel,
     prompt: Prompt,
     *,
-    answer: str | None = None,
-    wrong: str | None = None,
+    answer: TokenName | None = None,
+    wrong: TokenName | None = None,
     position: int | None = None,
     top: int = 10,
 ) -> DLAResult:
@@ -183,10 +183,7 @@ def dla(
     if position is not None and not -length <= position < length:
         raise InputError(f"no position {position}; positions are 0–{length - 1}, and −1 is the last")
     at = predicted(model, encoded) if position is None else position % length
-    ids = [
-        None if given is None else one_token(model, prompt.text or "", given, which)
-        for which, given in (("answer", answer), ("wrong answer", wrong))
-    ]
+    ids = [answers.one(model, prompt, given, which) for which, given in (("answer", answer), ("wrong answer", wrong))]
     found = engine.readout(model)
     run = Run(model, model.activations(encoded, sites(model)), at)
     engine.require(model, found, run.end[-1], run.held["last_logits"][0])
@@ -208,7 +205,10 @@ def dla(
         neurons=parts.neurons,
         total=total,
         logit=logit,
-        notes=_notes(model, frozen_note(run, found), parts.contributions, total, logit),
+        notes=(
+            *_notes(model, frozen_note(run, found), parts.contributions, total, logit),
+            *(answers.likelier(model, right, logits) if ids[0] is not None else ()),
+        ),
     )
 
 

@@ -10,12 +10,12 @@ import numpy as np
 
 from interp.errors import InputError
 from interp.interface.registry import technique
+from interp.methods._shared import answers
 from interp.methods._shared.models import predicted
-from interp.methods._shared.pairs import one_token
 from interp.results import Result, resolve
 from interp.results.tables import frame_of
 from interp.sites import Site
-from interp.spec import Indices, Prompt, resolve_indices
+from interp.spec import Indices, Prompt, TokenName, resolve_indices
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -159,7 +159,7 @@ def lens(
     prompt: Prompt,
     *,
     at: Literal["pre", "mid", "post"] = "post",
-    target: str | None = None,
+    target: TokenName | None = None,
     kind: Literal["logit", "tuned", "jacobian"] = "logit",
     from_: str | None = None,
     layer: Indices = None,
@@ -217,7 +217,7 @@ def lens(
     if kind == "logit" and from_ is not None:
         raise InputError("the logit lens is read from nothing; add --kind tuned or --kind jacobian, or drop --from")
     encoded = model.encode(prompt)
-    goal = None if target is None else one_token(model, prompt.text or "", target, "target")
+    named = answers.one(model, prompt, target, "target")
     found = engine.readout(model)
     maps = None if kind == "logit" else _translators(model, kind, from_)
     layers = _layers(model, layer, at, maps)
@@ -225,6 +225,7 @@ def lens(
     places = resolve_indices(position, length, "position")
     streams, end, logits = _streams(model, encoded, layers, at)
     engine.require(model, found, end[-1], logits)
+    goal = named
     if goal is None:
         asked = predicted(model, encoded) if model.geometry.causal else places[-1]
         goal = int(engine.detached(lambda: found.logits(end[asked]).argmax()))
@@ -233,6 +234,7 @@ def lens(
     chosen = list(places)
     seen = engine.project(found, streams[:, chosen], end[chosen], goal, top, model.on_step)
     ids, entropy = seen.ids, seen.entropy
+    other = () if named is None else answers.likelier(model, named, logits)
     lost = ~np.isfinite(entropy).all(1)
     notes = [f"the predictions are NaN, first in layer {layers[int(lost.argmax())]}"] if lost.any() else []
     return LensResult(
@@ -249,7 +251,7 @@ def lens(
         target=(model.tokens.string(goal), goal),
         target_probability=seen.target_probability,
         target_rank=seen.target_rank,
-        notes=(*(maps.notes if maps is not None else ()), *notes),
+        notes=(*(maps.notes if maps is not None else ()), *notes, *other),
     )
 
 

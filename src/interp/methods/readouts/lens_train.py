@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +12,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from interp import files
 from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
-from interp.methods._shared import texts as files
-from interp.results import Result, checked_path
+from interp.methods._shared import texts as running
+from interp.results import Result
 from interp.results.tables import frame_of
 from interp.sites import Site
 from interp.spec import Indices, Texts, resolve_indices
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
 _POOL = 256 * 2**20
 _HELD = 0.1  # of the texts' tokens, which are not trained on but measured on
 _MOST_HELD = 1024
+_SOON = 0.5  # seconds that an interrupted training goes on measuring,
+_FEW = 16  # so many tokens at a time
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -96,7 +101,7 @@ class LensTrainResult(Result):
         >>> result.save("lens.safetensors").name
         'lens.safetensors'
         """
-        if Path(os.fspath(path)).suffix.lower() != ".safetensors":
+        if files.path_of(path).suffix.lower() != ".safetensors":
             return super().save(path)
 
         def write(model: LoadedModel) -> Path:
@@ -171,22 +176,28 @@ def lens_train(
             raise InputError(f"--{name} {value} trains nothing; use 1 or more")
     if not 0 < rate < float("inf"):
         raise InputError(f"--rate {rate} is no learning rate; use a number above 0, such as 0.001")
-    if out is not None and checked_path(out).suffix.lower() != ".safetensors":
+    if out is not None and files.writable(out).suffix.lower() != ".safetensors":
         raise InputError(f"a lens is saved as .safetensors; write --out {Path(out).stem or 'lens'}.safetensors")
     layers = resolve_indices(layer, model.geometry.n_layers, "layer")
-    prompts = [one.ids for one in files.encoded(model, texts.texts)]
+    prompts = [one.ids for one in running.encoded(model, texts.texts)]
     found = lens.readout(model)
     streams = _Streams(model, layers, prompts, seed)
     held = streams.held()
-    lens.require(model, found, held[-1, -1], streams.logits)
+    lens.require(model, found, held[-1, -1].to(found.weight.dtype), streams.logits)
     training = _Training(found, len(layers), model.geometry.d_model, steps, batch, rate)
     stopped = training.run(streams.pools(), seed, model.on_step)
     pairs = {n: (training.weights[k].detach(), training.biases[k].detach()) for k, n in enumerate(layers)}
-    measured = _measured(found, held, layers, pairs)
+    measured, count = _measured(found, held, layers, pairs, _SOON if stopped is not None else math.inf)
     notes = ["there is one text alone: the divergences are on what was trained on"] if streams.alone else []
     if stopped is not None:
-        notes.insert(0, f"partial: interrupted after {len(training.losses)} of {steps} steps")
-    saved = "" if out is None else str(translators.save(out, pairs, model))
+        few = f", measured on {count} of {streams.sizes[1]} tokens" if count < streams.sizes[1] else ""
+        notes.insert(0, f"partial: interrupted after {len(training.losses)} of {steps} steps{few}")
+    saved = ""
+    if out is not None:
+        try:
+            saved = str(translators.save(out, pairs, model))
+        except InputError as error:  # what was trained for an hour is not lost for want of a place
+            notes.append(f"the lens was not written: {error}; save(…) of this result writes it")
     result = LensTrainResult(
         layers=layers,
         weights=training.weights.detach().float().cpu().numpy().copy(),
@@ -254,6 +265,8 @@ class _Streams:
     def _of(self, ids: tuple[int, ...]) -> Tensor:
         import torch
 
+        from interp.engine.metrics import upcast
+
         kept: dict[str, Tensor] = {}
 
         def keep(name: str) -> Callable[..., None]:
@@ -265,7 +278,7 @@ class _Streams:
         logits = self.model.forward([ids], {name: keep(name) for name in self.sites})
         self.model.note("forward")
         self.logits = logits[0, -1]
-        return torch.stack([kept[name] for name in self.sites]).float()
+        return upcast(torch.stack([kept[name] for name in self.sites]))
 
 
 class _Training:
@@ -274,10 +287,12 @@ class _Training:
     def __init__(self, found: Readout, count: int, width: int, steps: int, batch: int, rate: float) -> None:
         import torch
 
-        device = found.weight.device
+        from interp.engine.metrics import upcast
+
+        device, dtype = found.weight.device, upcast(found.weight[:0]).dtype
         self.found, self.steps, self.batch, self.rate = found, steps, batch, rate
-        self.weights: Tensor = torch.zeros(count, width, width, device=device).requires_grad_()
-        self.biases: Tensor = torch.zeros(count, width, device=device).requires_grad_()
+        self.weights: Tensor = torch.zeros(count, width, width, device=device, dtype=dtype).requires_grad_()
+        self.biases: Tensor = torch.zeros(count, width, device=device, dtype=dtype).requires_grad_()
         self.optimiser: torch.optim.Adam = torch.optim.Adam([self.weights, self.biases], lr=rate)
         self.losses: list[list[float]] = []
 
@@ -304,9 +319,11 @@ class _Training:
         """Take one step on streams ``[layer + 1, token, d_model]``; return each layer's mean divergence."""
         import torch
 
+        from interp.engine.metrics import upcast
+
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate * (1 - len(self.losses) / self.steps)
-        end = self.found.logits(tokens[-1].to(self.found.weight.dtype)).float().log_softmax(-1).detach()
+        end = upcast(self.found.logits(tokens[-1].to(self.found.weight.dtype))).log_softmax(-1).detach()
         chances = end.exp()
         own = (chances * end).sum(-1).mean()
         losses: list[float] = []
@@ -315,7 +332,7 @@ class _Training:
         for stream, weight, bias in zip(tokens[:-1], self.weights, self.biases, strict=True):
             weight, bias = weight.detach().requires_grad_(), bias.detach().requires_grad_()
             moved = (stream + stream @ weight.T + bias).to(self.found.weight.dtype)
-            logs = self.found.logits(moved).float().log_softmax(-1)
+            logs = upcast(self.found.logits(moved)).log_softmax(-1)
             loss = own - (chances * logs).sum(-1).mean()
             slopes.append(torch.autograd.grad(loss, [weight, bias]))  # pyright: ignore[reportArgumentType]
             losses.append(float(loss.detach()))
@@ -326,17 +343,28 @@ class _Training:
 
 
 def _measured(
-    found: Readout, held: Tensor, layers: Sequence[int], pairs: dict[int, tuple[Tensor, Tensor]]
-) -> tuple[Float, Float]:
-    """Return the mean divergences on the tokens held out, ``[layer]``, without and with the maps."""
+    found: Readout, held: Tensor, layers: Sequence[int], pairs: dict[int, tuple[Tensor, Tensor]], within: float
+) -> tuple[tuple[Float, Float], int]:
+    """Return the mean divergences on tokens held out, ``[layer]``, without and with the maps, and on how many.
+
+    All of them, or as many as `within` seconds allow: somebody who has pressed Ctrl-C waits.
+    """
     import torch
 
     from interp.engine.readouts import lens, translators
 
+    begun = time.monotonic()
     held = held.to(found.weight.dtype)
+    size = held.shape[1] if math.isinf(within) else _FEW
 
-    def mean(streams: Tensor) -> Float:
-        return lens.project(found, streams, held[-1], target=0, top=1).kl.mean(1)
+    def divergence(streams: Tensor, end: Tensor) -> Float:
+        return lens.project(found, streams, end, target=0, top=1).kl
 
-    moved = [translators.affine(*pairs[n])(rows) for n, rows in zip(layers, held[:-1], strict=True)]
-    return mean(held[:-1]), mean(torch.stack(moved))
+    parts: list[tuple[Float, Float]] = []
+    for some in held.split(size, dim=1):
+        moved = [translators.affine(*pairs[n])(rows) for n, rows in zip(layers, some[:-1], strict=True)]
+        parts.append((divergence(some[:-1], some[-1]), divergence(torch.stack(moved), some[-1])))
+        if time.monotonic() - begun > within:
+            break
+    without, mapped = (np.concatenate(columns, axis=1) for columns in zip(*parts, strict=True))
+    return (without.mean(1), mapped.mean(1)), without.shape[1]

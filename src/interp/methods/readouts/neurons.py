@@ -195,14 +195,12 @@ def neurons(
     >>> interp.neurons("2.*", ["Once upon a time there was a cat"]).ids.shape[0]
     512
     """
-    from interp.engine.patching import sweep
     from interp.engine.readouts import neurons as engine
 
     for name, value, least in (("top", top, 1), ("context", context, 0), ("points", points, 10)):
         if value < least:
             raise InputError(f"--{name} {value} is too few; use {least} or more")
     layout = None if cluster is None else embedder(cluster)
-    sweep.require(model, "neuron")
     names, chosen = _chosen(model, which)
     said = _checked(model, texts)
 
@@ -217,12 +215,20 @@ def neurons(
         raise InputError("no text has a token besides BOS; type longer ones")
     order = [f"{layer}.{neuron}" for layer, held in chosen.items() for neuron in held]
     back = [order.index(name) for name in names] if order != names else list(range(len(names)))
-    weights, unread = _static(model, chosen)
+    weights: Static | None = None
+    unread: list[str] = []
     clusters = None
-    if layout is not None and sample is not None and stopped is None:
-        rows = sample.rows[:, back].numpy()
-        clusters = layout(rows, of, names, [model.tokens.string(n) for n in sample.ids.tolist()], seed)
-    notes = [f"partial: interrupted after {done} of {len(texts.texts)} texts"] if stopped is not None else []
+    rest = [] if stopped is None or layout is None else ["without clusters"]
+    try:
+        weights, unread = _static(model, chosen)
+        if layout is not None and sample is not None and stopped is None:
+            rest = ["before the clusters were made"]
+            rows = sample.rows[:, back].numpy()
+            clusters = layout(rows, of, names, [model.tokens.string(n) for n in sample.ids.tolist()], seed)
+    except KeyboardInterrupt as interrupt:
+        stopped = interrupt
+    partial = ", ".join([f"partial: interrupted after {done} of {len(texts.texts)} texts", *rest])
+    notes = [partial] if stopped is not None else []
     if lost:
         notes.append(f"activations are NaN or infinite in {lost} texts, which are left out")
     values, ids, around, place = (
@@ -268,7 +274,6 @@ def _chosen(model: LoadedModel, which: Any) -> tuple[list[str], dict[int, list[i
     InputError
         What is no neuron, or one that is not there.
     """
-    width = model.neurons()
     names: dict[str, None] = {}
     chosen: dict[int, list[int]] = {}
     for word in words(which, "which"):
@@ -278,6 +283,8 @@ def _chosen(model: LoadedModel, which: Any) -> tuple[list[str], dict[int, list[i
                 f"{word!r} is no neuron; type its layer and number, such as 5.123, or 5.* for all of layer 5"
             )
         (layer,) = resolve_indices(int(match[1]), model.geometry.n_layers, "layer")
+        model.require_site("neuron", [layer])
+        width = model.neurons(layer)
         numbers = range(width) if match[2] == "*" else resolve_indices(int(match[2]), width, "neuron")
         for number in numbers:
             if f"{layer}.{number}" not in names:
@@ -337,11 +344,14 @@ def _read(
 def _static(model: LoadedModel, chosen: Mapping[int, list[int]]) -> tuple[Static | None, list[str]]:
     from interp.engine import exactness
     from interp.engine.readouts import neurons as engine
+    from interp.engine.readouts.ov_qk import unmixed
 
     count = sum(map(len, chosen.values()))
     if count > _STATIC:
         return None, [f"what neurons read and write is left out for more than {_STATIC} at once"]
+    g = model.geometry
     try:
-        return engine.static(model, chosen, min(_TOKENS, model.geometry.d_vocab)), []
+        with unmixed(model.device):
+            return engine.static(model, chosen, min(_TOKENS, g.d_vocab, g.d_vocab_out)), []
     except exactness.Unreadable as reason:
         return None, [f"what neurons read and write is left out: {reason}"]

@@ -12,11 +12,12 @@ import numpy as np
 from interp.errors import InputError, unknown, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import texts as files
+from interp.methods._shared.intervals import too_few
 from interp.methods._shared.probe.fits import Fits
 from interp.methods._shared.probe.labels import enough, given, target_of, twice
 from interp.results import Result, resolve
 from interp.results.tables import frame_of
-from interp.spec import Prompt, Variable
+from interp.spec import Variable, as_prompt
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +47,7 @@ class ProbeResult(Result):
     score
         ``float64 [layer]``: their mean.
     interval
-        ``float64 [layer, 2]``: 95 % interval of that mean over the folds.
+        ``float64 [layer, 2]``: 95 % interval of that mean over the folds; NaN for fewer than four.
     balanced
         ``float64 [layer]``: mean over classes of the share found, over the folds; NaN for real numbers.
     control
@@ -143,11 +144,11 @@ class ProbeResult(Result):
 
     def summary(self) -> str:
         """Return the best layer's score beside its control."""
-        low, high = self.interval[self.best]
+        sure = _between(*self.interval[self.best])
         what = " / ".join(self.classes[:4]) + " …" * (len(self.classes) > 4) if self.classes else "real numbers"
         return (
             f"{self.provenance.model}: {what} from {self.site} ({self.position}), {sum(self.counts)} texts; best layer "
-            f"{self.best}: {self.metric} {self.score[self.best]:.3f} [{low:.3f}, {high:.3f}], shuffled labels "
+            f"{self.best}: {self.metric} {self.score[self.best]:.3f}{sure}, shuffled labels "
             f"{self.control[self.best]:.3f}"
         )
 
@@ -155,7 +156,7 @@ class ProbeResult(Result):
         """Return a line per layer."""
         named = resolve("interp.errors:printable")
         lines = (
-            f"L{n:<3} {score:7.3f}  [{low:6.3f}, {high:6.3f}]  shuffled {control:7.3f}"
+            f"L{n:<3} {score:7.3f} {_between(low, high, 6)}  shuffled {control:7.3f}"
             for n, (score, (low, high), control) in enumerate(zip(self.score, self.interval, self.control, strict=True))
         )
         return "\n".join([named(super().text().partition("\n")[0]), *lines, *(f"note: {n}" for n in self.notes)])
@@ -174,6 +175,11 @@ class ProbeResult(Result):
                 "baseline": self.baseline,
             }
         )
+
+
+def _between(low: float, high: float, width: int = 0) -> str:
+    """Return an interval in words, or nothing where there is none."""
+    return f" [{low:{width}.3f}, {high:{width}.3f}]" if math.isfinite(low) else ""
 
 
 @technique(body=None)
@@ -256,6 +262,7 @@ def probe(
     >>> r.accuracy.shape, r.direction(r.best, "good").shape
     ((4,), (128,))
     """
+    from interp.engine import linalg
     from interp.engine.readouts.text_activations import pooled
 
     if importlib.util.find_spec("sklearn") is None:
@@ -267,13 +274,16 @@ def probe(
         raise InputError(f"--strength {strength} is no penalty; use a number above 0, such as 1")
     prompts, held = given(texts, labels, text, column, label)
     target = target_of(held)
-    encoded = files.encoded(model, [Prompt(one, bos=bos, truncate=truncate) for one in prompts])
+    encoded = files.encoded(model, [as_prompt(one, bos, truncate) for one in prompts])
     groups = np.unique([str(one.ids) for one in encoded], return_inverse=True)[1]
     enough(target, groups, folds)
     found = pooled(model, encoded, site, position)
     model.note(found.path, found.notes)
+    values = found.values.double().numpy()
+    for number, rows in enumerate(values):
+        linalg.finite(rows, f"activations of {site} in layer {number}")
     fits = Fits(target, groups, folds, shuffles, strength, seed)
-    fitted = fits.all(found.values.double().numpy(), model.on_step)
+    fitted = fits.all(values, model.on_step)
     result = ProbeResult(
         site=site,
         position=position,
@@ -281,7 +291,7 @@ def probe(
         classes=target.classes,
         counts=target.counts,
         baseline=max(target.counts) / len(prompts) if target.classes else 0.0,
-        notes=tuple(fitted.pop("notes") + twice(groups)),
+        notes=tuple(fitted.pop("notes") + twice(groups) + too_few(folds, "folds")),
         **fitted,
     )
     return unless_interrupted(result, fits.interrupt)

@@ -11,12 +11,13 @@ import numpy as np
 
 from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
+from interp.methods._shared import answers
 from interp.methods._shared.models import logits_of, predicted
-from interp.methods._shared.pairs import aligned, one_token
+from interp.methods._shared.pairs import aligned
 from interp.results import Result, resolve
 from interp.results.tables import frame_of
 from interp.sites import Site
-from interp.spec import Metric, Prompt
+from interp.spec import Metric, Prompt, PromptName, TokenName, as_prompt
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -135,10 +136,10 @@ def saliency(
     prompt: Prompt,
     *,
     method: Method = "ig",
-    answer: str | None = None,
-    wrong: str | None = None,
+    answer: TokenName | None = None,
+    wrong: TokenName | None = None,
     metric: Literal["logit-diff", "logit", "logprob", "prob"] | None = None,
-    counterfactual: str | None = None,
+    counterfactual: PromptName | None = None,
     baseline: Baseline | None = None,
     steps: int = 50,
 ) -> SaliencyResult:
@@ -211,10 +212,7 @@ def saliency(
         raise InputError(f"--metric {named} {'needs' if wrong is None else 'takes no'} wrong answer; {change}")
     encoded = model.encode(prompt)
     other = None if counterfactual is None else _other(model, prompt, encoded, counterfactual)
-    ids = [
-        None if text is None else one_token(model, prompt.text or "", text, which)
-        for which, text in (("answer", answer), ("wrong answer", wrong))
-    ]
+    ids = [answers.one(model, prompt, given, which) for which, given in (("answer", answer), ("wrong answer", wrong))]
     position, logits = predicted(model, encoded), logits_of(model, encoded)
     right = int(logits.argmax()) if ids[0] is None else ids[0]
     if right == ids[1]:
@@ -254,6 +252,8 @@ def saliency(
         steps=found.steps,
     )
     result = noted(result, partial=found.interrupt is not None)
+    if ids[0] is not None:
+        result = replace(result, notes=(*result.notes, *answers.likelier(model, right, logits)))
     return unless_interrupted(result, found.interrupt)
 
 
@@ -290,8 +290,8 @@ def _asked(model: LoadedModel, encoded: Encoded) -> int:
     return places[0] if len(places) == 1 else 0
 
 
-def _other(model: LoadedModel, prompt: Prompt, encoded: Encoded, counterfactual: str) -> Encoded:
-    other = model.encode(replace(prompt, text=counterfactual, ids=None))
+def _other(model: LoadedModel, prompt: Prompt, encoded: Encoded, counterfactual: Any) -> Encoded:
+    other = model.encode(as_prompt(counterfactual, prompt.bos, prompt.truncate))
     same_length(encoded, other)
     return other
 
@@ -340,7 +340,7 @@ def refuse(method: str, given: Mapping[str, Any], why: str) -> None:
         raise InputError(f"{method} takes no {named}: {why}; drop it, or use method ig")
 
 
-def check(steps: int, counterfactual: str | None, baseline: str | None) -> None:
+def check(steps: int, counterfactual: Any, baseline: str | None) -> None:
     """Refuse a way of integrating that cannot be.
 
     Raises
@@ -354,7 +354,7 @@ def check(steps: int, counterfactual: str | None, baseline: str | None) -> None:
         raise InputError("the counterfactual is the baseline; give one of them")
 
 
-def start(method: str, counterfactual: str | None, baseline: str | None) -> str:
+def start(method: str, counterfactual: Any, baseline: str | None) -> str:
     """Return the name of what a method starts from: gradient × input is compared with zero."""
     if counterfactual is not None:
         return "counterfactual"

@@ -11,8 +11,7 @@ import numpy as np
 
 from interp.errors import InputError, printable, unless_interrupted
 from interp.interface.registry import technique
-from interp.methods._shared import directions
-from interp.methods._shared.pairs import one_token
+from interp.methods._shared import answers, directions
 from interp.methods.text.generate import ended, tail, unapplied
 from interp.results import Result
 from interp.results.tables import frame_of
@@ -25,7 +24,9 @@ from interp.spec import (
     Numbers,
     Prompt,
     StreamSite,
+    TokenName,
     Variable,
+    as_answers,
     resolve_indices,
     resolve_metric,
 )
@@ -152,8 +153,8 @@ def steer(
     n: int = 20,
     site: StreamSite = "resid_post",
     at: Literal["all", "prompt", "new"] = "all",
-    answer: str | None = None,
-    wrong: str | None = None,
+    answer: TokenName | None = None,
+    wrong: TokenName | None = None,
     metric: MetricName | None = None,
     temperature: float = 0.0,
     seed: int = 0,
@@ -216,17 +217,16 @@ def steer(
     """
     from interp.engine import metrics
     from interp.engine.model import generation
-    from interp.engine.patching import sweep as sweeping
 
     depth = model.geometry.n_layers
     (at_layer,) = resolve_indices(depth // 2 if layer is None else layer, depth, "layer")
-    sweeping.require(model, site)
+    model.require_site(site, [at_layer])
     place = Site(site, at_layer)
     strengths = _strengths(strength, sweep)
     encoded = model.encode(prompt)
     generation.check(model, len(encoded.ids), n, temperature, generation.Changes((), at))
     scorer = _scorer(model, prompt, answer, wrong, metric)
-    metrics.try_out(scorer.metric, model.geometry.d_vocab, model.device)
+    metrics.try_out(scorer.metric, model.geometry.d_vocab_out, model.device)
     stream = model.activations(encoded, [place.hook_name])[place.hook_name][0].float()
     length = float(stream.norm(dim=-1).median())
     added, source, notes = _direction(model, place, length, toward, against, direction)
@@ -326,9 +326,10 @@ def _scorer(model: LoadedModel, prompt: Prompt, answer: Any, wrong: Any, named: 
 
     default = "kl" if answer is None else "logprob" if wrong is None else "logit-diff"
     chosen: Metric = resolve_metric(named or default)
-    text = prompt.text or ""
-    right = () if answer is None else (one_token(model, text, answer, "answer"),)
-    other = () if wrong is None else (one_token(model, text, wrong, "wrong"),)
+    right, other = (
+        answers.tokens(model, prompt, as_answers(given, which), which)
+        for which, given in (("answer", answer), ("wrong", wrong))
+    )
     if chosen.needs_answer and not right:
         raise InputError(f"{chosen.name} needs an answer: add --answer WORD, or use --metric kl, which needs none")
     if chosen.needs_wrong and not other:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from interp.results import Result
 
 PADDING = 14
+# By these a page's typesetting passes over an element: MathJax 3 (JupyterLab, Notebook 7) and 2 (nbconvert, nbviewer).
+UNTOUCHED = " ".join(theme.PALETTE["untouched"])
 
 _PAGE = f"""
 .interp-frame{{box-sizing:border-box;max-width:1120px;margin:2px 0;padding:12px {PADDING}px;overflow:hidden;
@@ -79,7 +81,7 @@ def html(
             f'<img class="interp-plain" alt="{escape(f"{title}: {facts}")}" src="{escape(address)}">'
             f'<div class="interp-rich" hidden="hidden">{content}</div>'
         )
-    return f'<div class="interp-frame"><style>{style}</style>{content}</div>'
+    return f'<div class="interp-frame {UNTOUCHED}"><style>{style}</style>{content}</div>'
 
 
 def svg(title: str, facts: str, body: str, size: tuple[float, float], name: str, foot: Sequence[str] = ()) -> str:

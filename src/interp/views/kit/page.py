@@ -91,8 +91,8 @@ def pictures(describe: Callable[[R], Picture]) -> tuple[Callable[[R], str], Draw
     Examples
     --------
     >>> page, drawing = pictures(lambda words: Picture(words, "", [[("", Drawing(1, 1, ""))]], []))
-    >>> page("Lens")[:26], drawing("Lens", theme="dark")[:4]
-    ('<div class="interp-frame">', '<svg')
+    >>> page("Lens")[:24], drawing("Lens", theme="dark")[:4]
+    ('<div class="interp-frame', '<svg')
     """
 
     def drawn(result: R, theme: str = "light") -> str:

@@ -25,10 +25,10 @@ CSS = f"""
 border:0}}
 .interp-frame table.interp-table .interp-row .interp-cell{{padding:3px 22px 3px 0;border:0;
 border-bottom:1px solid var(--interp-line);text-align:left;vertical-align:baseline;font-weight:400;max-width:640px;
-overflow-wrap:anywhere;white-space:normal;color:var(--interp-fg)}}
-.interp-frame table.interp-table .interp-row .interp-short{{white-space:nowrap}}
-.interp-frame table.interp-table .interp-row .interp-number{{text-align:right;white-space:nowrap}}
-.interp-frame table.interp-table .interp-row .interp-name{{color:var(--interp-muted);white-space:nowrap}}
+min-width:min(200px,60vw);overflow-wrap:break-word;white-space:normal;color:var(--interp-fg)}}
+.interp-frame table.interp-table .interp-row .interp-short{{min-width:0;white-space:nowrap}}
+.interp-frame table.interp-table .interp-row .interp-number{{min-width:0;text-align:right;white-space:nowrap}}
+.interp-frame table.interp-table .interp-row .interp-name{{min-width:0;color:var(--interp-muted);white-space:nowrap}}
 .interp-frame table.interp-table .interp-row:last-child .interp-cell{{border-bottom:0}}
 .interp-frame pre.interp-pre{{margin:0;padding:0;border:0;background:none;color:inherit;overflow:auto;
 font:12px/1.5 {MONO}}}

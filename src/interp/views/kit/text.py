@@ -166,7 +166,8 @@ def glyph_groups(glyphs: Mapping[int, str], count: int) -> list[tuple[int, str]]
     return [(n, glyphs[n]) for n in range(count) if n in glyphs and glyphs.get(n - 1) != glyphs[n]]
 
 
-_ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;"})
+# A Plotly figure hands what stands between two "$" to MathJax where a page has it; an entity it shows as it is.
+_ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;", "$": "&#36;"})
 
 
 def _code(character: str) -> str:

@@ -260,6 +260,9 @@ def page_css() -> str:
             _host([jp_dark], "dark", *jp),
             _host(light[1:], "light", *editor),
             _host(dark[1:], "dark", *editor),
+            # High contrast: the editor's own lines, and no pale ink.
+            f"{code.format('high-contrast')}{{--interp-line:var(--vscode-contrastBorder,var(--interp-fg));"
+            "--interp-muted:var(--interp-fg)}",
         ]
     )
 

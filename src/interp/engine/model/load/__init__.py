@@ -14,13 +14,15 @@ from typing import Any
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
+from interp import files
 from interp.engine import memory
 from interp.engine.model.load.adapter import adapted, base_of
 from interp.engine.model.load.gguf import from_gguf
 from interp.engine.model.load.hub import fetched, from_folder
-from interp.engine.model.load.objects import from_object
+from interp.engine.model.load.objects import from_object, survivor
 from interp.engine.model.load.source import (
     PICKLES,
+    WEIGHTS,
     OnStep,
     Options,
     Source,
@@ -29,6 +31,7 @@ from interp.engine.model.load.source import (
     plain_name,
     quiet,
     reason_of,
+    suffix_of,
     translated,
 )
 from interp.engine.model.load.wrap import compare_with_cpu, own_logits, wrap
@@ -55,7 +58,8 @@ def load(
         The model does not fit.
     """
     try:
-        return _load(source, tokenizer, copy_model, name, options)
+        with torch.random.fork_rng(devices=[]):  # what a library draws while it builds a model is not the user's
+            return _load(source, tokenizer, copy_model, name, options)
     except (RuntimeError, MemoryError) as error:
         if not memory.is_out_of_memory(error):
             raise
@@ -76,6 +80,8 @@ def _load(source: Any, tokenizer: Any, copy_model: bool, name: str | None, optio
             raise InputError(
                 "a TransformerBridge takes no adapter any more; give the Hugging Face model it was made of"
             )
+        if tokenizer is not None:
+            source.tokenizer = survivor(tokenizer)
         return LoadedModel(name or plain_name(str(source.cfg.model_name)), source)
     with quiet():
         if isinstance(source, str | Path):
@@ -85,7 +91,7 @@ def _load(source: Any, tokenizer: Any, copy_model: bool, name: str | None, optio
         else:
             raise InputError(f"cannot load a {type(source).__name__}; give a name, a folder, a model or a bridge")
         if options.adapter is not None:
-            found = adapted(found, Path(options.adapter).expanduser())
+            found = adapted(found, files.path_of(options.adapter))
         options.on_step(2, 3, "wrapping the model")
         reference = translated(f"transformers cannot run {found.name}", lambda: own_logits(found.model))
         bridge = wrap(found)
@@ -102,30 +108,35 @@ def _load(source: Any, tokenizer: Any, copy_model: bool, name: str | None, optio
 
 
 def _from_path(source: str, options: Options) -> Source:
-    path = Path(source).expanduser()
-    if path.is_file() and path.suffix == ".gguf":
+    if not source.strip():
+        raise InputError("the name is blank; type a folder, a hub name or bundled")
+    path = files.path_of(source)
+    there, suffix = files.there(path), suffix_of(path)
+    if there == "file" and suffix == ".gguf":
         return from_gguf(path, options)
-    if path.is_file() and path.suffix in PICKLES:
+    if there == "file" and suffix in PICKLES:
         raise pickled(path.name, "it is a pickle")
-    if path.is_file():
+    if there in {"file", "other"}:
         raise InputError(f"{source} is a file; give its folder, or a .gguf file")
-    if path.is_dir():
-        ggufs = sorted(path.glob("*.gguf"))
-        if ggufs and not (path / "config.json").exists():
+    if there == "folder":
+        ggufs = sorted(one for one in path.iterdir() if suffix_of(one) == ".gguf")
+        if ggufs and not files.there(path / "config.json"):
             if len(ggufs) > 1:
                 raise InputError(f"{source} holds {len(ggufs)} GGUF files; name one: {ggufs[0].name}")
             return from_gguf(ggufs[0], options)
         return _from_folder(path, _folder_name(path), options, local=True)
+    if suffix in WEIGHTS:
+        raise InputError(f"there is no file {source!r} (looked in {Path.cwd()}); type its path")
     if source.startswith((".", "/", "~")) or source.count("/") > 1 or "\\" in source:
         raise InputError(f"there is no folder {source!r} (looked in {Path.cwd()})")
     source = _OLD_NAMES.get(source, source)
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source):
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source, re.ASCII):
         raise InputError(f"{source!r} is neither a folder nor a hub name such as gpt2 or owner/name")
     return _from_folder(fetched(source, options), plain_name(source), options, local=False)
 
 
 def _from_folder(folder: Path, name: str, options: Options, *, local: bool) -> Source:
-    if not (folder / "adapter_config.json").exists() or (folder / "config.json").exists():
+    if not files.there(folder / "adapter_config.json") or files.there(folder / "config.json"):
         return from_folder(folder, name, options, local=local)
     base = _from_path(base_of(folder), replace(options, adapter=None))
     return replace(adapted(base, folder), name=name)

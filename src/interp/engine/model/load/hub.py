@@ -15,15 +15,19 @@ from safetensors import SafetensorError
 from transformer_lens.model_bridge.sources._hf_format import determine_architecture_from_hf_config
 from transformer_lens.model_bridge.sources.transformers.helpers import get_hf_model_class_for_architecture
 
+from interp import files
+from interp.engine.model.load.asked import Held, refuse_larger, weights
 from interp.engine.model.load.source import (
     Options,
     Source,
     Value,
     device_of,
     dtype_of,
+    offline,
     pickled,
     pickles,
     reason_of,
+    suffix_of,
     translated,
 )
 from interp.engine.model.load.wrap import architecture
@@ -68,6 +72,7 @@ def from_folder(folder: Path, name: str, options: Options, *, local: bool) -> So
         Pickles alone, code to be run, or weights that are damaged, another model's, or not there.
     """
     config = _config(folder, name, options, local=local)
+    held = weights(folder, name)
     if not any(folder.glob("*.safetensors")):
         found_pickles = pickles(folder)
         if found_pickles or not local:
@@ -80,6 +85,15 @@ def from_folder(folder: Path, name: str, options: Options, *, local: bool) -> So
     options.on_step(1, 3, f"reading {name}")
     device = device_of(options.device)
     dtype, notes = dtype_of(options.dtype, device, config)
+    _read(
+        name,
+        lambda: refuse_larger(
+            name,
+            config,
+            Held.in_files(held),
+            lambda: model_class.from_config(config, trust_remote_code=options.remote_code),
+        ),
+    )
     model, report = _read(
         name,
         lambda: model_class.from_pretrained(
@@ -127,13 +141,13 @@ def _config(folder: Path, name: str, options: Options, *, local: bool) -> Any:
         raise pickled(name, f"only {', '.join(pickles(folder))}")
     if not path.exists():
         raise InputError(f"{folder} is no model folder: it holds no config.json")
-    try:
-        raw: Any = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {str(error).partition(chr(10))[0]}") from None
+    raw: Any = files.read_json(path, "fetch or save the model again")
     if not isinstance(raw, dict):
         raise InputError(f"{path} is no model's configuration: it holds a {type(raw).__name__}")
-    known = raw.get("model_type") in transformers.CONFIG_MAPPING
+    kind, named = raw.get("model_type"), raw.get("transformers_weights")
+    if named is not None and suffix_of(str(named)) != ".safetensors":
+        raise pickled(name, f"and its config.json names {named}")
+    known = isinstance(kind, str) and kind in transformers.CONFIG_MAPPING
     if "auto_map" in raw and not known and not options.remote_code:
         how = "--remote-code" if local else "--remote-code --revision <commit hash>"
         raise InputError(f"{name} needs Python code from its repository; read it, then allow it with {how}")
@@ -146,8 +160,8 @@ def _config(folder: Path, name: str, options: Options, *, local: bool) -> Any:
 
 def _names_code(path: Path) -> bool:
     try:
-        return "auto_map" in json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+        return "auto_map" in files.read_json(path, "")
+    except (InputError, TypeError):  # there is none, or what it holds is no mapping
         return False
 
 
@@ -157,7 +171,8 @@ def _tokenizer(folder: Path, options: Options) -> tuple[Any, list[str]]:
     A folder may hold weights alone; prompts are then given as ids, and a text says that it needs a tokenizer.
     """
     try:
-        return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=options.remote_code), []
+        with offline():
+            return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=options.remote_code), []
     except Exception as error:
         reason = reason_of(error)
     if _names_code(folder / "tokenizer_config.json"):

@@ -10,8 +10,10 @@ from typing import Any
 
 import transformers
 
-from interp.engine.model.load.source import Source, plain_name
+from interp.engine.model.load.adapter import refuse_virtual_tokens
+from interp.engine.model.load.source import Source, offline, plain_name
 from interp.engine.model.load.wrap import refuse_two_stacks
+from interp.engine.model.loaded import no_logits
 from interp.errors import InputError
 
 
@@ -21,6 +23,7 @@ def from_object(model: Any, tokenizer: Any, copy_model: bool) -> Source:
     notes: list[str] = []
     model = getattr(model, "_orig_mod", model)  # what torch.compile made it of
     name = plain_name(getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__)
+    refuse_virtual_tokens(model)
     if hasattr(model, "merge_and_unload"):
         # Wrapping a PEFT model drops its adapter or crashes: a merged copy is what it computes.
         model = copy.deepcopy(model).merge_and_unload()
@@ -38,7 +41,7 @@ def from_object(model: Any, tokenizer: Any, copy_model: bool) -> Source:
         raise InputError(f"weights of {name} are on the meta device, without values; load them, and onto one device")
     if not model.config.architectures:  # of a model that was made of a configuration and never saved
         model.config.architectures = [type(model).__name__]
-    return Source(name, model.eval(), _survivor(tokenizer) if tokenizer is not None else None, notes)
+    return Source(name, model.eval(), survivor(tokenizer) if tokenizer is not None else None, notes)
 
 
 def _refuse_other_heads(model: Any) -> None:
@@ -50,21 +53,21 @@ def _refuse_other_heads(model: Any) -> None:
             f"a {kind} is explained as it is: interp.saliency_of_classifier(text, model, tokenizer, target=1); for its "
             "attention load its folder or its name"
         )
-    if getattr(model, "base_model", None) is model and model.get_output_embeddings() is None:
-        raise InputError(
-            f"a {kind} has no language-model head: load it with AutoModelForCausalLM, an encoder with "
-            "AutoModelForMaskedLM, or give interp.load its folder or its name"
-        )
+    if kind.endswith("ForPreTraining"):
+        raise InputError(no_logits(f"a {kind}", "has another head beside its language-model head"))
+    if hasattr(model, "get_output_embeddings") and model.get_output_embeddings() is None:
+        raise InputError(no_logits(f"a {kind}"))
 
 
-def _survivor(tokenizer: Any) -> Any:
+def survivor(tokenizer: Any) -> Any:
     """Return `tokenizer` as re-read from a folder, which the bridge does to it by path, losing tokens added since."""
     if not hasattr(tokenizer, "save_pretrained"):
         raise InputError(f"tokenizer= takes a tokenizer, such as AutoTokenizer gives, not a {type(tokenizer).__name__}")
     folder = tempfile.mkdtemp(prefix="interp-tokenizer-")
     try:
-        tokenizer.save_pretrained(folder)
-        read = transformers.AutoTokenizer.from_pretrained(folder)
+        with offline():
+            tokenizer.save_pretrained(folder)
+            read = transformers.AutoTokenizer.from_pretrained(folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -6,17 +6,19 @@ import contextlib
 import traceback
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, TypeVar, cast
 
 import torch
 import transformers
+from huggingface_hub import constants
 
 from interp.engine import memory
 from interp.errors import InputError
 
 # Pickles run code when they are opened.
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
+WEIGHTS = PICKLES | {".gguf", ".safetensors"}
 
 OnStep = Callable[[int, int, str], None]
 Value = TypeVar("Value")
@@ -46,7 +48,7 @@ class Options:
 
 
 def translated(what: str, ask: Callable[[], Value], what_to_do: str = "") -> Value:
-    """Call into a library, whose own errors become one line that begins with `what`.
+    """Call into a library, which asks the hub nothing; its own errors become one line that begins with `what`.
 
     Raises
     ------
@@ -54,7 +56,8 @@ def translated(what: str, ask: Callable[[], Value], what_to_do: str = "") -> Val
         The library failed, but not for want of memory.
     """
     try:
-        return ask()
+        with offline():
+            return ask()
     except InputError:
         raise
     except Exception as error:
@@ -79,6 +82,17 @@ def reason_of(error: Exception, most: int = 200) -> str:
 
 
 @contextlib.contextmanager
+def offline() -> Generator[None]:
+    """Keep Hugging Face's client from asking anything: what is read lies here already, whatever its files name."""
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+@contextlib.contextmanager
 def quiet() -> Generator[None]:
     """Silence transformers' own progress bars and load report: interp says what matters of them itself."""
     bars = transformers.utils.logging.is_progress_bar_enabled()
@@ -95,7 +109,18 @@ def quiet() -> Generator[None]:
 
 def pickles(folder: Path) -> list[str]:
     """Return the names of the pickles in a folder."""
-    return sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
+    return sorted(path.name for path in folder.iterdir() if suffix_of(path) in PICKLES)
+
+
+def suffix_of(name: str | PurePath) -> str:
+    """Return a file's suffix in small letters, which is all that tells what is in it.
+
+    Examples
+    --------
+    >>> suffix_of("A.GGUF")
+    '.gguf'
+    """
+    return PurePath(name).suffix.lower()
 
 
 def pickled(name: str, what: str) -> InputError:

@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.sources._hf_format import determine_architecture_from_hf_config
+from transformer_lens.utilities.attn_implementation import force_eager_attention
+from transformer_lens.utilities.multi_gpu import count_unique_devices, find_embedding_device, is_mixed_offload_gpu
 
 from interp.engine.model.load.source import Source, translated
 from interp.engine.model.loaded import LoadedModel
+from interp.engine.model.site_shapes import TOKENS
 from interp.errors import InputError
 
 
@@ -19,33 +22,34 @@ def wrap(source: Source) -> TransformerBridge:
     """Make the bridge of a model, in place; without a tokenizer where there is none."""
     config = source.model.config
     refuse_two_stacks(source.name, config)
-    what = f"transformer-lens cannot wrap {source.name} ({architecture(config)})"
-    device = next(source.model.parameters()).device
-    if source.tokenizer is None:
-        return translated(what, lambda: _wrap_without_tokenizer(source, device))
-    return translated(
-        what,
-        lambda: TransformerBridge.boot_transformers(
-            f"local/{source.name}",
-            hf_model=source.model,
-            tokenizer=source.tokenizer,
-            device=str(device),
-            dtype=source.model.dtype,
-        ),
-    )
+    return translated(f"transformer-lens cannot wrap {source.name} ({architecture(config)})", lambda: _wrapped(source))
 
 
-def _wrap_without_tokenizer(source: Source, device: torch.device) -> TransformerBridge:
+def _wrapped(source: Source) -> TransformerBridge:
+    """Make the bridge of a model that is here.
+
+    Not by ``boot_transformers``: of a model that sees or hears it asks the hub for a processor, and where that needs
+    torchvision it runs pip.
+    """
     from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 
-    source.model.set_attn_implementation("eager")
-    return build_bridge_from_module(
-        source.model,
-        determine_architecture_from_hf_config(source.model.config),
-        hf_config=source.model.config,
-        device=device,
+    model = source.model
+    placed: dict[str, Any] = getattr(model, "hf_device_map", None) or {}
+    if is_mixed_offload_gpu(placed.values()):
+        raise InputError("a model partly on a GPU and partly off it cannot be wrapped; load it onto one of them")
+    force_eager_attention(model)
+    bridge = build_bridge_from_module(
+        model,
+        determine_architecture_from_hf_config(model.config),
+        hf_config=copy.deepcopy(model.config),
+        tokenizer=source.tokenizer,
+        device=find_embedding_device(model) or next(model.parameters()).device,
+        dtype=model.dtype,
         model_name=source.name,
     )
+    if placed:
+        bridge.cfg.n_devices = count_unique_devices(model)
+    return bridge
 
 
 def refuse_two_stacks(name: str, config: Any) -> None:
@@ -61,7 +65,7 @@ def architecture(config: Any) -> str:
 
 def own_logits(model: Any) -> tuple[list[int], Tensor] | None:
     """Return a few tokens and what Hugging Face's own forward says of them; ``None`` where it gives no logits."""
-    ids = [n % model.get_input_embeddings().weight.shape[0] for n in range(1, 9)]
+    ids = [n % model.get_input_embeddings().weight.shape[0] for n in range(1, TOKENS + 1)]
     with torch.no_grad():
         logits = getattr(model(torch.tensor([ids], device=next(model.parameters()).device)), "logits", None)
     return (ids, logits[0].float().cpu()) if isinstance(logits, Tensor) and logits.dim() == 3 else None

@@ -43,10 +43,6 @@ class Family:
         """Return the configuration of what the bridge wraps."""
         return model.config
 
-    def lacks(self, config: Any) -> str:
-        """Return which part of a block a model lacks, so that its weights are no `Block`; an empty string if none."""
-        return ""
-
     def differs(self, config: Any, n_ctx: int) -> str:
         """Return which setting makes a model's forward another than `Block`'s; an empty string where none does."""
         longest = self.window(config)
@@ -88,20 +84,22 @@ class Family:
         Unreadable
             One of its parts is of another kind.
         """
-        attention = block.attn
-        inside, parts = dict(attention.named_children()), dict(block.mlp.named_children())
+        attention, mlp = block.attn, getattr(block, "mlp", None)
+        inside, parts = dict(attention.named_children()), {} if mlp is None else dict(mlp.named_children())
         q, k, v = (linear_of(part) for part in (attention.q, attention.k, attention.v))
+        norm1 = norm_of(block.ln1, attention.q)
+        nothing = q.weight.new_zeros(0, q.weight.shape[1])  # an MLP without neurons, of layers that are attention alone
         return Block(
-            norm1=norm_of(block.ln1, attention.q),
-            norm2=norm_of(block.ln2, parts["in"]),
+            norm1=norm1,
+            norm2=norm1 if mlp is None else norm_of(block.ln2, parts["in"]),
             q=q,
             k=k,
             v=v,
             o=linear_of(attention.o),
             gate=linear_of(parts["gate"]) if "gate" in parts else None,
-            up=linear_of(parts["in"]),
-            down=linear_of(parts["out"]),
-            act=activation_of(block.mlp.original_component),
+            up=Linear(nothing, None) if mlp is None else linear_of(parts["in"]),
+            down=Linear(nothing.T, None) if mlp is None else linear_of(parts["out"]),
+            act=functional.relu if mlp is None else activation_of(mlp.original_component),
             scale=self.scale(attention.original_component, index, d_head),
             d_head=d_head,
             parallel=self.parallel(config),

@@ -16,10 +16,6 @@ class Native(LearnedPositions):
         """Return the configuration of what the bridge wraps."""
         return model.cfg
 
-    def lacks(self, config: Any) -> str:
-        """Return which part of a block a model lacks, so that its weights are no `Block`; an empty string if none."""
-        return "it has no MLPs" if config.attn_only else ""
-
     def differs(self, config: Any, n_ctx: int) -> str:
         """Return which setting makes a model's forward another than `Block`'s; an empty string where none does."""
         if (config.positional_embedding_type or "standard").lower() != "standard":

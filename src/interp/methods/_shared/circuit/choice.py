@@ -59,6 +59,28 @@ def of_size(circuit: CircuitResult, size: int, scores: Float | None = None) -> M
     return _most(order, size, circuit, some)
 
 
+def of_share(circuit: CircuitResult, share: float, *, absolute: bool) -> Mask:
+    """Return the circuit that MIB's circuit track makes of a share of what was ranked, ``bool [writer, reader]``.
+
+    That many edges (or heads and MLPs, with all edges between them), rounded down, of the largest scores, or the
+    largest sizes of scores where `absolute`; what lies on no way from the embedding to the logits is then left out,
+    and nothing takes its place. Mueller et al. (2025), "MIB: A Mechanistic Interpretability Benchmark".
+    """
+    if circuit.level == "head":
+        given = np.nan_to_num(circuit.per_node).mean(0, dtype=np.float64)[1:]
+        return _between(_first(given, share, absolute), circuit)
+    writer, reader = np.nonzero(circuit.exists)
+    chosen = _first(np.nan_to_num(circuit.scores[writer, reader]), share, absolute)
+    mask = np.zeros_like(circuit.exists)
+    mask[writer[chosen], reader[chosen]] = True
+    return circuit.connected(mask)
+
+
+def _first(scores: Float, share: float, absolute: bool) -> NDArray[np.int64]:
+    order = np.argsort(-(np.abs(scores) if absolute else scores), kind="stable")
+    return order[: int(share * len(scores))]
+
+
 def _most(order: NDArray[np.int64], size: int, circuit: CircuitResult, made: Made) -> Mask:
     """Return what is made of as many of the first as give no more than `size` edges: more give more."""
     low, high = 0, len(order)

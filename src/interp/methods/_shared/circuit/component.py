@@ -88,7 +88,8 @@ def function_of(model: LoadedModel, circuit: CircuitResult, node: str, top: int 
     ]
     copying = float("nan")
     if part.kind == "head":
-        eigenvalues = ov_qk.ov(model, net, part.layer, part.head).eigenvalues
+        with ov_qk.unmixed(model.device):
+            eigenvalues = ov_qk.ov(model, net, part.layer, part.head).eigenvalues
         copying = float(ov_qk.positivity(eigenvalues))
     edges = circuit.edges
     return ComponentFunction(

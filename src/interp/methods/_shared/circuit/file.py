@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import json
 import math
 import os
 import types
 import zlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 
+from interp import files
 from interp.errors import InputError
 from interp.methods._shared.circuit import component, report, result
+from interp.methods._shared.circuit.fitting import checked, require_room
 from interp.methods._shared.circuit.packed import FORMAT
-from interp.methods._shared.circuit.result import ABLATIONS, METHODS, CircuitResult
+from interp.methods._shared.circuit.result import CircuitResult
 from interp.results import Provenance
 from interp.results.effects import PairChecks
 
@@ -65,23 +65,19 @@ def load_circuit(path: str | os.PathLike[str]) -> CircuitResult:
     >>> interp.load_circuit("c.json").heads  # doctest: +SKIP
     ['16.0', '17.3', '18.6']
     """
-    text = os.fspath(path)
-    if "\0" in text:
-        raise InputError("a file name cannot hold a NUL character")
-    file = Path(text).expanduser()
-    if not file.is_file():
-        what = "is a folder" if file.is_dir() else "is not there"
-        raise InputError(f"{text!r} {what}; give the .json file that a circuit's save(…) wrote")
-    try:
-        data = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"{text!r} cannot be read as JSON ({reason}); save the circuit again, as .json") from None
+    content = files.read(path, "give the .json file that a circuit's save(…) wrote")
+    text = str(path)
+    data = files.parsed(content, repr(text), "save the circuit again, as .json")
     if not isinstance(data, dict) or not {"writers", "readers", "scores", "kept"} <= data.keys():
         raise InputError(f"{text!r} is not a circuit's file; give the .json file that a circuit's save(…) wrote")
     try:
-        return _checked(_made(CircuitResult, _fields(cast("dict[str, Any]", data))))
-    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+        require_room(cast("dict[str, Any]", data), len(content))
+        found = checked(_made(CircuitResult, _fields(cast("dict[str, Any]", data))))
+        for one in (found, found.report):
+            if one is not None:  # what cannot be shown is not found out later
+                _ = (one.html(), one.to_frame(), one.text())
+        return found
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"{text!r} is damaged, or of another version of interp: {reason}; save it again") from None
 
@@ -132,36 +128,6 @@ def _fields(data: Mapping[str, Any]) -> dict[str, Any]:
         named = ", ".join(sorted(missing) or sorted(unknown))
         raise ValueError(f"{'it lacks' if missing else 'it has an unknown'} {named}")
     return held
-
-
-def _checked(found: CircuitResult) -> CircuitResult:
-    """Return a circuit whose arrays fit each other.
-
-    Raises
-    ------
-    ValueError
-        They do not.
-    """
-    shape = (len(found.writers), len(found.readers))
-    pairs = len(found.checks.clean)
-    sizes = {
-        "exists": (found.exists.shape, shape),
-        "scores": (found.scores.shape, shape),
-        "kept": (found.kept.shape, shape),
-        "per_pair": (found.per_pair.shape[1:], shape),
-        "per_node": (found.per_node.shape, (pairs, shape[0]) if found.level == "head" else (0, 0)),
-        "by_position": (found.by_position.shape[:2], shape),
-        "clean_metric": (found.clean_metric.shape, (pairs,)),
-        "ablated_metric": (found.ablated_metric.shape, (pairs,)),
-    }
-    for name, (is_, should) in sizes.items():
-        if is_ != should:
-            raise ValueError(f"{name} is {' × '.join(map(str, is_))} where {' × '.join(map(str, should))} is due")
-    if found.method not in METHODS or found.ablation not in ABLATIONS:
-        raise ValueError(f"there is no method {found.method!r} with {found.ablation!r} ablation")
-    if (found.kept & ~found.exists).any() or found.group_size < 1:
-        raise ValueError("it keeps edges that are none")
-    return found
 
 
 def _made(kind: Any, data: Any) -> Any:

@@ -26,8 +26,8 @@ class CircuitReport(Result):
     """The evidence for a circuit.
 
     All faithfulness here is (m − m(∅)) / (m(M) − m(∅)), a ratio of means over pairs: 1 is the whole model's metric,
-    m(M), and 0 that with every edge ablated, m(∅). Intervals are 95 % bootstrap intervals over pairs. What was not
-    reached is NaN.
+    m(M), and 0 that with every edge ablated, m(∅). Intervals are 95 % intervals over pairs (`interp.methods._shared
+    .intervals`), and NaN for fewer than four. What was not reached is NaN.
 
     Attributes
     ----------
@@ -55,7 +55,9 @@ class CircuitReport(Result):
         By what: ``absolute score`` (an edge that works against the answer counts as much as one for it), that of heads
         and MLPs, or ACDC's thresholds.
     cpr, cmd
-        The areas under the curve, ∫ f dk, and between it and 1, ∫ |1 − f| dk, over the share k of edges.
+        As MIB's circuit track has them: the areas under faithfulness, ∫ f dk, of the edges of the largest scores, and
+        between faithfulness and 1, ∫ |1 − f| dk, of those of the largest sizes of scores; over the shares k of edges
+        from 0.001 to 1 that are asked for, by trapezoids, of circuits from which what leads nowhere was left out.
     marginal_edges, marginal, marginal_interval
         The strongest edges, and ``float64 [edge]``, ``[2, edge]``: what faithfulness loses without each alone.
     removable
@@ -183,7 +185,7 @@ class CircuitReport(Result):
             (
                 "over size",
                 f"CPR {self.cpr:.3f}, CMD {self.cmd:.3f}",
-                f"areas of faithfulness over the share of edges, ranked by {self.ranking}",
+                "MIB's areas of faithfulness over the share of edges: ranked by score, and by its size",
             ),
             ("minimality", self._minimal(), self._spare()),
         ]

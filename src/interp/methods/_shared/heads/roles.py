@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from interp.methods._shared.bootstrap import interval
 from interp.methods._shared.heads.watched import differ
+from interp.methods._shared.intervals import interval
 from interp.methods._shared.pairs import Encodings, encode, from_task
 from interp.spec import Metric, Pair, Pairs
 
@@ -187,7 +187,7 @@ def _several(pairs: Sequence[Pair]) -> list[str]:
 
 
 def _sure(each: Float, least: float = 0.0) -> Truth:
-    """Return where the mean over pairs is at least `least`, and above 0 with its whole 95 % bootstrap interval."""
+    """Return where the mean over pairs is at least `least`, and above 0 with its whole 95 % interval."""
     mean = each.mean(0)
     return (interval(each)[0] > 0) & (mean > 0) & (mean >= least)
 

@@ -106,7 +106,8 @@ def draw(model: LoadedModel, n: int, seed: int, copies: int = 2) -> Prompts:
 
     tokenizer: Any = model.tokens.tokenizer
     front, back = _ends(model)
-    known = model.geometry.d_vocab if tokenizer is None else min(model.geometry.d_vocab, len(tokenizer))
+    known = min(model.geometry.d_vocab, model.geometry.d_vocab_out)  # the loss asks for the next token's logit
+    known = known if tokenizer is None else min(known, len(tokenizer))
     special: set[int] = set() if tokenizer is None else {*tokenizer.all_special_ids}
     allowed = np.array([index for index in range(known) if index not in special])
     length = min(LENGTH, (model.geometry.n_ctx - len(front) - len(back)) // 2, len(allowed))
@@ -125,7 +126,8 @@ def draw(model: LoadedModel, n: int, seed: int, copies: int = 2) -> Prompts:
 def _ends(model: LoadedModel) -> tuple[list[int], list[int]]:
     tokens = model.tokens
     if not model.geometry.causal and tokens.tokenizer is not None:
-        return [tokens.tokenizer.cls_token_id], [tokens.tokenizer.sep_token_id]
+        start, end = tokens.tokenizer.cls_token_id, tokens.tokenizer.sep_token_id
+        return [] if start is None else [start], [] if end is None else [end]
     return ([tokens.bos_id] if tokens.default_bos and tokens.bos_id is not None else []), []
 
 
@@ -162,8 +164,9 @@ def score(model: LoadedModel, n: int, seed: int) -> Scored:
     net: Network | None = None
     copying: Float | None = None
     try:
-        net = network.weights(model)
-        copying, shuffled = _copying(model, net, seed)
+        read = network.weights(model)
+        copying, shuffled = _copying(model, read, seed)
+        net = read
         notes.append(
             f"copying is one number of the weights; with shuffled output tokens its sd over heads is {shuffled}"
         )
@@ -295,8 +298,9 @@ def _copying(model: LoadedModel, net: Network, seed: int) -> tuple[Float, str]:
 
     from interp.engine.readouts import ov_qk
 
-    values = ov_qk.copying(model, net).cpu().numpy()
-    shuffled = ov_qk.copying(model, net, torch.Generator().manual_seed(seed)).cpu().numpy()
+    with ov_qk.unmixed(model.device):
+        values = ov_qk.copying(model, net).cpu().numpy()
+        shuffled = ov_qk.copying(model, net, torch.Generator().manual_seed(seed)).cpu().numpy()
     return values, f"{shuffled.std():.2f}"
 
 

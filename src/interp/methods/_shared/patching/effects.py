@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from interp.methods._shared.bootstrap import interval
+from interp.methods._shared.intervals import interval, of_ratio, too_few
 from interp.methods._shared.pairs import check
 
 if TYPE_CHECKING:
@@ -49,20 +50,24 @@ def patched(
     clean, corrupted = (base, source) if direction == "noise" else (source, base)
     done = np.asarray(swept.done.numpy().all(axis=0))
     mean = np.where(done, per_pair.mean(axis=0), np.nan)
-    each = per_pair - base.reshape(-1, *[1] * (per_pair.ndim - 1))
+    each = np.where(done, per_pair - base.reshape(-1, *[1] * (per_pair.ndim - 1)), np.nan)
+    each = each if whole else each[:1]
     with np.errstate(divide="ignore", invalid="ignore"):
         recovery = (mean - corrupted.mean()) / (clean.mean() - corrupted.mean())
     numbers = {
         "patched": mean,
         "effect": mean - base.mean(),
         "recovery": recovery,
-        "interval": interval(np.where(done, each, np.nan) if whole else each[:1]),
+        "interval": interval(each),
+        "recovery_interval": of_ratio(each, clean - corrupted) + (direction == "noise"),
         "per_pair": per_pair,
     }
     if exists is not None:
         numbers = {name: np.where(exists, values, np.nan) for name, values in numbers.items()}
         done = done | ~exists
     checks = check(model, encoded, metric, clean.tolist(), corrupted.tolist(), warn=whole, other=other)
+    if whole and done.any():
+        checks = replace(checks, warnings=(*checks.warnings, *too_few(len(per_pair))))
     return {
         **numbers,
         "metric": metric.name,

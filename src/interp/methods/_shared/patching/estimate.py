@@ -117,7 +117,7 @@ def check(method: str, steps: int, verify: int, metric: Metric, model: LoadedMod
         return
     if steps > 1 and foreign:
         raise InputError("--steps goes from one prompt to the other in one model; with --from-model leave it out")
-    metrics.require_gradient(metric, model.geometry.d_vocab, model.device)
+    metrics.require_gradient(metric, model.geometry.d_vocab_out, model.device)
 
 
 def estimate(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from interp.errors import InputError
+from interp.methods._shared.intervals import LEAST
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -128,6 +129,8 @@ class Fits:
         from scipy.stats import t
 
         folds = scores.shape[1]
+        if folds < LEAST:
+            return np.full((len(scores), 2), np.nan)
         spread = scores.std(1, ddof=1) * math.sqrt(1 / folds + 1 / (folds - 1))
         half = float(t.ppf(0.975, folds - 1)) * spread
         ends = np.stack([scores.mean(1) - half, scores.mean(1) + half], 1)

@@ -11,6 +11,7 @@ import numpy as np
 
 from interp.errors import InputError, closest
 from interp.methods._shared import texts as files
+from interp.spec import as_prompt
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,9 +53,11 @@ def given(texts: Any, labels: Any, text: str | None, column: str, label: str) ->
         prompts, held = _list(texts, "texts"), _list(labels, "labels")
     if len(prompts) != len(held):
         raise InputError(f"there are {len(prompts)} texts and {len(held)} labels; give one label for each text")
-    wrong = next((n for n, one in enumerate(prompts) if not isinstance(one, str)), None)
-    if wrong is not None:
-        raise InputError(f"text {wrong} is {type(prompts[wrong]).__name__}, not a text")
+    for number, one in enumerate(prompts):
+        try:
+            prompts[number] = as_prompt(one)
+        except InputError as error:
+            raise InputError(f"text {number}: {error}") from None
     return prompts, held
 
 

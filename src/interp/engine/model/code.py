@@ -1,0 +1,413 @@
+"""The functions that a model's forwards run by name, and which of them are no longer what interp first saw there.
+
+A forward is more than its modules: it looks up functions of its own file, of ``torch.nn.functional``, methods of its
+classes, entries of registries. Whoever replaces one of them changes every answer, and no weight. So code is read once
+for each set of classes: from the methods by which modules are called, through the names that code mentions, into
+globals, modules, classes and registries (reachable by name, whatever the types: Bacon and Sweeney 1996 without the
+instantiations). From then on a look at each place that was found, by identity, tells whether anything was replaced.
+"""
+
+from __future__ import annotations
+
+import builtins
+import dis
+import enum
+import functools
+import sys
+import sysconfig
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from operator import attrgetter, is_, itemgetter
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from typing import Any, cast
+
+# Packages whose modules are what their class, scalars, functions and tensors say. Code from anywhere else may read
+# anything: a global, a list in a closure.
+KNOWN = {"torch", "transformers", "transformer_lens", "transformers_modules", "peft", "accelerate", "bitsandbytes"}
+
+# What a forward's arithmetic is written in; elsewhere a function is watched where a name leads to it, and not read.
+_READ_OF_TORCH = ("torch.nn", "torch.ao.nn", "torch.ao.quantization")
+_NOT_READ = (
+    "accelerate.state",
+    "accelerate.utils",
+    "torch.nn.init",
+    "torch.nn.utils.rnn",
+    "transformers.configuration_utils",
+    "transformers.generation",
+    "transformers.loss",
+    "transformers.utils.hub",
+    "transformers.utils.import_utils",
+    "transformers.utils.logging",
+)
+
+_ABSENT: Any = enum.Enum("Absent", "ABSENT")["ABSENT"]
+_NOISE = {"__doc__", "__annotations__", "__abstractmethods__", "_abc_impl", "__slotnames__", "__firstlineno__"}
+_WRITTEN = attrgetter("__code__", "__defaults__", "__kwdefaults__")
+_LARGEST = 2000  # entries of a registry that is watched
+_KEPT = 16  # sets of classes whose code stays known
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found in a model's code.
+
+    Attributes
+    ----------
+    changed
+        What is not as it was when it was first seen: place → what is there now.
+    own
+        Functions of the user's own that forwards may run, as ``place: function``.
+    """
+
+    changed: tuple[tuple[str, Any], ...]
+    own: tuple[str, ...]
+
+
+def look(classes: frozenset[type], functions: Mapping[CodeType, Mapping[str, Any]]) -> Found:
+    """Return what was replaced in the code that modules of `classes` run.
+
+    Parameters
+    ----------
+    classes
+        Of modules, and of other objects in them that have methods.
+    functions
+        Code of functions that stand on instances, and the globals of each.
+    """
+    key = (classes, frozenset(functions))
+    reach = _reaches.get(key)
+    if reach is None or not reach.stands():
+        reach = _reaches[key] = _Reach(classes, functions)
+        while len(_reaches) > _KEPT:
+            _reaches.popitem(last=False)
+    _reaches.move_to_end(key)
+    return reach.found
+
+
+_reaches: OrderedDict[Any, _Reach] = OrderedDict()
+
+# By address, with what has that address, so that it is never another's: what stood in a namespace, or what a function
+# was made of, when it was first seen.
+_first: dict[int, tuple[Any, dict[Any, Any]]] = {}
+_first_written: dict[int, tuple[FunctionType, tuple[Any, ...]]] = {}
+
+
+class _Space:
+    """Names in one namespace, and what they stand for: a class's or a registry's (all of them), or a module's."""
+
+    def __init__(self, owner: Any, label: str, space: Mapping[Any, Any], whole: bool) -> None:
+        self.owner = owner
+        self.label = label
+        self._space = space
+        self._whole = whole
+        # As a dictionary, whatever a subclass makes of looking things up.
+        self._values: Any = functools.partial(dict.values, space) if isinstance(space, dict) else space.values
+        items: Any = dict.items(space) if isinstance(space, dict) else space.items()
+        self.held: dict[Any, Any] = dict(items) if whole else {}
+
+    def add(self, name: str) -> None:
+        self.held[name] = self._space.get(name, _ABSENT)
+
+    def close(self) -> None:
+        """Get ready to be asked whether it stands."""
+        there = [name for name, value in self.held.items() if value is not _ABSENT]
+        self._absent = self.held.keys() - set(there)
+        self._ids = [id(self.held[name]) for name in there]
+        self._take: Any = itemgetter(*there, there[0]) if there and not self._whole else None
+
+    def stands(self) -> bool:
+        """Whether every name stands for what it stood for."""
+        if self._whole:
+            return list(map(id, self._values())) == self._ids
+        try:
+            found = self._take(self._space)[:-1] if self._take else ()
+        except KeyError:
+            return False
+        return list(map(id, found)) == self._ids and self._space.keys().isdisjoint(self._absent)
+
+    def changed(self) -> Iterator[tuple[str, Any]]:
+        """Yield what is another one than when it was first seen, in any reading of any model's code."""
+        known = id(self.owner) in _first
+        _, first = _first.setdefault(id(self.owner), (self.owner, {}))
+        for name, value in self.held.items():
+            before = first.setdefault(name, _ABSENT if known and self._whole else value)
+            if before is not value and name not in _NOISE and (self._whole or name not in _rebound(self._space)):
+                yield f"{self.label}.{name}", value
+        if self._whole:
+            gone = first.keys() - self.held.keys()
+            yield from ((f"{self.label}.{name}", _ABSENT) for name in gone if first[name] is not _ABSENT)
+
+
+class _Reach:
+    """All that forwards of some classes may look up by name, as it stood when it was read."""
+
+    def __init__(self, classes: Iterable[type], functions: Mapping[CodeType, Mapping[str, Any]]) -> None:
+        self._spaces: dict[int, _Space] = {}
+        self._names = {"forward"}
+        self._waiting: defaultdict[str, list[tuple[str, Any]]] = defaultdict(list)
+        self._classes: set[type] = set()
+        self._read: set[CodeType] = set()
+        self._functions: dict[int, FunctionType] = {}
+        self._todo: list[tuple[CodeType, Mapping[str, Any]]] = list(functions.items())
+        self._own: dict[str, None] = {}
+        for kind in sorted(classes, key=lambda kind: (kind.__module__, kind.__qualname__)):
+            self._class(kind)
+        while self._todo:
+            self._code(*self._todo.pop())
+        for space in self._spaces.values():
+            space.close()
+        self._written = list(chain.from_iterable(map(_WRITTEN, self._functions.values())))
+        changed = [entry for space in self._spaces.values() for entry in space.changed()]
+        changed += self._rewritten()
+        own = [f"{place}: {called(value)}" for place, value in changed if value is not _ABSENT and is_own(value)]
+        self.found = Found(tuple(changed), tuple(dict.fromkeys((*self._own, *own))))
+
+    def stands(self) -> bool:
+        """Whether everything is as it was when it was read."""
+        written = chain.from_iterable(map(_WRITTEN, self._functions.values()))
+        return all(space.stands() for space in self._spaces.values()) and all(map(is_, written, self._written))
+
+    def _rewritten(self) -> Iterator[tuple[str, Any]]:
+        for function in self._functions.values():
+            made = _WRITTEN(function)
+            _, before = _first_written.setdefault(id(function), (function, made))
+            for what, old, new in zip(("code", "defaults", "kwdefaults"), before, made, strict=True):
+                if old is not new:
+                    place = f"{function.__module__}.{function.__qualname__}"
+                    yield f"{place}, its {what}", new
+                    if what == "code" and not _installed_file(new.co_filename):
+                        self._own[f"{place}: {new.co_name}"] = None
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def _space(self, owner: Any, label: str, space: Mapping[Any, Any], whole: bool = False) -> _Space:
+        found = self._spaces.get(id(owner))
+        if found is None:
+            found = self._spaces[id(owner)] = _Space(owner, label, space, whole)
+        return found
+
+    def _class(self, kind: type) -> None:
+        for base in kind.__mro__:
+            if base is object or base in self._classes:
+                continue
+            self._classes.add(base)
+            module = base.__module__ or ""
+            label = f"{module}.{base.__qualname__}"
+            space = vars(base)
+            if _package(module) in KNOWN:
+                self._space(base, label, space, whole=True)
+            if not _is_read(module) and _package(module) in KNOWN:
+                continue
+            if _is_library(module) and _package(module) not in KNOWN:
+                continue
+            for name, value in tuple(space.items()):
+                if isinstance(value, dict):
+                    self._registry(f"{label}.{name}", cast("dict[Any, Any]", value))
+                elif name in self._names or (name.startswith("__") and name.endswith("__")):
+                    self._value(f"{label}.{name}", value)
+                elif not isinstance(value, type):
+                    self._waiting[name].append((f"{label}.{name}", value))
+
+    def _registry(self, label: str, held: dict[Any, Any]) -> None:
+        if len(held) > _LARGEST or id(held) in self._spaces or "._global_" in label:  # hooks are looked for elsewhere
+            return
+        if not held or any(callable(value) or isinstance(value, tuple) for value in dict.values(held)):
+            self._space(held, label, held, whole=True)
+            for key, value in tuple(dict.items(held)):
+                self._value(f"{label}.{key}", value)
+
+    def _value(self, place: str, value: Any, mentioned: frozenset[str] = frozenset()) -> None:
+        """Read what a name stands for."""
+        if isinstance(value, type):
+            if _is_read(value.__module__ or ""):
+                self._class(value)
+            elif value.__module__ == "torch" or value.__module__.startswith("torch._tensor"):
+                self._class(value)  # Tensor
+        elif isinstance(value, ModuleType):
+            self._module(value, mentioned, set())
+        elif isinstance(value, dict):
+            self._registry(place, cast("dict[Any, Any]", value))
+        else:
+            functions = list(functions_in(value))
+            for function in functions:
+                module = _module_of(function)
+                if not _is_library(module):
+                    self._own[f"{place}: {function.__qualname__}"] = None
+                elif _is_read(module) and function.__code__ not in self._read:
+                    self._functions[id(function)] = function
+                    self._todo.append((function.__code__, function.__globals__))
+            kind = type(value)
+            if not functions and _is_read(kind.__module__) and kind.__module__ != "torch.nn.modules.module":
+                self._class(kind)
+                for name, inner in tuple(getattr(value, "__dict__", {}).items()):
+                    if isinstance(inner, dict):  # of a registry's own entries
+                        self._registry(f"{place}.{name}", cast("dict[Any, Any]", inner))
+
+    def _module(self, module: ModuleType, mentioned: frozenset[str], seen: set[int]) -> None:
+        if id(module) in seen:
+            return
+        seen.add(id(module))
+        space = vars(module)
+        held: _Space | None = None
+        for name in mentioned & space.keys():
+            value = space[name]
+            if isinstance(value, ModuleType):
+                if _package(value.__name__) in KNOWN:
+                    self._module(value, mentioned, seen)
+                continue
+            if held is None:
+                held = self._space(space, module.__name__, space)
+            if name not in held.held:
+                held.add(name)
+                self._value(f"{module.__name__}.{name}", value, mentioned)
+
+    def _code(self, code: CodeType, space: Mapping[str, Any]) -> None:
+        if code in self._read:
+            return
+        self._read.add(code)
+        mentioned = _mentioned(code)
+        for name in mentioned - self._names:
+            self._names.add(name)
+            for place, value in self._waiting.pop(name, ()):
+                self._value(place, value)
+        label = str(space.get("__name__", code.co_filename))
+        held = self._space(space, label, space)
+        common = self._space(vars(builtins), "builtins", vars(builtins))
+        for name in mentioned:
+            if name in space:
+                value = space[name]
+                new = name not in held.held
+                if new and not isinstance(value, ModuleType):
+                    held.add(name)
+                if new or isinstance(value, ModuleType):
+                    self._value(f"{label}.{name}", value, mentioned)
+            elif (module := _imported(name, str(space.get("__package__") or ""))) is not None:
+                self._module(module, mentioned, set())
+            elif name in vars(builtins) and name != "_":
+                held.add(name)
+                common.add(name)
+
+
+def _imported(name: str, package: str) -> ModuleType | None:
+    """Return the module that code imports by `name` where it runs, from the top or from a package around it."""
+    while True:
+        module = sys.modules.get(f"{package}.{name}" if package else name)
+        if isinstance(module, ModuleType):
+            return module if _package(module.__name__) in KNOWN else None
+        if not package:
+            return None
+        package = package.rpartition(".")[0]
+
+
+_rebinding: dict[int, frozenset[str]] = {}
+
+
+def _rebound(space: Mapping[str, Any]) -> frozenset[str]:
+    """Return the names that functions of a module bind anew themselves (``global``): counters and caches of its own."""
+    if id(space) not in _rebinding:
+        held = list(space.values())
+        held += [value for kind in held if isinstance(kind, type) for value in vars(kind).values()]
+        codes = [function.__code__ for value in held for function in functions_in(value)]
+        _rebinding[id(space)] = frozenset(
+            str(step.argval)
+            for code in codes
+            if _STORE in code.co_code[::2]
+            for step in dis.get_instructions(code)
+            if step.opname == "STORE_GLOBAL"
+        )
+    return _rebinding[id(space)]
+
+
+_STORE = dis.opmap["STORE_GLOBAL"]
+
+
+@functools.cache
+def _mentioned(code: CodeType) -> frozenset[str]:
+    """Return the names that code looks up, in functions inside it too, and texts that may be names (``getattr``)."""
+    names = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            names |= _mentioned(constant)
+        elif isinstance(constant, str) and constant.isidentifier():
+            names.add(constant)
+    return frozenset(names)
+
+
+def functions_in(value: Any) -> Iterator[FunctionType]:
+    """Yield the Python functions that a value is made of: what it wraps, binds and closes over."""
+    waiting, seen = [value], set[int]()
+    while waiting:
+        item = waiting.pop()
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, FunctionType):
+            yield item
+            waiting.append(item.__dict__.get("__wrapped__"))
+            for cell in item.__closure__ or ():
+                try:
+                    waiting.append(cell.cell_contents)
+                except ValueError:  # not filled yet
+                    continue
+        elif isinstance(item, MethodType | staticmethod | classmethod):
+            waiting.append(cast(Any, item).__func__)
+        elif isinstance(item, property):
+            waiting.append(item.fget)
+        elif isinstance(item, functools.partial):
+            waiting += (item.func, *item.args, *item.keywords.values())
+        elif isinstance(item, functools.partialmethod | functools.cached_property):
+            waiting.append(item.func)
+        elif isinstance(item, functools._lru_cache_wrapper):  # pyright: ignore[reportPrivateUsage]
+            waiting.append(item.__wrapped__)
+
+
+def is_own(value: Any) -> bool:
+    """Whether something callable, or a class, comes from code that is not a known package's.
+
+    A function is known by the module in which it was written: ``functools.wraps`` copies the name of another one.
+    """
+    functions = list(functions_in(value))
+    if functions:
+        return any(_package(_module_of(function)) not in KNOWN for function in functions)
+    if isinstance(value, BuiltinFunctionType | functools.partial) or not callable(value):
+        return False
+    named = value if isinstance(value, type) else type(value)
+    return _package(named.__module__ or "") not in KNOWN | {"builtins"}
+
+
+def called(value: Any) -> str:
+    """Return what to call a function, a class or an object in one word."""
+    return getattr(getattr(value, "func", value), "__qualname__", None) or type(value).__qualname__
+
+
+def _module_of(function: FunctionType) -> str:
+    return str(function.__globals__.get("__name__") or function.__module__ or "")
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _is_read(module: str) -> bool:
+    package = _package(module)
+    return (module.startswith(_READ_OF_TORCH) if package == "torch" else package in KNOWN) and not module.startswith(
+        _NOT_READ
+    )
+
+
+@functools.cache
+def _is_library(module: str) -> bool:
+    """Whether a module was installed, with Python or beside it, and so is nobody's own."""
+    package = _package(module)
+    if package in KNOWN or package.startswith("namedtuple_") or package in sys.stdlib_module_names - {"__main__"}:
+        return True
+    file = getattr(sys.modules.get(package), "__file__", None)
+    return file is not None and _installed_file(file)
+
+
+def _installed_file(file: str) -> bool:
+    return file.startswith(_INSTALLED)
+
+
+_INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})

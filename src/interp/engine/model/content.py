@@ -1,0 +1,109 @@
+"""The bytes of tensors: hashed where they lie, whole storages at once."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_CHUNK = 1 << 22  # elements hashed at once on a device: 32 MB of weights beside them
+PLAIN = {Tensor, torch.nn.Parameter, torch.nn.Buffer}
+
+Place = tuple[int, int, torch.device]
+
+
+def inner(tensor: Tensor) -> Iterator[tuple[str, Any]]:
+    """Yield what a tensor of a class of its own holds beside its storage: tensors inside it, scales, attributes."""
+    if tensor.is_quantized:
+        if tensor.qscheme() in {torch.per_tensor_affine, torch.per_tensor_symmetric}:
+            yield "scale", (tensor.q_scale(), tensor.q_zero_point())
+        else:
+            yield "scales", tensor.q_per_channel_scales()
+            yield "zero points", tensor.q_per_channel_zero_points()
+            yield "axis", tensor.q_per_channel_axis()
+    if type(tensor) not in PLAIN:
+        yield from vars(tensor).items()
+        if hasattr(tensor, "__tensor_flatten__"):  # a wrapper: torchao's quantised weights, DTensor
+            names, context = tensor.__tensor_flatten__()  # pyright: ignore
+            yield from ((name, getattr(tensor, name)) for name in names)
+            yield "context", context
+
+
+def place(tensor: Tensor) -> Place:
+    """Return where the storage of a tensor is and its size in bytes; a negative size for a tensor that has none."""
+    if type(tensor) not in PLAIN and hasattr(tensor, "__tensor_flatten__"):
+        return (id(tensor), 0, tensor.device)
+    try:
+        storage = tensor.untyped_storage()
+        return (0, 0, tensor.device) if tensor.is_meta else (storage.data_ptr(), storage.nbytes(), tensor.device)
+    except (RuntimeError, NotImplementedError):  # a kind of tensor of its own: sparse, quantised, sharded
+        return (id(tensor), -1, tensor.device)
+
+
+def content(tensor: Tensor, where: Place) -> Any:
+    """Return the bytes of a tensor's storage, or a hash of them that was reduced on its device.
+
+    Tensors on the CPU are not copied: xxh3 reads them at the rate of memory.
+    """
+    address, size, device = where
+    if size == 0:
+        return b""
+    if device.type == "cpu" and size > 0:
+        return (ctypes.c_ubyte * size).from_address(address)
+    if size > 0:
+        memory = torch.empty(0, dtype=torch.uint8, device=device).set_(tensor.untyped_storage())
+    else:
+        dense = tensor.to_dense() if tensor.layout != torch.strided else tensor
+        memory = dense.contiguous().reshape(-1).view(torch.uint8)
+    return device_hash(memory).to_bytes(16, "little") if device.type == "cuda" else memory.cpu().numpy()
+
+
+def device_hash(flat: Tensor) -> int:
+    """Return a 128-bit hash of a contiguous 1-d tensor, reduced on its own device.
+
+    Two sums of words times odd pseudo-random weights, modulo 2⁶⁴ (multiply-shift hashing; Dietzfelbinger et al. 1997).
+    An odd weight is invertible, so a change of any one word always changes the sums; changes of several words collide
+    by chance in about one of 2⁶³.
+
+    Parameters
+    ----------
+    flat
+        ``[elements]``, any dtype.
+    """
+    words = _words(flat)
+    sums = [0, 0]
+    for start in range(0, words.numel(), _CHUNK):
+        chunk = words[start : start + _CHUNK]
+        index = torch.arange(start, start + chunk.numel(), device=words.device, dtype=torch.int64)
+        for which, seed in enumerate((0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F)):
+            weights = _mixed(index + _signed(seed)) | 1
+            sums[which] += int((chunk * weights).sum().item())
+    return (sums[0] % 2**64) | (sums[1] % 2**64) << 64
+
+
+def _words(flat: Tensor) -> Tensor:
+    content = flat.view(torch.uint8)
+    whole = content.numel() // 8 * 8
+    words = (
+        content[:whole].view(torch.int64) if content.data_ptr() % 8 == 0 else content[:whole].clone().view(torch.int64)
+    )
+    rest = content[whole:]
+    if rest.numel() == 0:
+        return words
+    last = torch.zeros(8, dtype=torch.uint8, device=flat.device)
+    last[: rest.numel()] = rest
+    return torch.cat([words, last.view(torch.int64)])
+
+
+def _mixed(values: Tensor) -> Tensor:
+    """Mix bits as splitmix64 does (Steele et al. 2014), with arithmetic shifts, which torch has for int64."""
+    values = (values ^ (values >> 30)) * _signed(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> 27)) * _signed(0x94D049BB133111EB)
+    return values ^ (values >> 31)
+
+
+def _signed(value: int) -> int:
+    return value - 2**64 if value >= 2**63 else value

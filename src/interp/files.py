@@ -1,0 +1,246 @@
+"""Files as a user names them: each is looked at, read and written here, and what cannot be is said in one line."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from interp.errors import InputError
+
+_NAME_BYTES, _PATH_BYTES = 255, 4095  # the most that file systems take
+
+
+def path_of(given: Any) -> Path:
+    """Return a path that a user gives, with ``~`` filled in.
+
+    Raises
+    ------
+    InputError
+        It is no text, blank, too long or cannot be spelled in bytes, or names a user that there is not.
+
+    Examples
+    --------
+    >>> path_of("a/b.json").name
+    'b.json'
+    """
+    text: Any = os.fspath(given) if isinstance(given, str | os.PathLike) else given
+    if not isinstance(text, str):
+        raise InputError(f"a path is a text, such as results/a.json, not {type(text).__name__}")
+    if not text.strip():
+        raise InputError("the path is blank; type the name of a file or a folder")
+    if "\0" in text:
+        raise InputError("a file name cannot hold a NUL character")
+    try:
+        path = Path(text).expanduser()
+        sizes = [len(os.fsencode(part)) for part in path.parts]
+    except UnicodeEncodeError:
+        raise InputError(f"{text!r} holds half of a surrogate pair, which no file's name can; type it anew") from None
+    except RuntimeError:
+        raise InputError(f"{text!r} names a user who has no home folder here; type the full path") from None
+    if max(sizes, default=0) > _NAME_BYTES or sum(sizes) + len(sizes) > _PATH_BYTES:
+        raise InputError(
+            f"{text!r} is too long: a file's name has at most {_NAME_BYTES} bytes, a path {_PATH_BYTES}; shorten it"
+        )
+    return path
+
+
+def reason_of(error: OSError) -> str:
+    """Return why the system refused, without the path: it is named beside it."""
+    return error.strerror or str(error).partition("\n")[0] or type(error).__name__
+
+
+def there(path: Path) -> str:
+    """Return what is at `path`: ``"file"``, ``"folder"``, ``"other"`` (a device, a pipe), or nothing.
+
+    Raises
+    ------
+    InputError
+        The system does not let it be looked at.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except OSError as error:
+        raise InputError(f"{str(path)!r} cannot be looked at ({reason_of(error)}); type another path") from None
+    return "file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else "other"
+
+
+def file_at(given: Any, instead: str) -> Path:
+    """Return the path of a file that is there.
+
+    Parameters
+    ----------
+    instead
+        What to give, where it is not.
+
+    Raises
+    ------
+    InputError
+        It is not, or a folder or a device is.
+    """
+    path = path_of(given)
+    found = there(path)
+    if found != "file":
+        name = repr(str(given))
+        what = {"": f"there is no file {name}", "folder": f"{name} is a folder", "other": f"{name} is a device"}[found]
+        raise InputError(f"{what}; {instead}")
+    return path
+
+
+def read(given: Any, instead: str) -> bytes:
+    """Return a file's content, of the size that the file says it has.
+
+    Raises
+    ------
+    InputError
+        As `file_at`; or it cannot be read, or has no size, as what /proc shows.
+    """
+    path = file_at(given, instead)
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            content = file.read(size)
+            endless = not size and file.read(1)
+    except (OSError, MemoryError) as error:
+        reason = reason_of(error) if isinstance(error, OSError) else "it does not fit into memory"
+        raise InputError(f"{str(given)!r} cannot be read ({reason}); {instead}") from None
+    if endless:
+        raise InputError(f"{str(given)!r} does not say how large it is; copy what it holds into a file")
+    return content
+
+
+def read_text(given: Any, instead: str) -> str:
+    """Return the text of a file in UTF-8, less the mark of its byte order.
+
+    Raises
+    ------
+    InputError
+        As `read`; or it is not UTF-8.
+    """
+    try:
+        return read(given, instead).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{str(given)!r} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+
+
+def parsed(content: str | bytes, what: str, instead: str) -> Any:
+    """Return what JSON holds.
+
+    Raises
+    ------
+    InputError
+        It is none, or nested too deeply.
+
+    Examples
+    --------
+    >>> parsed('{"a": [1]}', "it", "")
+    {'a': [1]}
+    """
+    try:
+        return json.loads(content)
+    except json.JSONDecodeError as error:
+        reason = f"{error.msg} in line {error.lineno}"
+    except RecursionError:
+        reason = "its brackets are nested too deeply"
+    except ValueError as error:  # bytes that are no text, or a number of thousands of digits
+        reason = str(error).partition("\n")[0].partition(";")[0]
+    raise InputError(f"{what} is not JSON: {reason}; {instead}")
+
+
+def read_json(given: Any, instead: str) -> Any:
+    """Return what a JSON file holds; see `read` and `parsed` for what is refused."""
+    return parsed(read(given, instead), repr(str(given)), instead)
+
+
+def table(content: str, separator: str, what: str) -> list[dict[str, str]]:
+    """Return the rows of a table in text, column → cell; a cell is of any length and holds any character.
+
+    Raises
+    ------
+    InputError
+        It is no table.
+
+    Examples
+    --------
+    >>> table("text,label\\na\\u2028b,1\\n", ",", "it")
+    [{'text': 'a\\u2028b', 'label': '1'}]
+    """
+    before = csv.field_size_limit(max(131_072, len(content) + 1))
+    # Lines end as universal newlines do; str.splitlines also cuts at a form feed, at U+2028 …
+    reader = csv.DictReader(io.StringIO(content, newline=""), delimiter=separator)
+    try:
+        return list(reader)
+    except csv.Error as error:
+        raise InputError(f"{what} is no table: {error} in line {reader.line_num}; save it again as CSV") from None
+    finally:
+        csv.field_size_limit(before)
+
+
+def writable(given: Any) -> Path:
+    """Return a path that is safe to write to.
+
+    Raises
+    ------
+    InputError
+        What `path_of` refuses, a relative path with ``..``, a symbolic link, a folder, a device, or a folder that does
+        not exist.
+    """
+    text = os.fspath(given) if isinstance(given, os.PathLike) else given
+    if isinstance(text, str) and not text:
+        raise InputError("the path is blank; type the name of a file")
+    target = path_of(given)
+    try:
+        str(target).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{str(target)!r} holds half of a surrogate pair; type another name") from None
+    if ".." in target.parts:
+        raise InputError(f"{text!r} climbs out of its folder; type the full path instead")
+    if target.is_symlink():
+        raise InputError(f"{text!r} is a symbolic link; type the path of the file itself")
+    found = there(target)
+    if found == "folder":
+        raise InputError(f"{text!r} is a folder; add a file name")
+    if found == "other":
+        raise InputError(f"{text!r} is a device, not a file; type the name of a file")
+    if there(target.parent) != "folder":
+        raise InputError(f"there is no folder {str(target.parent)!r}; make it first")
+    return target
+
+
+def write(target: Path, content: bytes | Callable[[Path], object]) -> Path:
+    """Replace `target` with `content`, or with what it writes to a path, in one step; return `target`.
+
+    Raises
+    ------
+    InputError
+        The system refuses: the disk is full, or not to be written to. The old file is as it was.
+    """
+    temporary: Path | None = None
+    try:
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:40]}.")
+        temporary = Path(name)
+        with os.fdopen(handle, "wb") as file:
+            if isinstance(content, bytes):
+                file.write(content)
+        if not isinstance(content, bytes):
+            content(temporary)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, target)
+    except OSError as error:
+        raise InputError(
+            f"{str(target)!r} cannot be written ({reason_of(error)}); free some space, or name another place"
+        ) from None
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+    return target

@@ -1,0 +1,150 @@
+"""Waiting is never silent: a line within half a second, which becomes the result and is never emptied."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+import interp
+from interp.interface.session import session
+from interp.magics import progress
+from interp.magics.progress import Progress
+from interp.results import Result
+
+from .conftest import Page, made
+
+
+class Clock:
+    """Seconds that pass when told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def slow(lend: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return ``slow(seconds, steps, fail)``: the next command takes so long, and says so in so many steps."""
+    lend("gpt2")
+    plain = session.call
+
+    def of(seconds: float, steps: int = 0, fail: BaseException | None = None) -> None:
+        def call(*given: Any, **named: Any) -> Any:
+            for done in range(steps or 1):
+                if steps and session.on_step is not None:
+                    session.on_step(done, steps, "counting")
+                time.sleep(seconds / (steps or 1))
+            if fail is not None:
+                raise fail
+            return plain(*given, **named)
+
+        monkeypatch.setattr(session, "call", call)
+
+    return of
+
+
+@pytest.fixture
+def told(page: Page, monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, str]]:
+    """Return what the page was told and when, in seconds since the fixture was made; an update is marked."""
+    began, kept, plain = time.monotonic(), list[tuple[float, str]](), page.publish
+
+    def publish(data: Any, *given: Any, update: bool = False, **named: Any) -> None:
+        kept.append((time.monotonic() - began, ("update " if update else "") + str(data.get("text/plain"))))
+        plain(data, *given, update=update, **named)
+
+    monkeypatch.setattr(page, "publish", publish)
+    return kept
+
+
+def test_a_quick_command_shows_its_result_and_nothing_else(shell: Any, lend: Any, told: Any) -> None:
+    lend("gpt2")
+    shell.run_cell("%%interp predict\nAlice", store_history=True).raise_error()
+    assert not any("update" in text for _, text in told)
+
+
+def test_a_slow_one_says_so_within_half_a_second_and_becomes_its_result(
+    shell: Any, slow: Any, told: Any, page: Page
+) -> None:
+    slow(2.6)
+    shell.run_cell("%%interp predict -o p\nAlice", store_history=True).raise_error()
+    times, texts = zip(*told, strict=True)
+    began = times[0] - progress.FIRST
+    assert times[0] - began <= 0.5
+    assert texts[0].startswith("predict")
+    assert max(b - a for a, b in pairwise(times)) < 2, "it is kept up to date"
+    assert all(text.startswith("update ") for text in texts[1:])
+    assert all(text.removeprefix("update ") for text in texts), "nothing is ever emptied"
+    result = shell.user_ns["p"]
+    assert page.shown() == [{"text/plain": result.text(), "text/html": result.html()}], (
+        "one output, which is the result"
+    )
+    assert shell.user_ns["_"] is result
+    page.clear_output()
+    shell.run_cell("p", store_history=True).raise_error()
+    assert len(page.shown()) + len(shell.user_ns["Out"]) >= 2, "later it is shown again"
+
+
+def test_a_view_takes_the_place_of_the_line(shell: Any, slow: Any, page: Page) -> None:
+    slow(0.7)
+    shell.run_cell("%%interp attention -o a\nAlice met Bob", store_history=True).raise_error()
+    picture, view = page.shown()
+    assert shell.user_ns["a"].html() in picture["text/html"]
+    assert view["text/plain"] == ""
+
+
+def test_a_line_that_no_result_follows_says_how_it_ended(shell: Any, slow: Any, page: Page) -> None:
+    slow(0.7, 5)
+    shell.run_cell("%%interp predict;\nAlice", store_history=True).raise_error()
+    (line,) = page.shown()
+    assert re.fullmatch(r"predict: done in \d\.\d s", line["text/plain"])
+    page.clear_output()
+    slow(0.7, 5, fail=interp.errors.InputError("no such thing"))
+    shell.run_cell("%%interp predict\nAlice")
+    (line,) = page.shown()
+    assert re.fullmatch(r"predict: stopped after 4 of 5, \d\.\d s", line["text/plain"])
+
+
+def test_a_line_says_what_is_done_of_how_much_and_how_long_it_may_take(shell: Any) -> None:
+    clock = Clock()
+    line = Progress(shell, "patch", clock)
+    assert line.early
+    clock.now += 3
+    assert not line.early
+    assert line.line() == "patch · 3 s"
+    line.step(10, 100, "patch")
+    clock.now += 2
+    assert line.line() == "patch (10/100) · 5 s"
+    line.step(30, 100, "patch")
+    assert line.line() == "patch (30/100) · 5 s · about 7 s left"
+    line.step(0, 20, "validate")
+    clock.now += 100
+    line.step(1, 20, "validate")
+    assert line.line() == "validate (1/20) · 105 s · about 32 min left"
+    line.step(20, 20, "validate")
+    assert line.line() == "validate (20/20) · 105 s", "the last one reaches its end"
+
+
+def test_a_terminal_is_told_nothing(shell: Any, slow: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    slow(0.7, 3)
+    shell.run_cell("%%interp predict\nAlice").raise_error()
+    assert "counting" not in capsys.readouterr().out
+
+
+def test_a_result_that_cannot_be_drawn_is_written(
+    shell: Any, page: Page, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(progress, "FIRST", 0.0)
+    monkeypatch.setattr(Result, "html", lambda _: 1 / 0)
+    with Progress(shell, "attention") as line:
+        time.sleep(0.3)
+        result = made(1, 2, 3)
+        assert line.become(result)
+    assert page.shown()[-1]["text/plain"] == result.text()
+    assert "ZeroDivisionError" in caplog.text
