@@ -319,11 +319,11 @@ def test_a_chain_of_removals_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None
     assert torch.equal(kept, whole)
 
 
-def test_acdc_interrupted_keeps_finished_thresholds() -> None:
+def test_acdc_interrupted_keeps_every_decision() -> None:
     model = build("gpt2", Size(layers=2, seed=3))
     subset = made(model, CASES[:2])
     edges = int(subset.exists.sum())
-    into: dict[int, torch.Tensor] = {}
+    into: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def stop(done: int, total: int) -> None:  # noqa: ARG001
         if done > edges + 10:
@@ -331,5 +331,9 @@ def test_acdc_interrupted_keeps_finished_thresholds() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         model.operate("circuit", {}, lambda _: acdc(subset, [0.01, 0.5], stop, into))
-    assert set(into) == {1}
-    assert torch.equal(into[1], one_by_one(subset, 0.5))
+    assert set(into) == {0, 1}
+    for number, threshold in enumerate([0.01, 0.5]):
+        stays, decided = into[number]
+        assert torch.equal(stays, one_by_one(subset, threshold) & decided)
+    assert torch.equal(into[1][1], subset.exists)
+    assert 10 < int(into[0][1].sum()) < edges

@@ -324,9 +324,9 @@ def test_what_cannot_be_is_refused(options: dict[str, Any], words: str, use: Any
     assert model.forwards == before
 
 
-@pytest.mark.parametrize("half", [0, 1])
-def test_an_interrupt_keeps_what_was_computed(half: int, use: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-
+@pytest.mark.parametrize(("after", "left"), [(4, 0), (20, 4)])
+def test_an_interrupt_keeps_whole_mediators(after: int, left: int, use: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is there is there both ways and for every pair: two layers of four heads, 24 runs each, 16 at a time."""
     model = use(build("gpt2"))
     pairs = pairs_of(3)
     whole = interp.mediate(pairs=pairs)
@@ -336,7 +336,7 @@ def test_an_interrupt_keeps_what_was_computed(half: int, use: Any, monkeypatch: 
 
     def stop(done: int, total: int, said: str) -> None:  # noqa: ARG001
         assert total == 2 * 3 * 8
-        if done > half * 24 + 8:
+        if done > after:
             raise KeyboardInterrupt
 
     session.on_step = stop
@@ -345,10 +345,11 @@ def test_an_interrupt_keeps_what_was_computed(half: int, use: Any, monkeypatch: 
     session.on_step = None
     kept = caught.value.result
     assert "partial: interrupted" in kept.notes[0]
-    known = np.isfinite(kept.per_pair_indirect)
-    np.testing.assert_allclose(kept.per_pair_indirect[known], whole.per_pair_indirect[known], atol=1e-6)
-    assert known.all() == bool(half)
-    assert not kept.done.all()
+    assert kept.done.sum() == left == len(kept.to_frame())
+    for part in ("indirect", "direct", "interaction", "p"):
+        assert (np.isfinite(getattr(kept, part)) == kept.done).all()
+    for part in ("per_pair_indirect", "per_pair_direct"):
+        np.testing.assert_allclose(getattr(kept, part)[:, kept.done], getattr(whole, part)[:, kept.done], atol=1e-6)
     for picture in (kept.html(), kept.svg(), kept.text(), repr(kept)):
         assert picture
     assert hooks.census(model.modules()) == census

@@ -12,7 +12,7 @@ Conmy et al. (2023), "Towards Automated Circuit Discovery for Mechanistic Interp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -30,7 +30,7 @@ def acdc(
     subset: Subset,
     thresholds: Sequence[float],
     on_step: OnStep = silent,
-    into: MutableMapping[int, Tensor] | None = None,
+    into: MutableMapping[int, tuple[Tensor, Tensor]] | None = None,
     among: Tensor | None = None,
 ) -> Tensor:
     """Remove edges one by one, from the logits down, each for good if the metric hardly notices.
@@ -48,8 +48,8 @@ def acdc(
     on_step
         Called with edges decided and edges to decide, over all thresholds.
     into
-        Number of a threshold → its ``bool [writer, reader]``, filled one by one, the largest threshold first: what an
-        interrupt leaves.
+        Number of a threshold → which edges stay and which are decided, each ``bool [writer, reader]``, the largest
+        threshold first: what an interrupt leaves. A decision is final, also where the threshold is not finished.
     among
         ``bool [writer, reader]``: the edges to begin with, all others ablated; all when not given.
 
@@ -58,21 +58,19 @@ def acdc(
     Tensor
         ``bool [threshold, writer, reader]``: the edges that are left.
     """
-    kept: MutableMapping[int, Tensor] = {} if into is None else into
+    left: MutableMapping[int, tuple[Tensor, Tensor]] = {} if into is None else into
     begin = subset.whole if among is None else among & subset.exists
     order = _downward(begin)
     guess, total = subset.nothing, len(thresholds) * len(order)
     sizes = sorted(range(len(thresholds)), key=lambda n: -thresholds[n])
     start = float(subset.run(begin[None]).mean())
     for turn, number in enumerate(sizes):
-        before = turn * len(order)
-
-        def step(done: int, before: int = before) -> None:
-            on_step(before + done, total)
-
-        guess = _Removal(subset, order, thresholds[number], guess, begin, start).run(step)
-        kept[number] = guess
-    return torch.stack([kept[number] for number in range(len(thresholds))])
+        removal = _Removal(subset, order, thresholds[number], guess, begin, start)
+        for done in removal.steps():
+            left[number] = removal.kept & removal.decided, removal.decided
+            on_step(turn * len(order) + done, total)
+        guess = removal.kept
+    return torch.stack([left[number][0] for number in range(len(thresholds))])
 
 
 def survived(kept: Tensor, thresholds: Sequence[float], exists: Tensor) -> Tensor:
@@ -117,14 +115,16 @@ class _Removal:
         group = subset.net.n_heads // subset.net.n_kv_heads
         self.of = [[place[one.name] for one in node.writers(group)] for node in subset.readers]
         self.size = _SMALLEST
+        self.decided = torch.zeros_like(begin)
 
-    def run(self, on_step: Callable[[int], None]) -> Tensor:
-        """Return the edges that are left, ``bool [writer, reader]``."""
+    def steps(self) -> Iterator[int]:
+        """Decide all edges, and yield how many are decided, again and again; `kept` is what is left in the end."""
         at = 0
         while at < len(self.order):
-            at = self._chain(at)
-            on_step(at)
-        return self.kept
+            before, at = at, self._chain(at)
+            writers, readers = zip(*self.order[before:at], strict=True)
+            self.decided[list(writers), list(readers)] = True
+            yield at
 
     def _chain(self, at: int) -> int:
         """Decide the next edges as far as they come out as guessed, and the first that does not; return the next."""

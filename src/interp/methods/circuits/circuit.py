@@ -241,10 +241,12 @@ def _acdc(
         raise InputError("ablating all edges changes nothing in the metric, so there is no scale; give a --threshold")
     begin = subset.exists if first is None else torch.from_numpy(first)
     _warn_of_hours(subset, begin, len(grid))
-    left: dict[int, Tensor] = {}
+    left: dict[int, tuple[Tensor, Tensor]] = {}
     stopped, interrupt = driver.contained(
         lambda: acdc(subset, grid, on_step=_remaining(model), into=left, among=begin),
-        lambda: f"{len(left)}/{len(grid)} thresholds",
+        lambda: (
+            f"{sum(int(decided.sum()) for _, decided in left.values()):,}/{len(grid) * int(begin.sum()):,} decisions"
+        ),
     )
     notes: list[str] = []
     if first is not None:
@@ -267,10 +269,12 @@ def _acdc(
         stopped=stopped,
         interrupt=interrupt,
     )
-    kept = torch.stack([*left.values(), subset.nothing])
+    kept = torch.stack([*(stays for stays, _ in left.values()), subset.nothing])
     scored.whole = survived(kept, [*(grid[number] for number in left), 0.0], subset.exists)
-    if len(left) < len(grid):  # a smaller threshold, which was not reached, may keep it
-        scored.whole[(scored.whole == 0) & begin] = float("nan")
+    smallest = min(range(len(grid)), key=grid.__getitem__)
+    _, decided = left.get(smallest, (None, subset.nothing))
+    # What no threshold has kept so far, a smaller one may keep that was not reached, or not finished.
+    scored.whole[(scored.whole == 0) & begin & ~decided] = float("nan")
     return scored, notes
 
 

@@ -302,7 +302,7 @@ def mediate(
     [('2.0', 12.04..., 17.01..., 0.0078125)]
     """
     from interp.engine import metrics
-    from interp.engine.patching import sweep, waves
+    from interp.engine.patching import sweep
 
     chosen = resolve_metric(metric or pairs.metric or "logit-diff")
     corrector(correction)
@@ -317,24 +317,13 @@ def mediate(
     cells = None if heads is None else [layers.index(at) * shape[1] + number for at, number in heads]
     count = int(np.prod(shape)) if cells is None else len(cells)
 
-    def swept(denoise: bool, before: int) -> Swept:
-        cases = pairs_of.cases(model, encoded, chosen, "denoise" if denoise else "noise")
-        return sweep.sweep(
-            model,
-            cases,
-            site=site,
-            by=by,
-            layers=layers,
-            cells=cells,
-            on_step=lambda done, total: model.on_step(before * total + done, 2 * total),
-        )
-
-    through = swept(True, 0)
-    # What stopped the one would stop the other: it is left as it is where nothing was computed.
-    past = swept(False, 1) if not through.stopped else waves.unfinished(len(encoded), shape)
-    model.note(through.path, [*through.notes, *(note for note in past.notes if note not in through.notes)])
+    # Both ways in one sweep: it goes from layer to layer, so that what an interrupt leaves is whole for its mediators.
+    ways = ("denoise", "noise")
+    cases = [case for way in ways for case in pairs_of.cases(model, encoded, chosen, way)]
+    swept = sweep.sweep(model, cases, site=site, by=by, layers=layers, cells=cells, on_step=model.on_step)
+    model.note(swept.path, swept.notes)
     result = MediationResult(
-        **_result(model, encoded, through, past, chosen, correction, count),
+        **_result(model, encoded, swept, chosen, correction, count),
         site=site,
         by=by,
         axes=named,
@@ -342,7 +331,7 @@ def mediate(
         correction=correction,
         task=pairs.task,
     )
-    return unless_interrupted(result, through.interrupt or past.interrupt)
+    return unless_interrupted(result, swept.interrupt)
 
 
 def _mediators(
@@ -365,18 +354,18 @@ def _mediators(
 def _result(
     model: LoadedModel,
     encoded: Sequence[Encodings],
-    through: Swept,
-    past: Swept,
+    swept: Swept,
     metric: Metric,
     correction: str,
     count: int,
 ) -> dict[str, Any]:
-    patched: tuple[Float, Float] = (through.values.numpy(), past.values.numpy())
-    corrupted: Float = through.base.numpy()
-    clean: Float = through.source.numpy()
-    reached = np.asarray(through.done.numpy().all(0)), np.asarray(past.done.numpy().all(0))
+    pairs = len(encoded)
+    patched = [swept.values[:pairs].numpy(), swept.values[pairs:].numpy()]  # indirect, direct
+    corrupted: Float = swept.base[:pairs].numpy()
+    clean: Float = swept.source[:pairs].numpy()
+    reached: NDArray[np.bool_] = swept.done.numpy().all(0)
     across = corrupted.reshape(-1, *[1] * (patched[0].ndim - 1))
-    each = [np.where(done, values - across, np.nan) for values, done in zip(patched, reached, strict=True)]
+    each = [np.where(reached, values - across, np.nan) for values in patched]
     total = clean - corrupted
     indirect, direct = (values.mean(0) for values in each)
     draws = assignments(len(encoded), count)
@@ -388,14 +377,14 @@ def _result(
         corrected[known] = corrector(correction)(p[known])
     checks = check(model, encoded, metric, clean.tolist(), corrupted.tolist())
     notes = list(checks.warnings)
-    lost = reached[0] & ~known
+    lost = reached & ~known
     if lost.any():
         notes.append(f"the metric is NaN or infinite for {int(lost.sum())} mediators")
     notes += [*no_interval(len(encoded)), *too_few(len(encoded), count, draws, correction)]
-    stopped = through.stopped or past.stopped
-    if stopped:
-        side = "indirect effects" if through.stopped else "direct effects"
-        notes.insert(0, f"partial: {stopped} of the {side}; what was not reached is NaN")
+    if swept.stopped:
+        notes.insert(
+            0, f"partial: {swept.stopped}; mediators that were not reached, both ways and for all pairs, are NaN"
+        )
     whole = np.isfinite(total).all()
     return {
         "metric": metric.name,
@@ -415,7 +404,7 @@ def _result(
         "per_pair_direct": each[1],
         "clean_metric": float(clean.mean()),
         "corrupted_metric": float(corrupted.mean()),
-        "done": reached[0] & reached[1],
+        "done": reached,
         "checks": checks,
         "notes": tuple(notes),
     }
