@@ -120,6 +120,26 @@ def test_a_head_that_takes_away_what_it_finds_is_an_anti_induction_head(clean_se
     assert result.scores["copying"][1, 0] == pytest.approx(-1, abs=1e-3)
 
 
+def test_a_same_token_head_and_a_copying_head_have_their_classes(clean_session: Any) -> None:
+    """Head 0.1 looks wherever its own token stands, itself included; 1.1 looks nowhere and copies what it averages."""
+    model = planted()
+    width, inner = model.config.n_embd, model.config.n_embd // 2
+    first, second = (block.attn for block in model.transformer.h)
+    with torch.no_grad():
+        for start in (inner, width + inner):
+            first.c_attn.weight[:TOKENS, start : start + TOKENS] = 4 * torch.eye(TOKENS)
+        second.c_attn.weight[:TOKENS, 2 * width + inner : 2 * width + inner + TOKENS] = torch.eye(TOKENS)
+        second.c_proj.weight[inner : inner + TOKENS, :TOKENS] = 0.1 * torch.eye(TOKENS)
+    clean_session.load(model, name="planted", device="cpu")
+    result = interp.heads(n=6)
+    assert result.labels == {"0.0": "previous token", "0.1": "same token", "1.0": "induction", "1.1": "copying"}
+    assert result.of("0.1") == pytest.approx(0.5, abs=0.1)
+    assert result.scores["current_token"][0, 1] == pytest.approx(0.75, abs=0.1)
+    assert result.of("1.1") == pytest.approx(1, abs=1e-3)
+    assert "half of that or more to its earlier copy" in result.evidence("0.1")
+    assert "1 copying" in repr(result)
+
+
 @pytest.mark.parametrize("family", [*FAMILIES, "bert"])
 def test_the_scores_are_what_their_definitions_say(family: str, lend: Callable[..., Any]) -> None:
     model = lend(family)
@@ -480,14 +500,14 @@ def test_smollm2s_syntax_head_and_ioi_roles(smollm2: Any, interrupted: Any) -> N
     subject = interp.heads(relation="subject-verb", n=40)
     assert subject.top("subject-verb", 1) == ["13.8"]
     assert subject.scores["beyond_distance"][13, 8] > 0.5
-    roles = interp.heads(task="ioi", n=16)
+    roles = interp.heads(task="ioi", n=24)
     assert {"23.0", "23.2"} <= set(roles.top("name mover"))
     assert roles.labels["24.4"] == "negative name mover"
     assert roles.top("S-inhibition", 1) == ["20.0"]
     assert roles.labels["8.1"] == "duplicate token"
     interrupted(2)
     with pytest.raises(Interrupted) as stopped:
-        interp.heads(task="ioi", n=16)
+        interp.heads(task="ioi", n=24)
     partial = stopped.value.result
     assert "partial: interrupted; backup name mover heads were not looked for" in partial.notes
     assert set(roles.scores) - set(partial.scores) == {"backup"}

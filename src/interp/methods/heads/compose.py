@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from interp.engine.model.loaded import LoadedModel
+    from interp.engine.transformer.network import Network
     from interp.results.tables import Float
 
 
@@ -109,8 +110,9 @@ def compose(model: LoadedModel, *, kind: Literal["q", "k", "v"] | None = None) -
     Notes
     -----
     Elhage et al. (2021), "A Mathematical Framework for Transformer Circuits": ‖W_OV R‖ / (‖W_OV‖ ‖R‖), where R is what
-    the reader makes of the residual stream. Norm gains are folded in; rotary positions are left out. A high score says
-    that the weights fit each other, not that the model uses it: patch the path to see that.
+    the reader makes of the residual stream. Norm gains are folded in, and so is a LayerNorm's centring of what is read;
+    rotary positions are left out. A high score says that the weights fit each other, not that the model uses it: patch
+    the path to see that.
 
     Examples
     --------
@@ -132,5 +134,12 @@ def compose(model: LoadedModel, *, kind: Literal["q", "k", "v"] | None = None) -
     return ComposeResult(
         scores=scores,
         baseline=baseline,
-        notes=() if g.n_layers > 1 else ("a model of one layer has no pair of heads that could compose",),
+        notes=tuple(_notes(net)),
     )
+
+
+def _notes(net: Network) -> Iterator[str]:
+    if len(net.layers) == 1:
+        yield "a model of one layer has no pair of heads that could compose"
+    elif not all(layer.norm1.rms for layer in net.layers):
+        yield "what a head reads is centred, as its LayerNorm does: what only shifts the mean composes with none"

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
     from interp.results.tables import Float
 
-# Attention that makes a class of its own, R² that does, and attention beyond the baseline for a relation.
-_ATTENTION, _POSITION, _BEYOND = 0.4, 0.9, 0.2
+# Attention that makes a class of its own, R² that does, and attention beyond the baseline for a relation; copying.
+_ATTENTION, _POSITION, _BEYOND, _COPYING = 0.4, 0.9, 0.2, 0.7
 _PATTERNS = ("previous_token", "current_token", "duplicate_token", "induction")
 _DRAWS = {"random": 10, "relation": 60, "task": 32}
 
@@ -255,7 +255,18 @@ def _classified(scored: Scored) -> tuple[dict[str, str], dict[str, str], dict[st
             "token that comes again more than 2 sd below 0"
         )
         measured["anti-induction"] = "anti_induction"
+    criteria["same token"] = (
+        f"attention {_ATTENTION} or more to the current token, half of that or more to its earlier copy, and both more "
+        "than 2 sd above chance"
+    )
+    measured["same token"] = "duplicate_token"
     criteria["first token"] = f"attention {_ATTENTION} or more to position 0, chance {levels['first_token']:.3f}"
+    if "copying" in mean:
+        criteria["copying"] = (
+            f"Σλ/Σ|λ| of the OV circuit {_COPYING} or more, and more than 2 sd above 0, which is {scored.shuffled:.2f} "
+            "with shuffled output tokens; of none of the classes above"
+        )
+        measured["copying"] = "copying"
     criteria["position only"] = f"R² of the pattern by position alone {_POSITION} or more, and of no other class"
     measured |= {"first token": "first_token", "position only": "position_only"}
     labels: dict[str, str] = {}
@@ -266,10 +277,16 @@ def _classified(scored: Scored) -> tuple[dict[str, str], dict[str, str], dict[st
         best = max(fits, key=lambda name: mean[name][at], default="")
         if against and best in {"", "induction"}:
             labels[f"{layer}.{head}"] = "anti-induction"
+        elif (
+            best == "current_token" and mean["duplicate_token"][at] >= _ATTENTION / 2 and surely["duplicate_token"][at]
+        ):
+            labels[f"{layer}.{head}"] = "same token"
         elif best:
             labels[f"{layer}.{head}"] = named[best]
         elif mean["first_token"][at] >= _ATTENTION and surely["first_token"][at]:
             labels[f"{layer}.{head}"] = "first token"
+        elif "copying" in mean and mean["copying"][at] >= max(_COPYING, 2 * scored.shuffled):
+            labels[f"{layer}.{head}"] = "copying"
         elif mean["position_only"][at] >= _POSITION:
             labels[f"{layer}.{head}"] = "position only"
     return labels, criteria, measured

@@ -39,6 +39,8 @@ class Scored:
         Score → ``float64 [layer, head]``: what a head that knows nothing has.
     losses
         Mean loss on the first copy and on the repeat, in nats; NaN where the model predicts no next token.
+    shuffled
+        The standard deviation of ``copying`` over heads when the output tokens are shuffled; NaN without it.
     notes
         What is worth knowing.
     interrupt
@@ -48,6 +50,7 @@ class Scored:
     each: Mapping[str, Float]
     chance: Mapping[str, Float]
     losses: tuple[float, float] = (float("nan"), float("nan"))
+    shuffled: float = float("nan")
     notes: tuple[str, ...] = ()
     interrupt: KeyboardInterrupt | None = None
 
@@ -163,12 +166,13 @@ def score(model: LoadedModel, n: int, seed: int) -> Scored:
         notes.append(f"{prompts.length} random tokens are repeated, not {LENGTH}: there is no room for more")
     net: Network | None = None
     copying: Float | None = None
+    shuffled = float("nan")
     try:
         read = network.weights(model)
         copying, shuffled = _copying(model, read, seed)
         net = read
         notes.append(
-            f"copying is one number of the weights; with shuffled output tokens its sd over heads is {shuffled}"
+            f"copying is one number of the weights; with shuffled output tokens its sd over heads is {shuffled:.2f}"
         )
     except exactness.Unreadable as error:
         notes.append(f"without copying and anti-induction, which need weights of a known layout: {error}")
@@ -191,7 +195,7 @@ def score(model: LoadedModel, n: int, seed: int) -> Scored:
     if copying is not None:
         each["copying"] = np.broadcast_to(copying, shape)
     chance |= {name: np.zeros(shape[1:]) for name in each if name not in chance}
-    return Scored(each, chance, _losses(prompts, losses), tuple(notes), interrupt)
+    return Scored(each, chance, _losses(prompts, losses), shuffled, tuple(notes), interrupt)
 
 
 def _scored(
@@ -293,7 +297,7 @@ def explained(patterns: Tensor, start: int | None) -> Tensor:
     return torch.where(total > 1e-9 * queries, 1 - rest / total, torch.ones_like(total))
 
 
-def _copying(model: LoadedModel, net: Network, seed: int) -> tuple[Float, str]:
+def _copying(model: LoadedModel, net: Network, seed: int) -> tuple[Float, float]:
     import torch
 
     from interp.engine.readouts import ov_qk
@@ -301,7 +305,7 @@ def _copying(model: LoadedModel, net: Network, seed: int) -> tuple[Float, str]:
     with ov_qk.unmixed(model.device):
         values = ov_qk.copying(model, net).cpu().numpy()
         shuffled = ov_qk.copying(model, net, torch.Generator().manual_seed(seed)).cpu().numpy()
-    return values, f"{shuffled.std():.2f}"
+    return values, float(shuffled.std())
 
 
 def _losses(prompts: Prompts, losses: Float | None) -> tuple[float, float]:
