@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 import interp
 from interp.errors import InputError
 from interp.methods.heads.attention import statistics
+from interp.results import as_data
 
 
 def of(pattern: Any) -> dict[str, float]:
@@ -91,3 +93,28 @@ def test_nan_is_said(folder: Callable[..., Any], clean_session: Any) -> None:
         model.bridge.blocks[1].attn.q.original_component.weight.fill_(float("nan"))
     assert "NaN" in interp.attention("The cat").notes[0]
     assert "NaN" in interp.predict("The cat").notes[0]
+
+
+def test_patterns_that_are_large_are_in_a_file(lend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same numbers and pictures; a disk without room is said to be one before anything is run."""
+    model = lend("llama")
+    ids = [5, 6, 7, 8, 9, 10]
+    plain = interp.attention(ids, head=[0, 2, 3])
+    model.store.clear()
+    one_layer = 4 * model.geometry.n_heads * len(ids) ** 2
+    monkeypatch.setattr("interp.methods.heads.attention._IN_MEMORY", one_layer)
+    large = interp.attention(ids, head=[0, 2, 3])
+    assert isinstance(large.pattern, np.memmap)
+    assert not isinstance(plain.pattern, np.memmap)
+    assert "in a temporary file, not in memory" in large.notes[0]
+    np.testing.assert_array_equal(large.pattern, plain.pattern)
+    for name, values in plain.stats.items():
+        np.testing.assert_array_equal(large.stats[name], values)
+    assert large.html()
+    assert as_data(large)["pattern"] == as_data(plain)["pattern"]
+    before = model.forwards
+    room = shutil.disk_usage("/")._replace(free=10)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: room)
+    with pytest.raises(InputError, match="choose layers with --layer"):
+        interp.attention(ids[:-1], head=[0, 2, 1])
+    assert model.forwards == before

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -21,8 +24,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from interp.engine.model.loaded import LoadedModel
+    from interp.engine.model.tokens import Encoded
 
     Float = NDArray[np.float32]
+
+_IN_MEMORY = 2**30  # bytes of patterns; more are in a file
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -164,11 +170,12 @@ def attention(model: LoadedModel, prompt: Prompt, *, layer: Indices = None, head
     Raises
     ------
     InputError
-        An empty or too long prompt, or a layer or head that the model lacks.
+        An empty or too long prompt, a layer or head that the model lacks, or patterns that the disk has no room for.
 
     Notes
     -----
-    Entropy is Shannon's, ``−Σ α ln α``. For grouped queries (GQA) the heads are the query heads.
+    Entropy is Shannon's, ``−Σ α ln α``. For grouped queries (GQA) the heads are the query heads. Patterns of more than
+    1 GiB are in a temporary file, which goes with the result.
 
     Examples
     --------
@@ -178,20 +185,60 @@ def attention(model: LoadedModel, prompt: Prompt, *, layer: Indices = None, head
     layers = resolve_indices(layer, model.geometry.n_layers, "layer")
     heads = resolve_indices(head, model.geometry.n_heads, "head")
     encoded = model.encode(prompt)
-    sites = [Site("pattern", index).hook_name for index in layers]
-    held = model.activations(encoded, sites)
-    pattern = np.stack([held[site][0, list(heads)].float().cpu().numpy() for site in sites])
+    pattern, notes = _patterns(model, encoded, layers, heads)
     return AttentionResult(
         tokens=encoded.strings,
         glyphs=encoded.glyphs,
         layers=layers,
         heads=heads,
         pattern=pattern,
-        stats=statistics(pattern),
+        stats={name: np.concatenate(parts) for name, parts in _stacked(pattern).items()},
         causal=model.geometry.causal,
         labels={name: label for name, label in labels.of(model).items() if _held(name, layers, heads)},
-        notes=_warnings(pattern, layers),
+        notes=(*notes, *_warnings(pattern, layers)),
     )
+
+
+def _patterns(
+    model: LoadedModel, encoded: Encoded, layers: tuple[int, ...], heads: tuple[int, ...]
+) -> tuple[Float, list[str]]:
+    """Return ``float32 [layer, head, query, key]``, in a file where that is large, and what is worth knowing.
+
+    Raises
+    ------
+    InputError
+        The disk has no room for the file.
+    """
+    length = len(encoded.ids)
+    shape = (len(layers), len(heads), length, length)
+    size = 4 * math.prod(shape)
+    notes: list[str] = []
+    pattern: Float
+    if size <= _IN_MEMORY:
+        pattern = np.empty(shape, np.float32)
+    else:
+        room = shutil.disk_usage(tempfile.gettempdir()).free
+        if size > room:
+            raise InputError(
+                f"the patterns are {size / 1e9:.1f} GB, and {tempfile.gettempdir()} has room for {room / 1e9:.1f}: "
+                "choose layers with --layer, or heads with --head"
+            )
+        with tempfile.TemporaryFile(prefix="interp-") as file:  # it goes when nothing reads the array any more
+            pattern = np.memmap(file, np.float32, "w+", shape=shape)
+        notes.append(f"the patterns are {size / 1e9:.1f} GB: they are in a temporary file, not in memory")
+    together = max(1, _IN_MEMORY // (4 * model.geometry.n_heads * length**2))
+    for start in range(0, len(layers), together):
+        sites = [Site("pattern", layer).hook_name for layer in layers[start : start + together]]
+        held = model.activations(encoded, sites)
+        for number, site in enumerate(sites, start):
+            pattern[number] = held[site][0, list(heads)].float().cpu().numpy()
+    return pattern, notes
+
+
+def _stacked(pattern: Float) -> dict[str, list[Float]]:
+    """Return the statistics layer by layer: at once they would take several times what the pattern takes."""
+    parts = [statistics(pattern[layer : layer + 1]) for layer in range(len(pattern))]
+    return {name: [part[name] for part in parts] for name in parts[0]}
 
 
 def statistics(pattern: Float) -> dict[str, Float]:
@@ -224,10 +271,8 @@ def _held(name: str, layers: tuple[int, ...], heads: tuple[int, ...]) -> bool:
 
 
 def _warnings(pattern: Float, layers: tuple[int, ...]) -> tuple[str, ...]:
-    bad = ~np.isfinite(pattern).all(axis=(1, 2, 3))
-    if not bad.any():
-        return ()
-    return (f"the pattern holds NaN or infinite weights, first in layer {layers[int(bad.argmax())]}",)
+    bad = [layer for layer, values in zip(layers, pattern, strict=True) if not np.isfinite(values).all()]
+    return (f"the pattern holds NaN or infinite weights, first in layer {bad[0]}",) if bad else ()
 
 
 def value_norms(model: LoadedModel, ids: tuple[int, ...], layers: tuple[int, ...], heads: tuple[int, ...]) -> Float:
