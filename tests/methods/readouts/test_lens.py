@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import random
 import sys
 from collections.abc import Callable
@@ -337,6 +339,24 @@ def test_an_interrupt_keeps_what_was_trained(trained: Any, clean_session: Any, t
     assert any("7 of 50" in note for note in result.notes)
     assert file.is_file()
     clean_session.on_step = None
+    assert interp.lens("The cat", kind="tuned", from_=str(file)).kind == "tuned"
+
+
+def test_a_full_disk_loses_no_lens(clean_session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clean_session.load()
+    file = tmp_path / "full.safetensors"
+
+    def full_disk(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(translators, "save_file", full_disk)
+        result = interp.lens_train(documents(20, seed=3), steps=5, out=str(file))
+    assert result.steps == 5
+    assert result.saved == ""
+    assert any("the lens was not written" in note and "No space left" in note for note in result.notes)
+    assert not list(tmp_path.iterdir())
+    result.save(file)
     assert interp.lens("The cat", kind="tuned", from_=str(file)).kind == "tuned"
 
 
