@@ -14,6 +14,7 @@ from interp.views.kit import theme as themes
 
 # Palette entries beyond the steps of the scale.
 HATCH = themes.LEVELS + 1
+_LEVEL = 7  # of zlib: 9 takes seven times as long here for 2 % fewer bytes
 
 
 def steps(weights: NDArray[np.floating], size: int | None = None) -> NDArray[np.uint8]:
@@ -76,7 +77,7 @@ def png(picture: NDArray[np.uint8], theme: str) -> bytes:
         (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
         (b"PLTE", b"".join(bytes(colour[:3]) for colour in table)),
         (b"tRNS", bytes(colour[3] for colour in table)),
-        (b"IDAT", zlib.compress(rows.tobytes(), 9)),
+        (b"IDAT", zlib.compress(rows.tobytes(), _LEVEL)),
         (b"IEND", b""),
     )
     return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, content) for kind, content in chunks)
