@@ -228,10 +228,11 @@ def test_interventions_of_another_kind_are_refused(own: Any) -> None:
     hook = ("blocks.0.attn.hook_z", lambda z, hook: z * 0)  # noqa: ARG005
     with pytest.raises(InputError, match=r"hooks of your own go to interp\.model\.bridge\.run_with_hooks"):
         own.run([1, 2], interventions=[hook])
-    change = interp.Intervention("blocks.0.hook_attn_out", value=torch.zeros(40, 32))
+    value = torch.zeros(40, 32)
     with pytest.raises(InputError, match=r"such as interp\.Site\('z', 5\), not 'blocks\.0\.hook_attn_out'"):
-        own.run([1, 2], interventions=[change])
-    assert repr(change) == "Intervention('blocks.0.hook_attn_out', mode=replace, value=Tensor [40, 32])"
+        interp.Intervention("blocks.0.hook_attn_out", value=value)  # pyright: ignore[reportArgumentType]
+    change = interp.Intervention(interp.Site("attn_out", 0), value=value)
+    assert repr(change) == f"Intervention({change.site!r}, mode=replace, value=Tensor [40, 32])"
 
 
 @pytest.mark.parametrize("name", ["blocks.9.hook_resid_pre", "blocks.0.hook_residpre", "nothing"])
