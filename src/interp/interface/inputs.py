@@ -191,11 +191,11 @@ def _texts(
     return (replace(found, texts=prompts),), given
 
 
-def _plain(prompt: Prompt, bos: bool | None, truncate: bool) -> str | list[int] | Prompt:
+def _plain(prompt: Prompt, bos: bool | None, truncate: bool) -> Any:
     """Return a prompt as its text or ids, unless it says more than the call's own flags do."""
     if (prompt.bos, prompt.truncate) != (bos if prompt.ids is None else None, truncate):
         return prompt
-    return prompt.text if prompt.text is not None else list(prompt.ids or ())
+    return prompt.plain
 
 
 def _drop(command: Command, arguments: dict[str, Any], *names: str) -> None:
