@@ -135,8 +135,11 @@ def pairs_of(given: Any) -> Pairs:
         return replace(pairs_of(held), task=str(getattr(given, "task", "")), metric=str(getattr(given, "metric", "")))
     if hasattr(given, "to_dict") and hasattr(given, "columns"):  # a table with a column for each
         given = given.to_dict("records")
+    # Of two tuples each may be a pair of prompts; an answer behind them says that they are prompts, of two sentences.
     is_one = isinstance(given, Pair | Mapping) or (
-        isinstance(given, tuple) and 2 <= len(given) <= 4 and isinstance(given[0], str | Prompt)
+        isinstance(given, tuple)
+        and 2 <= len(given) <= 4
+        and (isinstance(given[0], str | Prompt) or isinstance(given[-1], str | int))
     )
     listed: Any = [given] if is_one else given
     if not isinstance(listed, Iterable) or isinstance(listed, str):

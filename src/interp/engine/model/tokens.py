@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from inspect import signature
 from itertools import takewhile
 from typing import Any
 
+from interp.engine.model.spelling import BYTE_OF, joined, readable
 from interp.errors import InputError
 from interp.prompts import TypedIds, as_ids, types_of
 from interp.spec import Prompt
@@ -225,18 +225,14 @@ class Tokens:
     def _tokenized(self, prompt: Prompt, notes: list[str]) -> tuple[int, ...]:
         texts = self._sentences(prompt)
         wrapped = self.bidirectional and prompt.bos is not False
-        # A model that tells no types apart reads both sentences alike, whatever the tokenizer would say of them.
-        told = len(texts) == 2 and self.n_types is not None and self.n_types > 1
-        given = self.tokenizer(*texts, add_special_tokens=wrapped, **({"return_token_type_ids": True} if told else {}))
+        given = self.tokenizer(*texts, add_special_tokens=wrapped)
         ids: list[int] = list(given["input_ids"])
-        types: list[int] = list(given["token_type_ids"]) if told else []
-        if any(types) and "token_type_ids" not in self.tokenizer.model_input_names:
-            notes.append("the tokenizer gives token types only when asked, as here; by itself it leaves all of them 0")
+        types = self._own_types(given, notes) if len(texts) == 2 else []
         if self._spelling == "bytes" and not wrapped:
             spelled = b"".join(self._bytes(index) for index in ids)
             if spelled.removeprefix(b" ") != "".join(texts).encode().removeprefix(b" "):
                 notes.append(
-                    f"the tokenizer cannot spell the prompt as typed; its tokens read {_readable(spelled)[:60]!r}"
+                    f"the tokenizer cannot spell the prompt as typed; its tokens read {readable(spelled)[:60]!r}"
                 )
         if not self.bidirectional:
             wanted = self.default_bos if prompt.bos is None else prompt.bos
@@ -259,6 +255,23 @@ class Tokens:
             )
         return self._of_types(ids, types, "load the tokenizer that belongs to this model")
 
+    def _own_types(self, given: Any, notes: list[str]) -> list[int]:
+        """Return the types that the tokenizer itself gives to two sentences, as far as the model tells them apart."""
+        own = "token_type_ids" in given
+        if self.n_types is None and own:
+            raise InputError(
+                "this model takes token types for something else than a sentence's number, which interp does not "
+                "carry: type the prompt as one text, or give its ids"
+            )
+        if self.n_types is None or self.n_types < 2:
+            return []  # it reads both sentences alike, whatever the tokenizer says of them
+        if not own:
+            notes.append(
+                "the tokenizer by itself gives no token types, so that both sentences have the type 0, as in Hugging "
+                "Face's own forward; for others give what it returns with return_token_type_ids=True"
+            )
+        return list(given["token_type_ids"]) if own else []
+
     def _without_doubled_ends(self, ids: tuple[int, ...], notes: list[str], done: str) -> tuple[int, ...]:
         start, end = self.bos_id, None
         if self.bidirectional and self.tokenizer is not None:
@@ -278,11 +291,11 @@ class Tokens:
     def strings(self, ids: Sequence[int]) -> tuple[tuple[str, ...], dict[int, str]]:
         """Return each id's own string, and position → character for characters that several tokens share."""
         pieces = [self._bytes(index) for index in ids]
-        return tuple(_readable(piece) for piece in pieces), _joined(pieces)
+        return tuple(readable(piece) for piece in pieces), joined(pieces)
 
     def string(self, index: int) -> str:
         """Return the string of one id."""
-        return _readable(self._bytes(index))
+        return readable(self._bytes(index))
 
     def _bytes(self, index: int) -> bytes:
         if self.tokenizer is None:
@@ -292,8 +305,8 @@ class Tokens:
             return f"[{index}]".encode()
         if index in self._special:
             return piece.encode()
-        if self._spelling == "bytes" and all(character in _BYTE_OF for character in piece):
-            return bytes(_BYTE_OF[character] for character in piece)
+        if self._spelling == "bytes" and all(character in BYTE_OF for character in piece):
+            return bytes(BYTE_OF[character] for character in piece)
         if self._spelling == "metaspace":
             if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
                 return bytes([int(piece[3:5], 16)])
@@ -338,56 +351,3 @@ def _settings(tokenizer: Any) -> tuple[Any, ...]:
         # By what they say of themselves: the backend makes a new object whenever one is asked for.
         [repr(getattr(rules, part, None)) for part in ("normalizer", "pre_tokenizer", "post_processor")],
     )
-
-
-def _byte_alphabet() -> dict[str, int]:
-    """Return the printable character that GPT-2's tokenizer writes for each byte, the other way round."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    rest = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(rest)}
-
-
-_BYTE_OF = _byte_alphabet()
-
-
-# What looks like one of our escapes, in text that spells it out: its backslash is escaped in turn.
-_LIKE_A_BYTE = re.compile(rb"\\(?=x[0-9A-F]{2})")
-
-
-def _readable(piece: bytes) -> str:
-    piece = _LIKE_A_BYTE.sub(rb"\\x5C", piece)
-    text = ""
-    while piece:
-        try:
-            return text + piece.decode("utf-8")
-        except UnicodeDecodeError as error:
-            text += piece[: error.start].decode("utf-8")
-            text += "".join(f"\\x{byte:02X}" for byte in piece[error.start : error.end])
-            piece = piece[error.end :]
-    return text
-
-
-def _is_whole(piece: bytes) -> bool:
-    try:
-        piece.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _joined(pieces: Sequence[bytes]) -> dict[int, str]:
-    glyphs: dict[int, str] = {}
-    start = 0
-    while start < len(pieces):
-        stop = start + 1
-        if not _is_whole(pieces[start]):
-            # A character is at most four bytes, so few tokens can share one.
-            while stop < min(start + 4, len(pieces)) and not _is_whole(b"".join(pieces[start:stop])):
-                stop += 1
-            whole = b"".join(pieces[start:stop])
-            if stop > start + 1 and _is_whole(whole):
-                glyphs |= dict.fromkeys(range(start, stop), whole.decode().strip())
-            else:
-                stop = start + 1
-        start = stop
-    return glyphs
