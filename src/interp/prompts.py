@@ -191,8 +191,8 @@ def as_prompt(prompt: Any, bos: bool | None = None, truncate: bool = False) -> P
                 f"texts]{pair}"
             )
     raise InputError(
-        f"a prompt is a text, a tuple of two sentences, a list of token ids or a tokenizer's output, not "
-        f"{type(prompt).__name__}"
+        f"a prompt is a text or a list of token ids, not {type(prompt).__name__}; a tuple of two sentences is one too, "
+        "and what a tokenizer returns"
     )
 
 

@@ -32,7 +32,7 @@ class Both:
     def __init__(self, family: str, session: Any) -> None:
         self.hf = zoo.FAMILIES[family]()
         self.hf.set_attn_implementation("eager")
-        self.tokenizer = models.tokenizer(encoder=True)
+        self.tokenizer: Any = models.tokenizer(encoder=True)
         self.typed = family == "bert"
         if self.typed:  # as BERT's own tokenizer and not RoBERTa's
             self.tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
