@@ -51,7 +51,7 @@ def tokenizer(*, bos: bool = True, encoder: bool = False, added: Sequence[str] =
     bos
         Whether it has a BOS token.
     encoder
-        Whether it wraps a text in [CLS] … [SEP] and has [MASK], as BERT's does.
+        Whether it wraps a text in [CLS] … [SEP] and two in [CLS] … [SEP] … [SEP], and has [MASK], as BERT's does.
     added
         Whole strings that become one token each.
     """
@@ -70,7 +70,9 @@ def tokenizer(*, bos: bool = True, encoder: bool = False, added: Sequence[str] =
     names: dict[str, Any] = {"bos_token": BOS, "eos_token": BOS} if bos and not encoder else {}
     if encoder:
         ends = [(name, bpe.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
-        bpe.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+        bpe.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends
+        )
         names = {"cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": MASK, "pad_token": "[PAD]"}
     return PreTrainedTokenizerFast(tokenizer_object=bpe, clean_up_tokenization_spaces=False, **names)
 

@@ -18,14 +18,15 @@ SOURCE = Path(__file__).parents[1] / "src" / "interp"
 
 # Room → the rooms that it may import at run time; DESIGN: a contract, not a description. A room is a file or a folder;
 # a file belongs to the longest name here that its own begins with, and a name allows all that begins with it.
-PLAIN = {"errors", "files", "sites", "spec"}
+PLAIN = {"errors", "files", "prompts", "sites", "spec"}
 METHODS = {*PLAIN, "results", "interface.registry", "methods._shared", "engine"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "hints": set(),
     "files": {"errors"},
     "sites": {"errors"},
-    "spec": {"errors", "sites"},
+    "prompts": {"errors"},
+    "spec": {"errors", "prompts", "sites"},
     "results": {*PLAIN, "hints"},
     "selection": PLAIN,
     "tasks": PLAIN,
@@ -82,7 +83,13 @@ ALLOWED: dict[str, set[str]] = {
     "magics": {*PLAIN, "results", "interface", "engine.model", "views", "widgets"},
     "": {*PLAIN, "hints", "results", "interface", "magics", "selection"},  # interp/__init__.py
 }
-NEVER = {"spec": {"torch", "numpy", "IPython"}, "widgets": {"torch"}, "views": {"torch"}, "engine": {"IPython"}}
+NEVER = {
+    "spec": {"torch", "numpy", "IPython"},
+    "prompts": {"torch", "numpy", "IPython"},
+    "widgets": {"torch"},
+    "views": {"torch"},
+    "engine": {"IPython"},
+}
 HEAVY = ["torch", "transformers", "transformer_lens", "pandas", "plotly", "circuitsvis"]
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
-from numbers import Integral
 from typing import Annotated, Any, SupportsIndex, cast
 
 from interp.errors import InputError, unknown
+from interp.prompts import Prompt as Prompt
+from interp.prompts import as_prompt as as_prompt
+from interp.prompts import plain as plain
 from interp.sites import Site, SiteKind
 
 # What a parameter's value names. The annotation is what the command line, the completer and the help read.
@@ -24,88 +26,12 @@ DtypeName = Annotated[str, "dtype"]
 SiteName = Annotated[str, "site"]
 StreamSite = Annotated[str, "stream site"]  # one of the residual stream's width
 MetricName = Annotated[str, "metric"]
-PromptName = Annotated[Any, "prompt"]  # a text, or token ids
+PromptName = Annotated[Any, "prompt"]  # a text, a pair of sentences, or token ids
 TokenName = Annotated[str | int, "token"]
 Components = Annotated[str | Sequence[str], "components"]
 Numbers = Annotated[str | Sequence[float], "numbers"]
 Examples = Annotated[str | Sequence[str], "examples"]
 Variable = Annotated[Any, "variable"]  # in a magic, the name of what the notebook holds
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """One text, or the token ids that stand for one.
-
-    Parameters
-    ----------
-    text
-        The text, byte for byte as it was typed; ``None`` when ids were given.
-    ids
-        Token ids, taken literally (no BOS is added); ``None`` when a text was given.
-    bos
-        Whether a text gets the tokenizer's BOS in front; ``None`` does as the model's configuration says.
-    truncate
-        Whether a prompt longer than the context window is cut at its end instead of refused.
-
-    Examples
-    --------
-    >>> Prompt("The capital of France is")
-    Prompt(text='The capital of France is', ids=None, bos=None, truncate=False)
-    """
-
-    text: str | None = None
-    ids: tuple[int, ...] | None = None
-    bos: bool | None = None
-    truncate: bool = False
-
-
-def as_prompt(prompt: Any, bos: bool | None = None, truncate: bool = False) -> Prompt:
-    """Return `prompt` (a text, ids, a tensor or array of ids, or a Prompt) as a `Prompt`.
-
-    Raises
-    ------
-    InputError
-        Anything else, or several prompts at once.
-
-    Examples
-    --------
-    >>> as_prompt([1, 2]).ids
-    (1, 2)
-    """
-    if isinstance(prompt, Prompt):
-        return replace(prompt, bos=prompt.bos if bos is None else bos, truncate=prompt.truncate or truncate)
-    ids: Any = plain(prompt)
-    if isinstance(ids, str):
-        return Prompt(text=ids, bos=bos, truncate=truncate)
-    if isinstance(ids, list | tuple):
-        listed = list(cast("Sequence[Any]", ids))
-        if len(listed) == 1 and isinstance(listed[0], list | tuple):
-            listed = list(cast("Sequence[Any]", listed[0]))
-        listed = [plain(index) for index in listed]
-        if all(isinstance(index, int) and not isinstance(index, bool) for index in listed):
-            return Prompt(ids=tuple(listed), truncate=truncate)
-        if any(isinstance(item, str | list | tuple) for item in listed):
-            raise InputError(
-                f"one prompt at a time: {len(listed)} were given; ask for each in turn: [f(text) for text in texts]"
-            )
-    raise InputError(f"a prompt is a text or a list of token ids, not {type(prompt).__name__}")
-
-
-def plain(value: Any) -> Any:
-    """Return what numpy and torch code has as plain Python: scalars as numbers, arrays as lists; all else as it is.
-
-    Examples
-    --------
-    >>> plain(np.int64(5)), plain(np.array([1, 2])), plain(torch.tensor(7))
-    (5, [1, 2], 7)
-    """
-    if isinstance(value, str):
-        return str(value)
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, Integral):  # numpy's too
-        return int(value)
-    return value.tolist() if hasattr(value, "tolist") and not isinstance(value, type) else value
 
 
 def as_answers(given: Any, which: str = "answer") -> tuple[str | int, ...]:

@@ -135,8 +135,11 @@ def pairs_of(given: Any) -> Pairs:
         return replace(pairs_of(held), task=str(getattr(given, "task", "")), metric=str(getattr(given, "metric", "")))
     if hasattr(given, "to_dict") and hasattr(given, "columns"):  # a table with a column for each
         given = given.to_dict("records")
+    # Of two tuples each may be a pair of prompts; an answer behind them says that they are prompts, of two sentences.
     is_one = isinstance(given, Pair | Mapping) or (
-        isinstance(given, tuple) and 2 <= len(given) <= 4 and isinstance(given[0], str | Prompt)
+        isinstance(given, tuple)
+        and 2 <= len(given) <= 4
+        and (isinstance(given[0], str | Prompt) or isinstance(given[-1], str | int))
     )
     listed: Any = [given] if is_one else given
     if not isinstance(listed, Iterable) or isinstance(listed, str):
@@ -191,11 +194,11 @@ def _texts(
     return (replace(found, texts=prompts),), given
 
 
-def _plain(prompt: Prompt, bos: bool | None, truncate: bool) -> str | list[int] | Prompt:
+def _plain(prompt: Prompt, bos: bool | None, truncate: bool) -> Any:
     """Return a prompt as its text or ids, unless it says more than the call's own flags do."""
     if (prompt.bos, prompt.truncate) != (bos if prompt.ids is None else None, truncate):
         return prompt
-    return prompt.text if prompt.text is not None else list(prompt.ids or ())
+    return prompt.plain
 
 
 def _drop(command: Command, arguments: dict[str, Any], *names: str) -> None:

@@ -260,7 +260,7 @@ class Session:
             operation.notes.extend(note for one in inputs if isinstance(one, Texts) for note in one.notes)
 
             def whole(result: Result) -> Result:
-                live = Live(model, operation.fingerprint, tuple(operation.tokens[0]) if operation.tokens else ())
+                live = Live(model, operation.fingerprint, operation.tokens[0] if operation.tokens else ())
                 made = model.finished(result, operation)
                 for value in arguments.values():
                     if isinstance(value, Result) and vars(value)["_live"] is None:  # one from a file

@@ -9,11 +9,13 @@ from interp.spec import Pair, Pairs, Prompt
 
 _KEYS = ("clean", "corrupted", "answer", "wrong")
 _LINES = re.compile(r"\r\n|\n|\r")  # str.splitlines also cuts at a form feed, at U+2028 …
+# Three bars, no more and no fewer, and the spaces around them; a backslash in front makes them text.
+_BARS = re.compile(r"[^\S\n]*(?<![\\|])\|{3}(?!\|)\s*")
 _LINE = re.compile(r"\s*([A-Za-z_-]+)\s*:\s*(.*?)\s*$")
 
 
-def pairs(cell: str) -> Pairs:
-    """Return the pairs that a cell's body spells, a blank line between two.
+def pairs(cell: str, encoder: bool = False) -> Pairs:
+    """Return the pairs that a cell's body spells, a blank line between two; an encoder's prompts may be two sentences.
 
     Values are stripped; which token ``answer: John`` means after the clean prompt is the tokenizer's to say.
 
@@ -48,7 +50,7 @@ def pairs(cell: str) -> Pairs:
         raise InputError(
             "the cell holds no pair; type a clean: and a corrupted: line, and answer: and wrong: below them"
         )
-    return Pairs(tuple(_pair(entry, number, len(spelled)) for number, entry in enumerate(spelled)))
+    return Pairs(tuple(_pair(entry, number, len(spelled), encoder) for number, entry in enumerate(spelled)))
 
 
 def spells_pairs(cell: str) -> bool:
@@ -63,14 +65,52 @@ def spells_pairs(cell: str) -> bool:
     return any(match is not None and match.group(1).lower() in _KEYS for match in found)
 
 
-def _pair(entry: dict[str, str], number: int, count: int) -> Pair:
+def divided(text: str, encoder: bool) -> str | tuple[str, str]:
+    r"""Return a typed prompt as the pair of sentences that it spells for an `encoder`, ``first ||| second``.
+
+    Three bars that are meant as such have a backslash in front, ``\|||``. What other models read stays as it is.
+
+    Raises
+    ------
+    InputError
+        More than two sentences, or an empty one.
+
+    Examples
+    --------
+    >>> divided("A man ||| A person", encoder=True), divided("a ||| b", encoder=False)
+    (('A man', 'A person'), 'a ||| b')
+    >>> divided(r"if (a \||| b)", encoder=True)
+    'if (a ||| b)'
+    """
+    if not encoder or "|||" not in text:
+        return text
+    parts = [part.replace("\\|||", "|||") for part in _BARS.split(text)]
+    if len(parts) == 1:
+        return parts[0]
+    if len(parts) > 2:
+        raise InputError(
+            f"a prompt has two sentences at most, first ||| second, and this one {len(parts)}; bars that are part of "
+            "the text are typed \\|||"
+        )
+    if not all(part.strip() for part in parts):
+        which = "first" if not parts[0].strip() else "second"
+        raise InputError(f"the {which} sentence of the prompt is empty: type first ||| second, or one alone")
+    return parts[0], parts[1]
+
+
+def _prompt(text: str, encoder: bool) -> Prompt:
+    found = divided(text, encoder)
+    return Prompt(found) if isinstance(found, str) else Prompt(found[0], second=found[1])
+
+
+def _pair(entry: dict[str, str], number: int, count: int, encoder: bool) -> Pair:
     where = f"pair {number}: " if count > 1 else ""
     for key in ("clean", "corrupted"):
         if key not in entry:
             raise InputError(f"{where}there is no {key}: line")
     return Pair(
-        clean=Prompt(entry["clean"]),
-        corrupted=Prompt(entry["corrupted"]),
+        clean=_prompt(entry["clean"], encoder),
+        corrupted=_prompt(entry["corrupted"], encoder),
         answer=(entry["answer"],) if "answer" in entry else (),
         wrong=(entry["wrong"],) if "wrong" in entry else (),
     )

@@ -11,14 +11,14 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
 
 from interp.errors import InputError, Interrupted, OutOfMemory
-from interp.interface.kinds import TASK
+from interp.interface.kinds import KINDS, TASK
 from interp.interface.session import session
-from interp.magics.body import pairs, spells_pairs
+from interp.magics.body import divided, pairs, spells_pairs
 from interp.magics.live import LiveView
 from interp.magics.parser import Call, parse
 from interp.magics.progress import Progress
 from interp.results import Result
-from interp.spec import Pairs, Texts
+from interp.spec import Pairs, Prompt, Texts
 
 # A body that is one text in quotes, or a Python assignment of one.
 _QUOTED = re.compile(r"""\s*(?:\w+\s*=\s*)?(?:"[^"\n]+"|'[^'\n]+')\s*""")
@@ -58,7 +58,7 @@ def _run(shell: InteractiveShell, line: str, cell: str | None) -> Any:
     if cell is None and Texts in bodies and "text" in call.arguments:
         pass
     elif Pairs in bodies and cell is not None and (Texts not in bodies or spells_pairs(cell)):
-        body = [pairs(cell)]
+        body = [pairs(cell, _reads_pairs(call, cell))]
     elif Pairs in bodies and cell is None:
         if "task" not in call.arguments:
             file = ", a --text FILE" if Texts in bodies else ""
@@ -73,7 +73,7 @@ def _run(shell: InteractiveShell, line: str, cell: str | None) -> Any:
                 f"{missing}: type it on the line below %%interp {call.command.name}, or in "
                 f'quotes: %interp {call.command.name} "The cat sat"'
             )
-        body = [cell.removesuffix("\n")]
+        body = [_prompt(cell.removesuffix("\n"), call)]
     elif cell is not None and cell.strip():
         raise InputError(f"{call.command.name} takes no text below it: type %interp {line.strip()} (one percent sign)")
     with Progress(shell, call.command.name) as progress:
@@ -104,7 +104,19 @@ def _run(shell: InteractiveShell, line: str, cell: str | None) -> Any:
     return None if call.silent else result
 
 
+def _reads_pairs(call: Call, text: str) -> bool:
+    """Whether bars in a typed text divide two sentences: they do for an encoder, and are text for every other model."""
+    return "|||" in text and call.command.needs_model and session.get(call.arguments.get("model")).tokens.bidirectional
+
+
+def _prompt(text: str, call: Call) -> str | Prompt:
+    found = divided(text, _reads_pairs(call, text))
+    return found if isinstance(found, str) else Prompt(found[0], second=found[1])
+
+
 def _resolved(shell: InteractiveShell, call: Call) -> dict[str, Any]:
     """Return the call's arguments, with the user's own metric or variable for its name."""
     of = {parameter.name: parameter for parameter in call.command.parameters}
-    return {name: of[name].values.named(value, of[name].flag, shell.user_ns) for name, value in call.arguments.items()}
+    found = {name: of[name].values.named(value, of[name].flag, shell.user_ns) for name, value in call.arguments.items()}
+    typed = {name: value for name, value in found.items() if of[name].values is KINDS["prompt"]}
+    return found | {name: divided(value, _reads_pairs(call, value)) for name, value in typed.items()}

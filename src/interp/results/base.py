@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ import numpy as np
 from interp import files
 from interp.errors import InputError, closest, printable
 from interp.hints import OF_RESULTS
+from interp.prompts import typed, types_of
 from interp.results.code import kind_of, spelled
 from interp.results.saving import as_data, as_json, as_npz
 
@@ -36,8 +37,9 @@ class Provenance:
     ----------
     model, fingerprint, dtype, device
         The model's name here, the hash of its weights and state at the time, and where and how it ran.
-    tokens
-        Token ids of every prompt that was run, BOS included.
+    tokens, types
+        Token ids of every prompt that was run, BOS included, and the type of each where any is not 0: which sentence of
+        a pair it is of.
     tokens_taken
         (typed, string, id) of each answer or target: which token was taken for what was typed.
     technique, arguments, seed
@@ -58,6 +60,7 @@ class Provenance:
     dtype: str = ""
     device: str = ""
     tokens: list[list[int]] = field(default_factory=list[list[int]])
+    types: list[list[int]] = field(default_factory=list[list[int]])
     tokens_taken: tuple[tuple[str, str, int], ...] = ()
     technique: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -67,6 +70,26 @@ class Provenance:
     forwards: int = 0
     seconds: float = 0.0
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def prompts(self) -> list[tuple[int, ...]]:
+        """The prompts that were run, as ids that keep their types."""
+        if not self.types:
+            return [tuple(ids) for ids in self.tokens]
+        return [typed(ids, types) for ids, types in zip(self.tokens, self.types, strict=True)]
+
+
+def as_run(prompts: Sequence[tuple[int, ...]]) -> tuple[list[list[int]], list[list[int]]]:
+    """Return prompts as `Provenance` holds them: plain ids, and the types where there are any.
+
+    Examples
+    --------
+    >>> as_run([(5, 6), typed((5, 6), (0, 1))])
+    ([[5, 6], [5, 6]], [[0, 0], [0, 1]])
+    """
+    types = [types_of(ids) for ids in prompts]
+    rows = [list(row or [0] * len(ids)) for row, ids in zip(types, prompts, strict=True)] if any(types) else []
+    return [list(ids) for ids in prompts], rows
 
 
 def resolve(reference: str) -> Any:

@@ -13,6 +13,7 @@ from interp.engine import memory
 from interp.engine.model import hooks
 from interp.engine.model.handle import Geometry, Handle
 from interp.errors import InputError, closest
+from interp.prompts import types_of
 from interp.sites import of_hook
 
 LAST_LOGITS = "last_logits"
@@ -40,15 +41,21 @@ def forward(
 ) -> Tensor:
     """Run prompts of one length with functions on hooks; see `LoadedModel.forward`.
 
+    The one place where ids become a forward, and so the one where their types do.
+
     Returns
     -------
     Tensor
         Logits, ``[prompt, position, d_vocab]``; of the last position alone where `last_only` and the library can.
     """
     bridge = model.bridge
+    types = [types_of(prompt) for prompt in prompts]
     points = [(hook_point(model, name), function) for name, function in functions.items()]
     batch = torch.tensor([list(prompt) for prompt in prompts], device=model.device)
     options: dict[str, Any] = {}
+    if any(types):
+        rows = [row or (0,) * len(prompt) for row, prompt in zip(types, prompts, strict=True)]
+        options["token_type_ids"] = torch.tensor(rows, device=model.device)
     if last_only and model.keeps_logits:
         options["logits_to_keep"] = 1
     if past is not None:

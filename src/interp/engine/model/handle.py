@@ -15,7 +15,7 @@ from transformer_lens.model_bridge.sources.native import NativeModel
 from interp.engine.model import hooks
 from interp.engine.model.fingerprint import State
 from interp.engine.model.fingerprint import inspect as inspect_state
-from interp.engine.model.tokens import Tokens
+from interp.engine.model.tokens import Tokens, type_count
 from interp.errors import InputError, printable
 from interp.sites import SITES, available, find, ranges
 
@@ -102,7 +102,8 @@ class Handle:
         held = self._tokens
         if held is None or held.tokenizer is not tokenizer or held.default_bos != bos or held.is_outdated():
             g = self.geometry
-            held = self._tokens = Tokens(tokenizer, g.d_vocab, g.n_ctx, bos, bidirectional=not g.causal)
+            types = type_count(self.hf_model.forward, getattr(self.hf_model, "config", None))
+            held = self._tokens = Tokens(tokenizer, g.d_vocab, g.n_ctx, bos, bidirectional=not g.causal, n_types=types)
         return held
 
     @property

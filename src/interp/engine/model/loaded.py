@@ -22,6 +22,7 @@ from interp.engine.model.run import Run
 from interp.engine.model.store import ActivationStore
 from interp.engine.model.tokens import Encoded
 from interp.errors import InputError
+from interp.prompts import as_ids
 from interp.sites import Site
 from interp.spec import Intervention, Prompt, as_prompt
 
@@ -114,7 +115,7 @@ class LoadedModel(Operated):
         """Return `prompt` as tokens, and note it in the current command's record."""
         encoded = self.tokens.encode(prompt)
         if self._operation is not None:
-            self._operation.tokens.append(list(encoded.ids))
+            self._operation.tokens.append(encoded.ids)
             self._operation.notes.extend(encoded.notes)
         return encoded
 
@@ -159,7 +160,7 @@ class LoadedModel(Operated):
 
     def run(
         self,
-        prompt: str | Sequence[int] | Prompt,
+        prompt: Any,
         interventions: Sequence[Intervention] = (),
         *,
         bos: bool | None = None,
@@ -170,7 +171,7 @@ class LoadedModel(Operated):
         Parameters
         ----------
         prompt
-            A text, token ids, or a `Prompt`.
+            A text, a tuple of two sentences, token ids, a tokenizer's output, or a `Prompt`.
         interventions
             Changes of the run: patches, ablations, steering, functions. The store is then left alone.
         bos, truncate
@@ -211,7 +212,7 @@ class LoadedModel(Operated):
         memory.empty_cache(device)
 
     def _key(self, ids: Sequence[int], state: str) -> tuple[Any, ...]:
-        return (state, self.dtype, str(self.device), settings(), tuple(ids))
+        return (state, self.dtype, str(self.device), settings(), as_ids(ids))
 
     def _compute(self, tokens: Encoded, sites: Sequence[str], operation: Operation) -> dict[str, Tensor]:
         if self.lacks_head and {LOGITS, LAST_LOGITS} & set(sites):
@@ -243,7 +244,7 @@ class LoadedModel(Operated):
         Parameters
         ----------
         prompts
-            Token ids, ``[prompt][position]``.
+            Token ids, ``[prompt][position]``; `TypedIds` run with their types.
         functions
             Hook name → ``(tensor, hook) -> tensor | None``.
         last_only
@@ -282,7 +283,7 @@ class LoadedModel(Operated):
 
     def activations_of(self, ids: Sequence[int], sites: Sequence[str]) -> dict[str, Tensor]:
         """Return `activations` of token ids that are known to be good."""
-        return self.activations(Encoded(tuple(ids), (), {}), sites)
+        return self.activations(Encoded(as_ids(ids), (), {}), sites)
 
     @property
     def state(self) -> Hashable:

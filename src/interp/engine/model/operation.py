@@ -19,6 +19,7 @@ from interp.engine.model.handle import Handle
 from interp.engine.model.tokens import Tokens
 from interp.errors import InputError, OutOfMemory
 from interp.results import Own, Provenance, Result
+from interp.results.base import as_run
 
 AnyResult = TypeVar("AnyResult", bound=Result)
 Value = TypeVar("Value")
@@ -35,7 +36,7 @@ class Operation:
     random: bool = False
     started: float = field(default_factory=time.perf_counter)
     forwards: int = 0
-    tokens: list[list[int]] = field(default_factory=list[list[int]])
+    tokens: list[tuple[int, ...]] = field(default_factory=list[tuple[int, ...]])
     notes: list[str] = field(default_factory=list[str])
     taken: dict[tuple[str, str, int], None] = field(default_factory=dict[tuple[str, str, int], None])
     path: str = "store"
@@ -141,12 +142,14 @@ class Operated(Handle):
     def finished(self, result: AnyResult, operation: Operation) -> AnyResult:
         """Return `result` with the provenance and the notes of `operation`."""
         g = operation
+        tokens, types = as_run(g.tokens)
         provenance = Provenance(
             model=self.name,
             fingerprint=g.fingerprint,
             dtype=self.dtype,
             device=str(self.device),
-            tokens=g.tokens,
+            tokens=tokens,
+            types=types,
             tokens_taken=tuple(g.taken),
             technique=g.technique,
             # Another result is named and not kept: it has a provenance of its own, and may come to hold this one.

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from inspect import signature
 from itertools import takewhile
 from typing import Any
 
+from interp.engine.model.spelling import BYTE_OF, joined, readable
 from interp.errors import InputError
+from interp.prompts import TypedIds, as_ids, types_of
 from interp.spec import Prompt
 
 
@@ -21,7 +23,8 @@ class Encoded:
     Attributes
     ----------
     ids, strings
-        One per position. A token that is part of a character shows its bytes, ``\\xF0``-style.
+        One per position; of a pair of sentences the ids are `TypedIds`. A token that is part of a character shows its
+        bytes, ``\\xF0``-style.
     glyphs
         Position → the character that the partial tokens around it make together.
     notes
@@ -47,15 +50,26 @@ class Tokens:
         Whether BOS is put in front of a text when the prompt does not say.
     bidirectional
         Whether prompts are wrapped as the tokenizer wraps them for an encoder ([CLS] … [SEP]).
+    n_types
+        How many token types the model tells apart (see `type_count`).
     """
 
-    def __init__(self, tokenizer: Any, d_vocab: int, n_ctx: int, default_bos: bool, bidirectional: bool) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        d_vocab: int,
+        n_ctx: int,
+        default_bos: bool,
+        bidirectional: bool,
+        n_types: int | None = 0,
+    ) -> None:
         self.tokenizer: Any = tokenizer
         self._settings = _settings(tokenizer)
         self.d_vocab = d_vocab
         self.n_ctx = n_ctx
         self.default_bos = default_bos
         self.bidirectional = bidirectional
+        self.n_types = n_types
 
     def is_outdated(self) -> bool:
         """Whether the tokenizer has changed since this was made: a token added, another BOS, other rules of its own."""
@@ -81,13 +95,12 @@ class Tokens:
         Raises
         ------
         InputError
-            An empty prompt, half a surrogate pair, an id outside the vocabulary, or more tokens than the context
-            window holds (unless ``prompt.truncate``).
+            An empty prompt, half a surrogate pair, an id outside the vocabulary, a pair of sentences or types that the
+            model cannot read, or more tokens than the context window holds (unless ``prompt.truncate``).
         """
         notes: list[str] = []
-        ids = list(self._literal(prompt.ids)) if prompt.ids is not None else self._tokenized(prompt, notes)
+        ids = self._given(prompt, notes) if prompt.ids is not None else self._tokenized(prompt, notes)
         if prompt.ids is not None:
-            notes.extend(self._unmasked(ids))
             self._without_doubled_ends(ids, notes, "they are ids, and taken as they are")
         elif prompt.bos is not False:
             ids = self._without_doubled_ends(ids, notes, "one was kept")
@@ -100,9 +113,48 @@ class Tokens:
             notes.append(f"the prompt was cut from {len(ids)} to {self.n_ctx} tokens, the context window")
             ids = ids[: self.n_ctx]
         strings, glyphs = self.strings(ids)
-        return Encoded(tuple(ids), strings, glyphs, tuple(notes))
+        return Encoded(ids, strings, glyphs, tuple(notes))
 
-    def _unmasked(self, ids: Sequence[int]) -> list[str]:
+    def _given(self, prompt: Prompt, notes: list[str]) -> tuple[int, ...]:
+        """Return the ids of a prompt that was given as such, with the types that it has."""
+        ids = as_ids(self._literal(prompt.ids or ()))
+        types = types_of(ids) if prompt.types is None else prompt.types
+        notes.extend(self._unmasked(ids, told=prompt.types is not None or bool(types)))
+        before, behind = prompt.masked
+        if before:
+            notes.append(
+                f"{before} masked tokens in front were left out: positions count from the first token that is read, as "
+                "in Hugging Face's generate"
+            )
+        if behind:
+            notes.append(f"{behind} masked tokens at the end were left out")
+        if self.n_types is None and prompt.types is not None and not any(types):
+            notes.append(
+                "the token types, all 0, were left out: Hugging Face's forward of this model would take them for words"
+            )
+        return self._of_types(ids, types, "leave token_type_ids out")
+
+    def _of_types(self, ids: Sequence[int], types: Sequence[int], instead: str) -> tuple[int, ...]:
+        """Return ids with their types, as far as the model has any.
+
+        Raises
+        ------
+        InputError
+            Types that the model cannot be told.
+        """
+        if not types or (not any(types) and len(types) == len(ids)):
+            return tuple(ids)
+        found = TypedIds(ids, types)
+        most = max(types, key=abs)
+        if any(isinstance(one, bool) or not isinstance(one, int) for one in types):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(f"the prompt's token types are whole numbers, such as 0 and 1; {instead}")
+        if self.n_types is None or self.n_types < 2:
+            raise InputError(f"the prompt has a token type {most}, and this model tells no types apart; {instead}")
+        if not (min(types) >= 0 and most < self.n_types):
+            raise InputError(f"the prompt has a token type {most}; the model has 0–{self.n_types - 1}")
+        return found
+
+    def _unmasked(self, ids: Sequence[int], told: bool) -> list[str]:
         """Return in what a forward of bare ids is not that of Hugging Face's own encoding, with a mask and types."""
         tokenizer: Any = self.tokenizer
         pad = getattr(tokenizer, "pad_token_id", None)
@@ -113,9 +165,16 @@ class Tokens:
         count = sum(run for run in ends if run >= least)
         notes: list[str] = []
         if pad is not None and 0 < count < len(ids):
-            notes.append(f"{count} padding tokens ({self.string(pad)}) are read like words, unmasked: leave them out")
-        if self.bidirectional and getattr(tokenizer, "sep_token_id", None) in ids[:-1]:
-            notes.append("the ids of two sentences are read as those of one: every token has the type 0")
+            notes.append(
+                f"{count} padding tokens ({self.string(pad)}) are read like words, unmasked: leave them out, or give "
+                "what the tokenizer returns, with its attention_mask"
+            )
+        two = self.bidirectional and getattr(tokenizer, "sep_token_id", None) in ids[:-1]
+        if two and not told and self.n_types is not None and self.n_types > 1:
+            notes.append(
+                "the ids of two sentences are read as those of one: every token has the type 0; give a tuple, "
+                "('first', 'second'), or what the tokenizer returns, with its token_type_ids"
+            )
         return notes
 
     def _literal(self, ids: Sequence[int]) -> Sequence[int]:
@@ -128,28 +187,52 @@ class Tokens:
                 raise InputError(f"token id {index} is outside the vocabulary; ids are 0–{self.d_vocab - 1}")
         return ids
 
-    def _tokenized(self, prompt: Prompt, notes: list[str]) -> list[int]:
-        text = prompt.text
-        if not text:
-            raise InputError("the prompt is empty; type some text")
-        if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InputError(f"a prompt is a text or a list of token ids, not {type(text).__name__}")
+    def _sentences(self, prompt: Prompt) -> tuple[str, ...]:
+        """Return a prompt's text, or its two sentences, once they can be spelled."""
+        texts: tuple[Any, ...] = (prompt.text,) if prompt.second is None else (prompt.text, prompt.second)
+        for which, text in zip(("first ", "second "), texts, strict=False):
+            if not text:
+                raise InputError(
+                    "the prompt is empty; type some text"
+                    if len(texts) == 1
+                    else f"the {which}sentence of the prompt is empty; give two, or the other one alone as a text"
+                )
+            if not isinstance(text, str):
+                raise InputError(f"a prompt is a text or a list of token ids, not {type(text).__name__}")
+            try:
+                text.encode("utf-8")
+            except UnicodeEncodeError as error:
+                raise InputError(
+                    f"the prompt holds half of a surrogate pair at character {error.start} "
+                    f"(U+{ord(text[error.start]):04X}); remove it"
+                ) from None
         if self.tokenizer is None:
             raise InputError("this model has no tokenizer; give token ids, or load it with tokenizer=…")
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise InputError(
-                f"the prompt holds half of a surrogate pair at character {error.start} "
-                f"(U+{ord(text[error.start]):04X}); remove it"
-            ) from None
+        if len(texts) == 2:
+            if not self.bidirectional:
+                raise InputError(
+                    "one prompt at a time: a tuple of two texts is a sentence pair, which encoders read, and this "
+                    "model reads one text; type them as one, 'first second', or ask for each in turn"
+                )
+            empty = [not self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+            if any(empty):
+                which = "first" if empty[0] else "second"
+                raise InputError(
+                    f"the {which} sentence of the prompt has no tokens; give the other one alone, as a text"
+                )
+        return texts
+
+    def _tokenized(self, prompt: Prompt, notes: list[str]) -> tuple[int, ...]:
+        texts = self._sentences(prompt)
         wrapped = self.bidirectional and prompt.bos is not False
-        ids = list(self.tokenizer(text, add_special_tokens=wrapped)["input_ids"])
+        given = self.tokenizer(*texts, add_special_tokens=wrapped)
+        ids: list[int] = list(given["input_ids"])
+        types = self._own_types(given, notes) if len(texts) == 2 else []
         if self._spelling == "bytes" and not wrapped:
             spelled = b"".join(self._bytes(index) for index in ids)
-            if spelled.removeprefix(b" ") != text.encode().removeprefix(b" "):
+            if spelled.removeprefix(b" ") != "".join(texts).encode().removeprefix(b" "):
                 notes.append(
-                    f"the tokenizer cannot spell the prompt as typed; its tokens read {_readable(spelled)[:60]!r}"
+                    f"the tokenizer cannot spell the prompt as typed; its tokens read {readable(spelled)[:60]!r}"
                 )
         if not self.bidirectional:
             wanted = self.default_bos if prompt.bos is None else prompt.bos
@@ -170,9 +253,26 @@ class Tokens:
                 f"the tokenizer gives id {unknown[0]} and the model embeds only 0–{self.d_vocab - 1}; "
                 "load the tokenizer that belongs to this model"
             )
-        return ids
+        return self._of_types(ids, types, "load the tokenizer that belongs to this model")
 
-    def _without_doubled_ends(self, ids: list[int], notes: list[str], done: str) -> list[int]:
+    def _own_types(self, given: Any, notes: list[str]) -> list[int]:
+        """Return the types that the tokenizer itself gives to two sentences, as far as the model tells them apart."""
+        own = "token_type_ids" in given
+        if self.n_types is None and own:
+            raise InputError(
+                "this model takes token types for something else than a sentence's number, which interp does not "
+                "carry: type the prompt as one text, or give its ids"
+            )
+        if self.n_types is None or self.n_types < 2:
+            return []  # it reads both sentences alike, whatever the tokenizer says of them
+        if not own:
+            notes.append(
+                "the tokenizer by itself gives no token types, so that both sentences have the type 0, as in Hugging "
+                "Face's own forward; for others give what it returns with return_token_type_ids=True"
+            )
+        return list(given["token_type_ids"]) if own else []
+
+    def _without_doubled_ends(self, ids: tuple[int, ...], notes: list[str], done: str) -> tuple[int, ...]:
         start, end = self.bos_id, None
         if self.bidirectional and self.tokenizer is not None:
             start, end = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
@@ -191,11 +291,11 @@ class Tokens:
     def strings(self, ids: Sequence[int]) -> tuple[tuple[str, ...], dict[int, str]]:
         """Return each id's own string, and position → character for characters that several tokens share."""
         pieces = [self._bytes(index) for index in ids]
-        return tuple(_readable(piece) for piece in pieces), _joined(pieces)
+        return tuple(readable(piece) for piece in pieces), joined(pieces)
 
     def string(self, index: int) -> str:
         """Return the string of one id."""
-        return _readable(self._bytes(index))
+        return readable(self._bytes(index))
 
     def _bytes(self, index: int) -> bytes:
         if self.tokenizer is None:
@@ -205,8 +305,8 @@ class Tokens:
             return f"[{index}]".encode()
         if index in self._special:
             return piece.encode()
-        if self._spelling == "bytes" and all(character in _BYTE_OF for character in piece):
-            return bytes(_BYTE_OF[character] for character in piece)
+        if self._spelling == "bytes" and all(character in BYTE_OF for character in piece):
+            return bytes(BYTE_OF[character] for character in piece)
         if self._spelling == "metaspace":
             if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
                 return bytes([int(piece[3:5], 16)])
@@ -227,6 +327,18 @@ class Tokens:
         return "bytes" if begins["Ġ"] > begins["▁"] else "metaspace"
 
 
+def type_count(forward: Any, config: Any) -> int | None:
+    """Return how many token types a model tells apart: 2 or so where they say which sentence a token is of.
+
+    0 where its forward takes none; ``None`` where it takes them for something else, as GPT-2 does, which adds the word
+    of that id.
+    """
+    if "token_type_ids" not in signature(forward).parameters:
+        return 0
+    held = getattr(config, "type_vocab_size", None)
+    return held if isinstance(held, int) else None
+
+
 def _settings(tokenizer: Any) -> tuple[Any, ...]:
     """Return what a tokenizer is asked for once and not again, in a form that can be compared."""
     if tokenizer is None:
@@ -239,56 +351,3 @@ def _settings(tokenizer: Any) -> tuple[Any, ...]:
         # By what they say of themselves: the backend makes a new object whenever one is asked for.
         [repr(getattr(rules, part, None)) for part in ("normalizer", "pre_tokenizer", "post_processor")],
     )
-
-
-def _byte_alphabet() -> dict[str, int]:
-    """Return the printable character that GPT-2's tokenizer writes for each byte, the other way round."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    rest = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(rest)}
-
-
-_BYTE_OF = _byte_alphabet()
-
-
-# What looks like one of our escapes, in text that spells it out: its backslash is escaped in turn.
-_LIKE_A_BYTE = re.compile(rb"\\(?=x[0-9A-F]{2})")
-
-
-def _readable(piece: bytes) -> str:
-    piece = _LIKE_A_BYTE.sub(rb"\\x5C", piece)
-    text = ""
-    while piece:
-        try:
-            return text + piece.decode("utf-8")
-        except UnicodeDecodeError as error:
-            text += piece[: error.start].decode("utf-8")
-            text += "".join(f"\\x{byte:02X}" for byte in piece[error.start : error.end])
-            piece = piece[error.end :]
-    return text
-
-
-def _is_whole(piece: bytes) -> bool:
-    try:
-        piece.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _joined(pieces: Sequence[bytes]) -> dict[int, str]:
-    glyphs: dict[int, str] = {}
-    start = 0
-    while start < len(pieces):
-        stop = start + 1
-        if not _is_whole(pieces[start]):
-            # A character is at most four bytes, so few tokens can share one.
-            while stop < min(start + 4, len(pieces)) and not _is_whole(b"".join(pieces[start:stop])):
-                stop += 1
-            whole = b"".join(pieces[start:stop])
-            if stop > start + 1 and _is_whole(whole):
-                glyphs |= dict.fromkeys(range(start, stop), whole.decode().strip())
-            else:
-                stop = start + 1
-        start = stop
-    return glyphs

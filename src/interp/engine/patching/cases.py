@@ -10,6 +10,7 @@ from torch import Tensor
 
 from interp.engine import exactness
 from interp.engine.metrics import Scorer, upcast
+from interp.prompts import differing
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
@@ -42,8 +43,7 @@ class Case:
     @property
     def start(self) -> int:
         """The first position at which the two prompts differ; their length where they do not."""
-        pairs = zip(self.base, self.source, strict=True)
-        return next((n for n, (a, b) in enumerate(pairs) if a != b), len(self.base))
+        return next(iter(differing(self.base, self.source)), len(self.base))
 
     def with_clean(self, base: Tensor, source: Tensor) -> Case:
         """Return the case, its metric knowing the clean run's distribution.

@@ -12,7 +12,7 @@ from torch import Tensor
 from interp.engine.metrics import upcast
 from interp.engine.model import hooks
 from interp.engine.model.interventions import unread
-from interp.engine.patching.cases import Case
+from interp.engine.patching.cases import Case, Ids
 from interp.engine.transformer import network
 from interp.engine.transformer.network import Network
 from interp.engine.transformer.shared_prefix import paired
@@ -90,7 +90,7 @@ class LeanRuns:
         return self._run(cases, base[:, :start], graded[:0], graded)
 
     def _embedded(self, cases: Sequence[Case]) -> tuple[Tensor, Tensor]:
-        base, source = _ids(cases, self.model.device)
+        base, source = (torch.tensor(ids, device=self.model.device) for ids in _ids(cases))
         with torch.no_grad():
             return _stream(self.network, base), _stream(self.source, source)
 
@@ -129,7 +129,7 @@ class HookedRuns:
         self.middle = "resid_mid" in read
 
     def ends(self, cases: Sequence[Case]) -> Recorded:
-        base, source = _ids(cases, self.model.device)
+        base, source = _ids(cases)
         here = self._run(self.model, cases, base)
         with torch.no_grad():
             there = self._run(self.source_model, cases, source)
@@ -141,22 +141,22 @@ class HookedRuns:
         return Recorded(values, here.graph, torch.cat([here.scores, there.scores]), 0)
 
     def way(self, cases: Sequence[Case], part: Tensor) -> Recorded:
-        base, source = _ids(cases, self.model.device)
+        base, source = _ids(cases)
         begin, end = self._stream(base), self._stream(source)
         graded = begin + part.view(-1, 1, 1, 1).to(begin.dtype) * (end - begin)
-        return self._run(self.model, cases, base.repeat(len(part), 1), graded.flatten(0, 1))
+        return self._run(self.model, cases, base * len(part), graded.flatten(0, 1))
 
-    def _stream(self, ids: Tensor) -> Tensor:
+    def _stream(self, ids: list[Ids]) -> Tensor:
         """Return the residual stream before layer 0, ``[pair, position, d_model]``."""
         held: list[Tensor] = []
 
         def keep(tensor: Tensor, hook: HookPoint) -> None:  # noqa: ARG001
             held[:] = [tensor.detach()]
 
-        self.model.forward(ids.tolist(), {Site("resid_pre", 0).hook_name: keep})
+        self.model.forward(ids, {Site("resid_pre", 0).hook_name: keep})
         return held[0]
 
-    def _run(self, model: LoadedModel, cases: Sequence[Case], ids: Tensor, begin: Tensor | None = None) -> Recorded:
+    def _run(self, model: LoadedModel, cases: Sequence[Case], ids: list[Ids], begin: Tensor | None = None) -> Recorded:
         depth, recording = model.geometry.n_layers, torch.is_grad_enabled()
         held: dict[str, dict[int, Tensor]] = {site: {} for site in self.sites}
 
@@ -170,7 +170,7 @@ class HookedRuns:
             return read
 
         points = {Site(site, layer).hook_name: keep(site, layer) for site in self.sites for layer in range(depth)}
-        logits = model.forward(ids.tolist(), points, last_only=False, gradients=recording)
+        logits = model.forward(ids, points, last_only=False, gradients=recording)
         logits = upcast(logits).unflatten(0, (-1, len(cases)))
         scores = torch.stack([case.scorer.of_logits(logits[:, n, case.position]) for n, case in enumerate(cases)], 1)
         graph = {site: [by[n] for n in range(depth)] for site, by in held.items() if len(by) == depth}
@@ -184,9 +184,8 @@ class HookedRuns:
         return Recorded(by_point, graph, scores, 0)
 
 
-def _ids(cases: Sequence[Case], device: torch.device) -> tuple[Tensor, Tensor]:
-    base, source = (torch.tensor([getattr(case, run) for case in cases], device=device) for run in ("base", "source"))
-    return base, source
+def _ids(cases: Sequence[Case]) -> tuple[list[Ids], list[Ids]]:
+    return [case.base for case in cases], [case.source for case in cases]
 
 
 def _start(cases: Sequence[Case]) -> int:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from interp.engine.model import fingerprint, hooks
-from interp.engine.model.tokens import Encoded, Tokens
+from interp.engine.model.tokens import Encoded, Tokens, type_count
 from interp.errors import InputError, printable, unknown
-from interp.spec import Prompt
+from interp.prompts import as_prompt, types_of
 
 
 class Classifier:
@@ -51,7 +51,8 @@ class Classifier:
         self.classes = {str(name): int(index) for name, index in (getattr(config, "label2id", None) or {}).items()}
         spelled: Any = tokenizer
         vocabulary = int(getattr(self.embedding, "num_embeddings", 0) or len(spelled))
-        self.tokens = Tokens(tokenizer, vocabulary, _window(model, tokenizer), False, bidirectional=True)
+        window, types = _window(model, tokenizer), type_count(self.model.forward, config)
+        self.tokens = Tokens(tokenizer, vocabulary, window, False, bidirectional=True, n_types=types)
 
     @property
     def name(self) -> str:
@@ -73,16 +74,18 @@ class Classifier:
         """Return the hash of all that its answers depend on."""
         return fingerprint.inspect(list(self.model.named_modules()), self.model.config).digest
 
-    def encode(self, text: str) -> Encoded:
-        """Return a text as tokens."""
-        return self.tokens.encode(Prompt(text))
+    def encode(self, prompt: Any) -> Encoded:
+        """Return a text, a pair of sentences or ids as tokens."""
+        return self.tokens.encode(as_prompt(prompt))
 
     def embed(self, encoded: Encoded) -> Tensor:
         """Return token embeddings, ``[position, d_model]``, without positions."""
         return self.embedding(torch.tensor(encoded.ids, device=self.device)).detach()
 
-    def logits(self, embeddings: Tensor) -> Tensor:
+    def logits(self, embeddings: Tensor, encoded: Encoded) -> Tensor:
         """Return the classes' logits, ``[n, class]``, of token embeddings ``[n, position, d_model]``.
+
+        The prompt's ids say which sentence each position is of.
 
         Raises
         ------
@@ -91,16 +94,22 @@ class Classifier:
         """
         if len(embeddings) > 1 and getattr(self.model.config, "pad_token_id", None) is None:
             # A decoder then cannot tell where each text of a batch ends, and refuses.
-            return torch.cat([self.logits(row[None]) for row in embeddings])
+            return torch.cat([self.logits(row[None], encoded) for row in embeddings])
         mask = torch.ones(embeddings.shape[:2], dtype=torch.int64, device=embeddings.device)
-        logits = getattr(self.model(inputs_embeds=embeddings, attention_mask=mask), "logits", None)
+        types = self._types(encoded, len(embeddings))
+        logits = getattr(self.model(inputs_embeds=embeddings, attention_mask=mask, **types), "logits", None)
         if not isinstance(logits, Tensor) or logits.dim() != 2:
             raise InputError(f"{type(self.model).__name__} gives no logits [text, class]: it is no sequence classifier")
         return logits
 
-    def answer(self, embeddings: Tensor) -> int:
+    def answer(self, embeddings: Tensor, encoded: Encoded) -> int:
         """Return the likeliest class of ``[position, d_model]``."""
-        return int(hooks.guarded(lambda: self.logits(embeddings[None])[0].argmax()))
+        return int(hooks.guarded(lambda: self.logits(embeddings[None], encoded)[0].argmax()))
+
+    def _types(self, encoded: Encoded, rows: int) -> dict[str, Tensor]:
+        """Return what the classifier's forward is told of the prompt's sentences, for as many rows; nothing of one."""
+        types = types_of(encoded.ids)
+        return {"token_type_ids": torch.tensor([types] * rows, device=self.device)} if types else {}
 
     def index(self, given: int | str, which: str) -> int:
         """Return a class's number; `which` is for the message.
@@ -133,10 +142,11 @@ class Classifier:
             The model gives none.
         """
         ids = torch.tensor([encoded.ids], device=self.device)
+        given = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **self._types(encoded, 1)}
 
         def run() -> Any:
             try:
-                return self.model(input_ids=ids, attention_mask=torch.ones_like(ids), output_attentions=True)
+                return self.model(**given, output_attentions=True)
             except TypeError:
                 return None  # its forward has no such argument
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # (layer, ``[n, position, d_model]``) → nothing.
 _Keep = Callable[[int, Tensor], None]
+_Runner = Callable[[list[tuple[int, ...]], _Keep], None]
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ class _Job:
         )
         return Pooled(self.values, done.path, done.notes)
 
-    def _all(self, runner: Callable[[Tensor, _Keep], None]) -> None:
+    def _all(self, runner: _Runner) -> None:
         self.done = 0
 
         def some(indices: Sequence[int]) -> None:
@@ -122,9 +123,9 @@ class _Job:
         for length, indices in by_length([text.ids for text in self.texts]).items():
             memory.halving(indices, max(1, memory.ROWS // length), some, self.model.device)
 
-    def _one(self, runner: Callable[[Tensor, _Keep], None], indices: Sequence[int]) -> None:
+    def _one(self, runner: _Runner, indices: Sequence[int]) -> None:
         """Run texts of one length and write what they give into their places."""
-        ids = torch.tensor([self.texts[index].ids for index in indices], device=self.model.device)
+        ids = [self.texts[index].ids for index in indices]
         weights = self._weights(ids)
 
         def keep(layer: int, tensor: Tensor) -> None:
@@ -133,15 +134,16 @@ class _Job:
 
         runner(ids, keep)
 
-    def _weights(self, ids: Tensor) -> Tensor | None:
+    def _weights(self, ids: Sequence[Sequence[int]]) -> Tensor | None:
         """Return how much each token counts, ``[n, position]``; ``None`` where the last alone does."""
         if self.position == "last":
             return None
-        plain = torch.tensor([[index not in self.special for index in row] for row in ids.tolist()], device=ids.device)
+        of_words = [[index not in self.special for index in row] for row in ids]
+        plain = torch.tensor(of_words, device=self.model.device)
         plain[~plain.any(1)] = True  # a text of special tokens alone
         return plain.float() / plain.sum(1, keepdim=True)
 
-    def _by_hooks(self, ids: Tensor, keep: _Keep) -> None:
+    def _by_hooks(self, ids: list[tuple[int, ...]], keep: _Keep) -> None:
         def reader(layer: int) -> hooks.Hook:
             def read(tensor: Tensor, hook: HookPoint) -> None:  # noqa: ARG001
                 keep(layer, tensor)
@@ -149,9 +151,9 @@ class _Job:
             return read
 
         names = {Site(self.site, layer).hook_name: reader(layer) for layer in range(self.model.geometry.n_layers)}
-        self.model.forward(ids.tolist(), names)
+        self.model.forward(ids, names)
 
-    def _lean(self, ids: Tensor, keep: _Keep) -> None:
+    def _lean(self, ids: list[tuple[int, ...]], keep: _Keep) -> None:
         edit: Edit = lambda layer, tensor: keep(layer, tensor)  # noqa: E731
-        forward(self.net, ids, {self.site: edit})
+        forward(self.net, torch.tensor(ids, device=self.model.device), {self.site: edit})
         self.model.count(1)

@@ -130,7 +130,7 @@ def begins_a_word(text: str, answer: str) -> bool:
 def before(model: LoadedModel, prompt: Prompt) -> str:
     """Return a prompt's text; that of its ids, where it was given as ids."""
     if prompt.text is not None or model.tokens.tokenizer is None:
-        return prompt.text or ""
+        return prompt.text or "" if prompt.second is None else f"{prompt.text} {prompt.second}"
     return str(model.tokens.tokenizer.decode(list(prompt.ids or ()), skip_special_tokens=True))
 
 

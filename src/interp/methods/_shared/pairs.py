@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from interp.errors import InputError
 from interp.methods._shared import answers
 from interp.methods._shared.models import logits_of, predicted
+from interp.prompts import differing
 from interp.results.effects import PairChecks
 from interp.spec import Metric, Pair, Pairs, Prompt
 
@@ -40,9 +41,8 @@ class Encodings:
 
     @property
     def differing(self) -> tuple[int, ...]:
-        """The positions at which the two prompts have different tokens."""
-        both = zip(self.clean.ids, self.corrupted.ids, strict=True)
-        return tuple(n for n, (a, b) in enumerate(both) if a != b)
+        """The positions at which the two prompts have different tokens, or tokens of different types."""
+        return differing(self.clean.ids, self.corrupted.ids)
 
     def runs(self, direction: str, *, foreign: bool = False) -> tuple[Encoded, Encoded]:
         """Return the run that is changed, the base, and the run whose activations are put into it, the source.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from interp import files
@@ -102,6 +102,8 @@ def cell(row: Any, column: str, path: str) -> str:
 def several(given: Any) -> Texts:
     """Return one text, a path, a list of texts or of token ids, or a table's column as `Texts`.
 
+    A list may also hold pairs of sentences, each a tuple of two; a tuple of texts alone is several texts.
+
     Raises
     ------
     InputError
@@ -111,20 +113,23 @@ def several(given: Any) -> Texts:
     --------
     >>> [prompt.text for prompt in several(["a b", "c"]).texts]
     ['a b', 'c']
+    >>> [prompt.second for prompt in several([("A man", "A person"), "c"]).texts]
+    ['A person', None]
     """
     if isinstance(given, Texts):
         return given
     if isinstance(given, os.PathLike):
         return from_file(cast("os.PathLike[str]", given))
     held: Any = plain(given)
-    if not isinstance(held, list | tuple | str | Prompt):
+    if not isinstance(held, list | tuple | str | Prompt | Mapping):
         raise InputError(f"texts are a list of texts, a table's column or a file, not {type(given).__name__}")
-    items = [held] if isinstance(held, str | Prompt) else [plain(item) for item in cast("Sequence[Any]", held)]
+    alone = isinstance(held, str | Prompt | Mapping)
+    items: list[Any] = [held] if alone else [plain(item) for item in cast("Sequence[Any]", held)]
     if not items:
         raise InputError("there are no texts; give at least one")
     if all(isinstance(item, int) and not isinstance(item, bool) for item in items):
         items = [items]  # the ids of one text
-    wrong = next((item for item in items if not isinstance(item, str | Prompt | list | tuple)), None)
+    wrong = next((item for item in items if not isinstance(item, str | Prompt | list | tuple | Mapping)), None)
     if wrong is not None:
         raise InputError(f"texts are a list of texts, or of token ids; {type(wrong).__name__} is neither")
     return Texts(tuple(as_prompt(item) for item in items))

@@ -178,7 +178,7 @@ class _Evidence:
             self.model, origin.task, n=count, seed=self.seed, corruption=origin.corruption, bos=origin.bos
         )
         encoded = encode(self.model, fresh, self.metric)
-        seen = {tuple(ids) for ids in self.circuit.provenance.tokens}
+        seen = set(self.circuit.provenance.prompts)
         unseen = [e for e in encoded if e.clean.ids not in seen]
         if not unseen:
             raise InputError(

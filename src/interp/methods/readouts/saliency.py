@@ -14,6 +14,7 @@ from interp.interface.registry import technique
 from interp.methods._shared import answers
 from interp.methods._shared.models import logits_of, predicted
 from interp.methods._shared.pairs import aligned
+from interp.prompts import types_of
 from interp.results import Result, resolve
 from interp.results.tables import frame_of
 from interp.sites import Site
@@ -308,6 +309,11 @@ def same_length(encoded: Encoded, other: Encoded) -> None:
         raise InputError(
             f"the prompt has {len(encoded.ids)} tokens and the counterfactual {len(other.ids)}; they must line up: "
             f"{aligned(encoded, other)}"
+        )
+    if types_of(encoded.ids) != types_of(other.ids):
+        raise InputError(
+            "the prompt and the counterfactual part their two sentences at different tokens; they must line up: give "
+            "each sentence one of as many tokens"
         )
     if encoded.ids == other.ids:
         raise InputError("the counterfactual is the prompt itself; change the words whose part is asked for")

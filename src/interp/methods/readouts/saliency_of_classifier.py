@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, get_args
 from interp.errors import InputError, closest, unless_interrupted
 from interp.methods.readouts import saliency
 from interp.methods.readouts.saliency import Baseline, Method, SaliencyResult
+from interp.prompts import as_prompt
 from interp.results import Own, Provenance
+from interp.results.base import as_run
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,14 +22,14 @@ if TYPE_CHECKING:
 
 
 def saliency_of_classifier(
-    text: str,
+    text: Any,
     model: Any,
     tokenizer: Any,
     *,
     target: int | str | None = None,
     wrong: int | str | None = None,
     method: Method = "ig",
-    counterfactual: str | None = None,
+    counterfactual: Any = None,
     baseline: Baseline | None = None,
     steps: int = 50,
 ) -> SaliencyResult:
@@ -36,7 +38,8 @@ def saliency_of_classifier(
     Parameters
     ----------
     text
-        What is classified, with ``[CLS]`` and the like around it as the tokenizer puts them.
+        What is classified, with ``[CLS]`` and the like around it as the tokenizer puts them: a text; a tuple of two
+        sentences, ``("A man sleeps", "A person rests")``; token ids; or what the tokenizer returns.
     model, tokenizer
         A ``…ForSequenceClassification`` in evaluation mode, and its tokenizer.
     target
@@ -82,15 +85,17 @@ def saliency_of_classifier(
         result, encoded, interrupt = *_rollout(classifier, text), None
     else:
         result, encoded, interrupt = _by_gradients(classifier, text, method, given, steps)
+    tokens, types = as_run([encoded.ids])
     provenance = Provenance(
         model=classifier.name,
         fingerprint=classifier.fingerprint(),
         dtype=str(classifier.dtype).removeprefix("torch."),
         device=str(classifier.device),
-        tokens=[list(encoded.ids)],
+        tokens=tokens,
+        types=types,
         technique="saliency_of_classifier",
         arguments={
-            "prompt": text,
+            "prompt": as_prompt(text).plain,
             "model": Own(type(model).__name__),
             "tokenizer": Own(type(tokenizer).__name__),
             "method": method,
@@ -105,7 +110,7 @@ def saliency_of_classifier(
     return unless_interrupted(result, interrupt)
 
 
-def _rollout(classifier: Classifier, text: str) -> tuple[SaliencyResult, Encoded]:
+def _rollout(classifier: Classifier, text: Any) -> tuple[SaliencyResult, Encoded]:
     from interp.engine.readouts.saliency import rollout
 
     encoded = classifier.encode(text)
@@ -115,7 +120,7 @@ def _rollout(classifier: Classifier, text: str) -> tuple[SaliencyResult, Encoded
 
 
 def _by_gradients(
-    classifier: Classifier, text: str, method: str, given: dict[str, Any], steps: int
+    classifier: Classifier, text: Any, method: str, given: dict[str, Any], steps: int
 ) -> tuple[SaliencyResult, Encoded, KeyboardInterrupt | None]:
     from interp.engine.readouts import saliency as engine
 
@@ -130,13 +135,13 @@ def _by_gradients(
         saliency.same_length(encoded, other)
     embeddings = classifier.embed(encoded)
     target = given["target"]
-    right = classifier.answer(embeddings) if target is None else classifier.index(target, "target")
+    right = classifier.answer(embeddings, encoded) if target is None else classifier.index(target, "target")
     wrong = None if given["wrong"] is None else classifier.index(given["wrong"], "wrong")
     if right == wrong:
         raise InputError(f"target and wrong are both class {right}; they must differ")
 
     def function(x: Tensor) -> Tensor:
-        logits = classifier.logits(x)
+        logits = classifier.logits(x, encoded)
         return logits[:, right] if wrong is None else logits[:, right] - logits[:, wrong]
 
     def work() -> Attributed:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from interp.errors import InputError
 from interp.interface.registry import technique
+from interp.prompts import types_of
 from interp.results import Result, resolve
 from interp.results.tables import frame_of
 from interp.spec import Prompt
@@ -26,12 +27,15 @@ class TokensResult(Result):
     ----------
     tokens, ids
         One string and one id per position; position 0 is BOS where the tokenizer has one.
+    types
+        Which sentence of a pair each token is of, as the model is told; empty where all are 0.
     glyphs
         Position → the character that tokens of partial bytes make together.
     """
 
     tokens: tuple[str, ...]
     ids: tuple[int, ...]
+    types: tuple[int, ...] = ()
     glyphs: Mapping[int, str] = field(default_factory=dict[int, str])
 
     _html: ClassVar[str] = "interp.views.tokens:html"
@@ -55,8 +59,9 @@ class TokensResult(Result):
         return "\n".join([super().text(), *shown])
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row per position: token and id."""
-        return frame_of({"token": self.tokens, "id": self.ids}).rename_axis("position")
+        """Return one row per position: token and id, and the type where there are two sentences."""
+        columns = {"token": self.tokens, "id": self.ids} | ({"type": self.types} if self.types else {})
+        return frame_of(columns).rename_axis("position")
 
 
 @technique(body=Prompt)
@@ -84,4 +89,6 @@ def tokens(model: LoadedModel, prompt: Prompt) -> TokensResult:
     ('<|endoftext|>', 'The', ' capital', ' of', ' France', ' is')
     """
     encoded = model.encode(prompt)
-    return TokensResult(tokens=encoded.strings, ids=encoded.ids, glyphs=encoded.glyphs)
+    return TokensResult(
+        tokens=encoded.strings, ids=tuple(encoded.ids), types=types_of(encoded.ids), glyphs=encoded.glyphs
+    )

@@ -71,6 +71,7 @@ def survivor(tokenizer: Any) -> Any:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+    read.model_input_names = list(tokenizer.model_input_names)  # set on the object, it is not in the folder
     weakref.finalize(read, shutil.rmtree, folder, ignore_errors=True)
     if read.get_vocab() != tokenizer.get_vocab():
         lost = sorted(set(tokenizer.get_vocab()) - set(read.get_vocab()))

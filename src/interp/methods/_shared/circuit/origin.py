@@ -46,7 +46,7 @@ class Origin:
         InputError
             It does not hold them, or fewer.
         """
-        checks, ids = circuit.checks, circuit.provenance.tokens
+        checks, ids = circuit.checks, circuit.provenance.prompts
         count = len(checks.clean)
         if len(ids) < 2 * count or not count:
             raise InputError("the circuit does not say which pairs chose it; find it again, or use --on fresh")
@@ -54,8 +54,8 @@ class Origin:
             raise InputError(f"the circuit was chosen by {count} pairs; --n {n} needs --on fresh, and a task")
         found = [
             Pair(
-                Prompt(ids=tuple(ids[2 * number])),
-                Prompt(ids=tuple(ids[2 * number + 1])),
+                Prompt(ids=ids[2 * number]),
+                Prompt(ids=ids[2 * number + 1]),
                 tuple(index for _, index in checks.answer[number]),
                 tuple(index for _, index in checks.wrong[number]),
             )

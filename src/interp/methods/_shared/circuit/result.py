@@ -296,7 +296,7 @@ class CircuitResult(Result):
         node = names.head(head, refusal := f"{head!r} is not a head of this model; write layer.head, for instance 5.1")
         if node.name not in self.writers:
             raise InputError(refusal)
-        prompt, site = Prompt(ids=tuple(self.provenance.tokens[0])), Site("pattern", node.layer).hook_name
+        prompt, site = Prompt(ids=self.provenance.prompts[0]), Site("pattern", node.layer).hook_name
 
         def pattern(model: Any) -> NDArray[np.float32]:
             held = model.activations(model.encode(prompt), [site])[site]

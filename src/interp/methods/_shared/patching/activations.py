@@ -109,7 +109,7 @@ def likeliest(
     return [(model.tokens.string(index), float(before[index]), float(after[index])) for index in order]
 
 
-def _runs(result: PatchingResult) -> tuple[list[int], list[int]]:
+def _runs(result: PatchingResult) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the token ids of the run that is changed and of the one whose activations are put in."""
-    clean, corrupted = result.provenance.tokens[:2]
+    clean, corrupted = result.provenance.prompts[:2]
     return (clean, corrupted) if result.direction == "noise" else (corrupted, clean)

@@ -1,0 +1,299 @@
+"""A prompt: a text, a pair of sentences, or token ids with what Hugging Face's encoding says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from numbers import Integral
+from typing import Any, SupportsIndex, cast, overload
+
+from interp.errors import InputError, printable
+
+# What a tokenizer returns beside what the model reads.
+_BESIDE = {"special_tokens_mask", "offset_mapping", "length", "labels", "overflow_to_sample_mapping"}
+_READ = ("input_ids", "attention_mask", "token_type_ids")
+
+
+class TypedIds(tuple[int, ...]):
+    """Token ids with the type of each: which sentence of a pair it belongs to.
+
+    They are equal only to ids of the same types, so that nothing which is kept by ids answers for other types.
+
+    Examples
+    --------
+    >>> TypedIds((5, 6, 7), (0, 0, 1))[1:].types, TypedIds((5, 6), (0, 1)) == (5, 6)
+    ((0, 1), False)
+    """
+
+    types: tuple[int, ...]
+
+    def __new__(cls, ids: Sequence[int], types: Sequence[int]) -> TypedIds:
+        if len(ids) != len(types):
+            raise InputError(f"the prompt has {len(ids)} ids and {len(types)} token types; give one to each id")
+        made = super().__new__(cls, ids)
+        made.types = tuple(types)
+        return made
+
+    def __getnewargs__(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        return tuple(self), self.types
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> int: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[int, ...]: ...
+    def __getitem__(self, index: Any) -> Any:
+        found = super().__getitem__(index)
+        return typed(found, self.types[index]) if isinstance(index, slice) else found
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, tuple) and super().__eq__(cast("Any", other)) and self.types == types_of(other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash((tuple(self), self.types))
+
+    def __repr__(self) -> str:
+        return f"TypedIds({tuple(self)}, {self.types})"
+
+
+def types_of(ids: object) -> tuple[int, ...]:
+    """Return the type of each id; none where all are 0, as a model takes them that is told nothing."""
+    return ids.types if isinstance(ids, TypedIds) else ()
+
+
+def typed(ids: Sequence[int], types: Sequence[int]) -> tuple[int, ...]:
+    """Return ids with their types, which are left out where all are 0."""
+    return TypedIds(ids, types) if any(types) else tuple(ids)
+
+
+def as_ids(ids: Sequence[int]) -> tuple[int, ...]:
+    """Return ids as a tuple that keeps their types."""
+    return ids if isinstance(ids, TypedIds) else tuple(ids)
+
+
+def differing(first: Sequence[int], second: Sequence[int]) -> tuple[int, ...]:
+    """Return the positions at which two prompts of one length have another token, or one of another type.
+
+    Examples
+    --------
+    >>> differing((5, 6, 7), (5, 9, 7)), differing(TypedIds((5, 6), (0, 1)), (5, 6))
+    ((1,), (1,))
+    """
+    both = [[*zip(ids, types_of(ids) or [0] * len(ids), strict=True)] for ids in (first, second)]
+    return tuple(n for n, (a, b) in enumerate(zip(*both, strict=False)) if a != b)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One text, a pair of sentences, or the token ids that stand for one.
+
+    Parameters
+    ----------
+    text
+        The text, byte for byte as it was typed; ``None`` when ids were given.
+    ids
+        Token ids, taken literally (no BOS is added); ``None`` when a text was given.
+    bos
+        Whether a text gets the tokenizer's BOS in front; ``None`` does as the model's configuration says.
+    truncate
+        Whether a prompt longer than the context window is cut at its end instead of refused.
+    second
+        The second sentence of a pair, of which `text` is the first; for encoders alone.
+    types
+        The token type of each of `ids`; ``None`` where nothing is said of them.
+    masked
+        How many masked tokens were left out before and behind `ids`.
+
+    Examples
+    --------
+    >>> Prompt("The capital of France is")
+    Prompt('The capital of France is')
+    """
+
+    text: str | None = None
+    ids: tuple[int, ...] | None = None
+    bos: bool | None = None
+    truncate: bool = False
+    second: str | None = None
+    types: tuple[int, ...] | None = None
+    masked: tuple[int, int] = (0, 0)
+
+    def __repr__(self) -> str:
+        said = {"ids": self.ids, "bos": self.bos, "truncate": self.truncate or None, "second": self.second}
+        said |= {"types": self.types, "masked": self.masked if any(self.masked) else None}
+        parts = [repr(self.text)] if self.text is not None else []
+        parts += [f"{name}={value!r}" for name, value in said.items() if value is not None]
+        return f"Prompt({', '.join(parts)})"
+
+    @property
+    def plain(self) -> str | tuple[str, str] | list[int] | dict[str, list[int]]:
+        """What a Python call gives that asks for this prompt, but for BOS and truncating.
+
+        Examples
+        --------
+        >>> Prompt("A man", second="A person").plain, Prompt(ids=(1, 2)).plain
+        (('A man', 'A person'), [1, 2])
+        """
+        if self.ids is None:
+            return self.text or "" if self.second is None else (self.text or "", self.second)
+        types = self.types if self.types is not None else types_of(self.ids)
+        ids = list(self.ids)
+        return {"input_ids": ids, "token_type_ids": list(types)} if types else ids
+
+
+def as_prompt(prompt: Any, bos: bool | None = None, truncate: bool = False) -> Prompt:
+    """Return `prompt` as a `Prompt`.
+
+    Parameters
+    ----------
+    prompt
+        A text; a tuple of two, which are a pair of sentences; ids, also as a tensor or an array; a mapping with
+        ``input_ids``, as Hugging Face's tokenizers return it; or a Prompt.
+
+    Raises
+    ------
+    InputError
+        Anything else, or several prompts at once.
+
+    Examples
+    --------
+    >>> as_prompt([1, 2]).ids, as_prompt(("A man", "A person")).second
+    ((1, 2), 'A person')
+    >>> as_prompt({"input_ids": [[0, 7, 8]], "attention_mask": [[0, 1, 1]]}).ids
+    (7, 8)
+    """
+    if isinstance(prompt, Prompt):
+        return replace(prompt, bos=prompt.bos if bos is None else bos, truncate=prompt.truncate or truncate)
+    if isinstance(prompt, TypedIds):
+        return Prompt(ids=prompt, truncate=truncate)
+    if isinstance(prompt, Mapping):
+        return _of_mapping(cast("Mapping[Any, Any]", prompt), truncate)
+    ids: Any = plain(prompt)
+    if isinstance(ids, str):
+        return Prompt(text=ids, bos=bos, truncate=truncate)
+    if is_pair(ids):
+        return Prompt(text=str(ids[0]), second=str(ids[1]), bos=bos, truncate=truncate)
+    if isinstance(ids, list | tuple):
+        listed = _row(cast("Sequence[Any]", ids))
+        if all(isinstance(index, int) and not isinstance(index, bool) for index in listed):
+            return Prompt(ids=tuple(listed), truncate=truncate)
+        if isinstance(ids, tuple) and all(isinstance(item, str) for item in listed):
+            raise InputError(
+                f"one prompt at a time: a tuple of {len(listed)} texts is none; a sentence pair is a tuple of two, "
+                "('first', 'second')"
+            )
+        if any(isinstance(item, str | list | tuple) for item in listed):
+            pair = "; a sentence pair is a tuple: ('first', 'second')" if len(listed) == 2 else ""
+            raise InputError(
+                f"one prompt at a time: {len(listed)} were given; ask for each in turn: [f(text) for text in "
+                f"texts]{pair}"
+            )
+    raise InputError(
+        f"a prompt is a text or a list of token ids, not {type(prompt).__name__}; a tuple of two sentences is one too, "
+        "and what a tokenizer returns"
+    )
+
+
+def is_pair(given: object) -> bool:
+    """Return whether that is how Python gives a pair of sentences."""
+    return isinstance(given, tuple) and len(given) == 2 and all(isinstance(one, str) for one in given)
+
+
+def plain(value: Any) -> Any:
+    """Return what numpy and torch code has as plain Python: scalars as numbers, arrays as lists; all else as it is.
+
+    Examples
+    --------
+    >>> plain(np.int64(5)), plain(np.array([1, 2])), plain(torch.tensor(7))
+    (5, [1, 2], 7)
+    """
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, Integral):  # numpy's too
+        return int(value)
+    return value.tolist() if hasattr(value, "tolist") and not isinstance(value, type) else value
+
+
+def _row(given: Sequence[Any]) -> list[Any]:
+    """Return a row's values, out of the batch of one that they may stand in."""
+    row = [plain(item) for item in given]
+    if len(row) == 1 and isinstance(row[0], list | tuple):
+        row = [plain(item) for item in cast("Sequence[Any]", row[0])]
+    return row
+
+
+def _of_mapping(given: Mapping[Any, Any], truncate: bool) -> Prompt:
+    """Return the prompt that a tokenizer's output stands for, without what its mask leaves out at its ends.
+
+    What is masked is read by nothing, so that a forward without it is the same, at positions that count from the first
+    token that is read.
+    """
+    held = {str(name): value for name, value in given.items() if value is not None}
+    if "input_ids" not in held:
+        known = printable(", ".join(list(held)[:6])[:80]) or "nothing"
+        raise InputError(
+            f"a prompt as a mapping has input_ids, and may have attention_mask and token_type_ids; this one has {known}"
+        )
+    other = next((name for name in held if name not in {*_READ, *_BESIDE}), None)
+    if other is not None:
+        raise InputError(
+            f"a prompt as a mapping is read by its {', '.join(_READ)}; leave {printable(other)[:60]!r} out"
+        )
+    rows = {name: _numbers(name, held[name]) for name in _READ if name in held}
+    ids = rows["input_ids"]
+    for name, row in rows.items():
+        if len(row) != len(ids):
+            raise InputError(f"the prompt's {name} has {len(row)} numbers and input_ids {len(ids)}; give one to each")
+    mask = rows.get("attention_mask", [1] * len(ids))
+    if any(seen not in {0, 1} for seen in mask):
+        raise InputError("a prompt's attention_mask holds 1 for what is read and 0 for what is not; nothing else")
+    if ids and 1 not in mask:
+        raise InputError("the prompt is empty: its attention_mask leaves every token out; put 1 where tokens are read")
+    first = mask.index(1) if ids else 0
+    last = len(mask) - (mask[::-1].index(1) if ids else 0)
+    if 0 in mask[first:last]:
+        raise InputError(
+            f"the prompt's attention_mask has a hole at position {mask.index(0, first)}: only what is masked at the "
+            "ends can be left out; leave that token out of input_ids"
+        )
+    types = rows.get("token_type_ids")
+    return Prompt(
+        ids=tuple(ids[first:last]),
+        types=None if types is None else tuple(types[first:last]),
+        masked=(first, len(ids) - last),
+        truncate=truncate,
+    )
+
+
+def _numbers(name: str, given: Any) -> list[int]:
+    """Return a row of whole numbers of a tokenizer's output."""
+    held = plain(given)
+    if not isinstance(held, list | tuple):
+        raise InputError(f"the prompt's {name} is a list of numbers, not {type(given).__name__}")
+    row = _row(cast("Sequence[Any]", held))
+    if any(isinstance(item, list | tuple) for item in row):
+        if len(row) == 1 or all(isinstance(item, list) and _deep(item) for item in row):
+            raise InputError(f"the prompt's {name} is one row of numbers, alone or in a list, and this one lies deeper")
+        raise InputError(
+            f"one prompt at a time: {name} has {len(row)} rows; give one, such as "
+            "{name: rows[:1] for name, rows in encoded.items()}"
+        )
+    wrong = [item for item in row if not _is_whole(item, loosely=name != "input_ids")]
+    if wrong:
+        raise InputError(f"the prompt's {name} holds {printable(repr(wrong[0]))[:40]}, and must hold whole numbers")
+    return [int(item) for item in row]
+
+
+def _deep(row: list[Any]) -> bool:
+    return any(isinstance(item, list) for item in row)
+
+
+def _is_whole(item: Any, *, loosely: bool) -> bool:
+    """Return whether that is a whole number; loosely, a truth value is one and so is 1.0, as masks have them."""
+    if isinstance(item, bool | float):
+        return loosely and float(item).is_integer()
+    return isinstance(item, int)
