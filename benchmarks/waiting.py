@@ -1,9 +1,10 @@
 """What a notebook sees of commands that take long on SmolLM2: when the first line comes, how often, and after a stop.
 
 A kernel runs each command twice from an empty store, as a front end would ask for it. Once to the end, or for at most
-LIMIT seconds: the time to the first message that shows something, and the longest time between two of them, the result's
-included. Then interrupted in its midst: the time until the kernel is free again, and whether what was done is shown. The
-bars beside each: 0.5 s (plus what a machine adds), 2 s and 2 s; the exit status is 1 where one is missed.
+LIMIT seconds: the time to the first message that shows something, and the longest time between two of them, the
+result's included. Then interrupted in its midst: the time until the kernel is free again, and what is shown of what was
+done. Printed beside the bars: 0.5 s (and 0.1 for the message to arrive), 2 s and 2 s; the exit status is 1 where one is
+missed.
 
 ``python benchmarks/waiting.py [--limit SECONDS] [--only TEXT]``
 """
@@ -28,7 +29,7 @@ import itertools
 import fetch_smollm2
 from trees import ROOT, environment
 
-FIRST, BETWEEN, STOP = 0.6, 2.0, 2.0  # seconds; the first line may come as late as 0.5, and its message takes time
+FIRST, BETWEEN, STOP = 0.6, 2.0, 2.0  # seconds
 STORY = "When Mary and John went to the store, John gave a drink to"
 LONG = " ".join([STORY + " Mary."] * 12)
 CELLS = {
@@ -157,7 +158,8 @@ def report(name: str, whole: Seen, stopped: tuple[float, Seen] | None) -> int:
     late = [first > FIRST, gap > BETWEEN, answer > STOP]
     marks = ["!" if one else " " for one in late]
     print(
-        f"{name:20} {whole.ended:6.1f} s {first:6.2f} s{marks[0]} {gap:9.2f} s{marks[1]} {answer:10.2f} s{marks[2]}  {left}"
+        f"{name:20} {whole.ended:6.1f} s {first:6.2f} s{marks[0]} {gap:9.2f} s{marks[1]} {answer:10.2f} s{marks[2]}"
+        + f"  {left}"
         + (f"  [{whole.error[:150]}]" if whole.error else ""),
         flush=True,
     )

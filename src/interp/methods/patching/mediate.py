@@ -363,7 +363,7 @@ def _result(
     patched = [swept.values[:pairs].numpy(), swept.values[pairs:].numpy()]  # indirect, direct
     corrupted: Float = swept.base[:pairs].numpy()
     clean: Float = swept.source[:pairs].numpy()
-    reached: NDArray[np.bool_] = swept.done.numpy().all(0)
+    reached = np.asarray(swept.done.numpy().all(0))
     across = corrupted.reshape(-1, *[1] * (patched[0].ndim - 1))
     each = [np.where(reached, values - across, np.nan) for values in patched]
     total = clean - corrupted
