@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from browser.lab import SHOTS
-from browser.vscode import COLOURS, CodePage
+from browser.vscode import COLOURS, VIEW, CodePage
 from views.circuits import random
 from views.test_patching import SHAPES
 from widgets.conftest import (
@@ -56,7 +56,10 @@ def opened(chrome: Browser, wire: Wire, kind: str) -> Iterator[Callable[..., Cod
 
     def open_(theme: str = "vscode-dark", **given: Any) -> CodePage:
         held.append(RESULTS[kind]())
-        pages.append(CodePage(chrome, held[-1].widget, wire, theme, **given))
+        widget = held[-1].widget
+        pages.append(CodePage(chrome, wire, theme, **given))
+        pages[-1].show({VIEW: {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}})
+        pages[-1].frame.wait_for()
         return pages[-1]
 
     yield open_
