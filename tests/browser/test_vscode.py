@@ -13,6 +13,7 @@ from playwright.sync_api import Browser
 
 from browser.lab import SHOTS
 from browser.vscode import COLOURS, VIEW, CodePage
+from interp.selection import selection
 from views.circuits import random
 from views.test_patching import SHAPES
 from widgets.conftest import (
@@ -40,6 +41,23 @@ _PRESS = """(frame, [focusable, keys]) => {
       control.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, composed: true }));
   }
   return [controls.length, lost];
+}"""
+# Of what a view holds, with each of its menus and tables open: what does not fit into its own box.
+_SPILLS = """frame => {
+  const whole = e => e.scrollWidth <= e.clientWidth + 1 && e.scrollHeight <= e.clientHeight + 1;
+  const describe = e =>
+    `${e.scrollWidth}×${e.scrollHeight} in ${e.clientWidth}×${e.clientHeight}: ${e.outerHTML.slice(0, 100)}`;
+  const spilt = [];
+  for (const menu of frame.querySelectorAll("details")) {
+    menu.open = true;
+    const around = [".output", ".lm-Widget"].map(name => frame.closest(name));
+    const boxes = [...around, ...menu.querySelectorAll("button, summary, .interp-menu > div")];
+    spilt.push(...boxes.filter(e => e.clientWidth && !whole(e)).map(describe));
+    const striped = e => getComputedStyle(e).backgroundColor !== "rgba(0, 0, 0, 0)";
+    spilt.push(...[...menu.querySelectorAll("tr")].filter(striped).map(describe));
+    menu.open = false;
+  }
+  return spilt;
 }"""
 FOCUSABLE = "button, select, input, summary, [tabindex='0']"
 
@@ -120,6 +138,37 @@ def test_no_key_leaves_what_is_focused(opened: Callable[..., CodePage]) -> None:
         "e => e.dispatchEvent(new KeyboardEvent('keydown', { key: 's', ctrlKey: true, bubbles: true }))"
     )
     assert view.value("heard") == ["s"], "the page's own keys are the page's"
+
+
+def test_a_button_acts_once_for_one_press(opened: Callable[..., CodePage]) -> None:
+    """VS Code presses a button itself where Enter or the space bar is pressed on it."""
+    view = opened()
+    view.frame.evaluate("""frame => {
+      window.clicks = 0;
+      frame.addEventListener("click", event => { clicks += event.detail === 0; event.stopPropagation(); }, true);
+    }""")
+    buttons = view.frame.locator("button:not([hidden], [hidden] *)").element_handles()
+    for button in buttons:
+        for key in ("Enter", " "):
+            before = view.value("clicks")
+            # A menu closes when another has the focus.
+            button.evaluate("e => { const menu = e.closest('details'); if (menu) menu.open = true; e.focus(); }")
+            view.page.keyboard.press(key)
+            assert view.value("clicks") == before + 1
+    assert buttons
+
+
+@pytest.mark.parametrize("width", [1000, 560])
+def test_what_opens_is_seen_in_whole(opened: Callable[..., CodePage], kind: str, width: int) -> None:
+    """An output ends where its view does, and bare buttons, rows and cells have VS Code's styles."""
+    view = opened(width=width)
+    for head in (None, 1):
+        selection.set(layer=head and 0, head=head)
+        view.hear()
+        view.page.wait_for_timeout(150)
+        assert view.frame.evaluate(_SPILLS) == []
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    view.page.screenshot(path=SHOTS / f"vscode-dark-{kind}-{width}-chosen.png")
 
 
 def test_a_menu_closes_when_the_focus_leaves_the_frame(opened: Callable[..., CodePage]) -> None:

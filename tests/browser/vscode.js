@@ -125,6 +125,7 @@ function reachable(inner) {
 }
 const handlers = {
   execute_input({ at }) {
+    handlers.clear_output();
     began = at;
     forgotten.clear();
   },
