@@ -32,6 +32,11 @@ _SEEN = """row => {
   const drawn = [...row.querySelectorAll("canvas, svg, img, section, table, div")].filter(e => e.clientHeight > 8);
   return [row.innerText.trim(), drawn.length, row.clientHeight];
 }"""
+_LINES = """frame => {
+  const pale = [...frame.querySelectorAll("*")]
+    .find(e => /strongest of|mean entropy/.test(e.textContent) && !e.children.length);
+  return [getComputedStyle(frame).borderTopColor, getComputedStyle(pale).color];
+}"""
 
 
 class Cell:
@@ -168,6 +173,10 @@ def test_without_its_kernel_the_picture_is_shown(cell: Cell, theme: str, kind: s
     assert cell.page.frame.count() == 0
     assert result.provenance.model in text
     assert height > 100
+    if theme == "vscode-high-contrast":
+        # In the editor's own lines and full ink, as live views are.
+        seen = cell.page.rows.locator(".interp-frame").evaluate(_LINES)
+        assert seen == ["rgb({}, {}, {})".format(*bytes.fromhex(part[1:])) for part in COLOURS[theme][:0:-1]]
     shot(cell, f"reopened-{kind}", theme)
 
 
