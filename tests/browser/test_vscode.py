@@ -128,6 +128,20 @@ def test_it_stands_on_the_editors_own_background(
     view.page.screenshot(path=SHOTS / f"{theme}-{kind}-{width}.png")
 
 
+def test_a_click_draws_no_frame_and_the_keyboard_does(opened: Callable[..., CodePage]) -> None:
+    """VS Code frames whatever has the focus."""
+    view = opened()
+    framed = "getComputedStyle(document.activeElement).outlineStyle !== 'none'"
+    box = view.frame.locator(".interp-body [tabindex='0']:not(button)").first.bounding_box()
+    assert box is not None
+    view.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    assert view.value("document.activeElement.closest('section') !== null")
+    assert not view.value(framed)
+    view.page.keyboard.press("Tab")
+    assert view.value("document.activeElement.closest('section') !== null")
+    assert view.value(framed)
+
+
 def test_no_key_leaves_what_is_focused(opened: Callable[..., CodePage]) -> None:
     view = opened()
     tried, lost = view.frame.evaluate(_PRESS, [FOCUSABLE, ["d", "d", "b", "x", "0", "Escape"]])
