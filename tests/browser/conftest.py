@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from browser.lab import FRONT_ENDS, Notebook, Server, browser, write
+from interp.selection import selection
 
 PROMPT = "When Mary and John went to the store, John gave a drink to"
 MODEL = f"""\
@@ -53,6 +54,12 @@ shown = publish(twice.widget, twice)
 twice"""
 LARGE = "large = made(12, 12, 512)\nlarge"
 CELLS = [MODEL, ATTENTION, MOVE, BUSY, STRANGE, PASSING, LARGE, TWICE]
+
+
+@pytest.fixture(autouse=True)
+def _clean_selection() -> Iterator[None]:
+    yield
+    selection.clear()
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,8 @@ import pytest
 from playwright.sync_api import Browser
 
 from browser.lab import SHOTS
-from browser.vscode import COLOURS, CodePage
+from browser.vscode import COLOURS, VIEW, CodePage
+from interp.selection import selection
 from views.circuits import random
 from views.test_patching import SHAPES
 from widgets.conftest import (
@@ -41,6 +42,23 @@ _PRESS = """(frame, [focusable, keys]) => {
   }
   return [controls.length, lost];
 }"""
+# Of what a view holds, with each of its menus and tables open: what does not fit into its own box.
+_SPILLS = """frame => {
+  const whole = e => e.scrollWidth <= e.clientWidth + 1 && e.scrollHeight <= e.clientHeight + 1;
+  const describe = e =>
+    `${e.scrollWidth}×${e.scrollHeight} in ${e.clientWidth}×${e.clientHeight}: ${e.outerHTML.slice(0, 100)}`;
+  const spilt = [];
+  for (const menu of frame.querySelectorAll("details")) {
+    menu.open = true;
+    const around = [".output", ".lm-Widget"].map(name => frame.closest(name));
+    const boxes = [...around, ...menu.querySelectorAll("button, summary, .interp-menu > div")];
+    spilt.push(...boxes.filter(e => e.clientWidth && !whole(e)).map(describe));
+    const striped = e => getComputedStyle(e).backgroundColor !== "rgba(0, 0, 0, 0)";
+    spilt.push(...[...menu.querySelectorAll("tr")].filter(striped).map(describe));
+    menu.open = false;
+  }
+  return spilt;
+}"""
 FOCUSABLE = "button, select, input, summary, [tabindex='0']"
 
 
@@ -56,7 +74,10 @@ def opened(chrome: Browser, wire: Wire, kind: str) -> Iterator[Callable[..., Cod
 
     def open_(theme: str = "vscode-dark", **given: Any) -> CodePage:
         held.append(RESULTS[kind]())
-        pages.append(CodePage(chrome, held[-1].widget, wire, theme, **given))
+        widget = held[-1].widget
+        pages.append(CodePage(chrome, wire, theme, **given))
+        pages[-1].show({VIEW: {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}})
+        pages[-1].frame.wait_for()
         return pages[-1]
 
     yield open_
@@ -107,6 +128,20 @@ def test_it_stands_on_the_editors_own_background(
     view.page.screenshot(path=SHOTS / f"{theme}-{kind}-{width}.png")
 
 
+def test_a_click_draws_no_frame_and_the_keyboard_does(opened: Callable[..., CodePage]) -> None:
+    """VS Code frames whatever has the focus."""
+    view = opened()
+    framed = "getComputedStyle(document.activeElement).outlineStyle !== 'none'"
+    box = view.frame.locator(".interp-body [tabindex='0']:not(button)").first.bounding_box()
+    assert box is not None
+    view.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    assert view.value("document.activeElement.closest('section') !== null")
+    assert not view.value(framed)
+    view.page.keyboard.press("Tab")
+    assert view.value("document.activeElement.closest('section') !== null")
+    assert view.value(framed)
+
+
 def test_no_key_leaves_what_is_focused(opened: Callable[..., CodePage]) -> None:
     view = opened()
     tried, lost = view.frame.evaluate(_PRESS, [FOCUSABLE, ["d", "d", "b", "x", "0", "Escape"]])
@@ -117,6 +152,37 @@ def test_no_key_leaves_what_is_focused(opened: Callable[..., CodePage]) -> None:
         "e => e.dispatchEvent(new KeyboardEvent('keydown', { key: 's', ctrlKey: true, bubbles: true }))"
     )
     assert view.value("heard") == ["s"], "the page's own keys are the page's"
+
+
+def test_a_button_acts_once_for_one_press(opened: Callable[..., CodePage]) -> None:
+    """VS Code presses a button itself where Enter or the space bar is pressed on it."""
+    view = opened()
+    view.frame.evaluate("""frame => {
+      window.clicks = 0;
+      frame.addEventListener("click", event => { clicks += event.detail === 0; event.stopPropagation(); }, true);
+    }""")
+    buttons = view.frame.locator("button:not([hidden], [hidden] *)").element_handles()
+    for button in buttons:
+        for key in ("Enter", " "):
+            before = view.value("clicks")
+            # A menu closes when another has the focus.
+            button.evaluate("e => { const menu = e.closest('details'); if (menu) menu.open = true; e.focus(); }")
+            view.page.keyboard.press(key)
+            assert view.value("clicks") == before + 1
+    assert buttons
+
+
+@pytest.mark.parametrize("width", [1000, 560])
+def test_what_opens_is_seen_in_whole(opened: Callable[..., CodePage], kind: str, width: int) -> None:
+    """An output ends where its view does, and bare buttons, rows and cells have VS Code's styles."""
+    view = opened(width=width)
+    for head in (None, 1):
+        selection.set(layer=head and 0, head=head)
+        view.hear()
+        view.page.wait_for_timeout(150)
+        assert view.frame.evaluate(_SPILLS) == []
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    view.page.screenshot(path=SHOTS / f"vscode-dark-{kind}-{width}-chosen.png")
 
 
 def test_a_menu_closes_when_the_focus_leaves_the_frame(opened: Callable[..., CodePage]) -> None:

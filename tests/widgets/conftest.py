@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakValueDictionary
 
 import comm
 import numpy as np
@@ -21,9 +22,11 @@ from interp.selection import selection
 
 @dataclass
 class Wire:
-    """What was sent: ``(message type, data, buffers)``."""
+    """What was sent: ``(message type, data, buffers)``; `told` is all of it, and through which of the `comms`."""
 
     sent: list[tuple[str, Any, list[bytes]]] = field(default_factory=list)
+    told: list[dict[str, Any]] = field(default_factory=list)
+    comms: WeakValueDictionary[str, BaseComm] = field(default_factory=WeakValueDictionary)
 
     def clear(self) -> None:
         self.sent.clear()
@@ -44,7 +47,11 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
 
     class Recorded(BaseComm):
         def publish_msg(self, msg_type: str, data: Any = None, *_: Any, buffers: Any = None, **__: Any) -> None:
-            kept.sent.append((msg_type, data, [bytes(buffer) for buffer in buffers or []]))
+            parts = [bytes(buffer) for buffer in buffers or []]
+            kept.sent.append((msg_type, data, parts))
+            given = {"comm": self.comm_id, "target": self.target_name, "data": data}
+            kept.told.append({"type": msg_type, **given, "buffers": parts})
+            kept.comms[self.comm_id] = self
 
     monkeypatch.setattr(comm, "create_comm", Recorded)
     return kept

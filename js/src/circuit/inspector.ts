@@ -125,8 +125,8 @@ export function inspector(viewer: Viewer): HTMLElement {
         does.append(...tokens("Promotes", words.promotes), ...tokens("Suppresses", words.suppresses));
         if (words.copying !== null)
           does.append(h("div.muted", {}, "Copying score ", h("b", {}, signed(words.copying))));
-      } else if (answer.value && !problem) does.append(h("div.muted", {}, "asking the model …"));
-      if (problem) does.append(h("div.muted", {}, problem));
+      } else if (answer.value && !problem) does.append(h("div.muted.said", {}, "asking the model …"));
+      if (problem) does.append(h("div.muted.said", {}, problem));
     },
     () => {
       const image = pattern.value;

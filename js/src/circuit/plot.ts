@@ -134,7 +134,8 @@ export function plot(viewer: Viewer, room: () => number): HTMLElement {
     pointerdown(event) {
       if (event.button) return;
       drag = { x: event.clientX, y: event.clientY, from: camera.peek(), far: false };
-      area.focus({ preventScroll: true });
+      // The mark of the focus is for the keyboard.
+      area.focus({ preventScroll: true, focusVisible: false } as FocusOptions);
     },
     pointermove(event) {
       // A page may hear of more than one movement in a frame.

@@ -260,8 +260,8 @@ def page_css() -> str:
             _host([jp_dark], "dark", *jp),
             _host(light[1:], "light", *editor),
             _host(dark[1:], "dark", *editor),
-            # High contrast: the editor's own lines, and no pale ink.
-            f"{code.format('high-contrast')}{{--interp-line:var(--vscode-contrastBorder,var(--interp-fg));"
+            # High contrast: the editor's own lines, and no pale ink; named twice, to weigh no less than the dark theme.
+            f"{code.format('high-contrast.vscode-high-contrast')}{{--interp-line:var(--vscode-contrastBorder,var(--interp-fg));"
             "--interp-muted:var(--interp-fg)}",
         ]
     )
