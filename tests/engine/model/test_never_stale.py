@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import functools
 import gc
 import subprocess
@@ -128,6 +129,23 @@ def test_a_function_that_no_forward_of_the_model_runs_is_no_part_of_its_state(mo
     with replaced(modeling_gpt2, "eager_attention_forward", _of_queries):
         assert model.fingerprint() == digest
         assert model.user_hooks() == ()
+
+
+@pytest.mark.parametrize("name", ["input", "print", "exit", "get_ipython"])
+def test_what_a_front_end_puts_in_for_each_cell_is_no_change(
+    name: str, model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel of Jupyter has an ``input`` of its own, another one in every cell, and modules have arguments so named."""
+    before = model.fingerprint()
+    monkeypatch.setattr(builtins, name, lambda *_: None, raising=False)
+    assert model.fingerprint() == before
+    assert model.user_hooks() == ()
+
+
+def test_a_builtin_that_computes_is_seen(model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = range
+    monkeypatch.setattr(builtins, "range", lambda *bounds: own(*bounds))
+    assert any("range" in name for name in model.user_hooks())
 
 
 def test_a_function_that_is_imported_where_it_is_run_is_seen() -> None:

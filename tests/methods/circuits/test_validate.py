@@ -320,7 +320,7 @@ def test_validate_on_the_result_leaves_it_as_it_is(bundled: Any) -> None:
 
 
 def test_what_it_saves(bundled: Any, tmp_path: Any) -> None:  # noqa: ARG001
-    circuit = interp.circuit(task="induction", n=3, edges=30)
+    circuit = interp.circuit(task="induction", n=4, edges=30)
     report = interp.validate(circuit, random=3, top=3)
     for suffix in ("json", "npz", "html", "svg", "png"):
         assert report.save(tmp_path / f"report.{suffix}").stat().st_size > 500

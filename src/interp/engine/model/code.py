@@ -45,6 +45,8 @@ _NOT_READ = (
 _ABSENT: Any = enum.Enum("Absent", "ABSENT")["ABSENT"]
 _NOISE = {"__doc__", "__annotations__", "__abstractmethods__", "_abc_impl", "__slotnames__", "__firstlineno__"}
 _WRITTEN = attrgetter("__code__", "__defaults__", "__kwdefaults__")
+# Builtins that speak to whoever sits there: nothing is computed by them, and front ends put in their own for each cell.
+_FOR_PEOPLE = frozenset(["_", "breakpoint", "display", "exit", "get_ipython", "help", "input", "open", "print", "quit"])
 _LARGEST = 2000  # entries of a registry that is watched
 _KEPT = 16  # sets of classes whose code stays known
 
@@ -284,7 +286,7 @@ class _Reach:
                     self._value(f"{label}.{name}", value, mentioned)
             elif (module := _imported(name, str(space.get("__package__") or ""))) is not None:
                 self._module(module, mentioned, set())
-            elif name in vars(builtins) and name != "_":
+            elif name in vars(builtins) and name not in _FOR_PEOPLE:
                 held.add(name)
                 common.add(name)
 

@@ -183,10 +183,13 @@ def _warnings(
 
 def _likelier(model: LoadedModel, encoded: Sequence[Encodings]) -> list[str]:
     """Warn where the other spelling of an answer, with or without its space, is likelier on the clean prompt."""
+    from interp.engine import memory
+
     found: list[str] = []
     for pair in encoded[:_WARNED]:
         if len(pair.answer) == 1:
-            found.extend(answers.likelier(model, pair.answer[0], logits_of(model, pair.clean)))
+            logits = memory.retried(lambda clean=pair.clean: logits_of(model, clean), model.device)
+            found.extend(answers.likelier(model, pair.answer[0], logits))
     return found
 
 

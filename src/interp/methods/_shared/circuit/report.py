@@ -185,7 +185,7 @@ class CircuitReport(Result):
             (
                 "over size",
                 f"CPR {self.cpr:.3f}, CMD {self.cmd:.3f}",
-                "MIB's areas of faithfulness over the share of edges: ranked by score, and by its size",
+                f"MIB's areas of faithfulness over the share of edges; in the curve they are ranked by {self.ranking}",
             ),
             ("minimality", self._minimal(), self._spare()),
         ]
