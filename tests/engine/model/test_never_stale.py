@@ -135,7 +135,7 @@ def test_a_function_that_no_forward_of_the_model_runs_is_no_part_of_its_state(mo
 def test_what_a_front_end_puts_in_for_each_cell_is_no_change(
     name: str, model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A kernel of Jupyter has an ``input`` of its own, another one in every cell, and modules have arguments so named."""
+    """A kernel of Jupyter has an ``input`` of its own, another in every cell, and modules have arguments so named."""
     before = model.fingerprint()
     monkeypatch.setattr(builtins, name, lambda *_: None, raising=False)
     assert model.fingerprint() == before
