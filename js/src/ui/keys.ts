@@ -12,9 +12,11 @@ const plain = ({ ctrlKey, metaKey, altKey }: KeyboardEvent) => !(ctrlKey || meta
  * the notebook, and inserts a cell. Those with Ctrl, Meta or Alt are the page's.
  */
 export function keepKeys(frame: HTMLElement, ends: AbortSignal): void {
-  // Lumino looks at keys before anyone below the window, and heeds nothing but the attribute.
+  // Lumino looks at keys before anyone below the window. It goes from the target up, to the first that has the
+  // attribute or that a command is for, and Notebook 7 has commands for whatever has the focus: so the target has it.
   const suppress = (event: KeyboardEvent) => {
-    if (frame.contains(event.target as Node)) frame.toggleAttribute("data-lm-suppress-shortcuts", plain(event));
+    const target = event.target as Element;
+    if (frame.contains(target)) target.toggleAttribute("data-lm-suppress-shortcuts", plain(event));
   };
   addEventListener("keydown", suppress, { capture: true, signal: ends });
   frame.addEventListener("keydown", (event) => {
