@@ -56,6 +56,12 @@ class PatchGroup:
         middle = len(self.parts) // 2
         return replace(self, parts=self.parts[:middle]), replace(self, parts=self.parts[middle:])
 
+    def pieces(self, rows: int) -> Iterator[PatchGroup]:
+        """Yield patches of the same parts, of at most `rows` rows each, or of one part."""
+        count = max(1, rows // self.span)
+        for start in range(0, len(self.parts), count):
+            yield replace(self, parts=self.parts[start : start + count])
+
 
 class Plan:
     """A sweep over one pair.

@@ -159,16 +159,19 @@ class Sweep:
             # At once: an interrupt between two steps would leave cells that are marked as done and are not.
             self.done[index, self.chosen] = ~self.reached[index, self.chosen]
         patches = [part for plan in plans for patch in plan.patches() for part in plan.only(patch, self.chosen)]
-        patches.sort(key=lambda patch: (patch.layer, patch.case))
         self._waves(net, plans, patches, check)
 
     def _waves(self, net: Network, plans: Sequence[Plan], patches: list[PatchGroup], check: exactness.Check) -> None:
         limit = self._rows_that_fit(net, len(plans[0].base))
+        # Pair after pair for the same cells, so that what an early end leaves is there for every pair.
+        patches = [piece for patch in patches for piece in patch.pieces(limit)]
+        patches.sort(key=lambda patch: (patch.layer, patch.parts.start, patch.case))
         first = min(limit, memory.FIRST_ROWS) if self.model.watched else limit
         while patches:
             wave = _take(patches, first)
-            single = len(wave) == 1 and len(wave[0].parts) == 1
-            if not memory.attempt(lambda wave=wave: self._wave(net, plans, wave), self.model.device, last=single):
+            # One cell cannot be halved; it is tried once more, with all that can be had.
+            last = len(wave) == 1 and len(wave[0].parts) == 1 and limit < wave[0].rows
+            if not memory.attempt(lambda wave=wave: self._wave(net, plans, wave), self.model.device, last=last):
                 first = limit = max(1, sum(patch.rows for patch in wave) // 2)
                 continue
             first = limit
@@ -247,7 +250,7 @@ class Sweep:
         for index in range(len(self.cases)):
             self.cases[index], self.swept.base[index], self.swept.source[index] = self._unpatched(index)
 
-        # Pair after pair for the same cells, so that what an early end leaves is there for every pair.
+        # In the same order as there.
         def some(cells: Sequence[int]) -> None:
             for index, case in enumerate(self.cases):
                 if not self.done[index, cells].all():  # else memory ran out at a later pair
