@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from interp.errors import InputError, closest
+from interp.sites import find
 from interp.spec import Node, plain, resolve_indices
 
 if TYPE_CHECKING:
@@ -255,3 +256,26 @@ def _there(node: Node, geometry: Geometry) -> Node:
         count = geometry.n_kv_heads if shared else geometry.n_heads
         resolve_indices(node.head, count, "head", " (of keys and values)" if shared else "")
     return node
+
+
+def heads_of_site(
+    geometry: Geometry, site: str, head: Any, layer: Any
+) -> tuple[tuple[int, ...], list[tuple[int, int]] | None]:
+    """Return the layers, and the (layer, head) of a site's where some are named with ``--head``.
+
+    Raises
+    ------
+    InputError
+        A head or layer that is not there, both at once, or heads of a site that has none.
+    """
+    if head is None:
+        return resolve_indices(layer, geometry.n_layers, "layer"), None
+    if not find(site).headed:
+        raise InputError(f"{site} has no heads; leave --head out, or use --site z, q, k, v or pattern")
+    if layer is not None:
+        raise InputError("--head names its layer already; leave --layer out")
+    named = [(node.layer, node.head) for node in heads(head, geometry, "--head")]
+    if find(site).kv_heads:
+        for _, number in named:
+            resolve_indices(number, geometry.n_kv_heads, "head", " (of keys and values)")
+    return tuple(sorted({at for at, _ in named})), named

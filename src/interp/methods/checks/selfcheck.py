@@ -324,8 +324,7 @@ def _check(made: Compiled, found: SelfcheckResult, number: int, step: Callable[[
 
 def _over_pairs(each: Float, true: NDArray[np.bool_]) -> Float:
     """Return the 95 % interval of the AUROC of mean scores, of ``each [pair, edge]``; NaN of fewer than four pairs."""
-    count = len(each)
-    if count < LEAST:
+    if len(each) < LEAST:
         return np.full(2, np.nan)
     total = each.sum(0)
     without = np.array([auroc(np.abs(total - own), true) for own in each])
@@ -339,8 +338,7 @@ def _edges(
     truth = made.truth(ablation)
     edges = [edge for edge, true in truth.items() if true is not None]
     true = np.array([bool(truth[edge]) for edge in edges])
-    found.true[at], found.false[at] = int(true.sum()), int((~true).sum())
-    found.undefined[at] = len(truth) - len(edges)
+    found.true[at], found.false[at], found.undefined[at] = true.sum(), (~true).sum(), len(truth) - len(edges)
     return edges, true
 
 

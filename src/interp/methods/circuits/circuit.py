@@ -242,15 +242,13 @@ def _acdc(
     begin = subset.exists if first is None else torch.from_numpy(first)
     _warn_of_hours(subset, begin, len(grid))
     left: dict[int, tuple[Tensor, Tensor]] = {}
+    total = len(grid) * int(begin.sum())
     stopped, interrupt = driver.contained(
         lambda: acdc(subset, grid, on_step=_remaining(model), into=left, among=begin),
-        lambda: (
-            f"{sum(int(decided.sum()) for _, decided in left.values()):,}/{len(grid) * int(begin.sum()):,} decisions"
-        ),
+        lambda: f"{sum(int(decided.sum()) for _, decided in left.values()):,}/{total:,} decisions",
     )
-    notes: list[str] = []
-    if first is not None:
-        notes.append(f"ACDC began with the strongest {int(begin.sum()):,} edges by EAP-IG; what it never had scores 0")
+    began = f"ACDC began with the strongest {int(begin.sum()):,} edges by EAP-IG; what it never had scores 0"
+    notes = [] if first is None else [began]
     if threshold is None:
         shown = f"{min(grid):.2g} to {max(grid):.2g}"
         notes.append(

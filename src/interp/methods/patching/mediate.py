@@ -21,7 +21,7 @@ from interp.methods._shared.permutation import LEVEL, assignments, corrector, si
 from interp.results.effects import EffectsResult
 from interp.results.tables import frame_of
 from interp.sites import axes, find
-from interp.spec import Components, Indices, Metric, MetricName, Pairs, SiteName, plain, resolve_indices, resolve_metric
+from interp.spec import Components, Indices, Metric, MetricName, Pairs, SiteName, plain, resolve_metric
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -309,7 +309,7 @@ def mediate(
     kind = find(site)
     by = "head" if kind.headed else kind.parts or "layer"
     named = axes(site, by)
-    layers, heads = _mediators(model, site, head, layer)
+    layers, heads = names.heads_of_site(model.geometry, site, head, layer)
     model.require_site(site, layers)
     metrics.try_out(chosen, model.geometry.d_vocab_out, model.device)
     encoded = encode(model, pairs, chosen)
@@ -332,23 +332,6 @@ def mediate(
         task=pairs.task,
     )
     return unless_interrupted(result, swept.interrupt)
-
-
-def _mediators(
-    model: LoadedModel, site: str, head: Any, layer: Any
-) -> tuple[tuple[int, ...], list[tuple[int, int]] | None]:
-    """Return the layers, and the heads where some are named."""
-    if head is None:
-        return resolve_indices(layer, model.geometry.n_layers, "layer"), None
-    if not find(site).headed:
-        raise InputError(f"{site} has no heads; leave --head out, or use --site z, q, k, v or pattern")
-    if layer is not None:
-        raise InputError("--head names its layer already; leave --layer out")
-    named = [(node.layer, node.head) for node in names.heads(head, model.geometry, "--head")]
-    if find(site).kv_heads:
-        for _, number in named:
-            resolve_indices(number, model.geometry.n_kv_heads, "head", " (of keys and values)")
-    return tuple(sorted({at for at, _ in named})), named
 
 
 def _result(

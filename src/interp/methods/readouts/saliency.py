@@ -184,10 +184,10 @@ def saliency(
 
     Notes
     -----
-    Integrated gradients: Sundararajan, Taly and Yan (2017), "Axiomatic Attribution for Deep Networks", by captum, over
-    token embeddings; positions stay. Tokens that the counterfactual shares add nothing by definition. Rollout: Abnar
-    and Zuidema (2020), "Quantifying Attention Flow in Transformers". For a Hugging Face classifier:
-    saliency_of_classifier.
+    Integrated gradients: Sundararajan, Taly and Yan (2017), "Axiomatic Attribution for Deep Networks", over
+    token embeddings; positions stay. Tokens that the counterfactual shares add nothing by definition. Gradient × input
+    is captum's. Rollout: Abnar and Zuidema (2020), "Quantifying Attention Flow in Transformers". For a Hugging Face
+    classifier: saliency_of_classifier.
 
     Examples
     --------
