@@ -14,32 +14,24 @@ import dis
 import enum
 import functools
 import sys
-import sysconfig
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from operator import attrgetter, is_, itemgetter
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any, cast
 
-# Packages whose modules are what their class, scalars, functions and tensors say. Code from anywhere else may read
-# anything: a global, a list in a closure.
-KNOWN = {"torch", "transformers", "transformer_lens", "transformers_modules", "peft", "accelerate", "bitsandbytes"}
-
-# What a forward's arithmetic is written in; elsewhere a function is watched where a name leads to it, and not read.
-_READ_OF_TORCH = ("torch.nn", "torch.ao.nn", "torch.ao.quantization")
-_NOT_READ = (
-    "accelerate.state",
-    "accelerate.utils",
-    "torch.nn.init",
-    "torch.nn.utils.rnn",
-    "transformers.configuration_utils",
-    "transformers.generation",
-    "transformers.loss",
-    "transformers.utils.hub",
-    "transformers.utils.import_utils",
-    "transformers.utils.logging",
+from interp.engine.model.functions import (
+    KNOWN,
+    called,
+    functions_in,
+    installed_file,
+    is_library,
+    is_own,
+    is_read,
+    module_of,
+    package_of,
 )
 
 _ABSENT: Any = enum.Enum("Absent", "ABSENT")["ABSENT"]
@@ -178,7 +170,7 @@ class _Reach:
                 if old is not new:
                     place = f"{function.__module__}.{function.__qualname__}"
                     yield f"{place}, its {what}", new
-                    if what == "code" and not _installed_file(new.co_filename):
+                    if what == "code" and not installed_file(new.co_filename):
                         self._own[f"{place}: {new.co_name}"] = None
 
     # -- reading -------------------------------------------------------------------------------------------------------
@@ -197,11 +189,11 @@ class _Reach:
             module = base.__module__ or ""
             label = f"{module}.{base.__qualname__}"
             space = vars(base)
-            if _package(module) in KNOWN:
+            if package_of(module) in KNOWN:
                 self._space(base, label, space, whole=True)
-            if not _is_read(module) and _package(module) in KNOWN:
+            if not is_read(module) and package_of(module) in KNOWN:
                 continue
-            if _is_library(module) and _package(module) not in KNOWN:
+            if is_library(module) and package_of(module) not in KNOWN:
                 continue
             for name, value in tuple(space.items()):
                 if isinstance(value, dict):
@@ -222,7 +214,7 @@ class _Reach:
     def _value(self, place: str, value: Any, mentioned: frozenset[str] = frozenset()) -> None:
         """Read what a name stands for."""
         if isinstance(value, type):
-            if _is_read(value.__module__ or ""):
+            if is_read(value.__module__ or ""):
                 self._class(value)
             elif value.__module__ == "torch" or value.__module__.startswith("torch._tensor"):
                 self._class(value)  # Tensor
@@ -233,14 +225,14 @@ class _Reach:
         else:
             functions = list(functions_in(value))
             for function in functions:
-                module = _module_of(function)
-                if not _is_library(module):
+                module = module_of(function)
+                if not is_library(module):
                     self._own[f"{place}: {function.__qualname__}"] = None
-                elif _is_read(module) and function.__code__ not in self._read:
+                elif is_read(module) and function.__code__ not in self._read:
                     self._functions[id(function)] = function
                     self._todo.append((function.__code__, function.__globals__))
             kind = type(value)
-            if not functions and _is_read(kind.__module__) and kind.__module__ != "torch.nn.modules.module":
+            if not functions and is_read(kind.__module__) and kind.__module__ != "torch.nn.modules.module":
                 self._class(kind)
                 for name, inner in tuple(getattr(value, "__dict__", {}).items()):
                     if isinstance(inner, dict):  # of a registry's own entries
@@ -255,7 +247,7 @@ class _Reach:
         for name in mentioned & space.keys():
             value = space[name]
             if isinstance(value, ModuleType):
-                if _package(value.__name__) in KNOWN:
+                if package_of(value.__name__) in KNOWN:
                     self._module(value, mentioned, seen)
                 continue
             if held is None:
@@ -296,7 +288,7 @@ def _imported(name: str, package: str) -> ModuleType | None:
     while True:
         module = sys.modules.get(f"{package}.{name}" if package else name)
         if isinstance(module, ModuleType):
-            return module if _package(module.__name__) in KNOWN else None
+            return module if package_of(module.__name__) in KNOWN else None
         if not package:
             return None
         package = package.rpartition(".")[0]
@@ -334,82 +326,3 @@ def _mentioned(code: CodeType) -> frozenset[str]:
         elif isinstance(constant, str) and constant.isidentifier():
             names.add(constant)
     return frozenset(names)
-
-
-def functions_in(value: Any) -> Iterator[FunctionType]:
-    """Yield the Python functions that a value is made of: what it wraps, binds and closes over."""
-    waiting, seen = [value], set[int]()
-    while waiting:
-        item = waiting.pop()
-        if id(item) in seen:
-            continue
-        seen.add(id(item))
-        if isinstance(item, FunctionType):
-            yield item
-            waiting.append(item.__dict__.get("__wrapped__"))
-            for cell in item.__closure__ or ():
-                try:
-                    waiting.append(cell.cell_contents)
-                except ValueError:  # not filled yet
-                    continue
-        elif isinstance(item, MethodType | staticmethod | classmethod):
-            waiting.append(cast(Any, item).__func__)
-        elif isinstance(item, property):
-            waiting.append(item.fget)
-        elif isinstance(item, functools.partial):
-            waiting += (item.func, *item.args, *item.keywords.values())
-        elif isinstance(item, functools.partialmethod | functools.cached_property):
-            waiting.append(item.func)
-        elif isinstance(item, functools._lru_cache_wrapper):  # pyright: ignore[reportPrivateUsage]
-            waiting.append(item.__wrapped__)
-
-
-def is_own(value: Any) -> bool:
-    """Whether something callable, or a class, comes from code that is not a known package's.
-
-    A function is known by the module in which it was written: ``functools.wraps`` copies the name of another one.
-    """
-    functions = list(functions_in(value))
-    if functions:
-        return any(_package(_module_of(function)) not in KNOWN for function in functions)
-    if isinstance(value, BuiltinFunctionType | functools.partial) or not callable(value):
-        return False
-    named = value if isinstance(value, type) else type(value)
-    return _package(named.__module__ or "") not in KNOWN | {"builtins"}
-
-
-def called(value: Any) -> str:
-    """Return what to call a function, a class or an object in one word."""
-    return getattr(getattr(value, "func", value), "__qualname__", None) or type(value).__qualname__
-
-
-def _module_of(function: FunctionType) -> str:
-    return str(function.__globals__.get("__name__") or function.__module__ or "")
-
-
-def _package(module: str) -> str:
-    return module.partition(".")[0]
-
-
-def _is_read(module: str) -> bool:
-    package = _package(module)
-    return (module.startswith(_READ_OF_TORCH) if package == "torch" else package in KNOWN) and not module.startswith(
-        _NOT_READ
-    )
-
-
-@functools.cache
-def _is_library(module: str) -> bool:
-    """Whether a module was installed, with Python or beside it, and so is nobody's own."""
-    package = _package(module)
-    if package in KNOWN or package.startswith("namedtuple_") or package in sys.stdlib_module_names - {"__main__"}:
-        return True
-    file = getattr(sys.modules.get(package), "__file__", None)
-    return file is not None and _installed_file(file)
-
-
-def _installed_file(file: str) -> bool:
-    return file.startswith(_INSTALLED)
-
-
-_INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})

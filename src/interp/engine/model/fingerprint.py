@@ -15,7 +15,7 @@ from torch.overrides import _get_current_function_mode_stack  # pyright: ignore
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack  # pyright: ignore
 from transformer_lens.hook_points import HookPoint
 
-from interp.engine.model import code
+from interp.engine.model import code, functions
 from interp.engine.model.values import NOTES, SCALARS, Values, name_of
 
 
@@ -106,7 +106,7 @@ def inspect(modules: Sequence[tuple[str, nn.Module]], *configs: Any) -> State:
     described += _around(values)
     found = code.look(frozenset(values.classes), values.functions)
     for place, now in found.changed:
-        described.append((place, name_of(now) if code.is_own(now) else values.value(now, place)))
+        described.append((place, name_of(now) if functions.is_own(now) else values.value(now, place)))
     values.state.update(repr(described).encode("utf-8", "surrogatepass"))
     own = dict.fromkeys((*values.own, *found.own, *values.unseen))
     return State(values.state.hexdigest(), tuple(own), training and noisy)
@@ -133,7 +133,7 @@ def _around(values: Values) -> list[Any]:
     values.own += [f"torch.library: {kernel}" for kernel in kernels]
     for mode in modes:
         values.classes.add(type(mode))
-        if code.is_own(type(mode)):
+        if functions.is_own(type(mode)):
             values.own.append(f"every function of torch's: {type(mode).__qualname__}")
     return [kernels, [values.value(mode, "mode") for mode in modes]]
 

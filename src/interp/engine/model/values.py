@@ -21,7 +21,7 @@ import torch
 import xxhash
 from torch import Tensor, nn
 
-from interp.engine.model import code, content
+from interp.engine.model import content, functions
 
 SCALARS = {bool, int, float, complex, str, bytes, type(None), type(...), torch.dtype, torch.device}
 _FUNCTIONS = (FunctionType, MethodType, BuiltinFunctionType, functools.partial)
@@ -156,7 +156,7 @@ class Values:
             return self._packed(value, place)
         if hasattr(value, "__dict__") or hasattr(sort, "__slots__"):
             self.classes.add(sort)
-            if callable(value) and not isinstance(value, nn.Module) and code.is_own(value):
+            if callable(value) and not isinstance(value, nn.Module) and functions.is_own(value):
                 self.own.append(f"{place} = {name}")
             return (name, name_of(sort), self._attributes(value, place))
         self._blind(place, value)
@@ -184,8 +184,8 @@ class Values:
 
     def function(self, value: Any, place: str) -> Any:
         """Describe a function: which one it is, and what it was given beforehand."""
-        if code.is_own(value):
-            self.own.append(f"{place} = {code.called(value)}")
+        if functions.is_own(value):
+            self.own.append(f"{place} = {functions.called(value)}")
             return name_of(value)
         if isinstance(value, functools.partial):
             parts = (value.func, value.args, value.keywords)
@@ -236,9 +236,9 @@ def name_of(thing: Any) -> str:
     found: Any = sys.modules.get(str(getattr(thing, "__module__", None)))
     for part in str(getattr(thing, "__qualname__", "")).split("."):
         found = getattr(found, part, None)
-    if isinstance(thing, FunctionType) and found is not thing and not code.is_own(thing):
+    if isinstance(thing, FunctionType) and found is not thing and not functions.is_own(thing):
         name += f" at line {thing.__code__.co_firstlineno}"
-    elif found is not thing and not isinstance(thing, BuiltinFunctionType) and code.is_own(thing):
+    elif found is not thing and not isinstance(thing, BuiltinFunctionType) and functions.is_own(thing):
         name += f" {next(_next)}"
     address = id(thing)
     try:
