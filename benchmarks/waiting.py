@@ -44,7 +44,7 @@ CELLS = {
     "circuit eap": "%interp circuit --task ioi --n 16 --method eap",
     "circuit exact": "%interp circuit --task ioi --n 2 --method exact",
     "circuit acdc": "%interp circuit --task ioi --n 2 --method acdc --among 300",
-    "validate": "%interp validate c --task ioi --n 8",
+    "validate": "%interp validate c --n 8",
     "heads": "%interp heads",
     "heads roles": "%interp heads --task ioi --n 8",
     "neurons": "%interp neurons 3.*,9.* --text texts.txt --n 150",
@@ -127,11 +127,11 @@ def main() -> int:
     kernel = Kernel(folder)
     loading = kernel.run(f"%load_ext interp\n%interp load {model} --name SmolLM2 --device cpu")
     rows = [("load", loading, None)]
-    kernel.run("c = get_ipython().run_line_magic('interp', 'circuit --task ioi --n 2 --method eap');")
+    kernel.run("%interp circuit --task ioi --n 8 --method eap -o c")
     print(f"{'command':20} {'took':>8} {'first':>8} {'longest gap':>12} {'after a stop':>13}  what is left of it")
     for name, code in CELLS.items():
         if options.only in name:
-            kernel.run("interp.clear()") if name != "validate" else None
+            kernel.run("%interp clear")
             whole = kernel.run(code, options.limit)
             stopped = None
             if whole.ended > 1.5:
