@@ -12,8 +12,8 @@ import torch
 import interp
 from interp.engine.readouts import ov_qk
 from interp.engine.transformer import network
-from interp.errors import InputError
-from methods.patching.test_patch import build, use
+from interp.errors import InputError, Interrupted
+from methods.patching.test_patch import Size, build, use
 
 __all__ = ["use"]
 
@@ -288,3 +288,26 @@ def test_smollm2s_induction_heads_read_previous_token_heads(smollm2: Any) -> Non
     assert result.scores["k"][16, 0, 18, 6] > 0.1
     ids = interp.qk("18.6", tokens=" Mary, John").rows
     assert [row.token for row in ids] == [" Mary", " John"]
+
+
+def test_an_interrupted_composition_keeps_its_layers(use: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = use(build("llama", Size(layers=4)))
+    whole = interp.compose()
+    assert not [note for note in whole.notes if "partial" in note]
+    with monkeypatch.context() as patch:
+
+        def stop(_: Any, done: int, total: int, said: str = "") -> None:  # noqa: ARG001
+            if done == 2:
+                raise KeyboardInterrupt
+
+        patch.setattr(type(model), "on_step", stop)
+        with pytest.raises(Interrupted) as stopped:
+            interp.compose()
+    kept = stopped.value.result
+    assert kept.notes[0] == "partial: interrupted after 2 of 3 layers of readers; the rest is NaN"
+    for kind, values in whole.scores.items():
+        assert np.array_equal(kept.scores[kind][:, :, :3], values[:, :, :3], equal_nan=True)
+        assert np.isnan(kept.scores[kind][:, :, 3]).all()
+    assert kept.svg()
+    assert kept.html()
+    assert len(kept.to_frame()) < len(whole.to_frame())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from interp.errors import InputError
+from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared.models import opened
 from interp.results import Result
@@ -106,6 +106,8 @@ def compose(model: LoadedModel, *, kind: Literal["q", "k", "v"] | None = None) -
     ------
     InputError
         A model whose weights are not of a known layout.
+    Interrupted
+        Stopped by Ctrl-C: the scores of the layers so far are in its ``result``.
 
     Notes
     -----
@@ -126,16 +128,21 @@ def compose(model: LoadedModel, *, kind: Literal["q", "k", "v"] | None = None) -
     kinds = ov_qk.KINDS if kind is None else (kind,)
     scores = {name: np.full((g.n_layers, g.n_heads, g.n_layers, g.n_heads), np.nan) for name in kinds}
     baseline = g.d_model**-0.5
-    with ov_qk.unmixed(model.device):
-        for layer, found in ov_qk.composition(net, kinds):
-            for name, ratios in found.items():
-                scores[name][:layer, :, layer] = ratios.double().cpu().numpy() - baseline
-            model.on_step(layer, g.n_layers - 1)
-    return ComposeResult(
-        scores=scores,
-        baseline=baseline,
-        notes=tuple(_notes(net)),
-    )
+    notes, reached = list(_notes(net)), 0
+    interrupt: KeyboardInterrupt | None = None
+    try:
+        with ov_qk.unmixed(model.device):
+            for layer, found in ov_qk.composition(net, kinds):
+                for name, ratios in found.items():
+                    scores[name][:layer, :, layer] = ratios.double().cpu().numpy() - baseline
+                reached = layer
+                model.on_step(layer, g.n_layers - 1)
+    except KeyboardInterrupt as stopped:
+        if not reached:
+            raise
+        interrupt = stopped
+        notes.insert(0, f"partial: interrupted after {reached} of {g.n_layers - 1} layers of readers; the rest is NaN")
+    return unless_interrupted(ComposeResult(scores=scores, baseline=baseline, notes=tuple(notes)), interrupt)
 
 
 def _notes(net: Network) -> Iterator[str]:
