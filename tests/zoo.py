@@ -27,6 +27,7 @@ _PLAIN = {
     "num_attention_heads": 4,
 }
 _GROUPED = {**_PLAIN, "num_key_value_heads": 2}
+_FALCON = {**_ENDS, "vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 _SQUARED = {"head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 6}
 _EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
 _LATENT = {
@@ -127,29 +128,12 @@ _MADE: dict[str, tuple[str, str, dict[str, Any]]] = {
     "falcon": (
         "falcon",
         "FalconForCausalLM",
-        {
-            **_ENDS,
-            "vocab_size": VOCABULARY,
-            "hidden_size": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "multi_query": True,
-            "parallel_attn": True,
-        },
+        {**_FALCON, "multi_query": True, "parallel_attn": True},
     ),
     "falcon_alibi": (
         "falcon",
         "FalconForCausalLM",
-        {
-            **_ENDS,
-            "vocab_size": VOCABULARY,
-            "hidden_size": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "alibi": True,
-            "multi_query": False,
-            "parallel_attn": False,
-        },
+        {**_FALCON, "alibi": True, "multi_query": False, "parallel_attn": False},
     ),
     "mpt": (
         "mpt",

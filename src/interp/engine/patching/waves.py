@@ -250,7 +250,7 @@ class Sweep:
         for index in range(len(self.cases)):
             self.cases[index], self.swept.base[index], self.swept.source[index] = self._unpatched(index)
 
-        # In the same order as there.
+        # Pair after pair for the same cells, as without hooks.
         def some(cells: Sequence[int]) -> None:
             for index, case in enumerate(self.cases):
                 if not self.done[index, cells].all():  # else memory ran out at a later pair
