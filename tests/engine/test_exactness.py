@@ -14,8 +14,9 @@ import interp
 from faults import harness
 from interp.engine import exactness
 from interp.engine.transformer import network
-from interp.engine.transformer.block import Block, Rotation
+from interp.engine.transformer.block import Block
 from interp.engine.transformer.network import Network
+from interp.engine.transformer.parts import Rotation
 from interp.errors import InputError
 from interp.magics.body import pairs
 from interp.results import Result
@@ -78,7 +79,7 @@ def swapped_heads(net: Network) -> Network:
         weight = layer.o.weight.detach().clone()
         first, second = weight[:, : net.d_head].clone(), weight[:, net.d_head : 2 * net.d_head].clone()
         weight[:, : net.d_head], weight[:, net.d_head : 2 * net.d_head] = second, first
-        return replace(layer, o=replace(layer.o, weight=weight))
+        return replace(layer, o=replace(layer.o, linear=replace(layer.o.linear, weight=weight)))
 
     return _with_layers(net, swap)
 
@@ -88,9 +89,8 @@ def wrong_positions(net: Network) -> Network:
     if net.rotary is not None:
         rotary = net.rotary
 
-        def turned(length: int) -> Rotation:
-            right = rotary(length)
-            return Rotation(right.cos.flip(-1), -right.sin)
+        def turned(length: int) -> list[Rotation | None]:
+            return [one and Rotation(one.cos.flip(-1), -one.sin, one.pairs) for one in rotary(length)]
 
         return replace(net, rotary=turned)
 

@@ -57,12 +57,8 @@ class Scorer:
     def of_residual(self, network: Network, resid: Tensor) -> Tensor:
         """Return the metric of final residual streams ``[n, d_model]``, as ``[n]``."""
         normed = network.final(resid)
-        weight, bias = network.unembed.weight, network.unembed.bias
         if self.metric.function is None and self.metric.name in {"logit", "logit-diff"}:
-            columns = [*self.answer, *self.wrong]
-            logits = normed @ weight[columns].T
-            if bias is not None:
-                logits = logits + bias[columns]
+            logits = network.unembed.columns(normed, [*self.answer, *self.wrong])
             right, wrong = logits.split([len(self.answer), len(self.wrong)], dim=-1)
             if self.metric.name == "logit":
                 return right.logsumexp(-1)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from interp.errors import InputError, printable
 from interp.interface import registry
 from interp.interface.registry import command
+from interp.methods._shared.models import way
 from interp.results import Result
 from interp.spec import CommandName, DeviceName, DtypeName, LoadableName, ModelName
 
@@ -109,7 +110,7 @@ def load(
     Examples
     --------
     >>> interp.load(device="cpu")  # the bundled model; give a folder, a hub name, a GGUF file or a model for another
-    LoadedModel(bundled: 4 layers × 4 heads, float32 on cpu)
+    LoadedModel(bundled: 4 layers × 4 heads, float32 on cpu, without hooks)
     """
     return session.load(
         source,
@@ -143,13 +144,14 @@ def models(session: Session) -> Table:
             str(m.device),
             m.dtype,
             readable(m.nbytes),
+            way(m),
         )
         for name, m in session.models.items()
     )
     count = f"{len(rows)} model{'' if len(rows) == 1 else 's'} loaded"
     return Table(
         title=count if rows else "no model is loaded; type %interp load, with a folder or a hub name if you like",
-        columns=("current", "model", "layers × heads", "device", "dtype", "weights"),
+        columns=("current", "model", "layers × heads", "device", "dtype", "weights", "runs"),
         rows=rows,
     )
 
@@ -171,7 +173,7 @@ def use(session: Session, name: ModelName) -> LoadedModel:
     Examples
     --------
     >>> interp.use("bundled")
-    LoadedModel(bundled: 4 layers × 4 heads, float32 on cpu)
+    LoadedModel(bundled: 4 layers × 4 heads, float32 on cpu, without hooks)
     """
     return session.use(name)
 
@@ -199,6 +201,7 @@ def status(session: Session) -> Table:
     hooks = model.user_hooks()
     rows: list[tuple[str, str]] = [
         ("model", f"{model.name}, {model.dtype} on {model.device}, {readable(model.nbytes)}"),
+        ("runs", way(model)),
         ("free memory", f"{readable(free_bytes(model.device))} on {model.device}"),
         ("this process", readable(memory_in_use()["process"])),
         (

@@ -8,12 +8,14 @@ import os
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from interp import bundled
 from interp.errors import InputError, Interrupted, closest
 from interp.interface import registry
 from interp.interface.inputs import inputs_of, named, seed_of
+from interp.methods._shared.models import way
 from interp.results import Result
 from interp.spec import Texts
 
@@ -85,7 +87,7 @@ class Session:
     Examples
     --------
     >>> session.load(device="cpu")
-    LoadedModel(bundled: 4 layers × 4 heads, float32 on cpu)
+    LoadedModel(bundled: 4 layers × 4 heads, float32 on cpu, without hooks)
     """
 
     models: dict[str, LoadedModel] = field(default_factory=dict[str, "LoadedModel"])
@@ -140,6 +142,7 @@ class Session:
             model.store.set_budget(self.settings.store_budget)
         on_disk = self.settings.disk_budget if spill is None else int(spill * 10**9)
         model.store.set_budget(model.store.budget, on_disk)
+        model.way = partial(way, model)
         # Only now, with the new one there: a load that fails leaves the old model as it was.
         replaced = self.models.pop(model.name, None)
         self.models[model.name] = model

@@ -42,39 +42,37 @@ MULTIPLIED = {"embedding_multiplier": 3.0, "logits_scaling": 4.0, "residual_mult
 BLOOM = {"vocab_size": VOCABULARY, "hidden_size": 32, "n_layer": 2, "n_head": 4}
 FALCON = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 
-# name → its type, what differs from the usual, and whether the replay must know it.
-FAMILIES: dict[str, tuple[str, dict[str, Any], bool]] = {
+# name → its type, and what differs from the usual.
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "biased and tied": (
         "llama",
         {**GROUPED, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
-        True,
     ),
-    "wide heads": ("llama", {**GROUPED, "head_dim": 12}, True),
-    "one KV head": ("llama", {**PLAIN, "num_key_value_heads": 1}, True),
-    "llama 3's rope": ("llama", {**GROUPED, "rope_parameters": ROPE | LLAMA3}, True),
-    "yarn": ("llama", {**GROUPED, "rope_parameters": ROPE | {"rope_type": "yarn"}}, True),
-    "linear rope": ("llama", {**GROUPED, "rope_parameters": ROPE | {"rope_type": "linear"}}, True),
-    "sliding": ("mistral", {**GROUPED, "sliding_window": 4}, False),
+    "wide heads": ("llama", {**GROUPED, "head_dim": 12}),
+    "one KV head": ("llama", {**PLAIN, "num_key_value_heads": 1}),
+    "llama 3's rope": ("llama", {**GROUPED, "rope_parameters": ROPE | LLAMA3}),
+    "yarn": ("llama", {**GROUPED, "rope_parameters": ROPE | {"rope_type": "yarn"}}),
+    "linear rope": ("llama", {**GROUPED, "rope_parameters": ROPE | {"rope_type": "linear"}}),
+    "sliding": ("mistral", {**GROUPED, "sliding_window": 4}),
     "sliding in some layers": (
         "qwen3",
         {**GROUPED, "head_dim": 8, "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
-        False,
     ),
-    "capped": ("gemma2", {**GROUPED, **SQUARED}, False),
-    "two ropes": ("gemma3_text", {**GROUPED, **SQUARED}, False),
-    "parallel and scaled": ("cohere", GROUPED, False),
-    "multiplied": ("granite", {**GROUPED, **MULTIPLIED, "attention_multiplier": 0.2}, False),
-    "parallel": ("phi", {**PLAIN, "partial_rotary_factor": 0.5}, False),
-    "alibi": ("bloom", BLOOM, False),
-    "one of queries": ("falcon", {**FALCON, "multi_query": True, "parallel_attn": True}, False),
-    "norms behind": ("olmo2", GROUPED, False),
-    "experts": ("mixtral", {**GROUPED, "num_local_experts": 4, "num_experts_per_tok": 2}, False),
-    "no rope in some layers": ("smollm3", GROUPED, False),
+    "capped": ("gemma2", {**GROUPED, **SQUARED}),
+    "two ropes": ("gemma3_text", {**GROUPED, **SQUARED}),
+    "parallel and scaled": ("cohere", GROUPED),
+    "multiplied": ("granite", {**GROUPED, **MULTIPLIED, "attention_multiplier": 0.2}),
+    "parallel": ("phi", {**PLAIN, "partial_rotary_factor": 0.5}),
+    "alibi": ("bloom", BLOOM),
+    "one of queries": ("falcon", {**FALCON, "multi_query": True, "parallel_attn": True}),
+    "norms behind": ("olmo2", GROUPED),
+    "experts": ("mixtral", {**GROUPED, "num_local_experts": 4, "num_experts_per_tok": 2}),
+    "no rope in some layers": ("smollm3", GROUPED),
 }
 
 
 def made(name: str) -> Any:
-    kind, settings, _ = FAMILIES[name]
+    kind, settings = FAMILIES[name]
     model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[kind](**settings), attn_implementation="eager").eval()
     source = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -107,7 +105,7 @@ def test_it_is_what_hugging_face_computes(name: str, clean_session: Any) -> None
             continue
         assert interp.patch(**ASK, site=site, by="layer").recovery == pytest.approx([1, 1], abs=2e-3), site
     swept = interp.patch(**ASK, site="v", by="head")
-    assert (swept.provenance.path == "replay") == FAMILIES[name][2], swept.provenance.path
+    assert swept.provenance.path == "replay"
     with torch.no_grad():
         _, source = model.bridge.run_with_cache(torch.tensor([IDS]), names_filter="blocks.0.attn.hook_v")
         value = source["blocks.0.attn.hook_v"]

@@ -382,9 +382,10 @@ def test_relatives(kind: str, extra: dict[str, Any], use: Any) -> None:
     print(f"{kind} {extra}: largest difference {worst:.1e}")
 
 
-def test_a_window_that_hides_tokens_is_left_to_the_hooked_forward(use: Any) -> None:
-    model = use(build("mistral", sliding_window=3))
-    compare(model, [ONE], path="hooked: attention slides over 3 tokens", site="z", by="head")
+@pytest.mark.parametrize("by", ["head", "position"])
+def test_attention_over_a_window(use: Any, by: str) -> None:
+    use(build("mistral", sliding_window=3))
+    compare(interp.model, [ONE], path="replay", site="z" if by == "head" else "resid_pre", by=by)
 
 
 def test_double_precision(use: Any) -> None:

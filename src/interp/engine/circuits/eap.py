@@ -199,7 +199,7 @@ class _Job:
         """Return how many positions' activations, gradients and writers' differences fit into half of what is free."""
         shape = self.model.geometry
         length = max(len(case.base) for case in self.cases)
-        run = 16 * shape.d_model + 6 * shape.n_heads * length + 6 * self.asked.network.layers[0].up.weight.shape[0]
+        run = 16 * shape.d_model + 6 * shape.n_heads * length + 6 * self.asked.network.d_mlp
         own = (len(self.answer.writers) + 3 * shape.n_heads) * shape.d_model
         element = self.asked.network.unembed.weight.element_size()
         return max(1, memory.free_bytes(self.model.device) // 2 // (element * (shape.n_layers * run + own)))

@@ -1,7 +1,7 @@
 """What edges get from gradients: what each writer changes, times the slope of the metric at each reader's input.
 
 1. Δ[w] = what writer w writes in the clean run less its ablated value, ``[pair, position, d_model]``: a head's from
-   (z − z′) through its columns of W_O;
+   (z − z′) through its columns of W_O, and where a norm comes after, through that, to first order at the clean run;
 2. g[r] = ∂m/∂(input of r), averaged over the points of an integral: of queries, keys and values by autograd, then back
    through each head's own rows of W_Q, W_K, W_V and through the norm, so that no copy of the stream is made per head;
 3. score[w, r] = Σ over positions and d_model of Δ[w] · g[r], one product for all writers below a reader.
@@ -19,10 +19,10 @@ from torch import Tensor
 from interp.engine.circuits.edges import Written, left
 from interp.engine.patching.cases import Case
 from interp.engine.patching.gradients import require_slope
-from interp.engine.transformer.block import Identity, Norm
 from interp.engine.transformer.forward import Edit, forward
 from interp.engine.transformer.linear import Linear
 from interp.engine.transformer.network import Network
+from interp.engine.transformer.parts import Identity, Norm
 from interp.engine.transformer.shared_prefix import paired
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class EdgeProducts:
         frozen = torch.stack(quiet) if quiet else graded[:0]
         ends = paired(self.net, prefix, frozen, graded.detach().requires_grad_(), keep)
         self.asked.model.count((len(frozen) + len(graded)) * len(self.cases))
-        self._measure((ends[0][1] if along else ends[1][0]).detach())
+        self._measure((ends[0][1] if along else ends[1][0]).detach(), ends[0][0] if constant is None else None)
         self._contract(graph, ends[1], slice(None))
 
     def _by_stages(self, prefix: Tensor, clean: Tensor, points: Tensor) -> None:
@@ -165,7 +165,7 @@ class EdgeProducts:
         with torch.no_grad():
             _, end = paired(self.net, prefix, clean[None][:0], clean[None], keep)
         self.asked.model.count(len(self.cases))
-        self._measure(end[0])
+        self._measure(end[0], None)
         before.append(end[0])
         away = (1 - points).view(-1, 1, 1, 1)
         heads = self.net.n_heads
@@ -218,15 +218,15 @@ class EdgeProducts:
             weight = self.net.layers[layer].head_weights().permute(1, 2, 0)
             first = 1 + layer * (heads + 1)
             rows = change.flatten(0, 1).transpose(0, 1)  # [head, pair · position, d_head]
-            self.changes[first : first + heads] = torch.bmm(rows, weight).view(heads, *change.shape[:2], -1)
+            raw = torch.bmm(rows, weight).view(heads, *change.shape[:2], -1)
+            self.changes[first : first + heads] = self.net.layers[layer].o.slope(own.flatten(-2), raw)
 
-    def _measure(self, end: Tensor) -> None:
-        """Take the metric of the whole model, and with every writer ablated, of the clean run's end."""
-        constant = self.asked.constant
-        # What is left of a run by adding all changes to its end may be rounding alone, which a norm would blow up.
-        ablated = (
-            end - self.changes.sum(0) if constant is None else left(self.net, constant, end.shape[1]).expand_as(end)
-        )
+    def _measure(self, end: Tensor, corrupted: Tensor | None) -> None:
+        """Take the metric of the whole model, and with every writer ablated, of those runs' ends."""
+        ablated = corrupted
+        if ablated is None:
+            assert self.asked.constant is not None
+            ablated = left(self.net, self.asked.constant, end.shape[1]).expand_as(end)
         places = [case.position - self.start for case in self.cases]
         with torch.no_grad():
             self.clean, self.ablated = (

@@ -146,7 +146,7 @@ def zeros(net: Network) -> Written:
     width = net.unembed.weight.shape[1]
     none = net.unembed.weight.new_zeros(1, width)
     heads = net.unembed.weight.new_zeros(1, net.n_heads, net.d_head)
-    biases = [none if layer.down.bias is None else layer.down.bias[None] for layer in net.layers]
+    biases = [none if layer.mlp_bias is None else layer.mlp_bias[None] for layer in net.layers]
     return Written(none, [heads] * len(net.layers), biases)
 
 

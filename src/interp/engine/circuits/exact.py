@@ -133,6 +133,6 @@ class _EdgePlan(PathPlan):
             return (self.constant.embed - base.resid[0])[None]
         layer = self.network.layers[index]
         if node.kind == "mlp":
-            return (self.constant.mlp[index] - layer.write_neurons(self._activated(base, index)))[None]
+            return (self.constant.mlp[index] - layer.mlp(layer.mlp_reads(base.resid[index], base.mid[index])))[None]
         change = (self.constant.z[index] - base.z[index])[:, heads]
-        return torch.einsum("phd,mhd->hpm", change, layer.head_weights(heads))
+        return layer.rewritten(base.z[index], torch.einsum("phd,mhd->hpm", change, layer.head_weights(heads)))

@@ -103,12 +103,11 @@ class Subset:
         require_one_length(cases, ablation, positions=False)
         self.cases = list(cases)
         self._batches: list[_Batch] = []
-        families = ", ".join(sorted(network.FAMILIES))
         self.net: Network = exactness.run(
             model,
             ("circuit", ablation, *measured(cases, model, model)),
             lean=self._prepared,
-            hooked=exactness.Refusal("circuits are run", f"use a float32 model of a known family: {families}"),
+            hooked=exactness.Refusal("circuits are run", "use a model that %interp load says to run without hooks"),
             sample=functools.partial(self._sample, tuple(cases)),
             length=max(len(case.base) for case in cases),
         ).answer
@@ -225,8 +224,8 @@ class Subset:
         total, resid, mid, mlp = torch.zeros_like(written[0, 0]), list[Tensor](), list[Tensor](), list[Tensor]()
         for layer in net.layers:
             resid.append(total)
-            mid.append(total if layer.o.bias is None else total + layer.o.bias)
-            mlp.append(torch.zeros_like(total) if layer.down.bias is None else layer.down.bias)
+            mid.append(total if layer.o.bias is None else total + layer.o.settled(layer.o.bias))
+            mlp.append(torch.zeros_like(total) if layer.mlp_bias is None else layer.mlp_bias)
             total = mid[-1] + mlp[-1]
         resid.append(total)
 
@@ -313,12 +312,13 @@ class _Run:
         length, width = batch.written.shape[1:]
         self.changes = batch.written.new_empty(len(of), count, length, width)
         self.below = 0  # writers that have written
-        self.turns = net.rotation(length)
+        self.turns = net.rotations(length)
+        self.together: list[tuple[int, slice]] = []  # layers whose heads' sum goes through a norm, and these writers
 
     def spread(self, keep: Tensor, of: Tensor, back: Tensor) -> _Run:
         """Return the same with a row for each run instead of each pair; row ``back[run]`` is what it continues."""
         each = _Run(self.net, self.batch, keep, of, 0)
-        each.below = self.below
+        each.below, each.together = self.below, list(self.together)
         each.changes = self.changes.new_empty(len(of), *self.changes.shape[1:])
         each.changes[:, : self.below] = self.changes[:, : self.below][back]
         return each
@@ -345,30 +345,65 @@ class _Run:
     def _attend(self, index: int, first: int, heads: Sequence[int]) -> None:
         net, block = self.net, self.net.layers[index]
         group = net.n_heads // net.n_kv_heads
-        shared = sorted({head // group for head in heads})
+        # A norm over all heads together asks for those too whose output nothing reads.
+        run = list(range(net.n_heads)) if block.together else list(heads)
+        shared = sorted({head // group for head in run})
         keys = [first + net.n_heads + head for head in shared]
-        readers = [*(first + head for head in heads), *keys, *(reader + net.n_kv_heads for reader in keys)]
-        read = self._read(readers, self.batch.resid[self.of, index]).split([len(heads), len(shared), len(shared)], 1)
-        numbers = {"q": heads, "k": shared, "v": shared}
+        readers = [*(first + head for head in run), *keys, *(reader + net.n_kv_heads for reader in keys)]
+        read = self._read(readers, self.batch.resid[self.of, index]).split([len(run), len(shared), len(shared)], 1)
+        numbers = {"q": run, "k": shared, "v": shared}
         q, k, v = (block.project_each(kind, rows, numbers[kind]) for kind, rows in zip("qkv", read, strict=True))
-        own = [shared.index(head // group) for head in heads]
-        q, k = block.turn_queries(q, self.turns), block.turn_keys(k, self.turns)
-        z = block.attend(q, k[:, :, own], v[:, :, own])
+        own = [shared.index(head // group) for head in run]
+        q, k = block.turn_queries(q, self.turns[index]), block.turn_keys(k, self.turns[index])
+        z = block.attend(q, k[:, :, own], v[:, :, own], heads=run)[:, :, [run.index(head) for head in heads]]
         change = z - self.batch.z[self.of, index][:, :, list(heads)]
-        self.write(torch.einsum("rphk,mhk->rhpm", change, block.head_weights(heads)))
+        raw = torch.einsum("rphk,mhk->rhpm", change, block.head_weights(heads))
+        if block.o.norm is None:
+            raw = block.o.settled(raw)
+        else:
+            self.together.append((index, slice(self.below, self.below + raw.shape[1])))
+        self.write(raw)
 
     def _read(self, readers: Sequence[int], ablated: Tensor) -> Tensor:
         """Return what inputs read, ``[run, reader, position, d_model]``."""
         kept = self.keep[:, list(readers), : self.below]
-        length, width = ablated.shape[1:]
-        added = kept @ self.changes[:, : self.below].flatten(2)
-        return added.unflatten(2, (length, width)) + ablated[:, None]
+        return self._added(kept, self.changes[:, : self.below]) + ablated[:, None]
+
+    def _added(self, kept: Tensor, changes: Tensor, at: Tensor | None = None) -> Tensor:
+        """Return what writers add to inputs, ``[run, reader, position, d_model]``.
+
+        A norm after the attention belongs to what reads: it is of the heads that an input keeps, and of the others'
+        ablated values.
+
+        Parameters
+        ----------
+        kept
+            ``[run, reader, writer]``.
+        changes
+            ``[run, writer, position, d_model]``.
+        at
+            The one position of each run that `changes` are of; all when not given.
+        """
+        shape = changes.shape[2:]
+        plain = kept
+        if self.together:
+            plain = kept.clone()
+            for _, writers in self.together:
+                plain[..., writers] = 0
+        added = (plain @ changes.flatten(2)).unflatten(2, shape)
+        for index, writers in self.together:
+            raw = (kept[..., writers] @ changes[:, writers].flatten(2)).unflatten(2, shape)
+            z = self.batch.z[self.of, index]
+            z = z if at is None else z[torch.arange(len(at), device=at.device), at][:, None]
+            added = added + self.net.layers[index].rewritten(z[:, None], raw)
+        return added
 
     def end(self, positions: Tensor) -> Tensor:
         """Return what the logits read at one position of each run, ``[run, d_model]``."""
         rows = torch.arange(len(self.of), device=positions.device)
         written = self.changes[rows, : self.below, positions]
-        return (self.keep[:, -1:, : self.below] @ written)[:, 0] + self.batch.resid[self.of, -1, positions]
+        added = self._added(self.keep[:, -1:, : self.below], written[:, :, None], positions)
+        return added[:, 0, 0] + self.batch.resid[self.of, -1, positions]
 
 
 __all__ = ["ABLATIONS", "Subset"]

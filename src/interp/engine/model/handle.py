@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from inspect import signature
 from typing import TYPE_CHECKING, Any
@@ -63,13 +63,14 @@ class Handle:
         self._tokens: Tokens | None = None
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.odd: dict[str, str] = {}
+        self.way: Callable[[], str] | None = None  # says how it is computed with at this moment
 
     def __repr__(self) -> str:
         kind = type(self).__name__
         if self._bridge is None:
             return f"{kind}({self.name}: unloaded)"
-        g = self.geometry
-        return f"{kind}({self.name}: {g.n_layers} layers × {g.n_heads} heads, {self.dtype} on {self.device})"
+        g, way = self.geometry, "" if self.way is None else f", {self.way()}"
+        return f"{kind}({self.name}: {g.n_layers} layers × {g.n_heads} heads, {self.dtype} on {self.device}{way})"
 
     if not TYPE_CHECKING:  # a checker would take every name for one that is there
 

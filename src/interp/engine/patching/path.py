@@ -30,6 +30,7 @@ from interp.engine.transformer.base_runs import Base
 from interp.engine.transformer.forward import Edit, forward
 from interp.engine.transformer.incremental import ChangedRows
 from interp.engine.transformer.network import Network
+from interp.engine.transformer.parts import Rotation
 from interp.sites import Site
 from interp.spec import Node
 
@@ -208,11 +209,16 @@ class PathPlan(Plan):
         if node.kind == "embed":
             return (source.resid[0] - base.resid[0])[None, self.start :]
         layer = self.network.layers[index]
+        if node.kind == "mlp" and layer.experts is not None:
+            written = (run.resid[index + 1] - run.mid[index] for run in (source, base))
+            return (next(written) - next(written))[None, self.start :]
         if node.kind == "mlp":
-            change = (self._activated(source, index) - self._activated(base, index))[self.start :]
-            return (change @ layer.down.weight.T)[None]
+            own = self._activated(base, index)
+            change = (self._activated(source, index) - own)[self.start :]
+            return layer.down.change(lambda: own[self.start :], change @ layer.down.weight.T)[None]
         change = (source.z[index] - base.z[index])[self.start :, heads]
-        return torch.einsum("phd,mhd->hpm", change, layer.head_weights(heads))
+        raw = torch.einsum("phd,mhd->hpm", change, layer.head_weights(heads))
+        return layer.rewritten(base.z[index][self.start :], raw)
 
     def _answered(self, places: Sequence[int]) -> dict[int, Tensor]:
         """Return what arrives where that which lies between answers: each sender's source output in the base run."""
@@ -267,30 +273,50 @@ class PathPlan(Plan):
     def _through_head(self, receiver: Node, parts: range, changes: Tensor) -> Tensor:
         """Return the middle of the block where one head's queries, or one KV head's keys or values, are changed."""
         network, index = self.network, receiver.layer
+        block, base = network.layers[index], self.base
+        if block.together and receiver.kind in {"q", "k"}:
+            change = self._z_of(receiver.kind, index, changes, receiver.head) - base.z[index][self.start :]
+            raw = torch.einsum("nphd,mhd->npm", change, block.head_weights())
+            return base.mid[index][self.start :] + block.rewritten(base.z[index][self.start :], raw)
         asked = (receiver.kind, index, parts)
         if self._mixed is None or self._mixed[0] != asked:
             # Heads do not meet before W_O: one attention with all heads changed holds every head's own answer.
             self._mixed = (asked, self._z_of(receiver.kind, index, changes) - self.base.z[index][self.start :])
         group = 1 if receiver.kind == "q" else network.n_heads // network.n_kv_heads
         heads = slice(receiver.head * group, (receiver.head + 1) * group)
-        weight = network.layers[index].head_weights(heads)
-        return self.base.mid[index][self.start :] + torch.einsum("nphd,mhd->npm", self._mixed[1][:, :, heads], weight)
+        raw = torch.einsum("nphd,mhd->npm", self._mixed[1][:, :, heads], block.head_weights(heads))
+        return base.mid[index][self.start :] + block.rewritten(base.z[index][self.start :], raw)
 
-    def _z_of(self, kind: str, index: int, changes: Tensor) -> Tensor:
-        """Return z, ``[sender, position from start, head, d_head]``, of changed queries, keys or values."""
+    def _z_of(self, kind: str, index: int, changes: Tensor, only: int | None = None) -> Tensor:
+        """Return z, ``[sender, position from start, head, d_head]``, of changed queries, keys or values.
+
+        Where a norm reads all heads together, only the head `only` is changed.
+        """
         block, base, start = self.network.layers[index], self.base, self.start
         x = base.resid[index][start:] + changes
-        turns = self.network.rotation(len(base))
+        turns = self.network.rotations(len(base))[index]
         at = None if turns is None else turns.at(slice(start, None))
         q, k, v = base.q[index][start:][None], base.k[index][None], base.v[index][None]
         count = len(changes)
         if kind == "q":
-            return block.attend(block.queries(x, at), k, v, start)
+            return block.attend(self._changed(kind, index, x, at, only), k, v, start)
         if kind == "k":
-            k = torch.cat([k[:, :start].expand(count, -1, -1, -1), block.keys(x, at)], dim=1)
+            k = torch.cat([k[:, :start].expand(count, -1, -1, -1), self._changed(kind, index, x, at, only)], dim=1)
             return block.attend(q.expand(count, -1, -1, -1), k, v, start)
         v = torch.cat([v[:, :start].expand(count, -1, -1, -1), block.values(x)], dim=1)
         return block.mix(block.pattern(block.scores(q, k, start)).expand(count, -1, -1, -1), v)
+
+    def _changed(self, kind: str, index: int, x: Tensor, at: Rotation | None, only: int | None) -> Tensor:
+        """Return the queries or keys of a changed stream: of all heads, or with the others' as they were."""
+        block = self.network.layers[index]
+        linear, turn = (block.q, block.turn_queries) if kind == "q" else (block.k, block.turn_keys)
+        projected = block.heads(linear(block.norm1(x)))
+        if only is not None:
+            own = projected[:, :, only]
+            projected = block.heads(linear(block.norm1(self.base.resid[index][self.start :])))
+            projected = projected.expand(len(x), -1, -1, -1).clone()
+            projected[:, :, only] = own
+        return turn(projected, at)
 
 
 class Paths(HookedPaths):

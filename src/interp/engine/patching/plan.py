@@ -190,8 +190,13 @@ class Plan:
             return (base.resid[index + 1] + change)[positions][None]
         parts = slice(patch.parts.start, patch.parts.stop)
         if self.site == "neuron":
-            return base.resid[index + 1][positions] + self._through_neurons(index, positions, parts)
-        return base.mid[index][positions] + self._through_heads(patch, positions, parts)
+            down = self.network.layers[index].down
+            change = down.change(
+                lambda: self._activated(base, index)[positions], self._through_neurons(index, positions, parts)
+            )
+            return base.resid[index + 1][positions] + change
+        change = self._through_heads(patch, positions, parts)
+        return base.mid[index][positions] + self.network.layers[index].rewritten(base.z[index][positions], change)
 
     def _through_neurons(self, index: int, positions: slice, parts: slice) -> Tensor:
         if self._held is None or self._held[0] != (index, 0):
@@ -208,7 +213,12 @@ class Plan:
         return block.neurons(block.mlp_reads(run.resid[index], run.mid[index]))
 
     def _through_heads(self, patch: PatchGroup, positions: slice, parts: slice) -> Tensor:
+        """Return what W_O makes of the change of z, ``[part, position, d_model]``."""
         network, index = self.network, patch.layer
+        if network.layers[index].together and self.site in {"q", "k"} and "head" in self.by:
+            each = [self._z_of_one(index, patch.start, part) for part in patch.parts]
+            change = (torch.stack(each) - self.base.z[index])[:, positions]
+            return torch.einsum("nphd,mhd->npm", change, network.layers[index].head_weights())
         # Only keys and values that are patched at one position make a z that depends on which.
         at = patch.start if SITES[self.site].kv_heads and "position" in self.by else -1
         if self._held is None or self._held[0] != (index, at):
@@ -247,6 +257,16 @@ class Plan:
         if self.site == "v":
             v = _patched(v, source.v[index], at)
         return block.attend(q[None], k[None], v[None])[0]
+
+    def _z_of_one(self, index: int, start: int, part: int) -> Tensor:
+        """Return the z of all heads where one head's queries or keys are patched and a norm over all reads them."""
+        block, at = self.network.layers[index], self.network.rotations(len(self.base))[index]
+        q, k, _ = block.project(self.base.resid[index])
+        own = dict(zip("qk", block.project(self.source.resid[index])[:2], strict=True))[self.site]
+        changed = slice(start, start + 1) if "position" in self.by else slice(None)
+        (q if self.site == "q" else k)[changed, part] = own[changed, part]
+        turned = block.turn_queries(q, at), block.turn_keys(k, at)
+        return block.attend(turned[0][None], turned[1][None], self.base.v[index][None])[0]
 
 
 def _patched(base: Tensor, source: Tensor, at: int) -> Tensor:

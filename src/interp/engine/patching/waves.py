@@ -219,7 +219,7 @@ class Sweep:
 
     def _rows_that_fit(self, net: Network, length: int) -> int:
         layer = net.layers[0]
-        width = 4 * layer.o.weight.shape[0] + 2 * length * net.n_kv_heads * net.d_head + 2 * layer.up.weight.shape[0]
+        width = 4 * layer.o.weight.shape[0] + 2 * length * net.n_kv_heads * net.d_head + 2 * net.d_mlp
         element = layer.o.weight.element_size()
         fits = memory.free_bytes(self.model.device) // 4 // (width * element)
         return max(1, min(memory.WAVE_ROWS, fits, memory.WATCHED_ROWS if self.model.watched else fits))

@@ -259,7 +259,8 @@ def static(model: LoadedModel, chosen: Mapping[int, Sequence[int]], top: int) ->
         own, rows = net.layers[layer], torch.tensor(list(held), device=model.device)
         inputs = [own.gate, own.up] if own.gate is not None else [own.up]
         reads.append(torch.stack([folded(own.norm2, linear.weight[rows]) for linear in inputs], 1))
-        writes.append(own.down.weight[:, rows].T.float())
+        written = own.down.weight[:, rows].T.float()
+        writes.append(written if own.down.gain is None else written * own.down.gain.float())
     read, written = torch.cat(reads), torch.cat(writes)
     size = max(1, _ENTRIES // len(words))
     parts: list[tuple[Tensor, ...]] = []

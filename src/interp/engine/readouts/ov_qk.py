@@ -17,9 +17,10 @@ from torch import Tensor
 
 from interp.engine import linalg
 from interp.engine.exactness import Unreadable
-from interp.engine.transformer.block import Block, Identity, Norm, Rotation
+from interp.engine.transformer.block import Block
 from interp.engine.transformer.linear import Linear
 from interp.engine.transformer.network import Network
+from interp.engine.transformer.parts import Norm, Rotation
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
@@ -57,9 +58,11 @@ def heads(net: Network, layer: Block) -> Heads:
 
     def read(linear: Linear, own: Norm | None) -> Tensor:
         split = folded(layer.norm1, linear.weight).view(-1, net.d_head, linear.weight.shape[1])
-        return split if own is None else split * own.weight.float()[:, None]
+        return split if own is None else split * own.weight.float().view(-1, net.d_head, 1)
 
     written = layer.head_weights().float().permute(1, 2, 0)
+    if layer.o.gain is not None:
+        written = written * layer.o.gain.float()
     return Heads(read(layer.q, layer.q_norm), read(layer.k, layer.k_norm), read(layer.v, None), written)
 
 
@@ -98,10 +101,7 @@ def embedding(model: LoadedModel) -> Tensor:
 
 def size(norm: Norm, resid: Tensor) -> Tensor:
     """Return what a norm divides a residual stream ``[…, d_model]`` by, ``[…]``: 1 where there is none."""
-    if isinstance(norm, Identity):
-        return torch.ones_like(resid[..., 0])
-    centred = resid if norm.rms else resid - resid.mean(-1, keepdim=True)
-    return (centred.square().mean(-1) + norm.eps).sqrt()
+    return norm.size(resid)
 
 
 def along(net: Network, layer: Block, z: Tensor, directions: Tensor) -> Tensor:
@@ -115,8 +115,12 @@ def along(net: Network, layer: Block, z: Tensor, directions: Tensor) -> Tensor:
         ``[…, d_model]``; with `unembedding`'s rows, over the final norm's `size`, these are frozen-norm direct effects
         on logits.
     """
-    read = directions.to(z.dtype) @ layer.o.weight.to(z.dtype)
-    return (z * read.unflatten(-1, (net.n_heads, net.d_head))).sum(-1)
+    output = layer.o
+    gained = directions if output.gain is None else directions * output.gain
+    read = gained.to(z.dtype) @ output.weight.to(z.dtype)
+    along = (z * read.unflatten(-1, (net.n_heads, net.d_head))).sum(-1)
+    size = output.size(z.flatten(-2).to(output.weight.dtype))
+    return along if size is None else along / size[..., None].to(z.dtype)
 
 
 @dataclass(frozen=True)
@@ -193,15 +197,17 @@ def qk(model: LoadedModel, net: Network, layer: int, head: int, offset: int = 0)
     def read(folds: Tensor, linear: Linear, own: Norm | None, number: int) -> Tensor:
         if own is None:
             return words @ folds[number].T
-        weight = linear.weight.view(-1, net.d_head, linear.weight.shape[1])[number]
+        split = linear.weight.view(-1, net.d_head, linear.weight.shape[1])
+        weight = split.flatten(0, 1) if at.together else split[number]
+        mine = slice(number * net.d_head, (number + 1) * net.d_head) if at.together else slice(None)
         rows = words.split(max(1, _ENTRIES // words.shape[1]))
-        return torch.cat([own(at.norm1(some.to(weight)) @ weight.T).float() for some in rows])
+        return torch.cat([own(at.norm1(some.to(weight)) @ weight.T)[:, mine].float() for some in rows])
 
     queries = read(held.q, at.q, at.q_norm, head)
     keys = read(held.k, at.k, at.k_norm, held.shared(head))
-    if net.rotary is not None:
-        turns = net.rotary(offset + 1)
-        turns = Rotation(turns.cos.float(), turns.sin.float())
+    turns = net.rotations(offset + 1)[layer]
+    if turns is not None:
+        turns = Rotation(turns.cos.float(), turns.sin.float(), turns.pairs)
         queries = turns.at(slice(offset, None))(queries[:, None, None])[:, 0, 0]
         keys = turns.at(slice(1))(keys[:, None, None])[:, 0, 0]
     return Circuit(queries, keys, f"the QK weights of head {layer}.{head}")

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from interp.engine.transformer.block import Block, Rotation
+from interp.engine.transformer.block import Block
 from interp.engine.transformer.network import Network
+from interp.engine.transformer.parts import Rotation
 
 
 @dataclass(frozen=True)
@@ -71,13 +72,13 @@ def run(network: Network, asked: Sequence[Asked], alive: Callable[[], None] = la
     """
     made = [_empty(network, one.ids) for one in asked]
     likes = [made[one.like] if isinstance(one.like, int) else one.like for one in asked]
-    turns = {length: network.rotation(length) for length in {len(one.ids) for one in asked}}
+    turns = {length: network.rotations(length) for length in {len(one.ids) for one in asked}}
     counts = [len(one.ids) - one.start for one in asked]
     x = torch.cat([network.embed(one.ids)[one.start :] for one in asked])
     for index, block in enumerate(network.layers):
         projected = [rows.split(counts) for rows in block.project(x)]
         for one, run, like, *heads in zip(asked, made, likes, *projected, strict=True):
-            _attend(block, index, turns[len(run)], one.start, run, like, heads)
+            _attend(block, index, turns[len(run)][index], one.start, run, like, heads)
         middle = x + block.write(torch.cat([run.z[index, one.start :] for one, run in zip(asked, made, strict=True)]))
         after = middle + chunked(block.mlp, block.mlp_reads(x, middle))
         for one, run, before, between in zip(asked, made, x.split(counts), middle.split(counts), strict=True):

@@ -50,7 +50,7 @@ def forward(
     if resid is None:
         assert ids is not None
         resid = torch.stack([network.embed(prompt) for prompt in ids])
-    at = network.rotation(resid.shape[1])
+    turns = network.rotations(resid.shape[1])
     found = edits or {}
 
     def edited(site: str, index: int, tensor: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ def forward(
         return tensor if changed is None else changed
 
     for index in range(first, len(network.layers) if stop is None else stop):
-        block = network.layers[index]
+        block, at = network.layers[index], turns[index]
         before = edited("resid_pre", index, resid)
         q, k, v = (edited(site, index, x) for site, x in zip("qkv", block.project(before), strict=True))
         q, k = block.turn_queries(q, at), block.turn_keys(k, at)
@@ -70,6 +70,9 @@ def forward(
         z = edited("z", index, z)
         middle = edited("resid_mid", index, before + edited("attn_out", index, block.write(z)))
         read = edited("mlp_in", index, block.mlp_reads(before, middle))
-        neurons = edited("neuron", index, block.neurons(read))
-        resid = edited("resid_post", index, middle + edited("mlp_out", index, block.write_neurons(neurons)))
+        if block.experts is None:
+            made = block.write_neurons(edited("neuron", index, block.neurons(read)))
+        else:
+            made = block.mlp(read)
+        resid = edited("resid_post", index, middle + edited("mlp_out", index, made))
     return resid

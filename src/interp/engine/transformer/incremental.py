@@ -29,8 +29,9 @@ import torch
 from torch import Tensor
 
 from interp.engine.transformer.base_runs import Base, chunked
-from interp.engine.transformer.block import Block, Rotation
+from interp.engine.transformer.block import Block
 from interp.engine.transformer.network import Network
+from interp.engine.transformer.parts import Rotation
 
 
 @dataclass
@@ -88,11 +89,12 @@ def replay(
     """
     active: list[ChangedRows] = []
     depth = len(network.layers)
-    turns = [network.rotation(len(base)) for base in bases]
+    turns = [network.rotations(len(base)) for base in bases]
     for index in range(first, depth):
         active += joins(index, "pre")
         last = index == depth - 1
-        active = _step(network.layers[index], index, bases, turns, active, joins, positions if last else None)
+        own = [each[index] for each in turns]
+        active = _step(network.layers[index], index, bases, own, active, joins, positions if last else None)
     active += [
         _at(joined, positions[joined.base])
         for joined in joins(depth, "pre")

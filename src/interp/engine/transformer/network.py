@@ -5,7 +5,7 @@ The weights are the bridge's, read anew for every use; nothing is folded, copied
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from interp.engine.exactness import Unreadable
-from interp.engine.transformer.block import Block, Norm, Rotation
+from interp.engine.transformer.block import Block
 from interp.engine.transformer.families import FAMILIES
-from interp.engine.transformer.families._family import Family, linear_of, norm_of
-from interp.engine.transformer.linear import Linear
+from interp.engine.transformer.families._family import Family
+from interp.engine.transformer.parts import Norm, Rotation, Unembed
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
@@ -29,16 +29,16 @@ class Network:
     Attributes
     ----------
     rotary
-        Length → its positions' turns; ``None`` for learned positions.
+        Length → its positions' turns, for each layer: ``None`` for one that turns nothing; ``None`` where none does.
     embed
         Token ids ``[position]`` → the residual stream before layer 0, ``[position, d_model]``.
     """
 
     layers: tuple[Block, ...]
     final: Norm
-    unembed: Linear
+    unembed: Unembed
     embed: Callable[[Tensor], Tensor]
-    rotary: Callable[[int], Rotation] | None
+    rotary: Callable[[int], Sequence[Rotation | None]] | None
 
     @property
     def n_heads(self) -> int:
@@ -60,9 +60,19 @@ class Network:
         """Whether a block's MLP reads the residual stream before its attention."""
         return self.layers[0].parallel
 
-    def rotation(self, length: int) -> Rotation | None:
-        """Return the turns of the first `length` positions; ``None`` where positions are learned."""
-        return None if self.rotary is None else self.rotary(length)
+    @property
+    def neurons(self) -> bool:
+        """Whether its MLPs have neurons: routed experts have none."""
+        return all(layer.experts is None for layer in self.layers)
+
+    @property
+    def d_mlp(self) -> int:
+        """How wide the widest MLP is; for routed experts a guess at what one row needs."""
+        return max(4 * len(layer.norm2.weight) if layer.experts else len(layer.up.weight) for layer in self.layers)
+
+    def rotations(self, length: int) -> Sequence[Rotation | None]:
+        """Return each layer's turns of the first `length` positions; ``None`` for a layer that turns nothing."""
+        return [None] * len(self.layers) if self.rotary is None else self.rotary(length)
 
 
 def read(model: LoadedModel) -> Network:
@@ -83,7 +93,7 @@ def read(model: LoadedModel) -> Network:
         raise Unreadable("autocast rounds differently from one batch to the next")
     if hf.training:
         raise Unreadable("the model is in training mode")
-    if reason := family.differs(family.config(hf), model.geometry.n_ctx):
+    if reason := family.differs(family.config(hf)):
         raise Unreadable(reason)
     return weights(model)
 
@@ -100,11 +110,12 @@ def weights(model: LoadedModel) -> Network:
     config = family.config(model.hf_model)
     bridge: Any = model.bridge
     d_head = model.geometry.d_head
+    unembed = family.unembed(bridge, config)
     return Network(
         layers=tuple(family.block(block, index, d_head, config) for index, block in enumerate(bridge.blocks)),
-        final=norm_of(bridge.ln_final, bridge.unembed),
-        unembed=linear_of(bridge.unembed),
-        embed=family.embedding(bridge),
+        final=family.norm_of(bridge, "ln_final", unembed.weight),
+        unembed=unembed,
+        embed=family.embedding(bridge, config),
         rotary=family.rotary(bridge),
     )
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from interp.engine.transformer.block import Block
 from interp.engine.transformer.linear import Pack
 from interp.engine.transformer.network import Network
+from interp.engine.transformer.parts import Rotation
 
 # (site, layer, the frozen runs' activation ``[run, n, position, …]``, the graded runs' as the graph has it: the same
 # with the first three axes as one, but for patterns, ``[run, n, head, query, key]``).
@@ -54,9 +55,9 @@ def paired(network: Network, prefix: Tensor, frozen: Tensor, graded: Tensor, kee
         keep(site, index, shaped(pack.frozen[shared:], frozen), pack.graded)
         return pack
 
-    at = _turns(network, n, start, start + length, len(frozen), len(graded))
+    turns = _turns(network, n, start, start + length, len(frozen), len(graded))
     x = Pack(torch.cat([prefix.reshape(-1, width), frozen.reshape(-1, width)]), graded.reshape(-1, width))
-    for index, block in enumerate(network.layers):
+    for index, (block, at) in enumerate(zip(network.layers, turns, strict=True)):
         before = kept("resid_pre", index, x)
         q, k, v = (kept(site, index, pack) for site, pack in zip("qkv", block.project(before), strict=True))
         q, k = block.turn_queries(q, at), block.turn_keys(k, at)
@@ -70,23 +71,32 @@ def paired(network: Network, prefix: Tensor, frozen: Tensor, graded: Tensor, kee
         middle = kept("resid_mid", index, before + kept("attn_out", index, written))
         # A view of its own: its gradient is that of what the MLP reads, not of all that the stream goes to.
         read = kept("mlp_in", index, block.mlp_reads(before, middle).each(lambda rows: rows.view_as(rows)))
-        neurons = kept("neuron", index, block.neurons(read))
-        x = kept("resid_post", index, middle + kept("mlp_out", index, block.write_neurons(neurons)))
+        if block.experts is None:
+            made = block.write_neurons(kept("neuron", index, block.neurons(read)))
+        else:
+            made = block.mlp(read)
+        x = kept("resid_post", index, middle + kept("mlp_out", index, made))
     return shaped(x.frozen[shared:], frozen), shaped(x.graded, graded)
 
 
 def _turns(
     network: Network, n: int, start: int, length: int, frozen: int, graded: int
-) -> Callable[[Pack], Pack] | None:
+) -> list[Callable[[Pack], Pack] | None]:
     """Return what turns the queries and keys of all rows: the prefix's, then those of `frozen` and of `graded` runs."""
-    rotation = network.rotation(length)
-    if rotation is None:
-        return None
-    places = torch.arange(length, device=rotation.cos.device)
-    before, later = places[:start].repeat(n), places[start:]
-    of_frozen = rotation.at(torch.cat([before, later.repeat(frozen * n)]))
-    of_graded = rotation.at(later.repeat(graded * n))
-    return lambda rows: Pack(of_frozen(rows.frozen), of_graded(rows.graded))
+    made: dict[int, Callable[[Pack], Pack]] = {}  # layers mostly share one table
+
+    def packed(rotation: Rotation) -> Callable[[Pack], Pack]:
+        places = torch.arange(length, device=rotation.cos.device)
+        before, later = places[:start].repeat(n), places[start:]
+        of_frozen = rotation.at(torch.cat([before, later.repeat(frozen * n)]))
+        of_graded = rotation.at(later.repeat(graded * n))
+        return lambda rows: Pack(of_frozen(rows.frozen), of_graded(rows.graded))
+
+    rotations = network.rotations(length)
+    for rotation in rotations:
+        if rotation is not None and id(rotation) not in made:
+            made[id(rotation)] = packed(rotation)
+    return [None if rotation is None else made[id(rotation)] for rotation in rotations]
 
 
 def _attended(block: Block, own: Sequence[Tensor], first: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

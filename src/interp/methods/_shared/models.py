@@ -58,6 +58,18 @@ def require_causal(model: LoadedModel, what: str) -> None:
         )
 
 
+def way(model: LoadedModel) -> str:
+    """Return how sweeps of `model` as it is now are computed: without hooks, or with hooks and why."""
+    from interp.engine import exactness
+    from interp.engine.transformer import network
+
+    try:
+        network.read(model)
+    except exactness.Unreadable as error:
+        return f"with hooks: {error}"
+    return "without hooks"
+
+
 def opened(model: LoadedModel, what: str) -> Network:
     """Return the weights of `model` for `what` is computed from them alone.
 
@@ -72,9 +84,9 @@ def opened(model: LoadedModel, what: str) -> Network:
     require_causal(model, what)
     try:
         return network.weights(model)
-    except exactness.Unreadable:
+    except exactness.Unreadable as error:
         kind = getattr(getattr(model.hf_model, "config", None), "model_type", "") or type(model.hf_model).__name__
         raise InputError(
-            f"{what} is read off the weights of {', '.join(sorted(network.FAMILIES))} models, where attention reads a "
-            f"normed residual stream; {model.name} is {kind}: use %interp attention"
+            f"{what} is read off the weights of a model whose blocks are known; {model.name} is {kind}, and {error}: "
+            "use %interp attention"
         ) from None

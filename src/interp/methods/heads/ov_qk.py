@@ -206,9 +206,10 @@ def qk(
     from interp.engine.readouts import ov_qk
 
     layer, number, net = _opened(model, head, top, svd)
-    if offset and net.rotary is None:
+    if offset and net.rotations(1)[layer] is None:
         raise InputError(
-            f"{model.name} has no rotary positions: its QK circuit is the same at any offset; leave it out"
+            f"{model.name} has no rotary positions in layer {layer}: its QK circuit is the same at any offset; "
+            "leave it out"
         )
     if not 0 <= offset < model.geometry.n_ctx:
         raise InputError(f"offset {offset} is outside the context window; use 0–{model.geometry.n_ctx - 1}")

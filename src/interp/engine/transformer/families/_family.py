@@ -15,8 +15,9 @@ from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from interp.engine.exactness import Unreadable
-from interp.engine.transformer.block import Block, Identity, Norm, Rotation
+from interp.engine.transformer.block import Block
 from interp.engine.transformer.linear import Activation, Linear, gelu_tanh
+from interp.engine.transformer.parts import Identity, Norm, Output, Rotation, Unembed
 
 # Activation modules as plain functions, which a product can apply on its way. GPT-2's own GELU is written out in eight
 # passes over the neurons; torch has the same function in one.
@@ -39,42 +40,79 @@ class Family:
 
     names: ClassVar[tuple[str, ...]] = ()
 
+    # -- what differs by a setting -----------------------------------------------------------------------------------
+
     def config(self, model: Any) -> Any:
         """Return the configuration of what the bridge wraps."""
         return model.config
 
-    def differs(self, config: Any, n_ctx: int) -> str:
+    def differs(self, config: Any) -> str:
         """Return which setting makes a model's forward another than `Block`'s; an empty string where none does."""
-        longest = self.window(config)
-        return f"attention slides over {longest} tokens" if longest and longest < n_ctx else ""
-
-    def window(self, config: Any) -> int | None:
-        """Return over how many tokens attention slides."""
-        return config.sliding_window if getattr(config, "use_sliding_window", False) else None
+        return ""
 
     def parallel(self, config: Any) -> bool:
         """Return whether a block's MLP reads the residual stream before its attention."""
         return False
 
+    def residual(self, config: Any) -> float:
+        """Return what a half block's output is multiplied by before it is added to the stream."""
+        return 1.0
+
     def scale(self, attention: Any, index: int, d_head: int) -> float:
         """Return what the scores of layer `index` are multiplied by."""
         return float(attention.scaling)
 
-    def embedding(self, bridge: Any) -> Callable[[Tensor], Tensor]:
+    def window(self, attention: Any, config: Any, index: int) -> int | None:
+        """Return how many tokens back the attention of layer `index` reaches; ``None``: all."""
+        return getattr(attention, "sliding_window", None)
+
+    def cap(self, config: Any) -> float | None:
+        """Return what attention's scores are softly held within."""
+        return None
+
+    def slopes(self, config: Any) -> Tensor | None:
+        """Return what is added to a score for each token of distance, ``[head]``."""
+        return None
+
+    def sinks(self, attention: Any) -> Tensor | None:
+        """Return a score for each head that takes attention and gives nothing."""
+        return None
+
+    # -- what stands before and after the blocks ---------------------------------------------------------------------
+
+    def embedding(self, bridge: Any, config: Any) -> Callable[[Tensor], Tensor]:
         """Return the function of token ids ``[position]`` that gives the residual stream before layer 0."""
         words = bridge.embed.original_component.weight.detach()
         return lambda ids: functional.embedding(ids, words)
 
-    def rotary(self, bridge: Any) -> Callable[[int], Rotation] | None:
-        """Return the function of a length that gives its positions' turns; ``None`` where nothing is turned."""
-        module = bridge.rotary_emb.original_component
+    def rotary(self, bridge: Any) -> Callable[[int], Sequence[Rotation | None]] | None:
+        """Return the function of a length that gives each layer's turns; ``None`` where no layer has any."""
+        module, layers = bridge.rotary_emb.original_component, len(bridge.blocks)
+        return lambda length: [turns(bridge, module, length)] * layers
 
-        def tables(length: int) -> Rotation:
-            sample = bridge.embed.original_component.weight.detach()
-            cos, sin = module(sample, torch.arange(length, device=sample.device)[None])
-            return Rotation(cos[0], sin[0])
+    def unembed(self, bridge: Any, config: Any) -> Unembed:
+        """Return what makes logits of the normed stream."""
+        return Unembed(linear_of(bridge.unembed))
 
-        return tables
+    # -- a block -----------------------------------------------------------------------------------------------------
+
+    def norm(self, component: Any, like: Tensor) -> Norm:
+        """Return a norm that is one; `like` has as many columns as it has dims."""
+        module = component.original_component
+        bias = getattr(module, "bias", None)
+        return Norm(
+            weight=module.weight.detach(),
+            bias=None if bias is None else bias.detach(),
+            eps=float(module.variance_epsilon if hasattr(module, "variance_epsilon") else module.eps),
+            rms=not isinstance(module, torch.nn.LayerNorm),
+        )
+
+    def norm_of(self, parent: Any, name: str, width: Tensor) -> Norm:
+        """Return the norm called `name`; where there is none, one that does nothing to as many dims as `width` has."""
+        component = getattr(parent, name, None)
+        if component is None or isinstance(component.original_component, torch.nn.Identity):
+            return Identity(width.new_ones(width.shape[-1]), None, eps=0.0, rms=True)
+        return self.norm(component, width)
 
     def block(self, block: Any, index: int, d_head: int, config: Any) -> Block:
         """Return the weights of a bridge's block, number `index`.
@@ -85,36 +123,50 @@ class Family:
             One of its parts is of another kind.
         """
         attention, mlp = block.attn, getattr(block, "mlp", None)
-        inside, parts = dict(attention.named_children()), {} if mlp is None else dict(mlp.named_children())
+        inside, own = dict(attention.named_children()), attention.original_component
         q, k, v = (linear_of(part) for part in (attention.q, attention.k, attention.v))
-        norm1 = norm_of(block.ln1, attention.q)
-        nothing = q.weight.new_zeros(0, q.weight.shape[1])  # an MLP without neurons, of layers that are attention alone
+        norm1 = self.norm_of(block, "ln1", q.weight)
+        # A parallel block may have one norm for both halves; one without any reads the stream as it is.
+        norm2 = norm1 if mlp is None or self._one_norm(block, config) else self.norm_of(block, "ln2", q.weight)
+        residual = self.residual(config)
+        gate, up, down, act, experts = _mlp(mlp, q.weight)
         return Block(
             norm1=norm1,
-            norm2=norm1 if mlp is None else norm_of(block.ln2, parts["in"]),
+            norm2=norm2,
             q=q,
             k=k,
             v=v,
-            o=linear_of(attention.o),
-            gate=linear_of(parts["gate"]) if "gate" in parts else None,
-            up=Linear(nothing, None) if mlp is None else linear_of(parts["in"]),
-            down=Linear(nothing.T, None) if mlp is None else linear_of(parts["out"]),
-            act=functional.relu if mlp is None else activation_of(mlp.original_component),
-            scale=self.scale(attention.original_component, index, d_head),
+            o=Output(linear_of(attention.o), self._after(block, "ln1_post", q.weight), residual),
+            gate=gate,
+            up=up,
+            down=Output(down, self._after(block, "ln2_post", q.weight), residual),
+            act=act,
+            scale=self.scale(own, index, d_head),
             d_head=d_head,
             parallel=self.parallel(config),
-            q_norm=norm_of(inside["q_norm"]) if "q_norm" in inside else None,
-            k_norm=norm_of(inside["k_norm"]) if "k_norm" in inside else None,
+            q_norm=self.norm(inside["q_norm"], q.weight.T) if "q_norm" in inside else None,
+            k_norm=self.norm(inside["k_norm"], k.weight.T) if "k_norm" in inside else None,
             qkv=joined([q, k, v]),
+            window=self.window(own, config, index),
+            cap=self.cap(config),
+            slopes=None if (slopes := self.slopes(config)) is None else slopes.to(q.weight),
+            sinks=self.sinks(own),
+            experts=experts,
         )
+
+    def _one_norm(self, block: Any, config: Any) -> bool:
+        return self.parallel(config) and not hasattr(block, "ln2")
+
+    def _after(self, block: Any, name: str, like: Tensor) -> Norm | None:
+        return self.norm(getattr(block, name), like) if hasattr(block, name) else None
 
 
 class LearnedPositions(Family):
     """A family whose positions are embedded, and nothing is turned."""
 
-    def embedding(self, bridge: Any) -> Callable[[Tensor], Tensor]:
+    def embedding(self, bridge: Any, config: Any) -> Callable[[Tensor], Tensor]:
         """Return the function of token ids ``[position]`` that gives the residual stream before layer 0."""
-        words = super().embedding(bridge)
+        words = super().embedding(bridge, config)
         positions = bridge.pos_embed.original_component.weight.detach()
         return lambda ids: words(ids) + positions[: len(ids)]
 
@@ -122,9 +174,64 @@ class LearnedPositions(Family):
         """Return ``None``."""
 
 
+def turns(bridge: Any, module: Any, length: int, kind: str | None = None) -> Rotation:
+    """Return the turns of the first positions by Hugging Face's own rotary module, of layers of one `kind`."""
+    sample = bridge.embed.original_component.weight.detach()
+    places = torch.arange(length, device=sample.device)[None]
+    cos, sin = module(sample, places) if kind is None else module(sample, places, kind)
+    return Rotation(cos[0], sin[0])
+
+
+def by_kind(bridge: Any, kinds: Sequence[str]) -> Callable[[int], list[Rotation]]:
+    """Return the function of a length that gives each layer's turns, where each kind of layer has its own table."""
+    module = bridge.rotary_emb.original_component
+
+    def tables(length: int) -> list[Rotation]:
+        made = {kind: turns(bridge, module, length, kind) for kind in dict.fromkeys(kinds)}
+        return [made[kind] for kind in kinds]
+
+    return tables
+
+
+def _mlp(mlp: Any, like: Tensor) -> tuple[Linear | None, Linear, Linear, Activation, Callable[[Tensor], Tensor] | None]:
+    """Return an MLP's gate, what goes in, what comes out, its activation function; and its experts, if it has some."""
+    nothing = Linear(like.new_zeros(0, like.shape[1]), None)  # without neurons: of layers that are attention alone
+    away = Linear(nothing.weight.T, None)
+    if mlp is None:
+        return None, nothing, away, functional.relu, None
+    parts, own = dict(mlp.named_children()), mlp.original_component
+    if "in" not in parts:
+        return None, nothing, away, functional.relu, _experts(own)
+    gate = linear_of(parts["gate"]) if "gate" in parts else None
+    return gate, linear_of(parts["in"]), linear_of(parts["out"]), activation_of(own), None
+
+
+def _experts(module: Any) -> Callable[[Tensor], Tensor]:
+    """Return routed experts as a function of rows: the model's own module, which takes each row by itself."""
+    if not any("xperts" in name for name, _ in module.named_children()):
+        raise Unreadable(f"it holds {type(module).__name__} where an MLP is known")
+
+    def run(rows: Tensor) -> Tensor:
+        if not rows.numel():
+            return rows
+        out = module(rows.reshape(1, -1, rows.shape[-1]))
+        return (out[0] if isinstance(out, tuple) else out).view(rows.shape)
+
+    return run
+
+
 def activation_of(mlp: Any) -> Activation:
-    """Return an MLP's activation function."""
-    function = next(getattr(mlp, name) for name in ("act", "act_fn", "activation_fn") if hasattr(mlp, name))
+    """Return an MLP's activation function.
+
+    Raises
+    ------
+    Unreadable
+        It goes by a name that is not known.
+    """
+    known = ("act", "act_fn", "activation_fn", "gelu_impl")
+    function = next((getattr(mlp, name) for name in known if hasattr(mlp, name)), None)
+    if function is None:
+        raise Unreadable(f"the activation function of {type(mlp).__name__} is not known")
     return _PLAIN.get(type(function).__name__) or function
 
 
@@ -137,12 +244,12 @@ def linear_of(component: Any) -> Linear:
         It is quantised, or has an adapter beside it.
     """
     module = component.original_component
-    if type(module) not in {torch.nn.Linear, Conv1D}:
+    if type(module) not in {torch.nn.Linear, Conv1D} and type(module).__name__ != "FalconLinear":
         raise Unreadable(f"it holds {type(module).__name__} where a plain linear layer is known")
     weight = module.weight.detach()
     bias = getattr(module, "bias", None)
     # Conv1D, GPT-2's own linear layer, keeps its weight the other way round.
-    return Linear(weight if isinstance(module, torch.nn.Linear) else weight.T, None if bias is None else bias.detach())
+    return Linear(weight.T if isinstance(module, Conv1D) else weight, None if bias is None else bias.detach())
 
 
 def joined(parts: Sequence[Linear]) -> Linear | None:
@@ -160,18 +267,3 @@ def joined(parts: Sequence[Linear]) -> Linear | None:
         return None
     together = first.as_strided((size, first.shape[1]), first.stride())
     return Linear(together, torch.cat(biases) if biases else None)
-
-
-def norm_of(component: Any, reader: Any = None) -> Norm:
-    """Return a norm; one that is none has as many gains of 1 as `reader`, what reads it, has columns."""
-    module = component.original_component
-    if isinstance(module, torch.nn.Identity):
-        weight = reader.original_component.weight
-        return Identity(weight.new_ones(weight.shape[1]), None, eps=0.0, rms=True)
-    bias = getattr(module, "bias", None)
-    return Norm(
-        weight=module.weight.detach(),
-        bias=None if bias is None else bias.detach(),
-        eps=float(module.variance_epsilon if hasattr(module, "variance_epsilon") else module.eps),
-        rms=not isinstance(module, torch.nn.LayerNorm),
-    )

@@ -12,7 +12,7 @@ class GPT2(LearnedPositions):
 
     names = ("gpt2",)
 
-    def differs(self, config: Any, n_ctx: int) -> str:
+    def differs(self, config: Any) -> str:
         """Return which setting makes a model's forward another than `Block`'s; an empty string where none does."""
         return "attention is upcast" if config.reorder_and_upcast_attn else ""
 

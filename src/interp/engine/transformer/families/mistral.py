@@ -1,4 +1,4 @@
-"""Mistral: Llama with attention that slides over a window."""
+"""Mistral, Mixtral and what is built like them: Llama with attention that slides over a window."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from interp.engine.transformer.families._family import Family
 
 
 class Mistral(Family):
-    """Jiang et al. (2023), "Mistral 7B"."""
+    """Jiang et al. (2023), "Mistral 7B"; Jiang et al. (2024), "Mixtral of Experts"."""
 
-    names = ("mistral",)
+    names = ("mistral", "mixtral", "starcoder2", "phi3")
 
-    def window(self, config: Any) -> int | None:
-        """Return over how many tokens attention slides."""
+    def window(self, attention: Any, config: Any, index: int) -> int | None:
+        """Return how many tokens back the attention of layer `index` reaches; ``None``: all."""
         return config.sliding_window
 
 

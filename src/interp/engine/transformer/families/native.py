@@ -16,10 +16,12 @@ class Native(LearnedPositions):
         """Return the configuration of what the bridge wraps."""
         return model.cfg
 
-    def differs(self, config: Any, n_ctx: int) -> str:
+    def differs(self, config: Any) -> str:
         """Return which setting makes a model's forward another than `Block`'s; an empty string where none does."""
         if (config.positional_embedding_type or "standard").lower() != "standard":
             return "its rotary positions turn neighbouring dims, not halves"
+        if config.attention_dir != "causal":
+            return "attention looks both ways"
         if max(config.attn_scores_soft_cap, config.output_logits_soft_cap) > 0:
             return "scores or logits are capped"
         if (config.act_fn or "").lower() == "solu_ln":

@@ -140,7 +140,11 @@ def _effects(model: LoadedModel, net: Network, prompts: Sequence[Sequence[int]],
     if node == "logits":
         written = end
     elif place.name == "z":
-        written = written[:, part.head] @ net.layers[place.layer].head_weights()[:, part.head].T
+        output, z = net.layers[place.layer].o, written
+        written = z[:, part.head] @ net.layers[place.layer].head_weights()[:, part.head].T
+        size = output.size(z.flatten(-2))  # a head's share of what a norm after the attention gives
+        written = written if output.gain is None else written * output.gain
+        written = written if size is None else written / size[:, None]
     frozen = written.float() / ov_qk.size(net.final, end.float())[:, None]
     return (frozen @ ov_qk.unembedding(net).T).cpu()
 

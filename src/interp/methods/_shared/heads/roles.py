@@ -274,13 +274,13 @@ def through_queries(net: Network, clean: Run, other: Run, towards: Tensor, reade
 
     assert clean.end is not None
     count, length = clean.k[0].shape[:2]
-    turns = net.rotation(length)
-    last = None if turns is None else turns.at(slice(length - 1, None))
+    rotations = net.rotations(length)
     group = net.n_heads // net.n_kv_heads
     size = ov_qk.size(net.final, clean.end)
     effects = torch.zeros(count, len(net.layers), net.n_heads, dtype=torch.float64)
     for reader in sorted({layer for layer, _ in readers}):
-        block = net.layers[reader]
+        block, turns = net.layers[reader], rotations[reader]
+        last = None if turns is None else turns.at(slice(length - 1, None))
         which = [head for at, head in readers if at == reader]
         shared = [head // group for head in which]
         keys = block.turn_keys(clean.k[reader], turns)[:, :, shared]
@@ -289,11 +289,12 @@ def through_queries(net: Network, clean: Run, other: Run, towards: Tensor, reade
         plain = ov_qk.along(net, block, before, towards)[:, which]
         for sender in range(reader):
             change = other.z[sender] - clean.z[sender]
-            written = torch.einsum("nhd,mhd->nhm", change, net.layers[sender].head_weights())
+            raw = torch.einsum("nhd,mhd->nhm", change, net.layers[sender].head_weights())
+            written = net.layers[sender].rewritten(clean.z[sender][:, None], raw)
             moved = clean.before[reader][:, None] + written
             # The senders stand where queries do: each is one more query of the last position.
             queries = block.queries(moved[..., None, :], last)[..., 0, :, :][:, :, which]
-            mixed = block.mix(block.pattern(block.scores(queries, keys, length - 1)), values)
+            mixed = block.mix(block.pattern(block.scores(queries, keys, length - 1, which), which), values)
             z = before[:, None].expand(-1, net.n_heads, -1, -1).clone()
             z[:, :, which] = mixed
             replaced = ov_qk.along(net, block, z, towards[:, None])[:, :, which]

@@ -1,0 +1,179 @@
+"""What blocks are made of: norms, rotary turns, and what adds to the residual stream or reads logits off it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from interp.engine.transformer.linear import Linear, Pack, X
+
+
+@dataclass(frozen=True)
+class Norm:
+    """LayerNorm (`rms` false) or RMSNorm over the last axis."""
+
+    weight: Tensor
+    bias: Tensor | None
+    eps: float
+    rms: bool
+
+    def __call__(self, x: X) -> X:
+        return x.each(self._of) if isinstance(x, Pack) else self._of(x)
+
+    def _of(self, x: Tensor) -> Tensor:
+        if self.rms:
+            return functional.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        return functional.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+
+    def size(self, x: Tensor) -> Tensor:
+        """Return what ``x``, ``[…, d_model]``, is divided by: ``[…]``."""
+        centred = x if self.rms else x - x.mean(-1, keepdim=True)
+        return (centred.square().mean(-1) + self.eps).sqrt()
+
+    def slope(self, x: Tensor, change: Tensor) -> Tensor:
+        """Return by how much the norm of `x` changes with `change`, to first order; both ``[…, d_model]``."""
+        unit = (x if self.rms else x - x.mean(-1, keepdim=True)) / self.size(x)[..., None]
+        moved = change if self.rms else change - change.mean(-1, keepdim=True)
+        moved = moved - unit * (unit * moved).mean(-1, keepdim=True)
+        return moved / self.size(x)[..., None] * self.weight
+
+
+@dataclass(frozen=True)
+class Identity(Norm):
+    """No norm at all; `weight` is ones, so that what folds a gain folds none."""
+
+    def _of(self, x: Tensor) -> Tensor:
+        return x
+
+    def size(self, x: Tensor) -> Tensor:
+        """Return ones, ``[…]``."""
+        return torch.ones_like(x[..., 0])
+
+    def slope(self, x: Tensor, change: Tensor) -> Tensor:  # noqa: ARG002
+        """Return `change`."""
+        return change
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """The turn of some positions' queries and keys; `cos` and `sin` are ``[position, rotated dims]``.
+
+    Attributes
+    ----------
+    pairs
+        Whether neighbouring dims turn together, as GPT-J has them, instead of halves, as Llama and NeoX do.
+    """
+
+    cos: Tensor
+    sin: Tensor
+    pairs: bool = False
+
+    def at(self, places: slice | Tensor) -> Rotation:
+        """Return the turn of those positions alone, in that order."""
+        return Rotation(self.cos[places], self.sin[places], self.pairs)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Turn the first dims of each head of ``[…, position, head, d_head]``."""
+        width = self.cos.shape[-1]
+        turned, rest = x[..., :width], x[..., width:]
+        if self.pairs:
+            swapped = torch.stack([-turned[..., 1::2], turned[..., ::2]], dim=-1).flatten(-2)
+        else:
+            half = width // 2
+            swapped = torch.cat([-turned[..., half:], turned[..., :half]], dim=-1)
+        rotated = turned * self.cos[:, None] + swapped * self.sin[:, None]
+        return rotated if rest.shape[-1] == 0 else torch.cat([rotated, rest], dim=-1)
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a half block adds to the residual stream: a linear layer's output, normed where `norm` is, times `scale`."""
+
+    linear: Linear
+    norm: Norm | None = None
+    scale: float = 1.0
+
+    @property
+    def weight(self) -> Tensor:
+        """``[d_model, in]``."""
+        return self.linear.weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        """``[d_model]``."""
+        return self.linear.bias
+
+    @property
+    def gain(self) -> Tensor | None:
+        """What each dim of the product is multiplied by, ``[d_model]``, apart from the norm's size; ``None``: by 1."""
+        if self.norm is None:
+            return None if self.scale == 1.0 else self.weight.new_full((len(self.weight),), self.scale)
+        return self.norm.weight * self.scale
+
+    def __call__(self, x: X) -> X:
+        return self.settled(self.linear(x))
+
+    def settled(self, raw: X) -> X:
+        """Return what is added to the stream, of the linear layer's output."""
+        normed = raw if self.norm is None else self.norm(raw)
+        if self.scale == 1.0:
+            return normed
+        return normed.each(lambda rows: rows * self.scale) if isinstance(normed, Pack) else normed * self.scale
+
+    def size(self, x: Tensor) -> Tensor | None:
+        """Return what the norm divides the output of `x`, ``[…, in]``, by: ``[…]``; ``None`` where there is no norm."""
+        return None if self.norm is None else self.norm.size(self.linear(x))
+
+    def change(self, x: Callable[[], Tensor], raw: Tensor) -> Tensor:
+        """Return by how much what is added changes where the linear layer's output of `x` becomes `raw` more."""
+        if self.norm is None:
+            return raw if self.scale == 1.0 else raw * self.scale
+        before = self.linear(x())
+        return (self.norm(before + raw) - self.norm(before)) * self.scale
+
+    def slope(self, x: Tensor, raw: Tensor) -> Tensor:
+        """Return the same to first order: linear in `raw`."""
+        if self.norm is None:
+            return raw if self.scale == 1.0 else raw * self.scale
+        return self.norm.slope(self.linear(x), raw) * self.scale
+
+
+@dataclass(frozen=True)
+class Unembed:
+    """The logits of what the final norm gives: a linear layer's, times `scale`, then softly held within ± `cap`."""
+
+    linear: Linear
+    scale: float = 1.0
+    cap: float | None = None
+
+    @property
+    def weight(self) -> Tensor:
+        """``[d_vocab, d_model]``."""
+        return self.linear.weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        """``[d_vocab]``."""
+        return self.linear.bias
+
+    def __call__(self, normed: Tensor) -> Tensor:
+        """Return the logits, ``[…, d_vocab]``."""
+        return self._settled(self.linear(normed))
+
+    def columns(self, normed: Tensor, ids: Sequence[int]) -> Tensor:
+        """Return the logits of some tokens alone, ``[…, token]``."""
+        logits = normed @ self.weight[ids].T
+        return self._settled(logits if self.bias is None else logits + self.bias[ids])
+
+    def _settled(self, logits: Tensor) -> Tensor:
+        logits = logits if self.scale == 1.0 else logits * self.scale
+        return capped(logits, self.cap)
+
+
+def capped(x: Tensor, cap: float | None) -> Tensor:
+    """Return values softly held within ± `cap`; as they are where that is ``None``."""
+    return x if cap is None else torch.tanh(x / cap) * cap
