@@ -172,7 +172,8 @@ class Result:
 
     def __repr__(self) -> str:
         summary = printable(self.summary())
-        return f"{type(self).__name__}({summary if len(summary) <= 300 else summary[:299] + '…'})"
+        part = ", partial" if any(note.startswith("partial") for note in self.notes) else ""
+        return f"{type(self).__name__}({summary if len(summary) <= 300 else summary[:299] + '…'}{part})"
 
     def text(self) -> str:
         """Return what a terminal shows."""

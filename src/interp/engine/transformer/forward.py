@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from interp.engine.model.hooks import stoppable
 from interp.engine.transformer.network import Network
 
 # (layer, activation) → what it becomes; None leaves it.
@@ -71,5 +72,5 @@ def forward(
         middle = edited("resid_mid", index, before + edited("attn_out", index, block.write(z)))
         read = edited("mlp_in", index, block.mlp_reads(before, middle))
         neurons = edited("neuron", index, block.neurons(read))
-        resid = edited("resid_post", index, middle + edited("mlp_out", index, block.write_neurons(neurons)))
+        resid = stoppable(edited("resid_post", index, middle + edited("mlp_out", index, block.write_neurons(neurons))))
     return resid

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from interp.engine.model.hooks import stoppable
 from interp.engine.transformer.block import Block
 from interp.engine.transformer.linear import Pack
 from interp.engine.transformer.network import Network
@@ -72,6 +73,7 @@ def paired(network: Network, prefix: Tensor, frozen: Tensor, graded: Tensor, kee
         read = kept("mlp_in", index, block.mlp_reads(before, middle).each(lambda rows: rows.view_as(rows)))
         neurons = kept("neuron", index, block.neurons(read))
         x = kept("resid_post", index, middle + kept("mlp_out", index, block.write_neurons(neurons)))
+        stoppable(x.graded)
     return shaped(x.frozen[shared:], frozen), shaped(x.graded, graded)
 
 
