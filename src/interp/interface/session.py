@@ -246,12 +246,12 @@ class Session:
                 counted = True
                 watcher(done, total, said or command.name)
 
-            def forward(count: int) -> None:
+            def forward(count: int, said: str) -> None:
                 if counted:
                     return
                 # What comes before it can be told how much there is to do. What was offered too soon is offered again.
-                done = f", {count} forward pass{'' if count == 1 else 'es'}" if count else ""
-                phase(f"{command.name}: preparing{done}")
+                done = f"preparing, {count} forward pass{'' if count == 1 else 'es'}" if count else "preparing"
+                phase(f"{command.name}: {said or done}")
                 if partly is not None and offered:
                     partly(lambda: whole(offered[-1]()))
 

@@ -29,7 +29,8 @@ _INTERVAL = 0.25  # seconds between two looks at how far it is
 class Progress:
     """The output of one command while it runs; a thread of its own keeps it up to date, whatever the command does.
 
-    A terminal has no outputs to update: nothing is shown there.
+    Whoever takes the output over, such as a live view, is told the line from then on, and shows it while it has nothing
+    better. A terminal has no outputs to update: nothing is shown there.
 
     Parameters
     ----------
@@ -49,6 +50,7 @@ class Progress:
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._handle: DisplayHandle | None = None
+        self._say: Callable[[str], None] = self._display
         self._shown = ""
         self._what = name if "torch" in sys.modules else f"{name}: importing torch"
         self._done = self._total = self._from = 0
@@ -88,10 +90,19 @@ class Progress:
             parts.append(f"about {_duration(left)} left")
         return " · ".join(parts)
 
-    def take(self) -> DisplayHandle | None:
-        """Return the output of the line, where it has one, to whoever shows something else there from now on."""
+    def take(self, say: Callable[[str], None] | None = None) -> DisplayHandle | None:
+        """Return the output of the line, where it has one, to whoever shows something else there from now on.
+
+        Parameters
+        ----------
+        say
+            Is called with the line from now on, by a thread of its own; without it there are no more lines.
+        """
         with self._lock:
-            self._over.set()
+            if say is None:
+                self._over.set()
+            else:
+                self._say = say
             handle, self._handle = self._handle, None
         return handle
 
@@ -136,12 +147,15 @@ class Progress:
                 if self._over.is_set() or line == self._shown:
                     continue
                 self._shown = line
-                bundle: dict[str, Any] = {"text/plain": line}
-                if self._handle is None:
-                    self._handle = DisplayHandle()
-                    self._handle.display(bundle, raw=True)
-                else:
-                    self._handle.update(bundle, raw=True)
+                self._say(line)
+
+    def _display(self, line: str) -> None:
+        bundle: dict[str, Any] = {"text/plain": line}
+        if self._handle is None:
+            self._handle = DisplayHandle()
+            self._handle.display(bundle, raw=True)
+        else:
+            self._handle.update(bundle, raw=True)
 
 
 def settle(shell: InteractiveShell, result: Result) -> None:
