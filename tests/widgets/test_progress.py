@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -129,6 +131,23 @@ def test_a_line_says_what_is_done_of_how_much_and_how_long_it_may_take(shell: An
     assert line.line() == "validate (1/20) · 105 s · about 32 min left"
     line.step(20, 20, "validate")
     assert line.line() == "validate (20/20) · 105 s", "the last one reaches its end"
+
+
+def test_what_is_imported_before_a_command_begins_is_waited_for_too(shell: Any, told: Any) -> None:
+    with Progress(shell, "load", began=time.monotonic() - progress.FIRST + 0.1):
+        time.sleep(0.3)
+    (at, line), *_ = told
+    assert at < progress.FIRST, "the time before counts"
+    assert line.startswith("load")
+
+
+@pytest.mark.slow
+def test_the_first_line_of_a_load_does_not_wait_for_torchs_library() -> None:
+    """No thread runs while it is read; what can be imported without it comes first, long enough for the line."""
+    code = "import sys, interp; interp.load(device='cpu'); print(*(list(sys.modules).index(m) for m in sys.argv[1:]))"
+    done = subprocess.run([sys.executable, "-c", code, "transformers", "torch"], capture_output=True, check=True)
+    before, after = map(int, done.stdout.split())
+    assert before < after
 
 
 def test_a_terminal_is_told_nothing(shell: Any, slow: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -115,6 +115,10 @@ class Session:
         for given in unknown:
             known = [name for name in inspect.signature(self.load).parameters if name != "unknown"]
             raise InputError(f"load has no argument {given!r}{closest(given, known)}; it takes {', '.join(known)}")
+        # Before torch: while torch's library is read no other thread runs. By then the line that says how far this is
+        # stands, for which it would else be too late.
+        import transformers  # noqa: F401  # pyright: ignore[reportUnusedImport]
+
         from interp.engine.model import load as loading
 
         if source is None or (isinstance(source, str) and source == "bundled" and not os.path.exists(source)):

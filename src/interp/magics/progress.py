@@ -40,16 +40,28 @@ class Progress:
         The command's.
     clock
         In seconds.
+    began
+        When it was called, by `clock`; now where not given.
+    place
+        An output that the cell has for this already; where not given it gets one when there is something to show.
     """
 
-    def __init__(self, shell: InteractiveShell, name: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        shell: InteractiveShell,
+        name: str,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        began: float | None = None,
+        place: DisplayHandle | None = None,
+    ) -> None:
         self._shell = shell
         self._name = name
         self._clock = clock
-        self._began = clock()
+        self._began = clock() if began is None else began
         self._lock = threading.Lock()
         self._over = threading.Event()
-        self._handle: DisplayHandle | None = None
+        self._handle = place
         self._say: Callable[[str], None] = self._display
         self._shown = ""
         self._what = name if "torch" in sys.modules else f"{name}: importing torch"
@@ -139,7 +151,7 @@ class Progress:
             handle.update({"text/plain": f"{self._name}: {said}"}, raw=True)
 
     def _watch(self) -> None:
-        wait = FIRST
+        wait = max(0.0, FIRST - (self._clock() - self._began))
         while not self._over.wait(wait):
             wait = _INTERVAL
             with self._lock:
