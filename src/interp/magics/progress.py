@@ -44,6 +44,11 @@ class Progress:
         When it was called, by `clock`; now where not given.
     place
         An output that the cell has for this already; where not given it gets one when there is something to show.
+
+    Attributes
+    ----------
+    place
+        The output, until somebody takes it over; ``None`` while there is none.
     """
 
     def __init__(
@@ -61,7 +66,7 @@ class Progress:
         self._began = clock() if began is None else began
         self._lock = threading.Lock()
         self._over = threading.Event()
-        self._handle = place
+        self.place = place
         self._say: Callable[[str], None] = self._display
         self._shown = ""
         self._what = name if "torch" in sys.modules else f"{name}: importing torch"
@@ -74,6 +79,11 @@ class Progress:
             run = copy_context().run
             threading.Thread(target=run, args=(self._watch,), name="interp-progress", daemon=True).start()
         return self
+
+    @property
+    def told(self) -> bool:
+        """Whether anything was shown."""
+        return bool(self._shown)
 
     @property
     def early(self) -> bool:
@@ -115,7 +125,7 @@ class Progress:
                 self._over.set()
             else:
                 self._say = say
-            handle, self._handle = self._handle, None
+            handle, self.place = self.place, None
         return handle
 
     def become(self, result: Any, *, is_value: bool = True) -> bool:
@@ -143,12 +153,12 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        handle = self.take()
-        if handle is not None:
+        self.place = self.take()
+        if self.place is not None and self.told:
             count = f" {self._done} of {self._total}" if self._total else ""
             spent = f"{self._clock() - self._began:.1f} s"
             said = f"done in {spent}" if kind is None else f"stopped after{count and f'{count},'} {spent}"
-            handle.update({"text/plain": f"{self._name}: {said}"}, raw=True)
+            self.place.update({"text/plain": f"{self._name}: {said}"}, raw=True)
 
     def _watch(self) -> None:
         wait = max(0.0, FIRST - (self._clock() - self._began))
@@ -163,11 +173,11 @@ class Progress:
 
     def _display(self, line: str) -> None:
         bundle: dict[str, Any] = {"text/plain": line}
-        if self._handle is None:
-            self._handle = DisplayHandle()
-            self._handle.display(bundle, raw=True)
+        if self.place is None:
+            self.place = DisplayHandle()
+            self.place.display(bundle, raw=True)
         else:
-            self._handle.update(bundle, raw=True)
+            self.place.update(bundle, raw=True)
 
 
 def settle(shell: InteractiveShell, result: Result) -> None:
