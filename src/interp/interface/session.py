@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from interp import bundled
-from interp.errors import InputError, Interrupted, closest
+from interp.errors import InputError, Interrupted, Stopped, closest
 from interp.interface import registry
 from interp.interface.inputs import inputs_of, named, seed_of
 from interp.results import Result
@@ -193,7 +193,19 @@ class Session:
         ------
         InputError
             A wrong argument, or what the technique refuses.
+        Interrupted, Stopped
+            Ctrl-C, with what there is or, where there is nothing yet, in one line.
         """
+        try:
+            return self._called(command, *body, **arguments)
+        except Stopped:
+            raise
+        except KeyboardInterrupt:
+            pass
+        # Outside the except block, so that the new error does not carry the old one's frames, and their tensors.
+        raise Stopped(f"{command.name} was stopped before there was anything to keep")
+
+    def _called(self, command: registry.Command, /, *body: Any, **arguments: Any) -> Any:
         places = [p.name for p in command.parameters if p.positional and p.name not in arguments]
         if command.body is None:
             if len(body) > len(places):

@@ -12,7 +12,7 @@ import interp
 from engine.patching.test_sweep import Failing
 from interp.engine import memory
 from interp.engine.model import hooks
-from interp.errors import Interrupted
+from interp.errors import Interrupted, Stopped
 from interp.spec import Pair
 from methods.patching.test_estimate import FIRST, ONE, SHORT, path
 
@@ -49,7 +49,12 @@ def test_a_stopped_estimate_keeps_the_pairs_that_are_done(
         assert torch.is_grad_enabled()
         assert hooks.census(model.modules()) == baseline
         if not done:
-            assert not isinstance(caught.value, Interrupted), "there is nothing to keep"
+            assert isinstance(caught.value, Stopped)
+            assert not isinstance(caught.value, Interrupted)
+            assert caught.value._render_traceback_() == [
+                "KeyboardInterrupt: patch was stopped before there was anything to keep"
+            ]
+            assert caught.value.__context__ is None, "no frame of ours keeps a tensor alive"
             continue
         assert isinstance(caught.value, Interrupted)
         kept = caught.value.result
