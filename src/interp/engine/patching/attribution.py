@@ -171,16 +171,23 @@ class _Job:
             source=answer.source[kept],
         )
 
-    def _without_hooks(self, check: exactness.Check) -> None:  # noqa: ARG002
+    def _without_hooks(self, check: exactness.Check) -> None:
         exactness.require_known(self.asked)
-        self._all(LeanRuns(self.model, self.source_model, self.sites))
+        longest = max(range(len(self.cases)), key=lambda number: len(self.cases[number].base))
+
+        def step(done: int, total: int) -> None:
+            if self.done[longest]:  # as soon as it says enough: a stop does not wait for it then
+                check()
+            self.on_step(done, total)
+
+        self._all(LeanRuns(self.model, self.source_model, self.sites), step)
 
     def _with_hooks(self, fallback: exactness.Fallback) -> None:
         self.answer, self.done = self._empty()
         self.answer.path, self.answer.notes = fallback.path, list(fallback.notes)
-        self._all(HookedRuns(self.model, self.source_model, self.sites))
+        self._all(HookedRuns(self.model, self.source_model, self.sites), self.on_step)
 
-    def _all(self, runner: Runner) -> None:
+    def _all(self, runner: Runner, step: OnStep) -> None:
         try:
             over_cases(
                 self.model,
@@ -189,7 +196,7 @@ class _Job:
                 last=self._end,
                 closed=True,
                 limit=min(memory.GRADIENT_ROWS, self._rows_that_fit()),
-                on_step=self.on_step,
+                on_step=step,
             )
         except KeyboardInterrupt as interrupt:  # caught here: what is kept is compared as a whole answer is
             if not self.done.any():
