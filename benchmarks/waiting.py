@@ -127,7 +127,7 @@ def main() -> int:
     kernel = Kernel(folder)
     loading = kernel.run(f"%load_ext interp\n%interp load {model} --name SmolLM2 --device cpu")
     rows = [("load", loading, None)]
-    kernel.run("%interp circuit --task ioi --n 8 --method eap -o c")
+    kernel.run("%interp circuit --task ioi --n 2 --edges 3000 -o c")
     print(f"{'command':20} {'took':>8} {'first':>8} {'longest gap':>12} {'after a stop':>13}  what is left of it")
     for name, code in CELLS.items():
         if options.only in name:

@@ -262,6 +262,17 @@ describe("a sweep that runs", () => {
     expect(text(".interp-count")).toBe("comparing the first cells · 1.3 s");
   });
 
+  it("says what the kernel says until the first cell is there", async () => {
+    const { host, text } = shown({ ...running, done: 0, share: 0, preparing: true });
+    host.change("said", "patch: running 16 prompts unpatched, 8/16 · 2 s");
+    await settled();
+    expect(text(".interp-count")).toBe("patch: running 16 prompts unpatched, 8/16 · 2 s");
+    host.change("said", "patch: preparing, 20 forward passes · 3 s");
+    expect(text(".interp-count")).toBe("patch: preparing, 20 forward passes · 3 s");
+    host.change("sweep", sweep(running));
+    expect(text(".interp-count")).toBe("3 of 12 cells · 1.3 s · about 3 s left");
+  });
+
   it("that was stopped says so", async () => {
     const { text, find } = shown({ done: 3, share: 30 });
     await settled();

@@ -8,12 +8,15 @@ importing interp imports no torch.
 from __future__ import annotations
 
 import pkgutil
+import sys
 from typing import TYPE_CHECKING, Any
 
 # At once and not when it is used: importing the module of that name would else put the module in its place.
 from interp.selection import selection as selection
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from IPython.core.interactiveshell import InteractiveShell
 
 _NAMED = {
@@ -49,7 +52,7 @@ def __getattr__(name: str) -> Any:
     if name == "model":
         return session.get()
     if name == "load":
-        return session.load
+        return _telling(session.load, name)
     from interp.errors import closest
     from interp.hints import HINTS
     from interp.interface import registry
@@ -60,7 +63,16 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"interp has no {name!r}: {HINTS[name]}")
     if found is None:
         raise AttributeError(f"interp has no {name!r}{closest(name, [*known, *_NAMED, 'model', 'load'])}")
-    return bound(found, session)
+    return _telling(bound(found, session), found.name)
+
+
+def _telling(call: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """Return `call`; in a notebook it says how far it is."""
+    if "IPython" not in sys.modules:
+        return call
+    from interp.magics.called import telling
+
+    return telling(call, name)
 
 
 def __dir__() -> list[str]:

@@ -38,7 +38,15 @@ class OutOfMemory(MemoryError):
     """A run did not fit into memory; the message says what it was and what to try."""
 
 
-class Interrupted(KeyboardInterrupt):
+class Stopped(KeyboardInterrupt):
+    """The user stopped a command before there was anything to keep; the message says which."""
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows: the line that was running is nobody's mistake."""
+        return [f"KeyboardInterrupt: {self}"]
+
+
+class Interrupted(Stopped):
     """The user stopped a long command; `result` holds what was finished.
 
     Attributes
@@ -53,10 +61,6 @@ class Interrupted(KeyboardInterrupt):
 
     def __str__(self) -> str:
         return str(self.result)  # as it is now: its provenance is written after this was raised
-
-    def _render_traceback_(self) -> list[str]:
-        """Return what IPython shows: the line that was running is nobody's mistake."""
-        return [f"KeyboardInterrupt: {self}"]
 
 
 def unless_interrupted(result: Found, interrupt: BaseException | None) -> Found:

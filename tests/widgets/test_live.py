@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +18,7 @@ from IPython.display import display
 import interp
 from interp.engine import memory
 from interp.engine.patching import driver
+from interp.engine.transformer import base_runs
 from interp.errors import Interrupted
 from interp.interface.session import session
 from interp.magics import live, progress
@@ -269,3 +273,26 @@ def test_a_sweep_that_is_watched_goes_in_smaller_steps(
     watched = interp.patch(**PAIR)
     assert len(steps) - few > 2 * few
     np.testing.assert_allclose(watched.per_pair, alone.per_pair, atol=1e-5)
+
+
+@pytest.mark.usefixtures("slowly")
+def test_a_view_is_told_how_far_it_is_before_there_is_a_cell(
+    shell: Any, page: Page, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_INTERVAL", 0.02)
+    plain = base_runs.chunked
+
+    def slow(*given: Any) -> Any:
+        time.sleep(0.2)
+        return plain(*given)
+
+    monkeypatch.setattr(base_runs, "chunked", slow)
+    shell.run_cell(CELL, store_history=True).raise_error()
+    said = [state["said"] for state in wire.updates() if "said" in state]
+    assert any(re.fullmatch(r"patch: running 2 prompts unpatched, [12]/2 · \d s", line) for line in said), said
+    assert views(page) == [shell.user_ns["r"].widget.model_id]
+    assert not any("unpatched" in str(data) for data in page.shown()), "the view says it, not a line too"
+    told = len(said)
+    time.sleep(0.3)
+    assert len([state for state in wire.updates() if "said" in state]) == told, "when it is over nothing is said"
+    assert not any(thread.name == "interp-progress" for thread in threading.enumerate())

@@ -17,11 +17,16 @@ const HOLDS: Record<Form["hold"], string> = {
   neuron: "",
 };
 
-/** How far a sweep is, for how long already, and how long it may still take. */
-export function soFar({ done, total, share, running, preparing, estimated }: Sweep, seconds: number): string {
+/** How far a sweep is, for how long already, and how long it may still take; before its first cell the kernel knows. */
+export function soFar(
+  { done, total, share, running, preparing, estimated }: Sweep,
+  seconds: number,
+  said?: string,
+): string {
   const cells = estimated ? `${done} cells verified` : `${done} of ${total} cells`;
   if (!running) return `${cells} · stopped`;
   const so = `${seconds.toFixed(1)} s`;
+  if (!done && said) return said;
   if (!done) return `${preparing ? "first the prompts are run unpatched" : "comparing the first cells"} · ${so}`;
   const left = share > 0 ? (seconds * (100 - share)) / share : 0;
   return `${cells} · ${so}${left >= 2 ? ` · about ${Math.round(left)} s left` : ""}`;
@@ -88,7 +93,7 @@ export function plot(viewer: Viewer, room: () => number, say: () => void): HTMLE
     () => {
       const { done, total, running, estimated } = sweep.value;
       count.hidden = !running && (estimated || done === total);
-      count.textContent = soFar(sweep.value, viewer.seconds.value);
+      count.textContent = soFar(sweep.value, viewer.seconds.value, viewer.said.value);
     },
     () => {
       const at = chosen.value;

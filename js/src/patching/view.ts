@@ -16,6 +16,8 @@ export interface Slice {
 /** One view: what all of its parts look at. */
 export interface Viewer extends Mounted {
   sweep: ReadonlySignal<Sweep>;
+  /** What the kernel says of how far it is, from time to time while it runs. */
+  said: ReadonlySignal<string | undefined>;
   /** Seconds that the sweep has taken: they pass here while the kernel says nothing. */
   seconds: ReadonlySignal<number>;
   slice: ReadonlySignal<Slice>;
@@ -40,6 +42,7 @@ export interface Viewer extends Mounted {
 export function viewer(mounted: Mounted, theme: ReadonlySignal<Theme>, width: Signal<number>): Viewer {
   const { model, rpc, ends, fail } = mounted;
   const sweep = trait<Sweep>(model, "sweep", ends);
+  const said = trait<string | undefined>(model, "said", ends);
   const seconds = signal(0);
   let told = 0;
   watch(ends, () => {
@@ -118,6 +121,7 @@ export function viewer(mounted: Mounted, theme: ReadonlySignal<Theme>, width: Si
   return {
     ...mounted,
     sweep,
+    said,
     seconds,
     slice,
     hold,

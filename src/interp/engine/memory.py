@@ -14,6 +14,7 @@ import torch
 # more gain nothing, and fewer lose less to an interrupt; a sweep's rows are of many layers, so that a wave has more.
 ROWS = 2048
 WAVE_ROWS = 4096
+GRADIENT_ROWS = 512  # that are differentiated together: of fewer a product is slower, of more a stop loses more
 FIRST_ROWS = 128  # of the first of them, so that there is soon something to see
 WATCHED_ROWS = 1024  # of a wave while somebody looks: four times as many steps, for a few percent more time
 LOGIT_ROWS = 256  # that are unembedded at once

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from interp import bundled
-from interp.errors import InputError, Interrupted, closest
+from interp.errors import InputError, Interrupted, Stopped, closest
 from interp.interface import registry
 from interp.interface.inputs import inputs_of, named, seed_of
 from interp.methods._shared.models import way
@@ -117,6 +117,10 @@ class Session:
         for given in unknown:
             known = [name for name in inspect.signature(self.load).parameters if name != "unknown"]
             raise InputError(f"load has no argument {given!r}{closest(given, known)}; it takes {', '.join(known)}")
+        # Before torch: while torch's library is read no other thread runs. By then the line that says how far this is
+        # stands, for which it would else be too late.
+        import transformers  # noqa: F401  # pyright: ignore[reportUnusedImport]
+
         from interp.engine.model import load as loading
 
         if source is None or (isinstance(source, str) and source == "bundled" and not os.path.exists(source)):
@@ -192,7 +196,19 @@ class Session:
         ------
         InputError
             A wrong argument, or what the technique refuses.
+        Interrupted, Stopped
+            Ctrl-C, with what there is or, where there is nothing yet, in one line.
         """
+        try:
+            return self._called(command, *body, **arguments)
+        except Stopped:
+            raise
+        except KeyboardInterrupt:
+            pass
+        # Outside the except block, so that the new error does not carry the old one's frames, and their tensors.
+        raise Stopped(f"{command.name} was stopped before there was anything to keep")
+
+    def _called(self, command: registry.Command, /, *body: Any, **arguments: Any) -> Any:
         places = [p.name for p in command.parameters if p.positional and p.name not in arguments]
         if command.body is None:
             if len(body) > len(places):
@@ -249,12 +265,12 @@ class Session:
                 counted = True
                 watcher(done, total, said or command.name)
 
-            def forward(count: int) -> None:
+            def forward(count: int, said: str) -> None:
                 if counted:
                     return
                 # What comes before it can be told how much there is to do. What was offered too soon is offered again.
-                done = f", {count} forward pass{'' if count == 1 else 'es'}" if count else ""
-                phase(f"{command.name}: preparing{done}")
+                done = f"preparing, {count} forward pass{'' if count == 1 else 'es'}" if count else "preparing"
+                phase(f"{command.name}: {said or done}")
                 if partly is not None and offered:
                     partly(lambda: whole(offered[-1]()))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from IPython.core.interactiveshell import InteractiveShell
@@ -31,10 +32,11 @@ class Interp(Magics):
     @line_cell_magic
     def interp(self, line: str, cell: str | None = None) -> Any:
         """Ask a transformer language model. %interp help lists the commands."""
+        began = time.monotonic()  # what is imported here is waited for, too
         from interp.magics.dispatch import dispatch
 
         self.configure()
-        return dispatch(self._shell(), line, cell)
+        return dispatch(self._shell(), line, cell, began)
 
     def configure(self) -> None:
         """Hand the configured values to the session, and the budgets to the models that are loaded."""

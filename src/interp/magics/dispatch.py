@@ -24,8 +24,10 @@ from interp.spec import Pairs, Prompt, Texts
 _QUOTED = re.compile(r"""\s*(?:\w+\s*=\s*)?(?:"[^"\n]+"|'[^'\n]+')\s*""")
 
 
-def dispatch(shell: InteractiveShell, line: str, cell: str | None) -> Any:
+def dispatch(shell: InteractiveShell, line: str, cell: str | None, began: float) -> Any:
     """Run a magic's line and cell, and return its result, or ``None`` where the line ends in a semicolon.
+
+    `began` is when it was called, by ``time.monotonic``.
 
     Raises
     ------
@@ -35,14 +37,14 @@ def dispatch(shell: InteractiveShell, line: str, cell: str | None) -> Any:
     """
     refused = ""
     try:
-        return _run(shell, line, cell)
+        return _run(shell, line, cell, began)
     except (InputError, OutOfMemory) as error:
         refused = str(error)
     # Outside the except block: an exception's context would keep the failed frames alive in sys.last_exc.
     raise UsageError(refused)
 
 
-def _run(shell: InteractiveShell, line: str, cell: str | None) -> Any:
+def _run(shell: InteractiveShell, line: str, cell: str | None, began: float) -> Any:
     if not line.strip() and cell is not None and cell.strip():
         raise InputError("say what to do with the text: %%interp COMMAND; %interp help lists the commands")
     call = parse(line)
@@ -76,7 +78,7 @@ def _run(shell: InteractiveShell, line: str, cell: str | None) -> Any:
         body = [_prompt(cell.removesuffix("\n"), call)]
     elif cell is not None and cell.strip():
         raise InputError(f"{call.command.name} takes no text below it: type %interp {line.strip()} (one percent sign)")
-    with Progress(shell, call.command.name) as progress:
+    with Progress(shell, call.command.name, began=began) as progress:
         live = LiveView(shell, progress)
         session.on_step, session.on_phase = progress.step, progress.phase
         session.on_partial = None if call.silent else live.offer

@@ -20,6 +20,8 @@ _SHARE = 4  # an update may take one part in this and one of the time
 class LiveView:
     """Shows what a command has so far in its cell's output, in place of the line that says how far it is.
 
+    The line is not lost: the view is told it, and says it while there is nothing else to see.
+
     Parameters
     ----------
     shell
@@ -64,7 +66,8 @@ class LiveView:
             self._widget = result.widget
         self._widget.show(result, running=True)
         if self._output is None:
-            self._output = resolve("interp.widgets._base:publish")(self._widget, result, self._progress.take())
+            place = self._progress.take(self._widget.say)
+            self._output = resolve("interp.widgets._base:publish")(self._widget, result, place)
 
     def finish(self, result: Result, *, is_value: bool = True) -> bool:
         """Let the view become that of `result`, and return whether there is one.
@@ -76,6 +79,7 @@ class LiveView:
         """
         if self._output is None:
             return False
+        self._progress.take()
         try:
             self._widget.show(result)
             views_of(result).made = self._widget
@@ -92,5 +96,6 @@ class LiveView:
     def end(self) -> None:
         """Let a view whose command failed say that nothing more comes."""
         if self._widget is not None and self._latest is not None:
+            self._progress.take()
             self._widget.show(self._latest)
             self._latest = None

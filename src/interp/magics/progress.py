@@ -29,7 +29,8 @@ _INTERVAL = 0.25  # seconds between two looks at how far it is
 class Progress:
     """The output of one command while it runs; a thread of its own keeps it up to date, whatever the command does.
 
-    A terminal has no outputs to update: nothing is shown there.
+    Whoever takes the output over, such as a live view, is told the line from then on, and shows it while it has nothing
+    better. A terminal has no outputs to update: nothing is shown there.
 
     Parameters
     ----------
@@ -39,16 +40,34 @@ class Progress:
         The command's.
     clock
         In seconds.
+    began
+        When it was called, by `clock`; now where not given.
+    place
+        An output that the cell has for this already; where not given it gets one when there is something to show.
+
+    Attributes
+    ----------
+    place
+        The output, until somebody takes it over; ``None`` while there is none.
     """
 
-    def __init__(self, shell: InteractiveShell, name: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        shell: InteractiveShell,
+        name: str,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        began: float | None = None,
+        place: DisplayHandle | None = None,
+    ) -> None:
         self._shell = shell
         self._name = name
         self._clock = clock
-        self._began = clock()
+        self._began = clock() if began is None else began
         self._lock = threading.Lock()
         self._over = threading.Event()
-        self._handle: DisplayHandle | None = None
+        self.place = place
+        self._say: Callable[[str], None] = self._display
         self._shown = ""
         self._what = name if "torch" in sys.modules else f"{name}: importing torch"
         self._done = self._total = self._from = 0
@@ -60,6 +79,11 @@ class Progress:
             run = copy_context().run
             threading.Thread(target=run, args=(self._watch,), name="interp-progress", daemon=True).start()
         return self
+
+    @property
+    def told(self) -> bool:
+        """Whether anything was shown."""
+        return bool(self._shown)
 
     @property
     def early(self) -> bool:
@@ -88,11 +112,20 @@ class Progress:
             parts.append(f"about {_duration(left)} left")
         return " · ".join(parts)
 
-    def take(self) -> DisplayHandle | None:
-        """Return the output of the line, where it has one, to whoever shows something else there from now on."""
+    def take(self, say: Callable[[str], None] | None = None) -> DisplayHandle | None:
+        """Return the output of the line, where it has one, to whoever shows something else there from now on.
+
+        Parameters
+        ----------
+        say
+            Is called with the line from now on, by a thread of its own; without it there are no more lines.
+        """
         with self._lock:
-            self._over.set()
-            handle, self._handle = self._handle, None
+            if say is None:
+                self._over.set()
+            else:
+                self._say = say
+            handle, self.place = self.place, None
         return handle
 
     def become(self, result: Any, *, is_value: bool = True) -> bool:
@@ -120,15 +153,15 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        handle = self.take()
-        if handle is not None:
+        self.place = self.take()
+        if self.place is not None and self.told:
             count = f" {self._done} of {self._total}" if self._total else ""
             spent = f"{self._clock() - self._began:.1f} s"
             said = f"done in {spent}" if kind is None else f"stopped after{count and f'{count},'} {spent}"
-            handle.update({"text/plain": f"{self._name}: {said}"}, raw=True)
+            self.place.update({"text/plain": f"{self._name}: {said}"}, raw=True)
 
     def _watch(self) -> None:
-        wait = FIRST
+        wait = max(0.0, FIRST - (self._clock() - self._began))
         while not self._over.wait(wait):
             wait = _INTERVAL
             with self._lock:
@@ -136,12 +169,15 @@ class Progress:
                 if self._over.is_set() or line == self._shown:
                     continue
                 self._shown = line
-                bundle: dict[str, Any] = {"text/plain": line}
-                if self._handle is None:
-                    self._handle = DisplayHandle()
-                    self._handle.display(bundle, raw=True)
-                else:
-                    self._handle.update(bundle, raw=True)
+                self._say(line)
+
+    def _display(self, line: str) -> None:
+        bundle: dict[str, Any] = {"text/plain": line}
+        if self.place is None:
+            self.place = DisplayHandle()
+            self.place.display(bundle, raw=True)
+        else:
+            self.place.update(bundle, raw=True)
 
 
 def settle(shell: InteractiveShell, result: Result) -> None:

@@ -116,10 +116,21 @@ def has_page() -> bool:
 
 @dataclass
 class Views:
-    """The live view that was made of a result, and whether its cell has shown it; a copy of the result has its own."""
+    """The live view that was made of a result, and where its cell has shown it; a copy of the result has its own.
+
+    Attributes
+    ----------
+    made
+        The live view.
+    settled
+        Whether the cell that runs has shown it.
+    place
+        Gives the output of the running cell that the result is to take, once; ``None`` where it has one of its own.
+    """
 
     made: Any = None
     settled: bool = False
+    place: Callable[[Result], Any] = lambda result: None  # noqa: ARG005
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -172,7 +183,8 @@ class Result:
 
     def __repr__(self) -> str:
         summary = printable(self.summary())
-        return f"{type(self).__name__}({summary if len(summary) <= 300 else summary[:299] + '…'})"
+        part = ", partial" if any(note.startswith("partial") for note in self.notes) else ""
+        return f"{type(self).__name__}({summary if len(summary) <= 300 else summary[:299] + '…'}{part})"
 
     def text(self) -> str:
         """Return what a terminal shows."""
@@ -249,6 +261,9 @@ class Result:
     def _ipython_display_(self) -> None:
         shown, self._views.settled = self._views.settled, False
         if shown:
+            return
+        if (place := self._views.place(self)) is not None:
+            resolve("interp.widgets._base:show")(self, place)
             return
         if self._widget is None or not has_page():
             raise NotImplementedError  # IPython then shows what follows.

@@ -47,6 +47,7 @@ class PatchingWidget(Widget):
 
     script = "patching"
     sweep = traitlets.Dict().tag(sync=True)
+    said = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, result: PatchingResult, *, running: bool = False, **traits: Any) -> None:
         self._counts = dict(zip(result.axes, result.patched.shape, strict=True))
@@ -67,6 +68,10 @@ class PatchingWidget(Widget):
             raise InputError("this view shows a sweep over other cells; result.widget makes one of its own")
         self.hold(result)
         self.sweep = _state(result, running)
+
+    def say(self, line: str) -> None:
+        """Show how far the command is that makes the sweep, while no cell of it is there; any thread may call this."""
+        self.said = line
 
     def handlers(self) -> Mapping[str, Handler]:
         """Return the heatmap's requests."""

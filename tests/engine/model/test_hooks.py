@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from interp.engine.model import hooks
 from interp.engine.model.hooks import census, foreign, run_hooked
 from interp.engine.model.load import Options, load
 
@@ -207,3 +208,27 @@ def test_torch_hooks_and_global_ones_are_found() -> None:
     for handle in handles:
         handle.remove()
     assert foreign([("one", module)]) == []
+
+
+def test_a_backward_pass_can_be_stopped_at_each_layer_and_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = [torch.randn(16, 16) for _ in range(6)]
+    layers: list[int] = []
+
+    def slope(*, listening: bool) -> torch.Tensor:
+        x = y = torch.arange(16.0).requires_grad_()
+        for weight in weights:
+            y = (y @ weight).tanh()
+            y = hooks.stoppable(y) if listening else y
+        return torch.autograd.grad(y.sum(), x)[0]
+
+    def stop(gradient: torch.Tensor) -> None:  # noqa: ARG001
+        layers.append(1)
+        if len(layers) == 3:
+            raise KeyboardInterrupt
+
+    assert torch.equal(slope(listening=True), slope(listening=False))
+    assert not hooks.stoppable(torch.ones(2)).requires_grad
+    monkeypatch.setattr(hooks, "_listen", stop)
+    with pytest.raises(KeyboardInterrupt):
+        slope(listening=True)
+    assert len(layers) == 3, "it went no further"

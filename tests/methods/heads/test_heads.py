@@ -17,6 +17,7 @@ from interp.engine.readouts import ov_qk
 from interp.engine.transformer import network
 from interp.engine.transformer.forward import forward
 from interp.errors import InputError, Interrupted
+from interp.methods._shared import labels
 from interp.methods._shared.heads import roles, scores
 from interp.methods._shared.heads.scores import explained
 
@@ -394,6 +395,23 @@ def test_an_interrupt_keeps_the_prompts_that_were_run(
     assert model.user_hooks() == hooks_before
     interrupted(0)
     np.testing.assert_array_equal(interp.heads(n=12).scores["induction"], before.scores["induction"])
+
+
+def test_an_interrupt_after_the_last_prompt_loses_nothing(
+    lend: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lend("gpt2")
+    whole = interp.heads()
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(labels, "keep", stop)
+    with pytest.raises(Interrupted) as stopped:
+        interp.heads()
+    result = stopped.value.result
+    assert "partial" not in repr(result)
+    np.testing.assert_array_equal(result.scores["induction"], whole.scores["induction"])
 
 
 def test_an_interrupt_keeps_the_sentences_that_were_run(lend: Callable[..., Any], interrupted: Any) -> None:

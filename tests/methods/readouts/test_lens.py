@@ -21,7 +21,6 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 import interp
 import models
 from interp.bundled import MODEL
-from interp.engine import memory
 from interp.engine.model.load import Options, load
 from interp.engine.readouts import lens as engine
 from interp.engine.readouts import translators
@@ -117,7 +116,7 @@ def test_blocks_of_rows_and_of_vocabulary_change_nothing(
 ) -> None:
     lend(family)
     whole = interp.lens(text(family), top=6)
-    monkeypatch.setattr(memory, "ROWS", 4)
+    monkeypatch.setattr(engine, "ROWS", 4)
     monkeypatch.setattr(engine, "COLUMNS", 7)
     pieces = interp.lens(text(family), top=6)
     assert (whole.ids == pieces.ids).all()
@@ -138,7 +137,7 @@ def test_no_more_than_a_block_of_logits_is_there_at_once(monkeypatch: pytest.Mon
         return real(found, rows, start, stop, out)
 
     monkeypatch.setattr(engine, "_columns", watched)
-    monkeypatch.setattr(memory, "ROWS", 30)
+    monkeypatch.setattr(engine, "ROWS", 30)
     monkeypatch.setattr(engine, "COLUMNS", 512)
     found = engine.project(readout, streams, streams[-1], target=2, top=2)
     assert max(seen) <= 30 * 512
@@ -244,6 +243,44 @@ def test_weights_that_are_nan_are_told_by_layer(folder: Any) -> None:
     assert (result.target_rank[1] == -1).all()
     assert np.isfinite(result.entropy[0]).all()
     assert "interp-hatch" in result.html()
+
+
+@pytest.mark.parametrize("reached", [0, 1, 2, 3])
+def test_an_interrupt_keeps_the_positions_that_were_read(
+    reached: int, lend: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lend("gpt2")
+    monkeypatch.setattr(engine, "ROWS", 6)  # two layers and the end: two positions at a time
+    prompt = text("gpt2")
+    whole = interp.lens(prompt, position="1-7")
+    assert "partial" not in repr(whole)
+    read = engine._block
+    blocks: list[int] = []
+
+    def stop(*given: Any) -> Any:
+        if len(blocks) == reached:
+            raise KeyboardInterrupt
+        blocks.append(1)
+        return read(*given)
+
+    monkeypatch.setattr(engine, "_block", stop)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        interp.lens(prompt, position="1-7")
+    assert torch.is_grad_enabled()
+    assert isinstance(caught.value, Interrupted) == (reached > 0)
+    if not isinstance(caught.value, Interrupted):
+        return
+    kept = caught.value.result
+    assert kept.notes[0] == f"partial: interrupted after {2 * reached} of 7 positions"
+    assert repr(kept).endswith(", partial)")
+    assert kept.positions == whole.positions[: 2 * reached]
+    assert kept.tokens == whole.tokens[: 2 * reached]
+    for name in ("ids", "probabilities", "entropy", "kl", "target_probability", "target_rank"):
+        np.testing.assert_array_equal(getattr(kept, name), getattr(whole, name)[:, : 2 * reached])
+    assert kept.html()
+    assert kept.svg()
+    assert kept.to_plotly().data
+    assert len(kept.to_frame()) == len(whole.layers) * 2 * reached
 
 
 # -- tuned -------------------------------------------------------------------------------------------------------------

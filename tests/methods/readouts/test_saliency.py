@@ -192,7 +192,7 @@ def test_an_interrupt_leaves_the_parts_of_the_whole_way(of: str, lend: Any, monk
     bert = classifier("bert", tok)
     monkeypatch.setattr(engine, "_EXACT", -1.0)  # so that there are later rounds
     monkeypatch.setattr(engine, "_COMPLETE", -1.0)
-    monkeypatch.setattr(engine, "_ROWS", 64)  # so that the first round has several batches
+    monkeypatch.setattr(engine.memory, "GRADIENT_ROWS", 64)  # so that the first round has several batches
 
     def ask() -> Any:
         if of == "model":

@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint, LensHandle
 
 # The dictionaries in which torch keeps a module's hooks.
@@ -150,6 +150,21 @@ def run_hooked(
 def guarded(body: Callable[[], Any], *, gradients: bool = False) -> Any:
     """Call `body`, with or without autograd; whatever ends it, autograd's switch is as it was before."""
     return run_hooked((), body, gradients=gradients)
+
+
+def stoppable(tensor: Tensor) -> Tensor:
+    """Return `tensor`; the backward pass through it can be stopped there.
+
+    Autograd goes through a whole graph without coming back to Python, and Ctrl-C is heard nowhere else: put on each
+    layer's stream, this is heard within a layer's time.
+    """
+    if tensor.requires_grad and not tensor.is_leaf:
+        tensor.register_hook(_listen)
+    return tensor
+
+
+def _listen(gradient: Tensor) -> None:
+    """Leave `gradient` as it is: that Python is called is enough."""
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ class Operation:
     path: str = "store"
     tokenizer: Tokens | None = None
     on_step: Callable[[int, int, str], None] = lambda done, total, said: None  # noqa: ARG005
-    on_forward: Callable[[int], None] = lambda count: None  # noqa: ARG005
+    on_forward: Callable[[int, str], None] = lambda count, said: None  # noqa: ARG005
     on_partial: Callable[[Callable[[], Result]], None] | None = None
 
 
@@ -205,10 +205,13 @@ class Operated(Handle):
             self._operation.forwards += forwards
             self.alive()
 
-    def alive(self) -> None:
-        """Tell whoever watches the current command that it goes on, where there is nothing to count."""
+    def alive(self, said: str = "") -> None:
+        """Tell whoever watches the current command that it goes on, and with what, before there is anything to count.
+
+        Without words it is told how many forwards there were.
+        """
         if self._operation is not None:
-            self._operation.on_forward(self._operation.forwards)
+            self._operation.on_forward(self._operation.forwards, said)
 
 
 @cache

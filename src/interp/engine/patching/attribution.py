@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -29,6 +29,8 @@ class Attributed:
 
     Attributes
     ----------
+    kept
+        The numbers of the cases that these are estimates of: all, unless it was stopped; an axis of cases is theirs.
     nodes
         For each case, site → ``float64 [layer, head, position]`` (z, q, k, v, pattern) or ``[layer, position]``.
     neurons
@@ -39,14 +41,19 @@ class Attributed:
         How: ``"gradients"``, or ``"hooked: why"``.
     notes
         What is worth knowing.
+    stopped, interrupt
+        Why it ended early, or an empty string, and the interrupt that ended it.
     """
 
+    kept: tuple[int, ...]
     nodes: list[dict[str, Tensor]]
     neurons: list[Tensor]
     base: Tensor
     source: Tensor
     path: str = "gradients"
     notes: list[str] = field(default_factory=list[str])
+    stopped: str = ""
+    interrupt: KeyboardInterrupt | None = None
 
 
 def attribute(
@@ -126,11 +133,13 @@ class _Job:
         self.neurons = neurons
         self.on_step = on_step
         self.sites = model.sites
-        self.answer = self._empty()
+        self.answer, self.done = self._empty()
 
-    def _empty(self) -> Attributed:
-        ends = torch.full((2, len(self.given)), float("nan"), dtype=torch.float64)
-        return Attributed([{} for _ in self.given], [], ends[0], ends[1])
+    def _empty(self) -> tuple[Attributed, Tensor]:
+        count = len(self.given)
+        ends = torch.full((2, count), float("nan"), dtype=torch.float64)
+        empty = Attributed(tuple(range(count)), [{} for _ in self.given], [], ends[0], ends[1])
+        return empty, torch.zeros(count, dtype=torch.bool)
 
     def run(self) -> Attributed:
         """Estimate without hooks where the network can be read, otherwise through the model's own forward."""
@@ -140,32 +149,60 @@ class _Job:
             ("gradients", self.steps, *measured(self.given, self.model, self.source_model)),
             lean=self._without_hooks,
             hooked=self._with_hooks,
-            sample=lambda: unpatched_differ(
-                self.model, self.source_model, self.given, self.answer.base, self.answer.source
-            ),
+            sample=self._sample,
             length=max(len(case.base) for case in self.given),
         )
-        return self.answer
+        return self._finished()
 
-    def _without_hooks(self, check: exactness.Check) -> None:  # noqa: ARG002
+    def _sample(self) -> Iterator[float]:
+        found = self._finished()
+        cases = [self.given[number] for number in found.kept]
+        return unpatched_differ(self.model, self.source_model, cases, found.base, found.source)
+
+    def _finished(self) -> Attributed:
+        """Return the estimates of the pairs that are done."""
+        answer, kept = self.answer, self.done.nonzero()[:, 0].tolist()
+        return replace(
+            answer,
+            kept=tuple(kept),
+            nodes=[answer.nodes[number] for number in kept],
+            neurons=[answer.neurons[number] for number in kept] if answer.neurons else [],
+            base=answer.base[kept],
+            source=answer.source[kept],
+        )
+
+    def _without_hooks(self, check: exactness.Check) -> None:
         exactness.require_known(self.asked)
-        self._all(LeanRuns(self.model, self.source_model, self.sites))
+        longest = max(range(len(self.cases)), key=lambda number: len(self.cases[number].base))
+
+        def step(done: int, total: int) -> None:
+            if self.done[longest]:  # as soon as it says enough: a stop does not wait for it then
+                check()
+            self.on_step(done, total)
+
+        self._all(LeanRuns(self.model, self.source_model, self.sites), step)
 
     def _with_hooks(self, fallback: exactness.Fallback) -> None:
-        self.answer = self._empty()
+        self.answer, self.done = self._empty()
         self.answer.path, self.answer.notes = fallback.path, list(fallback.notes)
-        self._all(HookedRuns(self.model, self.source_model, self.sites))
+        self._all(HookedRuns(self.model, self.source_model, self.sites), self.on_step)
 
-    def _all(self, runner: Runner) -> None:
-        over_cases(
-            self.model,
-            self.cases,
-            lambda piece: self._piece(piece, runner),
-            last=self._end,
-            closed=True,
-            limit=min(memory.ROWS, self._rows_that_fit()),
-            on_step=self.on_step,
-        )
+    def _all(self, runner: Runner, step: OnStep) -> None:
+        try:
+            over_cases(
+                self.model,
+                self.cases,
+                lambda piece: self._piece(piece, runner),
+                last=self._end,
+                closed=True,
+                limit=min(memory.GRADIENT_ROWS, self._rows_that_fit()),
+                on_step=step,
+            )
+        except KeyboardInterrupt as interrupt:  # caught here: what is kept is compared as a whole answer is
+            if not self.done.any():
+                raise
+            self.answer.interrupt = interrupt
+            self.answer.stopped = f"interrupted after {int(self.done.sum())}/{len(self.cases)} pairs"
 
     @property
     def _end(self) -> int:
@@ -220,6 +257,7 @@ class _Job:
                 answer.base[index] = ends[0, row]
             if piece.last == self._end:
                 answer.source[index] = ends[-1, row]
+                self.done[index] = True
 
 
 def _moved(value: Tensor) -> Tensor:

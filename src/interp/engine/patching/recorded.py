@@ -165,6 +165,8 @@ class HookedRuns:
                 if site == "resid_pre" and layer == 0:
                     tensor = (tensor if begin is None else begin.to(tensor)).detach().requires_grad_(recording)
                 held[site][layer] = tensor
+                if site == "resid_pre":
+                    hooks.stoppable(tensor)
                 return tensor  # given back: what a hook point shows may be a copy in another shape
 
             return read

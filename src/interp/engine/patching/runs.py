@@ -54,7 +54,12 @@ def _made(model: LoadedModel, net: Network, wanted: Wanted, chosen: Sequence[Ids
         else:
             known = found[like] if like in found else chosen.index(like)
             asked.append(Asked(tensor, known, min(start, len(ids) - 1)))
-    made = dict(zip(chosen, base_runs.run(net, asked, model.alive), strict=True))
+    before, count, depth = len(found), len(wanted), len(net.layers)
+
+    def alive(layer: int) -> None:
+        model.alive(f"running {count} prompts unpatched, {before + len(chosen) * layer // depth}/{count}")
+
+    made = dict(zip(chosen, base_runs.run(net, asked, alive), strict=True))
     model.count(len(made))
     for ids, run in made.items():
         model.keep(ids, {name: getattr(run, part) for name, part in zip(_NAMES, PARTS, strict=True)})

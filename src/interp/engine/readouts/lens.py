@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from interp.engine import memory
 from interp.engine.model import hooks
 from interp.errors import InputError
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
 
-# Of logits that are there at once, of `memory.ROWS` positions: a matrix product is at its full rate, and three such
-# blocks are all the memory that a lens over any prompt and vocabulary takes.
+# Of logits that are there at once: three such blocks are all the memory that a lens over any prompt and vocabulary
+# takes. A matrix product of so many rows is at its full rate; of more, a stop would lose more.
 COLUMNS = 2048
+ROWS = 512
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
 _ROUGH = 0.1  # of the logits' spread, for what is computed in half precision
 
@@ -145,6 +145,8 @@ def detached(work: Callable[[], Any]) -> Any:
 class Projected:
     """What residual streams predict, ``[layer, position]`` each; the best tokens have the axis ``k`` besides.
 
+    The axis of positions is as long as what was reached before an interrupt, where one came.
+
     Attributes
     ----------
     ids, probabilities
@@ -163,6 +165,7 @@ class Projected:
     kl: NDArray[np.float64]
     target_probability: NDArray[np.float32]
     target_rank: NDArray[np.int64]
+    interrupt: KeyboardInterrupt | None = None
 
 
 def project(
@@ -176,7 +179,8 @@ def project(
     """Read residual streams as predictions, without ever holding the logits of all of them.
 
     The vocabulary goes by in blocks of columns; of each block the sums that softmax, entropy and divergence need, the
-    best tokens and the count above the target are kept.
+    best tokens and the count above the target are kept. An interrupt leaves the positions that were read; before the
+    first of them there is nothing to leave.
 
     Parameters
     ----------
@@ -190,7 +194,7 @@ def project(
         How many of the likeliest tokens to keep.
     """
     length = end.shape[0]
-    size = max(1, memory.ROWS // (len(streams) + 1))
+    size = max(1, ROWS // (len(streams) + 1))
     starts = range(0, length, size)
     parts: list[Projected] = []
 
@@ -200,9 +204,16 @@ def project(
             parts.append(_block(found, rows, target, min(top, len(found.weight))))
             on_step(done + 1, len(starts))
 
-    detached(work)
-    names = tuple(Projected.__dataclass_fields__)
-    return Projected(*(np.concatenate([getattr(part, name) for part in parts], axis=1) for name in names))
+    interrupt: KeyboardInterrupt | None = None
+    try:
+        detached(work)
+    except KeyboardInterrupt as stopped:
+        if not parts:
+            raise
+        interrupt = stopped
+    names = [name for name in Projected.__dataclass_fields__ if name != "interrupt"]
+    joined = (np.concatenate([getattr(part, name) for part in parts], axis=1) for name in names)
+    return Projected(*joined, interrupt=interrupt)
 
 
 def _block(found: Readout, streams: Tensor, target: int, top: int) -> Projected:

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 Function = Callable[[Tensor], Tensor]
 Value = TypeVar("Value")
 
-_ROWS = 512  # that are differentiated together: a backward pass of more would keep an interrupt waiting
 _LEAST = 8  # gradients in a piece of the way
 _FURTHER = 3  # times as many gradients as asked for, besides, before the gap is left
 _COMPLETE = 0.01
@@ -199,7 +198,7 @@ def integrated(
     """
     way = embeddings - baseline
     values: dict[float, float] = {}
-    batch = max(1, min(_ROWS // len(embeddings), steps))
+    batch = max(1, min(memory.GRADIENT_ROWS // len(embeddings), steps))
     taken = 0
 
     def value(at: float) -> float:

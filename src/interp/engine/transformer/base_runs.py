@@ -65,10 +65,14 @@ class Asked:
     start: int = 0
 
 
-def run(network: Network, asked: Sequence[Asked], alive: Callable[[], None] = lambda: None) -> list[Base]:
+def run(
+    network: Network,
+    asked: Sequence[Asked],
+    alive: Callable[[int], None] = lambda layers: None,  # noqa: ARG005
+) -> list[Base]:
     """Run prompts together, so that each layer's weights are read once, and keep what a replay needs.
 
-    After each layer `alive` is called.
+    After each layer `alive` is called with the number of those that are done.
     """
     made = [_empty(network, one.ids) for one in asked]
     likes = [made[one.like] if isinstance(one.like, int) else one.like for one in asked]
@@ -85,7 +89,7 @@ def run(network: Network, asked: Sequence[Asked], alive: Callable[[], None] = la
             run.resid[index, one.start :] = before
             run.mid[index, one.start :] = between
         x = after
-        alive()
+        alive(index + 1)
     for one, run, like, end in zip(asked, made, likes, x.split(counts), strict=True):
         run.resid[-1, one.start :] = end
         if like is not None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from interp.engine.model.hooks import stoppable
 from interp.engine.transformer.network import Network
 
 # (layer, activation) → what it becomes; None leaves it.
@@ -74,5 +75,5 @@ def forward(
             made = block.write_neurons(edited("neuron", index, block.neurons(read)))
         else:
             made = block.mlp(read)
-        resid = edited("resid_post", index, middle + edited("mlp_out", index, made))
+        resid = stoppable(edited("resid_post", index, middle + edited("mlp_out", index, made)))
     return resid

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from interp.engine.model.hooks import stoppable
 from interp.engine.transformer.block import Block
 from interp.engine.transformer.linear import Pack
 from interp.engine.transformer.network import Network
@@ -76,6 +77,7 @@ def paired(network: Network, prefix: Tensor, frozen: Tensor, graded: Tensor, kee
         else:
             made = block.mlp(read)
         x = kept("resid_post", index, middle + kept("mlp_out", index, made))
+        stoppable(x.graded)
     return shaped(x.frozen[shared:], frozen), shaped(x.graded, graded)
 
 

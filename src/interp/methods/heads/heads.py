@@ -213,8 +213,12 @@ def heads(
     else:
         scored = scores.score(model, count, seed)
         labels, criteria, measured = _classified(scored)
-    if scored.interrupt is None:
-        kept.keep(model, {head: label for head, label in labels.items() if label not in _RESTING})
+    interrupt = scored.interrupt
+    if interrupt is None:
+        try:
+            kept.keep(model, {head: label for head, label in labels.items() if label not in _RESTING})
+        except KeyboardInterrupt as stopped:  # which comes too late to lose what is all there
+            interrupt = stopped
     result = HeadsResult(
         kind=relation or task or "random tokens",
         n=len(next(iter(scored.each.values()))),
@@ -228,7 +232,7 @@ def heads(
         losses=scored.losses,
         notes=(*scored.notes, *too_few(len(next(iter(scored.each.values()))), "prompts")),
     )
-    return unless_interrupted(result, scored.interrupt)
+    return unless_interrupted(result, interrupt)
 
 
 # The scores that the roles of `head_roles` are listed by, in their order.

@@ -199,6 +199,8 @@ def patch(
     InputError
         Prompts that do not line up, answers that are not one token, a site that the model lacks, a metric without a
         gradient where one is needed, or flags that do not go together.
+    Interrupted
+        Stopped by Ctrl-C: the cells that are done, or the estimate of the pairs that are, are in its ``result``.
 
     Notes
     -----
@@ -241,6 +243,7 @@ def patch(
         estimated = estimate.estimate(
             model, cases, site=site, by=by, layers=layers, steps=steps, source_model=other, on_step=model.on_step
         )
+        encoded = [encoded[number] for number in estimated.found.kept]
 
     def made(swept: Swept, whole: bool = True) -> PatchingResult:
         name = "" if other is model else other.name
@@ -258,7 +261,7 @@ def patch(
             return result
         return estimate.with_estimate(result, estimated, steps, foreign=other is not model)
 
-    if estimated is not None and not verify:
+    if estimated is not None and (estimated.found.interrupt is not None or not verify):
         swept = estimated.unverified()
     else:
         swept = sweep.sweep(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from interp.errors import InputError
+from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import answers
 from interp.methods._shared.models import predicted
@@ -198,6 +198,8 @@ def lens(
     InputError
         A prompt or target that cannot be used, a place that the model lacks, a lens of another model, or a model whose
         logits are not its final norm and unembedding.
+    Interrupted
+        Stopped by Ctrl-C once some positions were read: they are in its ``result``.
 
     Notes
     -----
@@ -234,15 +236,18 @@ def lens(
     chosen = list(places)
     seen = engine.project(found, streams[:, chosen], end[chosen], goal, top, model.on_step)
     ids, entropy = seen.ids, seen.entropy
+    reached = places[: ids.shape[1]]
     other = () if named is None else answers.likelier(model, named, logits)
     lost = ~np.isfinite(entropy).all(1)
-    notes = [f"the predictions are NaN, first in layer {layers[int(lost.argmax())]}"] if lost.any() else []
-    return LensResult(
+    notes = [f"partial: interrupted after {len(reached)} of {len(places)} positions"] if seen.interrupt else []
+    if lost.any():
+        notes.append(f"the predictions are NaN, first in layer {layers[int(lost.argmax())]}")
+    result = LensResult(
         kind=kind,
         at=at,
-        tokens=tuple(encoded.strings[n] for n in places),
+        tokens=tuple(encoded.strings[n] for n in reached),
         layers=layers,
-        positions=places,
+        positions=reached,
         ids=ids,
         probabilities=seen.probabilities,
         names={int(index): model.tokens.string(int(index)) for index in np.unique(ids)},
@@ -251,8 +256,9 @@ def lens(
         target=(model.tokens.string(goal), goal),
         target_probability=seen.target_probability,
         target_rank=seen.target_rank,
-        notes=(*(maps.notes if maps is not None else ()), *notes, *other),
+        notes=(*notes, *(maps.notes if maps is not None else ()), *other),
     )
+    return unless_interrupted(result, seen.interrupt)
 
 
 def _translators(model: LoadedModel, kind: Literal["tuned", "jacobian"], source: str | None) -> Translators:

@@ -83,7 +83,7 @@ class Estimate:
         from interp.engine.patching import waves
 
         swept = waves.unfinished(len(self.found.nodes), self.asked.shape)
-        swept.path = self.found.path
+        swept.path, swept.interrupt = self.found.path, self.found.interrupt
         return self.verified_by(swept)
 
     def verified_by(self, swept: Swept) -> Swept:
@@ -202,13 +202,15 @@ def room(model: LoadedModel, cases: Sequence[Case], count: int, site: str, by: s
 def with_estimate(result: PatchingResult, estimated: Estimate, steps: int, *, foreign: bool) -> PatchingResult:
     """Return `result` with the estimates in it, and with notes on how far they can be trusted."""
     made = replace(result, method="attribution", estimate=estimated.asked, estimates=estimated.sites)
+    stopped = estimated.found.stopped
+    first = [f"partial: {stopped}; the estimate is that of these, and none is verified"] if stopped else []
     notes: list[str] = []
     if lost := int((~np.isfinite(estimated.asked)).sum()):
         notes.append(f"the estimate is NaN or infinite in {lost} of {estimated.asked.size} cells")
     notes += _on_agreement(made)
     if not foreign:  # another model's stream does not end at its own metric
         notes += _on_cuts(made, estimated.cuts, steps)
-    return replace(made, notes=(*made.notes, *notes))
+    return replace(made, notes=(*first, *made.notes, *notes))
 
 
 def agreement(result: PatchingResult) -> Agreement | None:
