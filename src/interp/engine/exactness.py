@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from interp.spec import Metric
 
 # Of the metric's or the activation's scale, in float32 and float64. In half precision two hooked forwards of one prompt
-# differ by more, as soon as they run in other batches; the lean way refuses it.
+# differ by more, as soon as they run in other batches: what measures by how much has that instead, the rest refuses it.
 TOLERANCE = 1e-4
 SAMPLE = 4  # cells, pairs, prompts or texts that the plain hooked forward computes too
 
@@ -104,6 +104,7 @@ def run(
     sample: Callable[[], Iterable[float]],
     path: str = "replay",
     length: int = 0,
+    noise: Callable[[], float] | None = None,
 ) -> Done[Answer]:
     """Compute something without hooks if that can be trusted on this state of a model, and else with them.
 
@@ -123,6 +124,9 @@ def run(
     length
         Tokens of the longest prompt in the sample: one token shows little of a network. A sample of at most half of
         that says nothing of this one.
+    noise
+        In half precision: how far two hooked forwards of one prompt are apart, as `difference` has it. Twice that is
+        the tolerance then.
 
     Raises
     ------
@@ -134,7 +138,7 @@ def run(
     def check() -> None:
         nonlocal compared
         if not compared:
-            _compare(model, key, sample, length)
+            _compare(model, key, sample, length, noise)
             compared = True
 
     try:
@@ -151,7 +155,13 @@ def run(
     return Done(hooked(fallback), fallback.path, notes)
 
 
-def _compare(model: LoadedModel, key: Key, sample: Callable[[], Iterable[float]], length: int) -> None:
+def _compare(
+    model: LoadedModel,
+    key: Key,
+    sample: Callable[[], Iterable[float]],
+    length: int,
+    noise: Callable[[], float] | None,
+) -> None:
     """Compare the sample, unless that was done on this state of the model.
 
     Raises
@@ -165,7 +175,7 @@ def _compare(model: LoadedModel, key: Key, sample: Callable[[], Iterable[float]]
         return
     differences = list(sample())
     worst = max(differences, default=0.0)
-    if worst > TOLERANCE:
+    if worst > max(TOLERANCE, 0.0 if noise is None else 2 * noise()):
         raise Differs(f"the forward without hooks differed by {worst:.1g} from the hooked one")
     if state is not None and differences:
         known[state, key] = length.bit_length()

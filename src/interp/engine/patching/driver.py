@@ -90,6 +90,7 @@ class Driver:
         hooked: Callable[[], None] | exactness.Refusal,
         sample: Callable[[], Iterable[float]],
         length: int,
+        noise: Callable[[], float] | None = None,
     ) -> None:
         """Run all of them to the end, or to where it had to stop; the arguments are those of `exactness.run`."""
         outcome = self.outcome
@@ -103,7 +104,8 @@ class Driver:
 
         way = hooked if isinstance(hooked, exactness.Refusal) else instead
         outcome.stopped, outcome.interrupt = contained(
-            lambda: exactness.run(self.model, key, lean=lean, hooked=way, sample=sample, length=length), self.progress
+            lambda: exactness.run(self.model, key, lean=lean, hooked=way, sample=sample, length=length, noise=noise),
+            self.progress,
         )
         outcome.values[~outcome.done] = float("nan")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, cast
 
 import torch
@@ -17,6 +18,7 @@ from interp.engine import exactness, memory
 from interp.engine.model.interventions import require_read
 from interp.engine.patching.cases import Case, measured, unpatched
 from interp.engine.patching.driver import Driver, OnStep, Outcome, nothing
+from interp.engine.patching.noise import Noise, measured_noise
 from interp.engine.patching.runs import plain_runs
 from interp.engine.transformer import incremental, network
 
@@ -39,10 +41,13 @@ class Swept(Outcome):
         ``[case, …axes]``: of every patched run.
     base, source
         ``float64 [case]``: the metric of the unpatched runs; NaN where they were not reached.
+    noise
+        In half precision: below what a difference of two runs is rounding alone, in the metric's units.
     """
 
     base: Tensor = field(kw_only=True)
     source: Tensor = field(kw_only=True)
+    noise: float = field(default=0.0, kw_only=True)
 
 
 def unfinished(count: int, shape: Sequence[int]) -> Swept:
@@ -120,22 +125,28 @@ class Sweep:
 
     def run(self) -> Swept:
         """Compute every cell, to the end or to where it had to stop."""
+        self.swept.noise = self._noise.floor
         self.driver.run(
             (*self.planner.key, *measured(self.given, self.model, self.source_model)),
             lean=self._incremental,
             hooked=self.planner.refusal or self._hooked,
             sample=self._sample,
             length=max(len(case.base) for case in self.cases),
+            noise=lambda: self._noise.relative,
         )
         return self.swept
+
+    @cached_property
+    def _noise(self) -> Noise:
+        return measured_noise(self.model, self.source_model, self.given)
 
     # -- without hooks ---------------------------------------------------------------------------------------------
 
     def _incremental(self, check: exactness.Check) -> None:
         exactness.require_known(*(site.name for site in self.planner.written()))
         self.on_begin()
-        net = network.read(self.model)
-        other = net if self.source_model is self.model else network.read(self.source_model)
+        net = network.read(self.model, half=True)
+        other = net if self.source_model is self.model else network.read(self.source_model, half=True)
         ours = {case.base: (None, 0) for case in self.cases}
         if other is net:
             likes = {case.source: (case.base, case.start) for case in self.cases}

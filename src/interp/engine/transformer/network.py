@@ -75,8 +75,14 @@ class Network:
         return [None] * len(self.layers) if self.rotary is None else self.rotary(length)
 
 
-def read(model: LoadedModel) -> Network:
+def read(model: LoadedModel, *, half: bool = False) -> Network:
     """Return `model` as a `Network` of its own weights.
+
+    Parameters
+    ----------
+    half
+        Whether half precision will do, in which a run's values depend on what runs beside it: for what is compared
+        by the noise that this makes.
 
     Raises
     ------
@@ -87,7 +93,7 @@ def read(model: LoadedModel) -> Network:
     family = _family(model)
     if model.user_hooks():
         raise Unreadable("hooks of the user's own")
-    if next(hf.parameters()).dtype not in {torch.float32, torch.float64}:
+    if not half and next(hf.parameters()).dtype not in {torch.float32, torch.float64}:
         raise Unreadable(f"{model.dtype} rounds differently from one batch to the next")
     if torch.is_autocast_enabled(model.device.type):
         raise Unreadable("autocast rounds differently from one batch to the next")

@@ -11,23 +11,46 @@ from torch.nn import functional
 
 from interp.engine.transformer.linear import Linear, Pack, X
 
+HALF = (torch.bfloat16, torch.float16)
+
 
 @dataclass(frozen=True)
 class Norm:
-    """LayerNorm (`rms` false) or RMSNorm over the last axis."""
+    """LayerNorm (`rms` false) or RMSNorm over the last axis.
+
+    Attributes
+    ----------
+    wide
+        Whether half precision is rounded to after the gain, as Gemma's does, and not before, as Llama's.
+    """
 
     weight: Tensor
     bias: Tensor | None
     eps: float
     rms: bool
+    wide: bool = False
 
     def __call__(self, x: X) -> X:
         return x.each(self._of) if isinstance(x, Pack) else self._of(x)
 
     def _of(self, x: Tensor) -> Tensor:
+        if x.dtype in HALF and (self.rms or self.wide):
+            return self._of_half(x)
         if self.rms:
             return functional.rms_norm(x, self.weight.shape, self.weight, self.eps)
         return functional.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+
+    def _of_half(self, x: Tensor) -> Tensor:
+        """Return the norm as Hugging Face's own modules round it: they compute in single precision."""
+        single, shape = x.float(), self.weight.shape
+        unit = (
+            functional.rms_norm(single, shape, None, self.eps)
+            if self.rms
+            else functional.layer_norm(single, shape, None, None, self.eps)
+        )
+        if self.wide:
+            return (unit * self.weight.float()).to(x.dtype)
+        return unit.to(x.dtype) * self.weight
 
     def size(self, x: Tensor) -> Tensor:
         """Return what ``x``, ``[…, d_model]``, is divided by: ``[…]``."""
@@ -85,7 +108,8 @@ class Rotation:
         else:
             half = width // 2
             swapped = torch.cat([-turned[..., half:], turned[..., :half]], dim=-1)
-        rotated = turned * self.cos[:, None] + swapped * self.sin[:, None]
+        # Some families turn in single precision, whatever the model's.
+        rotated = (turned * self.cos[:, None] + swapped * self.sin[:, None]).to(x.dtype)
         return rotated if rest.shape[-1] == 0 else torch.cat([rotated, rest], dim=-1)
 
 

@@ -28,7 +28,7 @@ class Cohere(Family):
     def norm(self, component: Any, like: Tensor) -> Norm:
         """Return a norm: a LayerNorm, of a class of their own."""
         module = component.original_component
-        return Norm(module.weight.detach(), None, eps=float(module.variance_epsilon), rms=False)
+        return Norm(module.weight.detach(), None, eps=float(module.variance_epsilon), rms=False, wide=True)
 
     def rotary(self, bridge: Any) -> Callable[[int], Sequence[Rotation | None]]:
         """Return the function of a length that gives each layer's turns."""

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from interp.engine.transformer.families._family import Family, by_kind, linear_of
-from interp.engine.transformer.parts import Norm, Rotation, Unembed
+from interp.engine.transformer.parts import HALF, Norm, Rotation, Unembed
 
 
 class Gemma(Family):
@@ -19,7 +19,10 @@ class Gemma(Family):
     def norm(self, component: Any, like: Tensor) -> Norm:
         """Return a norm; its weight is what its gain differs from 1 by."""
         module = component.original_component
-        return Norm(1.0 + module.weight.detach(), None, eps=float(module.eps), rms=True)
+        weight = module.weight.detach()
+        # In single precision: 1 + w has no room in a half.
+        gain = 1.0 + (weight.float() if weight.dtype in HALF else weight)
+        return Norm(gain, None, eps=float(module.eps), rms=True, wide=True)
 
     def cap(self, config: Any) -> float | None:
         """Return what attention's scores are softly held within: Gemma 2's."""

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from interp.engine.transformer.families._family import Family, turns
-from interp.engine.transformer.parts import Rotation
+from interp.engine.transformer.parts import Norm, Rotation
 
 
 class GptOss(Family):
     """OpenAI (2025), "gpt-oss-120b & gpt-oss-20b Model Card"; Xiao et al. (2023), "Attention Sinks"."""
 
     names = ("gpt_oss",)
+
+    def norm(self, component: Any, like: Tensor) -> Norm:
+        """Return a norm."""
+        return replace(super().norm(component, like), wide=True)
 
     def sinks(self, attention: Any) -> Tensor | None:
         """Return a score for each head that takes attention and gives nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -24,8 +25,8 @@ class Olmo(Family):
         """Return a norm; OLMo 1's has no gain."""
         module = component.original_component
         if getattr(module, "weight", None) is not None:
-            return super().norm(component, like)
-        return Norm(like.new_ones(like.shape[-1]), None, eps=1e-5, rms=False)
+            return replace(super().norm(component, like), wide=True)
+        return Norm(like.new_ones(like.shape[-1]), None, eps=1e-5, rms=False, wide=True)
 
     def rotary(self, bridge: Any) -> Callable[[int], Sequence[Rotation | None]] | None:
         """Return the function of a length that gives each layer's turns: OLMo 3's kinds of layers each have theirs."""
