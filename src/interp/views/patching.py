@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,26 +26,21 @@ if TYPE_CHECKING:
 _SPREAD = "band: 99 % of the layer's neurons; lines: the strongest, each"
 _STRIPS = 6
 _GAP, _ROOM, _NARROW = 24, 1090, 230
-_CSS = f"""{pairs.CSS}
-.interp-frame .interp-columns{{gap:14px 24px}}
-.interp-frame .interp-columns>.interp-beside{{flex:1 1 auto;display:flex;flex-wrap:wrap;gap:14px 24px;
-align-items:flex-start}}
-.interp-frame .interp-beside>div{{min-width:0;max-width:100%}}
-"""
 
 
 def _picture(result: PatchingResult) -> page.Picture:
     """Return the sweep's picture: the places, the strongest of them, the pair."""
     view = PatchingView(result)
     first, *beside = _blocks(view)
-    stacks = [[first], beside, pairs.drawn(view)]
+    so_far = _so_far(view)
+    stacks = [[(f"{first[0]}{so_far and ' · '}{so_far}", first[1])], beside, pairs.drawn(view)]
     if sum(page.width(stack) + _GAP for stack in stacks) > _ROOM:
-        stacks = [[first], [*beside, *stacks[2]]]
-    least = draw.number(max([_NARROW, *(drawing.width for _, drawing in beside)]))
+        stacks = [stacks[0], [*beside, *stacks[2]]]
+    least = math.ceil(max([_NARROW, *(drawing.width for _, drawing in beside)]))
     listed = f'<div class="interp-list">{page.captioned(beside)}</div>' if beside else ""
     columns = (
-        f'<div style="width:{draw.number(first[1].width)}px">{page.captioned([first])}</div>'
-        f'<div class="interp-beside" style="flex-basis:{least}px">'
+        f'<div class="interp-part" style="--wide:{math.ceil(first[1].width)}px">{_captioned(view, first)}</div>'
+        f'<div class="interp-beside" style="--least:{least}px">'
         f"{listed}{pairs.markup(view)}</div>"
     )
     done = float(result.done.mean()) if result.done.size else 0.0
@@ -56,10 +51,10 @@ def _picture(result: PatchingResult) -> page.Picture:
         _foot(view),
         _notes(view),
         columns=columns,
-        css=_CSS,
         progress=None if view.whole else done,
         gap=_GAP,
         least=0,
+        view="patching" if result.estimate is None else "estimate",
     )
 
 
@@ -120,7 +115,8 @@ def plotly(
     figure.update_yaxes(type="category", autorange="reversed", title="layer")
     figure.update_xaxes(showgrid=False, zeroline=False)
     figure.update_yaxes(showgrid=False)
-    return figures.styled(figure, "Activation patching", _facts(view), theme, width, height)
+    said = " · ".join(filter(None, (_facts(view), _so_far(view))))
+    return figures.styled(figure, "Activation patching", said, theme, width, height)
 
 
 def _blocks(view: PatchingView) -> list[tuple[str, Drawing]]:
@@ -149,6 +145,16 @@ def _blocks(view: PatchingView) -> list[tuple[str, Drawing]]:
         parts += [(0, part) for caption, drawing in agreeing for part in (draw.words(["", caption]), drawing)]
         agreeing = []
     return [(_caption(view), draw.stack(parts)), *where, *strongest, *agreeing]
+
+
+def _captioned(view: PatchingView, first: tuple[str, Drawing]) -> str:
+    """Return the first drawing as markup; above it how far the sweep came, and the live view's choice of a slice."""
+    caption, drawing = first
+    slices = '<div class="interp-slices"></div>' if len(view.result.axes) > 2 else ""
+    return (
+        f'<div class="interp-caption"><span>{escape(caption)}</span><span>{_so_far(view)}</span></div>{slices}'
+        f"{draw.inline(drawing, caption)}"
+    )
 
 
 def _heat(view: PatchingView, cells: Cells, ring: Sequence[int] | None) -> Drawing:
@@ -224,15 +230,20 @@ def _facts(view: PatchingView) -> str:
         effects.pairs(result),
         way,
         view.metric,
-        _progress(view),
+        _estimated(view),
     )
 
 
-def _progress(view: PatchingView) -> str:
+def _estimated(view: PatchingView) -> str:
+    if view.result.estimate is None:
+        return ""
     done = int(view.result.done.sum())
-    if view.result.estimate is not None:
-        return f"estimated, {done:,} verified" if done else "estimated"
-    return "" if view.whole else f"{done:,}/{view.result.done.size:,} done"
+    return f"estimated, {done:,} verified" if done else "estimated"
+
+
+def _so_far(view: PatchingView) -> str:
+    """Return how far a sweep came that was stopped."""
+    return "" if view.whole else f"{int(view.done.sum())} of {view.done.size} cells · stopped"
 
 
 def _foot(view: PatchingView) -> list[tuple[str, str, bool]]:
@@ -272,10 +283,7 @@ def words(result: PatchingResult) -> dict[str, Any]:
     """Return what the interactive view says of a sweep: its facts, its pair, what its numbers mean."""
     view = PatchingView(result)
     return {
-        # How far a sweep is, a view says elsewhere.
-        "facts": _facts(
-            view if result.estimate is not None else PatchingView(replace(result, done=np.ones_like(result.done)))
-        ),
+        "facts": _facts(view),
         "metric": view.metric,
         "span": view.span,
         "turned": result.metric in frame.FALLING,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from interp.errors import InputError
 from interp.selection import selection
-from interp.views.attention import svg
+from interp.views.attention import boxes, notes, svg
 from interp.views.attention_reading import interesting, largest, statistic
 from interp.views.kit.text import labels, visible
 from interp.views.kit.theme import THEMES
@@ -202,7 +202,8 @@ def _describe(result: Any) -> dict[str, Any]:
             for name, values in result.stats.items()
         },
         "bad": bad,
-        "notes": [visible(str(note), 300).replace("␣", " ") for note in result.notes],
+        "notes": [visible(str(note), 300).replace("␣", " ") for note in notes(result)],
+        "boxes": boxes(result),
     }
 
 
