@@ -3,7 +3,7 @@ import "../../../src/interp/views/kit/layout/frame.css";
 import "../ui/frame.css";
 import "./attention.css";
 import { h, segmented } from "../ui/dom";
-import { frame as framed } from "../ui/frame";
+import { buttons, frame as framed } from "../ui/frame";
 import { type Mounted, mount } from "../ui/mount";
 import { room } from "../ui/room";
 import { saveMenu } from "../ui/save";
@@ -56,9 +56,10 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
     return data.svg as string;
   };
   const menu = saveMenu(() => `attention-${headName(chosen().layer, chosen().head)}`, picture, fail);
-  const controls = h("div.controls", {}, modes.element, h("label.check", {}, box, "Hide first-token sink"), menu);
+  const controls = buttons(modes.element, h("label.check", {}, box, "Hide first-token sink"), menu);
+  controls.as("attention");
   frame.append(
-    h("header.head", {}, h("span.title", {}, "Attention"), h("span.muted", {}, facts), controls),
+    h("header.head", {}, h("span.title", {}, "Attention"), h("span.muted", {}, facts), controls.element),
     problem,
     h(
       "div.body.columns",

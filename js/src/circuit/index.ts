@@ -6,7 +6,7 @@ import { diverging, lifted } from "../draw/colours";
 import { times } from "../draw/numbers";
 import { h } from "../ui/dom";
 import { textUrl } from "../ui/download";
-import { frame as framed } from "../ui/frame";
+import { buttons, frame as framed } from "../ui/frame";
 import { type Mounted, mount } from "../ui/mount";
 import { room } from "../ui/room";
 import { saveMenu } from "../ui/save";
@@ -68,9 +68,10 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
   };
   const save = saveMenu(() => "circuit", picture, fail, ["Data (JSON)", "json", json]);
   const grouping = groupMenu(view);
-  const controls = h("div.controls", {}, h("label.edges", {}, "edges", slider, said), grouping, save);
+  const controls = buttons(h("label.edges", {}, "edges", slider, said), grouping, save);
+  controls.as("circuit");
   frame.append(
-    h("header.head", {}, h("span.title", {}, TITLE), facts, controls),
+    h("header.head", {}, h("span.title", {}, TITLE), facts, controls.element),
     problem,
     h("div.body.columns", {}, plot(view, legend), inspector(view)),
     foot(view),

@@ -2,9 +2,8 @@ import "../../../src/interp/views/kit/layout/frame.css";
 import "../../../src/interp/views/kit/layout/patching.css";
 import "../ui/frame.css";
 import "./patching.css";
-import { controls } from "../../../src/interp/views/kit/palette.json";
 import { h, segmented } from "../ui/dom";
-import { frame as framed } from "../ui/frame";
+import { buttons, frame as framed } from "../ui/frame";
 import { type Mounted, mount } from "../ui/mount";
 import { room } from "../ui/room";
 import { saveMenu } from "../ui/save";
@@ -44,9 +43,9 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
   const menu = saveMenu(() => "patching", picture, fail);
   const strongest = list(view, say);
   const beside = h("div.beside", {}, strongest, asked);
-  const buttons = h("div.controls", {}, quantities.element, sources.element, menu);
+  const controls = buttons(quantities.element, sources.element, menu);
   frame.append(
-    h("header.head", {}, h("span.title", {}, TITLE), facts, buttons),
+    h("header.head", {}, h("span.title", {}, TITLE), facts, controls.element),
     progress,
     problem,
     h("div.body.columns", {}, ...(sweep.peek().axes.length > 1 ? [plot(view, say), beside] : [strongest, asked])),
@@ -72,7 +71,7 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
     },
     () => {
       sources.element.hidden = !sweep.value.estimated;
-      buttons.style.width = `${sweep.value.estimated ? controls.estimate : controls.patching}px`;
+      controls.as(sweep.value.estimated ? "estimate" : "patching");
       sources.show(source.value);
     },
     () => {

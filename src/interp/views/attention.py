@@ -40,7 +40,7 @@ _CSS = """
 def html(result: AttentionResult) -> str:
     """Return the patterns as a self-contained HTML fragment: every head small, one head large, the text coloured.
 
-    Which head is large: see `interp.views.attention_reading.interesting`.
+    Which head is large: see `interp.views.attention_reading.opening`.
 
     Raises
     ------
@@ -105,7 +105,7 @@ def svg(
     theme
         ``"light"`` or ``"dark"``.
     head
-        Indices into the pattern of the head that is large; see `interp.views.attention_reading.interesting`.
+        Indices into the pattern of the head that is large; see `interp.views.attention_reading.opening`.
     token
         The position whose weights colour the text; the last.
     norms
@@ -153,7 +153,7 @@ class _View:
         token: int | None = None,
         norms: NDArray[np.float32] | None = None,
     ) -> _View:
-        head = head or attention_reading.interesting(result)
+        head = head or attention_reading.opening(result)
         count = len(result.tokens)
         block = math.ceil(count / matrix.scale(count)[1])
         pooled = f"rows attend to columns, largest of each {block} × {block}, {theme.LIFT}"

@@ -39,6 +39,7 @@ _PAGE = f"""
 .interp-frame .interp-plain{{display:none}}
 .interp-frame .interp-rich[hidden]{{display:block!important}}
 .interp-frame .interp-q{{color:var(--interp-muted);overflow-wrap:anywhere}}
+.interp-frame .interp-controls>span{{height:22px;max-width:100%}}
 .interp-frame .interp-far{{margin-left:auto}}
 .interp-frame .interp-svg{{display:block;max-width:100%;height:auto;overflow:visible}}
 .interp-frame .interp-code{{font-family:{MONO};unicode-bidi:isolate;white-space:pre-wrap;overflow-wrap:anywhere}}
@@ -83,9 +84,9 @@ def html(
     # A page has one sheet of styles: these are for pictures, whose frame is a <div>, not for live views beside them.
     rules = layout("frame") + (layout(_LAYOUTS[view]) if view in _LAYOUTS else "")
     scoped = f"{theme.page_css()}{rules}{_PAGE}{css}".replace(".interp-frame", "div.interp-frame")
-    style = f"{scoped}div.interp-frame{{{CSS}}}".replace("\n", "")
-    buttons = theme.PALETTE["controls"].get(view)
-    room = f'<span class="interp-controls" style="width:{buttons}px"></span>' if buttons else ""
+    style = f"{scoped}div.interp-frame{{{CSS}}}{_IN_JUPYTER}".replace("\n", "")
+    buttons = "".join(f'<span style="width:{wide}px"></span>' for wide in theme.PALETTE["controls"].get(view, ()))
+    room = f'<span class="interp-controls">{buttons}</span>' if buttons else ""
     rich = [
         f'<div class="interp-head"><span class="interp-title">{escape(title)}</span>'
         f'<span class="interp-q">{escape(facts)}</span>{room}</div>',
@@ -205,6 +206,12 @@ _METRICS = {
     "prob": "probability",
     "kl": "KL divergence",
 }
+# JupyterLab and Notebook 7 have room beside and below markup, which a live view has not.
+_IN_JUPYTER = """
+.jp-RenderedHTMLCommon:has(>div.interp-frame,>*>div.interp-frame){padding-right:0}
+.jp-RenderedHTMLCommon>div.interp-frame{margin:2px 0}
+.jp-RenderedHTMLCommon>:has(>div.interp-frame){margin:0}
+"""
 _STANDALONE = f"""
 .interp-card{{fill:var(--interp-bg);stroke:var(--interp-line)}}
 .interp-rule{{stroke:var(--interp-line)}}
