@@ -15,7 +15,7 @@ from views.circuits import random
 from widgets.conftest import (
     Wire,
     made,
-    wire,  # noqa: F401 (a fixture)  # pyright: ignore[reportUnusedImport]
+    wire,  # noqa: F401 (a fixture)
 )
 
 NEAR = 4.0  # px that may be left
