@@ -56,6 +56,8 @@ CASES: dict[str, Callable[[], Any]] = {
     "sweep of many pairs": sweeps.SHAPES["many pairs"],
     "sweep of positions": sweeps.SHAPES["positions"],
     "sweep of layers": sweeps.SHAPES["layers"],
+    "sweep by head and position": sweeps.SHAPES["head and position"],
+    "verified estimate": sweeps.SHAPES["verified estimate"],
     "stopped sweep": sweeps.SHAPES["partial"],
     "sweep that has only begun": sweeps.SHAPES["nothing yet"],
     "circuit": lambda: random(3, 4, 30),

@@ -5,6 +5,7 @@ import { signed } from "../draw/signed";
 import { h, on } from "../ui/dom";
 import { clamp, keys } from "../ui/keys";
 import { watch } from "../ui/watch";
+import { extras } from "./extras";
 import type { Entry } from "./meta";
 import { atOf, given, isTurned, nameOf, shownAs, type Viewer } from "./view";
 
@@ -21,6 +22,7 @@ let lists = 0;
 export const least = (viewer: Viewer) =>
   Math.max(
     LEAST,
+    ...[...viewer.sweep.value.extras.before, ...viewer.sweep.value.extras.after].map(([, width]) => width),
     ...listed(viewer).map((entry) =>
       Math.ceil(
         NAMED + 11 * font.advance * columnsOf(nameOf(viewer.sweep.value, atOf(viewer.sweep.value.axes, entry))),
@@ -161,6 +163,8 @@ export function list(viewer: Viewer, say: () => void): HTMLElement {
       box.setAttribute("aria-label", caption.textContent);
       const thin = drawn.some(({ low }) => finite(low));
       const said = thin ? [`thin line: 95 % interval over ${pairs} pairs`] : [];
+      if (estimated && viewer.source.value === "estimate") said.push("by estimates alone");
+      note.style.minHeight = `${14 * sweep.value.lines}px`;
       if (axes.length === 1) {
         const [unit, from] = [viewer.quantity.value, viewer.source.value];
         said.unshift(sweep.value.meaning[unit]);
@@ -204,5 +208,6 @@ export function list(viewer: Viewer, say: () => void): HTMLElement {
     } else return false;
     return true;
   });
-  return h("div.panel.list", {}, h("div.caption", {}, caption), box, note);
+  const heading = h("div.caption", {}, caption);
+  return h("div.panel.list", {}, extras(viewer, "before"), heading, box, note, extras(viewer, "after"));
 }

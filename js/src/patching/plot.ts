@@ -6,6 +6,7 @@ import { clamp, keys, step } from "../ui/keys";
 import { column } from "../ui/room";
 import { place } from "../ui/svg";
 import { watch } from "../ui/watch";
+import { extras } from "./extras";
 import type { Axis, Form, Sweep } from "./meta";
 import { picture } from "./picture";
 import { stop } from "./stop";
@@ -155,6 +156,6 @@ export function plot(viewer: Viewer, say: () => void): HTMLElement {
   });
   const above = h("div.caption", {}, caption, h("span.line", {}, count, stop(viewer)));
   const picker = three ? [h("div.slices.line", {}, "Show", which, number)] : [];
-  panel.append(above, ...picker, area);
+  panel.append(above, ...picker, area, extras(viewer, "below"));
   return panel;
 }

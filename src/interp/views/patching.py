@@ -15,6 +15,7 @@ from interp.views.kit import bars, draw, figures, frame, heatmap, page
 from interp.views.kit import theme as themes
 from interp.views.kit.draw import Drawing
 from interp.views.kit.heatmap import Cells
+from interp.views.kit.page import Block
 from interp.views.kit.text import escape, signed
 from interp.views.patching_view import TOP, PatchingView, caption, counted, head_word, marks
 
@@ -31,15 +32,16 @@ _GAP, _ROOM, _NARROW = 24, 1090, 230
 def _picture(result: PatchingResult) -> page.Picture:
     """Return the sweep's picture: the places, the strongest of them, the pair."""
     view = PatchingView(result)
-    first, *beside = _blocks(view)
+    first, beside = _blocks(view)
     so_far = _so_far(view)
-    stacks = [[(f"{first[0]}{so_far and ' · '}{so_far}", first[1])], beside, pairs.drawn(view)]
+    heading = f"{first[0][0]}{so_far and ' · '}{so_far}"
+    stacks = [[(heading, first[0][1]), *first[1:]], beside, pairs.drawn(view)]
     if sum(page.width(stack) + _GAP for stack in stacks) > _ROOM:
         stacks = [stacks[0], [*beside, *stacks[2]]]
     least = math.ceil(max([_NARROW, *(drawing.width for _, drawing in beside)]))
     listed = f'<div class="interp-list">{page.captioned(beside)}</div>' if beside else ""
     columns = (
-        f'<div class="interp-part" style="--wide:{math.ceil(first[1].width)}px">{_captioned(view, first)}</div>'
+        f'<div class="interp-part" style="--wide:{math.ceil(first[0][1].width)}px">{_captioned(view, first)}</div>'
         f'<div class="interp-beside" style="--least:{least}px">'
         f"{listed}{pairs.markup(view)}</div>"
     )
@@ -119,41 +121,44 @@ def plotly(
     return figures.styled(figure, "Activation patching", said, theme, width, height)
 
 
-def _blocks(view: PatchingView) -> list[tuple[str, Drawing]]:
-    """Return the drawings beside each other, each with its caption."""
+def _blocks(view: PatchingView) -> tuple[list[Block], list[Block]]:
+    """Return the drawings of the first column and of the one beside it, each with its caption."""
     axes = view.result.axes
     rows = [f"L{layer}" for layer in view.result.layers]
     legend = draw.words([view.meaning, *_marks(view)])
+    more = _extras(view)
     if axes == ("layer",):
         listed = bars.bars([_bar(view, (n,), row) for n, row in enumerate(rows)], view.least, view.turned)
         lines = draw.words([view.meaning, *_intervals(view), *_marks(view)])
-        return [(f"Layers, {view.quantity}", draw.stack([(0, listed), (0, lines)])), *_agreeing(view)]
-    strongest, agreeing = _strongest(view), _agreeing(view)
+        return [(f"Layers, {view.quantity}", draw.stack([(0, listed), (0, lines)]))], more["after"]
+    beside = [*more["before"], *_strongest(view), *more["after"]]
     if axes[1] == "neuron":
         spread = bars.strips(view.values, view.done, rows, view.least)
         lines = draw.words([_SPREAD, view.meaning, *_marks(view)])
-        return [
-            (_caption(view), draw.stack([(0, spread), (0, lines)])),
-            *strongest,
-            *agreeing,
-        ]
+        return [(_caption(view), draw.stack([(0, spread), (0, lines)]))], beside
     grid, best = view.grid, view.order[0][:2] if view.order else None
-    picture = _heat(view, grid, best)
     left = heatmap.margin(rows)
-    parts = [(0, picture), (left, heatmap.scale(view.end, view.turned)), (left, legend)]
-    if (where := _where(view)) and agreeing:  # the other column is the longer one
-        parts += [(0, part) for caption, drawing in agreeing for part in (draw.words(["", caption]), drawing)]
-        agreeing = []
-    return [(_caption(view), draw.stack(parts)), *where, *strongest, *agreeing]
+    parts = [(0, _heat(view, grid, best)), (left, heatmap.scale(view.end, view.turned)), (left, legend)]
+    return [(_caption(view), draw.stack(parts)), *more["below"]], beside
 
 
-def _captioned(view: PatchingView, first: tuple[str, Drawing]) -> str:
-    """Return the first drawing as markup; above it how far the sweep came, and the live view's choice of a slice."""
-    caption, drawing = first
+def _extras(view: PatchingView) -> dict[str, list[Block]]:
+    """Return what the live view shows as the picture does: below the heatmap, before and after the list."""
+    if view.result.axes == ("layer",):
+        return {"below": [], "before": [], "after": _agreeing(view)}
+    where, agreeing = _where(view), _agreeing(view)
+    # With strips above the list the other column has more room.
+    return {"below": agreeing if where else [], "before": where, "after": [] if where else agreeing}
+
+
+def _captioned(view: PatchingView, first: Sequence[Block]) -> str:
+    """Return the first column as markup; it begins with how far the sweep came and room for the choice of a slice."""
+    (caption, drawing), *below = first
+    more = "".join(f'<div class="interp-more">{page.captioned([part])}</div>' for part in below)
     slices = '<div class="interp-slices"></div>' if len(view.result.axes) > 2 else ""
     return (
         f'<div class="interp-caption"><span>{escape(caption)}</span><span>{_so_far(view)}</span></div>{slices}'
-        f"{draw.inline(drawing, caption)}"
+        f"{draw.inline(drawing, caption)}{more}"
     )
 
 
@@ -299,7 +304,16 @@ def words(result: PatchingResult) -> dict[str, Any]:
             "sides": pairs.sides(view),
             "answers": pairs.answers(view),
         },
+        "lines": len(_intervals(view)),
         "notes": _notes(view),
         "tokens": view.tokens if "position" in result.axes else [],
         "marked": view.differing,
+    }
+
+
+def extras(result: PatchingResult) -> dict[str, list[tuple[str, int, int, str]]]:
+    """Return the drawings that the interactive view has as the picture has them: caption, width, height, markup."""
+    return {
+        name: [(caption, math.ceil(part.width), math.ceil(part.height), part.body) for caption, part in blocks]
+        for name, blocks in _extras(PatchingView(result)).items()
     }
