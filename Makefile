@@ -6,7 +6,8 @@ export HF_HUB_OFFLINE ?= 1
 NPM := $(BIN)/python tools/npm.py
 # A folder with an index is a widget, as in js/build.mjs.
 SCRIPTS := $(patsubst js/src/%/index.ts,src/interp/widgets/static/%.js,$(wildcard js/src/*/index.ts))
-SOURCES := $(wildcard js/*.*) $(shell find js/src -type f) src/interp/views/kit/palette.json
+SOURCES := $(wildcard js/*.*) $(shell find js/src -type f) src/interp/views/kit/palette.json \
+  $(wildcard src/interp/views/kit/layout/*.css)
 
 .PHONY: demo test quick browser check clean
 

@@ -14,8 +14,9 @@ class Bundles(BuildHookInterface[Any]):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002
         js = ROOT / "js"
-        palette = ROOT / "src/interp/views/kit/palette.json"
-        sources = [path for path in (*js.glob("*.*"), *(js / "src").rglob("*.*"), palette) if path.is_file()]
+        kit = ROOT / "src/interp/views/kit"
+        shared = (kit / "palette.json", *(kit / "layout").glob("*.css"))
+        sources = [path for path in (*js.glob("*.*"), *(js / "src").rglob("*.*"), *shared) if path.is_file()]
         built = [path.stat().st_mtime for path in (ROOT / "src/interp/widgets/static").glob("*.*")]
         if built and min(built) >= max(path.stat().st_mtime for path in sources):
             return

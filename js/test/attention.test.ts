@@ -100,7 +100,7 @@ describe("the viewer", () => {
     await settled();
     const weighted = [...el.querySelectorAll("button")].find((b) => b.textContent === "Value-weighted");
     expect(weighted?.getAttribute("aria-disabled")).toBe("true");
-    expect(find(".interp-menu").hidden).toBe(true);
+    expect(find(".interp-menu").style.visibility).toBe("hidden");
     press(find("canvas"), "ArrowDown");
     expect(text(find(".interp-foot"))).toContain("L1H0");
     tokens(el)[3]?.click();
@@ -239,7 +239,7 @@ describe("the selection", () => {
     const host = attention(TOKENS);
     const { find } = open(host);
     await settled();
-    const canvas = find(".interp-panel > canvas");
+    const canvas = find(".interp-box > canvas");
     for (const key of ["ArrowUp", "ArrowUp", "ArrowLeft", "ArrowRight", "ArrowRight", "End"]) {
       press(canvas, key);
       await settled();

@@ -4,6 +4,7 @@ import { binOf, binStart, decode, square } from "../src/draw/codec";
 import { colour, ink, luminance, type Rgb, sequential } from "../src/draw/colours";
 import { mask, pixels } from "../src/draw/heatmap";
 import { escaped, tag } from "../src/draw/svg";
+import { fitted } from "../src/ui/dom";
 import { textUrl } from "../src/ui/download";
 
 const WHITE: Rgb = [255, 255, 255];
@@ -68,6 +69,13 @@ describe("a heatmap", () => {
     expect(mask(false, true)?.(3, 0)).toBe(true);
     expect(mask(false, true)?.(3, 5)).toBe(false);
     expect(mask(true, true)?.(3, 5)).toBe(true);
+  });
+});
+
+describe("a drawing's room", () => {
+  it("keeps its form where there is less, and its size where there is more", () => {
+    expect(fitted([400, 200], 100)).toEqual([100, 50]);
+    expect(fitted([400, 200], 1000)).toEqual([400, 200]);
   });
 });
 

@@ -105,6 +105,7 @@ export function attention(tokens: string[], layers = [0, 1], heads = [0, 1, 2], 
     stats: { entropy: layers.map(() => heads.map(() => "0.69")) },
     bad: [],
     notes: [],
+    boxes: { grid: [250, 250, 180], matrix: [312, 300, 300] },
     side: n,
     first: null,
   };

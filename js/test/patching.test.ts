@@ -77,6 +77,8 @@ function sweep(given: Partial<Sweep> = {}): Sweep {
       answers: [["␣John over ␣Mary", "+1.000", "−3.000"]],
     },
     notes: [],
+    lines: 0,
+    extras: { below: [], before: [], after: [] },
     done: 12,
     total: 12,
     share: 100,

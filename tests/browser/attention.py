@@ -68,7 +68,7 @@ class Viewer:
         self.frame.wait_for()
         self.frame.scroll_into_view_if_needed()
         self.thumbnails = self.frame.locator(".interp-grid canvas")
-        self.matrix = self.frame.locator(".interp-panel:not(:has(.interp-grid)) > canvas")
+        self.matrix = self.frame.locator(".interp-box > canvas")
         self.readout = self.frame.locator(".interp-readout")
         self.tokens = self.frame.locator(".interp-text > span")
 

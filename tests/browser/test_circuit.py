@@ -366,7 +366,7 @@ def test_every_text_is_readable(graph: Graph, theme: str) -> None:
     assert not [text for text in found if text[0] < 4.5], theme
 
 
-@pytest.mark.parametrize("width", [600, 1000, 1400])
+@pytest.mark.parametrize("width", [600, 1000, 1120])
 def test_it_fits_its_place_at_every_width(graph: Graph, opened: Notebook, theme: str, width: int) -> None:
     size = opened.page.viewport_size
     assert size is not None

@@ -190,7 +190,7 @@ def test_every_text_is_readable(attention: Viewer, theme: str) -> None:
     assert not [text for text in found if text[0] < 4.5], theme
 
 
-@pytest.mark.parametrize("width", [360, 600, 1000, 1400])
+@pytest.mark.parametrize("width", [360, 600, 1000, 1120])
 def test_it_fits_its_place_at_every_width(
     attention: Viewer, viewer: Notebook, weights: Any, theme: str, width: int
 ) -> None:

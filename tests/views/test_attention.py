@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html as entities
+import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -152,7 +153,8 @@ def test_page_and_standalone_picture_say_the_same() -> None:
     result = attention(3, 4, 9, labels={"1.2": "induction", "0.0": "induction", "2.1": "previous token"})
     page = " ".join(" ".join(Page(result.html()).text).split())
     alone = " ".join(" ".join(ElementTree.fromstring(result.svg()).itertext()).split())
-    layer, head = attention_reading.interesting(result)
+    layer, head = attention_reading.opening(result)
+    assert (layer, head) == (1, 2), "a head of a known class comes first"
     query, key = attention_reading.strongest(result.pattern[layer, head]) or (0, 0)
     for text in (page, alone):
         assert f"L{layer}H{head}" in text
@@ -161,6 +163,18 @@ def test_page_and_standalone_picture_say_the_same() -> None:
         assert f"{result.pattern[layer, head, query, key]:.3f}" in text
         assert f"mean entropy {result.stats['entropy'][layer, head]:.2f} nats" in text
         assert "test-model · 9 tokens · 3 layers × 4 heads" in text
+
+
+@pytest.mark.parametrize(("layers", "heads", "tokens"), [(3, 4, 9), (30, 9, 15), (2, 2, 60), (1, 12, 3)])
+def test_the_live_view_is_told_the_rooms_of_the_pictures_drawings(layers: int, heads: int, tokens: int) -> None:
+    result = attention(layers, heads, tokens)
+    page = Page(result.html())
+    drawn = [tuple(float(given[side] or 0) for side in ("width", "height")) for tag, given in page.tags if tag == "svg"]
+    columns = [float(wide) for wide in re.findall(r"--wide:(\d+)px", result.html())]
+    boxes = pictures.boxes(result)
+    assert [boxes[name][0] for name in ("grid", "matrix")] == columns
+    for (wide, high), name in zip(drawn, ("grid", "matrix"), strict=True):
+        assert boxes[name][1:] == (math.ceil(wide), math.ceil(high))
 
 
 def test_the_head_that_looks_something_up_is_large() -> None:

@@ -255,10 +255,10 @@ def test_cells_that_are_not_computed_are_flat_and_said() -> None:
     tint = int(theme.colour("empty", "light")[7:], 16) / 255
     assert abs(next(iter(empty))[0] - (255 - tint * (255 - 0x1A))) <= 2
     for text in (result.html(), result.svg()):
-        assert "37/144 done" in text
+        assert "37 of 144 cells · stopped" in text
         assert "grey: 107 cells not computed" in text
         assert "strongest of 37" in text
-    assert "37/144" not in real_like().html()
+    assert "of 144 cells" not in real_like().html()
 
 
 def test_what_is_not_finite_is_hatched_and_said() -> None:

@@ -2,26 +2,26 @@ import { classes } from "../../../src/interp/views/kit/palette.json";
 import { STEPS } from "../draw/codec";
 import { css } from "../draw/colours";
 import { mask, pixels, put } from "../draw/heatmap";
-import { fit, h, on } from "../ui/dom";
+import { fit, fitted, h, on } from "../ui/dom";
 import { clamp, keys, step } from "../ui/keys";
+import { column } from "../ui/room";
 import { watch } from "../ui/watch";
 import { headName } from "./meta";
 import type { Viewer } from "./view";
 
 const NAMES = 28; // px that the layers' names take
 const NUMBERS = 16; // px that the heads' numbers take
-const HIGH = 452; // px that the grid is high before it scrolls
+const MANY = 16; // layers from which on the grid scrolls
 
-/** The thumbnails' pitch in px, and the panel's width: as large as fits, small enough to see many layers at once. */
-export function measure(layers: number, heads: number, room: number): { pitch: number; width: number } {
-  const tall = layers > 16;
-  const fits = Math.floor((room - NAMES - (tall ? 14 : 2)) / heads);
-  const pitch = clamp(fits, 18, tall ? 30 : clamp(Math.floor(HIGH / layers), 24, layers * heads <= 24 ? 72 : 40));
-  return { pitch, width: Math.min(room, Math.max(NAMES + heads * pitch + (tall ? 14 : 2), 252)) };
+/** The thumbnails' pitch in px: as large as fits, small enough to see many layers at once. */
+export function measure(layers: number, heads: number, width: number, height: number): number {
+  const tall = layers > MANY;
+  const fits = Math.floor((width - NAMES - (tall ? 14 : 2)) / heads);
+  return clamp(Math.min(fits, tall ? 30 : Math.floor((height - NUMBERS - 2) / layers)), 18, 72);
 }
 
 /** Every head as a thumbnail; rows are layers. */
-export function grid(viewer: Viewer, room: () => number): HTMLElement {
+export function grid(viewer: Viewer): HTMLElement {
   const { meta, selected, choose, heads: data, theme, pointer } = viewer;
   const { layers, heads, side } = meta;
   const canvas: HTMLCanvasElement = h("canvas", { tabindex: 0, role: "application" });
@@ -34,7 +34,11 @@ export function grid(viewer: Viewer, room: () => number): HTMLElement {
     h("div.names", { "aria-hidden": true }, ...layers.map((layer) => h("span", {}, `L${layer}`))),
     h("div.heads", {}, canvas, hover, ring),
   );
-  const panel = h("div.panel", {}, h("div.caption", {}, "Heads: click one, or use the arrow keys"), scroll);
+  const caption = h("span");
+  const panel = h("div.panel", {}, h("div.caption", {}, caption), scroll);
+  const kinds = [...new Set(Object.values(meta.labels))].sort();
+  const [wide, ...box] = meta.boxes.grid;
+  const width = column(panel, viewer.ends, wide);
   let pitch = 0;
 
   const place = (element: HTMLElement, layer: number, head: number) => {
@@ -50,15 +54,23 @@ export function grid(viewer: Viewer, room: () => number): HTMLElement {
   watch(
     viewer.ends,
     () => {
-      const size = measure(layers.length, heads.length, room());
-      pitch = size.pitch;
-      panel.style.width = `${size.width}px`;
-      scroll.style.cssText = `--pitch:${pitch}px;max-height:${NUMBERS + 2 + (layers.length > 16 ? 15.5 * pitch : layers.length * pitch)}px`;
+      const [wide, high] = fitted(box, width.value);
+      pitch = measure(layers.length, heads.length, wide, high);
+      scroll.style.cssText = `--pitch:${pitch}px;height:${high}px`;
       paint();
     },
     () => {
+      const dots = classes[theme.value.name];
+      const key = kinds.map((kind, n) => {
+        const dot = h("span.dot");
+        dot.style.background = dots[n % dots.length] as string;
+        return [dot, `${kind} ${Object.values(meta.labels).filter((label) => label === kind).length}`];
+      });
+      caption.replaceChildren("Heads: a row per layer", ...key.flat());
+    },
+    () => {
       const { layer, head } = selected.value;
-      viewer.width.value;
+      width.value;
       const top = place(ring, layer, head);
       // Only the grid scrolls; scrollIntoView would move the notebook.
       const room = scroll.clientHeight - NUMBERS - pitch;
@@ -104,7 +116,6 @@ export function grid(viewer: Viewer, room: () => number): HTMLElement {
     if (!context) return;
     const ratio = canvas.width / (heads.length * pitch);
     const size = Math.round((pitch - 4) * ratio);
-    const kinds = [...new Set(Object.values(meta.labels))].sort();
     const dots = classes[colours.name];
     const bad = new Set(meta.bad.map(String));
     layers.forEach((layer, row) => {

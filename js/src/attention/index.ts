@@ -1,8 +1,9 @@
 import { signal } from "@preact/signals-core";
+import "../../../src/interp/views/kit/layout/frame.css";
 import "../ui/frame.css";
 import "./attention.css";
 import { h, segmented } from "../ui/dom";
-import { frame as framed } from "../ui/frame";
+import { buttons, frame as framed } from "../ui/frame";
 import { type Mounted, mount } from "../ui/mount";
 import { room } from "../ui/room";
 import { saveMenu } from "../ui/save";
@@ -11,18 +12,13 @@ import { watch } from "../ui/watch";
 import { plural } from "../ui/words";
 import { data } from "./data";
 import { foot } from "./foot";
-import { grid, measure } from "./grid";
+import { grid } from "./grid";
 import { loadHeads } from "./heads";
 import { linked } from "./link";
 import { matrix } from "./matrix";
 import { headName, type Meta } from "./meta";
 import { text } from "./text";
 import { viewer } from "./view";
-
-const TWO_COLUMNS = 700; // px from which on the grid, or the text, stands beside the matrix
-const GAP = 24;
-const TEXT = 300;
-const MATRIX = 330; // px that a matrix with its labels has at least, before the text goes below it
 
 export default mount((mounted: Mounted, el: HTMLElement) => {
   const { model, rpc, ends, problem, fail } = mounted;
@@ -31,19 +27,9 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
   const link = linked(mounted, meta);
   const heads = loadHeads(rpc, model, meta, link.selected, fail, ends);
   const colours = theme(frame, ends);
-  const view = viewer(link, meta, heads, colours.current, ends, room(frame, ends, colours.update));
-  const { width, sink } = view;
-
-  const gridWidth = (room: number) => measure(meta.layers.length, meta.heads.length, room).width;
-  // The grid stands beside the matrix where there is room, and above it where it is only a long row or two.
-  const twoColumns = () =>
-    width.value >= TWO_COLUMNS && (meta.layers.length > 2 || gridWidth(width.value) < 0.4 * width.value);
-  const gridRoom = () => (twoColumns() ? width.value * (width.value >= 1240 ? 0.37 : 0.47) : width.value);
-  const matrixRoom = () => {
-    const grid = twoColumns() ? gridWidth(gridRoom()) + GAP : 0;
-    const rest = width.value - grid;
-    return width.value >= TWO_COLUMNS && rest >= MATRIX + GAP + TEXT ? rest - GAP - TEXT : rest;
-  };
+  room(frame, ends, colours.update);
+  const view = viewer(link, meta, heads, colours.current, ends);
+  const { sink } = view;
 
   const live = signal(false);
   const modes = segmented("Weights", { pattern: "Pattern", weighted: "Value-weighted" }, (mode) => {
@@ -70,19 +56,20 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
     return data.svg as string;
   };
   const menu = saveMenu(() => `attention-${headName(chosen().layer, chosen().head)}`, picture, fail);
-  const controls = h("div.controls", {}, modes.element, h("label.check", {}, box, "Hide first-token sink"), menu);
+  const controls = buttons(modes.element, h("label.check", {}, box, "Hide first-token sink"), menu);
+  controls.as("attention");
   frame.append(
-    h("header.head", {}, h("span.title", {}, "Attention"), h("span.muted", {}, facts), controls),
+    h("header.head", {}, h("span.title", {}, "Attention"), h("span.muted", {}, facts), controls.element),
     problem,
-    ...meta.notes.map((note) => h("p.error", {}, note)),
     h(
-      "div.body",
+      "div.body.columns",
       {},
-      ...(meta.layers.length * meta.heads.length > 1 ? [grid(view, gridRoom)] : []),
-      matrix(view, matrixRoom),
+      ...(meta.layers.length * meta.heads.length > 1 ? [grid(view)] : []),
+      matrix(view),
       text(view),
     ),
     foot(view),
+    ...meta.notes.map((note) => h("p.note.muted", {}, note)),
     data(view),
   );
 
@@ -95,7 +82,7 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
     // A notebook without a kernel never answers: what needs one stays disabled.
     () => {
       modes.show(heads.mode.value, live.value);
-      menu.hidden = !live.value;
+      menu.style.visibility = live.value ? "" : "hidden";
     },
   );
   mounted.live.then(

@@ -1,8 +1,9 @@
 import { computed } from "@preact/signals-core";
 import { pixels, put } from "../draw/heatmap";
 import { weight } from "../draw/signed";
-import { button, fit, h, on, picker } from "../ui/dom";
+import { button, fit, fitted, h, on, picker } from "../ui/dom";
 import { clamp, keys, step } from "../ui/keys";
+import { column } from "../ui/room";
 import { watch } from "../ui/watch";
 import { headName } from "./meta";
 import { ABOVE, MONO, picture, TILT } from "./picture";
@@ -11,8 +12,11 @@ import type { Viewer } from "./view";
 const CLOSEST = 12; // tokens a side
 
 /** The chosen head's matrix. */
-export function matrix(viewer: Viewer, room: () => number): HTMLElement {
+export function matrix(viewer: Viewer): HTMLElement {
   const { meta, selected, choose, heads, theme, pointer, shown, direction, ends } = viewer;
+  const [wide, ...box] = meta.boxes.matrix;
+  const panel = h("div.panel");
+  const width = column(panel, ends, wide);
   const n = meta.tokens.length;
   const canvas: HTMLCanvasElement = h("canvas", { tabindex: 0, role: "application" });
   const plot: HTMLCanvasElement = h("canvas");
@@ -20,13 +24,13 @@ export function matrix(viewer: Viewer, room: () => number): HTMLElement {
   const head = picker("Head", meta.heads, (head) => choose({ head }));
   const about = h("span.about");
   const zoom = h(
-    "span.zoom",
+    "div.zoom",
     { role: "group", "aria-label": "Zoom", hidden: n <= 2 * CLOSEST },
     button("+", () => scale(0.5), { "aria-label": "closer" }),
     button("−", () => scale(2), { "aria-label": "wider" }),
     button("Fit", () => scale(n)),
   );
-  const current = computed(() => picture(viewer, room()));
+  const current = computed(() => picture(viewer, fitted(box, width.value)));
 
   const look = (top: number, left: number, span: number) => {
     const inside = (start: number) => clamp(Math.round(start), 0, n - span);
@@ -146,7 +150,12 @@ export function matrix(viewer: Viewer, room: () => number): HTMLElement {
     }
     return true;
   });
-  return h("div.panel", {}, h("div.caption", {}, h("span", {}, layer, " ", head, " ", about), zoom), canvas);
+  const place = h("div.box", {}, canvas);
+  panel.append(h("div.caption.brief", {}, layer, head, about, zoom), place);
+  watch(ends, () => {
+    place.style.height = `${fitted(box, width.value)[1]}px`;
+  });
+  return panel;
 
   function draw(): void {
     const { side, gutter, below, cell, rows, columns, every, name } = current.value;

@@ -13,9 +13,13 @@ export interface Meta {
   stats: Record<string, string[][]>;
   bad: [number, number][];
   notes: string[];
+  /** The rooms of the picture's drawings, which this view fills: their columns' width, their own width and height. */
+  boxes: Record<"grid" | "matrix", Box>;
   side: number;
   first: (Form & { layer: number; head: number }) | null;
 }
+
+export type Box = [column: number, width: number, height: number];
 
 /** How the bytes of a head are to be read. */
 export interface Form {

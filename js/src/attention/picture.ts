@@ -5,7 +5,6 @@ import type { Viewer } from "./view";
 
 export const MONO = "ui-monospace, DejaVu Sans Mono, Menlo, Consolas, monospace";
 export const TILT = -55; // degrees of the column labels
-const LARGEST = 460; // px a side
 export const ABOVE = 5; // px, so that the first label of a fine matrix is whole
 const LEAST = 13; // px between two labels
 const LABEL = 104; // px that a label is wide at most
@@ -27,7 +26,7 @@ export interface Picture {
   name(at: number): string;
 }
 
-export function picture({ meta, heads, sink, top, shown }: Viewer, room: number): Picture {
+export function picture({ meta, heads, sink, top, shown }: Viewer, [wide, high]: [number, number]): Picture {
   const { tokens, causal } = meta;
   const { top: first, left, span } = shown.value;
   const matrix = heads.current.value;
@@ -38,12 +37,11 @@ export function picture({ meta, heads, sink, top, shown }: Viewer, room: number)
   const values = whole ? matrix.values : heads.window(first, left, span);
   const hidden = mask(causal, sink.value);
   const masked: Cells["masked"] = hidden && ((row, column) => hidden(rows[row] ?? 0, columns[column] ?? 0));
-  const largest = Math.min(LARGEST, count * (count < 4 ? 60 : 30));
-  const name = (at: number) => label(meta, at) + (largest < LEAST * count ? ` ${at}` : "");
+  const name = (at: number) => label(meta, at) + (wide < LEAST * count ? ` ${at}` : "");
   const longest = Math.min(LABEL, Math.max(...[...rows, ...columns].map((at) => widthOf(name(at)))));
   const gutter = Math.ceil(longest) + 10;
   const below = Math.ceil(longest * 0.82) + 14;
-  const side = Math.max(60, Math.min(room - gutter, largest));
+  const side = Math.max(40, Math.min(wide - gutter - 2, high - ABOVE - below));
   const cell = side / count;
   return {
     cells: { values, rows: count, factor: 1 / top.value, masked },

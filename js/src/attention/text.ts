@@ -13,11 +13,9 @@ export function text(viewer: Viewer): HTMLElement {
   const name = `interp-${++count}-`;
   const tokens = meta.tokens.map((token, at) => {
     const glyph = meta.glyphs[at];
-    return h("span", { role: "option", id: name + at, title: glyph && `part of ${glyph}` }, token);
+    return h("span.w", { role: "option", id: name + at, title: glyph && `part of ${glyph}` }, token);
   });
-  const list = h("div.text", { role: "listbox", tabindex: 0, "aria-label": "Tokens" }, ...tokens);
-  // Where no token carries its own space, the words need some between them.
-  list.classList.toggle("interp-spaced", !meta.tokens.some((token) => token.startsWith("␣")));
+  const list = h("div.text.mono", { role: "listbox", tabindex: 0, "aria-label": "Tokens" }, ...tokens);
   const what = h("span");
   const ways = segmented("Direction", { from: "looks at", to: "looked at by" }, (value) => {
     direction.value = value;
@@ -100,5 +98,5 @@ export function text(viewer: Viewer): HTMLElement {
     else return false;
     return true;
   });
-  return h("div.panel.wide", {}, h("div.caption", {}, what, ways.element), list);
+  return h("div.panel.wide", {}, h("div.caption.brief", {}, what, ways.element), list);
 }

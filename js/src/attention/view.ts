@@ -17,8 +17,6 @@ export interface Viewer extends Link {
   heads: Heads;
   theme: ReadonlySignal<WeightTheme>;
   ends: AbortSignal;
-  /** Of the frame's inside, in px. */
-  width: Signal<number>;
   sink: Signal<boolean>;
   direction: Signal<Direction>;
   pointer: Signal<Pointer>;
@@ -36,7 +34,6 @@ export function viewer(
   heads: Heads,
   frameTheme: ReadonlySignal<Theme>,
   ends: AbortSignal,
-  width: Signal<number>,
 ): Viewer {
   const theme = computed(() => ({ ...frameTheme.value, table: sequential(frameTheme.value) }));
   const sink = signal(false);
@@ -52,7 +49,7 @@ export function viewer(
     return (sink.value && values.reduce(rest, 0)) || 1;
   });
   const shown = signal({ top: 0, left: 0, span: meta.tokens.length });
-  return { ...link, meta, heads, theme, ends, width, sink, direction, pointer, shown, held, top };
+  return { ...link, meta, heads, theme, ends, sink, direction, pointer, shown, held, top };
 }
 
 /** The token at `position` with its number, as the footer and the captions write it. */

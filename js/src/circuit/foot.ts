@@ -16,5 +16,5 @@ export function foot(viewer: Viewer): HTMLElement {
         ...spans(viewer.graph.value.evidence.map(([lead, bold, muted]) => [lead, bold, !muted])),
       ),
   );
-  return h("div.foot", {}, line, evidence);
+  return h("div.foot", {}, h("div.stacked", {}, line, evidence));
 }

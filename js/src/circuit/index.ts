@@ -1,10 +1,12 @@
+import "../../../src/interp/views/kit/layout/frame.css";
+import "../../../src/interp/views/kit/layout/circuit.css";
 import "../ui/frame.css";
 import "./circuit.css";
 import { diverging, lifted } from "../draw/colours";
 import { times } from "../draw/numbers";
 import { h } from "../ui/dom";
 import { textUrl } from "../ui/download";
-import { frame as framed } from "../ui/frame";
+import { buttons, frame as framed } from "../ui/frame";
 import { type Mounted, mount } from "../ui/mount";
 import { room } from "../ui/room";
 import { saveMenu } from "../ui/save";
@@ -19,18 +21,15 @@ import { table } from "./table";
 import { viewer } from "./view";
 
 const TITLE = "Circuit";
-const INSPECTOR = 332; // px that the inspector and its gap take beside the graph
-const TWO_COLUMNS = 800; // px from which on it stands there, and not below
 const STEPS = 300; // of the slider; beyond, each is more than one edge
 
 export default mount((mounted: Mounted, el: HTMLElement) => {
   const { rpc, ends, problem, fail, live } = mounted;
   const frame = framed(mounted, el, "circuit", TITLE);
   const colours = theme(frame, ends);
-  const view = viewer(mounted, colours.current, room(frame, ends, colours.update));
-  const { graph, groups, drawing, asked, count, chosen, width } = view;
-  const twoColumns = () => width.value >= TWO_COLUMNS;
-  const wide = () => width.value - (twoColumns() ? INSPECTOR : 0);
+  room(frame, ends, colours.update);
+  const view = viewer(mounted, colours.current);
+  const { graph, groups, drawing, asked, count, chosen } = view;
 
   // Of many edges, the first few are chosen more finely.
   const edges = () => drawing.peek().edges.length;
@@ -47,7 +46,7 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
   const said = h("span.count");
   const facts = h("span.muted");
   const legend = h("div.legend.muted");
-  const bar = h("div");
+  const bar = h("i");
   const notes = h("div");
 
   // The kernel draws it: what is saved from here and what result.save() writes is one picture.
@@ -69,11 +68,12 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
   };
   const save = saveMenu(() => "circuit", picture, fail, ["Data (JSON)", "json", json]);
   const grouping = groupMenu(view);
-  const controls = h("div.controls", {}, h("label.edges", {}, "edges", slider, said), grouping, save);
+  const controls = buttons(h("label.edges", {}, "edges", slider, said), grouping, save);
+  controls.as("circuit");
   frame.append(
-    h("header.head", {}, h("span.title", {}, TITLE), facts, controls),
+    h("header.head", {}, h("span.title", {}, TITLE), facts, controls.element),
     problem,
-    h("div.body", {}, h("div.panel", {}, plot(view, wide), legend), inspector(view)),
+    h("div.body.columns", {}, plot(view, legend), inspector(view)),
     foot(view),
     notes,
     table(view),
@@ -97,15 +97,16 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
       const stops = times(17, (i) => diverging(colours.current.value)(lifted(i / 8 - 1)));
       bar.style.background = `linear-gradient(90deg, ${stops})`;
       const [end] = graph.value.ends;
-      legend.replaceChildren(h("span", {}, `−${end}`), bar, h("span", {}, `+${end}`), graph.value.meaning.join(" · "));
+      legend.replaceChildren(
+        h("span", {}, `−${end}`),
+        bar,
+        h("span", {}, `+${end}`),
+        h("span", {}, graph.value.meaning.join(" · ")),
+      );
     },
     () => {
       chosen.value;
       problem.hidden = true;
-    },
-    () => frame.classList.toggle("interp-narrow", !twoColumns()),
-    () => {
-      legend.style.width = `${wide()}px`;
     },
   );
   // A notebook without a kernel never answers: what needs one is not offered.

@@ -31,6 +31,7 @@ export function inspector(viewer: Viewer): HTMLElement {
   const thumbnail: HTMLCanvasElement = h("canvas", { role: "img" });
   const picture = h("div.thumbnail", {}, h("div.caption", {}, "Attention, first clean prompt"), thumbnail);
   const connections = h("div.pairs");
+  const strong = h("div.strongest");
   const pill = computed(() => drawing.value.pills[chosen.value]);
 
   // The kernel is asked once for each node; busy, it says so, and is asked again when the node is chosen again.
@@ -151,9 +152,11 @@ export function inspector(viewer: Viewer): HTMLElement {
         const strongest = [...curves.value.keys()].sort((a, b) => size(b) - size(a));
         // A key that several heads read is one edge, whichever curve shows it.
         const first = new Map(strongest.map((i) => [`${curves.value[i]?.edges}`, i]));
-        connections.replaceChildren(h("div.strongest", {}, ...[...first.values()].slice(0, STRONGEST).map(edge)));
+        strong.replaceChildren(...[...first.values()].slice(0, STRONGEST).map(edge));
+        connections.replaceChildren();
         return;
       }
+      strong.replaceChildren();
       connections.replaceChildren();
       const { nodes } = groups.value[selected.name] ?? {};
       if (nodes) {
@@ -163,5 +166,5 @@ export function inspector(viewer: Viewer): HTMLElement {
       connections.append(...edgesOf("Reads", "target", "source"), ...edgesOf("Writes to", "source", "target"));
     },
   );
-  return h("aside.inspector", { "aria-label": "Node" }, title, does, connections, picture);
+  return h("aside.inspector", { "aria-label": "Node" }, title, does, connections, strong, picture);
 }

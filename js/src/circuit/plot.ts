@@ -1,30 +1,32 @@
 import { computed, signal } from "@preact/signals-core";
+import { circuit as geometry } from "../../../src/interp/views/kit/palette.json";
 import { fit, h, on } from "../ui/dom";
 import { clamp, keys, step } from "../ui/keys";
+import { column } from "../ui/room";
 import { watch } from "../ui/watch";
 import { curveAt, neighbour, pillAt, type Shown } from "./graph";
 import type { Pill } from "./meta";
 import { Brush, type Camera } from "./paint";
 import { named, type Viewer } from "./view";
 
-const HIGH = 720; // px that the drawing is high at most
-const LARGEST = 1.25; // scale that it opens with
+const { high: HIGH, largest: LARGEST } = geometry; // px that the drawing is high at most, the scale that it opens with
 const [FARTHEST, NEAREST] = [0.2, 5];
 const DRAGGED = 4; // px from which on a click is a drag
 
-/** The graph: rows are layers, inputs at the bottom. */
-export function plot(viewer: Viewer, room: () => number): HTMLElement {
+/** The graph: rows are layers, inputs at the bottom; `legend` stands below it. */
+export function plot(viewer: Viewer, legend: HTMLElement): HTMLElement {
   const { graph, groups, drawing, curves, there, totals, pointer, chosen, lit, marked, theme, choose, ends } = viewer;
   const layer = () => h<HTMLCanvasElement>("canvas", { "aria-hidden": true });
   const layers = [layer(), layer(), layer(), layer()] as const;
   const [ground, below, pills, above] = layers;
   const area = h("div.plot", { tabindex: 0, role: "application" }, ...layers);
+  const largest = () => Math.min(LARGEST, HIGH / graph.peek().size[1]);
+  const panel = h("div.panel", {}, area, legend);
+  const room = column(panel, ends, Math.ceil(graph.peek().size[0] * largest()));
   const size = computed(() => {
     const [wide, high] = graph.value.size;
-    const width = room();
-    const scale = Math.min(LARGEST, width / wide, HIGH / high);
-    const height = Math.ceil(high * scale);
-    return { width, height, home: { scale, x: (width - wide * scale) / 2, y: (height - high * scale) / 2 } };
+    const scale = Math.min(largest(), room.value / wide);
+    return { width: wide * scale, height: high * scale, home: { scale, x: 0, y: 0 } };
   });
   const moved = signal<Camera | undefined>(undefined);
   const camera = computed(() => moved.value ?? size.value.home);
@@ -186,5 +188,5 @@ export function plot(viewer: Viewer, room: () => number): HTMLElement {
     pointer.value = {};
     return true;
   });
-  return area;
+  return panel;
 }

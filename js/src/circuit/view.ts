@@ -35,7 +35,6 @@ export interface Viewer extends Mounted {
   /** The curves that are lit; undefined where all are. */
   lit: ReadonlySignal<Set<number> | undefined>;
   theme: ReadonlySignal<Theme>;
-  width: Signal<number>;
 }
 
 interface Selected {
@@ -43,7 +42,7 @@ interface Selected {
   head: number | null;
 }
 
-export function viewer(mounted: Mounted, theme: ReadonlySignal<Theme>, width: Signal<number>): Viewer {
+export function viewer(mounted: Mounted, theme: ReadonlySignal<Theme>): Viewer {
   const { model, ends } = mounted;
   const graph = trait<Graph>(model, "graph", ends);
   const groups = trait<Groups>(model, "groups", ends);
@@ -101,7 +100,6 @@ export function viewer(mounted: Mounted, theme: ReadonlySignal<Theme>, width: Si
       return new Set([...curves.value.keys()].filter((i) => touches(curves.value[i] as Shown, chosen.value)));
     }),
     theme,
-    width,
   };
 }
 

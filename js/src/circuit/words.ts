@@ -37,6 +37,6 @@ export function words(viewer: Viewer): Piece[] {
   if (!last.length) return [["no edge is in this circuit"]];
   return [
     [`${counted(count.value)} of ${plural(graph.value.total, "edge")}, each `, `±${signed(least).slice(1)}`, true],
-    ["or stronger; point at a node or an edge for its numbers"],
+    ["or stronger"],
   ];
 }

@@ -1,14 +1,16 @@
+import "../../../src/interp/views/kit/layout/frame.css";
+import "../../../src/interp/views/kit/layout/patching.css";
 import "../ui/frame.css";
 import "./patching.css";
 import { h, segmented } from "../ui/dom";
-import { frame as framed } from "../ui/frame";
+import { buttons, frame as framed } from "../ui/frame";
 import { type Mounted, mount } from "../ui/mount";
 import { room } from "../ui/room";
 import { saveMenu } from "../ui/save";
 import { theme } from "../ui/theme";
 import { watch } from "../ui/watch";
 import { foot } from "./foot";
-import { list } from "./list";
+import { least, list } from "./list";
 import { pair } from "./pair";
 import { plot } from "./plot";
 import { viewer } from "./view";
@@ -20,7 +22,7 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
   const frame = framed(mounted, el, "patching", TITLE);
   const colours = theme(frame, ends);
   const view = viewer(mounted, colours.current, room(frame, ends, colours.update));
-  const { sweep, quantity, source, wanted, width } = view;
+  const { sweep, quantity, source, wanted } = view;
 
   const quantities = segmented("Quantity", { recovery: "Recovery", effect: "Effect" }, (value) => {
     wanted.quantity.value = value;
@@ -39,22 +41,14 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
     return data.svg as string;
   };
   const menu = saveMenu(() => "patching", picture, fail);
+  const strongest = list(view, say);
+  const beside = h("div.beside", {}, strongest, asked);
+  const controls = buttons(quantities.element, sources.element, menu);
   frame.append(
-    h(
-      "header.head",
-      {},
-      h("span.title", {}, TITLE),
-      facts,
-      h("div.controls", {}, quantities.element, sources.element, menu),
-    ),
+    h("header.head", {}, h("span.title", {}, TITLE), facts, controls.element),
     progress,
     problem,
-    h(
-      "div.body",
-      {},
-      ...(sweep.peek().axes.length > 1 ? [plot(view, () => width.value, say)] : []),
-      h("div.sidebar", {}, list(view, say), asked),
-    ),
+    h("div.body.columns", {}, ...(sweep.peek().axes.length > 1 ? [plot(view, say), beside] : [strongest, asked])),
     foot(view),
     notes,
   );
@@ -77,7 +71,11 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
     },
     () => {
       sources.element.hidden = !sweep.value.estimated;
+      controls.as(sweep.value.estimated ? "estimate" : "patching");
       sources.show(source.value);
+    },
+    () => {
+      beside.style.setProperty("--least", `${least(view)}px`);
     },
     () => {
       view.selected.value;

@@ -1,15 +1,34 @@
-import { bars as geometry } from "../../../src/interp/views/kit/palette.json";
+import { font, bars as geometry } from "../../../src/interp/views/kit/palette.json";
+import { columnsOf } from "../draw/diverging";
 import { finite, times } from "../draw/numbers";
 import { signed } from "../draw/signed";
 import { h, on } from "../ui/dom";
 import { clamp, keys } from "../ui/keys";
 import { watch } from "../ui/watch";
+import { extras } from "./extras";
 import type { Entry } from "./meta";
 import { atOf, given, isTurned, nameOf, shownAs, type Viewer } from "./view";
 
 export const TRACK = geometry.track; // px that the bars have
 
+const LEAST = 230; // px that what stands beside the picture has at least
+const NAMED = 190; // px that a bar takes beside its name
+
+const HIGH = 570; // px that a list is high, as long as its rows can be read
+
 let lists = 0;
+
+/** The room that the list has beside the picture, in px. */
+export const least = (viewer: Viewer) =>
+  Math.max(
+    LEAST,
+    ...[...viewer.sweep.value.extras.before, ...viewer.sweep.value.extras.after].map(([, width]) => width),
+    ...listed(viewer).map((entry) =>
+      Math.ceil(
+        NAMED + 11 * font.advance * columnsOf(nameOf(viewer.sweep.value, atOf(viewer.sweep.value.axes, entry))),
+      ),
+    ),
+  );
 
 /** What is listed: the strongest cells, or every layer of a sweep by layer. */
 export function listed(viewer: Viewer): Entry[] {
@@ -143,7 +162,17 @@ export function list(viewer: Viewer, say: () => void): HTMLElement {
       caption.textContent = `${axes.length > 1 ? "Strongest components" : "Layers"}, ${estimated ? (viewer.source.value === "exact" ? "exact " : "estimated ") : ""}${what}`;
       box.setAttribute("aria-label", caption.textContent);
       const thin = drawn.some(({ low }) => finite(low));
-      note.textContent = thin ? `thin line: 95 % interval over ${pairs} pairs` : "";
+      const said = thin ? [`thin line: 95 % interval over ${pairs} pairs`] : [];
+      if (estimated && viewer.source.value === "estimate") said.push("by estimates alone");
+      note.style.minHeight = `${14 * sweep.value.lines}px`;
+      if (axes.length === 1) {
+        const [unit, from] = [viewer.quantity.value, viewer.source.value];
+        said.unshift(sweep.value.meaning[unit]);
+        said.push(...viewer.slice.value.form.marks[from][unit]);
+      }
+      note.replaceChildren(...said.map((line) => h("div", {}, line)));
+      // Of many layers each has less room, as in the picture.
+      box.style.setProperty("--pitch", `${clamp(HIGH / shown.length, 13, 19)}px`);
       mark();
     },
     mark,
@@ -179,5 +208,6 @@ export function list(viewer: Viewer, say: () => void): HTMLElement {
     } else return false;
     return true;
   });
-  return h("div.panel.list", {}, h("div.caption", {}, caption), box, note);
+  const heading = h("div.caption", {}, caption);
+  return h("div.panel.list", {}, extras(viewer, "before"), heading, box, note, extras(viewer, "after"));
 }

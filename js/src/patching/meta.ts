@@ -38,6 +38,8 @@ export interface Form {
   caption: string;
 }
 
+export type Extra = [caption: string, width: number, height: number, body: string];
+
 /** A sweep as the kernel has it at the moment. */
 export interface Sweep {
   facts: string;
@@ -67,6 +69,10 @@ export interface Sweep {
     sides: [string, string];
     answers: [lead: string, clean: string, corrupted: string][];
   };
+  /** What the kernel draws: below the heatmap, before and after the list. */
+  extras: Record<"below" | "before" | "after", Extra[]>;
+  /** How many lines the picture has below its list. */
+  lines: number;
   notes: string[];
   done: number;
   /** Of all cells of all pairs, in percent. */

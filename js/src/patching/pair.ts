@@ -65,8 +65,9 @@ export function pair(viewer: Viewer): { element: HTMLElement; say: () => void } 
         );
       const found = said.value;
       if (!found) {
-        const hint = "Double-click a cell, or press Enter: what the patched model says";
-        return answer.replaceChildren(h("div.caption.hint", {}, h("span", {}, hint)));
+        const hint = "Double-click a cell: what it then says";
+        const title = "Double-click a cell, or press Enter: what the patched model says";
+        return answer.replaceChildren(h("div.caption.hint", { title }, h("span", {}, hint)));
       }
       const close = button(
         "×",

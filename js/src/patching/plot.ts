@@ -1,9 +1,12 @@
 import { computed } from "@preact/signals-core";
+import type { Place } from "../draw/diverging";
 import { times } from "../draw/numbers";
 import { h, on } from "../ui/dom";
 import { clamp, keys, step } from "../ui/keys";
+import { column } from "../ui/room";
 import { place } from "../ui/svg";
 import { watch } from "../ui/watch";
+import { extras } from "./extras";
 import type { Axis, Form, Sweep } from "./meta";
 import { picture } from "./picture";
 import { stop } from "./stop";
@@ -32,8 +35,10 @@ export function soFar(
   return `${cells} · ${so}${left >= 2 ? ` · about ${Math.round(left)} s left` : ""}`;
 }
 
+const sizes = ({ left, wide, high }: Place) => [left, wide, high];
+
 /** The sweep as a heatmap. */
-export function plot(viewer: Viewer, room: () => number, say: () => void): HTMLElement {
+export function plot(viewer: Viewer, say: () => void): HTMLElement {
   const { sweep, slice, pointer, chosen, choose, hold, ends } = viewer;
   const drawing = h("div.drawing");
   const ring = h("div.ring", { hidden: true });
@@ -41,7 +46,11 @@ export function plot(viewer: Viewer, room: () => number, say: () => void): HTMLE
   const area = h("div.plot", { tabindex: 0, role: "application" }, drawing, hover, ring);
   const caption = h("span");
   const count = h("span.count");
-  const current = computed(() => picture(viewer, room()));
+  const current = computed(() => picture(viewer));
+  const panel = h("div.panel");
+  const width = column(panel, ends, current.peek().width);
+  /** How much smaller than its full size the picture is. */
+  const part = computed(() => Math.min(1, width.value / current.value.width));
   const three = sweep.peek().axes.length > 2;
 
   const which: HTMLSelectElement = h("select.select", {
@@ -65,11 +74,11 @@ export function plot(viewer: Viewer, room: () => number, say: () => void): HTMLE
   const under = (event: MouseEvent) => {
     const { left, wide, high } = current.peek().place;
     const { x, y } = drawing.getBoundingClientRect();
-    const column = Math.floor((event.clientX - x - left) / wide);
-    return cellAt(slice.peek(), Math.floor((event.clientY - y) / high), column);
+    const [right, down] = [(event.clientX - x) / part.peek(), (event.clientY - y) / part.peek()];
+    return cellAt(slice.peek(), Math.floor(down / high), Math.floor((right - left) / wide));
   };
   const put = (element: HTMLElement, at: ReturnType<typeof under>) => {
-    const { left, wide, high } = current.value.place;
+    const [left = 0, wide = 0, high = 0] = sizes(current.value.place).map((size) => size * part.value);
     const found = placeOf(slice.value, at);
     element.hidden = !found;
     if (!found) return;
@@ -82,6 +91,7 @@ export function plot(viewer: Viewer, room: () => number, say: () => void): HTMLE
     ends,
     () => {
       const { body, width, height } = current.value;
+      panel.style.setProperty("--wide", `${width}px`);
       place(drawing, width, height, body);
     },
     () => put(ring, chosen.value),
@@ -150,6 +160,7 @@ export function plot(viewer: Viewer, room: () => number, say: () => void): HTMLE
     return true;
   });
   const above = h("div.caption", {}, caption, h("span.line", {}, count, stop(viewer)));
-  const picker = three ? [h("div.line", {}, "Show", which, number)] : [];
-  return h("div.panel", {}, above, ...picker, h("div.scroll", {}, area));
+  const picker = three ? [h("div.slices.line", {}, "Show", which, number)] : [];
+  panel.append(above, ...picker, area, extras(viewer, "below"));
+  return panel;
 }

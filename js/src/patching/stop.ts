@@ -34,5 +34,9 @@ export function stop({ model, sweep, ends }: Viewer): HTMLElement {
     button.hidden = !running || !can || !hint.hidden;
     if (!can || !running) hint.hidden = !running;
   });
-  return h("span", {}, button, hint);
+  const element = h("span", {}, button, hint);
+  watch(ends, () => {
+    element.hidden = !sweep.value.running;
+  });
+  return element;
 }

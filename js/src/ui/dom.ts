@@ -78,6 +78,12 @@ export function picker(label: string, numbers: number[], pick: (value: number) =
   return select;
 }
 
+/** A drawing's width and height where `room` px of width can be had: as a picture, it keeps its form. */
+export function fitted([width = 1, height = 1]: number[], room: number): [width: number, height: number] {
+  const part = Math.min(1, room / width);
+  return [width * part, height * part];
+}
+
 /** Give a canvas its size in CSS pixels; the pixels that it has are the screen's. */
 export function fit(canvas: HTMLCanvasElement, width: number, height: number): CanvasRenderingContext2D | null {
   const ratio = devicePixelRatio || 1;

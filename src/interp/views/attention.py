@@ -30,8 +30,6 @@ _GLYPHS = 8
 # Characters from which on the picture of an untrusted page has one theme alone: what a cell shows is one message.
 _PLAIN = 150_000
 _CSS = """
-.interp-frame .interp-text{line-height:1.75;max-height:230px;overflow:auto}
-.interp-frame .interp-under{margin-top:10px}
 .interp-frame .interp-ink{color:var(--interp-fg)}
 .interp-frame .interp-held{outline:1.5px solid var(--interp-accent);outline-offset:0}
 .interp-frame .interp-dot{display:inline-block;width:7px;height:7px;border-radius:50%;margin:0 4px 0 10px}
@@ -42,7 +40,7 @@ _CSS = """
 def html(result: AttentionResult) -> str:
     """Return the patterns as a self-contained HTML fragment: every head small, one head large, the text coloured.
 
-    Which head is large: see `interp.views.attention_reading.interesting`.
+    Which head is large: see `interp.views.attention_reading.opening`.
 
     Raises
     ------
@@ -51,6 +49,7 @@ def html(result: AttentionResult) -> str:
     """
     view = _View.of(result)
     grid, large = view.draw(theme.THEMES)
+    places = boxes(result)
     dots = "".join(
         f'<span class="interp-dot" style="background:var(--interp-k{n})"></span>{escape(label)} {count}'
         for label, (n, count) in attention_heads.classes(result).items()
@@ -58,20 +57,20 @@ def html(result: AttentionResult) -> str:
     small = ""
     if grid is not None:
         picture = draw.inline(grid, f"{view.count} heads, {view.name} ringed")
-        small = f'<div><div class="interp-caption">{_GRID}{dots}</div>{picture}</div>'
-    body = (
-        f'<div class="interp-columns">{small}'
-        f'<div><div class="interp-caption"><b class="interp-ink">{view.name}</b>: {view.says}</div>'
-        f"{draw.inline(large, f'attention of {view.name}')}</div></div>{_text(view)}"
-    )
-    foot = " ".join(
+        small = _part(places["grid"][0], "interp-caption", f"{GRID}{dots}", picture)
+    called = f'<b class="interp-ink">{view.name}</b>: {view.says}'
+    picture = draw.inline(large, f"attention of {view.name}")
+    shown = _part(places["matrix"][0], "interp-caption interp-brief", called, picture)
+    body = f'<div class="interp-columns">{small}{shown}{_text(view)}</div>'
+    foot = "".join(
         f'<span class="interp-q">{escape(words)}</span>' for words in attention_reading.statistics(result, view.head)
     )
-    held = f"<span><b>{view.name}</b>{f' {escape(view.label)}' if view.label else ''}</span> {foot}"
+    label = f"<b>{escape(view.label)}</b>" if view.label else ""
+    held = f'<span class="interp-line"><b>{view.name}</b>{label}{foot}</span>'
     if view.edge is not None:
         query, key = (_token(result, n) for n in view.edge)
         held += (
-            f'<span class="interp-far"><span class="interp-q">strongest '
+            f'<span class="interp-readout"><span class="interp-q">strongest '
             f'<span class="interp-code">{query}</span> ({view.edge[0]}) → '
             f'<span class="interp-code">{key}</span> ({view.edge[1]})'
             f"</span> &nbsp;<b>{float(view.weights[view.edge]):.3f}</b></span>"
@@ -79,7 +78,16 @@ def html(result: AttentionResult) -> str:
     plain = _standalone(view, grid, large, theme.AUTO)
     if len(plain) > _PLAIN:
         plain = _standalone(view, *view.draw(["light"]), "light")
-    return frame.html("Attention", _facts(result), body, foot=held, notes=_notes(result), css=_CSS, plain=plain)
+    said = notes(result)
+    return frame.html("Attention", _facts(result), body, foot=held, notes=said, css=_CSS, plain=plain, view="attention")
+
+
+def _part(wide: int, kind: str, caption: str, picture: str) -> str:
+    """Return a column, its caption and its picture as markup."""
+    return (
+        f'<div class="interp-part" style="--wide:{wide}px"><div class="{kind}"><span>{caption}</span></div>'
+        f"{picture}</div>"
+    )
 
 
 def svg(
@@ -97,7 +105,7 @@ def svg(
     theme
         ``"light"`` or ``"dark"``.
     head
-        Indices into the pattern of the head that is large; see `interp.views.attention_reading.interesting`.
+        Indices into the pattern of the head that is large; see `interp.views.attention_reading.opening`.
     token
         The position whose weights colour the text; the last.
     norms
@@ -110,6 +118,20 @@ def svg(
     """
     view = _View.of(result, head, token, norms)
     return _standalone(view, *view.draw([check_theme(theme)]), theme)
+
+
+def boxes(result: AttentionResult) -> dict[str, tuple[int, int, int]]:
+    """Return the room of the grid of heads and of the large head, which the live view fills as the picture does.
+
+    Each is the width of its column, which holds the caption, and the drawing's width and height, in CSS pixels.
+    """
+    classes = sum(columns(name) + 7 for name in attention_heads.classes(result))
+    captions = {"grid": columns(GRID) + classes, "matrix": columns(_MATRIX) + 8}
+    sizes = {"grid": attention_heads.size(result), "matrix": matrix.size(result.tokens)}
+    return {
+        name: (math.ceil(max(wide, 6.0 * captions[name])), math.ceil(wide), math.ceil(high))
+        for name, (wide, high) in sizes.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -131,8 +153,11 @@ class _View:
         token: int | None = None,
         norms: NDArray[np.float32] | None = None,
     ) -> _View:
-        head = head or attention_reading.interesting(result)
-        weights, top, says = result.pattern[head], 1.0, _MATRIX
+        head = head or attention_reading.opening(result)
+        count = len(result.tokens)
+        block = math.ceil(count / matrix.scale(count)[1])
+        pooled = f"rows attend to columns, largest of each {block} × {block}, {theme.LIFT}"
+        weights, top, says = result.pattern[head], 1.0, pooled if block > 1 else _MATRIX
         if norms is not None:
             weights = weights * norms[None, :]
             top = attention_reading.largest(weights)
@@ -172,11 +197,11 @@ def _standalone(view: _View, grid: Drawing | None, large: Drawing, which: str) -
     x = 0.0
     height = large.height
     if grid is not None:
-        body += [_caption(0, _GRID, _legend(result)), draw.group(grid, 0, 16)]
+        body += [_caption(0, GRID, _legend(result)), draw.group(grid, 0, 16)]
         x = (
             max(
                 grid.width,
-                6.0 * (columns(_GRID) + sum(columns(label) + 7 for label in attention_heads.classes(result))),
+                6.0 * (columns(GRID) + sum(columns(label) + 7 for label in attention_heads.classes(result))),
             )
             + 20
         )
@@ -201,11 +226,11 @@ def _standalone(view: _View, grid: Drawing | None, large: Drawing, which: str) -
             f'<tspan class="interp-q"> ({view.edge[1]})</tspan>'
             f'<tspan class="interp-b" dx="6">{float(view.weights[view.edge]):.3f}</tspan>'
         )
-    foot += [f'<tspan class="interp-q">{escape(frame.visible_facts(note, 150))}</tspan>' for note in _notes(result)]
+    foot += [f'<tspan class="interp-q">{escape(frame.visible_facts(note, 150))}</tspan>' for note in notes(result)]
     return frame.svg("Attention", _facts(result), "".join(body), (width, height + 34 + tall), which, foot)
 
 
-_GRID = "Heads: a row per layer"
+GRID = "Heads: a row per layer"
 _MATRIX = f"rows attend to columns, {theme.LIFT}"
 
 
@@ -216,11 +241,9 @@ def _facts(result: AttentionResult) -> str:
     return frame.facts(result, f"{length} token{'s' * (length != 1)}", f"{which} × {whose}")
 
 
-def _notes(result: AttentionResult) -> list[str]:
-    count = len(result.tokens)
-    block = math.ceil(count / matrix.scale(count)[1])
-    pooled = [f"each pixel of the matrix is the largest of {block} × {block} weights"] if block > 1 else []
-    return [*attention_reading.remarks(result), *_glyphs(result), *pooled]
+def notes(result: AttentionResult) -> list[str]:
+    """Return what is to be known before the picture is believed."""
+    return [*attention_reading.remarks(result), *_glyphs(result)]
 
 
 def _glyphs(result: AttentionResult) -> list[str]:
@@ -244,14 +267,15 @@ def _text(view: _View) -> str:
     )
     values = (row / view.top).tolist()
     return (
-        f'<div class="interp-caption interp-under">Text: what <b class="interp-code">{escape(names[held])}</b>'
-        f" ({held}) looks at{f': {seen}' if seen else ''}</div>"
-        f"{coloured_text.spans(result.tokens, values, ring=held)}"
+        '<div class="interp-wide"><div class="interp-caption interp-brief"><span>'
+        f'Text: what <b class="interp-code">{escape(names[held])}</b>'
+        f" ({held}) looks at{f': {seen}' if seen else ''}</span></div>"
+        f"{coloured_text.spans(result.tokens, values, ring=held)}</div>"
     )
 
 
 def _caption(x: float, lead: str, rest: str) -> str:
-    kind = "interp-q" if lead == _GRID else "interp-b"
+    kind = "interp-q" if lead == GRID else "interp-b"
     return (
         f'<text class="interp-f" x="{draw.number(x)}" y="8"><tspan class="{kind}">{escape(lead)}</tspan>{rest}</text>'
     )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # The room for the grid, and the sizes a thumbnail and the space around it may take there, in CSS pixels.
 _ROOM = (418, 420)
-_LARGEST, _SMALLEST = 34, 12
+_LARGEST, _SMALLEST = 56, 12
 _LEFT, _TOP, _BETWEEN = 26, 13, 16
 
 
@@ -82,7 +82,18 @@ def grid(result: AttentionResult, chosen: tuple[int, int], themes: Sequence[str]
             f'<rect class="interp-ring" x="{draw.number(x - 1.5)}" y="{draw.number(y - 1.5)}" width="{side}" '
             f'height="{side}" rx="3"/>'
         )
-    return Drawing(plan.blocks * stride - _BETWEEN + 2, _TOP + rows * pitch + 1, "".join(body))
+    return Drawing(*_size(layers, heads, plan), "".join(body))
+
+
+def size(result: AttentionResult) -> tuple[float, float]:
+    """Return how wide and how high the thumbnails of every head are, in CSS pixels."""
+    layers, heads, length, _ = result.pattern.shape
+    return _size(layers, heads, _plan(layers, heads, length))
+
+
+def _size(layers: int, heads: int, plan: _Plan) -> tuple[float, float]:
+    stride = _LEFT + heads * plan.pitch + _BETWEEN
+    return plan.blocks * stride - _BETWEEN + 2, _TOP + math.ceil(layers / plan.blocks) * plan.pitch + 1
 
 
 def _plan(layers: int, heads: int, length: int) -> _Plan:

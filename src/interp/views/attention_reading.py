@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from interp.spec import Node
 from interp.views.kit.text import signed
 from interp.views.kit.theme import PALETTE
 
@@ -35,6 +36,15 @@ def interesting(result: AttentionResult) -> tuple[int, int]:
     scores = np.stack([np.where(far & np.isfinite(layer), layer, 0).max(-1).mean(-1) for layer in result.pattern])
     layer, head = np.unravel_index(int(scores.argmax()), scores.shape)
     return int(layer), int(head)
+
+
+def opening(result: AttentionResult) -> tuple[int, int]:
+    """Return the indices of the head that a picture and a view open with: a classified one, else an interesting one."""
+    for name in result.labels:
+        node = Node.parse(name)
+        if node.layer in result.layers and node.head in result.heads:
+            return result.layers.index(node.layer), result.heads.index(node.head)
+    return interesting(result)
 
 
 def largest(weights: NDArray[np.float32]) -> float:

@@ -17,22 +17,37 @@ from interp.views.circuit_layout import HALF, Arrangement, Curve
 from interp.views.kit import bars, draw, frame, heatmap, page, theme
 from interp.views.kit.draw import Drawing, number
 from interp.views.kit.page import Block, Piece
+from interp.views.kit.text import escape, signed
 
 if TYPE_CHECKING:
-    from interp.methods._shared.circuit.result import CircuitResult
+    from interp.methods._shared.circuit.result import CircuitResult, Edge
 
 _PAINT: dict[str, float] = theme.PALETTE["circuit"]
 STEPS = int(_PAINT["steps"])  # of a colour and a width, each way
 FAINTEST = int(_PAINT["faintest"])  # the step of the weakest edge, so that it can be seen
 WIDEST = _PAINT["widest"]  # CSS pixels
 NODE = _PAINT["node"]  # of the strongest colour, so that a name can be read on it
-_LISTED = 12
+_LISTED, _NAMED = 12, 10  # strongest edges of a standalone picture and of a page
 _LEAST = 1e-6
+_CAPTION = "Circuit: a row per layer, inputs at the bottom"
 
 
 def html(result: CircuitResult) -> str:
     """Return the circuit as a self-contained HTML fragment: the graph, its strongest edges, its evidence."""
-    return page.html(_View(result).picture)
+    view = _View(result)
+    picture = view.picture
+    if not view.count:
+        return page.html(picture)
+    foot = "".join(f'<span class="interp-line">{page.said(pieces)}</span>' for pieces in (view.shown, picture.foot))
+    return frame.html(
+        picture.title,
+        facts(result),
+        f'<div class="interp-columns">{view.columns}</div>',
+        foot=f'<div class="interp-stacked">{foot}</div>',
+        notes=picture.notes,
+        plain=page.svg(picture, theme.AUTO),
+        view="circuit",
+    )
 
 
 def svg(
@@ -182,12 +197,47 @@ class _View:
     def ends(self) -> tuple[float, float]:
         return ends(self.whole)
 
+    @property
+    def shown(self) -> list[Piece]:
+        """What is drawn, in words and an exact number."""
+        sizes = [abs(edge.score) for edge in self.whole.edges[: self.count] if math.isfinite(edge.score) and edge.score]
+        least = f"±{signed(min(sizes))[1:]}" if sizes else ""
+        return [
+            (f"{self.count:,} of {int(self.result.kept.sum()):,} edges, each ", least, False),
+            ("or stronger", "", True),
+        ]
+
+    @property
+    def columns(self) -> str:
+        """The graph and its strongest edges as markup for a page, laid out as the live view is."""
+        graph, end = self._graph(), self.ends[0]
+        scale = min(_PAINT["largest"], _PAINT["high"] / graph.height)
+        stops = (float(level) for level in heatmap.lifted(np.linspace(-1, 1, 17)))
+        bar = f"linear-gradient(90deg,{','.join(map(_mixed, stops))})"
+        rows = "".join(
+            f'<div style="--part:{number(min(1.0, abs(np.nan_to_num(edge.score)) / end))};'
+            f'--colour:{_mixed(math.copysign(1.0, np.nan_to_num(edge.score)))}"><span class="interp-code">'
+            f"{escape(f'{edge.writer} → {edge.reader}')}</span><span>{signed(edge.score)}</span></div>"
+            for edge in self.strongest[:_NAMED]
+        )
+        return (
+            f'<div class="interp-part" style="--wide:{math.ceil(scale * graph.width)}px">'
+            f"{draw.inline(graph, _CAPTION, scale)}"
+            f'<div class="interp-legend interp-q"><span>−{end:g}</span><i style="background:{bar}"></i>'
+            f"<span>+{end:g}</span><span>{escape(' · '.join(meaning(self.result)))}</span></div></div>"
+            f'<div class="interp-inspector"><div class="interp-name"><b>Strongest edges</b></div>'
+            f'<div class="interp-strongest">{rows}</div></div>'
+        )
+
+    @property
+    def strongest(self) -> list[Edge]:
+        return sorted(self.whole.edges[: self.count], key=lambda edge: -abs(np.nan_to_num(edge.score)))
+
     @cached_property
     def stacks(self) -> list[list[Block]]:
         if not self.count:
             return [[("no edge is in this circuit", Drawing(120, 8, ""))]]
-        strongest = sorted(self.whole.edges[: self.count], key=lambda edge: -abs(np.nan_to_num(edge.score)))[:_LISTED]
-        rows = [bars.Bar(f"{edge.writer} → {edge.reader}", edge.score) for edge in strongest]
+        rows = [bars.Bar(f"{edge.writer} → {edge.reader}", edge.score) for edge in self.strongest[:_LISTED]]
         key = draw.stack(
             [
                 (0, bars.bars(rows, _LEAST)),
@@ -195,7 +245,7 @@ class _View:
                 (0, draw.words(meaning(self.result))),
             ]
         )
-        return [[("Circuit: a row per layer, inputs at the bottom", self._graph())], [("Strongest edges", key)]]
+        return [[(_CAPTION, self._graph())], [("Strongest edges", key)]]
 
     def _graph(self) -> Drawing:
         drawn, count = self.drawn, self.count
@@ -267,6 +317,14 @@ def width(level: int) -> float:
     """
     thinnest = _PAINT["thinnest"]
     return thinnest + (WIDEST - thinnest) * (abs(level) / STEPS) ** _PAINT["growth"]
+
+
+def _mixed(level: float) -> str:
+    """Return the colour of a level, −1 … 1, as it is on the page's background."""
+    shade = "var(--interp-bg)"
+    for css, opacity in theme.paint(level):
+        shade = f"color-mix(in srgb,{css} {number(100 * opacity)}%,{shade})" if opacity < 1 else css
+    return shade
 
 
 def _path(curve: Curve) -> str:

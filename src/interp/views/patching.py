@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from interp.views.kit import bars, draw, figures, frame, heatmap, page
 from interp.views.kit import theme as themes
 from interp.views.kit.draw import Drawing
 from interp.views.kit.heatmap import Cells
+from interp.views.kit.page import Block
 from interp.views.kit.text import escape, signed
 from interp.views.patching_view import TOP, PatchingView, caption, counted, head_word, marks
 
@@ -26,26 +27,22 @@ if TYPE_CHECKING:
 _SPREAD = "band: 99 % of the layer's neurons; lines: the strongest, each"
 _STRIPS = 6
 _GAP, _ROOM, _NARROW = 24, 1090, 230
-_CSS = f"""{pairs.CSS}
-.interp-frame .interp-columns{{gap:14px 24px}}
-.interp-frame .interp-columns>.interp-beside{{flex:1 1 auto;display:flex;flex-wrap:wrap;gap:14px 24px;
-align-items:flex-start}}
-.interp-frame .interp-beside>div{{min-width:0;max-width:100%}}
-"""
 
 
 def _picture(result: PatchingResult) -> page.Picture:
     """Return the sweep's picture: the places, the strongest of them, the pair."""
     view = PatchingView(result)
-    first, *beside = _blocks(view)
-    stacks = [[first], beside, pairs.drawn(view)]
+    first, beside = _blocks(view)
+    so_far = _so_far(view)
+    heading = f"{first[0][0]}{so_far and ' · '}{so_far}"
+    stacks = [[(heading, first[0][1]), *first[1:]], beside, pairs.drawn(view)]
     if sum(page.width(stack) + _GAP for stack in stacks) > _ROOM:
-        stacks = [[first], [*beside, *stacks[2]]]
-    least = draw.number(max([_NARROW, *(drawing.width for _, drawing in beside)]))
+        stacks = [stacks[0], [*beside, *stacks[2]]]
+    least = math.ceil(max([_NARROW, *(drawing.width for _, drawing in beside)]))
     listed = f'<div class="interp-list">{page.captioned(beside)}</div>' if beside else ""
     columns = (
-        f'<div style="width:{draw.number(first[1].width)}px">{page.captioned([first])}</div>'
-        f'<div class="interp-beside" style="flex-basis:{least}px">'
+        f'<div class="interp-part" style="--wide:{math.ceil(first[0][1].width)}px">{_captioned(view, first)}</div>'
+        f'<div class="interp-beside" style="--least:{least}px">'
         f"{listed}{pairs.markup(view)}</div>"
     )
     done = float(result.done.mean()) if result.done.size else 0.0
@@ -56,10 +53,10 @@ def _picture(result: PatchingResult) -> page.Picture:
         _foot(view),
         _notes(view),
         columns=columns,
-        css=_CSS,
         progress=None if view.whole else done,
         gap=_GAP,
         least=0,
+        view="patching" if result.estimate is None else "estimate",
     )
 
 
@@ -120,35 +117,49 @@ def plotly(
     figure.update_yaxes(type="category", autorange="reversed", title="layer")
     figure.update_xaxes(showgrid=False, zeroline=False)
     figure.update_yaxes(showgrid=False)
-    return figures.styled(figure, "Activation patching", _facts(view), theme, width, height)
+    said = " · ".join(filter(None, (_facts(view), _so_far(view))))
+    return figures.styled(figure, "Activation patching", said, theme, width, height)
 
 
-def _blocks(view: PatchingView) -> list[tuple[str, Drawing]]:
-    """Return the drawings beside each other, each with its caption."""
+def _blocks(view: PatchingView) -> tuple[list[Block], list[Block]]:
+    """Return the drawings of the first column and of the one beside it, each with its caption."""
     axes = view.result.axes
     rows = [f"L{layer}" for layer in view.result.layers]
     legend = draw.words([view.meaning, *_marks(view)])
+    more = _extras(view)
     if axes == ("layer",):
         listed = bars.bars([_bar(view, (n,), row) for n, row in enumerate(rows)], view.least, view.turned)
         lines = draw.words([view.meaning, *_intervals(view), *_marks(view)])
-        return [(f"Layers, {view.quantity}", draw.stack([(0, listed), (0, lines)])), *_agreeing(view)]
-    strongest, agreeing = _strongest(view), _agreeing(view)
+        return [(f"Layers, {view.quantity}", draw.stack([(0, listed), (0, lines)]))], more["after"]
+    beside = [*more["before"], *_strongest(view), *more["after"]]
     if axes[1] == "neuron":
         spread = bars.strips(view.values, view.done, rows, view.least)
         lines = draw.words([_SPREAD, view.meaning, *_marks(view)])
-        return [
-            (_caption(view), draw.stack([(0, spread), (0, lines)])),
-            *strongest,
-            *agreeing,
-        ]
+        return [(_caption(view), draw.stack([(0, spread), (0, lines)]))], beside
     grid, best = view.grid, view.order[0][:2] if view.order else None
-    picture = _heat(view, grid, best)
     left = heatmap.margin(rows)
-    parts = [(0, picture), (left, heatmap.scale(view.end, view.turned)), (left, legend)]
-    if (where := _where(view)) and agreeing:  # the other column is the longer one
-        parts += [(0, part) for caption, drawing in agreeing for part in (draw.words(["", caption]), drawing)]
-        agreeing = []
-    return [(_caption(view), draw.stack(parts)), *where, *strongest, *agreeing]
+    parts = [(0, _heat(view, grid, best)), (left, heatmap.scale(view.end, view.turned)), (left, legend)]
+    return [(_caption(view), draw.stack(parts)), *more["below"]], beside
+
+
+def _extras(view: PatchingView) -> dict[str, list[Block]]:
+    """Return what the live view shows as the picture does: below the heatmap, before and after the list."""
+    if view.result.axes == ("layer",):
+        return {"below": [], "before": [], "after": _agreeing(view)}
+    where, agreeing = _where(view), _agreeing(view)
+    # With strips above the list the other column has more room.
+    return {"below": agreeing if where else [], "before": where, "after": [] if where else agreeing}
+
+
+def _captioned(view: PatchingView, first: Sequence[Block]) -> str:
+    """Return the first column as markup; it begins with how far the sweep came and room for the choice of a slice."""
+    (caption, drawing), *below = first
+    more = "".join(f'<div class="interp-more">{page.captioned([part])}</div>' for part in below)
+    slices = '<div class="interp-slices"></div>' if len(view.result.axes) > 2 else ""
+    return (
+        f'<div class="interp-caption"><span>{escape(caption)}</span><span>{_so_far(view)}</span></div>{slices}'
+        f"{draw.inline(drawing, caption)}{more}"
+    )
 
 
 def _heat(view: PatchingView, cells: Cells, ring: Sequence[int] | None) -> Drawing:
@@ -224,15 +235,20 @@ def _facts(view: PatchingView) -> str:
         effects.pairs(result),
         way,
         view.metric,
-        _progress(view),
+        _estimated(view),
     )
 
 
-def _progress(view: PatchingView) -> str:
+def _estimated(view: PatchingView) -> str:
+    if view.result.estimate is None:
+        return ""
     done = int(view.result.done.sum())
-    if view.result.estimate is not None:
-        return f"estimated, {done:,} verified" if done else "estimated"
-    return "" if view.whole else f"{done:,}/{view.result.done.size:,} done"
+    return f"estimated, {done:,} verified" if done else "estimated"
+
+
+def _so_far(view: PatchingView) -> str:
+    """Return how far a sweep came that was stopped."""
+    return "" if view.whole else f"{int(view.done.sum())} of {view.done.size} cells · stopped"
 
 
 def _foot(view: PatchingView) -> list[tuple[str, str, bool]]:
@@ -272,10 +288,7 @@ def words(result: PatchingResult) -> dict[str, Any]:
     """Return what the interactive view says of a sweep: its facts, its pair, what its numbers mean."""
     view = PatchingView(result)
     return {
-        # How far a sweep is, a view says elsewhere.
-        "facts": _facts(
-            view if result.estimate is not None else PatchingView(replace(result, done=np.ones_like(result.done)))
-        ),
+        "facts": _facts(view),
         "metric": view.metric,
         "span": view.span,
         "turned": result.metric in frame.FALLING,
@@ -291,7 +304,16 @@ def words(result: PatchingResult) -> dict[str, Any]:
             "sides": pairs.sides(view),
             "answers": pairs.answers(view),
         },
+        "lines": len(_intervals(view)),
         "notes": _notes(view),
         "tokens": view.tokens if "position" in result.axes else [],
         "marked": view.differing,
+    }
+
+
+def extras(result: PatchingResult) -> dict[str, list[tuple[str, int, int, str]]]:
+    """Return the drawings that the interactive view has as the picture has them: caption, width, height, markup."""
+    return {
+        name: [(caption, math.ceil(part.width), math.ceil(part.height), part.body) for caption, part in blocks]
+        for name, blocks in _extras(PatchingView(result)).items()
     }

@@ -12,16 +12,7 @@ from interp.views.patching_view import PatchingView
 # What of a pair is shown: this many tokens, or that many around each that differs.
 _WHOLE, _AROUND, _MOST = 28, 4, 60
 _PAIR, _PROMPT = 300, 66
-CSS = """
-.interp-frame .interp-pair{flex:1 1 230px}
-.interp-frame .interp-answers{display:grid;grid-template-columns:minmax(0,max-content) max-content max-content;
-gap:2px 14px}
-.interp-frame .interp-answers>*{text-align:right}
-.interp-frame .interp-answers>:nth-child(3n+1){text-align:left}
-.interp-frame .interp-prompts{display:grid;grid-template-columns:max-content minmax(0,1fr);gap:6px 12px;
-align-items:baseline;margin:0 0 10px}
-.interp-frame .interp-differs{text-decoration:underline;text-decoration-thickness:1.5px;text-underline-offset:3px}
-"""
+_SAID = '<div class="interp-said"></div>'  # where the live view tells what the patched model says
 
 
 def prompts(view: PatchingView) -> list[tuple[str, list[tuple[str, bool]]]]:
@@ -105,16 +96,16 @@ def markup(view: PatchingView) -> str:
         for name, tokens in prompts(view)
     )
     if not shown:
-        return ""
+        return _SAID
     clean, corrupted = sides(view)
     listed = "".join(
         f'<span class="interp-q"><bdi>{escape(lead)}</bdi></span><b>{a}</b><b>{b}</b>' for lead, a, b in answers(view)
     )
     return (
-        f'<div class="interp-pair"><div class="interp-caption">{heading(view)}</div>'
+        f'<div class="interp-pair"><div class="interp-caption"><span>{heading(view)}</span></div>'
         f'<div class="interp-prompts">{shown}</div><div class="interp-answers"><span class="interp-q">'
         f'{escape(view.metric)}</span><span class="interp-q">{clean}</span><span class="interp-q">{corrupted}</span>'
-        f"{listed}</div></div>"
+        f"{listed}</div>{_SAID}</div>"
     )
 
 

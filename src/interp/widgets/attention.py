@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from interp.errors import InputError
 from interp.selection import selection
-from interp.views.attention import svg
-from interp.views.attention_reading import interesting, largest, statistic
+from interp.views.attention import boxes, notes, svg
+from interp.views.attention_reading import largest, opening, statistic
 from interp.views.kit.text import labels, visible
 from interp.views.kit.theme import THEMES
 from interp.widgets import _encode as encode
@@ -87,14 +87,10 @@ class AttentionWidget(Widget):
                 raise InputError(f"no {name} {index} in this view; positions are 0–{self._length - 1}")
 
     def _initial(self, result: Any) -> tuple[int, int]:
-        """Return the head to open with: the selected one, a classified one, or the one that its picture shows large."""
+        """Return the head to open with: the selected one, or the one that its picture shows large."""
         if selection.layer in self._layers and selection.head in self._heads:
             return selection.layer, selection.head
-        held = {f"{layer}.{head}": (layer, head) for layer in self._layers for head in self._heads}
-        for name in result.labels:
-            if name in held:
-                return held[name]
-        layer, head = interesting(result)
+        layer, head = opening(result)
         return self._layers[layer], self._heads[head]
 
     def _index(self, layer: int, head: int) -> tuple[int, int]:
@@ -202,7 +198,8 @@ def _describe(result: Any) -> dict[str, Any]:
             for name, values in result.stats.items()
         },
         "bad": bad,
-        "notes": [visible(str(note), 300).replace("␣", " ") for note in result.notes],
+        "notes": [visible(str(note), 300).replace("␣", " ") for note in notes(result)],
+        "boxes": boxes(result),
     }
 
 

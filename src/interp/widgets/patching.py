@@ -33,6 +33,7 @@ _COLUMNS = 280  # columns that can be told apart
 _EARLY = 0.1  # the smallest end of the scale while more may come: what is found first is mostly noise
 _SOURCES = ("exact", "estimate")
 _QUANTITIES = ("recovery", "effect")
+_SAID = ("facts", "metric", "span", "turned", "quantity", "meaning", "pair", "tokens", "lines")
 _HOLDS = ("strongest", "layer", "head", "position")
 
 
@@ -124,7 +125,8 @@ def _state(result: PatchingResult, running: bool) -> dict[str, Any]:
         said["pair"] |= {"answers": []}
         said["meaning"] = dict.fromkeys(_QUANTITIES, "empty: not computed yet")
     return {
-        **{name: said[name] for name in ("facts", "metric", "span", "turned", "quantity", "meaning", "pair", "tokens")},
+        **{name: said[name] for name in _SAID},
+        "extras": pictures.extras(result),
         "notes": [visible(note, 600).replace("␣", " ") for note in said["notes"]],
         "axes": list(result.axes),
         "shape": list(result.patched.shape),

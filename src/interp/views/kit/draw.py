@@ -137,8 +137,13 @@ def cells(picture: NDArray[np.uint8], cell: float, high: float | None = None) ->
     return "".join(f'<path style="fill:var(--interp-s{step})" d="{"".join(paths[step])}"/>' for step in sorted(paths))
 
 
-def inline(drawing: Drawing, label: str) -> str:
+def inline(drawing: Drawing, label: str, scale: float = 1.0) -> str:
     """Return a drawing as an ``<svg>`` for a page, never wider than what it stands in.
+
+    Parameters
+    ----------
+    scale
+        How much larger it is than it was drawn, where there is room.
 
     Examples
     --------
@@ -146,8 +151,9 @@ def inline(drawing: Drawing, label: str) -> str:
     False
     """
     width, height = number(drawing.width), number(drawing.height)
+    wide, high = number(scale * drawing.width), number(scale * drawing.height)
     return (
-        f'<svg class="interp-svg" role="img" aria-label="{escape(label)}" width="{width}" height="{height}" '
+        f'<svg class="interp-svg" role="img" aria-label="{escape(label)}" width="{wide}" height="{high}" '
         f'viewBox="0 0 {width} {height}">{drawing.body}</svg>'
     )
 

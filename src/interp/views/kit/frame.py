@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -17,31 +20,43 @@ PADDING = 14
 # By these a page's typesetting passes over an element: MathJax 3 (JupyterLab, Notebook 7) and 2 (nbconvert, nbviewer).
 UNTOUCHED = " ".join(theme.PALETTE["untouched"])
 
+
+@cache
+def layout(name: str) -> str:
+    """Return the rules that decide how high a frame is, or a kind of view in it: the live views have the same.
+
+    Examples
+    --------
+    >>> layout("circuit")[:29]
+    '.interp-frame .interp-legend{'
+    """
+    rules = files("interp.views").joinpath("kit", "layout", f"{name}.css").read_text("utf-8")
+    return re.sub(r"\s*([{}:;,>])\s*", r"\1", re.sub(r"/\*.*?\*/", "", rules, flags=re.DOTALL)).strip()
+
+
 _PAGE = f"""
-.interp-frame{{box-sizing:border-box;max-width:1120px;margin:2px 0;padding:12px {PADDING}px;overflow:hidden;
-background:var(--interp-bg);color:var(--interp-fg);border:1px solid var(--interp-line);border-radius:8px;
-font:12px/1.5 {SANS};font-variant-numeric:tabular-nums;text-align:left}}
-.interp-frame *{{box-sizing:border-box}}
+.interp-frame{{overflow:hidden}}
 .interp-frame .interp-plain{{display:none}}
 .interp-frame .interp-rich[hidden]{{display:block!important}}
-.interp-frame .interp-head,.interp-frame .interp-foot{{display:flex;flex-wrap:wrap;align-items:baseline;gap:0 14px}}
-.interp-frame .interp-head{{gap:0 8px;margin-bottom:8px}}
-.interp-frame .interp-title{{font-size:13px;font-weight:600}}
 .interp-frame .interp-q{{color:var(--interp-muted);overflow-wrap:anywhere}}
-.interp-frame .interp-foot{{margin-top:10px;padding-top:8px;border-top:1px solid var(--interp-line)}}
+.interp-frame .interp-controls>span{{height:22px;max-width:100%}}
 .interp-frame .interp-far{{margin-left:auto}}
-.interp-frame .interp-columns{{display:flex;flex-wrap:wrap;gap:12px 20px;align-items:flex-start}}
-.interp-frame .interp-columns>div{{min-width:0;max-width:100%}}
 .interp-frame .interp-svg{{display:block;max-width:100%;height:auto;overflow:visible}}
 .interp-frame .interp-code{{font-family:{MONO};unicode-bidi:isolate;white-space:pre-wrap;overflow-wrap:anywhere}}
-.interp-frame .interp-w{{border-radius:3px;padding:1px 0;margin-right:2px;border-bottom:1px solid var(--interp-line)}}
-.interp-frame .interp-caption{{color:var(--interp-muted);margin:0 0 4px}}
-.interp-frame .interp-note{{color:var(--interp-muted);margin-top:4px;overflow-wrap:anywhere}}
+.interp-frame .interp-note{{color:var(--interp-muted)}}
 """
 
 
 def html(
-    title: str, facts: str, body: str, *, foot: str = "", notes: Sequence[str] = (), css: str = "", plain: str = ""
+    title: str,
+    facts: str,
+    body: str,
+    *,
+    foot: str = "",
+    notes: Sequence[str] = (),
+    css: str = "",
+    plain: str = "",
+    view: str = "",
 ) -> str:
     """Return a self-contained HTML fragment: no script, no network, its own colours in both themes.
 
@@ -57,6 +72,9 @@ def html(
         The same picture as a standalone SVG document, for a notebook that is not trusted: JupyterLab then takes
         ``<style>`` and ``<svg>`` out of saved outputs, and leaves ``<img>``, and ``hidden`` if that has a value. Our
         own style sheet is what hides the one and shows the other. With the theme `theme.AUTO` it has the page's.
+    view
+        The live view that takes the picture's place where there is a kernel: what it has beyond the picture has its
+        room here, so that nothing below moves.
 
     Examples
     --------
@@ -64,14 +82,18 @@ def html(
     False
     """
     # A page has one sheet of styles: these are for pictures, whose frame is a <div>, not for live views beside them.
-    scoped = f"{theme.page_css()}{_PAGE}{css}".replace(".interp-frame", "div.interp-frame")
-    style = f"{scoped}div.interp-frame{{{CSS}}}".replace("\n", "")
+    rules = layout("frame") + (layout(_LAYOUTS[view]) if view in _LAYOUTS else "")
+    scoped = f"{theme.page_css()}{rules}{_PAGE}{css}".replace(".interp-frame", "div.interp-frame")
+    style = f"{scoped}div.interp-frame{{{CSS}}}{_IN_JUPYTER}".replace("\n", "")
+    buttons = "".join(f'<span style="width:{wide}px"></span>' for wide in theme.PALETTE["controls"].get(view, ()))
+    room = f'<span class="interp-controls">{buttons}</span>' if buttons else ""
     rich = [
         f'<div class="interp-head"><span class="interp-title">{escape(title)}</span>'
-        f'<span class="interp-q">{escape(facts)}</span></div>',
+        f'<span class="interp-q">{escape(facts)}</span>{room}</div>',
         body,
         f'<div class="interp-foot">{foot}</div>' if foot else "",
         *(f'<div class="interp-note">{escape(note)}</div>' for note in notes),
+        '<div class="interp-data"></div>' if view in _TABLED else "",
     ]
     content = "".join(rich)
     if plain:
@@ -172,6 +194,9 @@ def ablation(name: str) -> str:
     return f"{'corrupted-prompt' if name == 'corrupted' else visible_facts(name, 40)} ablation"
 
 
+# Live views that end with a table, which is closed at first.
+_TABLED = frozenset({"attention", "circuit"})
+_LAYOUTS = {"circuit": "circuit", "patching": "patching", "estimate": "patching"}  # what the views' parts follow
 # Metrics that fall when the model does better.
 FALLING = frozenset({"loss", "rank", "kl"})
 _METHODS = {"eap": "EAP", "eap-ig": "EAP-IG", "acdc": "ACDC", "exact": "exact edge patching"}
@@ -181,6 +206,12 @@ _METRICS = {
     "prob": "probability",
     "kl": "KL divergence",
 }
+# JupyterLab and Notebook 7 have room beside and below markup, which a live view has not.
+_IN_JUPYTER = """
+.jp-RenderedHTMLCommon:has(>div.interp-frame,>*>div.interp-frame){padding-right:0}
+.jp-RenderedHTMLCommon>div.interp-frame{margin:2px 0}
+.jp-RenderedHTMLCommon>:has(>div.interp-frame){margin:0}
+"""
 _STANDALONE = f"""
 .interp-card{{fill:var(--interp-bg);stroke:var(--interp-line)}}
 .interp-rule{{stroke:var(--interp-line)}}

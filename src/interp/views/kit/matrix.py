@@ -51,12 +51,8 @@ def matrix(
     count = len(tokens)
     cell, pixels = scale(count)
     side = count * cell
-    names = labels(tokens, _LABEL)
-    shown = cells.ticks(count, cell, 9 if cell >= 9 else 14)
+    names, shown, left, (below, *_) = _labelled(tokens)
     numbered = len(shown) < count
-    left = max(columns(names[n]) + (len(str(n)) + 1) * numbered for n in shown) * _FONT * ADVANCE + 6
-    keys = [(left + (n + 0.5) * cell, f"{n} {names[n]}" if numbered else names[n]) for n in shown]
-    below, right, bottom = heatmap.turned_labels(keys, side + 10)
     queries = [(f"{names[n]} {n}" if numbered else names[n], (n + 0.5) * cell + 3.5) for n in shown]
     lost = ~np.isfinite(weights)
     body = [
@@ -73,7 +69,31 @@ def matrix(
         cells.outlined(edge, (cell, cell)) if edge is not None else "",
         "</g>",
     ]
-    return Drawing(max(right, left + side + 2), bottom + 4, "".join(body))
+    return Drawing(*size(tokens), "".join(body))
+
+
+def size(tokens: Sequence[str]) -> tuple[float, float]:
+    """Return how wide and how high the matrix of a head is with its labels, in CSS pixels.
+
+    Examples
+    --------
+    >>> [round(part) for part in size(["a", "b"])]
+    [94, 99]
+    """
+    _, _, left, (_, right, bottom) = _labelled(tokens)
+    return max(right, left + len(tokens) * scale(len(tokens))[0] + 2), bottom + 4
+
+
+def _labelled(tokens: Sequence[str]) -> tuple[list[str], Sequence[int], float, tuple[str, float, float]]:
+    """Return the labels, which of them are drawn, the room at their left, and those of columns with where they end."""
+    count = len(tokens)
+    cell, _ = scale(count)
+    names = labels(tokens, _LABEL)
+    shown = cells.ticks(count, cell, 9 if cell >= 9 else 14)
+    numbered = len(shown) < count
+    left = max(columns(names[n]) + (len(str(n)) + 1) * numbered for n in shown) * _FONT * ADVANCE + 6
+    keys = [(left + (n + 0.5) * cell, f"{n} {names[n]}" if numbered else names[n]) for n in shown]
+    return names, shown, left, heatmap.turned_labels(keys, count * cell + 10)
 
 
 def scale(count: int) -> tuple[float, int]:

@@ -62,6 +62,8 @@ class Picture:
         How much of the result there is, where it is not whole.
     gap, least
         Between stacks, and the smallest width of a drawing, in CSS pixels.
+    view
+        The live view that takes the picture's place: see `frame.html`.
     """
 
     title: str
@@ -77,6 +79,7 @@ class Picture:
     progress: float | None = None
     gap: int = _GAP
     least: int = LEAST
+    view: str = ""
 
 
 class Drawn(Protocol[R]):
@@ -123,6 +126,7 @@ def html(picture: Picture) -> str:
         notes=picture.notes,
         css=_CSS + picture.css,
         plain=svg(picture, theme.AUTO),
+        view=picture.view,
     )
 
 
@@ -150,7 +154,7 @@ def captioned(stack: Stack) -> str:
     """
     spaced = ("", *([' style="margin-top:14px"'] * (len(stack) - 1)))
     return "".join(
-        f'<div class="interp-caption"{space}>{escape(caption)}</div>{draw.inline(drawing, caption)}'
+        f'<div class="interp-caption"{space}><span>{escape(caption)}</span></div>{draw.inline(drawing, caption)}'
         for space, (caption, drawing) in zip(spaced, stack, strict=True)
     )
 
