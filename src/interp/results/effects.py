@@ -125,6 +125,10 @@ class PatchedResult(EffectsResult):
         ``float64 [2, *axes]``: that of `recovery`, whose clean and corrupted runs are not sure either.
     per_pair
         ``float64 [pair, *axes]``: `patched` of each pair.
+    noise
+        Below what an effect is rounding alone, three standard deviations of the mean over pairs: in half precision it
+        is measured (Monte Carlo arithmetic; Parker 1997), in single and double precision it is 0. Pictures and `top`
+        show an effect below it as none.
     """
 
     direction: str
@@ -134,9 +138,19 @@ class PatchedResult(EffectsResult):
     interval: Float
     recovery_interval: Float
     per_pair: Float
+    noise: float = 0.0
+
+    @property
+    def below_noise(self) -> NDArray[np.bool_]:
+        """``bool [*axes]``: whether an effect is smaller than what rounding alone makes."""
+        return np.abs(self.effect) < self.noise
+
+    def above_noise(self, values: Float) -> Float:
+        """Return numbers of cells, ``[*axes]``, with 0 where the effect is below the noise."""
+        return np.where(self.below_noise, 0.0, values) if self.noise else values
 
     def _ranked(self) -> Float:
-        return self.effect
+        return self.above_noise(self.effect)
 
     def top(self, n: int = 10) -> list[tuple[str, float, float]]:
         """Return the `n` cells of the largest effect either way: (name, effect, recovery), strongest first.
@@ -152,7 +166,8 @@ class PatchedResult(EffectsResult):
         """Return the numbers of some cells, given as one array of indices for each axis, as columns of a table."""
         numbers = {name: getattr(self, name)[cells] for name in ("patched", "effect", "recovery")}
         low, high = self.interval[:, *cells]
-        return {**numbers, "low": low, "high": high}
+        noise = {"below noise": self.below_noise[cells]} if self.noise else {}
+        return {**numbers, "low": low, "high": high, **noise}
 
 
 def strongest(values: Any, n: int) -> list[tuple[int, ...]]:

@@ -87,9 +87,10 @@ class PatchingView:
 
     @cached_property
     def exact(self) -> NDArray[np.float64]:
+        result = self.result
         if not self.span:
-            return self.result.effect
-        return self.result.recovery - 1 if self.noising else self.result.recovery
+            return result.above_noise(result.effect)
+        return result.above_noise(result.recovery - 1 if self.noising else result.recovery)
 
     @cached_property
     def towards(self) -> NDArray[np.float64]:

@@ -90,9 +90,10 @@ class _View:
     @cached_property
     def values(self) -> NDArray[np.float64]:
         """What is coloured, ``[sender, receiver]``: 0 where the path changes nothing."""
+        result = self.result
         if not self.restores:
-            return self.result.effect
-        return self.result.recovery - (1 if self.result.direction == "noise" else 0)
+            return result.above_noise(result.effect)
+        return result.above_noise(result.recovery - (1 if result.direction == "noise" else 0))
 
     @cached_property
     def interval(self) -> NDArray[np.float64]:

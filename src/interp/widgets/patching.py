@@ -154,7 +154,7 @@ def _values(result: PatchingResult, source: str) -> Float:
     """Return effects, exact or estimated, ``[*axes]``; NaN where there is none yet, an infinity where it is lost."""
     if source == "exact":
         effect = np.where(np.isfinite(result.effect), result.effect, np.inf)
-        return np.where(result.done, effect, np.nan)
+        return np.where(result.done, result.above_noise(effect), np.nan)
     if result.estimate is None:
         return np.full(result.patched.shape, np.nan)
     return np.where(np.isfinite(result.estimate), result.estimate, np.inf)

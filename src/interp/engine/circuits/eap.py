@@ -16,6 +16,7 @@ from interp.engine.circuits.edges import EdgeScores, corrupted, ends, require_on
 from interp.engine.patching.cases import Case, measured, ready, unpatched_differ
 from interp.engine.patching.driver import OnStep, silent
 from interp.engine.patching.gradients import differentiated, over_cases
+from interp.engine.patching.noise import measured_noise
 from interp.engine.patching.path import reaching
 from interp.engine.transformer import network
 
@@ -119,6 +120,7 @@ def attribute_edges(
                 sample=sample,
                 path="gradients",
                 length=max(len(case.base) for case in cases),
+                noise=lambda: measured_noise(model, model, cases).relative,
             ).answer
         ),
     )
@@ -163,7 +165,7 @@ class _Job:
         )
         self.asked = Estimate(
             model,
-            network.read(model),
+            network.read(model, half=True),
             constant=None,
             integral=steps != 1,
             positions=positions,

@@ -26,6 +26,7 @@ from interp.engine.circuits.edges import ABLATIONS, ends, require_one_length
 from interp.engine.model import hooks
 from interp.engine.patching.cases import Case, by_length, measured, ready, unpatched_differ
 from interp.engine.patching.driver import OnStep, silent
+from interp.engine.patching.noise import measured_noise
 from interp.engine.patching.path import reaching
 from interp.engine.transformer import network
 from interp.engine.transformer.forward import Edit, forward
@@ -110,6 +111,7 @@ class Subset:
             hooked=exactness.Refusal("circuits are run", "use a model that %interp load says to run without hooks"),
             sample=functools.partial(self._sample, tuple(cases)),
             length=max(len(case.base) for case in cases),
+            noise=lambda: measured_noise(model, model, cases).relative,
         ).answer
 
     @property
@@ -184,7 +186,7 @@ class Subset:
     # -- what there is before any run --------------------------------------------------------------------------------
 
     def _prepared(self, check: exactness.Check) -> Network:  # noqa: ARG002
-        self.net = network.read(self.model)
+        self.net = network.read(self.model, half=True)
         hooks.guarded(self._prepare)
         return self.net
 

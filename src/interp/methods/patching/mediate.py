@@ -17,6 +17,7 @@ from interp.methods._shared import pairs as pairs_of
 from interp.methods._shared.intervals import interval
 from interp.methods._shared.intervals import too_few as no_interval
 from interp.methods._shared.pairs import Encodings, check, encode
+from interp.methods._shared.patching.effects import rounding
 from interp.methods._shared.permutation import LEVEL, assignments, corrector, sign_flips, too_few
 from interp.results.effects import EffectsResult
 from interp.results.tables import frame_of
@@ -364,6 +365,9 @@ def _result(
     if lost.any():
         notes.append(f"the metric is NaN or infinite for {int(lost.sum())} mediators")
     notes += [*no_interval(len(encoded)), *too_few(len(encoded), count, draws, correction)]
+    noise = swept.noise / np.sqrt(pairs)
+    below = int((np.abs(indirect[known]) < noise).sum())
+    notes += rounding(model, noise, f"{below:,} of {int(known.sum()):,} indirect effects are")
     if swept.stopped:
         notes.insert(
             0, f"partial: {swept.stopped}; mediators that were not reached, both ways and for all pairs, are NaN"

@@ -65,9 +65,12 @@ def patched(
     if exists is not None:
         numbers = {name: np.where(exists, values, np.nan) for name, values in numbers.items()}
         done = done | ~exists
+    noise = swept.noise / np.sqrt(len(per_pair))
     checks = check(model, encoded, metric, clean.tolist(), corrupted.tolist(), warn=whole, other=other)
     if whole and done.any():
-        checks = replace(checks, warnings=(*checks.warnings, *too_few(len(per_pair))))
+        below = int((np.abs(numbers["effect"][done]) < noise).sum())
+        rounded = rounding(model, noise, f"{below:,} of {int(done.sum()):,} effects are")
+        checks = replace(checks, warnings=(*checks.warnings, *too_few(len(per_pair)), *rounded))
     return {
         **numbers,
         "metric": metric.name,
@@ -77,4 +80,12 @@ def patched(
         "done": done,
         "checks": checks,
         "task": pairs.task,
+        "noise": float(noise),
     }
+
+
+def rounding(model: LoadedModel, noise: float, what: str) -> tuple[str, ...]:
+    """Return a note on what is below the noise of half precision; none where there is no noise."""
+    if not noise:
+        return ()
+    return (f"{what} below {noise:.2g}, which is what rounding to {model.dtype} makes of nothing; float32 shows more",)
