@@ -64,10 +64,22 @@ def architecture(config: Any) -> str:
 
 
 def own_logits(model: Any) -> tuple[list[int], Tensor] | None:
-    """Return a few tokens and what Hugging Face's own forward says of them; ``None`` where it gives no logits."""
+    """Return a few tokens and what Hugging Face's own forward says of them; ``None`` where it gives no logits.
+
+    In half precision its attention is written out for that, as in transformer-lens: of tokens that make no sense two
+    ways of rounding make logits that are many units apart.
+    """
     ids = [n % model.get_input_embeddings().weight.shape[0] for n in range(1, TOKENS + 1)]
-    with torch.no_grad():
-        logits = getattr(model(torch.tensor([ids], device=next(model.parameters()).device)), "logits", None)
+    half = next(model.parameters()).dtype in {torch.bfloat16, torch.float16}
+    attention = getattr(model.config, "_attn_implementation", None)
+    if half:
+        force_eager_attention(model)
+    try:
+        with torch.no_grad():
+            logits = getattr(model(torch.tensor([ids], device=next(model.parameters()).device)), "logits", None)
+    finally:
+        if half and attention is not None:
+            model.set_attn_implementation(attention)
     return (ids, logits[0].float().cpu()) if isinstance(logits, Tensor) and logits.dim() == 3 else None
 
 

@@ -1,0 +1,94 @@
+"""Half precision: what is computed without hooks lies within the measured noise, and what is below it is not shown."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import interp
+import zoo
+from engine.transformer.test_every_family import KNOWN, PAIRS, made
+from interp.engine.model.load import Options, load
+from interp.engine.transformer import network
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
+
+DIVISIONS = (("z", "head"), ("resid_pre", "position"), ("attn_out", "layer"), ("mlp_out", "position"), ("q", "head"))
+
+
+@pytest.fixture
+def use(clean_session: Any) -> Any:
+    def give(family: str, dtype: torch.dtype) -> Any:
+        hf = made(family).to(dtype)
+        model = load(hf, tokenizer=zoo.tokenizer(family), name=family, options=Options(device="cpu"))
+        clean_session.models[family] = model
+        clean_session.current = family
+        return model
+
+    return give
+
+
+@pytest.mark.parametrize("family", KNOWN)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_cells_lie_within_twice_the_noise(
+    use: Any, monkeypatch: pytest.MonkeyPatch, family: str, dtype: torch.dtype
+) -> None:
+    assert use(family, dtype).doubt == ""
+    lean = {each: interp.patch(pairs=PAIRS, site=each[0], by=each[1]) for each in DIVISIONS}
+    assert {result.provenance.path for result in lean.values()} == {"replay"}
+    monkeypatch.setattr(network, "FAMILIES", {})
+    far: list[float] = []
+    for (site, by), result in lean.items():
+        hooked = interp.patch(pairs=PAIRS, site=site, by=by)
+        assert hooked.provenance.path.startswith("hooked")
+        assert result.noise > 0
+        assert hooked.noise == result.noise
+        far += (np.abs(result.patched - hooked.patched) / result.noise).ravel().tolist()
+    # Experts that are chosen otherwise are more than rounding.
+    routed = "moe" in family or family in {"mixtral", "gpt_oss"}
+    assert np.mean(np.array(far) <= 2) >= (0.98 if routed else 0.999)
+
+
+def test_what_is_below_the_noise_is_none(use: Any) -> None:
+    use("llama", torch.bfloat16)
+    result = interp.patch(pairs=PAIRS, site="q", by="head")
+    quiet = np.abs(result.effect) < result.noise
+    assert quiet.any()
+    assert (result.below_noise == quiet).all()
+    assert (result.above_noise(result.recovery)[quiet] == 0).all()
+    assert (result.to_frame()["below noise"] == quiet.ravel()).all()
+    names = [name for name, _, _ in result.top(int((~quiet).sum()))]
+    assert set(names) == {result.name(tuple(cell)) for cell in np.argwhere(~quiet)}
+    assert any(f"{int(quiet.sum())} of {quiet.size} effects are below" in note for note in result.notes)
+
+
+def test_single_precision_has_no_noise(use: Any) -> None:
+    use("llama", torch.float32)
+    result = interp.patch(pairs=PAIRS)
+    assert result.noise == 0
+    assert not result.below_noise.any()
+    assert "below noise" not in result.to_frame()
+
+
+def test_noise_grows_with_the_unit_in_the_last_place(use: Any) -> None:
+    found = {
+        dtype: (use("gpt2", dtype), interp.patch(pairs=PAIRS).noise)[1] for dtype in (torch.bfloat16, torch.float16)
+    }
+    ratio = found[torch.bfloat16] / found[torch.float16]  # 2⁻⁷ over 2⁻¹⁰
+    assert 4 < ratio < 16
+
+
+def test_a_lean_way_that_is_wrong_by_more_than_the_noise_is_left(use: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    use("llama", torch.bfloat16)
+    read = network.read
+
+    def broken(model: Any, **options: Any) -> Any:
+        net = read(model, **options)
+        return replace(net, layers=tuple(replace(layer, scale=3 * layer.scale) for layer in net.layers))
+
+    monkeypatch.setattr(network, "read", broken)
+    assert interp.patch(pairs=PAIRS).provenance.path.startswith("hooked: the forward without hooks differed")
