@@ -48,9 +48,9 @@ def test_cells_lie_within_twice_the_noise(
         assert result.noise > 0
         assert hooked.noise == result.noise
         far += (np.abs(result.patched - hooked.patched) / result.noise).ravel().tolist()
-    # Experts that are chosen otherwise are more than rounding.
+    # Where rounding chooses other experts, a run is another one: how often, a few copies of a prompt do not say.
     routed = "moe" in family or family in {"mixtral", "gpt_oss"}
-    assert np.mean(np.array(far) <= 2) >= (0.98 if routed else 0.999)
+    assert np.mean(np.array(far) <= 2) >= (0.9 if routed else 0.999)
 
 
 def test_what_is_below_the_noise_is_none(use: Any) -> None:

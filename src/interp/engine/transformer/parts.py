@@ -43,14 +43,12 @@ class Norm:
     def _of_half(self, x: Tensor) -> Tensor:
         """Return the norm as Hugging Face's own modules round it: they compute in single precision."""
         single, shape = x.float(), self.weight.shape
-        unit = (
-            functional.rms_norm(single, shape, None, self.eps)
-            if self.rms
-            else functional.layer_norm(single, shape, None, None, self.eps)
-        )
-        if self.wide:
-            return (unit * self.weight.float()).to(x.dtype)
-        return unit.to(x.dtype) * self.weight
+        gain = self.weight.float() if self.wide else None
+        if not self.rms:
+            bias = None if self.bias is None else self.bias.float()
+            return functional.layer_norm(single, shape, gain, bias, self.eps).to(x.dtype)
+        unit = functional.rms_norm(single, shape, gain, self.eps).to(x.dtype)
+        return unit if self.wide else unit * self.weight
 
     def size(self, x: Tensor) -> Tensor:
         """Return what ``x``, ``[…, d_model]``, is divided by: ``[…]``."""

@@ -1,4 +1,4 @@
-"""GPT-J: attention and MLP side by side behind one norm; neighbouring dims turn together."""
+"""GPT-J and CodeGen: attention and MLP side by side behind one norm; neighbouring dims turn together."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from interp.engine.transformer.parts import Rotation
 class GPTJ(Family):
     """Wang & Komatsuzaki (2021), "GPT-J-6B: A 6 Billion Parameter Autoregressive Language Model"."""
 
-    names = ("gptj",)
+    names = ("gptj", "codegen")
 
     def parallel(self, config: Any) -> bool:
         """Return whether a block's MLP reads the residual stream before its attention."""

@@ -14,7 +14,7 @@ from interp.engine.transformer.parts import Unembed
 class Granite(Family):
     """IBM Research (2024), "Granite 3.0 Language Models"."""
 
-    names = ("granite",)
+    names = ("granite", "granitemoe")
 
     def residual(self, config: Any) -> float:
         """Return what a half block's output is multiplied by before it is added to the stream."""

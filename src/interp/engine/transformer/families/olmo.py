@@ -15,7 +15,7 @@ from interp.engine.transformer.parts import Norm, Rotation
 class Olmo(Family):
     """Groeneveld et al. (2024), "OLMo"; OLMo Team (2025), "2 OLMo 2 Furious"; (2025), "OLMo 3"."""
 
-    names = ("olmo", "olmo2", "olmo3")
+    names = ("olmo", "olmo2", "olmo3", "olmoe")
 
     def differs(self, config: Any) -> str:
         """Return which setting makes a model's forward another than `Block`'s; an empty string where none does."""
