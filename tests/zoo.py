@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -29,6 +30,12 @@ _PLAIN = {
 _GROUPED = {**_PLAIN, "num_key_value_heads": 2}
 _FALCON = {**_ENDS, "vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 _SQUARED = {"head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 6}
+_MULTIPLIED = {
+    "embedding_multiplier": 2.0,
+    "residual_multiplier": 0.5,
+    "attention_multiplier": 0.2,
+    "logits_scaling": 4.0,
+}
 _EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
 _LATENT = {
     "q_lora_rank": 16,
@@ -77,7 +84,11 @@ _MADE: dict[str, tuple[str, str, dict[str, Any]]] = {
         },
     ),
     "gemma": ("gemma", "GemmaForCausalLM", {**_GROUPED, "head_dim": 8}),
-    "gemma2": ("gemma2", "Gemma2ForCausalLM", {**_GROUPED, **_SQUARED}),
+    "gemma2": (
+        "gemma2",
+        "Gemma2ForCausalLM",
+        {**_GROUPED, **_SQUARED, "attn_logit_softcapping": 3.0, "final_logit_softcapping": 4.0},
+    ),
     "gemma3_text": ("gemma3_text", "Gemma3ForCausalLM", {**_GROUPED, **_SQUARED}),
     "phi": ("phi", "PhiForCausalLM", {**_PLAIN, "partial_rotary_factor": 0.5}),
     "phi3": ("phi3", "Phi3ForCausalLM", {**_GROUPED, "original_max_position_embeddings": 48}),
@@ -147,7 +158,7 @@ _MADE: dict[str, tuple[str, str, dict[str, Any]]] = {
     "olmoe": ("olmoe", "OlmoeForCausalLM", {**_GROUPED, "num_experts": 4, "num_experts_per_tok": 2}),
     "cohere": ("cohere", "CohereForCausalLM", _GROUPED),
     "cohere2": ("cohere2", "Cohere2ForCausalLM", {**_GROUPED, "sliding_window": 6}),
-    "granite": ("granite", "GraniteForCausalLM", {**_GROUPED, "embedding_multiplier": 2.0, "residual_multiplier": 0.5}),
+    "granite": ("granite", "GraniteForCausalLM", {**_GROUPED, **_MULTIPLIED}),
     "granitemoe": (
         "granitemoe",
         "GraniteMoeForCausalLM",
@@ -307,6 +318,20 @@ def spread(model: Any) -> Any:
             if parameter.dim() > 1 and parameter.is_floating_point():
                 parameter.copy_(torch.empty_like(parameter, dtype=torch.float32).normal_(0.0, 0.2, generator=source))
     return model.eval()
+
+
+def drawn(family: str, **settings: Any) -> Any:
+    """Return a model of Hugging Face's with nothing at its initial value: gains, biases and sinks neither."""
+    kind, name, usual = _MADE[family]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = _huggingface(kind, name, {**usual, **settings})
+    source = torch.Generator().manual_seed(zlib.crc32(family.encode()))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(torch.empty_like(parameter).normal_(0.0, 0.3, generator=source))
+    return model
 
 
 # name → a function that makes the model; with ``one_layer=True`` one of a single layer.

@@ -94,10 +94,8 @@ def wrong_positions(net: Network) -> Network:
 
         return replace(net, rotary=turned)
 
-    def further(ids: torch.Tensor) -> torch.Tensor:
-        return net.embed(torch.cat([ids[:1], ids]))[1:]
-
-    return replace(net, embed=further)
+    assert net.embed.positions is not None
+    return replace(net, embed=replace(net.embed, positions=net.embed.positions[1:]))
 
 
 BREAKS = (wrong_epsilon, swapped_heads, wrong_positions)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,26 +40,17 @@ FAMILIES = sorted(
 WRONG = {"falcon_alibi"}
 KNOWN = [name for name in FAMILIES if "CausalLM" in zoo._MADE[name][1] and name not in WRONG] + ["gpt2"]
 CASES = [Case(IDS, OTHER, Scorer(Metric("logit-diff"), (3,), (4,)), len(IDS) - 1, clean_base=True)]
+MORE = Case((8, 9, 12, 30, 7, 51, 60, 20), (8, 9, 12, 30, 9, 51, 60, 20), CASES[0].scorer, 7, clean_base=True)
 BOUND = 5e-5
-
-
-def made(family: str) -> Any:
-    """Return a model of `family` with nothing at its initial value: gains, biases and sinks neither."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        hf = zoo.FAMILIES[family]()
-    source = torch.Generator().manual_seed(zlib.crc32(family.encode()))
-    with torch.no_grad():
-        for parameter in hf.parameters():
-            if parameter.dim() == 1:
-                parameter.add_(torch.empty_like(parameter).normal_(0.0, 0.3, generator=source))
-    return hf
 
 
 @pytest.fixture(scope="module", params=KNOWN)
 def model(request: pytest.FixtureRequest) -> Any:
     return load(
-        made(request.param), tokenizer=zoo.tokenizer(request.param), name=request.param, options=Options(device="cpu")
+        zoo.drawn(request.param),
+        tokenizer=zoo.tokenizer(request.param),
+        name=request.param,
+        options=Options(device="cpu"),
     )
 
 
@@ -82,7 +72,7 @@ def test_its_forward_is_hugging_faces(model: Any) -> None:
     assert model.doubt == ""
     net = network.read(model)
     with torch.no_grad():
-        expected = made(model.name)(torch.tensor([IDS])).logits
+        expected = zoo.drawn(model.name)(torch.tensor([IDS])).logits
         _, held = model.bridge.run_with_cache(torch.tensor([IDS]))
         patterns: list[torch.Tensor] = []
         end = forward(net, torch.tensor([IDS]), {"pattern": lambda layer, tensor: patterns.append(tensor)})  # noqa: ARG005
@@ -137,15 +127,16 @@ def test_paths_are_the_hooked_ones(by_hooks: Any, freeze: str) -> None:
 @pytest.mark.parametrize("ablation", ABLATIONS)
 def test_circuits_run_with_any_of_their_edges(model: Any, ablation: str) -> None:
     def run(_: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        subset = Subset(model, CASES, ablation)
+        subset = Subset(model, cases, ablation)
         chosen = subset.exists.nonzero()[::7]
         masks = subset.whole.repeat(2 + len(chosen), 1, 1)
         masks[1] = subset.nothing
         masks[range(2, len(masks)), chosen[:, 0], chosen[:, 1]] = False
-        scores = exact_edges(model, CASES, ablation=ablation)
+        scores = exact_edges(model, cases, ablation=ablation)
         assert scores.path == "replay"
         return subset.run(masks)[:, 0], chosen, scores.per_pair[0]
 
+    cases = [*CASES, MORE]  # a mean is of several prompts
     found, chosen, scores = model.operate("circuit", {}, run)
     whole, nothing = (float(model.run(ids).logits[0, -1, 3] - model.run(ids).logits[0, -1, 4]) for ids in (IDS, OTHER))
     assert float(found[0]) == pytest.approx(whole, abs=BOUND)
@@ -178,7 +169,7 @@ class Slightly(PathPlan):
 
 def test_an_estimate_of_edges_is_the_slope_of_the_exact_value(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exactness, "TOLERANCE", float("inf"))  # hooks ablate the whole edge
-    double = made(model.name).double()
+    double = zoo.drawn(model.name).double()
     double.set_experts_implementation("eager")  # the fast ones know no float64
     model = load(double, tokenizer=model.tokens.tokenizer, name="double", options=Options(device="cpu"))
 

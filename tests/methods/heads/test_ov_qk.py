@@ -118,12 +118,12 @@ def test_qk_gives_the_scores_of_the_first_layer(model: Any) -> None:
     scores = model.activations_of(ids, ["blocks.0.attn.hook_attn_scores"])["blocks.0.attn.hook_attn_scores"][0]
     net = network.read(model)
     layer = net.layers[0]
-    sizes = ov_qk.size(layer.norm1, ov_qk.embedding(model)[list(ids)])
+    sizes = ov_qk.size(layer.norm1, ov_qk.embedding(net)[list(ids)])
     for number in range(net.n_heads):
         for query in range(len(ids)):
             for key in range(query + 1):
                 offset = query - key if net.rotary is not None else 0
-                circuit = ov_qk.qk(model, net, 0, number, offset)
+                circuit = ov_qk.qk(net, 0, number, offset)
                 expected = circuit.left[ids[query]] @ circuit.right[ids[key]] * layer.scale / sizes[query] / sizes[key]
                 assert float(scores[number, query, key]) == pytest.approx(float(expected), abs=1e-4)
 
@@ -141,11 +141,11 @@ def test_qk_with_norms_of_queries_and_keys_is_the_models_own_score(use: Any) -> 
     for number in range(net.n_heads):
         for query in range(len(ids)):
             for key in range(query + 1):
-                circuit = ov_qk.qk(model, net, 0, number, query - key)
+                circuit = ov_qk.qk(net, 0, number, query - key)
                 found = float(circuit.left[ids[query]] @ circuit.right[ids[key]]) * net.layers[0].scale
                 assert found == pytest.approx(scores[number, query, key], abs=1e-4)
         folded = ov_qk.heads(net, net.layers[0])
-        left, right = (ov_qk.embedding(model)[list(ids)] @ w.T for w in (folded.q[number], folded.k[number // 2]))
+        left, right = (ov_qk.embedding(net)[list(ids)] @ w.T for w in (folded.q[number], folded.k[number // 2]))
         plain = plain + (left @ right.T - circuit.left[list(ids)] @ circuit.right[list(ids)].T).abs().max()
     assert plain > 0.1  # gains alone would not do
     result = interp.qk("0.1", tokens=",".join(words), offset=2)
@@ -161,7 +161,7 @@ def test_some_rows_of_the_unembedding_are_those_of_all(model: Any) -> None:
 
 
 def test_copying_of_every_head_is_that_of_its_circuit(model: Any) -> None:
-    scores = ov_qk.copying(model, network.weights(model))
+    scores = ov_qk.copying(network.weights(model))
     for layer in range(model.geometry.n_layers):
         for number in range(model.geometry.n_heads):
             values = np.linalg.eigvals(dense_ov(model, layer, number).numpy())

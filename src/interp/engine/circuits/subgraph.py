@@ -23,6 +23,7 @@ from torch import Tensor
 
 from interp.engine import exactness, memory
 from interp.engine.circuits.edges import ABLATIONS, ends, require_one_length
+from interp.engine.circuits.edges import written as constants
 from interp.engine.model import hooks
 from interp.engine.patching.cases import Case, by_length, measured, ready, unpatched_differ
 from interp.engine.patching.driver import OnStep, silent
@@ -197,11 +198,9 @@ class Subset:
     def _batch(self, numbers: list[int]) -> _Batch:
         clean = torch.tensor([self.cases[n].base for n in numbers], device=self.model.device)
         written = torch.stack([self.net.embed(ids) for ids in clean])
-        if self.ablation == "zero":
-            return self._zeros(numbers, written)
+        if self.ablation != "corrupted":
+            return self._constant(numbers, written)
         held = self._source(torch.tensor([self.cases[n].source for n in numbers], device=self.model.device))
-        if self.ablation == "mean":
-            held = {name: part.mean(0, keepdim=True).expand_as(part) for name, part in held.items()}
         return _Batch(numbers, embed=held["resid"][:, 0], written=written, **held)
 
     def _source(self, ids: Tensor) -> dict[str, Tensor]:
@@ -220,22 +219,24 @@ class Subset:
             found.append({name: torch.stack(tensors, 1) for name, tensors in held.items()})
         return {name: torch.cat([held[name] for held in found]) for name in sites.values()}
 
-    def _zeros(self, numbers: list[int], written: Tensor) -> _Batch:
-        """Return what is left where every edge carries nothing: biases."""
+    def _constant(self, numbers: list[int], written: Tensor) -> _Batch:
+        """Return what ablated edges carry where that is no run's, and the stream that it all makes."""
         net, shape = self.net, written.shape
-        total, resid, mid, mlp = torch.zeros_like(written[0, 0]), list[Tensor](), list[Tensor](), list[Tensor]()
-        for layer in net.layers:
+        constant = constants(self.model, net, self.cases, self.ablation)
+        total, resid, mid = constant.embed, list[Tensor](), list[Tensor]()
+        for layer, z, mlp in zip(net.layers, constant.z, constant.mlp, strict=True):
             resid.append(total)
-            mid.append(total if layer.o.bias is None else total + layer.o.settled(layer.o.bias))
-            mlp.append(torch.zeros_like(total) if layer.mlp_bias is None else layer.mlp_bias)
-            total = mid[-1] + mlp[-1]
+            # Of the ablated z, not a mean of what it was in each run: a norm after the attention is not linear.
+            mid.append(total + layer.o(z.flatten(-2)))
+            total = mid[-1] + mlp
         resid.append(total)
 
         def spread(rows: list[Tensor]) -> Tensor:
-            return torch.stack(rows)[None, :, None].expand(shape[0], -1, shape[1], -1)
+            each = torch.stack([row.expand(shape[1], *row.shape[1:]) for row in rows])
+            return each.expand(shape[0], *each.shape)
 
-        z = written.new_zeros(()).expand(shape[0], len(net.layers), shape[1], net.n_heads, net.d_head)
-        return _Batch(numbers, torch.zeros_like(written), spread(resid), spread(mid), z, spread(mlp), written)
+        embed = constant.embed.expand(shape)
+        return _Batch(numbers, embed, spread(resid), spread(mid), spread(constant.z), spread(constant.mlp), written)
 
     def _sample(self, given: Sequence[Case]) -> Iterator[float]:
         """Yield how far the whole model, and with corrupted prompts nothing of it, are from the model's own runs."""

@@ -252,7 +252,7 @@ def static(model: LoadedModel, chosen: Mapping[int, Sequence[int]], top: int) ->
     """
     net = network.weights(model)
     gated = net.layers[0].gate is not None
-    words, out = embedding(model), unembedding(net)
+    words, out = embedding(net), unembedding(net)
     reads: list[Tensor] = []
     writes: list[Tensor] = []
     for layer, held in chosen.items():

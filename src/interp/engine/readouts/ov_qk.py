@@ -10,7 +10,6 @@ import contextlib
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -21,9 +20,6 @@ from interp.engine.transformer.block import Block
 from interp.engine.transformer.linear import Linear
 from interp.engine.transformer.network import Network
 from interp.engine.transformer.parts import Norm, Rotation
-
-if TYPE_CHECKING:
-    from interp.engine.model.loaded import LoadedModel
 
 _ENTRIES = 2**24  # of a circuit that are held at once
 
@@ -75,28 +71,30 @@ def folded(norm: Norm, weight: Tensor) -> Tensor:
     return gained if norm.rms else gained - gained.mean(-1, keepdim=True)
 
 
-def unembedding(net: Network, ids: Tensor | None = None) -> Tensor:
+def unembedding(net: Network, ids: Tensor | None = None, *, centred: bool = True) -> Tensor:
     """Return W_U with the final norm folded in, ``float32 [vocab, d_model]``, centred over the vocabulary.
 
-    The same number more on every logit changes nothing; uncentred, it would outweigh what tells tokens apart.
+    What logits are multiplied by (Cohere, Granite) is in it; a soft cap (Gemma 2) is not. The same number more on every
+    logit changes nothing; uncentred, it would outweigh what tells tokens apart.
 
     Parameters
     ----------
     ids
         The tokens whose rows are wanted, ``int64 […]``: the answer is then ``[…, d_model]``, and nothing of the
         vocabulary's size is made of float32 weights.
+    centred
+        Whether the vocabulary's mean is taken off.
     """
     weight = net.unembed.weight
-    if ids is None:
-        out = folded(net.final, weight)
-        return out - out.mean(0)
-    return folded(net.final, weight[ids]) - folded(net.final, weight.mean(0, dtype=torch.float32))
+    out = folded(net.final, weight if ids is None else weight[ids])
+    if centred:
+        out = out - (out.mean(0) if ids is None else folded(net.final, weight.mean(0, dtype=torch.float32)))
+    return out if net.unembed.scale == 1.0 else out * net.unembed.scale
 
 
-def embedding(model: LoadedModel) -> Tensor:
-    """Return W_E, ``float32 [vocab, d_model]``, without positions."""
-    bridge: Any = model.bridge
-    return bridge.embed.original_component.weight.detach().float()
+def embedding(net: Network) -> Tensor:
+    """Return W_E as layer 0 gets it, scaled (Gemma) and normed (BLOOM): ``float32 [vocab, d_model]``, no positions."""
+    return net.embed.words(net.embed.weight).float()
 
 
 def size(norm: Norm, resid: Tensor) -> Tensor:
@@ -174,17 +172,17 @@ class Circuit:
         return ((self.left @ gram) * self.left).sum(-1).clamp_min(0).sqrt()
 
 
-def ov(model: LoadedModel, net: Network, layer: int, head: int) -> Circuit:
+def ov(net: Network, layer: int, head: int) -> Circuit:
     """Return W_E W_V W_O W_U of one head: what attending to a token adds to each token's logit.
 
     Elhage et al. (2021), "A Mathematical Framework for Transformer Circuits".
     """
     held = heads(net, net.layers[layer])
-    left, right = embedding(model) @ held.v[held.shared(head)].T, unembedding(net) @ held.o[head].T
+    left, right = embedding(net) @ held.v[held.shared(head)].T, unembedding(net) @ held.o[head].T
     return Circuit(left, right, f"the OV weights of head {layer}.{head}")
 
 
-def qk(model: LoadedModel, net: Network, layer: int, head: int, offset: int = 0) -> Circuit:
+def qk(net: Network, layer: int, head: int, offset: int = 0) -> Circuit:
     """Return W_E W_Q W_Kᵀ W_Eᵀ of one head, a row per query token, a column per key token.
 
     With rotary positions the query stands `offset` tokens after the key. Per-head norms are applied to every token's
@@ -192,7 +190,7 @@ def qk(model: LoadedModel, net: Network, layer: int, head: int, offset: int = 0)
     """
     at = net.layers[layer]
     held = heads(net, at)
-    words = embedding(model)
+    words = embedding(net)
 
     def read(folds: Tensor, linear: Linear, own: Norm | None, number: int) -> Tensor:
         if own is None:
@@ -219,7 +217,7 @@ def positivity(eigenvalues: Tensor) -> Tensor:
     return torch.where(total == 0, torch.zeros_like(total), eigenvalues.real.sum(-1) / total)
 
 
-def copying(model: LoadedModel, net: Network, shuffled: torch.Generator | None = None) -> Tensor:
+def copying(net: Network, shuffled: torch.Generator | None = None) -> Tensor:
     """Return the copying score of every head, ``float64 [layer, head]``: `positivity` of its OV circuit.
 
     The circuit's eigenvalues that are not zero are those of ``W_O (W_U W_E) W_V``, ``[d_head, d_head]``.
@@ -235,7 +233,7 @@ def copying(model: LoadedModel, net: Network, shuffled: torch.Generator | None =
     Unreadable
         Input and output tokens are not the same ones.
     """
-    words, out = embedding(model), unembedding(net)
+    words, out = embedding(net), unembedding(net)
     if len(words) != len(out):
         raise Unreadable(f"it reads {len(words)} tokens and predicts {len(out)}, which need not be the same")
     if shuffled is not None:

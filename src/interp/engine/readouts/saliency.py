@@ -79,8 +79,8 @@ class Embedded:
     tokens
         ``[position, d_model]``: the prompt's own token embeddings.
     scale
-        What the model multiplies embeddings by on their way into the residual stream (Granite), where the bridge's hook
-        stands behind that; 1 elsewhere.
+        With hooks, what the model multiplies embeddings by on their way into the residual stream (Granite), where the
+        bridge's hook stands behind that; 1 elsewhere. Gradient times input is the same at any scale.
     path
         ``"gradients"``, or ``"hooked: why"``.
 
@@ -94,8 +94,8 @@ class Embedded:
         """Read the model; `logits`, ``[d_vocab]``, are its own, which what is read here must give."""
         self.model, self.ids, self.position, self.scorer = model, ids, position, scorer
         self.scale = 1.0
-        self.tokens = self.embed(ids)
         self._network: network.Network | None = None
+        self.tokens = self.embed(ids)
         done = exactness.run(
             model,
             ("saliency", exactness.of_metric(scorer.metric)),
@@ -109,11 +109,12 @@ class Embedded:
 
     def _read(self, check: exactness.Check) -> None:  # noqa: ARG002
         self._network = network.read(self.model)
-        self._places = self._network.embed(self._tensor(self.ids)) - self.tokens
+        self.tokens = self.embed(self.ids)
 
     def _put_back(self, logits: Tensor) -> None:
         """Find what embeddings are multiplied by, and see that the model with its own put back is the model."""
         self._network = None
+        self.tokens = self.embed(self.ids)
         held = self.model.activations_of(self.ids, [_EMBEDDED])[_EMBEDDED][0].float()
         scale = float(held.norm() / self.tokens.float().norm())
         if held.isfinite().all() and torch.allclose(
@@ -136,7 +137,7 @@ class Embedded:
         """Return the metric, ``[n]``, of token embeddings ``[n, position, d_model]``."""
         if self._network is not None:
             self.model.count(1)
-            end = forward(self._network, resid=embeddings + self._places)
+            end = forward(self._network, resid=self._network.embed.stream(embeddings))
             return self.scorer.of_residual(self._network, end[:, self.position])
 
         def put(tensor: Tensor, hook: HookPoint) -> Tensor:  # noqa: ARG001
@@ -150,26 +151,28 @@ class Embedded:
 
     def embed(self, ids: tuple[int, ...]) -> Tensor:
         """Return token embeddings, ``[position, d_model]``, without positions."""
-        return self._module(self._tensor(ids)).detach() * self.scale
+        return self._rows(self._tensor(ids)).detach() * self.scale
 
     def mean(self) -> Tensor:
         """Return the mean embedding of the vocabulary, ``[d_model]``."""
-        return mean_embedding(self._module, self.model.geometry.d_vocab, self.model.device) * self.scale
+        return mean_embedding(self._rows, self.model.geometry.d_vocab, self.model.device) * self.scale
 
-    @property
-    def _module(self) -> nn.Module:
+    def _rows(self, ids: Tensor) -> Tensor:
+        """Return tokens' rows as what this is a function of has them: a module may scale them itself (Gemma)."""
+        if self._network is not None:
+            return self._network.embed.weight[ids]
         embed: Any = self.model.bridge.embed
-        return embed.original_component
+        return embed.original_component(ids)
 
     def _tensor(self, ids: tuple[int, ...]) -> Tensor:
         return torch.tensor(ids, device=self.model.device)
 
 
-def mean_embedding(module: nn.Module, count: int, device: torch.device) -> Tensor:
+def mean_embedding(rows: Callable[[Tensor], Tensor], count: int, device: torch.device) -> Tensor:
     """Return the mean, ``[d_model]``, of what an embedding gives for the ids below `count`."""
     total: Any = 0
     for ids in torch.arange(count, device=device).split(4096):
-        total = total + module(ids).detach().double().sum(0)
+        total = total + rows(ids).detach().double().sum(0)
     return total / count
 
 

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from interp.engine.exactness import Unreadable
 from interp.engine.transformer.block import Block
 from interp.engine.transformer.families import FAMILIES
 from interp.engine.transformer.families._family import Family
-from interp.engine.transformer.parts import Norm, Rotation, Unembed
+from interp.engine.transformer.parts import Embedding, Norm, Rotation, Unembed
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
@@ -30,14 +29,12 @@ class Network:
     ----------
     rotary
         Length → its positions' turns, for each layer: ``None`` for one that turns nothing; ``None`` where none does.
-    embed
-        Token ids ``[position]`` → the residual stream before layer 0, ``[position, d_model]``.
     """
 
     layers: tuple[Block, ...]
     final: Norm
     unembed: Unembed
-    embed: Callable[[Tensor], Tensor]
+    embed: Embedding
     rotary: Callable[[int], Sequence[Rotation | None]] | None
 
     @property
@@ -110,10 +107,12 @@ def weights(model: LoadedModel) -> Network:
     Raises
     ------
     Unreadable
-        It is of another family.
+        It is of another family, or a setting gives it other weights.
     """
     family = _family(model)
     config = family.config(model.hf_model)
+    if reason := family.unlike(config):
+        raise Unreadable(reason)
     bridge: Any = model.bridge
     d_head = model.geometry.d_head
     unembed = family.unembed(bridge, config)

@@ -1,4 +1,4 @@
-"""What blocks are made of: norms, rotary turns, and what adds to the residual stream or reads logits off it."""
+"""What networks are made of: embeddings, norms, rotary turns, and what adds to the stream or reads logits off it."""
 
 from __future__ import annotations
 
@@ -165,6 +165,40 @@ class Output:
 
 
 @dataclass(frozen=True)
+class Embedding:
+    """What the residual stream begins with: tokens' rows, times `scale`, normed where `norm` is, and positions' rows.
+
+    Attributes
+    ----------
+    weight
+        ``[vocab, d_model]``.
+    scale
+        One number, in the weight's dtype, where the model rounds it to that; ``None``: 1.
+    positions
+        ``[position, d_model]``; ``None`` where positions are no part of the stream.
+    """
+
+    weight: Tensor
+    scale: Tensor | float | None = None
+    norm: Norm | None = None
+    positions: Tensor | None = None
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        """Return the stream before layer 0, ``[position, d_model]``, of token ids ``[position]``."""
+        return self.stream(functional.embedding(ids, self.weight))
+
+    def stream(self, rows: Tensor) -> Tensor:
+        """Return the stream before layer 0 of tokens' rows, ``[…, position, d_model]``."""
+        words = self.words(rows)
+        return words if self.positions is None else words + self.positions[: rows.shape[-2]]
+
+    def words(self, rows: Tensor) -> Tensor:
+        """Return what tokens' rows, ``[…, d_model]``, put into the stream, without positions."""
+        scaled = rows if self.scale is None else rows * self.scale
+        return scaled if self.norm is None else self.norm(scaled)
+
+
+@dataclass(frozen=True)
 class Unembed:
     """The logits of what the final norm gives: a linear layer's, times `scale`, then softly held within ± `cap`."""
 
@@ -190,6 +224,24 @@ class Unembed:
         """Return the logits of some tokens alone, ``[…, token]``."""
         logits = normed @ self.weight[ids].T
         return self._settled(logits if self.bias is None else logits + self.bias[ids])
+
+    def kept(self, normed: Tensor, ids: Tensor | None = None) -> Tensor | None:
+        """Return what part of logits the cap lets through, ``[…, token]``; ``None`` where there is no cap.
+
+        Parameters
+        ----------
+        ids
+            ``int64 […, token]``: of which tokens, row by row; of all when not given.
+        """
+        if self.cap is None:
+            return None
+        if ids is None:
+            raw = self.linear(normed)
+        else:
+            raw = (normed[..., None, :] * self.weight[ids]).sum(-1)
+            raw = raw if self.bias is None else raw + self.bias[ids]
+        raw = raw * self.scale
+        return torch.where(raw == 0, torch.ones_like(raw), capped(raw, self.cap) / raw)
 
     def _settled(self, logits: Tensor) -> Tensor:
         logits = logits if self.scale == 1.0 else logits * self.scale

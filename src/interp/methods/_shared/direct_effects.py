@@ -114,14 +114,16 @@ def attributed(run: Run, found: Readout, right: int, wrong: int | None, top: int
         direction = _back(run, f"blocks.{layer}.ln2", direction, biases)
         if run.has("mlp_out", layer):
             others[f"mlp {layer}"] = float(run.of("mlp_out", layer)[at].double() @ direction)
-        written = _back(run, f"blocks.{layer}.ln2_post", direction, biases)
+        # Granite's hooks of what a half block adds show it with the factor, those of heads and neurons without.
+        factor = float(getattr(block, "residual_contribution_scale", 1.0))
+        written = factor * _back(run, f"blocks.{layer}.ln2_post", direction, biases)
         if run.has("neuron", layer):
             acting = run.of("neuron", layer)[at]
             each = (acting * (block.mlp.W_out @ written.to(acting.dtype))).double()
             best = each.abs().topk(min(top, len(each))).indices.tolist()
             neurons += [(float(each[n]), layer, n) for n in best]
         direction = _back(run, f"blocks.{layer}.ln1", direction, biases)
-        written = _back(run, f"blocks.{layer}.ln1_post", direction, biases)
+        written = factor * _back(run, f"blocks.{layer}.ln1_post", direction, biases)
         reads = block.attn.W_O.double() @ written  # [head, d_head]
         heads[layer] = (run.of("z", layer)[at].double() * reads).sum(-1).cpu()
         value = run.of("v", layer).double().repeat_interleave(group, dim=1)  # [position, head, d_head]

@@ -155,7 +155,7 @@ def ov(
 
     layer, number, net = _opened(model, head, top, svd)
     with ov_qk.unmixed(model.device):
-        circuit = ov_qk.ov(model, net, layer, number)
+        circuit = ov_qk.ov(net, layer, number)
         writes = ov_qk.heads(net, net.layers[layer]).o[number]
         return _result(model, circuit, "ov", f"{layer}.{number}", 0, tokens, top, svd, writes=writes)
 
@@ -215,7 +215,7 @@ def qk(
         raise InputError(f"offset {offset} is outside the context window; use 0–{model.geometry.n_ctx - 1}")
     normed = net.layers[layer].q_norm is not None
     with ov_qk.unmixed(model.device):
-        circuit = ov_qk.qk(model, net, layer, number, offset)
+        circuit = ov_qk.qk(net, layer, number, offset)
         return _result(model, circuit, "qk", f"{layer}.{number}", offset, tokens, top, svd, normed=normed)
 
 

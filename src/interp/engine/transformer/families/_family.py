@@ -7,6 +7,7 @@ A family says what is different.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -17,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from interp.engine.exactness import Unreadable
 from interp.engine.transformer.block import Block
 from interp.engine.transformer.linear import Activation, Linear, gelu_tanh
-from interp.engine.transformer.parts import Identity, Norm, Output, Rotation, Unembed
+from interp.engine.transformer.parts import Embedding, Identity, Norm, Output, Rotation, Unembed
 
 # Activation modules as plain functions, which a product can apply on its way. GPT-2's own GELU is written out in eight
 # passes over the neurons; torch has the same function in one.
@@ -47,7 +48,14 @@ class Family:
         return model.config
 
     def differs(self, config: Any) -> str:
-        """Return which setting makes a model's forward another than `Block`'s; an empty string where none does."""
+        """Return which setting makes a model's forward another than `Block`'s; an empty string where none does.
+
+        What is read off the weights alone is as it is.
+        """
+        return ""
+
+    def unlike(self, config: Any) -> str:
+        """Return which setting makes a model's weights other than `Block`'s; an empty string where none does."""
         return ""
 
     def parallel(self, config: Any) -> bool:
@@ -80,10 +88,9 @@ class Family:
 
     # -- what stands before and after the blocks ---------------------------------------------------------------------
 
-    def embedding(self, bridge: Any, config: Any) -> Callable[[Tensor], Tensor]:
-        """Return the function of token ids ``[position]`` that gives the residual stream before layer 0."""
-        words = bridge.embed.original_component.weight.detach()
-        return lambda ids: functional.embedding(ids, words)
+    def embedding(self, bridge: Any, config: Any) -> Embedding:
+        """Return what the residual stream begins with."""
+        return Embedding(bridge.embed.original_component.weight.detach())
 
     def rotary(self, bridge: Any) -> Callable[[int], Sequence[Rotation | None]] | None:
         """Return the function of a length that gives each layer's turns; ``None`` where no layer has any."""
@@ -164,11 +171,10 @@ class Family:
 class LearnedPositions(Family):
     """A family whose positions are embedded, and nothing is turned."""
 
-    def embedding(self, bridge: Any, config: Any) -> Callable[[Tensor], Tensor]:
-        """Return the function of token ids ``[position]`` that gives the residual stream before layer 0."""
-        words = super().embedding(bridge, config)
+    def embedding(self, bridge: Any, config: Any) -> Embedding:
+        """Return what the residual stream begins with."""
         positions = bridge.pos_embed.original_component.weight.detach()
-        return lambda ids: words(ids) + positions[: len(ids)]
+        return replace(super().embedding(bridge, config), positions=positions)
 
     def rotary(self, bridge: Any) -> None:
         """Return ``None``."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from interp.engine.transformer.families._family import Family
+from interp.engine.transformer.parts import Embedding
 
 
 def alibi(heads: int) -> list[float]:
@@ -45,11 +46,10 @@ class Bloom(Family):
         """Return what is added to a score for each token of distance, ``[head]``."""
         return torch.tensor(alibi(config.n_head))
 
-    def embedding(self, bridge: Any, config: Any) -> Callable[[Tensor], Tensor]:
-        """Return the function of token ids ``[position]`` that gives the residual stream before layer 0."""
+    def embedding(self, bridge: Any, config: Any) -> Embedding:
+        """Return what the residual stream begins with."""
         words = super().embedding(bridge, config)
-        norm = self.norm(bridge.embed_ln, bridge.embed.original_component.weight)
-        return lambda ids: norm(words(ids))
+        return replace(words, norm=self.norm(bridge.embed_ln, words.weight))
 
     def rotary(self, bridge: Any) -> None:
         """Return ``None``."""

@@ -17,8 +17,8 @@ class Cohere(Family):
 
     names = ("cohere", "cohere2")
 
-    def differs(self, config: Any) -> str:
-        """Return which setting makes a model's forward another than `Block`'s; an empty string where none does."""
+    def unlike(self, config: Any) -> str:
+        """Return which setting makes a model's weights other than `Block`'s; an empty string where none does."""
         return "each head's queries and keys have a norm with a gain of its own" if _normed(config) else ""
 
     def parallel(self, config: Any) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
 from interp.engine.transformer.families._family import Family, by_kind, linear_of
-from interp.engine.transformer.parts import HALF, Norm, Rotation, Unembed
+from interp.engine.transformer.parts import HALF, Embedding, Norm, Rotation, Unembed
 
 
 class Gemma(Family):
@@ -28,11 +29,10 @@ class Gemma(Family):
         """Return what attention's scores are softly held within: Gemma 2's."""
         return getattr(config, "attn_logit_softcapping", None)
 
-    def embedding(self, bridge: Any, config: Any) -> Callable[[Tensor], Tensor]:
-        """Return the function of token ids ``[position]`` that gives the residual stream before layer 0."""
-        words, module = super().embedding(bridge, config), bridge.embed.original_component
-        scale = module.embed_scale.to(module.weight.dtype)
-        return lambda ids: words(ids) * scale
+    def embedding(self, bridge: Any, config: Any) -> Embedding:
+        """Return what the residual stream begins with."""
+        words = super().embedding(bridge, config)
+        return replace(words, scale=bridge.embed.original_component.embed_scale.to(words.weight.dtype))
 
     def rotary(self, bridge: Any) -> Callable[[int], Sequence[Rotation | None]] | None:
         """Return the function of a length that gives each layer's turns: Gemma 3's windows have a base of their own."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
-
 from interp.engine.transformer.families._family import Family, linear_of
-from interp.engine.transformer.parts import Unembed
+from interp.engine.transformer.parts import Embedding, Unembed
 
 
 class Granite(Family):
@@ -20,10 +18,9 @@ class Granite(Family):
         """Return what a half block's output is multiplied by before it is added to the stream."""
         return float(config.residual_multiplier)
 
-    def embedding(self, bridge: Any, config: Any) -> Callable[[Tensor], Tensor]:
-        """Return the function of token ids ``[position]`` that gives the residual stream before layer 0."""
-        words, scale = super().embedding(bridge, config), float(config.embedding_multiplier)
-        return lambda ids: words(ids) * scale
+    def embedding(self, bridge: Any, config: Any) -> Embedding:
+        """Return what the residual stream begins with."""
+        return replace(super().embedding(bridge, config), scale=float(config.embedding_multiplier))
 
     def unembed(self, bridge: Any, config: Any) -> Unembed:
         """Return what makes logits of the normed stream."""

@@ -12,8 +12,8 @@ class Phi(Family):
 
     names = ("phi",)
 
-    def differs(self, config: Any) -> str:
-        """Return which setting makes a model's forward another than `Block`'s; an empty string where none does."""
+    def unlike(self, config: Any) -> str:
+        """Return which setting makes a model's weights other than `Block`'s; an empty string where none does."""
         return "queries and keys have norms" if config.qk_layernorm else ""
 
     def parallel(self, config: Any) -> bool:

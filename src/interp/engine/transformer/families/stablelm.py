@@ -12,8 +12,8 @@ class StableLM(Family):
 
     names = ("stablelm",)
 
-    def differs(self, config: Any) -> str:
-        """Return which setting makes a model's forward another than `Block`'s; an empty string where none does."""
+    def unlike(self, config: Any) -> str:
+        """Return which setting makes a model's weights other than `Block`'s; an empty string where none does."""
         return "each head's queries and keys have a norm of its own" if config.qk_layernorm else ""
 
     def parallel(self, config: Any) -> bool:

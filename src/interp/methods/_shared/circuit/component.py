@@ -34,8 +34,8 @@ class ComponentFunction:
         What kind of head it is, such as ``"induction"``, where that was measured; else an empty string.
     promotes, suppresses
         (token, effect): the tokens whose logits its output raises and lowers most, and by how much against the mean
-        logit, the strongest first. It is the direct effect of its output at the last position, the final norm frozen as
-        it is there, mean over the clean prompts. Of ``logits``: the model's own.
+        logit, the strongest first. It is the direct effect of its output at the last position, the final norm and what
+        a soft cap takes off frozen as they are there, mean over the clean prompts. Of ``logits``: the model's own.
     effect
         The same on the right answers' logits less the wrong ones', mean over pairs; NaN where a pair lacks either.
     copying
@@ -89,7 +89,7 @@ def function_of(model: LoadedModel, circuit: CircuitResult, node: str, top: int 
     copying = float("nan")
     if part.kind == "head":
         with ov_qk.unmixed(model.device):
-            eigenvalues = ov_qk.ov(model, net, part.layer, part.head).eigenvalues
+            eigenvalues = ov_qk.ov(net, part.layer, part.head).eigenvalues
         copying = float(ov_qk.positivity(eigenvalues))
     edges = circuit.edges
     return ComponentFunction(
@@ -146,7 +146,11 @@ def _effects(model: LoadedModel, net: Network, prompts: Sequence[Sequence[int]],
         written = written if output.gain is None else written * output.gain
         written = written if size is None else written / size[:, None]
     frozen = written.float() / ov_qk.size(net.final, end.float())[:, None]
-    return (frozen @ ov_qk.unembedding(net).T).cpu()
+    kept = net.unembed.kept(net.final(end))
+    if kept is None:
+        return (frozen @ ov_qk.unembedding(net).T).cpu()
+    effects = (frozen @ ov_qk.unembedding(net, centred=False).T) * kept.float()
+    return (effects - effects.mean(-1, keepdim=True)).cpu()
 
 
 def _ends(model: LoadedModel, prompts: Sequence[Sequence[int]], place: Site) -> list[tuple[Tensor, Tensor]]:

@@ -78,7 +78,8 @@ def roles(model: LoadedModel, n: int, seed: int) -> Roles:
     """Run `n` pairs of the task ioi and return every head's part in it.
 
     Wang et al. (2022), "Interpretability in the Wild". The other run of each pair has three other names, none of them
-    twice: it has no idea who is repeated. Effects are direct: along the residual stream alone, the final norm frozen.
+    twice: it has no idea who is repeated. Effects are direct: along the residual stream alone, the final norm and what
+    a soft cap lets through frozen.
 
     Raises
     ------
@@ -114,13 +115,12 @@ def roles(model: LoadedModel, n: int, seed: int) -> Roles:
     clean_ids, other_ids = ids
     slots = {name: np.array([pair.slots[name][0] for pair in pairs.pairs]) for name in ("io", "s1", "s2")}
     sides = torch.tensor([[e.answer[0], e.wrong[0]] for e in encoded], device=model.device)
-    answer, wrong = ov_qk.unembedding(net, sides).unbind(1)
-    towards = (answer - wrong).to(net.unembed.weight.dtype)
     clean, other = hooks.guarded(lambda: (run(net, clean_ids), run(net, other_ids)))
     model.count(2 * len(encoded))
     model.note("replay")
     model.on_step(1, 3)
     assert clean.end is not None
+    towards = _towards(net, clean.end, sides)
     difference = float(((clean.end * towards).sum(-1) / ov_qk.size(net.final, clean.end)).mean())
     direct = _direct(net, clean, towards)
     looked, chance = _attention(clean, slots)
@@ -244,6 +244,24 @@ def _attention(run: Run, slots: Mapping[str, NDArray[np.int_]]) -> tuple[dict[st
     looked = {name: patterns[pair, :, :, queries, keys] for name, (queries, keys) in places.items()}
     shape = patterns.shape[1:3]
     return looked, {name: np.full(shape, (1 / (queries + 1)).mean()) for name, (queries, _) in places.items()}
+
+
+def _towards(net: Network, end: Tensor, sides: Tensor) -> Tensor:
+    """Return the direction of each pair's logit difference, ``[pair, d_model]``, apart from the final norm's size.
+
+    Parameters
+    ----------
+    end
+        The last residual streams, ``[pair, d_model]``: what a soft cap lets through is frozen as it is there.
+    sides
+        ``int64 [pair, 2]``: right and wrong token.
+    """
+    from interp.engine.readouts import ov_qk
+
+    kept = net.unembed.kept(net.final(end), sides)
+    rows = ov_qk.unembedding(net, sides, centred=kept is None)
+    answer, wrong = (rows if kept is None else rows * kept[..., None]).unbind(1)
+    return (answer - wrong).to(net.unembed.weight.dtype)
 
 
 def _direct(net: Network, run: Run, towards: Tensor) -> Float:

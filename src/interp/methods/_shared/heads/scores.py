@@ -303,8 +303,8 @@ def _copying(model: LoadedModel, net: Network, seed: int) -> tuple[Float, float]
     from interp.engine.readouts import ov_qk
 
     with ov_qk.unmixed(model.device):
-        values = ov_qk.copying(model, net).cpu().numpy()
-        shuffled = ov_qk.copying(model, net, torch.Generator().manual_seed(seed)).cpu().numpy()
+        values = ov_qk.copying(net).cpu().numpy()
+        shuffled = ov_qk.copying(net, torch.Generator().manual_seed(seed)).cpu().numpy()
     return values, float(shuffled.std())
 
 
