@@ -133,3 +133,19 @@ def test_weights_retied_are_another_state() -> None:
     first = fingerprint([(str(n), part) for n, part in named])
     parts[1].weight, parts[2].weight = y, x
     assert fingerprint([(str(n), part) for n, part in named]) != first
+
+
+def test_as_many_cores_as_there_are_give_the_same_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(content, "_PIECE", 64)
+    source = torch.Generator().manual_seed(0)
+    buffers = [bytes(torch.randint(256, (size,), generator=source).tolist()) for size in (1000, 0, 63, 64, 65)]
+    found: set[str] = set()
+    for threads in (1, 2, 5):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        found.add(content.digest(buffers))
+    assert len(found) == 1
+    for at in (0, 500, 999):
+        changed = bytearray(buffers[0])
+        changed[at] ^= 1
+        assert content.digest([changed, *buffers[1:]]) not in found
+    assert content.digest([buffers[0] + buffers[2], b"", *buffers[3:]]) not in found

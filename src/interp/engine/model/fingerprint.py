@@ -15,7 +15,7 @@ from torch.overrides import _get_current_function_mode_stack  # pyright: ignore
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack  # pyright: ignore
 from transformer_lens.hook_points import HookPoint
 
-from interp.engine.model import code, functions
+from interp.engine.model import code, content, functions
 from interp.engine.model.values import NOTES, SCALARS, Values, name_of
 
 
@@ -107,9 +107,9 @@ def inspect(modules: Sequence[tuple[str, nn.Module]], *configs: Any) -> State:
     found = code.look(frozenset(values.classes), values.functions)
     for place, now in found.changed:
         described.append((place, name_of(now) if functions.is_own(now) else values.value(now, place)))
-    values.state.update(repr(described).encode("utf-8", "surrogatepass"))
+    values.contents.append(repr(described).encode("utf-8", "surrogatepass"))
     own = dict.fromkeys((*values.own, *found.own, *values.unseen))
-    return State(values.state.hexdigest(), tuple(own), training and noisy)
+    return State(content.digest(values.contents), tuple(own), training and noisy)
 
 
 def _of_bridge(key: str, value: Any, values: Values, name: str) -> Any:

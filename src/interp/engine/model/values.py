@@ -18,7 +18,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-import xxhash
 from torch import Tensor, nn
 
 from interp.engine.model import content, functions
@@ -64,8 +63,8 @@ class Values:
 
     Attributes
     ----------
-    state
-        The hash that the bytes of tensors go into; a description holds their numbers.
+    contents
+        The bytes of tensors, to be hashed together; a description holds their numbers.
     classes, functions
         Classes of objects with methods, and code (with its globals), that a forward may run.
     own
@@ -75,7 +74,7 @@ class Values:
     """
 
     def __init__(self, modules: Sequence[tuple[str, nn.Module]]) -> None:
-        self.state = xxhash.xxh3_128()
+        self.contents: list[content.Bytes] = []
         self.classes: set[type] = set()
         self.functions: dict[CodeType, Mapping[str, Any]] = {}
         self.own: list[str] = []
@@ -92,7 +91,7 @@ class Values:
         if where not in self._hashed:
             self._hashed[where] = len(self._hashed)
             try:
-                self.state.update(content.content(held, where))
+                self.contents.append(content.content(held, where))
             except (RuntimeError, NotImplementedError, TypeError):
                 self.unseen.append(f"{place}: {type(tensor).__qualname__}")
         kind = type(tensor)
@@ -138,7 +137,7 @@ class Values:
             array: Any = np.ascontiguousarray(value)
             if array.dtype.hasobject:
                 return (name, self.value(array.tolist(), place))
-            self.state.update(array.view(np.uint8) if array.size else b"")
+            self.contents.append(array.reshape(-1).view(np.uint8) if array.size else b"")
             return (name, array.dtype.str, array.shape, len(self._seen))
         if isinstance(value, Mapping):
             pairs = cast("Mapping[Any, Any]", value)
