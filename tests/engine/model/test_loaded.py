@@ -284,3 +284,10 @@ def test_a_closed_model_keeps_nothing(folder: Callable[..., Path]) -> None:
     model.run([1, 2, 3])
     model.close()
     assert model.store.ledger().entries == 0
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "bert", "gemma2"])
+def test_modules_are_walked_as_torch_walks_them(family: str) -> None:
+    model = load(models.FAMILIES[family](320), name=family, options=Options(device="cpu"))
+    inside = [pair for pair in model.hf_model.named_modules() if pair[1] not in set(model.bridge.modules())]
+    assert model.modules() == [*model.bridge.named_modules(), *inside]

@@ -11,12 +11,17 @@ import torch
 import xxhash
 from torch import Tensor
 
+from interp.engine.model.mapped import Key, Mappings
+
 _CHUNK = 1 << 22  # elements hashed at once on a device: 32 MB of weights beside them
 _PIECE = 1 << 24  # bytes that one core hashes at once
 PLAIN = {Tensor, torch.nn.Parameter, torch.nn.Buffer}
 
 Place = tuple[int, int, torch.device]
 Bytes = Any  # a buffer: the memory of a storage itself, or a few bytes that stand for it
+
+_known: dict[Key | None, bytes] = {}  # a file's bytes → the hashes of their pieces
+_MOST = 1 << 16  # tensors that are remembered
 
 
 def inner(tensor: Tensor) -> Iterator[tuple[str, Any]]:
@@ -50,19 +55,38 @@ def place(tensor: Tensor) -> Place:
 def digest(contents: Sequence[Bytes]) -> str:
     """Return 128 bits in hexadecimal: the hash of all pieces' hashes, in order, which as many cores take as torch uses.
 
-    xxh3 reads at the rate of one core; a model's weights come faster from memory than that.
+    xxh3 reads at the rate of one core; a model's weights come faster from memory than that. What is still a file's and
+    was hashed as such (`mapped`) is not read again.
     """
-    views = [memoryview(one).cast("B") for one in contents if memoryview(one).nbytes]
-    pieces = [view[start : start + _PIECE] for view in views for start in range(0, len(view), _PIECE)]
-    # The lengths too: where one storage ends and the next begins.
-    whole = xxhash.xxh3_128(repr([memoryview(one).nbytes for one in contents]).encode())
+    views = [memoryview(one).cast("B") if memoryview(one).nbytes else memoryview(b"") for one in contents]
+    mappings = Mappings() if any(isinstance(one, ctypes.Array) for one in contents) else None
+    keys = [
+        mappings.key(ctypes.addressof(one), len(view)) if mappings and isinstance(one, ctypes.Array) else None
+        for one, view in zip(contents, views, strict=True)
+    ]
+    pieces = [
+        view[start : start + _PIECE]
+        for key, view in zip(keys, views, strict=True)
+        if key not in _known
+        for start in range(0, len(view), _PIECE)
+    ]
     threads = min(torch.get_num_threads(), sum(len(piece) == _PIECE for piece in pieces))
     if threads > 1:
         with ThreadPoolExecutor(threads) as pool:
-            hashes = list(pool.map(xxhash.xxh3_128_digest, pieces))
+            hashes = iter(list(pool.map(xxhash.xxh3_128_digest, pieces)))
     else:
-        hashes = [xxhash.xxh3_128_digest(piece) for piece in pieces]
-    whole.update(b"".join(hashes))
+        hashes = map(xxhash.xxh3_128_digest, pieces)
+    # The lengths too: where one storage ends and the next begins.
+    whole = xxhash.xxh3_128(repr([len(view) for view in views]).encode())
+    for key, view in zip(keys, views, strict=True):
+        found = _known.get(key) if key is not None else None
+        if found is None:
+            found = b"".join(next(hashes) for _ in range(0, len(view), _PIECE))
+            if key is not None:
+                if len(_known) >= _MOST:
+                    _known.clear()
+                _known[key] = found
+        whole.update(found)
     return whole.hexdigest()
 
 

@@ -136,9 +136,9 @@ class Handle:
 
     def modules(self) -> list[tuple[str, nn.Module]]:
         """Return every module of the bridge and of the model inside it, once, with its name."""
-        held = dict.fromkeys(id(module) for module in self.bridge.modules())
-        inside = [(name, module) for name, module in self.hf_model.named_modules() if id(module) not in held]
-        return [*self.bridge.named_modules(), *inside]
+        found = _walked(self.bridge)
+        held = {id(module) for _, module in found}
+        return [*found, *(pair for pair in _walked(self.hf_model) if id(pair[1]) not in held)]
 
     @property
     def keeps_logits(self) -> bool:
@@ -198,3 +198,20 @@ class Handle:
         state = inspect_state(modules, self.bridge.cfg, getattr(self.hf_model, "config", None))
         # A replaced forward or a module of the user's own class does what a hook does.
         return state, (*(str(found) for found in hooks.foreign(modules)), *state.own_code)
+
+
+def _walked(root: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return what ``root.named_modules()`` gives, without a generator inside a generator for each level."""
+    found: list[tuple[str, nn.Module]] = []
+    seen: set[int] = set()
+    waiting: list[tuple[str, nn.Module]] = [("", root)]
+    while waiting:
+        name, module = waiting.pop()
+        if id(module) in seen:
+            continue
+        seen.add(id(module))
+        found.append((name, module))
+        prefix = f"{name}." if name else ""
+        children = module.__dict__["_modules"]
+        waiting += [(prefix + key, child) for key, child in reversed(children.items()) if child is not None]
+    return found
