@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import interp
+import models
 from faults import harness
 from interp.engine.model.load import Options, load
 from interp.errors import InputError
