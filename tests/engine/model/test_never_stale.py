@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from tokenizers import normalizers
 from torch import nn
+from transformers import AttentionInterface
 from transformers.models.llama import modeling_llama
 
 import interp
@@ -27,6 +28,7 @@ from interp.engine.model import code
 from interp.engine.model.fingerprint import fingerprint, inspect
 from interp.engine.model.load import Options, load
 from interp.engine.model.loaded import LoadedModel
+from interp.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -342,3 +344,29 @@ def test_whether_bos_is_put_in_front_is_asked_each_time(model: LoadedModel) -> N
     with_bos = _first_ids(model)
     model.bridge.cfg.default_prepend_bos = False
     assert _first_ids(model) == with_bos[1:]
+
+
+@pytest.mark.parametrize("family", ["bert", "llama", "gpt2"])
+def test_a_name_in_a_registry_that_stands_for_something_else(family: str) -> None:
+    model = load(models.FAMILIES[family](340), name=family, options=Options(device="cpu"))
+    plain = sys.modules[type(model.hf_model).__module__].eager_attention_forward
+    model.hf_model.config._attn_implementation = "mine"
+    found: list[torch.Tensor] = []
+    try:
+        for factor in (0.3, 0.5, 0.9):
+
+            def mine(*given: Any, factor: float = factor, **named: Any) -> Any:
+                out, weights = plain(*given, **named)
+                return factor * out, weights
+
+            AttentionInterface.register("mine", mine)
+            found.append(model.activations_of(IDS, ["logits"])["logits"])
+            expected = model.bridge(torch.tensor([IDS]))
+            assert torch.equal(found[-1], expected), factor
+    finally:
+        AttentionInterface._global_mapping.pop("mine")
+    try:
+        model.bridge(torch.tensor([IDS]))
+    except KeyError:  # but for bridges with an attention of their own, which run
+        with pytest.raises((InputError, KeyError)):
+            model.activations_of(IDS, ["logits"])

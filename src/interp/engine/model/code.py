@@ -39,6 +39,7 @@ _NOISE = {"__doc__", "__annotations__", "__abstractmethods__", "_abc_impl", "__s
 _WRITTEN = attrgetter("__code__", "__defaults__", "__kwdefaults__")
 # Builtins that speak to whoever sits there: nothing is computed by them, and front ends put in their own for each cell.
 _FOR_PEOPLE = frozenset(["_", "breakpoint", "display", "exit", "get_ipython", "help", "input", "open", "print", "quit"])
+_HOOKS = "torch.nn.modules.module._global_"  # torch's tables of hooks on all modules, which are looked for elsewhere
 _LARGEST = 2000  # entries of a registry that is watched
 _KEPT = 16  # sets of classes whose code stays known
 
@@ -204,7 +205,7 @@ class _Reach:
                     self._waiting[name].append((f"{label}.{name}", value))
 
     def _registry(self, label: str, held: dict[Any, Any]) -> None:
-        if len(held) > _LARGEST or id(held) in self._spaces or "._global_" in label:  # hooks are looked for elsewhere
+        if len(held) > _LARGEST or id(held) in self._spaces or label.startswith(_HOOKS):
             return
         if not held or any(callable(value) or isinstance(value, tuple) for value in dict.values(held)):
             self._space(held, label, held, whole=True)
