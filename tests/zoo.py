@@ -320,6 +320,11 @@ def spread(model: Any) -> Any:
     return model.eval()
 
 
+def settings(family: str) -> dict[str, Any]:
+    """Return the settings of a model of Hugging Face's."""
+    return dict(_MADE[family][2])
+
+
 def drawn(family: str, **settings: Any) -> Any:
     """Return a model of Hugging Face's with nothing at its initial value: gains, biases and sinks neither."""
     kind, name, usual = _MADE[family]

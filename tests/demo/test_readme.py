@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
+from interp.engine.transformer.families import FAMILIES
 from interp.interface import registry
 from interp.interface.session import session
 from interp.spec import Pairs
@@ -65,3 +66,8 @@ def test_the_python_lines_run(shell: Any) -> None:
     assert said is not None
     assert (top[0], top[1]) == (said[1], int(said[2]))
     assert top[2] == pytest.approx(float(said[3]), abs=1e-3)
+
+
+def test_it_names_the_families_that_run_without_hooks() -> None:
+    (listed,) = re.findall(r"\n## Without hooks\n\n(.*?); and\n", README, re.DOTALL)
+    assert {*re.findall(r"`([a-z0-9_]+)`", listed)} - {"model_type"} == {*FAMILIES} - {"native"}

@@ -115,6 +115,23 @@ def test_sweeps_are_the_hooked_ones(model: Any, by_hooks: Any) -> None:
 
 
 @pytest.mark.usefixtures("model")
+@pytest.mark.parametrize("steps", [1, 3])
+def test_estimates_of_sites_are_the_hooked_ones(by_hooks: Any, steps: int) -> None:
+    def estimates() -> list[Any]:
+        asked = {"method": "attribution", "steps": steps}
+        return [
+            interp.patch(pairs=PAIRS, site=site, by=by, **asked) for site, by in (("z", "head"), ("mlp_out", "layer"))
+        ]
+
+    lean = estimates()
+    assert {result.provenance.path for result in lean} == {"gradients"}
+    by_hooks()
+    for one, hooked in zip(lean, estimates(), strict=True):
+        assert hooked.provenance.path.startswith("hooked")
+        assert np.abs(one.estimate - hooked.estimate).max() < BOUND
+
+
+@pytest.mark.usefixtures("model")
 @pytest.mark.parametrize("freeze", ["all", "heads", "none"])
 def test_paths_are_the_hooked_ones(by_hooks: Any, freeze: str) -> None:
     lean = interp.path(pairs=PAIRS, freeze=freeze)

@@ -57,6 +57,7 @@ def model(request: pytest.FixtureRequest, clean_session: Any) -> Any:
 def test_effects_of_components_and_heads_are_the_parts_of_the_logit_difference(model: Any) -> None:
     parts = interp.dla(IDS, answer=RIGHT, wrong=WRONG)
     assert parts.total == pytest.approx(parts.logit, abs=1e-4)
+    assert np.abs(parts.per_position.sum(-1) - parts.heads).max() < 1e-4
     net = network.read(model)
     with torch.no_grad():
         for name, part in parts.contributions.items():

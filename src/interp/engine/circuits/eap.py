@@ -87,8 +87,9 @@ def attribute_edges(
     Syed, Rager and Conmy (2023), "Attribution Patching Outperforms Automated Circuit Discovery"; Hanna, Pezzelle and
     Belinkov (2024), "Have Faith in Faithfulness", who sum over five equal steps: on the bundled model that is off by
     9 % of the largest score, five Gauss-Legendre points by up to 22 %. A path through the activations: Marks et al.
-    (2024), "Sparse Feature Circuits". The points: Sidi (1993), "A New Variable Transformation for Numerical
-    Integration".
+    (2024), "Sparse Feature Circuits". A norm after the attention is part of what reads the heads: what a head changes
+    goes through it to first order at the clean run, at every point. The points: Sidi (1993), "A New Variable
+    Transformation for Numerical Integration".
     """
     require_one_length(cases, ablation, positions)
     job: _Job | None = None

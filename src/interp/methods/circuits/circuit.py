@@ -106,6 +106,10 @@ def circuit(
     with a dozen, and an edge's score is the largest that it survives. That it may begin with what an estimate leaves:
     Syed et al.
 
+    A norm after the attention (Gemma 2 and 3, OLMo 2 and 3) divides all heads of a layer by one size, and so belongs to
+    what reads them: exact scores and runs apply it to the heads that an input keeps and the ablated others; estimates
+    take it to first order at the clean run.
+
     Examples
     --------
     >>> interp.circuit(task="induction", n=8, edges=20).heads

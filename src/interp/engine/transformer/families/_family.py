@@ -217,10 +217,14 @@ def _experts(module: Any) -> Callable[[Tensor], Tensor]:
     if not any("xperts" in name for name, _ in module.named_children()):
         raise Unreadable(f"it holds {type(module).__name__} where an MLP is known")
 
+    # Constants, as all weights here are: else what is computed with them would have a gradient of its own.
+    weights = {name: parameter.detach() for name, parameter in module.named_parameters()}
+
     def run(rows: Tensor) -> Tensor:
         if not rows.numel():
             return rows
-        out = module(rows.reshape(1, -1, rows.shape[-1]))
+        batch = rows.reshape(1, -1, rows.shape[-1])
+        out = torch.func.functional_call(module, weights, batch) if torch.is_grad_enabled() else module(batch)
         return (out[0] if isinstance(out, tuple) else out).view(rows.shape)
 
     return run
