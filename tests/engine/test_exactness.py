@@ -109,9 +109,9 @@ class Reading:
         self.fault = fault
         self.calls = 0
 
-    def __call__(self, model: Any) -> Network:
+    def __call__(self, model: Any, **options: Any) -> Network:
         self.calls += 1
-        net = self.read(model)
+        net = self.read(model, **options)
         return net if self.fault is None else self.fault(net)
 
 

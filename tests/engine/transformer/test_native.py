@@ -113,7 +113,7 @@ def test_patches_and_paths_are_those_of_the_hooked_forward(kind: str, own: Any, 
         )
 
 
-def unreadable(model: LoadedModel) -> network.Network:  # noqa: ARG001
+def unreadable(model: LoadedModel, **_: Any) -> network.Network:  # noqa: ARG001
     raise network.Unreadable("for the test")
 
 
