@@ -44,7 +44,7 @@ CONFIGS: dict[str, Callable[[], Any]] = {
 
 @pytest.fixture
 def of(clean_session: Any) -> Callable[[str], LoadedModel]:
-    """Return ``of(kind)``: a small random model of a family that the replay does not know, as the current one."""
+    """Return ``of(kind)``: a small random model of a family, as the current one."""
 
     def make(kind: str) -> LoadedModel:
         made = AutoModelForCausalLM.from_config(CONFIGS[kind](), attn_implementation="eager").eval()
@@ -119,11 +119,8 @@ def test_a_pattern_that_is_only_shown_cannot_be_changed(kind: str, of: Any) -> N
         assert "\n" not in str(refused.value)
     assert interp.attention(IDS).pattern.shape == (2, 4, len(IDS), len(IDS))
     estimated = interp.patch(**ASK, method="attribution").estimates
-    assert "pattern" not in estimated
     assert abs(estimated["z"]).max() > 0
-    swept = interp.patch(**ASK, by="layer")
-    assert swept.provenance.path.startswith("hooked: the replay does not know")
-    assert abs(swept.effect).min() > 0
+    assert abs(interp.patch(**ASK, by="layer").effect).min() > 0
 
 
 def test_a_stream_that_a_norm_interrupts_cannot_be_changed(of: Any) -> None:
