@@ -11,7 +11,7 @@ import torch
 
 import interp
 import zoo
-from engine.transformer.test_every_family import KNOWN, PAIRS, made
+from engine.transformer.test_every_family import KNOWN, PAIRS
 from interp.engine.model.load import Options, load
 from interp.engine.transformer import network
 
@@ -23,7 +23,7 @@ DIVISIONS = (("z", "head"), ("resid_pre", "position"), ("attn_out", "layer"), ("
 @pytest.fixture
 def use(clean_session: Any) -> Any:
     def give(family: str, dtype: torch.dtype) -> Any:
-        hf = made(family).to(dtype)
+        hf = zoo.drawn(family).to(dtype)
         model = load(hf, tokenizer=zoo.tokenizer(family), name=family, options=Options(device="cpu"))
         clean_session.models[family] = model
         clean_session.current = family
