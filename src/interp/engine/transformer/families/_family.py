@@ -217,15 +217,26 @@ def _experts(module: Any) -> Callable[[Tensor], Tensor]:
     if not any("xperts" in name for name, _ in module.named_children()):
         raise Unreadable(f"it holds {type(module).__name__} where an MLP is known")
 
-    # Constants, as all weights here are: else what is computed with them would have a gradient of its own.
-    weights = {name: parameter.detach() for name, parameter in module.named_parameters()}
+    constant = _constant(module)
 
     def run(rows: Tensor) -> Tensor:
         if not rows.numel():
             return rows
-        batch = rows.reshape(1, -1, rows.shape[-1])
-        out = torch.func.functional_call(module, weights, batch) if torch.is_grad_enabled() else module(batch)
+        out = constant(rows.reshape(1, -1, rows.shape[-1]))
         return (out[0] if isinstance(out, tuple) else out).view(rows.shape)
+
+    return run
+
+
+def _constant(module: Any) -> Callable[[Tensor], Any]:
+    """Return a module as a function whose own weights are constants, as all weights here are.
+
+    Else what is computed with them would have a gradient of its own.
+    """
+    weights = {name: parameter.detach() for name, parameter in module.named_parameters()}
+
+    def run(x: Tensor) -> Any:
+        return torch.func.functional_call(module, weights, x) if torch.is_grad_enabled() else module(x)
 
     return run
 
@@ -242,6 +253,8 @@ def activation_of(mlp: Any) -> Activation:
     function = next((getattr(mlp, name) for name in known if hasattr(mlp, name)), None)
     if function is None:
         raise Unreadable(f"the activation function of {type(mlp).__name__} is not known")
+    if isinstance(function, torch.nn.Module) and any(True for _ in function.parameters()):
+        return _constant(function)
     return _PLAIN.get(type(function).__name__) or function
 
 
