@@ -69,5 +69,5 @@ def test_the_python_lines_run(shell: Any) -> None:
 
 
 def test_it_names_the_families_that_run_without_hooks() -> None:
-    (listed,) = re.findall(r"\n## Without hooks\n\n(.*?); and\n", README, re.DOTALL)
+    (listed,) = re.findall(r"\n## Without hooks\n\n(.*?); and\s", README, re.DOTALL)
     assert {*re.findall(r"`([a-z0-9_]+)`", listed)} - {"model_type"} == {*FAMILIES} - {"native"}
