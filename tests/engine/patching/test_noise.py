@@ -11,13 +11,18 @@ import torch
 
 import interp
 import zoo
-from engine.transformer.test_every_family import KNOWN, PAIRS
+from engine.transformer.test_every_family import CASES, KNOWN, PAIRS
+from interp.engine.circuits.eap import attribute_edges
 from interp.engine.model.load import Options, load
 from interp.engine.transformer import network
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 DIVISIONS = (("z", "head"), ("resid_pre", "position"), ("attn_out", "layer"), ("mlp_out", "position"), ("q", "head"))
+
+
+def routed(family: str) -> bool:
+    return "moe" in family or family in {"mixtral", "gpt_oss"}
 
 
 @pytest.fixture
@@ -49,8 +54,20 @@ def test_cells_lie_within_twice_the_noise(
         assert hooked.noise == result.noise
         far += (np.abs(result.patched - hooked.patched) / result.noise).ravel().tolist()
     # Where rounding chooses other experts, a run is another one: how often, a few copies of a prompt do not say.
-    routed = "moe" in family or family in {"mixtral", "gpt_oss"}
-    assert np.mean(np.array(far) <= 2) >= (0.9 if routed else 0.999)
+    assert np.mean(np.array(far) <= 2) >= (0.9 if routed(family) else 0.999)
+
+
+@pytest.mark.parametrize("family", [family for family in KNOWN if not routed(family)])
+def test_estimates_of_edges_are_those_of_the_same_weights_in_single_precision(use: Any, family: str) -> None:
+    scores: list[torch.Tensor] = []
+    for dtype in (torch.bfloat16, torch.float32):
+        model = use(family, torch.bfloat16)
+        if dtype == torch.float32:
+            model.hf_model.float()
+        scores.append(model.operate("circuit", {}, lambda _, model=model: attribute_edges(model, CASES)).scores)
+    there = ~scores[1].isnan()
+    half, single = (found[there] for found in scores)
+    assert float(torch.corrcoef(torch.stack([half, single]))[0, 1]) > 0.98
 
 
 def test_what_is_below_the_noise_is_none(use: Any) -> None:

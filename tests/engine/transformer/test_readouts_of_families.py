@@ -130,7 +130,7 @@ def test_circuits_of_weights_are_what_a_head_of_layer_0_does(unbiased: Any) -> N
         stream = net.embed(torch.tensor(IDS))
         q, k, v = layer.project(stream)
         q, k = layer.turn_queries(q, turns), layer.turn_keys(k, turns)
-        sizes = ov_qk.size(layer.norm1, stream)
+        sizes = layer.norm1.size(stream)
         towards = ov_qk.unembedding(net, torch.tensor([RIGHT, WRONG]))
         for head in range(net.n_heads):
             for query, key in ((6, 4), (3, 3), (7, 0)):
@@ -163,7 +163,7 @@ def test_what_a_neuron_writes_by_its_weights_is_its_part_of_a_logit(family: str,
     held: dict[int, torch.Tensor] = {}
     with torch.no_grad():
         end = forward(net, torch.tensor([IDS]), {"neuron": lambda at, acting: held.__setitem__(at, acting[0, -1])})
-        size = ov_qk.size(net.final, end[0, -1]) * (net.layers[layer].down.size(held[layer]) or 1.0)
+        size = net.final.size(end[0, -1]) * (net.layers[layer].down.size(held[layer]) or 1.0)
     expected = (made.promoted_values[number, 0] - made.suppressed_values[number, 0]) * held[layer][number] / size
     found = dict(interp.dla(IDS, answer=right, wrong=wrong, top=net.d_mlp * len(net.layers)).neurons)
     assert found[name] == pytest.approx(float(expected), abs=1e-4)

@@ -279,7 +279,7 @@ def test_effects_through_queries_are_those_of_a_run_with_that_query(family: str,
         clean, other = roles.run(net, ids), roles.run(net, other_ids)
         readers = [(1, 0), (1, 3)]
         effects = roles.through_queries(net, clean, other, towards, readers)
-        size = ov_qk.size(net.final, clean.end)
+        size = net.final.size(clean.end)
         layer = net.layers[1]
         for sender in range(net.n_heads):
             change = torch.zeros_like(clean.z[0])

@@ -118,7 +118,7 @@ def test_qk_gives_the_scores_of_the_first_layer(model: Any) -> None:
     scores = model.activations_of(ids, ["blocks.0.attn.hook_attn_scores"])["blocks.0.attn.hook_attn_scores"][0]
     net = network.read(model)
     layer = net.layers[0]
-    sizes = ov_qk.size(layer.norm1, ov_qk.embedding(net)[list(ids)])
+    sizes = layer.norm1.size(ov_qk.embedding(net)[list(ids)])
     for number in range(net.n_heads):
         for query in range(len(ids)):
             for key in range(query + 1):

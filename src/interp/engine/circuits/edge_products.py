@@ -22,7 +22,6 @@ from interp.engine.patching.gradients import require_slope
 from interp.engine.transformer.forward import Edit, forward
 from interp.engine.transformer.linear import Linear
 from interp.engine.transformer.network import Network
-from interp.engine.transformer.parts import Identity, Norm
 from interp.engine.transformer.shared_prefix import paired
 
 if TYPE_CHECKING:
@@ -263,7 +262,7 @@ class EdgeProducts:
                 if ("q", index) in found:
                     through = [(layer.q, found["q", index]), (layer.k, found["k", index]), (layer.v, found["v", index])]
                     slope = torch.cat([self._through(linear, part) for linear, part in through])
-                    self._add(_back(layer.norm1, graph.before[index], slope), graph.points, column, writers)
+                    self._add(layer.norm1.back(graph.before[index], slope), graph.points, column, writers)
                 if ("mlp_in", index) in found:
                     part = found["mlp_in", index].reshape(1, -1, end.shape[-1])
                     self._add(part, graph.points, column + width - 1, writers)
@@ -294,17 +293,3 @@ class EdgeProducts:
         product = torch.matmul(changes.permute(1, 2, 0, 3), slope.permute(1, 2, 3, 0))
         self.values[:, rows, columns] += product.sum(1)
         self.by_position[rows, columns] += product.sum(0).permute(1, 2, 0)
-
-
-def _back(norm: Norm, x: Tensor, slope: Tensor) -> Tensor:
-    """Return gradients before a norm of `x`, ``[row, d_model]``, of those after it, ``[reader, row, d_model]``."""
-    if isinstance(norm, Identity):
-        return slope
-    centred = x if norm.rms else x - x.mean(-1, keepdim=True)
-    scale = torch.rsqrt(centred.square().mean(-1, keepdim=True) + norm.eps)
-    unit = centred * scale
-    slope = slope.mul_(norm.weight)
-    if not norm.rms:
-        slope = slope.sub_(slope.mean(-1, keepdim=True))
-    along = torch.einsum("rnd,nd->rn", slope, unit) / x.shape[-1]
-    return slope.sub_(along[..., None] * unit).mul_(scale)

@@ -316,12 +316,12 @@ class _Run:
         self.changes = batch.written.new_empty(len(of), count, length, width)
         self.below = 0  # writers that have written
         self.turns = net.rotations(length)
-        self.together: list[tuple[int, slice]] = []  # layers whose heads' sum goes through a norm, and these writers
+        self.normed: list[tuple[int, slice]] = []  # layers whose heads' sum goes through a norm, and these writers
 
     def spread(self, keep: Tensor, of: Tensor, back: Tensor) -> _Run:
         """Return the same with a row for each run instead of each pair; row ``back[run]`` is what it continues."""
         each = _Run(self.net, self.batch, keep, of, 0)
-        each.below, each.together = self.below, list(self.together)
+        each.below, each.normed = self.below, list(self.normed)
         each.changes = self.changes.new_empty(len(of), *self.changes.shape[1:])
         each.changes[:, : self.below] = self.changes[:, : self.below][back]
         return each
@@ -364,7 +364,7 @@ class _Run:
         if block.o.norm is None:
             raw = block.o.settled(raw)
         else:
-            self.together.append((index, slice(self.below, self.below + raw.shape[1])))
+            self.normed.append((index, slice(self.below, self.below + raw.shape[1])))
         self.write(raw)
 
     def _read(self, readers: Sequence[int], ablated: Tensor) -> Tensor:
@@ -389,12 +389,12 @@ class _Run:
         """
         shape = changes.shape[2:]
         plain = kept
-        if self.together:
+        if self.normed:
             plain = kept.clone()
-            for _, writers in self.together:
+            for _, writers in self.normed:
                 plain[..., writers] = 0
         added = (plain @ changes.flatten(2)).unflatten(2, shape)
-        for index, writers in self.together:
+        for index, writers in self.normed:
             raw = (kept[..., writers] @ changes[:, writers].flatten(2)).unflatten(2, shape)
             z = self.batch.z[self.of, index]
             z = z if at is None else z[torch.arange(len(at), device=at.device), at][:, None]

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from interp.engine.metrics import upcast
 from interp.engine.patching.cases import Case, measured
+from interp.engine.transformer.parts import HALF
 from interp.sites import Site
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ _known: WeakKeyDictionary[LoadedModel, dict[Hashable, Noise]] = WeakKeyDictionar
 
 def measured_noise(model: LoadedModel, source_model: LoadedModel, cases: Sequence[Case]) -> Noise:
     """Return what rounding moves the metric of a few pairs' unpatched runs by; once for each state and metric."""
-    if getattr(torch, model.dtype) not in {torch.bfloat16, torch.float16}:
+    if getattr(torch, model.dtype) not in HALF:
         return Noise()
     key, known = (model.state, *measured(cases, model, source_model)), _known.setdefault(model, {})
     if model.state is None or key not in known:

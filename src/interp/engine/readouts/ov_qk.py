@@ -97,11 +97,6 @@ def embedding(net: Network) -> Tensor:
     return net.embed.words(net.embed.weight).float()
 
 
-def size(norm: Norm, resid: Tensor) -> Tensor:
-    """Return what a norm divides a residual stream ``[…, d_model]`` by, ``[…]``: 1 where there is none."""
-    return norm.size(resid)
-
-
 def along(net: Network, layer: Block, z: Tensor, directions: Tensor) -> Tensor:
     """Return how far each head writes along a direction, ``[…, head]``.
 

@@ -58,11 +58,6 @@ class Network:
         return self.layers[0].parallel
 
     @property
-    def neurons(self) -> bool:
-        """Whether its MLPs have neurons: routed experts have none."""
-        return all(layer.experts is None for layer in self.layers)
-
-    @property
     def d_mlp(self) -> int:
         """How wide the widest MLP is; for routed experts a guess at what one row needs."""
         return max(4 * len(layer.norm2.weight) if layer.experts else len(layer.up.weight) for layer in self.layers)

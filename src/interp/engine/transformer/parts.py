@@ -62,6 +62,20 @@ class Norm:
         moved = moved - unit * (unit * moved).mean(-1, keepdim=True)
         return moved / self.size(x)[..., None] * self.weight
 
+    def back(self, x: Tensor, slope: Tensor) -> Tensor:
+        """Return gradients before the norm of those after it, ``[…, row, d_model]``, at `x`, ``[row, d_model]``.
+
+        `slope` is written to.
+        """
+        centred = x if self.rms else x - x.mean(-1, keepdim=True)
+        scale = torch.rsqrt(centred.square().mean(-1, keepdim=True) + self.eps)
+        unit = centred * scale
+        slope = slope.mul_(self.weight)
+        if not self.rms:
+            slope = slope.sub_(slope.mean(-1, keepdim=True))
+        along = torch.einsum("...nd,nd->...n", slope, unit) / x.shape[-1]
+        return slope.sub_(along[..., None] * unit).mul_(scale)
+
 
 @dataclass(frozen=True)
 class Identity(Norm):
@@ -77,6 +91,10 @@ class Identity(Norm):
     def slope(self, x: Tensor, change: Tensor) -> Tensor:  # noqa: ARG002
         """Return `change`."""
         return change
+
+    def back(self, x: Tensor, slope: Tensor) -> Tensor:  # noqa: ARG002
+        """Return `slope`."""
+        return slope
 
 
 @dataclass(frozen=True)
@@ -112,22 +130,28 @@ class Rotation:
 
 
 @dataclass(frozen=True)
-class Output:
-    """What a half block adds to the residual stream: a linear layer's output, normed where `norm` is, times `scale`."""
+class _OfLinear:
+    """What is made of a linear layer's output."""
 
     linear: Linear
-    norm: Norm | None = None
-    scale: float = 1.0
 
     @property
     def weight(self) -> Tensor:
-        """``[d_model, in]``."""
+        """``[out, in]``."""
         return self.linear.weight
 
     @property
     def bias(self) -> Tensor | None:
-        """``[d_model]``."""
+        """``[out]``."""
         return self.linear.bias
+
+
+@dataclass(frozen=True)
+class Output(_OfLinear):
+    """What a half block adds to the residual stream: a linear layer's output, normed where `norm` is, times `scale`."""
+
+    norm: Norm | None = None
+    scale: float = 1.0
 
     @property
     def gain(self) -> Tensor | None:
@@ -199,22 +223,11 @@ class Embedding:
 
 
 @dataclass(frozen=True)
-class Unembed:
+class Unembed(_OfLinear):
     """The logits of what the final norm gives: a linear layer's, times `scale`, then softly held within ± `cap`."""
 
-    linear: Linear
     scale: float = 1.0
     cap: float | None = None
-
-    @property
-    def weight(self) -> Tensor:
-        """``[d_vocab, d_model]``."""
-        return self.linear.weight
-
-    @property
-    def bias(self) -> Tensor | None:
-        """``[d_vocab]``."""
-        return self.linear.bias
 
     def __call__(self, normed: Tensor) -> Tensor:
         """Return the logits, ``[…, d_vocab]``."""

@@ -145,7 +145,7 @@ def _effects(model: LoadedModel, net: Network, prompts: Sequence[Sequence[int]],
         size = output.size(z.flatten(-2))  # a head's share of what a norm after the attention gives
         written = written if output.gain is None else written * output.gain
         written = written if size is None else written / size[:, None]
-    frozen = written.float() / ov_qk.size(net.final, end.float())[:, None]
+    frozen = written.float() / net.final.size(end.float())[:, None]
     kept = net.unembed.kept(net.final(end))
     if kept is None:
         return (frozen @ ov_qk.unembedding(net).T).cpu()

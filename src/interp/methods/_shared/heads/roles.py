@@ -90,7 +90,6 @@ def roles(model: LoadedModel, n: int, seed: int) -> Roles:
 
     from interp.engine import exactness
     from interp.engine.model import hooks
-    from interp.engine.readouts import ov_qk
     from interp.engine.transformer import network
 
     ids: list[Tensor] = []  # of the clean and of the other prompts
@@ -121,7 +120,7 @@ def roles(model: LoadedModel, n: int, seed: int) -> Roles:
     model.on_step(1, 3)
     assert clean.end is not None
     towards = _towards(net, clean.end, sides)
-    difference = float(((clean.end * towards).sum(-1) / ov_qk.size(net.final, clean.end)).mean())
+    difference = float(((clean.end * towards).sum(-1) / net.final.size(clean.end)).mean())
     direct = _direct(net, clean, towards)
     looked, chance = _attention(clean, slots)
     seen = {name: _sure(values - chance[name]) for name, values in looked.items()}
@@ -272,7 +271,7 @@ def _direct(net: Network, run: Run, towards: Tensor) -> Float:
 
     assert run.end is not None
     written = [ov_qk.along(net, layer, z, towards) for layer, z in zip(net.layers, run.z, strict=True)]
-    return (torch.stack(written, 1) / ov_qk.size(net.final, run.end)[:, None, None]).double().cpu().numpy()
+    return (torch.stack(written, 1) / net.final.size(run.end)[:, None, None]).double().cpu().numpy()
 
 
 def through_queries(net: Network, clean: Run, other: Run, towards: Tensor, readers: Sequence[tuple[int, int]]) -> Float:
@@ -294,7 +293,7 @@ def through_queries(net: Network, clean: Run, other: Run, towards: Tensor, reade
     count, length = clean.k[0].shape[:2]
     rotations = net.rotations(length)
     group = net.n_heads // net.n_kv_heads
-    size = ov_qk.size(net.final, clean.end)
+    size = net.final.size(clean.end)
     effects = torch.zeros(count, len(net.layers), net.n_heads, dtype=torch.float64)
     for reader in sorted({layer for layer, _ in readers}):
         block, turns = net.layers[reader], rotations[reader]

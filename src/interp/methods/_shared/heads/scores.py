@@ -234,7 +234,7 @@ def _scored(
         watch(model, alone.ids, see_alone, group=group)
     each = {name: np.stack(values, axis=1) for name, values in parts.items()}
     if net is not None and end is not None:
-        sizes = ov_qk.size(net.final, end[:, prompts.repeat].float()).double().cpu().numpy()
+        sizes = net.final.size(end[:, prompts.repeat].float()).double().cpu().numpy()
         each["anti_induction"] = -(each.pop("effect") / sizes[:, None, :, None]).mean(2)  # over positions
     if losses is not None:
         each["losses"] = losses.double().cpu().numpy()
