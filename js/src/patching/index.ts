@@ -42,7 +42,7 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
   };
   const menu = saveMenu(() => "patching", picture, fail);
   const strongest = list(view, say);
-  const beside = h("div.beside", {}, strongest, asked);
+  const beside = h("div.columns.beside", {}, strongest, asked);
   const controls = buttons(quantities.element, sources.element, menu);
   frame.append(
     h("header.head", {}, h("span.title", {}, TITLE), facts, controls.element),

@@ -42,7 +42,7 @@ def _picture(result: PatchingResult) -> page.Picture:
     listed = f'<div class="interp-list">{page.captioned(beside)}</div>' if beside else ""
     columns = (
         f'<div class="interp-part" style="--wide:{math.ceil(first[0][1].width)}px">{_captioned(view, first)}</div>'
-        f'<div class="interp-beside" style="--least:{least}px">'
+        f'<div class="interp-columns interp-beside" style="--least:{least}px">'
         f"{listed}{pairs.markup(view)}</div>"
     )
     done = float(result.done.mean()) if result.done.size else 0.0

@@ -31,7 +31,9 @@ def layout(name: str) -> str:
     '.interp-frame .interp-legend{'
     """
     rules = files("interp.views").joinpath("kit", "layout", f"{name}.css").read_text("utf-8")
-    return re.sub(r"\s*([{}:;,>])\s*", r"\1", re.sub(r"/\*.*?\*/", "", rules, flags=re.DOTALL)).strip()
+    bare = re.sub(r"/\*.*?\*/", "", rules, flags=re.DOTALL)
+    # What stands before a colon stays: in a selector a space there is a descendant.
+    return re.sub(r":\s+", ":", re.sub(r"\s*([{};,>])\s*", r"\1", bare)).strip()
 
 
 _PAGE = f"""
