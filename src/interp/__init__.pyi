@@ -320,6 +320,7 @@ def load(
     revision: str | None = ...,
     remote_code: bool = ...,
     adapter: Any = ...,
+    max_memory: str | None = ...,
     name: str | None = ...,
     copy: bool = ...,
     spill: float | None = ...,

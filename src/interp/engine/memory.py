@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +10,8 @@ from typing import Protocol, Self, TypeVar
 
 import psutil
 import torch
+
+from interp.errors import InputError
 
 # Positions that run together, unless memory is short. Matrix products are at their full rate from about 240 rows, so
 # more gain nothing, and fewer lose less to an interrupt; a sweep's rows are of many layers, so that a wave has more.
@@ -164,6 +167,29 @@ def halving_pieces(
         elif not attempt(lambda piece=piece: run(piece), device, last=not piece.halves()):
             limit = count // 2
             waiting.insert(0, piece)
+
+
+def size_of(text: str) -> int:
+    """Return the bytes that a size such as ``4GB`` or ``200 MB`` names; a number alone is in gigabytes.
+
+    Raises
+    ------
+    InputError
+        It names none.
+
+    Examples
+    --------
+    >>> size_of("200MB"), size_of("1.5")
+    (200000000, 1500000000)
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", text.lower(), re.ASCII)
+    size = 0.0
+    if found is not None:
+        number, unit, binary = found.groups()
+        size = float(number) * (1024 if binary else 1000) ** "_kmgt".index(unit or "g")
+    if not 1 <= size < float("inf"):
+        raise InputError(f"{text!r} is no size; type one such as 4GB or 200MB")
+    return int(size)
 
 
 def readable(count: float) -> str:

@@ -72,6 +72,7 @@ def load(
     revision: str | None = None,
     remote_code: bool = False,
     adapter: str | None = None,
+    max_memory: str | None = None,
     name: str | None = None,
     spill: float | None = None,
 ) -> LoadedModel:
@@ -92,6 +93,9 @@ def load(
         Allow the repository's own Python code to run; off unless given, and pinned by --revision.
     adapter
         A folder with a PEFT adapter, such as LoRA's, to merge in; in Python, a model object is copied first.
+    max_memory
+        How much of the weights may be in memory, such as 4GB: they stay in their safetensors files, in the dtype that
+        they have there, and are read layer by layer, once for a whole sweep; on a CPU.
     name
         What to call the model here; its folder's or repository's name when not given.
     spill
@@ -119,6 +123,7 @@ def load(
         revision=revision,
         remote_code=remote_code,
         adapter=adapter,
+        max_memory=max_memory,
         name=name,
         spill=spill,
     )

@@ -107,6 +107,7 @@ class Session:
         revision: str | None = None,
         remote_code: bool = False,
         adapter: str | os.PathLike[str] | None = None,
+        max_memory: str | None = None,
         name: str | None = None,
         copy: bool = False,
         spill: float | None = None,
@@ -121,6 +122,7 @@ class Session:
         # stands, for which it would else be too late.
         import transformers  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
+        from interp.engine import memory
         from interp.engine.model import load as loading
 
         if source is None or (isinstance(source, str) and source == "bundled" and not os.path.exists(source)):
@@ -137,6 +139,7 @@ class Session:
             revision=revision,
             remote_code=remote_code,
             adapter=None if adapter is None else os.fspath(adapter),
+            max_memory=None if max_memory is None else memory.size_of(str(max_memory)),
         )
         watcher = on_step or self.on_step
         if watcher is not None:

@@ -51,6 +51,8 @@ class Provenance:
         Hooks of the user's own that were on the model.
     forwards, seconds
         Forward passes run, and wall-clock time.
+    weights_read
+        Bytes of layers read, of a model whose weights stay in their files.
     versions
         Of interp, torch, transformers and transformer-lens.
     """
@@ -69,6 +71,7 @@ class Provenance:
     user_hooks: tuple[str, ...] = ()
     forwards: int = 0
     seconds: float = 0.0
+    weights_read: int = 0
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property

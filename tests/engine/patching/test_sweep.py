@@ -20,6 +20,7 @@ from interp.engine import exactness, memory
 from interp.engine.model import forward as passes
 from interp.engine.model import hooks
 from interp.engine.model.loaded import LoadedModel
+from interp.engine.patching import runs
 from interp.engine.transformer import base_runs, incremental, network
 from interp.engine.transformer.block import Block
 from interp.errors import Interrupted
@@ -81,7 +82,13 @@ def whole(result: Any, path: str) -> Any:
 def seams(path: str) -> list[tuple[Any, str]]:
     """Return where memory can run out: (object, name of its function)."""
     if path == "replay":
-        return [(incremental, "replay"), (base_runs, "run"), (Block, "attend"), (incremental, "_mlp")]
+        return [
+            (incremental, "replay"),
+            (runs, "Running"),
+            (base_runs.Running, "_step"),
+            (Block, "attend"),
+            (incremental, "_mlp"),
+        ]
     return [(passes, "forward"), (torch.nn.functional, "softmax")]
 
 
@@ -129,8 +136,8 @@ def test_steps_are_told(lend: Any, path: str) -> None:
 
 def test_base_runs_come_from_the_store(lend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = lend("llama")
-    counted = Failing(base_runs.run, lambda _: False, CUDA)
-    monkeypatch.setattr(base_runs, "run", counted)
+    counted = Failing(runs.Running, lambda _: False, CUDA)
+    monkeypatch.setattr(runs, "Running", counted)
     first = ask(site="z", by="head")
     assert counted.calls == 1  # all four prompts at once
     assert first.provenance.forwards >= 4
@@ -192,8 +199,9 @@ def test_waves_are_halved_and_go_on_at_the_same_cell(lend: Any, monkeypatch: pyt
     sizes: list[int] = []
     run = incremental.replay
 
-    def limited(net: Any, bases: Any, joins: Any, positions: Any, finish: Any, first: int = 0) -> None:
+    def limited(net: Any, bases: Any, joins: Any, positions: Any, finish: Any, first: int, before: Any) -> None:
         rows = 0
+        before(len(net.layers) - 1)
 
         def counting(layer: int, stage: str) -> Any:
             nonlocal rows
@@ -206,7 +214,7 @@ def test_waves_are_halved_and_go_on_at_the_same_cell(lend: Any, monkeypatch: pyt
         sizes.append(rows)
         if rows > 9:
             raise CUDA
-        run(net, bases, joins, positions, finish, first)
+        run(net, bases, joins, positions, finish, first, before)
 
     monkeypatch.setattr(incremental, "replay", limited)
     assert np.abs(whole(ask(), "replay") - expected).max() < BOUND

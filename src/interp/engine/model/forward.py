@@ -50,7 +50,7 @@ def forward(
     """
     bridge = model.bridge
     types = [types_of(prompt) for prompt in prompts]
-    points = [(hook_point(model, name), function) for name, function in functions.items()]
+    points = [*_uses(model), *((hook_point(model, name), function) for name, function in functions.items())]
     batch = torch.tensor([list(prompt) for prompt in prompts], device=model.device)
     options: dict[str, Any] = {}
     if any(types):
@@ -81,6 +81,21 @@ def forward(
         after=tidy,
         gradients=gradients,
     )
+
+
+def _uses(model: Handle) -> list[tuple[HookPoint, hooks.Hook]]:
+    """Return what tells weights that stay in their files which layer is used next."""
+    weights = model.streamed
+    if weights is None:
+        return []
+
+    def use(layer: int) -> hooks.Hook:
+        def come(tensor: Tensor, hook: HookPoint) -> None:  # noqa: ARG001
+            weights.use(layer)
+
+        return come
+
+    return [(block.hook_in, use(layer)) for layer, block in enumerate(model.bridge.blocks)]
 
 
 def capture(model: Handle, ids: Sequence[int], sites: Sequence[str]) -> tuple[dict[str, Tensor], Tensor]:

@@ -15,6 +15,7 @@ from transformer_lens.model_bridge.sources.native import NativeModel
 from interp.engine.model import hooks
 from interp.engine.model.fingerprint import State
 from interp.engine.model.fingerprint import inspect as inspect_state
+from interp.engine.model.streamed import Streamed
 from interp.engine.model.tokens import Tokens, type_count
 from interp.errors import InputError, printable
 from interp.sites import SITES, available, find, ranges
@@ -64,6 +65,7 @@ class Handle:
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.odd: dict[str, str] = {}
         self.way: Callable[[], str] | None = None  # says how it is computed with at this moment
+        self.streamed: Streamed | None = None
 
     def __repr__(self) -> str:
         kind = type(self).__name__

@@ -20,6 +20,7 @@ from interp.engine.model.interventions import functions_of
 from interp.engine.model.operation import Operated, Operation
 from interp.engine.model.run import Run
 from interp.engine.model.store import ActivationStore
+from interp.engine.model.streamed import Streamed
 from interp.engine.model.tokens import Encoded
 from interp.errors import InputError
 from interp.prompts import as_ids
@@ -53,6 +54,8 @@ class LoadedModel(Operated):
     reference
         Some token ids and the model's logits of them before it was wrapped, ``float32 [position, d_vocab]``; the
         bridge is compared with them.
+    max_memory
+        How many bytes of weights may be in memory, where they stay in their files.
 
     Attributes
     ----------
@@ -71,6 +74,8 @@ class LoadedModel(Operated):
         State and site → why writing there does nothing (see `interventions.unread`); an empty string where it does.
     forwards
         Forward passes that interp has run on it.
+    streamed
+        Its weights, where they stay in their files.
     """
 
     def __init__(
@@ -83,8 +88,11 @@ class LoadedModel(Operated):
         notes: Sequence[str] = (),
         lacks_head: str = "",
         reference: tuple[list[int], Tensor] | None = None,
+        max_memory: int | None = None,
     ) -> None:
         super().__init__(name, bridge)
+        if max_memory is not None:
+            self.streamed = Streamed(list(bridge.blocks), self.hf_model, max_memory)
         self.notes = tuple(notes)
         self.lacks_head = lacks_head
         self.store = ActivationStore(

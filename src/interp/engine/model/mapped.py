@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 # File as it was, offset, size → the hashes of its pieces.
 Key = tuple[int, ...]
 
-_PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 _SETTLED = 2 * 10**9  # nanoseconds
 _PRESENT, _SWAPPED, _OF_FILE = (np.uint64(1 << bit) for bit in (63, 62, 61))
 
@@ -54,17 +54,22 @@ class _Mapping:
     @cached_property
     def own(self) -> NDArray[np.bool_] | None:
         """Which pages are no longer the file's, ``[page]``; ``None`` where the kernel does not say."""
-        count = (self.end - self.start) // _PAGE
-        try:
-            with open("/proc/self/pagemap", "rb") as pages:
-                pages.seek(self.start // _PAGE * 8)
-                flags = np.frombuffer(pages.read(count * 8), dtype=np.uint64)
-        except OSError:
-            return None
-        if len(flags) != count:
-            return None
-        held = (flags & (_PRESENT | _SWAPPED)) != 0
-        return held & ((flags & _OF_FILE) == 0)
+        return own_pages(self.start, self.end)
+
+
+def own_pages(start: int, end: int) -> NDArray[np.bool_] | None:
+    """Return which pages of a stretch of memory are this process's alone, ``[page]``; ``None`` where nobody says."""
+    count = (end - start) // PAGE
+    try:
+        with open("/proc/self/pagemap", "rb") as pages:
+            pages.seek(start // PAGE * 8)
+            flags = np.frombuffer(pages.read(count * 8), dtype=np.uint64)
+    except OSError:
+        return None
+    if len(flags) != count:
+        return None
+    held = (flags & (_PRESENT | _SWAPPED)) != 0
+    return held & ((flags & _OF_FILE) == 0)
 
 
 class Mappings:
@@ -74,15 +79,20 @@ class Mappings:
         self._found = _read()
         self._starts = [mapping.start for mapping in self._found]
 
+    def holds(self, address: int, size: int) -> bool:
+        """Whether bytes are where a file is mapped."""
+        return self._around(address, size) is not None
+
+    def _around(self, address: int, size: int) -> _Mapping | None:
+        at = bisect.bisect_right(self._starts, address) - 1
+        return None if at < 0 or size <= 0 or address + size > self._found[at].end else self._found[at]
+
     def key(self, address: int, size: int) -> Key | None:
         """Return what tells bytes that are a file's from all others; ``None`` for what is, or may be, no file's."""
-        at = bisect.bisect_right(self._starts, address) - 1
-        if at < 0 or size <= 0 or address + size > self._found[at].end:
+        mapping = self._around(address, size)
+        if mapping is None or mapping.file is None or mapping.own is None:
             return None
-        mapping = self._found[at]
-        if mapping.file is None or mapping.own is None:
-            return None
-        first, last = ((place - mapping.start) // _PAGE for place in (address, address + size - 1))
+        first, last = ((place - mapping.start) // PAGE for place in (address, address + size - 1))
         if mapping.own[first : last + 1].any():
             return None
         return (*mapping.file, mapping.offset + address - mapping.start, size)

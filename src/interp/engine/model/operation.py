@@ -35,6 +35,7 @@ class Operation:
     user_hooks: tuple[str, ...]
     random: bool = False
     started: float = field(default_factory=time.perf_counter)
+    read: int = 0
     forwards: int = 0
     tokens: list[tuple[int, ...]] = field(default_factory=list[tuple[int, ...]])
     notes: list[str] = field(default_factory=list[str])
@@ -84,6 +85,8 @@ class Operated(Handle):
                 )
             finally:
                 self._operation = None
+                if self.streamed is not None:
+                    self.streamed.rest()
         # Raised outside the except block, so that the new error does not carry the old one's frames.
         raise OutOfMemory(failure)
 
@@ -94,7 +97,8 @@ class Operated(Handle):
     def _record(self, technique: str, arguments: Mapping[str, Any]) -> Operation:
         # Not in `operate`: the traceback of an error keeps its frame, and a list of modules in it all the weights.
         state, user_hooks = self._inspected()
-        operation = Operation(technique, arguments, state.digest, user_hooks, state.random)
+        read = 0 if self.streamed is None else self.streamed.read
+        operation = Operation(technique, arguments, state.digest, user_hooks, state.random, read=read)
         if self.doubt:
             operation.notes.append(self.doubt)
         if state.random:
@@ -158,6 +162,7 @@ class Operated(Handle):
             user_hooks=g.user_hooks,
             forwards=g.forwards,
             seconds=time.perf_counter() - g.started,
+            weights_read=0 if self.streamed is None else self.streamed.read - g.read,
             versions=_versions(),
         )
         hooked = (

@@ -322,6 +322,8 @@ class PathPlan(Plan):
 class Paths(HookedPaths):
     """The paths from senders to receivers, for a sweep.
 
+    What a receiver is given may come from all layers below it, so that the runs are made first.
+
     Parameters
     ----------
     make
@@ -329,6 +331,8 @@ class Paths(HookedPaths):
     given, refusal
         As in `HookedPaths` and `waves.Planner`.
     """
+
+    rides = False
 
     def __init__(
         self,

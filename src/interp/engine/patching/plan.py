@@ -129,21 +129,10 @@ class Plan:
             if "position" not in self.by:
                 yield PatchGroup(self.case, layer, self.start, False, range(self.parts), len(self.base) - self.start)
                 continue
-            moved = self._moved(layer)
             for position in positions:
-                if not moved[position]:
-                    continue
                 # A key or a value is read by every later query; everything else changes its own position first.
                 single = not SITES[self.site].kv_heads
                 yield PatchGroup(self.case, layer, position, single, range(self.parts), len(self.base) - position)
-
-    def _moved(self, layer: int) -> list[bool]:
-        """Return at which positions the two runs' activations differ: below the first attention, only a few do."""
-        part = {"resid_pre": "resid"}.get(self.site, self.site)
-        if part not in PARTS:
-            return [True] * len(self.base)
-        base, source = getattr(self.base, part)[layer], getattr(self.source, part)[layer]
-        return (base != source).flatten(1).any(-1).tolist()
 
     def cells(self, patch: PatchGroup) -> Tensor:
         """Return where the patch's interventions go in the flattened answer, ``int64 [part]``."""
@@ -163,8 +152,10 @@ class Plan:
         stage = SITES[self.site].stage
         return (layer + 1, "pre") if stage == "post" else (layer, stage)
 
-    def changed_rows(self, patch: PatchGroup) -> ChangedRows:
-        """Return the patch's rows of the residual stream."""
+    def changed_rows(self, patch: PatchGroup) -> ChangedRows | None:
+        """Return the patch's rows of the residual stream; ``None`` where it changes nothing."""
+        if not self._moves(patch):
+            return None
         stop = patch.start + 1 if patch.single else len(self.base)
         rows = self._rows(patch, slice(patch.start, stop))
         return ChangedRows(
@@ -174,6 +165,14 @@ class Plan:
             rows=rows[:, 0] if patch.single else rows,
             single=patch.single,
         )
+
+    def _moves(self, patch: PatchGroup) -> bool:
+        """Whether the two runs' activations differ where one position is patched: below any attention, few do."""
+        part = {"resid_pre": "resid"}.get(self.site, self.site)
+        if "position" not in self.by or part not in PARTS:
+            return True
+        base, source = (getattr(run, part)[patch.layer, patch.start] for run in (self.base, self.source))
+        return not torch.equal(base, source)
 
     def _rows(self, patch: PatchGroup, positions: slice) -> Tensor:
         """Return ``[part, position, d_model]``."""

@@ -86,6 +86,7 @@ def sweep(
 class _Sites:
     """The cells of one site."""
 
+    rides = True
     refusal: exactness.Refusal | None = None
 
     def __init__(

@@ -19,7 +19,7 @@ from interp.engine.model.interventions import require_read
 from interp.engine.patching.cases import Case, measured, unpatched
 from interp.engine.patching.driver import Driver, OnStep, Outcome, nothing
 from interp.engine.patching.noise import Noise, measured_noise
-from interp.engine.patching.runs import plain_runs
+from interp.engine.patching.runs import PlainRuns
 from interp.engine.transformer import incremental, network
 
 if TYPE_CHECKING:
@@ -63,11 +63,14 @@ class Planner(Protocol):
     ----------
     key
         What tells this kind of sweep from others, for `exactness`.
+    rides
+        Whether what enters at a layer is made of what the runs hold up to there, so that they can ride in the wave.
     refusal
         What to say where the incremental forward cannot be used, if there is no hooked way.
     """
 
     key: exactness.Key
+    rides: bool
     refusal: exactness.Refusal | None
 
     def plan(self, net: Network, base: Base, source: Base, case: Case, number: int, start: int) -> Plan:
@@ -81,6 +84,24 @@ class Planner(Protocol):
     def hooked(self, case: Case, cells: Sequence[int]) -> Tensor:
         """Return the metric of cells of one pair, ``[cell]``, by the model's own forward."""
         ...
+
+
+@dataclass(frozen=True)
+class _Under:
+    """What the waves of a sweep stand on.
+
+    Attributes
+    ----------
+    through
+        Runs the unpatched prompts up to and including a layer, as far as they are not.
+    settle
+        Runs them to the end, and takes in what they give; nothing the second time.
+    """
+
+    net: Network
+    plans: Sequence[Plan]
+    through: Callable[[int], None]
+    settle: Callable[[], None]
 
 
 class Sweep:
@@ -121,6 +142,7 @@ class Sweep:
         self.done = swept.done.view(len(cases), -1)
         self.chosen = torch.arange(self.done.shape[1]) if cells is None else torch.tensor(sorted(set(cells)))
         self.reached = torch.zeros_like(self.done)  # cells that are more than the unpatched run
+        self.settled = False  # whether the unpatched runs are taken in
         self.driver = Driver(model, swept, len(cases) * len(self.chosen), on_step)
 
     def run(self) -> Swept:
@@ -148,16 +170,45 @@ class Sweep:
         net = network.read(self.model, half=True)
         other = net if self.source_model is self.model else network.read(self.source_model, half=True)
         ours = {case.base: (None, 0) for case in self.cases}
+        theirs = {case.source: (None, 0) for case in self.cases}
         if other is net:
-            likes = {case.source: (case.base, case.start) for case in self.cases}
-            bases = sources = plain_runs(self.model, net, {**likes, **ours})
+            likes = {case.source: (case.base, min(case.start, len(case.source) - 1)) for case in self.cases}
+            runs = (PlainRuns(self.model, net, {**likes, **ours}),)
         else:
-            bases = plain_runs(self.model, net, ours)
-            sources = plain_runs(self.source_model, other, {case.source: (None, 0) for case in self.cases})
+            runs = (PlainRuns(self.model, net, ours), PlainRuns(self.source_model, other, theirs))
+
+        def complete() -> None:
+            for some in runs:
+                some.complete()
+
+        rides = self.planner.rides and all(some.light for some in runs)
+        if not rides:
+            complete()
         plans: list[Plan] = []
         for index, case in enumerate(self.cases):
-            base, source, last = bases[case.base], sources[case.source], case.position
+            base, source = runs[0].found[case.base], runs[-1].found[case.source]
             plans.append(self.planner.plan(net, base, source, case, index, case.start if other is net else 0))
+            for patch in plans[-1].patches():
+                self.reached[index, plans[-1].cells(patch)] = True
+        patches = [part for plan in plans for patch in plan.patches() for part in plan.only(patch, self.chosen)]
+
+        def settle() -> None:
+            if not self.settled:
+                complete()
+                self._settle(net, other, [(plan.base, plan.source) for plan in plans])
+
+        def through(layer: int) -> None:
+            for some in runs:
+                some.through(layer)
+
+        if not (rides and patches):
+            settle()
+        self._waves(_Under(net, plans, through, settle), patches, check)
+
+    def _settle(self, net: Network, other: Network, runs: Sequence[tuple[Base, Base]]) -> None:
+        """Take the unpatched runs in: their metrics, and the cells that are what the base run is."""
+        for index, (case, (base, source)) in enumerate(zip(self.cases, runs, strict=True)):
+            last = case.position
             ends = [(net, base.resid[-1][last : last + 1]), (other, source.resid[-1][last : last + 1])]
             if case.scorer.metric.needs_clean:
                 case = case.with_clean(*(of.unembed(of.final(end)) for of, end in ends))
@@ -165,24 +216,22 @@ class Sweep:
             self.swept.base[index], self.swept.source[index] = (case.scorer.of_residual(of, end)[0] for of, end in ends)
             # A change before the prompts differ is none, and one after the position asked about is not seen there.
             self.values[index] = self.swept.base[index]
-            for patch in plans[-1].patches():
-                self.reached[index, plans[-1].cells(patch)] = True
             # At once: an interrupt between two steps would leave cells that are marked as done and are not.
             self.done[index, self.chosen] = ~self.reached[index, self.chosen]
-        patches = [part for plan in plans for patch in plan.patches() for part in plan.only(patch, self.chosen)]
-        self._waves(net, plans, patches, check)
+        self.settled = True
 
-    def _waves(self, net: Network, plans: Sequence[Plan], patches: list[PatchGroup], check: exactness.Check) -> None:
-        limit = self._rows_that_fit(net, len(plans[0].base))
+    def _waves(self, under: _Under, patches: list[PatchGroup], check: exactness.Check) -> None:
+        limit = self._rows_that_fit(under.net, len(under.plans[0].base))
         # Pair after pair for the same cells, so that what an early end leaves is there for every pair.
         patches = [piece for patch in patches for piece in patch.pieces(limit)]
         patches.sort(key=lambda patch: (patch.layer, patch.parts.start, patch.case))
-        first = min(limit, memory.FIRST_ROWS) if self.model.watched else limit
+        first = min(limit, memory.FIRST_ROWS) if self.model.watched and under.net.streamed is None else limit
         while patches:
             wave = _take(patches, first)
             # One cell cannot be halved; it is tried once more, with all that can be had.
-            last = len(wave) == 1 and len(wave[0].parts) == 1 and limit < wave[0].rows
-            if not memory.attempt(lambda wave=wave: self._wave(net, plans, wave), self.model.device, last=last):
+            last = self.settled and len(wave) == 1 and len(wave[0].parts) == 1 and limit < wave[0].rows
+            if not memory.attempt(lambda wave=wave: self._wave(under, wave), self.model.device, last=last):
+                under.settle()
                 first = limit = max(1, sum(patch.rows for patch in wave) // 2)
                 continue
             first = limit
@@ -195,7 +244,8 @@ class Sweep:
             check()
             self.driver.step()
 
-    def _wave(self, net: Network, plans: Sequence[Plan], wave: Sequence[PatchGroup]) -> None:
+    def _wave(self, under: _Under, wave: Sequence[PatchGroup]) -> None:
+        net, plans = under.net, under.plans
         running = {patch.case for patch in wave}
         entering: dict[tuple[int, str], list[PatchGroup]] = {}
         for plan in plans:
@@ -205,7 +255,8 @@ class Sweep:
             entering.setdefault(plans[patch.case].stage(patch.layer), []).append(patch)
 
         def joins(layer: int, stage: str) -> list[ChangedRows]:
-            return [plans[patch.case].changed_rows(patch) for patch in entering.get((layer, stage), [])]
+            made = (plans[patch.case].changed_rows(patch) for patch in entering.get((layer, stage), []))
+            return [rows for rows in made if rows is not None]
 
         arrived: dict[int, list[tuple[Tensor, Tensor]]] = {}
 
@@ -219,7 +270,9 @@ class Sweep:
             [plan.stop for plan in plans],
             finish,
             first=min(layer for layer, _ in entering),
+            before=under.through,
         )
+        under.settle()
         for case, parts in arrived.items():
             cells = torch.cat([cells for cells, _ in parts])
             scores = self.cases[case].scorer.of_residual(net, torch.cat([rows for _, rows in parts]))
@@ -233,12 +286,15 @@ class Sweep:
         width = 4 * layer.o.weight.shape[0] + 2 * length * net.n_kv_heads * net.d_head + 2 * net.d_mlp
         element = layer.o.weight.element_size()
         fits = memory.free_bytes(self.model.device) // 4 // (width * element)
+        if net.streamed is not None:  # each wave reads the files once more
+            return max(1, fits)
         return max(1, min(memory.WAVE_ROWS, fits, memory.WATCHED_ROWS if self.model.watched else fits))
 
     def _sample(self) -> Iterator[float]:
         """Yield how far a few finished cells are from the plain hooked forward's, and the runs that they belong to."""
         finished = cast("list[tuple[int, int | None]]", (self.done & self.reached).nonzero().tolist())
-        chosen = random.Random(0).sample(finished, min(exactness.SAMPLE, len(finished)))
+        count = exactness.SAMPLE if self.model.streamed is None else 1  # each is a forward, which reads all files
+        chosen = random.Random(0).sample(finished, min(count, len(finished)))
         for index, cell in chosen or [(0, None)]:
             case, base, source = self._unpatched(index)
             yield exactness.difference(self.swept.base[index], base)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -65,37 +66,75 @@ class Asked:
     start: int = 0
 
 
-def run(
-    network: Network,
-    asked: Sequence[Asked],
-    alive: Callable[[int], None] = lambda layers: None,  # noqa: ARG005
-) -> list[Base]:
-    """Run prompts together, so that each layer's weights are read once, and keep what a replay needs.
+class Running:
+    """Prompts under way together, a layer at a time, so that each layer's weights are read once for all of them.
 
-    After each layer `alive` is called with the number of those that are done.
+    Parameters
+    ----------
+    asked
+        The prompts.
+    alive
+        Called after each layer with the number of those that are done.
+
+    Attributes
+    ----------
+    runs
+        What there is of each prompt's run: all that belongs to the layers that are done, and the stream after them.
+    done
+        How many layers are done.
     """
-    made = [_empty(network, one.ids) for one in asked]
-    likes = [made[one.like] if isinstance(one.like, int) else one.like for one in asked]
-    turns = {length: network.rotations(length) for length in {len(one.ids) for one in asked}}
-    counts = [len(one.ids) - one.start for one in asked]
-    x = torch.cat([network.embed(one.ids)[one.start :] for one in asked])
-    for index, block in enumerate(network.layers):
+
+    def __init__(
+        self,
+        network: Network,
+        asked: Sequence[Asked],
+        alive: Callable[[int], None] = lambda layers: None,  # noqa: ARG005
+    ) -> None:
+        self.runs = [_empty(network, one.ids) for one in asked]
+        self.done = 0
+        self._network = network
+        self._alive = alive
+        self._likes = [self.runs[one.like] if isinstance(one.like, int) else one.like for one in asked]
+        self._starts = [one.start for one in asked]
+        self._turns = {length: network.rotations(length) for length in {len(one.ids) for one in asked}}
+        for one, run, like in zip(asked, self.runs, self._likes, strict=True):
+            run.resid[0, one.start :] = network.embed(one.ids)[one.start :]
+            _take(run, like, one.start, {"resid": 0})
+
+    def through(self, layer: int) -> None:
+        """Run all layers up to and including that one that are not done."""
+        while self.done <= layer:
+            self._step(self.done)
+
+    def only(self, chosen: Sequence[int]) -> Running:
+        """Return the rest of the way for neighbours among the prompts; those that others are like have to go first."""
+        part, own = copy.copy(self), slice(chosen[0], chosen[-1] + 1)
+        part.runs, part._likes, part._starts = self.runs[own], self._likes[own], self._starts[own]
+        return part
+
+    def _step(self, index: int) -> None:
+        """Run one layer; where that is interrupted it can be run again."""
+        block, runs, starts = self._network.at(index), self.runs, self._starts
+        counts = [len(run) - start for run, start in zip(runs, starts, strict=True)]
+        x = torch.cat([run.resid[index, start:] for run, start in zip(runs, starts, strict=True)])
         projected = [rows.split(counts) for rows in block.project(x)]
-        for one, run, like, *heads in zip(asked, made, likes, *projected, strict=True):
-            _attend(block, index, turns[len(run)][index], one.start, run, like, heads)
-        middle = x + block.write(torch.cat([run.z[index, one.start :] for one, run in zip(asked, made, strict=True)]))
+        for run, like, start, *heads in zip(runs, self._likes, starts, *projected, strict=True):
+            _attend(block, index, self._turns[len(run)][index], start, run, like, heads)
+        middle = x + block.write(torch.cat([run.z[index, start:] for run, start in zip(runs, starts, strict=True)]))
         after = middle + chunked(block.mlp, block.mlp_reads(x, middle))
-        for one, run, before, between in zip(asked, made, x.split(counts), middle.split(counts), strict=True):
-            run.resid[index, one.start :] = before
-            run.mid[index, one.start :] = between
-        x = after
-        alive(index + 1)
-    for one, run, like, end in zip(asked, made, likes, x.split(counts), strict=True):
-        run.resid[-1, one.start :] = end
-        if like is not None:
-            for part in ("resid", "mid", "q", "z"):
-                getattr(run, part)[:, : one.start] = getattr(like, part)[:, : one.start]
-    return made
+        ends = zip(runs, self._likes, starts, middle.split(counts), after.split(counts), strict=True)
+        for run, like, start, between, end in ends:
+            run.mid[index, start:], run.resid[index + 1, start:] = between, end
+            _take(run, like, start, {"mid": index, "q": index, "z": index, "resid": index + 1})
+        self.done = index + 1
+        self._alive(self.done)
+
+
+def _take(run: Base, like: Base | None, start: int, parts: Mapping[str, int]) -> None:
+    """Take what stands before `start` from the run that is the same there: of each part, that of one layer."""
+    if like is not None:
+        for part, layer in parts.items():
+            getattr(run, part)[layer, :start] = getattr(like, part)[layer, :start]
 
 
 def _empty(network: Network, ids: Tensor) -> Base:

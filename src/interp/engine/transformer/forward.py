@@ -59,7 +59,7 @@ def forward(
         return tensor if changed is None else changed
 
     for index in range(first, len(network.layers) if stop is None else stop):
-        block, at = network.layers[index], turns[index]
+        block, at = network.at(index), turns[index]
         before = edited("resid_pre", index, resid)
         q, k, v = (edited(site, index, x) for site, x in zip("qkv", block.project(before), strict=True))
         q, k = block.turn_queries(q, at), block.turn_keys(k, at)

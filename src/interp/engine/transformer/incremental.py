@@ -69,6 +69,7 @@ def replay(
     positions: Sequence[int],
     finish: Callable[[int, Tensor, Tensor], None],
     first: int = 0,
+    before: Callable[[int], None] = lambda layer: None,  # noqa: ARG005
 ) -> None:
     """Send interventions up through the layers and hand their final residual streams to `finish`.
 
@@ -86,15 +87,19 @@ def replay(
         start after the wanted position are not handed over: they change nothing there.
     first
         The first layer that anything joins at.
+    before
+        Called with each layer before anything of it is needed, so that the unchanged runs can be made on the way.
     """
     active: list[ChangedRows] = []
     depth = len(network.layers)
     turns = [network.rotations(len(base)) for base in bases]
     for index in range(first, depth):
+        before(index)
         active += joins(index, "pre")
         last = index == depth - 1
         own = [each[index] for each in turns]
-        active = _step(network.layers[index], index, bases, own, active, joins, positions if last else None)
+        active = _step(network.at(index), index, bases, own, active, joins, positions if last else None)
+    before(depth - 1)
     active += [
         _at(joined, positions[joined.base])
         for joined in joins(depth, "pre")

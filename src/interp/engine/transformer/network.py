@@ -19,6 +19,7 @@ from interp.engine.transformer.parts import Embedding, Norm, Rotation, Unembed
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
+    from interp.engine.model.streamed import Streamed
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Network:
     ----------
     rotary
         Length → its positions' turns, for each layer: ``None`` for one that turns nothing; ``None`` where none does.
+    streamed
+        What has the weights read as layers come, where they stay in their files.
     """
 
     layers: tuple[Block, ...]
@@ -36,6 +39,13 @@ class Network:
     unembed: Unembed
     embed: Embedding
     rotary: Callable[[int], Sequence[Rotation | None]] | None
+    streamed: Streamed | None = None
+
+    def at(self, index: int) -> Block:
+        """Return a layer that a forward has come to: where its weights stay in their files, they are in memory now."""
+        if self.streamed is not None:
+            self.streamed.use(index)
+        return self.layers[index]
 
     @property
     def n_heads(self) -> int:
@@ -117,6 +127,7 @@ def weights(model: LoadedModel) -> Network:
         unembed=unembed,
         embed=family.embedding(bridge, config),
         rotary=family.rotary(bridge),
+        streamed=model.streamed,
     )
 
 

@@ -58,7 +58,8 @@ def paired(network: Network, prefix: Tensor, frozen: Tensor, graded: Tensor, kee
 
     turns = _turns(network, n, start, start + length, len(frozen), len(graded))
     x = Pack(torch.cat([prefix.reshape(-1, width), frozen.reshape(-1, width)]), graded.reshape(-1, width))
-    for index, (block, at) in enumerate(zip(network.layers, turns, strict=True)):
+    for index, at in enumerate(turns):
+        block = network.at(index)
         before = kept("resid_pre", index, x)
         q, k, v = (kept(site, index, pack) for site, pack in zip("qkv", block.project(before), strict=True))
         q, k = block.turn_queries(q, at), block.turn_keys(k, at)

@@ -14,6 +14,8 @@ from interp.results.effects import PairChecks
 from interp.spec import Metric, Pair, Pairs, Prompt
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.model.tokens import Encoded
     from interp.engine.patching.cases import Case
@@ -184,11 +186,16 @@ def _warnings(
 def _likelier(model: LoadedModel, encoded: Sequence[Encodings]) -> list[str]:
     """Warn where the other spelling of an answer, with or without its space, is likelier on the clean prompt."""
     from interp.engine import memory
+    from interp.engine.patching.runs import logits_after
+
+    def after(clean: Encoded) -> Tensor:
+        known = logits_after(model, clean.ids) if model.geometry.causal else None
+        return logits_of(model, clean) if known is None else known
 
     found: list[str] = []
     for pair in encoded[:_WARNED]:
         if len(pair.answer) == 1:
-            logits = memory.retried(lambda clean=pair.clean: logits_of(model, clean), model.device)
+            logits = memory.retried(lambda clean=pair.clean: after(clean), model.device)
             found.extend(answers.likelier(model, pair.answer[0], logits))
     return found
 

@@ -31,6 +31,7 @@ from interp.engine.model.load.source import (
     plain_name,
     quiet,
     reason_of,
+    refuse_limit,
     suffix_of,
     translated,
 )
@@ -76,6 +77,7 @@ def load(
 
 def _load(source: Any, tokenizer: Any, copy_model: bool, name: str | None, options: Options) -> LoadedModel:
     if isinstance(source, TransformerBridge):
+        refuse_limit(options, "this model is in memory")
         if options.adapter is not None:
             raise InputError(
                 "a TransformerBridge takes no adapter any more; give the Hugging Face model it was made of"
@@ -83,10 +85,13 @@ def _load(source: Any, tokenizer: Any, copy_model: bool, name: str | None, optio
         if tokenizer is not None:
             source.tokenizer = survivor(tokenizer)
         return LoadedModel(name or plain_name(str(source.cfg.model_name)), source)
+    if options.adapter is not None:
+        refuse_limit(options, "an adapter is merged into copies of them")
     with quiet():
         if isinstance(source, str | Path):
             found = _from_path(str(source), options)
         elif isinstance(source, torch.nn.Module):
+            refuse_limit(options, "this model is in memory")
             found = from_object(source, tokenizer, copy_model or options.adapter is not None)
         else:
             raise InputError(f"cannot load a {type(source).__name__}; give a name, a folder, a model or a bridge")
@@ -98,7 +103,12 @@ def _load(source: Any, tokenizer: Any, copy_model: bool, name: str | None, optio
         model = translated(
             f"transformer-lens cannot run {found.name}",
             lambda: LoadedModel(
-                name or found.name, bridge, notes=found.notes, lacks_head=found.lacks_head, reference=reference
+                name or found.name,
+                bridge,
+                notes=found.notes,
+                lacks_head=found.lacks_head,
+                reference=reference,
+                max_memory=options.max_memory,
             ),
         )
     if model.device.type == "mps":
@@ -112,7 +122,8 @@ def _from_path(source: str, options: Options) -> Source:
         raise InputError("the name is blank; type a folder, a hub name or bundled")
     path = files.path_of(source)
     there, suffix = files.there(path), suffix_of(path)
-    if there == "file" and suffix == ".gguf":
+    if suffix == ".gguf" and there == "file":
+        refuse_limit(options, "a GGUF file's are unpacked")
         return from_gguf(path, options)
     if there == "file" and suffix in PICKLES:
         raise pickled(path.name, "it is a pickle")
@@ -123,6 +134,7 @@ def _from_path(source: str, options: Options) -> Source:
         if ggufs and not files.there(path / "config.json"):
             if len(ggufs) > 1:
                 raise InputError(f"{source} holds {len(ggufs)} GGUF files; name one: {ggufs[0].name}")
+            refuse_limit(options, "a GGUF file's are unpacked")
             return from_gguf(ggufs[0], options)
         return _from_folder(path, _folder_name(path), options, local=True)
     if suffix in WEIGHTS:
@@ -138,6 +150,7 @@ def _from_path(source: str, options: Options) -> Source:
 def _from_folder(folder: Path, name: str, options: Options, *, local: bool) -> Source:
     if not files.there(folder / "adapter_config.json") or files.there(folder / "config.json"):
         return from_folder(folder, name, options, local=local)
+    refuse_limit(options, "an adapter is merged into copies of them")
     base = _from_path(base_of(folder), replace(options, adapter=None))
     return replace(adapted(base, folder), name=name)
 

@@ -84,7 +84,7 @@ def from_folder(folder: Path, name: str, options: Options, *, local: bool) -> So
         raise InputError(f"transformer-lens cannot wrap {name} ({architecture(config)}): {reason_of(error)}") from error
     options.on_step(1, 3, f"reading {name}")
     device = device_of(options.device)
-    dtype, notes = dtype_of(options.dtype, device, config)
+    dtype, notes = dtype_of(options, device, config)
     _read(
         name,
         lambda: refuse_larger(

@@ -44,6 +44,7 @@ class Options:
     revision: str | None = None
     remote_code: bool = False
     adapter: str | None = None
+    max_memory: int | None = None
     on_step: OnStep = lambda done, total, what: None  # noqa: ARG005
 
 
@@ -107,6 +108,21 @@ def quiet() -> Generator[None]:
             transformers.utils.logging.enable_progress_bar()
 
 
+def refuse_limit(options: Options, what: str) -> None:
+    """Refuse ``--max-memory`` where weights cannot stay in their files.
+
+    Raises
+    ------
+    InputError
+        It is asked for.
+    """
+    if options.max_memory is not None:
+        raise InputError(
+            f"--max-memory leaves weights in a folder's safetensors, and {what}; load it without, or save it as one: "
+            "model.save_pretrained(folder)"
+        )
+
+
 def pickles(folder: Path) -> list[str]:
     """Return the names of the pickles in a folder."""
     return sorted(path.name for path in folder.iterdir() if suffix_of(path) in PICKLES)
@@ -157,12 +173,26 @@ def named_dtype(name: str) -> torch.dtype:
     return cast(torch.dtype, getattr(torch, names[name]))
 
 
-def dtype_of(name: str, device: torch.device, config: Any) -> tuple[torch.dtype, list[str]]:
-    """Return the dtype to load in, and what is worth knowing of it: ``"auto"`` is float32 on a CPU, else as stored."""
-    if name != "auto":
-        return named_dtype(name), []
+def dtype_of(options: Options, device: torch.device, config: Any) -> tuple[torch.dtype, list[str]]:
+    """Return the dtype to load in, and what is worth knowing of it.
+
+    ``"auto"`` is float32 on a CPU, else as stored; and as stored where the weights stay in their files.
+
+    Raises
+    ------
+    InputError
+        They are to stay there, and another dtype, or a GPU, is asked for.
+    """
     stored = getattr(config, "dtype", None)
-    if device.type == "cpu" or not isinstance(stored, torch.dtype):
+    in_files = options.max_memory is not None
+    if in_files and device.type != "cpu":
+        refuse_limit(options, f"on {device} they are copied (use --device cpu)")
+    if options.dtype != "auto":
+        asked = named_dtype(options.dtype)
+        if in_files and asked != stored:
+            refuse_limit(options, f"these are {str(stored).removeprefix('torch.')}, not {options.dtype}")
+        return asked, []
+    if (device.type == "cpu" and not in_files) or not isinstance(stored, torch.dtype):
         return torch.float32, []
     plain = str(stored).removeprefix("torch.")
     return stored, [

@@ -1,0 +1,140 @@
+"""Weights that stay in their files: read a layer ahead of their use, and given back after it.
+
+`safetensors` maps a file into memory, and torch computes with the mapped pages as they are: no weight is copied, and
+what is in memory are pages that the kernel can take back at any time. What is asked of it here is which ones to have:
+
+1. before a layer is used, the next one's pages are read, by a thread of their own;
+2. a layer that has been used is let go of, but for as many of the first ones as `limit` has room for: a sweep goes
+   through the layers in order, again and again, and what it has let go of last it needs last.
+
+A page that this process has written to is its own memory and nobody's file's; it is never let go of.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from torch import Tensor, nn
+
+from interp.engine import memory
+from interp.engine.model import mapped
+from interp.errors import InputError
+
+_DROP, _AHEAD, _READ = 4, 3, 22  # MADV_DONTNEED, MADV_WILLNEED, MADV_POPULATE_READ (Linux 5.14)
+
+
+class Streamed:
+    """The weights of a model whose layers are used in order.
+
+    Parameters
+    ----------
+    blocks
+        The model's layers.
+    rest
+        All other weights: embeddings and the unembedding, of which mostly a few rows are read. They are let go of when
+        a command ends.
+    limit
+        How many bytes of weights may be in memory.
+
+    Attributes
+    ----------
+    size
+        Of all weights, in bytes.
+    read
+        How many bytes of layers have been asked of the files so far.
+
+    Raises
+    ------
+    InputError
+        Three layers, or the weights that are not in a file as they are used, are more than `limit`.
+    """
+
+    def __init__(self, blocks: Sequence[nn.Module], rest: nn.Module, limit: int) -> None:
+        seen: set[int] = set()
+        layers = [_tensors(block, seen) for block in blocks]
+        others = _tensors(rest, seen)
+        mappings = mapped.Mappings()
+        everything = list(itertools.chain(*layers, others))
+        copied = sum(tensor.nbytes for tensor in everything if not mappings.holds(tensor.data_ptr(), tensor.nbytes))
+        self._sizes = [sum(tensor.nbytes for tensor in layer) for layer in layers]
+        self.size = sum(tensor.nbytes for tensor in everything)
+        self.limit = limit
+        needed = 3 * max(self._sizes) + copied
+        if needed > limit:
+            split = f", {memory.readable(copied)} of it weights that are not in the file as they are used"
+            raise InputError(
+                f"--max-memory {memory.readable(limit)} is too little: three layers take {memory.readable(needed)}"
+                f"{split if copied else ''}; give at least that"
+            )
+        room = limit - needed
+        self._kept = sum(total <= room for total in itertools.accumulate(self._sizes))
+        self._layers, self._others = layers, others
+        self._asked: dict[int, Future[None]] = {}
+        self._thread = ThreadPoolExecutor(1, "interp-weights")
+        self.read = 0
+
+    def use(self, layer: int) -> None:
+        """Have that layer's weights in memory, and the next one's on their way; let go of those that are done with."""
+        now = self._ask(layer)
+        if layer + 1 < len(self._layers):
+            self._ask(layer + 1)
+        now.result()
+        # One more behind: what a patch of a layer's output is made of is read when the next one begins.
+        for other in [n for n in self._asked if n >= self._kept and not layer - 1 <= n <= layer + 1]:
+            self._asked.pop(other).result()
+            _let_go(self._layers[other])
+
+    def rest(self) -> None:
+        """Let go of all but the first layers."""
+        for future in self._asked.values():
+            future.result()
+        self._asked = {layer: future for layer, future in self._asked.items() if layer < self._kept}
+        _let_go(itertools.chain(*self._layers[self._kept :], self._others))
+
+    def _ask(self, layer: int) -> Future[None]:
+        if layer not in self._asked:
+            self.read += self._sizes[layer]
+            self._asked[layer] = self._thread.submit(_bring, self._layers[layer])
+        return self._asked[layer]
+
+
+def _tensors(module: nn.Module, seen: set[int]) -> list[Tensor]:
+    """Return a module's weights and buffers, each stretch of memory once; they keep their files mapped."""
+    found: list[Tensor] = []
+    for tensor in itertools.chain(module.parameters(), module.buffers()):
+        if tensor.nbytes and tensor.data_ptr() not in seen:
+            seen.add(tensor.data_ptr())
+            found.append(tensor.detach())
+    return found
+
+
+def _bring(tensors: Iterable[Tensor]) -> None:
+    for start, end in _pages(tensors, outward=True):
+        if _advise(start, end, _READ):
+            _advise(start, end, _AHEAD)  # an older kernel
+
+
+def _let_go(tensors: Iterable[Tensor]) -> None:
+    for start, end in _pages(tensors, outward=False):
+        own = mapped.own_pages(start, end)
+        if own is not None and not own.any():
+            _advise(start, end, _DROP)
+
+
+def _pages(tensors: Iterable[Tensor], *, outward: bool) -> Iterable[tuple[int, int]]:
+    page = mapped.PAGE
+    for tensor in tensors:
+        start, end = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
+        first, last = (start // page, -(-end // page)) if outward else (-(-start // page), end // page)
+        if last > first:
+            yield first * page, last * page
+
+
+def _advise(start: int, end: int, what: int) -> int:
+    if sys.platform != "linux":  # the kernel reads what is touched, and takes back what it needs, unasked
+        return 0
+    return ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), what)
