@@ -11,6 +11,7 @@ from typing import Protocol, Self, TypeVar
 import psutil
 import torch
 
+from interp.engine import cgroup
 from interp.errors import InputError
 
 # Positions that run together, unless memory is short. Matrix products are at their full rate from about 240 rows, so
@@ -50,7 +51,9 @@ def free_bytes(device: torch.device) -> int:
         return free + cached
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    return psutil.virtual_memory().available
+    available = psutil.virtual_memory().available
+    left = cgroup.free_bytes()
+    return available if left is None else min(available, left)
 
 
 def empty_cache(device: torch.device) -> None:

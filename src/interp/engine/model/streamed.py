@@ -43,7 +43,7 @@ class Streamed:
     Attributes
     ----------
     size
-        Of all weights, in bytes.
+        Of all weights, in bytes; those that the bridge holds as copies count as well.
     read
         How many bytes of layers have been asked of the files so far.
 
@@ -55,20 +55,20 @@ class Streamed:
 
     def __init__(self, blocks: Sequence[nn.Module], rest: nn.Module, limit: int) -> None:
         seen: set[int] = set()
-        layers = [_tensors(block, seen) for block in blocks]
-        others = _tensors(rest, seen)
+        every = [_tensors(module, seen) for module in (*blocks, rest)]
         mappings = mapped.Mappings()
-        everything = list(itertools.chain(*layers, others))
-        copied = sum(tensor.nbytes for tensor in everything if not mappings.holds(tensor.data_ptr(), tensor.nbytes))
+        *layers, others = ([one for one in some if mappings.holds(one.data_ptr(), one.nbytes)] for some in every)
         self._sizes = [sum(tensor.nbytes for tensor in layer) for layer in layers]
-        self.size = sum(tensor.nbytes for tensor in everything)
+        self.size = sum(tensor.nbytes for tensor in itertools.chain(*every))
+        copied = self.size - sum(self._sizes) - sum(tensor.nbytes for tensor in others)
         self.limit = limit
         needed = 3 * max(self._sizes) + copied
         if needed > limit:
-            split = f", {memory.readable(copied)} of it weights that are not in the file as they are used"
+            most = f"three layers take {memory.readable(3 * max(self._sizes))}"
+            besides = f", and what is not in the files as it is used {memory.readable(copied)}" if copied else ""
             raise InputError(
-                f"--max-memory {memory.readable(limit)} is too little: three layers take {memory.readable(needed)}"
-                f"{split if copied else ''}; give at least that"
+                f"--max-memory {memory.readable(limit)} is too little: {most}{besides}; "
+                f"give {memory.readable(1.01 * needed)} or more"
             )
         room = limit - needed
         self._kept = sum(total <= room for total in itertools.accumulate(self._sizes))

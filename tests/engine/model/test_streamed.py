@@ -1,0 +1,178 @@
+"""Weights that stay in their files: the same numbers, each layer read once, given back, and no edit of them lost."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import interp
+import models
+import zoo
+from interp import spec
+from interp.engine.model import mapped
+from interp.errors import InputError
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other kernels are not asked for pages")
+
+DEPTH = 6
+ONE = spec.Pair(spec.Prompt(ids=(5, 90, 33, 171, 40, 2, 77)), spec.Prompt(ids=(5, 90, 61, 171, 40, 9, 77)), 14, 15)
+OTHER = spec.Pair(spec.Prompt(ids=(8, 91, 30, 171, 40, 2, 77)), spec.Prompt(ids=(8, 92, 61, 171, 40, 9, 77)), 14, 15)
+PROMPT = list(ONE.clean.ids or ())
+SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z", "q", "k", "v", "pattern", "neuron")
+
+ASKED: dict[str, Callable[[], Any]] = {
+    **{site: (lambda site=site: interp.patch(pairs=[ONE], site=site, by="layer")) for site in SITES},
+    "by position": lambda: interp.patch(pairs=[ONE], site="resid_pre", by="position"),
+    "by head": lambda: interp.patch(pairs=[ONE], site="z", by="head"),
+    "attribution": lambda: interp.patch(pairs=[ONE], method="attribution"),
+    "lens": lambda: interp.lens(PROMPT),
+    "dla": lambda: interp.dla(PROMPT, answer=14),
+    "attention": lambda: interp.attention(PROMPT),
+    "predict": lambda: interp.predict(PROMPT),
+    "ablate": lambda: interp.ablate(pairs=[ONE], heads=["1.0", "4.2"], mode="zero"),
+    "circuit": lambda: interp.circuit(pairs=[ONE], method="eap"),
+}
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Callable[..., Path]:
+    """Return ``saved(family, dtype)``: the folder of a model of six layers."""
+
+    def of(family: str, dtype: torch.dtype = torch.float32) -> Path:
+        settings = zoo.settings(family)
+        depth = next(name for name in zoo._DEPTH if name in settings)
+        settings = {depth: DEPTH} | ({"layer_types": None} if "layer_types" in settings else {})
+        zoo.drawn(family, **settings).to(dtype).save_pretrained(tmp_path / family)
+        models.tokenizer().save_pretrained(tmp_path / family)
+        return tmp_path / family
+
+    return of
+
+
+def layer_bytes(model: Any) -> list[int]:
+    """Return how many bytes of each layer are in the file as they are used."""
+    held = mapped.Mappings()
+    return [
+        sum(p.nbytes for p in block.parameters() if held.holds(p.data_ptr(), p.nbytes)) for block in model.bridge.blocks
+    ]
+
+
+def smallest(folder: Path) -> Any:
+    """Load a folder with as little of its weights in memory as can be."""
+    with pytest.raises(InputError, match="three layers take") as refused:
+        interp.load(str(folder), device="cpu", max_memory="1kB")
+    said = str(refused.value)
+    assert "\n" not in said
+    return interp.load(str(folder), device="cpu", max_memory=said.partition("; give ")[2].removesuffix(" or more"))
+
+
+def pages(tensor: torch.Tensor, bit: int) -> int:
+    """Return how many pages that are a tensor's alone have a bit of the kernel's set: 63, they are in memory."""
+    first, last = -(-tensor.data_ptr() // mapped.PAGE), (tensor.data_ptr() + tensor.nbytes) // mapped.PAGE
+    with open("/proc/self/pagemap", "rb") as file:
+        file.seek(first * 8)
+        flags = np.frombuffer(file.read(max(0, last - first) * 8), np.uint64)
+    return int(((flags >> np.uint64(bit)) & np.uint64(1)).sum())
+
+
+@pytest.mark.usefixtures("clean_session")
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt_neox", "mixtral", "opt"])
+def test_every_number_is_that_of_the_model_in_memory(family: str, saved: Callable[..., Path]) -> None:
+    folder = saved(family)
+    resident = interp.load(str(folder), device="cpu")
+    lacks = {"gpt_neox": {"resid_mid"}, "mixtral": {"neuron"}, "opt": {"pattern"}}  # what cannot be patched there
+    names = [name for name in ASKED if name not in lacks.get(family, ())]
+    expected = {name: ASKED[name]().to_frame() for name in names}
+    interp.unload(resident.name)
+    model = smallest(folder)
+    for name in names:
+        found = ASKED[name]()
+        pd.testing.assert_frame_equal(found.to_frame(), expected[name], rtol=0, atol=1e-6), name
+        assert not found.provenance.path.startswith("hooked"), name
+    assert model.streamed.read > 0
+
+
+@pytest.mark.usefixtures("clean_session")
+@pytest.mark.parametrize("family", ["llama", "gpt_neox"])
+def test_a_sweep_reads_each_layer_once(family: str, saved: Callable[..., Path]) -> None:
+    model = smallest(saved(family))
+    for site, by in (("z", "head"), ("resid_post", "position"), ("mlp_out", "position"), ("q", "head-position")):
+        interp.patch(pairs=[ONE], site=site, by=by)  # the first is compared with the hooked forward
+        again = interp.patch(pairs=[OTHER], site=site, by=by)
+        assert again.provenance.weights_read == sum(layer_bytes(model)), (site, by)
+        model.store.clear()
+
+
+@pytest.mark.usefixtures("clean_session")
+def test_what_was_read_is_given_back(saved: Callable[..., Path]) -> None:
+    model = smallest(saved("llama"))
+    interp.lens(PROMPT), interp.patch(pairs=[ONE], site="z", by="head")
+    weights = [parameter for block in model.bridge.blocks for parameter in block.parameters()]
+    assert sum(tensor.nbytes for tensor in weights) > 20 * mapped.PAGE
+    assert sum(pages(tensor, 63) for tensor in weights) == 0
+    model.streamed.use(2)
+    assert all(pages(p, 63) for p in model.bridge.blocks[2].parameters() if p.nbytes > 2 * mapped.PAGE)
+
+
+@pytest.mark.usefixtures("clean_session")
+def test_the_first_layers_stay_where_there_is_room(saved: Callable[..., Path]) -> None:
+    folder = saved("llama")
+    sizes = layer_bytes(interp.load(str(folder), device="cpu"))
+    interp.load(str(folder), device="cpu", max_memory=f"{5.1 * max(sizes) / 1e9:.9f}GB")
+    interp.patch(pairs=[ONE], site="z", by="head")
+    again = interp.patch(pairs=[OTHER], site="z", by="head")
+    assert again.provenance.weights_read == sum(sizes[2:])
+
+
+@pytest.mark.usefixtures("clean_session")
+def test_an_edit_of_the_weights_is_kept(saved: Callable[..., Path]) -> None:
+    folder = saved("llama")
+    model = smallest(folder)
+    before = interp.patch(pairs=[ONE], site="z", by="head")
+    with torch.no_grad():
+        for block in model.bridge.blocks:
+            block.attn.o.original_component.weight.mul_(1.5)
+    edited = [block.attn.o.original_component.weight.clone() for block in model.bridge.blocks]
+    after = interp.patch(pairs=[ONE], site="z", by="head")
+    interp.lens(PROMPT)
+    model.streamed.rest()
+    now = [block.attn.o.original_component.weight for block in model.bridge.blocks]
+    assert all(map(torch.equal, now, edited))
+    assert np.abs(after.per_pair - before.per_pair).max() > 0.01
+    own = interp.load(str(folder), device="cpu", name="own")
+    with torch.no_grad():
+        for block in own.bridge.blocks:
+            block.attn.o.original_component.weight.mul_(1.5)
+    assert np.array_equal(interp.patch(pairs=[ONE], site="z", by="head").per_pair, after.per_pair)
+
+
+@pytest.mark.usefixtures("clean_session")
+def test_bfloat16_is_taken_as_it_is_stored(saved: Callable[..., Path]) -> None:
+    folder = saved("llama", torch.bfloat16)
+    model = interp.load(str(folder), device="cpu", max_memory="1GB")
+    assert model.dtype == "bfloat16"
+    assert any("bfloat16" in note for note in model.notes)
+    with pytest.raises(InputError, match="these are bfloat16, not float32"):
+        interp.load(str(folder), device="cpu", dtype="float32", max_memory="1GB")
+
+
+@pytest.mark.usefixtures("clean_session")
+def test_what_cannot_stay_in_a_file_is_refused(saved: Callable[..., Path], tmp_path: Path) -> None:
+    folder = saved("llama")
+    for size in ("", "a lot", "-1GB", "0", "1e3GB", "4 cows"):
+        with pytest.raises(InputError, match="is no size; type one such as 4GB"):
+            interp.load(str(folder), device="cpu", max_memory=size)
+    with pytest.raises(InputError, match="this model is in memory"):
+        interp.load(zoo.drawn("llama"), tokenizer=models.tokenizer(), max_memory="1GB")
+    with pytest.raises(InputError, match="an adapter is merged"):
+        interp.load(str(folder), adapter=str(tmp_path), device="cpu", max_memory="1GB")
+    (tmp_path / "some.gguf").write_bytes(b"GGUF")
+    with pytest.raises(InputError, match="a GGUF file's are unpacked"):
+        interp.load(str(tmp_path / "some.gguf"), device="cpu", max_memory="1GB")
