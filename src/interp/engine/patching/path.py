@@ -330,6 +330,8 @@ class Paths(HookedPaths):
         As in `HookedPaths` and `waves.Planner`.
     """
 
+    encoders = False
+
     def __init__(
         self,
         model: LoadedModel,

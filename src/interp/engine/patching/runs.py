@@ -11,6 +11,7 @@ from interp.engine import memory
 from interp.engine.patching.cases import Ids
 from interp.engine.transformer import base_runs
 from interp.engine.transformer.base_runs import PARTS, Asked, Base
+from interp.prompts import types_of
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
@@ -50,10 +51,10 @@ def _made(model: LoadedModel, net: Network, wanted: Wanted, chosen: Sequence[Ids
         tensor = torch.tensor(ids, device=model.device)
         like, start = wanted[ids]
         if like is None:
-            asked.append(Asked(tensor))
+            asked.append(Asked(tensor, types=types_of(ids)))
         else:
             known = found[like] if like in found else chosen.index(like)
-            asked.append(Asked(tensor, known, min(start, len(ids) - 1)))
+            asked.append(Asked(tensor, known, min(start, len(ids) - 1), types_of(ids)))
     before, count, depth = len(found), len(wanted), len(net.layers)
 
     def alive(layer: int) -> None:

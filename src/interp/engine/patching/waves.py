@@ -65,10 +65,13 @@ class Planner(Protocol):
         What tells this kind of sweep from others, for `exactness`.
     refusal
         What to say where the incremental forward cannot be used, if there is no hooked way.
+    encoders
+        Whether it knows its interventions in an encoder, see `network`.
     """
 
     key: exactness.Key
     refusal: exactness.Refusal | None
+    encoders: bool
 
     def plan(self, net: Network, base: Base, source: Base, case: Case, number: int, start: int) -> Plan:
         """Return the interventions on one pair, whose runs can differ from `start` on."""
@@ -145,11 +148,12 @@ class Sweep:
     def _incremental(self, check: exactness.Check) -> None:
         exactness.require_known(*(site.name for site in self.planner.written()))
         self.on_begin()
-        net = network.read(self.model, half=True)
-        other = net if self.source_model is self.model else network.read(self.source_model, half=True)
+        net = self._network(self.model)
+        other = net if self.source_model is self.model else self._network(self.source_model)
         ours = {case.base: (None, 0) for case in self.cases}
+        starts = [0 if other is not net or net.both_ways else case.start for case in self.cases]
         if other is net:
-            likes = {case.source: (case.base, case.start) for case in self.cases}
+            likes = {case.source: (case.base, start) for case, start in zip(self.cases, starts, strict=True)}
             bases = sources = plain_runs(self.model, net, {**likes, **ours})
         else:
             bases = plain_runs(self.model, net, ours)
@@ -157,10 +161,10 @@ class Sweep:
         plans: list[Plan] = []
         for index, case in enumerate(self.cases):
             base, source, last = bases[case.base], sources[case.source], case.position
-            plans.append(self.planner.plan(net, base, source, case, index, case.start if other is net else 0))
+            plans.append(self.planner.plan(net, base, source, case, index, starts[index]))
             ends = [(net, base.resid[-1][last : last + 1]), (other, source.resid[-1][last : last + 1])]
             if case.scorer.metric.needs_clean:
-                case = case.with_clean(*(of.unembed(of.final(end)) for of, end in ends))
+                case = case.with_clean(*(of.unembed(of.normed(end)) for of, end in ends))
             self.cases[index] = case
             self.swept.base[index], self.swept.source[index] = (case.scorer.of_residual(of, end)[0] for of, end in ends)
             # A change before the prompts differ is none, and one after the position asked about is not seen there.
@@ -171,6 +175,9 @@ class Sweep:
             self.done[index, self.chosen] = ~self.reached[index, self.chosen]
         patches = [part for plan in plans for patch in plan.patches() for part in plan.only(patch, self.chosen)]
         self._waves(net, plans, patches, check)
+
+    def _network(self, model: LoadedModel) -> Network:
+        return network.read(model, half=True, encoders=self.planner.encoders)
 
     def _waves(self, net: Network, plans: Sequence[Plan], patches: list[PatchGroup], check: exactness.Check) -> None:
         limit = self._rows_that_fit(net, len(plans[0].base))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from interp.engine.model import hooks
+from interp.engine.transformer.families import FAMILIES
+from interp.engine.transformer.families._encoder import Encoder
 from interp.errors import InputError
 
 if TYPE_CHECKING:
@@ -82,7 +84,7 @@ def readout(model: LoadedModel) -> Readout:
         eps = epsilon(bridge.ln_final)
         norm = lambda x: functional.layer_norm(x, final.normalized_shape, final.weight, final.bias, eps)  # noqa: E731
     if hasattr(bridge, "mlm_head"):
-        norm = _head(bridge, norm)
+        norm = _head(model, norm)
     return Readout(norm, weight.detach(), None if bias is None else bias.detach(), _after(bridge))
 
 
@@ -101,12 +103,13 @@ def epsilon(norm: Any) -> float:
     return own if native else float(getattr(norm.config, "eps", own))
 
 
-def _head(bridge: Any, final: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Return BERT's prediction head before the vocabulary: a dense layer, its activation, a norm."""
-    from transformers.activations import ACT2FN
-
+def _head(model: LoadedModel, final: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Return an encoder's prediction head before the vocabulary: a dense layer, its activation, a norm."""
+    family, bridge = FAMILIES.get(model.family), cast("Any", model.bridge)
+    if not isinstance(family, Encoder):
+        raise InputError(f"the prediction head of {model.name} is not known: nothing reads its residual stream")
     dense: Callable[[Tensor], Tensor] = bridge.mlm_head.original_component
-    act: Callable[[Tensor], Tensor] = ACT2FN[bridge.original_model.config.hidden_act]
+    act: Callable[[Tensor], Tensor] = family.act(bridge.original_model)
     return lambda stream: final(act(dense(stream)))
 
 

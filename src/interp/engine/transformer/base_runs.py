@@ -58,11 +58,14 @@ class Asked:
     like, start
         The run of a prompt of the same length that agrees before `start`, or the number of one earlier in the same
         list: those positions are taken from it.
+    types
+        The tokens' types.
     """
 
     ids: Tensor
     like: Base | int | None = None
     start: int = 0
+    types: Sequence[int] = ()
 
 
 def run(
@@ -78,13 +81,14 @@ def run(
     likes = [made[one.like] if isinstance(one.like, int) else one.like for one in asked]
     turns = {length: network.rotations(length) for length in {len(one.ids) for one in asked}}
     counts = [len(one.ids) - one.start for one in asked]
-    x = torch.cat([network.embed(one.ids)[one.start :] for one in asked])
+    x = torch.cat([network.embed(one.ids, one.types)[one.start :] for one in asked])
     for index, block in enumerate(network.layers):
         projected = [rows.split(counts) for rows in block.project(x)]
         for one, run, like, *heads in zip(asked, made, likes, *projected, strict=True):
             _attend(block, index, turns[len(run)][index], one.start, run, like, heads)
-        middle = x + block.write(torch.cat([run.z[index, one.start :] for one, run in zip(asked, made, strict=True)]))
-        after = middle + chunked(block.mlp, block.mlp_reads(x, middle))
+        z = torch.cat([run.z[index, one.start :] for one, run in zip(asked, made, strict=True)])
+        middle = block.middle(x, block.write(z))
+        after = block.after(middle, chunked(block.mlp, block.mlp_reads(x, middle)))
         for one, run, before, between in zip(asked, made, x.split(counts), middle.split(counts), strict=True):
             run.resid[index, one.start :] = before
             run.mid[index, one.start :] = between

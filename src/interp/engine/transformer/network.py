@@ -1,6 +1,12 @@
-"""A causal transformer as plain functions over its own weights: what every forward without hooks computes with.
+"""A transformer as plain functions over its own weights: what every forward without hooks computes with.
 
 The weights are the bridge's, read anew for every use; nothing is folded, copied or converted.
+
+Most of what is computed with it counts on two things: the residual stream is the sum of what the components write, and
+what comes later changes nothing before it. Of an encoder (BERT) neither holds: its stream is normed after each half
+block, and its attention looks both ways. So whoever reads one says that it will do (``encoders=True``): sweeps of
+patches, ablations, estimates by gradients and read-outs of plain runs do; edges, paths and what is read off the weights
+do not.
 """
 
 from __future__ import annotations
@@ -10,12 +16,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from interp.engine.exactness import Unreadable
 from interp.engine.transformer.block import Block
 from interp.engine.transformer.families import FAMILIES
 from interp.engine.transformer.families._family import Family
-from interp.engine.transformer.parts import Embedding, Norm, Rotation, Unembed
+from interp.engine.transformer.parts import Embedding, Norm, Rotation, Transform, Unembed
+from interp.prompts import types_of
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
@@ -29,6 +37,8 @@ class Network:
     ----------
     rotary
         Length → its positions' turns, for each layer: ``None`` for one that turns nothing; ``None`` where none does.
+    head
+        What an encoder does to its stream before the final norm.
     """
 
     layers: tuple[Block, ...]
@@ -36,6 +46,18 @@ class Network:
     unembed: Unembed
     embed: Embedding
     rotary: Callable[[int], Sequence[Rotation | None]] | None
+    head: Transform | None = None
+
+    @property
+    def both_ways(self) -> bool:
+        """Whether a token changes what comes before it too."""
+        return self.layers[0].both_ways
+
+    @property
+    def encodes(self) -> bool:
+        """Whether it is an encoder: its attention looks both ways, or its stream is normed after each half block."""
+        layer = self.layers[0]
+        return layer.both_ways or layer.middle_norm is not None or layer.after_norm is not None
 
     @property
     def n_heads(self) -> int:
@@ -66,8 +88,17 @@ class Network:
         """Return each layer's turns of the first `length` positions; ``None`` for a layer that turns nothing."""
         return [None] * len(self.layers) if self.rotary is None else self.rotary(length)
 
+    def begin(self, prompts: Sequence[Sequence[int]]) -> Tensor:
+        """Return the stream before layer 0, ``[n, position, d_model]``, of prompts of one length, with their types."""
+        device = self.embed.weight.device
+        return torch.stack([self.embed(torch.tensor(ids, device=device), types_of(ids)) for ids in prompts])
 
-def read(model: LoadedModel, *, half: bool = False) -> Network:
+    def normed(self, end: Tensor) -> Tensor:
+        """Return what the unembedding reads, ``[…, d_model]``, of the stream after the last layer."""
+        return self.final(end if self.head is None else self.head(end))
+
+
+def read(model: LoadedModel, *, half: bool = False, encoders: bool = False) -> Network:
     """Return `model` as a `Network` of its own weights.
 
     Parameters
@@ -75,6 +106,8 @@ def read(model: LoadedModel, *, half: bool = False) -> Network:
     half
         Whether half precision will do, in which a run's values depend on what runs beside it: for what is compared
         by the noise that this makes.
+    encoders
+        Whether an encoder will do, see above.
 
     Raises
     ------
@@ -93,16 +126,16 @@ def read(model: LoadedModel, *, half: bool = False) -> Network:
         raise Unreadable("the model is in training mode")
     if reason := family.differs(family.config(hf)):
         raise Unreadable(reason)
-    return weights(model)
+    return weights(model, encoders=encoders)
 
 
-def weights(model: LoadedModel) -> Network:
+def weights(model: LoadedModel, *, encoders: bool = False) -> Network:
     """Return `model`'s weights, whatever its dtype, its mode and its hooks: for what needs no forward.
 
     Raises
     ------
     Unreadable
-        It is of another family, or a setting gives it other weights.
+        It is of another family, or a setting gives it other weights, or it is an encoder where none will do.
     """
     family = _family(model)
     config = family.config(model.hf_model)
@@ -111,13 +144,17 @@ def weights(model: LoadedModel) -> Network:
     bridge: Any = model.bridge
     d_head = model.geometry.d_head
     unembed = family.unembed(bridge, config)
-    return Network(
+    found = Network(
         layers=tuple(family.block(block, index, d_head, config) for index, block in enumerate(bridge.blocks)),
         final=family.norm_of(bridge, "ln_final", unembed.weight),
         unembed=unembed,
         embed=family.embedding(bridge, config),
         rotary=family.rotary(bridge),
+        head=family.head(bridge, config),
     )
+    if found.encodes and not encoders:
+        raise Unreadable("it is an encoder: its stream is normed after each half block, and no sum of what is written")
+    return found
 
 
 def _family(model: LoadedModel) -> Family:
