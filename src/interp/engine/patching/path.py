@@ -330,7 +330,7 @@ class Paths(HookedPaths):
         As in `HookedPaths` and `waves.Planner`.
     """
 
-    encoders = False
+    encoders = None
 
     def __init__(
         self,

@@ -104,8 +104,7 @@ class _Sites:
         self.layers = tuple(layers)
         self.shape = shape
         self.key: exactness.Key = ("sweep", site, by)
-        # What attention adds to an encoder's stream no hook shows before the norm, nor so the middle of a block.
-        self.encoders = site not in {"attn_out", "resid_mid"}
+        self.encoders = (site,)
 
     def plan(self, net: Network, base: Base, source: Base, case: Case, number: int, start: int) -> Plan:
         """Return the cells of one pair, whose runs can differ from `start` on."""

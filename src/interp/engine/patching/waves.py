@@ -66,12 +66,12 @@ class Planner(Protocol):
     refusal
         What to say where the incremental forward cannot be used, if there is no hooked way.
     encoders
-        Whether it knows its interventions in an encoder, see `network`.
+        The sites that it changes, where an encoder will do; see `network`.
     """
 
     key: exactness.Key
     refusal: exactness.Refusal | None
-    encoders: bool
+    encoders: tuple[str, ...] | None
 
     def plan(self, net: Network, base: Base, source: Base, case: Case, number: int, start: int) -> Plan:
         """Return the interventions on one pair, whose runs can differ from `start` on."""
@@ -164,7 +164,7 @@ class Sweep:
             plans.append(self.planner.plan(net, base, source, case, index, starts[index]))
             ends = [(net, base.resid[-1][last : last + 1]), (other, source.resid[-1][last : last + 1])]
             if case.scorer.metric.needs_clean:
-                case = case.with_clean(*(of.unembed(of.normed(end)) for of, end in ends))
+                case = case.with_clean(*(of.unembed(of.ending(end)) for of, end in ends))
             self.cases[index] = case
             self.swept.base[index], self.swept.source[index] = (case.scorer.of_residual(of, end)[0] for of, end in ends)
             # A change before the prompts differ is none, and one after the position asked about is not seen there.

@@ -109,7 +109,7 @@ class Embedded:
         self.path, self.notes = done.path, done.notes
 
     def _read(self, check: exactness.Check) -> None:  # noqa: ARG002
-        self._network = network.read(self.model, encoders=True)
+        self._network = network.read(self.model, encoders=())
         self.tokens = self.embed(self.ids)
 
     def _put_back(self, logits: Tensor) -> None:

@@ -4,14 +4,14 @@ The weights are the bridge's, read anew for every use; nothing is folded, copied
 
 Most of what is computed with it counts on two things: the residual stream is the sum of what the components write, and
 what comes later changes nothing before it. Of an encoder (BERT) neither holds: its stream is normed after each half
-block, and its attention looks both ways. So whoever reads one says that it will do (``encoders=True``): sweeps of
-patches, ablations, estimates by gradients and read-outs of plain runs do; edges, paths and what is read off the weights
-do not.
+block, and its attention looks both ways. So whoever can do with one says so, and names the sites that are asked for
+(``encoders=…``): sweeps of patches, ablations, estimates by gradients, read-outs of plain runs. Edges, paths and what
+is read off the weights cannot. A site that hooks show as the normed stream is for hooks alone (`Network.normed`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,8 @@ from interp.prompts import types_of
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
 
+_ENCODER = "an encoder's stream is no sum of what is written to it, and what comes later changes what comes before"
+
 
 @dataclass(frozen=True)
 class Network:
@@ -39,6 +41,8 @@ class Network:
         Length → its positions' turns, for each layer: ``None`` for one that turns nothing; ``None`` where none does.
     head
         What an encoder does to its stream before the final norm.
+    normed
+        Sites of which the bridge's hooks show something else than what `forward` has there: the stream, normed.
     """
 
     layers: tuple[Block, ...]
@@ -47,6 +51,7 @@ class Network:
     embed: Embedding
     rotary: Callable[[int], Sequence[Rotation | None]] | None
     head: Transform | None = None
+    normed: frozenset[str] = frozenset()
 
     @property
     def both_ways(self) -> bool:
@@ -93,12 +98,12 @@ class Network:
         device = self.embed.weight.device
         return torch.stack([self.embed(torch.tensor(ids, device=device), types_of(ids)) for ids in prompts])
 
-    def normed(self, end: Tensor) -> Tensor:
+    def ending(self, end: Tensor) -> Tensor:
         """Return what the unembedding reads, ``[…, d_model]``, of the stream after the last layer."""
         return self.final(end if self.head is None else self.head(end))
 
 
-def read(model: LoadedModel, *, half: bool = False, encoders: bool = False) -> Network:
+def read(model: LoadedModel, *, half: bool = False, encoders: Collection[str] | None = None) -> Network:
     """Return `model` as a `Network` of its own weights.
 
     Parameters
@@ -107,7 +112,7 @@ def read(model: LoadedModel, *, half: bool = False, encoders: bool = False) -> N
         Whether half precision will do, in which a run's values depend on what runs beside it: for what is compared
         by the noise that this makes.
     encoders
-        Whether an encoder will do, see above.
+        Where an encoder will do: the sites that are read or changed, see above.
 
     Raises
     ------
@@ -126,35 +131,44 @@ def read(model: LoadedModel, *, half: bool = False, encoders: bool = False) -> N
         raise Unreadable("the model is in training mode")
     if reason := family.differs(family.config(hf)):
         raise Unreadable(reason)
-    return weights(model, encoders=encoders)
+    net = _weights(model, family)
+    if net.encodes and encoders is None:
+        raise Unreadable(_ENCODER)
+    if other := sorted(net.normed.intersection(encoders or ())):
+        raise Unreadable(f"its hooks show {other[0]} normed, as part of the stream")
+    return net
 
 
-def weights(model: LoadedModel, *, encoders: bool = False) -> Network:
+def weights(model: LoadedModel) -> Network:
     """Return `model`'s weights, whatever its dtype, its mode and its hooks: for what needs no forward.
 
     Raises
     ------
     Unreadable
-        It is of another family, or a setting gives it other weights, or it is an encoder where none will do.
+        It is of another family, or a setting gives it other weights, or it is an encoder.
     """
-    family = _family(model)
+    net = _weights(model, _family(model))
+    if net.encodes:
+        raise Unreadable(_ENCODER)
+    return net
+
+
+def _weights(model: LoadedModel, family: Family) -> Network:
     config = family.config(model.hf_model)
     if reason := family.unlike(config):
         raise Unreadable(reason)
     bridge: Any = model.bridge
     d_head = model.geometry.d_head
     unembed = family.unembed(bridge, config)
-    found = Network(
+    return Network(
         layers=tuple(family.block(block, index, d_head, config) for index, block in enumerate(bridge.blocks)),
         final=family.norm_of(bridge, "ln_final", unembed.weight),
         unembed=unembed,
         embed=family.embedding(bridge, config),
         rotary=family.rotary(bridge),
         head=family.head(bridge, config),
+        normed=family.normed,
     )
-    if found.encodes and not encoders:
-        raise Unreadable("it is an encoder: its stream is normed after each half block, and no sum of what is written")
-    return found
 
 
 def _family(model: LoadedModel) -> Family:

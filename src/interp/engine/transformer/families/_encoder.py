@@ -13,6 +13,8 @@ from interp.engine.transformer.parts import Embedding, Transform
 class Encoder(LearnedPositions):
     """A masked language model built as BERT is."""
 
+    normed = frozenset({"attn_out", "resid_mid"})
+
     def unlike(self, config: Any) -> str:
         """Return which setting makes a model's weights other than `Block`'s; an empty string where none does."""
         if getattr(config, "add_cross_attention", False):

@@ -37,9 +37,12 @@ class Family:
     ----------
     names
         What Hugging Face calls the architectures (``config.model_type``).
+    normed
+        Of an encoder: the sites of which the bridge's hooks show the stream after its norm.
     """
 
     names: ClassVar[tuple[str, ...]] = ()
+    normed: ClassVar[frozenset[str]] = frozenset()
 
     # -- what differs by a setting -----------------------------------------------------------------------------------
 
