@@ -202,6 +202,14 @@ def test_a_lens_reads_the_stream_by_the_models_own_head(model: Any) -> None:
     assert apart(chances[-1], end) < BOUND
 
 
+def test_direct_effects_go_back_through_the_head_and_every_norm(model: Any) -> None:
+    parts = interp.dla(Prompt(ids=IDS[0]), answer=5, wrong=4)
+    with torch.no_grad():
+        logits = made(model.name)(torch.tensor([IDS[0]])).logits[0, IDS[0].index(MASK)]
+    assert parts.logit == pytest.approx(float(logits[5] - logits[4]), abs=1e-4)
+    assert parts.total == pytest.approx(parts.logit, abs=1e-4)
+
+
 def test_types_of_two_sentences_reach_a_sweep(model: Any, by_hooks: Any) -> None:
     if model.name != "bert":
         pytest.skip("it tells no types of tokens apart")

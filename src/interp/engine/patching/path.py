@@ -330,7 +330,7 @@ class Paths(HookedPaths):
         As in `HookedPaths` and `waves.Planner`.
     """
 
-    encoders = None
+    encoders: tuple[str, ...] | None = None
 
     def __init__(
         self,

@@ -189,10 +189,10 @@ class Plan:
         if self.site == "resid_mid":
             return source.mid[index][positions][None]
         if self.site == "attn_out":
-            change = self._written(source, index) - self._written(base, index)
+            change = self._from_heads(source, index) - self._from_heads(base, index)
             return self._middle(index, positions, change[positions])[None]
         if self.site == "mlp_out":
-            change = self._made(source, index) - self._made(base, index)
+            change = self._from_mlp(source, index) - self._from_mlp(base, index)
             return self._after(index, positions, change[positions])[None]
         parts = slice(patch.parts.start, patch.parts.stop)
         if self.site == "neuron":
@@ -209,21 +209,21 @@ class Plan:
         block, base = self.network.layers[index], self.base
         if block.middle_norm is None:
             return base.mid[index][positions] + change
-        return block.middle(base.resid[index][positions], self._written(base, index)[positions] + change)
+        return block.middle(base.resid[index][positions], self._from_heads(base, index)[positions] + change)
 
     def _after(self, index: int, positions: slice, change: Tensor) -> Tensor:
         """Return the base run's stream after a layer where the MLP adds `change` more to it."""
         block, base = self.network.layers[index], self.base
         if block.after_norm is None:
             return base.resid[index + 1][positions] + change
-        return block.after(base.mid[index][positions], self._made(base, index)[positions] + change)
+        return block.after(base.mid[index][positions], self._from_mlp(base, index)[positions] + change)
 
-    def _written(self, run: Base, index: int) -> Tensor:
+    def _from_heads(self, run: Base, index: int) -> Tensor:
         """Return what the heads add to a run's stream, ``[position, d_model]``."""
         block = self.network.layers[index]
         return run.mid[index] - run.resid[index] if block.middle_norm is None else block.write(run.z[index])
 
-    def _made(self, run: Base, index: int) -> Tensor:
+    def _from_mlp(self, run: Base, index: int) -> Tensor:
         """Return what the MLP adds to a run's stream, ``[position, d_model]``."""
         block = self.network.layers[index]
         if block.after_norm is None:

@@ -105,12 +105,22 @@ def epsilon(norm: Any) -> float:
 
 def _head(model: LoadedModel, final: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """Return an encoder's prediction head before the vocabulary: a dense layer, its activation, a norm."""
-    family, bridge = FAMILIES.get(model.family), cast("Any", model.bridge)
+    act, dense = head_activation(model), cast("Any", model.bridge).mlm_head.original_component
+    return lambda stream: final(act(dense(stream)))
+
+
+def head_activation(model: LoadedModel) -> Callable[[Tensor], Tensor]:
+    """Return the activation function of an encoder's prediction head.
+
+    Raises
+    ------
+    InputError
+        The encoder is of a family that is not known.
+    """
+    family = FAMILIES.get(model.family)
     if not isinstance(family, Encoder):
         raise InputError(f"the prediction head of {model.name} is not known: nothing reads its residual stream")
-    dense: Callable[[Tensor], Tensor] = bridge.mlm_head.original_component
-    act: Callable[[Tensor], Tensor] = family.act(bridge.original_model)
-    return lambda stream: final(act(dense(stream)))
+    return family.act(model.bridge.original_model)
 
 
 def require(model: LoadedModel, found: Readout, end: Tensor, logits: Tensor) -> None:
