@@ -90,7 +90,8 @@ def pairs_of(vocabulary: int, length: int, first: int, count: int, seed: int) ->
     return made
 
 
-def by_peer(model: Any, pairs: Sequence[Pair], function: Callable[..., Any]) -> np.ndarray:
+def by_peer(model: Any, pairs: Sequence[Pair], function: Callable[..., Any], at: int = -1) -> np.ndarray:
+    """Return the peer's sweep over pairs of one length, measured at the position `at`."""
     clean = torch.tensor([pair.clean.ids for pair in pairs])
     corrupted = torch.tensor([pair.corrupted.ids for pair in pairs])
     right = torch.tensor([pair.answer[0] for pair in pairs])
@@ -98,7 +99,7 @@ def by_peer(model: Any, pairs: Sequence[Pair], function: Callable[..., Any]) -> 
     rows = torch.arange(len(pairs))
 
     def difference(logits: torch.Tensor) -> torch.Tensor:
-        return (logits[rows, -1, right] - logits[rows, -1, wrong]).mean()
+        return (logits[rows, at, right] - logits[rows, at, wrong]).mean()
 
     with torch.no_grad():
         _, cache = model.bridge.run_with_cache(clean)

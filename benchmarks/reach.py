@@ -1,6 +1,7 @@
 """The families that run without hooks: a head sweep of each, against transformer-lens' own, which hooks.
 
-Of each family a random model of six layers; then Gemma 3 270M on a pair of indirect object identification. The two are
+Of each family a random model of six layers; of an encoder the prediction at the one mask, which stands before what
+differs. Then Gemma 3 270M on a pair of indirect object identification. The two are
 interleaved in one process, at one thread, in CPU seconds; the figure is the smallest of the rounds. A sweep comes after
 one on another pair, so that the first call's comparison with the hooked forward is apart. Printed besides: the largest
 difference between the two answers, by the size of the largest, and how interp says that it ran.
@@ -35,10 +36,11 @@ from interp.spec import Pair, Prompt
 REAL = "gemma-3-270m"
 BAR, REAL_BAR = 8, 15
 WIDTH, HEADS, LAYERS, VOCABULARY = 256, 8, 6, 4000
+MASKED = 4  # where an encoder's mask stands
 # A setting of the zoo's small models → what it is here, where a family has it.
 SIZES: dict[str, Any] = {
-    **dict.fromkeys(("hidden_size", "d_model", "n_embd", "word_embed_proj_dim"), WIDTH),
-    **dict.fromkeys(("intermediate_size", "ffn_dim"), 3 * WIDTH),
+    **dict.fromkeys(("hidden_size", "d_model", "n_embd", "word_embed_proj_dim", "dim"), WIDTH),
+    **dict.fromkeys(("intermediate_size", "ffn_dim", "hidden_dim"), 3 * WIDTH),
     **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size"), WIDTH),
     **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers"), LAYERS),
     **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads"), HEADS),
@@ -53,7 +55,8 @@ SIZES: dict[str, Any] = {
 
 def families() -> list[str]:
     """Return the families of the zoo whose blocks are known, one of each architecture."""
-    named = {kind: name for name, (kind, made, _) in reversed(zoo._MADE.items()) if "CausalLM" in made}
+    heads = ("CausalLM", "MaskedLM")
+    named = {kind: name for name, (kind, made, _) in reversed(zoo._MADE.items()) if made.endswith(heads)}
     named["gpt2"] = "gpt2"
     return [named[kind] for kind in sorted(named) if kind in network.FAMILIES]
 
@@ -69,9 +72,16 @@ def made(family: str) -> Any:
     return model
 
 
+def masked(pair: Pair, words: Any) -> Pair:
+    """Return a pair with a mask in both of its prompts."""
+    both = ([*prompt.ids] for prompt in (pair.clean, pair.corrupted))
+    ids = [(*one[:MASKED], words.mask_token_id, *one[MASKED + 1 :]) for one in both]
+    return Pair(Prompt(ids=ids[0]), Prompt(ids=ids[1]), pair.answer, pair.wrong)
+
+
 def measure(name: str, model: Any, pair: Pair, warm: Pair, bar: float, rounds: int) -> None:
     """Print a line of the table."""
-    peer = SWEEPS["head z"][2]
+    peer, at = SWEEPS["head z"][2], -1 if model.geometry.causal else MASKED
 
     def ours(one: Pair) -> Any:
         model.store.clear()
@@ -83,7 +93,7 @@ def measure(name: str, model: Any, pair: Pair, warm: Pair, bar: float, rounds: i
     for _ in range(rounds):
         seconds, found = cpu_seconds(lambda: ours(pair))
         lean.append(seconds)
-        seconds, expected = cpu_seconds(lambda: by_peer(model, [pair], peer))
+        seconds, expected = cpu_seconds(lambda: by_peer(model, [pair], peer, at))
         hooked.append(seconds)
     ratio = min(hooked) / min(lean)
     off = np.abs(found.patched - expected).max() / max(1.0, np.abs(expected).max())
@@ -100,11 +110,13 @@ def random_ones(names: list[str], rounds: int) -> None:
     warm, pair = (pairs_of(VOCABULARY, 15, 10, 1, seed)[0] for seed in (2, 1))
     for name in names:
         try:
-            model = interp.load(made(name), name=name, device="cpu")
+            words = zoo.tokenizer(name) if name in zoo.ENCODERS else None  # it says which token is the mask
+            model = interp.load(made(name), tokenizer=words, name=name, device="cpu")
         except InputError as error:
             print(f"  {name:<14} not loaded: {error}")
             continue
-        measure(name, model, pair, warm, BAR, rounds)
+        asked = (pair, warm) if words is None else (masked(pair, words), masked(warm, words))
+        measure(name, model, *asked, BAR, rounds)
         session.models.clear()
 
 

@@ -109,7 +109,8 @@ CONDITIONS: dict[str, Condition] = {
 def one_each() -> list[tuple[str, str]]:
     """Return family and condition: each family under one, or under all of them."""
     if os.environ.get("INTERP_ZOO") == "all":
-        return [(family, condition) for family in zoo.FAMILIES for condition in CONDITIONS]
+        every = [(family, condition) for family in zoo.FAMILIES for condition in CONDITIONS]
+        return [one for one in every if one != ("rwkv", "one layer")]  # which transformers cannot build
     names = list(CONDITIONS)
     return [(family, names[number % len(names)]) for number, family in enumerate(zoo.FAMILIES)]
 

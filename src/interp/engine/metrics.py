@@ -56,7 +56,7 @@ class Scorer:
 
     def of_residual(self, network: Network, resid: Tensor) -> Tensor:
         """Return the metric of final residual streams ``[n, d_model]``, as ``[n]``."""
-        normed = network.final(resid)
+        normed = network.ending(resid)
         if self.metric.function is None and self.metric.name in {"logit", "logit-diff"}:
             logits = network.unembed.columns(normed, [*self.answer, *self.wrong])
             right, wrong = logits.split([len(self.answer), len(self.wrong)], dim=-1)

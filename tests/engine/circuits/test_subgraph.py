@@ -252,7 +252,7 @@ def test_an_interrupt_leaves_what_is_done(model: LoadedModel, monkeypatch: pytes
 def test_what_cannot_be_run_is_refused(lend: Callable[..., Any]) -> None:
     with pytest.raises(InputError, match="must have one length"):
         made(build("gpt2"), CASES, "mean")
-    with pytest.raises(InputError, match="the replay does not know bert"):
+    with pytest.raises(InputError, match="an encoder's stream is no sum"):
         made(lend("bert"), CASES)
 
 

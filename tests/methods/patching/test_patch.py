@@ -599,7 +599,7 @@ def test_a_bidirectional_model(lend: Any) -> None:
     asked = [Asked(clean, (*clean[:4], 77, *clean[5:]))]  # what differs comes after the mask
     for site, by in (("z", "head"), ("resid_pre", "position")):
         result = swept(asked, site=site, by=by)
-        assert result.provenance.path == "hooked: the replay does not know bert"
+        assert result.provenance.path == "replay"
         expected = naive(model, asked, site, by, where=3)
         assert np.abs(result.per_pair - expected.per_pair).max() < BOUND
         assert np.abs(result.effect).max() > 1e-3

@@ -114,7 +114,8 @@ def test_pooled_activations_are_the_bridges_own(lend: Any, family: str, site: st
         return
     found = engine.pooled(model, encoded, site, position)
     assert found.values.shape == (2, 9, 32)
-    assert found.path == ("hooked: the replay does not know bert" if family == "bert" else "forward")
+    normed = family == "bert" and site in {"resid_mid", "attn_out"}
+    assert found.path == (f"hooked: its hooks show {site} normed, as part of the stream" if normed else "forward")
     special = set(model.tokens.tokenizer.all_special_ids)
     for n, one in enumerate(encoded):
         plain = [place for place, index in enumerate(one.ids) if index not in special]

@@ -119,7 +119,7 @@ class _Job:
 
     def _without_hooks(self, check: exactness.Check) -> None:
         exactness.require_known(*(part.site for part in self.parts if part.site != "scores"))
-        net = network.read(self.model)
+        net = network.read(self.model, encoders={part.site for part in self.parts})
         self._go(
             lambda ids, wanted: _seen(net, self.model, ids, wanted), lambda c, some: self._lean(net, c, some), check
         )
@@ -218,8 +218,8 @@ class _Job:
                 if layer in resume:
                     self.before |= {(sample, layer): row for sample, row in zip(chosen, tensor.clone(), strict=True)}
 
-            ids = torch.tensor([self.samples[n].ids for n in chosen], device=self.model.device)
-            end = forward(net, ids, {"resid_pre": keep})
+            resid = net.begin([self.samples[n].ids for n in chosen])
+            end = forward(net, edits={"resid_pre": keep}, resid=resid)
         self.model.count(len(chosen))
         return torch.stack([self._measured(net, n, row, base=not changes) for n, row in zip(chosen, end, strict=True)])
 
@@ -229,13 +229,13 @@ class _Job:
         if asked.scorer is None:
             following = torch.tensor(asked.ids[1:], device=end.device)
             losses = [
-                functional.cross_entropy(net.unembed(net.final(rows)), ids, reduction="sum")
+                functional.cross_entropy(net.unembed(net.ending(rows)), ids, reduction="sum")
                 for rows, ids in zip(end[:-1].split(memory.LOGIT_ROWS), following.split(memory.LOGIT_ROWS), strict=True)
             ]
             return (torch.stack(losses).double().sum() / len(following)).cpu()
         row = end[asked.position][None]
         if base:
-            self._know(sample, lambda: net.unembed(net.final(row))[0])
+            self._know(sample, lambda: net.unembed(net.ending(row))[0])
         return self._scorer(sample).of_residual(net, row)[0].double().cpu()
 
     def _know(self, sample: int, logits: Callable[[], Tensor]) -> None:
@@ -317,8 +317,8 @@ def _seen(
 
                 return edit
 
-            ids = torch.tensor([prompts[n] for n in chosen], device=model.device)
-            forward(net, ids, {site: keep(site) for site in {part.site for part in wanted}}, stop=stop)
+            edits = {site: keep(site) for site in {part.site for part in wanted}}
+            forward(net, edits=edits, resid=net.begin([prompts[n] for n in chosen]), stop=stop)
             model.count(len(chosen))
             for row, n in enumerate(chosen):
                 found[n] = [own(part, held[part.site, part.layer][row]).clone() for part in wanted]

@@ -333,6 +333,7 @@ class Paths(HookedPaths):
     """
 
     rides = False
+    encoders: tuple[str, ...] | None = None
 
     def __init__(
         self,

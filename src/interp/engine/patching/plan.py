@@ -81,7 +81,7 @@ class Plan:
     start
         The first position at which the two runs can differ; changes before it have no effect.
     stop
-        The position that is asked about; later changes have no effect on it.
+        The position that is asked about; later changes have no effect on it, unless attention looks both ways.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Plan:
 
     def patches(self) -> Iterator[PatchGroup]:
         """Yield every intervention that can have an effect, layer by layer."""
-        positions = range(self.start, self.stop + 1)
+        positions = range(self.start, len(self.base) if self.network.both_ways else self.stop + 1)
         if not positions:  # the runs differ nowhere, or only after the position that is asked about
             return
         for layer in self.layers:
@@ -132,7 +132,12 @@ class Plan:
             for position in positions:
                 # A key or a value is read by every later query; everything else changes its own position first.
                 single = not SITES[self.site].kv_heads
-                yield PatchGroup(self.case, layer, position, single, range(self.parts), len(self.base) - position)
+                span = len(self.base) - self._first(position, single)
+                yield PatchGroup(self.case, layer, position, single, range(self.parts), span)
+
+    def _first(self, position: int, single: bool) -> int:
+        """Return the first position that a patch at `position` changes."""
+        return 0 if self.network.both_ways and not single else position
 
     def cells(self, patch: PatchGroup) -> Tensor:
         """Return where the patch's interventions go in the flattened answer, ``int64 [part]``."""
@@ -156,11 +161,12 @@ class Plan:
         """Return the patch's rows of the residual stream; ``None`` where it changes nothing."""
         if not self._moves(patch):
             return None
-        stop = patch.start + 1 if patch.single else len(self.base)
-        rows = self._rows(patch, slice(patch.start, stop))
+        start = self._first(patch.start, patch.single)
+        stop = start + 1 if patch.single else len(self.base)
+        rows = self._rows(patch, slice(start, stop))
         return ChangedRows(
             base=self.case,
-            start=patch.start,
+            start=start,
             cells=self.cells(patch),
             rows=rows[:, 0] if patch.single else rows,
             single=patch.single,
@@ -182,20 +188,46 @@ class Plan:
         if self.site == "resid_mid":
             return source.mid[index][positions][None]
         if self.site == "attn_out":
-            change = (source.mid[index] - source.resid[index]) - (base.mid[index] - base.resid[index])
-            return (base.mid[index] + change)[positions][None]
+            change = self._from_heads(source, index) - self._from_heads(base, index)
+            return self._middle(index, positions, change[positions])[None]
         if self.site == "mlp_out":
-            change = (source.resid[index + 1] - source.mid[index]) - (base.resid[index + 1] - base.mid[index])
-            return (base.resid[index + 1] + change)[positions][None]
+            change = self._from_mlp(source, index) - self._from_mlp(base, index)
+            return self._after(index, positions, change[positions])[None]
         parts = slice(patch.parts.start, patch.parts.stop)
         if self.site == "neuron":
             down = self.network.layers[index].down
             change = down.change(
                 lambda: self._activated(base, index)[positions], self._through_neurons(index, positions, parts)
             )
-            return base.resid[index + 1][positions] + change
+            return self._after(index, positions, change)
         change = self._through_heads(patch, positions, parts)
-        return base.mid[index][positions] + self.network.layers[index].rewritten(base.z[index][positions], change)
+        return self._middle(index, positions, self.network.layers[index].rewritten(base.z[index][positions], change))
+
+    def _middle(self, index: int, positions: slice, change: Tensor) -> Tensor:
+        """Return the base run's stream after the attention where the heads add `change` more to it."""
+        block, base = self.network.layers[index], self.base
+        if block.middle_norm is None:
+            return base.mid[index][positions] + change
+        return block.middle(base.resid[index][positions], self._from_heads(base, index)[positions] + change)
+
+    def _after(self, index: int, positions: slice, change: Tensor) -> Tensor:
+        """Return the base run's stream after a layer where the MLP adds `change` more to it."""
+        block, base = self.network.layers[index], self.base
+        if block.after_norm is None:
+            return base.resid[index + 1][positions] + change
+        return block.after(base.mid[index][positions], self._from_mlp(base, index)[positions] + change)
+
+    def _from_heads(self, run: Base, index: int) -> Tensor:
+        """Return what the heads add to a run's stream, ``[position, d_model]``."""
+        block = self.network.layers[index]
+        return run.mid[index] - run.resid[index] if block.middle_norm is None else block.write(run.z[index])
+
+    def _from_mlp(self, run: Base, index: int) -> Tensor:
+        """Return what the MLP adds to a run's stream, ``[position, d_model]``."""
+        block = self.network.layers[index]
+        if block.after_norm is None:
+            return run.resid[index + 1] - run.mid[index]
+        return block.mlp(block.mlp_reads(run.resid[index], run.mid[index]))
 
     def _through_neurons(self, index: int, positions: slice, parts: slice) -> Tensor:
         if self._held is None or self._held[0] != (index, 0):

@@ -64,14 +64,14 @@ class LeanRuns:
     def __init__(self, model: LoadedModel, source_model: LoadedModel, sites: Sequence[str]) -> None:
         self.model = model
         self.source_model = source_model
-        self.sites = sites
-        self.network = network.read(model)
-        self.source = self.network if source_model is model else network.read(source_model)
+        self.network = network.read(model, encoders=())
+        self.source = self.network if source_model is model else network.read(source_model, encoders=())
+        self.sites = [site for site in sites if site not in self.network.normed]
 
     def ends(self, cases: Sequence[Case]) -> Recorded:
         base, source = self._embedded(cases)
         if self.source is self.network:
-            start = _start(cases)
+            start = self._start(cases)
             return self._run(cases, base[:, :start], source[None, :, start:], base[None, :, start:])
         nothing = base[:, :0]
         here = self._run(cases, nothing, base[None][:0], base[None])
@@ -84,15 +84,19 @@ class LeanRuns:
 
     def way(self, cases: Sequence[Case], part: Tensor) -> Recorded:
         base, source = self._embedded(cases)
-        start = _start(cases)
+        start = self._start(cases)
         later = base[:, start:]
         graded = later + part.view(-1, 1, 1, 1).to(base.dtype) * (source[:, start:] - later)
         return self._run(cases, base[:, :start], graded[:0], graded)
 
     def _embedded(self, cases: Sequence[Case]) -> tuple[Tensor, Tensor]:
-        base, source = (torch.tensor(ids, device=self.model.device) for ids in _ids(cases))
+        base, source = _ids(cases)
         with torch.no_grad():
-            return _stream(self.network, base), _stream(self.source, source)
+            return self.network.begin(base), self.source.begin(source)
+
+    def _start(self, cases: Sequence[Case]) -> int:
+        """Return the first position at which any pair's runs differ, or the one asked about if that is earlier."""
+        return 0 if self.network.both_ways else min(min(case.start, case.position) for case in cases)
 
     def _run(
         self, cases: Sequence[Case], prefix: Tensor, frozen: Tensor, graded: Tensor, of: Network | None = None
@@ -188,12 +192,3 @@ class HookedRuns:
 
 def _ids(cases: Sequence[Case]) -> tuple[list[Ids], list[Ids]]:
     return [case.base for case in cases], [case.source for case in cases]
-
-
-def _start(cases: Sequence[Case]) -> int:
-    """Return the first position at which any pair differs, or the one that is asked about if that is earlier."""
-    return min(min(case.start, case.position) for case in cases)
-
-
-def _stream(of: Network, ids: Tensor) -> Tensor:
-    return torch.stack([of.embed(prompt) for prompt in ids])

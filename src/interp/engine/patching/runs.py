@@ -13,6 +13,7 @@ from interp.engine.exactness import Unreadable
 from interp.engine.patching.cases import Ids
 from interp.engine.transformer import network
 from interp.engine.transformer.base_runs import PARTS, Asked, Base, Running
+from interp.prompts import types_of
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
@@ -30,7 +31,7 @@ def logits_after(model: LoadedModel, ids: Ids) -> Tensor | None:
         net = network.read(model, half=True)
     except Unreadable:
         return None
-    return None if held is None else net.unembed(net.final(held[_NAMES[0]][-1, -1:]))[0]
+    return None if held is None else net.unembed(net.ending(held[_NAMES[0]][-1, -1:]))[0]
 
 
 class PlainRuns:
@@ -61,7 +62,9 @@ class PlainRuns:
         for ids in prompts:
             like, start = wanted[ids]
             place = None if like is None else prompts.index(like)
-            asked.append(Asked(torch.tensor(ids, device=model.device), place, 0 if like is None else start))
+            asked.append(
+                Asked(torch.tensor(ids, device=model.device), place, 0 if like is None else start, types_of(ids))
+            )
         self._running = memory.retried(lambda: Running(net, asked, self._alive), model.device)
         self.found = dict(zip(prompts, self._running.runs, strict=True))
 

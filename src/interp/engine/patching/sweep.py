@@ -105,6 +105,7 @@ class _Sites:
         self.layers = tuple(layers)
         self.shape = shape
         self.key: exactness.Key = ("sweep", site, by)
+        self.encoders: tuple[str, ...] | None = (site,)
 
     def plan(self, net: Network, base: Base, source: Base, case: Case, number: int, start: int) -> Plan:
         """Return the cells of one pair, whose runs can differ from `start` on."""

@@ -67,11 +67,14 @@ class Planner(Protocol):
         Whether what enters at a layer is made of what the runs hold up to there, so that they can ride in the wave.
     refusal
         What to say where the incremental forward cannot be used, if there is no hooked way.
+    encoders
+        The sites that it changes, where an encoder will do; see `network`.
     """
 
     key: exactness.Key
     rides: bool
     refusal: exactness.Refusal | None
+    encoders: tuple[str, ...] | None
 
     def plan(self, net: Network, base: Base, source: Base, case: Case, number: int, start: int) -> Plan:
         """Return the interventions on one pair, whose runs can differ from `start` on."""
@@ -167,12 +170,15 @@ class Sweep:
     def _incremental(self, check: exactness.Check) -> None:
         exactness.require_known(*(site.name for site in self.planner.written()))
         self.on_begin()
-        net = network.read(self.model, half=True)
-        other = net if self.source_model is self.model else network.read(self.source_model, half=True)
+        net = self._network(self.model)
+        other = net if self.source_model is self.model else self._network(self.source_model)
         ours = {case.base: (None, 0) for case in self.cases}
         theirs = {case.source: (None, 0) for case in self.cases}
+        # What comes before the first difference is the same where nothing later is seen there.
+        starts = [0 if other is not net or net.both_ways else case.start for case in self.cases]
         if other is net:
-            likes = {case.source: (case.base, min(case.start, len(case.source) - 1)) for case in self.cases}
+            every = zip(self.cases, starts, strict=True)
+            likes = {case.source: (case.base, min(start, len(case.source) - 1)) for case, start in every}
             runs = (PlainRuns(self.model, net, {**likes, **ours}),)
         else:
             runs = (PlainRuns(self.model, net, ours), PlainRuns(self.source_model, other, theirs))
@@ -187,7 +193,7 @@ class Sweep:
         plans: list[Plan] = []
         for index, case in enumerate(self.cases):
             base, source = runs[0].found[case.base], runs[-1].found[case.source]
-            plans.append(self.planner.plan(net, base, source, case, index, case.start if other is net else 0))
+            plans.append(self.planner.plan(net, base, source, case, index, starts[index]))
             for patch in plans[-1].patches():
                 self.reached[index, plans[-1].cells(patch)] = True
         patches = [part for plan in plans for patch in plan.patches() for part in plan.only(patch, self.chosen)]
@@ -211,7 +217,7 @@ class Sweep:
             last = case.position
             ends = [(net, base.resid[-1][last : last + 1]), (other, source.resid[-1][last : last + 1])]
             if case.scorer.metric.needs_clean:
-                case = case.with_clean(*(of.unembed(of.final(end)) for of, end in ends))
+                case = case.with_clean(*(of.unembed(of.ending(end)) for of, end in ends))
             self.cases[index] = case
             self.swept.base[index], self.swept.source[index] = (case.scorer.of_residual(of, end)[0] for of, end in ends)
             # A change before the prompts differ is none, and one after the position asked about is not seen there.
@@ -219,6 +225,9 @@ class Sweep:
             # At once: an interrupt between two steps would leave cells that are marked as done and are not.
             self.done[index, self.chosen] = ~self.reached[index, self.chosen]
         self.settled = True
+
+    def _network(self, model: LoadedModel) -> Network:
+        return network.read(model, half=True, encoders=self.planner.encoders)
 
     def _waves(self, under: _Under, patches: list[PatchGroup], check: exactness.Check) -> None:
         limit = self._rows_that_fit(under.net, len(under.plans[0].base))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from interp.engine.model import hooks
+from interp.engine.transformer.families import FAMILIES
+from interp.engine.transformer.families._encoder import Encoder
 from interp.errors import InputError
 
 if TYPE_CHECKING:
@@ -82,8 +84,14 @@ def readout(model: LoadedModel) -> Readout:
         eps = epsilon(bridge.ln_final)
         norm = lambda x: functional.layer_norm(x, final.normalized_shape, final.weight, final.bias, eps)  # noqa: E731
     if hasattr(bridge, "mlm_head"):
-        norm = _head(bridge, norm)
-    return Readout(norm, weight.detach(), None if bias is None else bias.detach(), _after(bridge))
+        norm = _head(model, norm)
+    return Readout(
+        # Some keep a wider stream than their weights (Mamba), and their heads take it as narrow as those.
+        lambda stream: norm(stream).to(weight.dtype),
+        weight.detach(),
+        None if bias is None else bias.detach(),
+        _after(bridge),
+    )
 
 
 def _after(bridge: Any) -> Callable[[Tensor], Tensor] | None:
@@ -101,13 +109,24 @@ def epsilon(norm: Any) -> float:
     return own if native else float(getattr(norm.config, "eps", own))
 
 
-def _head(bridge: Any, final: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Return BERT's prediction head before the vocabulary: a dense layer, its activation, a norm."""
-    from transformers.activations import ACT2FN
-
-    dense: Callable[[Tensor], Tensor] = bridge.mlm_head.original_component
-    act: Callable[[Tensor], Tensor] = ACT2FN[bridge.original_model.config.hidden_act]
+def _head(model: LoadedModel, final: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Return an encoder's prediction head before the vocabulary: a dense layer, its activation, a norm."""
+    act, dense = head_activation(model), cast("Any", model.bridge).mlm_head.original_component
     return lambda stream: final(act(dense(stream)))
+
+
+def head_activation(model: LoadedModel) -> Callable[[Tensor], Tensor]:
+    """Return the activation function of an encoder's prediction head.
+
+    Raises
+    ------
+    InputError
+        The encoder is of a family that is not known.
+    """
+    family = FAMILIES.get(model.family)
+    if not isinstance(family, Encoder):
+        raise InputError(f"the prediction head of {model.name} is not known: nothing reads its residual stream")
+    return family.act(model.bridge.original_model)
 
 
 def require(model: LoadedModel, found: Readout, end: Tensor, logits: Tensor) -> None:

@@ -59,15 +59,14 @@ class Reader:
         return done.answer
 
     def _lean(self, ids: Sequence[int]) -> Tensor:
-        self._net = self._net or network.read(self.model)
-        net, batch = self._net, torch.tensor([list(ids)], device=self.model.device)
+        net = self._net = self._net or network.read(self.model, encoders=())
         held: dict[int, Tensor] = {}
 
         def keep(layer: int, neurons: Tensor) -> None:
             if layer in self.chosen:
                 held[layer] = self._picked(layer, neurons)
 
-        hooks.guarded(lambda: forward(net, batch, {"neuron": keep}, stop=max(self.chosen) + 1))
+        hooks.guarded(lambda: forward(net, edits={"neuron": keep}, resid=net.begin([ids]), stop=max(self.chosen) + 1))
         self.model.count(1)
         return torch.cat([held[layer] for layer in self.chosen], dim=1)
 

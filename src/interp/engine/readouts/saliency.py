@@ -18,6 +18,7 @@ from interp.engine.model import hooks
 from interp.engine.transformer import network
 from interp.engine.transformer.forward import forward
 from interp.errors import InputError
+from interp.prompts import types_of
 
 if TYPE_CHECKING:
     from transformer_lens.hook_points import HookPoint
@@ -108,7 +109,7 @@ class Embedded:
         self.path, self.notes = done.path, done.notes
 
     def _read(self, check: exactness.Check) -> None:  # noqa: ARG002
-        self._network = network.read(self.model)
+        self._network = network.read(self.model, encoders=())
         self.tokens = self.embed(self.ids)
 
     def _put_back(self, logits: Tensor) -> None:
@@ -137,7 +138,8 @@ class Embedded:
         """Return the metric, ``[n]``, of token embeddings ``[n, position, d_model]``."""
         if self._network is not None:
             self.model.count(1)
-            end = forward(self._network, resid=self._network.embed.stream(embeddings))
+            ids, types = self._tensor(self.ids), types_of(self.ids)
+            end = forward(self._network, resid=self._network.embed.stream(embeddings, ids, types))
             return self.scorer.of_residual(self._network, end[:, self.position])
 
         def put(tensor: Tensor, hook: HookPoint) -> Tensor:  # noqa: ARG001

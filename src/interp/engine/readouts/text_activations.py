@@ -90,7 +90,7 @@ class _Job:
         few = sorted(range(len(self.texts)), key=lambda index: -len(self.texts[index].ids))[: exactness.SAMPLE]
 
         def lean(check: exactness.Check) -> None:
-            self.net = network.read(self.model)
+            self.net = network.read(self.model, encoders=(self.site,))
             check()
             self._all(self._lean)
 
@@ -155,5 +155,5 @@ class _Job:
 
     def _lean(self, ids: list[tuple[int, ...]], keep: _Keep) -> None:
         edit: Edit = lambda layer, tensor: keep(layer, tensor)  # noqa: E731
-        forward(self.net, torch.tensor(ids, device=self.model.device), {self.site: edit})
+        forward(self.net, edits={self.site: edit}, resid=self.net.begin(ids))
         self.model.count(1)

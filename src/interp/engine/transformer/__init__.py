@@ -1,1 +1,1 @@
-"""A causal transformer as plain functions over its own weights."""
+"""A transformer as plain functions over its own weights."""

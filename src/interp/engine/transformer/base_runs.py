@@ -57,13 +57,15 @@ class Asked:
     ids
         ``int64 [position]``.
     like, start
-        The run of a prompt of the same length that agrees before `start`, or the number of one earlier in the same
-        list: those positions are taken from it.
+        The number of a prompt earlier in the list that agrees before `start`: those positions are taken from its run.
+    types
+        The tokens' types.
     """
 
     ids: Tensor
-    like: Base | int | None = None
+    like: int | None = None
     start: int = 0
+    types: Sequence[int] = ()
 
 
 class Running:
@@ -94,11 +96,11 @@ class Running:
         self.done = 0
         self._network = network
         self._alive = alive
-        self._likes = [self.runs[one.like] if isinstance(one.like, int) else one.like for one in asked]
+        self._likes = [None if one.like is None else self.runs[one.like] for one in asked]
         self._starts = [one.start for one in asked]
         self._turns = {length: network.rotations(length) for length in {len(one.ids) for one in asked}}
         for one, run, like in zip(asked, self.runs, self._likes, strict=True):
-            run.resid[0, one.start :] = network.embed(one.ids)[one.start :]
+            run.resid[0, one.start :] = network.embed(one.ids, one.types)[one.start :]
             _take(run, like, one.start, {"resid": 0})
 
     def through(self, layer: int) -> None:
@@ -120,8 +122,9 @@ class Running:
         projected = [rows.split(counts) for rows in block.project(x)]
         for run, like, start, *heads in zip(runs, self._likes, starts, *projected, strict=True):
             _attend(block, index, self._turns[len(run)][index], start, run, like, heads)
-        middle = x + block.write(torch.cat([run.z[index, start:] for run, start in zip(runs, starts, strict=True)]))
-        after = middle + chunked(block.mlp, block.mlp_reads(x, middle))
+        z = torch.cat([run.z[index, start:] for run, start in zip(runs, starts, strict=True)])
+        middle = block.middle(x, block.write(z))
+        after = block.after(middle, chunked(block.mlp, block.mlp_reads(x, middle)))
         ends = zip(runs, self._likes, starts, middle.split(counts), after.split(counts), strict=True)
         for run, like, start, between, end in ends:
             run.mid[index, start:], run.resid[index + 1, start:] = between, end

@@ -7,15 +7,15 @@ For a residual stream x before a layer, with positions p, heads h (and KV heads 
    Su et al. 2021, "RoFormer");
 3. scores[h, i, j] = scale · q[h, i] · k[g(h), j], softly capped where there is a cap (Gemma 2), plus slope[h] · (j − i)
    where distance counts (ALiBi; Press et al. 2021); −∞ where j comes after i, or a window's width or more before it
-   (`scores`);
+   (`scores`), unless attention looks both ways (BERT);
 4. z[h, i] = Σⱼ softmax(scores)[h, i, j] v[g(h), j], with one more score per head that no value belongs to where there
    is an attention sink (`pattern`, `mix`; `attend` does 3 and 4, in one fused call where that can be);
 5. m = x + scale' · norm1'(z W_O + b_O), where there is a norm after the attention, or a factor (`write`): the middle of
-   the block;
+   the block, normed itself where the stream is (BERT; `middle`);
 6. r = x for a parallel block (GPT-NeoX), else m (`mlp_reads`);
 7. a = act(norm2(r) W_up + b_up), times act-gated where there is a gate (Shazeer 2020): `neurons`;
-8. the stream after the layer is m + scale' · norm2'(a W_down + b_down) (`write_neurons`; `mlp` does 7 and 8). Routed
-   experts are one function of norm2(r), the model's own: they have no neurons.
+8. the stream after the layer is m + scale' · norm2'(a W_down + b_down) (`write_neurons`; `mlp` does 7 and 8), normed
+   where the stream is (`after`). Routed experts are one function of norm2(r), the model's own: they have no neurons.
 
 What differs between its users is which rows there are, which positions they have and whose q, k, v, z or patterns are
 taken. Steps that act on single rows take `Pack` rows too.
@@ -62,6 +62,10 @@ class Block:
         ``[head]``: a score that takes attention away and gives nothing.
     experts
         Routed experts, ``[row, d_model]`` → ``[row, d_model]``; then `up`, `down` and `gate` have no neurons.
+    middle_norm, after_norm
+        Of the residual stream itself, after what each half adds to it.
+    both_ways
+        Whether a query sees the keys after it too.
     """
 
     norm1: Norm
@@ -85,6 +89,9 @@ class Block:
     slopes: Tensor | None = None
     sinks: Tensor | None = None
     experts: Callable[[Tensor], Tensor] | None = None
+    middle_norm: Norm | None = None
+    after_norm: Norm | None = None
+    both_ways: bool = False
 
     @property
     def together(self) -> bool:
@@ -174,7 +181,7 @@ class Block:
     # -- attention, between rows ---------------------------------------------------------------------------------------
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, first: int = 0, heads: Sequence[int] | None = None) -> Tensor:
-        """Return causal attention's z, ``[n, query, head, d_head]``; the pattern is in memory only where it must be.
+        """Return attention's z, ``[n, query, head, d_head]``; the pattern is in memory only where it must be.
 
         Parameters
         ----------
@@ -192,7 +199,7 @@ class Block:
             k, v = (tensor.expand(n, -1, -1, -1) for tensor in (k, v))
             return self.mix(self.pattern(self.scores(q, k, first, heads), heads), v)
         q, k, v = (tensor.expand(n, -1, -1, -1).transpose(1, 2) for tensor in (q, k, v))
-        whole = queries == length and not self._short(length) and self.slopes is None
+        whole = queries == length and not self._short(length) and self.slopes is None and not self.both_ways
         z = functional.scaled_dot_product_attention(
             q,
             k,
@@ -217,6 +224,8 @@ class Block:
 
     def _hidden(self, queries: int, keys: int, first: int, device: torch.device) -> Tensor | None:
         """Return which keys each query does not see, ``bool [query, key]``; ``None`` where it sees all."""
+        if self.both_ways:
+            return None
         short = self._short(keys)
         if queries == 1 and keys == first + 1 and not short:
             return None
@@ -288,6 +297,14 @@ class Block:
         """Return W_O of some heads, ``[d_model, head, d_head]``: what they write before a norm or a factor."""
         return self.o.weight.unflatten(1, (-1, self.d_head))[:, heads if isinstance(heads, slice) else list(heads)]
 
+    def middle(self, before: X, written: X) -> X:
+        """Return the residual stream after the attention, of that before the layer and what the heads add to it."""
+        return _joined(before, written, self.middle_norm)
+
+    def after(self, middle: X, made: X) -> X:
+        """Return the residual stream after the layer, of that after the attention and what the MLP adds to it."""
+        return _joined(middle, made, self.after_norm)
+
     def mlp_reads(self, before: X, middle: X) -> X:
         """Return the residual stream that the MLP reads, of those before and after the attention."""
         return before if self.parallel else middle
@@ -321,6 +338,11 @@ class Block:
             return self.write_neurons(self.neurons(read))
         normed = self.norm2(read)
         return self.down.settled(normed.each(self.experts) if isinstance(normed, Pack) else self.experts(normed))
+
+
+def _joined(stream: X, added: X, norm: Norm | None) -> X:
+    total = stream + added
+    return total if norm is None else norm(total)
 
 
 def _flat(x: X) -> X:

@@ -69,11 +69,11 @@ def forward(
         else:
             z = block.attend(q, k, v)
         z = edited("z", index, z)
-        middle = edited("resid_mid", index, before + edited("attn_out", index, block.write(z)))
+        middle = edited("resid_mid", index, block.middle(before, edited("attn_out", index, block.write(z))))
         read = edited("mlp_in", index, block.mlp_reads(before, middle))
         if block.experts is None:
             made = block.write_neurons(edited("neuron", index, block.neurons(read)))
         else:
             made = block.mlp(read)
-        resid = stoppable(edited("resid_post", index, middle + edited("mlp_out", index, made)))
+        resid = stoppable(edited("resid_post", index, block.after(middle, edited("mlp_out", index, made))))
     return resid

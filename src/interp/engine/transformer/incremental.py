@@ -9,7 +9,8 @@ everything else is the base run's. For the layers l = first … L − 1, with th
    and the base run's for later ones of an intervention that has changed one position only; at the last layer the
    queries of the position that is asked about alone;
 3. keys and values are the base run's before the start, the rows' own from it on; z is attention over both, and what it
-   writes is added to the stream: from here on every position from the start on is changed;
+   writes is added to the stream: from here on every position from the start on is changed, and where attention looks
+   both ways every position;
 4. those that enter in the middle of layer l join (``mid``);
 5. of all rows at once: the MLP. In a parallel block it reads the stream of step 1, and rows that step 3 has changed for
    the first time get what the base run's MLP wrote there;
@@ -130,7 +131,7 @@ def _step(
 ) -> list[ChangedRows]:
     """Take every active intervention through layer `index`; with `wanted`, only that position's row comes out."""
     if wanted is not None:
-        active = [joined for joined in active if joined.start <= wanted[joined.base]]
+        active = [joined for joined in active if block.both_ways or joined.start <= wanted[joined.base]]
     middle = _attention(block, index, bases, turns, active, wanted) if active else []
     for joined in joins(index, "mid"):
         if wanted is None:
@@ -177,19 +178,23 @@ def _attention(
         base = bases[joined.base].resid[index]
         read = joined.rows[:, None] if joined.single else joined.rows
         if wanted is None:
-            before = joined.rows
-            if joined.single:
-                before = base[joined.start :].expand(n, -1, -1).clone()
-                before[:, 0] = joined.rows
-            middle = before + rows.view(n, -1, width)
-            out.append((ChangedRows(joined.base, joined.start, joined.cells, middle, single=False), read))
+            start = _first_asking(block, joined)
+            before = _over(base[start:], read, joined.start - start)
+            middle = block.middle(before, rows.view(n, -1, width))
+            out.append((ChangedRows(joined.base, start, joined.cells, middle, single=False), read))
             continue
         position = wanted[joined.base]
         at = position - joined.start
-        read = read[:, at : at + 1]
+        read = read[:, at : at + 1] if at >= 0 else read[:, :0]
         before = read[:, 0] if read.shape[1] else base[position].expand(n, -1)
-        out.append((ChangedRows(joined.base, position, joined.cells, before + rows, single=True), read))
+        middle = block.middle(before, rows)
+        out.append((ChangedRows(joined.base, position, joined.cells, middle, single=True), read))
     return out
+
+
+def _first_asking(block: Block, joined: ChangedRows) -> int:
+    """Return the first position whose query sees what is changed."""
+    return 0 if block.both_ways else joined.start
 
 
 def _asking(joined: ChangedRows, normed: Tensor, position: int) -> Tensor:
@@ -217,20 +222,24 @@ def _mixed(
     q = block.turn_queries(q, None if turns is None else turns.at(asked))
     k = block.turn_keys(k, None if turns is None else turns.at(places)).unflatten(0, (n, span))
     v = v.unflatten(0, (n, span))
-    stop = length if position is None else position + 1
+    stop = length if position is None or block.both_ways else position + 1
     keys = _placed(base.k[index], k, start, stop)
     values = _placed(base.v[index], v, start, stop)
     if position is not None:
         q = q[:, None] if len(q) else base.q[index][position].expand(n, 1, -1, -1)
         return block.attend(q, keys, values, position)
-    q = q.unflatten(0, (n, span))
-    if joined.single:
-        q = torch.cat([q, base.q[index][start + 1 :].expand(n, -1, -1, -1)], dim=1)
-    return block.attend(q, keys, values, start)
+    first = _first_asking(block, joined)
+    q = _over(base.q[index][first:], q.unflatten(0, (n, span)), start - first)
+    return block.attend(q, keys, values, first)
+
+
+def _over(base: Tensor, own: Tensor, start: int) -> Tensor:
+    """Return ``[n, position, …]``: the base's, with `own` from `start` on."""
+    return own if own.shape[1] == len(base) else _placed(base, own, start, len(base))
 
 
 def _placed(base: Tensor, own: Tensor, start: int, stop: int) -> Tensor:
-    """Return ``[n, stop, KV head, d_head]``: the base's, with `own` from `start` on."""
+    """Return ``[n, stop, …]``: the base's, with `own` from `start` on."""
     n, span = own.shape[:2]
     span = min(span, stop - start)
     placed = base.new_empty(n, stop, *base.shape[1:])
@@ -247,7 +256,8 @@ def _mlp(block: Block, index: int, bases: Sequence[Base], middle: Sequence[Middl
     middle = sorted(middle, key=lambda pair: _place(pair[0]))
     width = middle[0][0].rows.shape[-1]
     rows = torch.cat([joined.rows.reshape(-1, width) for joined, _ in middle])
-    rows = rows + (_written_before(block, index, bases, middle) if block.parallel else chunked(block.mlp, rows))
+    made = _written_before(block, index, bases, middle) if block.parallel else chunked(block.mlp, rows)
+    rows = block.after(rows, made)
     out: list[ChangedRows] = []
     first = 0
     for place, together in itertools.groupby((joined for joined, _ in middle), _place):

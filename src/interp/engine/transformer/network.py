@@ -1,25 +1,35 @@
-"""A causal transformer as plain functions over its own weights: what every forward without hooks computes with.
+"""A transformer as plain functions over its own weights: what every forward without hooks computes with.
 
 The weights are the bridge's, read anew for every use; nothing is folded, copied or converted.
+
+Most of what is computed with it counts on two things: the residual stream is the sum of what the components write, and
+what comes later changes nothing before it. Of an encoder (BERT) neither holds: its stream is normed after each half
+block, and its attention looks both ways. So whoever can do with one says so, and names the sites that are asked for
+(``encoders=…``): sweeps of patches, ablations, estimates by gradients, read-outs of plain runs. Edges, paths and what
+is read off the weights cannot. A site that hooks show as the normed stream is for hooks alone (`Network.normed`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from interp.engine.exactness import Unreadable
 from interp.engine.transformer.block import Block
 from interp.engine.transformer.families import FAMILIES
 from interp.engine.transformer.families._family import Family
-from interp.engine.transformer.parts import Embedding, Norm, Rotation, Unembed
+from interp.engine.transformer.parts import Embedding, Norm, Rotation, Transform, Unembed
+from interp.prompts import types_of
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.model.streamed import Streamed
+
+_ENCODER = "an encoder's stream is no sum of what is written to it, and what comes later changes what comes before"
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,10 @@ class Network:
     ----------
     rotary
         Length → its positions' turns, for each layer: ``None`` for one that turns nothing; ``None`` where none does.
+    head
+        What an encoder does to its stream before the final norm.
+    normed
+        Sites of which the bridge's hooks show something else than what `forward` has there: the stream, normed.
     streamed
         What has the weights read as layers come, where they stay in their files.
     """
@@ -39,6 +53,8 @@ class Network:
     unembed: Unembed
     embed: Embedding
     rotary: Callable[[int], Sequence[Rotation | None]] | None
+    head: Transform | None = None
+    normed: frozenset[str] = frozenset()
     streamed: Streamed | None = None
 
     def at(self, index: int) -> Block:
@@ -46,6 +62,17 @@ class Network:
         if self.streamed is not None:
             self.streamed.use(index)
         return self.layers[index]
+
+    @property
+    def both_ways(self) -> bool:
+        """Whether a token changes what comes before it too."""
+        return self.layers[0].both_ways
+
+    @property
+    def encodes(self) -> bool:
+        """Whether it is an encoder: its attention looks both ways, or its stream is normed after each half block."""
+        layer = self.layers[0]
+        return layer.both_ways or layer.middle_norm is not None or layer.after_norm is not None
 
     @property
     def n_heads(self) -> int:
@@ -76,8 +103,17 @@ class Network:
         """Return each layer's turns of the first `length` positions; ``None`` for a layer that turns nothing."""
         return [None] * len(self.layers) if self.rotary is None else self.rotary(length)
 
+    def begin(self, prompts: Sequence[Sequence[int]]) -> Tensor:
+        """Return the stream before layer 0, ``[n, position, d_model]``, of prompts of one length, with their types."""
+        device = self.embed.weight.device
+        return torch.stack([self.embed(torch.tensor(ids, device=device), types_of(ids)) for ids in prompts])
 
-def read(model: LoadedModel, *, half: bool = False) -> Network:
+    def ending(self, end: Tensor) -> Tensor:
+        """Return what the unembedding reads, ``[…, d_model]``, of the stream after the last layer."""
+        return self.final(end if self.head is None else self.head(end))
+
+
+def read(model: LoadedModel, *, half: bool = False, encoders: Collection[str] | None = None) -> Network:
     """Return `model` as a `Network` of its own weights.
 
     Parameters
@@ -85,6 +121,8 @@ def read(model: LoadedModel, *, half: bool = False) -> Network:
     half
         Whether half precision will do, in which a run's values depend on what runs beside it: for what is compared
         by the noise that this makes.
+    encoders
+        Where an encoder will do: the sites that are read or changed, see above.
 
     Raises
     ------
@@ -103,7 +141,12 @@ def read(model: LoadedModel, *, half: bool = False) -> Network:
         raise Unreadable("the model is in training mode")
     if reason := family.differs(family.config(hf)):
         raise Unreadable(reason)
-    return weights(model)
+    net = _weights(model, family)
+    if net.encodes and encoders is None:
+        raise Unreadable(_ENCODER)
+    if other := sorted(net.normed.intersection(encoders or ())):
+        raise Unreadable(f"its hooks show {other[0]} normed, as part of the stream")
+    return net
 
 
 def weights(model: LoadedModel) -> Network:
@@ -112,9 +155,15 @@ def weights(model: LoadedModel) -> Network:
     Raises
     ------
     Unreadable
-        It is of another family, or a setting gives it other weights.
+        It is of another family, or a setting gives it other weights, or it is an encoder.
     """
-    family = _family(model)
+    net = _weights(model, _family(model))
+    if net.encodes:
+        raise Unreadable(_ENCODER)
+    return net
+
+
+def _weights(model: LoadedModel, family: Family) -> Network:
     config = family.config(model.hf_model)
     if reason := family.unlike(config):
         raise Unreadable(reason)
@@ -127,6 +176,8 @@ def weights(model: LoadedModel) -> Network:
         unembed=unembed,
         embed=family.embedding(bridge, config),
         rotary=family.rotary(bridge),
+        head=family.head(bridge, config),
+        normed=family.normed,
         streamed=model.streamed,
     )
 

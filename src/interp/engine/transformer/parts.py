@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from interp.engine.transformer.linear import Linear, Pack, X
+from interp.engine.transformer.linear import Activation, Linear, Pack, X
 
 HALF = (torch.bfloat16, torch.float16)
 
@@ -192,6 +192,8 @@ class Output(_OfLinear):
 class Embedding:
     """What the residual stream begins with: tokens' rows, times `scale`, normed where `norm` is, and positions' rows.
 
+    BERT's has rows of tokens' types besides, and a norm of the sum.
+
     Attributes
     ----------
     weight
@@ -200,26 +202,64 @@ class Embedding:
         One number, in the weight's dtype, where the model rounds it to that; ``None``: 1.
     positions
         ``[position, d_model]``; ``None`` where positions are no part of the stream.
+    padding
+        A token that takes no position: it has row 0 of `positions` wherever it stands, and the others count from 1.
+    types
+        ``[type, d_model]``: of tokens' types, such as which of two sentences they are of.
+    after
+        The norm of the sum.
     """
 
     weight: Tensor
     scale: Tensor | float | None = None
     norm: Norm | None = None
     positions: Tensor | None = None
+    padding: int | None = None
+    types: Tensor | None = None
+    after: Norm | None = None
 
-    def __call__(self, ids: Tensor) -> Tensor:
-        """Return the stream before layer 0, ``[position, d_model]``, of token ids ``[position]``."""
-        return self.stream(functional.embedding(ids, self.weight))
+    def __call__(self, ids: Tensor, types: Sequence[int] = ()) -> Tensor:
+        """Return the stream before layer 0, ``[position, d_model]``, of token ids ``[position]``.
 
-    def stream(self, rows: Tensor) -> Tensor:
-        """Return the stream before layer 0 of tokens' rows, ``[…, position, d_model]``."""
-        words = self.words(rows)
-        return words if self.positions is None else words + self.positions[: rows.shape[-2]]
+        Parameters
+        ----------
+        types
+            The tokens' types; all are 0 where none are given.
+        """
+        return self.stream(functional.embedding(ids, self.weight), ids, types)
+
+    def stream(self, rows: Tensor, ids: Tensor, types: Sequence[int] = ()) -> Tensor:
+        """Return the stream before layer 0 of tokens' rows, ``[…, position, d_model]``, that stand for `ids`."""
+        total = self.words(rows)
+        if self.types is not None:
+            total = total + self.types[list(types) or [0]]
+        if self.positions is not None:
+            total = total + self.positions[self._places(ids)]
+        return total if self.after is None else self.after(total)
+
+    def _places(self, ids: Tensor) -> slice | Tensor:
+        """Return which row of `positions` each token has."""
+        if self.padding is None:
+            return slice(len(ids))
+        counted = ids != self.padding
+        return counted.cumsum(0) * counted
 
     def words(self, rows: Tensor) -> Tensor:
         """Return what tokens' rows, ``[…, d_model]``, put into the stream, without positions."""
         scaled = rows if self.scale is None else rows * self.scale
         return scaled if self.norm is None else self.norm(scaled)
+
+
+@dataclass(frozen=True)
+class Transform:
+    """What an encoder's prediction head does to the stream before its final norm: a linear layer, then `act`."""
+
+    linear: Linear
+    act: Activation
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return ``[…, d_model]``, of the same."""
+        return self.linear(x, self.act)
 
 
 @dataclass(frozen=True)

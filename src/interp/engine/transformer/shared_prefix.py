@@ -33,7 +33,8 @@ def paired(network: Network, prefix: Tensor, frozen: Tensor, graded: Tensor, kee
     Parameters
     ----------
     prefix
-        ``[n, start, d_model]``: the residual stream before layer 0 where the runs agree; `start` may be 0.
+        ``[n, start, d_model]``: the residual stream before layer 0 where the runs agree; `start` may be 0, and is
+        where attention looks both ways.
     frozen, graded
         ``[run, n, position, d_model]``: the same after the prefix, of the runs without and with a gradient; the axis of
         runs may be empty. Mark `graded` with ``requires_grad_()``.
@@ -70,14 +71,14 @@ def paired(network: Network, prefix: Tensor, frozen: Tensor, graded: Tensor, kee
         keep("pattern", index, pattern, graded_pattern)
         own = torch.cat([block.attend(first[0], first[1], first[2]).flatten(0, 1), mixed.flatten(0, 2)])
         written = block.write(kept("z", index, Pack(own, graded_mixed.flatten(0, 2))))
-        middle = kept("resid_mid", index, before + kept("attn_out", index, written))
+        middle = kept("resid_mid", index, block.middle(before, kept("attn_out", index, written)))
         # A view of its own: its gradient is that of what the MLP reads, not of all that the stream goes to.
         read = kept("mlp_in", index, block.mlp_reads(before, middle).each(lambda rows: rows.view_as(rows)))
         if block.experts is None:
             made = block.write_neurons(kept("neuron", index, block.neurons(read)))
         else:
             made = block.mlp(read)
-        x = kept("resid_post", index, middle + kept("mlp_out", index, made))
+        x = kept("resid_post", index, block.after(middle, kept("mlp_out", index, made)))
         stoppable(x.graded)
     return shaped(x.frozen[shared:], frozen), shaped(x.graded, graded)
 

@@ -175,11 +175,11 @@ def _start(run: Run, found: Readout, right: int, wrong: int | None) -> tuple[Ten
     if not run.headed:
         direction, added = _frozen(bridge.ln_final, stream, direction)
         return direction, biases if added is None else {"norm_bias": added, **biases}
-    from transformers.activations import ACT2FN
+    from interp.engine.readouts.lens import head_activation
 
     dense = bridge.mlm_head.original_component
     before = dense(stream)
-    after = ACT2FN[bridge.original_model.config.hidden_act](before)
+    after = head_activation(run.model)(before)
     direction, added = _frozen(bridge.ln_final, after, direction)
     direction = direction * (after.double() / before.double()).nan_to_num()
     biases["head_bias"] = float(dense.bias.double() @ direction)

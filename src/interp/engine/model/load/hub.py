@@ -12,7 +12,6 @@ import transformers
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 from safetensors import SafetensorError
-from transformer_lens.model_bridge.sources._hf_format import determine_architecture_from_hf_config
 from transformer_lens.model_bridge.sources.transformers.helpers import get_hf_model_class_for_architecture
 
 from interp import files
@@ -30,7 +29,7 @@ from interp.engine.model.load.source import (
     suffix_of,
     translated,
 )
-from interp.engine.model.load.wrap import architecture
+from interp.engine.model.load.wrap import architecture, wrapped_as
 from interp.errors import InputError
 
 # What is not fetched cannot be opened: no pickles.
@@ -79,7 +78,7 @@ def from_folder(folder: Path, name: str, options: Options, *, local: bool) -> So
             raise pickled(name, f"only {', '.join(found_pickles) or 'pickles'}")
         raise InputError(f"{folder} holds no .safetensors file")
     try:
-        model_class: Any = get_hf_model_class_for_architecture(determine_architecture_from_hf_config(config))
+        model_class: Any = get_hf_model_class_for_architecture(wrapped_as(config))
     except (ValueError, KeyError, NotImplementedError) as error:
         raise InputError(f"transformer-lens cannot wrap {name} ({architecture(config)}): {reason_of(error)}") from error
     options.on_step(1, 3, f"reading {name}")
@@ -115,7 +114,7 @@ def from_folder(folder: Path, name: str, options: Options, *, local: bool) -> So
             "its config.json is another model's"
         )
     missing = sorted(report["missing_keys"])
-    head = [key for key in missing if key.startswith(("lm_head", "cls.", "embed_out", "generator"))]
+    head = [key for key in missing if key.startswith(("lm_head", "cls.", "vocab_", "embed_out", "generator"))]
     rest = [key for key in missing if key not in head]
     if rest:
         raise InputError(f"{name} lacks {len(rest)} weights its configuration asks for, such as {rest[0]}")

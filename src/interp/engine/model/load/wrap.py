@@ -12,6 +12,7 @@ from transformer_lens.model_bridge.sources._hf_format import determine_architect
 from transformer_lens.utilities.attn_implementation import force_eager_attention
 from transformer_lens.utilities.multi_gpu import count_unique_devices, find_embedding_device, is_mixed_offload_gpu
 
+from interp.engine.model.load import distilbert
 from interp.engine.model.load.source import Source, translated
 from interp.engine.model.loaded import LoadedModel
 from interp.engine.model.site_shapes import TOKENS
@@ -40,7 +41,7 @@ def _wrapped(source: Source) -> TransformerBridge:
     force_eager_attention(model)
     bridge = build_bridge_from_module(
         model,
-        determine_architecture_from_hf_config(model.config),
+        wrapped_as(model.config),
         hf_config=copy.deepcopy(model.config),
         tokenizer=source.tokenizer,
         device=find_embedding_device(model) or next(model.parameters()).device,
@@ -56,6 +57,20 @@ def refuse_two_stacks(name: str, config: Any) -> None:
     """Refuse an encoder with a decoder."""
     if getattr(config, "is_encoder_decoder", False):
         raise InputError(f"{name} is an encoder with a decoder; interp takes models of one stack of layers")
+
+
+def wrapped_as(config: Any) -> str:
+    """Return the architecture whose bridge a model gets.
+
+    Raises
+    ------
+    ValueError
+        There is none.
+    """
+    if getattr(config, "model_type", "") == "distilbert":
+        distilbert.register()
+        return distilbert.ARCHITECTURE
+    return determine_architecture_from_hf_config(config)
 
 
 def architecture(config: Any) -> str:

@@ -18,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from interp.engine.exactness import Unreadable
 from interp.engine.transformer.block import Block
 from interp.engine.transformer.linear import Activation, Linear, gelu_tanh
-from interp.engine.transformer.parts import Embedding, Identity, Norm, Output, Rotation, Unembed
+from interp.engine.transformer.parts import Embedding, Identity, Norm, Output, Rotation, Transform, Unembed
 
 # Activation modules as plain functions, which a product can apply on its way. GPT-2's own GELU is written out in eight
 # passes over the neurons; torch has the same function in one.
@@ -37,9 +37,12 @@ class Family:
     ----------
     names
         What Hugging Face calls the architectures (``config.model_type``).
+    normed
+        Of an encoder: the sites of which the bridge's hooks show the stream after its norm.
     """
 
     names: ClassVar[tuple[str, ...]] = ()
+    normed: ClassVar[frozenset[str]] = frozenset()
 
     # -- what differs by a setting -----------------------------------------------------------------------------------
 
@@ -101,6 +104,10 @@ class Family:
         """Return what makes logits of the normed stream."""
         return Unembed(linear_of(bridge.unembed))
 
+    def head(self, bridge: Any, config: Any) -> Transform | None:
+        """Return what is done to the stream before its final norm; ``None``: nothing."""
+        return None
+
     # -- a block -----------------------------------------------------------------------------------------------------
 
     def norm(self, component: Any, like: Tensor) -> Norm:
@@ -136,7 +143,7 @@ class Family:
         # A parallel block may have one norm for both halves; one without any reads the stream as it is.
         norm2 = norm1 if mlp is None or self._one_norm(block, config) else self.norm_of(block, "ln2", q.weight)
         residual = self.residual(config)
-        gate, up, down, act, experts = _mlp(mlp, q.weight)
+        gate, up, down, act, experts = _mlp(mlp, q.weight, self.activation)
         return Block(
             norm1=norm1,
             norm2=norm2,
@@ -160,6 +167,10 @@ class Family:
             sinks=self.sinks(own),
             experts=experts,
         )
+
+    def activation(self, mlp: Any) -> Activation:
+        """Return the activation function of an MLP, a module of Hugging Face's."""
+        return activation_of(mlp)
 
     def _one_norm(self, block: Any, config: Any) -> bool:
         return self.parallel(config) and not hasattr(block, "ln2")
@@ -199,7 +210,9 @@ def by_kind(bridge: Any, kinds: Sequence[str]) -> Callable[[int], list[Rotation]
     return tables
 
 
-def _mlp(mlp: Any, like: Tensor) -> tuple[Linear | None, Linear, Linear, Activation, Callable[[Tensor], Tensor] | None]:
+def _mlp(
+    mlp: Any, like: Tensor, act: Callable[[Any], Activation]
+) -> tuple[Linear | None, Linear, Linear, Activation, Callable[[Tensor], Tensor] | None]:
     """Return an MLP's gate, what goes in, what comes out, its activation function; and its experts, if it has some."""
     nothing = Linear(like.new_zeros(0, like.shape[1]), None)  # without neurons: of layers that are attention alone
     away = Linear(nothing.weight.T, None)
@@ -209,7 +222,7 @@ def _mlp(mlp: Any, like: Tensor) -> tuple[Linear | None, Linear, Linear, Activat
     if "in" not in parts:
         return None, nothing, away, functional.relu, _experts(own)
     gate = linear_of(parts["gate"]) if "gate" in parts else None
-    return gate, linear_of(parts["in"]), linear_of(parts["out"]), activation_of(own), None
+    return gate, linear_of(parts["in"]), linear_of(parts["out"]), act(own), None
 
 
 def _experts(module: Any) -> Callable[[Tensor], Tensor]:
@@ -253,6 +266,11 @@ def activation_of(mlp: Any) -> Activation:
     function = next((getattr(mlp, name) for name in known if hasattr(mlp, name)), None)
     if function is None:
         raise Unreadable(f"the activation function of {type(mlp).__name__} is not known")
+    return plain(function)
+
+
+def plain(function: Any) -> Activation:
+    """Return an activation function, or a module that is one, as a plain function."""
     if isinstance(function, torch.nn.Module) and any(True for _ in function.parameters()):
         return _constant(function)
     return _PLAIN.get(type(function).__name__) or function

@@ -56,7 +56,7 @@ def watch(
         model.on_step(group[0] * depth + layer + 1, group[1] * depth)
 
     def lean(check: exactness.Check) -> Watched:
-        net = network.read(model)
+        net = network.read(model, encoders=())
         check()
         return hooks.guarded(lambda: _lean(model, net, ids, shown, losses))
 
@@ -66,7 +66,7 @@ def watch(
         ("heads",),
         lean=lean,
         hooked=lambda fallback: _hooked(model, ids, shown, losses),  # noqa: ARG005
-        sample=lambda: differ(model, network.read(model), few),
+        sample=lambda: differ(model, network.read(model, encoders=()), few),
         length=ids.shape[1],
     )
     model.note(done.path)
@@ -104,7 +104,8 @@ def _lean(model: LoadedModel, net: Network, ids: Tensor, see: See, losses: bool)
 
     end = forward(net, ids, {"pattern": patterns.__setitem__, "z": seen})
     model.count(len(ids))
-    return end, _of_end(net, end, ids) if losses and not model.lacks_head else None
+    predicts = losses and model.geometry.causal and not model.lacks_head
+    return end, _of_end(net, end, ids) if predicts else None
 
 
 def _of_end(net: Network, end: Tensor, ids: Tensor) -> Tensor:
