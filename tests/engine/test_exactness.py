@@ -13,11 +13,12 @@ import torch
 import interp
 from faults import harness
 from interp.engine import exactness
+from interp.engine.patching import cases
 from interp.engine.transformer import network
 from interp.engine.transformer.block import Block
 from interp.engine.transformer.network import Network
 from interp.engine.transformer.parts import Rotation
-from interp.errors import InputError
+from interp.errors import InputError, Interrupted
 from interp.magics.body import pairs
 from interp.results import Result
 
@@ -306,6 +307,51 @@ def test_an_empty_sample_is_not_trusted(lend: Any) -> None:
     for _ in range(2):
         exactness.run(model, ("empty",), lean=lambda _: 1, hooked=lambda _: 2, sample=sample)
     assert len(called) == 2
+
+
+def test_after_a_stop_little_is_compared_and_nothing_trusted(lend: Any) -> None:
+    model = lend("gpt2")
+    seen: list[int] = []
+
+    def sample() -> Iterator[float]:
+        for number in range(2 * exactness.STOPPED):
+            seen.append(number)
+            yield 0.0
+
+    def stopped(check: exactness.Check) -> int:
+        check(stopped=True)
+        return 1
+
+    exactness.run(model, ("stop",), lean=stopped, hooked=lambda _: 2, sample=sample)
+    assert len(seen) == exactness.STOPPED
+    exactness.run(model, ("stop",), lean=lambda _: 1, hooked=lambda _: 2, sample=sample)
+    assert len(seen) == 3 * exactness.STOPPED
+    exactness.forget(model)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("patch", {"method": "attribution"}), ("circuit", {"method": "eap"}), ("circuit", {})]
+)
+def test_a_stop_while_it_is_compared_waits_for_one_pair(
+    name: str, options: dict[str, Any], clean_session: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, ran = cases.unpatched, []
+
+    def counted(*given: Any) -> Any:
+        ran.append(given)
+        if len(ran) == 2:
+            raise KeyboardInterrupt
+        return run(*given)
+
+    exactness.forget(clean_session.load())
+    with monkeypatch.context() as patch:
+        patch.setattr(cases, "unpatched", counted)
+        with pytest.raises(Interrupted) as stop:
+            getattr(interp, name)(task="ioi", n=5, **options)
+        assert len(ran) == 3
+        assert "interrupted after 5/5 pairs" in " ".join(stop.value.result.notes)
+        getattr(interp, name)(task="ioi", n=5, **options)
+        assert len(ran) == 3 + exactness.SAMPLE
 
 
 def test_where_there_is_no_other_way_it_is_refused_in_one_line(lend: Any) -> None:

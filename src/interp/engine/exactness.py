@@ -14,7 +14,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from itertools import islice
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 from torch import Tensor
@@ -31,8 +32,9 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-4
 SAMPLE = 4  # cells, pairs, prompts or texts that the plain hooked forward computes too
 
+STOPPED = 2  # values of it after an interrupt, which waits for them: the two runs of a pair
+
 Answer = TypeVar("Answer")
-Check = Callable[[], None]
 Key = tuple[Hashable, ...]
 
 # Model → (state, key) → the longest prompt that was compared.
@@ -82,6 +84,24 @@ class Done(Generic[Answer]):
     notes: tuple[str, ...] = ()
 
 
+class Check(Protocol):
+    """Compares the sample, unless that was done already."""
+
+    def __call__(self, *, stopped: bool = False) -> None:
+        """Compare it, or the first values of it where the lean way was `stopped` by an interrupt.
+
+        Raises
+        ------
+        Differs
+            The lean way is not the model's own.
+        """
+        ...
+
+
+def unchecked(*, stopped: bool = False) -> None:
+    """Compare nothing: for ways that need no comparison."""
+
+
 def require_known(*names: str) -> None:
     """Refuse sites that functions without hooks do not know: those of which the table gives no stage.
 
@@ -114,7 +134,8 @@ def run(
         What is computed; one comparison for each key and state of the model is enough.
     lean
         Computes it without hooks. It is given a function that compares the sample, once; call it as soon as there is
-        something to compare. It is called at the end in any case.
+        something to compare. It is called at the end in any case. One that keeps what it has at an interrupt calls it
+        with ``stopped=True`` then: of few values, which the next command does not rely on.
     hooked
         Computes it with hooks.
     sample
@@ -135,10 +156,10 @@ def run(
     """
     compared = False
 
-    def check() -> None:
+    def check(*, stopped: bool = False) -> None:
         nonlocal compared
         if not compared:
-            _compare(model, key, sample, length, noise)
+            _compare(model, key, sample, length, noise, stopped)
             compared = True
 
     try:
@@ -161,6 +182,7 @@ def _compare(
     sample: Callable[[], Iterable[float]],
     length: int,
     noise: Callable[[], float] | None,
+    stopped: bool,
 ) -> None:
     """Compare the sample, unless that was done on this state of the model.
 
@@ -173,11 +195,11 @@ def _compare(
     known = _trusted.setdefault(model, {})
     if state is not None and known.get((state, key), -1) >= length.bit_length():
         return
-    differences = list(sample())
+    differences = list(islice(sample(), STOPPED if stopped else None))
     worst = max(differences, default=0.0)
     if worst > max(TOLERANCE, 0.0 if noise is None else 2 * noise()):
         raise Differs(f"the forward without hooks differed by {worst:.1g} from the hooked one")
-    if state is not None and differences:
+    if state is not None and differences and not stopped:
         known[state, key] = length.bit_length()
 
 

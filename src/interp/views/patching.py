@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from interp.errors import InputError
 from interp.views import effects, patching_estimate
@@ -19,12 +20,16 @@ from interp.views.kit.page import Block
 from interp.views.kit.text import escape, signed
 from interp.views.patching_view import TOP, PatchingView, caption, counted, head_word, marks
 
+Float = NDArray[np.float64]
+
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from interp.methods.patching.patch import PatchingResult
 
-_SPREAD = "band: 99 % of the layer's neurons; lines: the strongest, each"
+_SPREAD = "All neurons: a row per layer, its strongest at the right"
+_BAND = "band: 99 % of the layer's neurons; lines: the strongest, each"
+_NONE: Float = np.zeros(0)
 _STRIPS = 6
 _GAP, _ROOM, _NARROW = 24, 1090, 230
 
@@ -132,13 +137,8 @@ def _blocks(view: PatchingView) -> tuple[list[Block], list[Block]]:
         lines = draw.words([view.meaning, *_intervals(view), *_marks(view)])
         return [(f"Layers, {view.quantity}", draw.stack([(0, listed), (0, lines)]))], more["after"]
     beside = [*more["before"], *_strongest(view), *more["after"]]
-    if axes[1] == "neuron":
-        spread = bars.strips(view.values, view.done, rows, view.least)
-        lines = draw.words([_SPREAD, view.meaning, *_marks(view)])
-        return [(_caption(view), draw.stack([(0, spread), (0, lines)]))], beside
-    grid, best = view.grid, view.order[0][:2] if view.order else None
     left = heatmap.margin(rows)
-    parts = [(0, _heat(view, grid, best)), (left, heatmap.scale(view.end, view.turned)), (left, legend)]
+    parts = [(0, _heat(view, view.drawn, view.ring)), (left, heatmap.scale(view.end, view.turned)), (left, legend)]
     return [(_caption(view), draw.stack(parts)), *more["below"]], beside
 
 
@@ -148,7 +148,15 @@ def _extras(view: PatchingView) -> dict[str, list[Block]]:
         return {"below": [], "before": [], "after": _agreeing(view)}
     where, agreeing = _where(view), _agreeing(view)
     # With strips above the list the other column has more room.
-    return {"below": agreeing if where else [], "before": where, "after": [] if where else agreeing}
+    return {"below": _spread(view) or (agreeing if where else []), "before": where, "after": [] if where else agreeing}
+
+
+def _spread(view: PatchingView) -> list[Block]:
+    """By neuron, return where all of a layer's lie."""
+    if view.ranked is None:
+        return []
+    spread = bars.strips(view.values, view.done, view.grid.rows, view.least)
+    return [(_SPREAD, draw.stack([(0, spread), (0, draw.words([_BAND, *_absent(view.values, view.done)]))]))]
 
 
 def _captioned(view: PatchingView, first: Sequence[Block]) -> str:
@@ -174,8 +182,7 @@ def _agreeing(view: PatchingView) -> list[tuple[str, Drawing]]:
 
 
 def _caption(view: PatchingView) -> str:
-    neurons = "Neurons: a row per layer, its strongest at the right" if view.result.axes[1] == "neuron" else ""
-    return f"{neurons or caption(view.result)}{', estimated' if view.result.estimate is not None else ''}"
+    return f"{caption(view.result)}{', estimated' if view.result.estimate is not None else ''}"
 
 
 def _where(view: PatchingView) -> list[tuple[str, Drawing]]:
@@ -217,11 +224,19 @@ def _bar(view: PatchingView, cell: tuple[int, ...], name: str) -> bars.Bar:
 
 def _marks(view: PatchingView) -> list[str]:
     """Return what the marks on cells mean, for those that there are."""
-    drawn = len(view.result.axes) > 1 and view.result.axes[1] != "neuron"
-    shown = view.grid.values[view.grid.done] if drawn else np.zeros(0)
-    joined = f"{view.grid.block} positions" if drawn and view.grid.block > 1 else ""
-    end = view.end if drawn else 1.0
-    return marks(shown, end, lost=int(view.lost.sum()), missing=int((~view.done).sum()), joined=joined)
+    if len(view.result.axes) == 1:
+        return _absent(view.values, view.done)
+    drawn = view.drawn
+    joined = f"{drawn.block} positions" if drawn.block > 1 else ""
+    # Of heads at their strongest position every cell counts; of neurons those that are shown.
+    counted = (view.values, view.done) if view.ranked is None else (drawn.values, drawn.done)
+    return _absent(*counted, shown=drawn.values[drawn.done], end=view.end, joined=joined)
+
+
+def _absent(
+    values: Float, done: NDArray[np.bool_], shown: Float = _NONE, end: float = 1.0, joined: str = ""
+) -> list[str]:
+    return marks(shown, end, lost=int((done & ~np.isfinite(values)).sum()), missing=int((~done).sum()), joined=joined)
 
 
 def _facts(view: PatchingView) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 HEADS = {"k": "Key heads", "v": "Value heads"}
 TOP = 10  # cells that are listed
+_RANKED = 32  # neurons of a layer that are shown
 NATURAL = 0.5  # a recovery that is large whatever the others are
 _TOKEN = 12
 _SLACK = 1e-6  # of a scale's end, so that float32 does not put a value beyond it
@@ -141,6 +142,31 @@ class PatchingView:
         return Cells(values, done, rows, [str(n) for n in range(values.shape[1])])
 
     @cached_property
+    def ranked(self) -> NDArray[np.intp] | None:
+        """By neuron, which are shown of each layer: its strongest, ``[row, rank]``."""
+        if self.result.axes[1:] != ("neuron",):
+            return None
+        return ranked(np.where(self.known, np.abs(self.values), -1.0))
+
+    @cached_property
+    def drawn(self) -> Cells:
+        """The cells of the heatmap: the grid's, but of neurons each layer's strongest."""
+        if self.ranked is None:
+            return self.grid
+        values, done = np.take_along_axis(self.values, self.ranked, 1), np.take_along_axis(self.done, self.ranked, 1)
+        return Cells(values, done, self.grid.rows, [str(n + 1) for n in range(values.shape[1])])
+
+    @cached_property
+    def ring(self) -> tuple[int, int] | None:
+        """The strongest cell's row and column in the heatmap, where it is shown."""
+        if not self.order:
+            return None
+        row, column = self.order[0][:2]
+        if self.ranked is None:
+            return row, column
+        return next(((row, int(rank)) for rank in np.flatnonzero(self.ranked[row] == column)), None)
+
+    @cached_property
     def tokens(self) -> list[str]:
         count = self.result.patched.shape[-1]
         given = self.result.positions
@@ -152,8 +178,8 @@ class PatchingView:
 
     @cached_property
     def end(self) -> float:
-        grid = self.grid
-        return heatmap.limit(grid.values[grid.done], self.least, NATURAL if self.span else 0.0)
+        drawn = self.drawn
+        return heatmap.limit(drawn.values[drawn.done], self.least, NATURAL if self.span else 0.0)
 
     @cached_property
     def order(self) -> list[tuple[int, ...]]:
@@ -179,6 +205,18 @@ class PatchingView:
         return f"{self.tokens[position]} ({position})" if self.result.positions else f"position {position}"
 
 
+def ranked(sizes: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Return the largest of each row, by rank, ``[row, rank]``.
+
+    Examples
+    --------
+    >>> ranked(np.array([[0.1, 0.3, 0.2]])).tolist()
+    [[1, 2, 0]]
+    """
+    few = np.argpartition(-sizes, min(_RANKED, sizes.shape[1]) - 1, axis=-1)[:, :_RANKED]
+    return np.take_along_axis(few, np.argsort(-np.take_along_axis(sizes, few, -1), axis=-1, kind="stable"), -1)
+
+
 def head_word(site: str) -> str:
     """Return what stands between a layer and a head's number: keys' and values' heads are not the query heads.
 
@@ -193,6 +231,8 @@ def head_word(site: str) -> str:
 def caption(result: PatchingResult) -> str:
     """Return what the heatmap of a sweep by head or by position is called."""
     axes = result.axes
+    if axes[1] == "neuron":
+        return "Neurons: each layer's strongest, by rank"
     if axes[1] == "position":
         whose = " of pair 1" if len(result.per_pair) > 1 else ""
         return f"Positions{whose}: a row per layer"

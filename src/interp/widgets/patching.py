@@ -16,7 +16,7 @@ from interp.views import effects
 from interp.views import patching as pictures
 from interp.views.kit import heatmap
 from interp.views.kit.text import visible
-from interp.views.patching_view import HEADS, NATURAL, TOP, caption, head_word, marks
+from interp.views.patching_view import HEADS, NATURAL, TOP, caption, head_word, marks, ranked
 from interp.widgets._base import Widget
 from interp.widgets._encode import MESSAGE
 from interp.widgets._rpc import Handler, Reply, Request, parameters
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     Float = NDArray[np.float64]
 
-_RANKED = 32  # neurons of a layer that are shown
 _COLUMNS = 280  # columns that can be told apart
 _EARLY = 0.1  # the smallest end of the scale while more may come: what is found first is mostly noise
 _SOURCES = ("exact", "estimate")
@@ -257,9 +256,7 @@ class _Slice:
         if values.ndim > 2:
             return size.argmax(-1)[..., None]
         if self.axes[1] == "neuron":
-            size = _sizes(values)
-            few = np.argpartition(-size, min(_RANKED, size.shape[1]) - 1, axis=-1)[:, :_RANKED]
-            return np.take_along_axis(few, np.argsort(-np.take_along_axis(size, few, -1), axis=-1, kind="stable"), -1)
+            return ranked(_sizes(values))
         starts = range(0, size.shape[1], self.block)
         return np.stack([start + size[:, start : start + self.block].argmax(1) for start in starts], 1)
 
@@ -307,8 +304,6 @@ class _Slice:
         result = self.result
         if result.axes == ("layer",):
             return "Layers"
-        if self.axes[1] == "neuron":
-            return "Neurons: each layer's strongest, by rank"
         if self.hold == "strongest" or len(result.axes) < 3:
             return caption(result)
         if self.hold == "position":

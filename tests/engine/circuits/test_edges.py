@@ -320,3 +320,23 @@ def test_points_between_ablated_and_clean_writers(kind: str, extra: dict[str, An
                 expected = float((changes[writer] * slope).sum())
                 off = abs(float(found.per_pair[0, names.index(writer), column]) - expected)
                 assert off < 1e-4 * max(1.0, abs(expected)), (writer, reader)
+
+
+# -- of all pairs ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("done", [5, 2, 0], ids=["all pairs", "some pairs", "parts of pairs"])
+def test_the_mean_is_over_the_pairs_that_are_done_or_over_what_there_is(done: int) -> None:
+    exists = torch.tensor([[True, True, True], [False, True, True]])
+    per_pair = torch.randn(5, 2, 3, generator=torch.Generator().manual_seed(0))
+    for pair in range(done, 5):
+        per_pair[pair, 0, pair % 3] = float("nan")
+    per_pair[:, ~exists] = float("nan")
+    stopped = "" if done == 5 else "interrupted"
+    none = torch.zeros(5, dtype=torch.float64)
+    found = edges.EdgeScores([], [], exists, per_pair, None, none, none, none, stopped=stopped)
+    assert found.finished.tolist() == [pair < done for pair in range(5)]
+    expected = per_pair[:done].double().mean(0) if done else per_pair.double().nanmean(0)
+    assert expected[exists].isfinite().all()
+    assert torch.equal(found.scores.isnan(), ~exists)
+    assert torch.allclose(found.scores[exists], expected[exists], rtol=1e-12)

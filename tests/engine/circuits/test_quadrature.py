@@ -98,7 +98,7 @@ def test_an_interrupt_keeps_the_pairs_that_are_done(monkeypatch: Any) -> None:
         run(self, points)
 
     whole = interp.circuit(task="ioi", n=4, steps=5)
-    monkeypatch.setattr(eap.memory, "ROWS", 1)  # a pair at a time
+    monkeypatch.setattr(eap.memory, "GRADIENT_ROWS", 1)  # a pair at a time
     monkeypatch.setattr(eap.EdgeProducts, "run", stops)
     with pytest.raises(Interrupted) as stopped:
         interp.circuit(task="ioi", n=4, steps=5)

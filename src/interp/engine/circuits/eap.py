@@ -94,10 +94,11 @@ def attribute_edges(
     require_one_length(cases, ablation, positions)
     job: _Job | None = None
 
-    def lean(check: exactness.Check) -> EdgeScores:  # noqa: ARG001
+    def lean(check: exactness.Check) -> EdgeScores:
         nonlocal job
-        job = _Job(model, cases, ablation, steps, positions, on_step)
+        job = _Job(model, cases, ablation, steps, positions, on_step, check)
         found = job.run()
+        check(stopped=found.interrupt is not None)
         if steps is not None and steps > 1:
             found.notes += _missed(job, found)
         return found
@@ -138,12 +139,14 @@ class _Job:
         steps: int | None,
         positions: bool,
         on_step: OnStep,
+        check: exactness.Check = exactness.unchecked,
     ) -> None:
         self.model = model
         self.given = tuple(cases)
         self.cases = list(cases)
         self.ablation = ablation
         self.on_step = on_step
+        self.check = check
         self.steps = steps
         self.points, self.weights = _gauss(steps) if steps is not None else _between(_FIRST, 1)
         self.constant: Written | None = None  # what ablated writers write, where it is known already
@@ -250,7 +253,11 @@ class _Job:
     def _add(self, rows: Sequence[int]) -> None:
         """Add what the pairs `rows` get from the points as they are now."""
 
+        longest = max(rows, key=lambda row: len(self.cases[row].base))
+
         def step(done: int, _: int) -> None:
+            if self.done[longest]:  # as soon as it says enough: a stop does not wait for it then
+                self.check()
             self.on_step(len(self.cases) - len(rows) + done if self.steps is not None else settled, len(self.cases))
 
         settled = len(self.cases) - len(rows)

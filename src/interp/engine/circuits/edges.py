@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -76,15 +77,19 @@ class EdgeScores:
         """
         if self.whole is not None:
             return self.whole
-        if not self.stopped:
-            return self.per_pair.double().mean(0)
-        done = self.finished
-        return self.per_pair[done].double().mean(0) if done.any() else self.per_pair.double().nanmean(0)
+        some: Tensor = self.per_pair[self.finished] if self.stopped else self.per_pair
+        count: Tensor | int = len(some)
+        if self.stopped and not count:
+            known = ~self.per_pair.isnan()
+            some, count = self.per_pair.where(known, 0), known.sum(0)
+        # By numpy, which makes no copy of all pairs' scores in float64 first.
+        with np.errstate(invalid="ignore"):
+            return torch.from_numpy(some.numpy().sum(0, dtype=np.float64)) / count
 
     @property
     def finished(self) -> Tensor:
         """``bool [pair]``: which pairs have a score of every edge."""
-        return ~self.per_pair[:, self.exists].isnan().any(1)
+        return ~(self.per_pair.isnan() & self.exists).flatten(1).any(1)
 
 
 def ends(model: LoadedModel) -> tuple[list[Node], list[Node]]:

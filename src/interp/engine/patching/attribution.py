@@ -181,6 +181,7 @@ class _Job:
             self.on_step(done, total)
 
         self._all(LeanRuns(self.model, self.source_model, self.sites), step)
+        check(stopped=self.answer.interrupt is not None)
 
     def _with_hooks(self, fallback: exactness.Fallback) -> None:
         self.answer, self.done = self._empty()

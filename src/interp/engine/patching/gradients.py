@@ -81,7 +81,7 @@ def over_cases(
         # The first pair comes first, since it is the one that pictures show: it is there as soon as any is.
         for length, numbers in sorted(by_length([case.base for case in cases]).items(), key=lambda of: 0 not in of[1]):
             numbers.sort(key=lambda number: (number > 0, cases[number].start))  # a batch shares its shortest prefix
-            size = max(1, memory.ROWS // (length * (last + extra)))
+            size = max(1, memory.GRADIENT_ROWS // (length * (last + extra)))
             for at in range(0, len(numbers), size):
                 yield Stretch(tuple(numbers[at : at + size]), 0, last)
 

@@ -144,6 +144,6 @@ def _reach(count: int, second: Float, third: Float) -> Float:
 
 @functools.cache
 def _quantile(count: int) -> float:
-    from scipy.stats import t
+    from scipy.special import stdtrit  # Student's t: scipy.stats has it too, and takes a second to import
 
-    return float(t.ppf(0.5 + (0.95 + 0.1 / count) / 2, count - 1))
+    return float(stdtrit(count - 1, 0.5 + (0.95 + 0.1 / count) / 2))

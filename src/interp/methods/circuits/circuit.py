@@ -145,7 +145,8 @@ def circuit(
         made, scored = _exact(model, cases, ablation, level, result)
     else:
         scored = _estimated(model, cases, ablation, steps if method == "eap-ig" else 1, positions=positions)
-        made = result(scored, _saturation(scored, method, ablation, steps))
+        made = result(scored)
+        made = replace(made, notes=(*made.notes, *_saturation(made, steps)))
         if level == "head":
             made = replace(made, per_node=np.nansum(made.per_pair, axis=2))
     model.note(scored.path, scored.notes)
@@ -382,22 +383,22 @@ def _kept(result: CircuitResult, edges: int | None, threshold: float | None) -> 
     return known if (known == strong).all() else result.connected(known)
 
 
-def _saturation(scored: EdgeScores, method: str, ablation: str, steps: int | None) -> list[str]:
+def _saturation(made: CircuitResult, steps: int | None) -> list[str]:
     """Say where the embedding's estimates, which must carry all the difference, are far from it.
 
     Moving the embedding from the corrupted prompt's to the clean one's is the whole change, and the gradients of all
     that reads it sum to its own.
     """
-    if ablation != "corrupted":
+    if made.ablation != "corrupted":
         return []
-    true = float((scored.clean - scored.ablated).mean())
-    found = float(scored.scores[0].nansum())
+    true = float((made.clean_metric - made.ablated_metric).mean())
+    found = float(np.nansum(made.scores[0]))
     if not np.isfinite(true) or not np.isfinite(found) or abs(true) < 1e-6:
         return []
     if 1 / _FACTOR <= found / true <= _FACTOR:
         return []
     instead = "--method exact helps" if steps is None else f"more --steps than {steps} help"
-    more = "--method eap-ig takes more gradients" if method == "eap" else instead
+    more = "--method eap-ig takes more gradients" if made.method == "eap" else instead
     return [
         f"saturation: the embedding's edges carry all the difference and should sum to {true:+.3g}, but are estimated "
         f"at {found:+.3g}; {more}"

@@ -224,6 +224,7 @@ class _Evidence:
         }
         pairs = len(self.subset.cases)
         self.found = {name: np.full((len(masks), pairs), np.nan) for name, masks in self.parts.items()}
+        self.stability = self._stability()  # of no run, and before them all: a report does not wait for it at a stop
 
     def run(self) -> BaseException | None:
         """Measure everything, or as much as there is until it stops; return the interrupt that stopped it."""
@@ -285,7 +286,7 @@ class _Evidence:
             random=random,
             random_sizes=np.array([int(mask.sum()) for mask in self.random], dtype=np.int64),
             p_value=_p_value(float(self._share(alone)), random),
-            stability=self._stability(),
+            stability=self.stability,
             forwards=forwards,
             seconds=seconds,
             notes=self._said(whole, span),

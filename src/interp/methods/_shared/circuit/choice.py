@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from interp.results.tables import Float
 
     Mask = NDArray[np.bool_]
-    Made = Callable[[NDArray[np.int64], CircuitResult], Mask]
 
 
 def of_pairs(circuit: CircuitResult) -> NDArray[np.float32]:
@@ -46,17 +45,23 @@ def of_size(circuit: CircuitResult, size: int, scores: Float | None = None) -> M
     """
     if circuit.level == "head":
         given = np.nan_to_num(circuit.per_node).mean(0, dtype=np.float64) if scores is None else scores
-        return _most(np.argsort(-np.abs(np.nan_to_num(given[1:])), kind="stable"), size, circuit, _between)
+        order = np.argsort(-np.abs(np.nan_to_num(given[1:])), kind="stable")
+        return _between(order[: _most(len(order), size, lambda n: _between(order[:n], circuit).sum())], circuit)
     given = circuit.scores if scores is None else scores
     writer, reader = np.nonzero(circuit.exists)
-    order = np.argsort(-np.abs(np.nan_to_num(given[writer, reader])), kind="stable")
+    sizes = np.abs(np.nan_to_num(given[writer, reader]))
 
-    def some(chosen: NDArray[np.int64], of: CircuitResult) -> Mask:
-        mask = np.zeros_like(of.exists)
-        mask[writer[chosen], reader[chosen]] = True
-        return of.connected(mask)
+    def joined(count: int) -> tuple[NDArray[np.int64], ...]:
+        first = order[:count]
+        return circuit.joined(writer[first], reader[first])
 
-    return _most(order, size, circuit, some)
+    # Of a small circuit in a large model only the strongest edges are sorted and tried.
+    order = _strongest(sizes, 2 * size)
+    while len(order) < len(sizes) and len(joined(len(order))[0]) <= size:
+        order = _strongest(sizes, 2 * len(order))
+    mask = np.zeros_like(circuit.exists)
+    mask[joined(_most(len(order), size, lambda count: len(joined(count)[0])))] = True
+    return mask
 
 
 def of_share(circuit: CircuitResult, share: float, *, absolute: bool) -> Mask:
@@ -81,13 +86,20 @@ def _first(scores: Float, share: float, absolute: bool) -> NDArray[np.int64]:
     return order[: int(share * len(scores))]
 
 
-def _most(order: NDArray[np.int64], size: int, circuit: CircuitResult, made: Made) -> Mask:
-    """Return what is made of as many of the first as give no more than `size` edges: more give more."""
-    low, high = 0, len(order)
+def _strongest(sizes: Float, count: int) -> NDArray[np.int64]:
+    """Return the numbers of the `count` largest, the largest first, of equals the lowest; all that equal the last."""
+    least = np.partition(sizes, -count)[-count] if count < len(sizes) else -np.inf
+    those = np.flatnonzero(sizes >= least)
+    return those[np.argsort(-sizes[those], kind="stable")]
+
+
+def _most(count: int, size: int, made: Callable[[int], int]) -> int:
+    """Return how many of `count` give no more than `size`, by what is `made` of the first of them: more give more."""
+    low, high = 0, count
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if made(order[:middle], circuit).sum() <= size else (low, middle - 1)
-    return made(order[:low], circuit)
+        low, high = (middle, high) if made(middle) <= size else (low, middle - 1)
+    return low
 
 
 def _between(chosen: NDArray[np.int64], circuit: CircuitResult) -> Mask:

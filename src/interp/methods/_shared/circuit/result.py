@@ -189,8 +189,13 @@ class CircuitResult(Result):
         >>> bool((result.connected(result.kept) == result.kept).all())
         True
         """
+        kept = np.zeros_like(edges)
+        kept[self.joined(*np.nonzero(edges & self.exists))] = True
+        return kept
+
+    def joined(self, writer: NDArray[np.int64], reader: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
+        """Return what `connected` does of edges that are given, and given back, as numbers of writers and readers."""
         joints = _joints(self.writers, self.readers, self.group_size)
-        writer, reader = np.nonzero(edges & self.exists)
         while True:
             into, out = np.zeros(len(self.readers), dtype=bool), np.zeros(len(self.writers), dtype=bool)
             into[reader] = out[writer] = True
@@ -199,11 +204,8 @@ class CircuitResult(Result):
             used[joints.inputs[out[joints.nodes]]] = True
             left = fed[writer] & used[reader]
             if left.all():
-                break
+                return writer, reader
             writer, reader = writer[left], reader[left]
-        kept = np.zeros_like(edges)
-        kept[writer, reader] = True
-        return kept
 
     def prune(self, threshold: float) -> CircuitResult:
         """Return the circuit of the edges whose score is `threshold` or more, either way, without dead ends.
