@@ -22,6 +22,7 @@ from interp.errors import InputError, closest, printable
 from interp.hints import OF_RESULTS
 from interp.prompts import typed, types_of
 from interp.results.code import kind_of, spelled
+from interp.results.costs import Costs
 from interp.results.saving import as_data, as_json, as_npz
 
 if TYPE_CHECKING:
@@ -49,8 +50,11 @@ class Provenance:
         ``"hooked: why"``.
     user_hooks
         Hooks of the user's own that were on the model.
-    forwards, seconds
-        Forward passes run, and wall-clock time.
+    forwards, seconds, peak_bytes
+        Forward passes run, wall-clock time, and the most memory in use at a time, above what was in use at the start:
+        of a command with a forecast; 0 of others.
+    forecast
+        What was expected of it before it started, where that was forecast.
     versions
         Of interp, torch, transformers and transformer-lens.
     """
@@ -69,6 +73,8 @@ class Provenance:
     user_hooks: tuple[str, ...] = ()
     forwards: int = 0
     seconds: float = 0.0
+    peak_bytes: int = 0
+    forecast: Costs | None = None
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property

@@ -16,9 +16,10 @@ from transformer_lens.model_bridge import TransformerBridge
 from interp.engine import memory
 from interp.engine.model import hooks
 from interp.engine.model.handle import Handle
+from interp.engine.model.meter import Meter
 from interp.engine.model.tokens import Tokens
 from interp.errors import InputError, OutOfMemory
-from interp.results import Own, Provenance, Result
+from interp.results import Costs, Own, Provenance, Result
 from interp.results.base import as_run
 
 AnyResult = TypeVar("AnyResult", bound=Result)
@@ -44,6 +45,9 @@ class Operation:
     on_step: Callable[[int, int, str], None] = lambda done, total, said: None  # noqa: ARG005
     on_forward: Callable[[int, str], None] = lambda count, said: None  # noqa: ARG005
     on_partial: Callable[[Callable[[], Result]], None] | None = None
+    dry: bool = False  # ends where its work would begin
+    forecast: Costs | None = None
+    meter: Meter | None = None
 
 
 class Operated(Handle):
@@ -83,6 +87,8 @@ class Operated(Handle):
                     f"{self.device}; use a shorter prompt or fewer layers, or free some with %interp clear"
                 )
             finally:
+                if self._operation is not None and self._operation.meter is not None:
+                    self._operation.meter.stop()
                 self._operation = None
         # Raised outside the except block, so that the new error does not carry the old one's frames.
         raise OutOfMemory(failure)
@@ -93,8 +99,9 @@ class Operated(Handle):
 
     def _record(self, technique: str, arguments: Mapping[str, Any]) -> Operation:
         # Not in `operate`: the traceback of an error keeps its frame, and a list of modules in it all the weights.
+        started = time.perf_counter()
         state, user_hooks = self._inspected()
-        operation = Operation(technique, arguments, state.digest, user_hooks, state.random)
+        operation = Operation(technique, arguments, state.digest, user_hooks, state.random, started)
         if self.doubt:
             operation.notes.append(self.doubt)
         if state.random:
@@ -158,6 +165,8 @@ class Operated(Handle):
             user_hooks=g.user_hooks,
             forwards=g.forwards,
             seconds=time.perf_counter() - g.started,
+            peak_bytes=0 if g.meter is None else g.meter.most(),
+            forecast=g.forecast,
             versions=_versions(),
         )
         hooked = (
@@ -204,6 +213,11 @@ class Operated(Handle):
         if self._operation is not None:
             self._operation.forwards += forwards
             self.alive()
+
+    @property
+    def operation(self) -> Operation | None:
+        """The record of the command that runs."""
+        return self._operation
 
     def alive(self, said: str = "") -> None:
         """Tell whoever watches the current command that it goes on, and with what, before there is anything to count.

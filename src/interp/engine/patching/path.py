@@ -110,8 +110,21 @@ def sweep_paths(
     Swept
         ``[case, sender, receiver]``; where there is no path, the unpatched run's metric.
     """
+    return prepared(model, cases, senders=senders, receivers=receivers, freeze=freeze, on_step=on_step).run()
+
+
+def prepared(
+    model: LoadedModel,
+    cases: Sequence[Case],
+    *,
+    senders: Sequence[Node],
+    receivers: Sequence[Node],
+    freeze: str,
+    on_step: OnStep = silent,
+) -> Sweep:
+    """Return `sweep_paths`, ready to run."""
     swept = unfinished(len(cases), (len(senders), len(receivers)))
-    return Sweep(model, cases, Paths(model, senders, receivers, freeze), swept, on_step).run()
+    return Sweep(model, cases, Paths(model, senders, receivers, freeze), swept, on_step)
 
 
 class PathPlan(Plan):
@@ -352,4 +365,4 @@ class Paths(HookedPaths):
         return self.make(net, base, source, **ends, case=number, start=start, stop=case.position)
 
 
-__all__ = ["FREEZES", "PathPlan", "Paths", "ordered", "parallel", "reaching", "sweep_paths"]
+__all__ = ["FREEZES", "PathPlan", "Paths", "ordered", "parallel", "prepared", "reaching", "sweep_paths"]

@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 Runs = dict[Ids, Base]
 # Prompt → another one of them that it agrees with, and up to where.
 Wanted = Mapping[Ids, tuple[Ids | None, int]]
-_NAMES = tuple(f"replay:{part}" for part in PARTS)  # in the store
+NAMES = tuple(f"replay:{part}" for part in PARTS)  # in the store
 
 
 def plain_runs(model: LoadedModel, net: Network, wanted: Wanted) -> Runs:
     """Return the runs of prompts."""
     missing = sorted(wanted, key=lambda ids: wanted[ids][0] is not None)  # after those that they are like
-    held = {ids: parts for ids in missing if (parts := model.recall(ids, _NAMES)) is not None}
+    held = {ids: parts for ids in missing if (parts := model.recall(ids, NAMES)) is not None}
     if len(held) == len(missing):
         tensors = {ids: torch.tensor(ids, device=model.device) for ids in held}
-        return {ids: Base(tensors[ids], *(parts[name] for name in _NAMES)) for ids, parts in held.items()}
+        return {ids: Base(tensors[ids], *(parts[name] for name in NAMES)) for ids, parts in held.items()}
     # Where one is missing all are run: the last bits depend on what runs together, and the same question must have the
     # same answer whatever the store holds.
     found: Runs = {}
@@ -62,5 +62,5 @@ def _made(model: LoadedModel, net: Network, wanted: Wanted, chosen: Sequence[Ids
     made = dict(zip(chosen, base_runs.run(net, asked, alive), strict=True))
     model.count(len(made))
     for ids, run in made.items():
-        model.keep(ids, {name: getattr(run, part) for name, part in zip(_NAMES, PARTS, strict=True)})
+        model.keep(ids, {name: getattr(run, part) for name, part in zip(NAMES, PARTS, strict=True)})
     return made

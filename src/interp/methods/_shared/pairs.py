@@ -14,6 +14,7 @@ from interp.results.effects import PairChecks
 from interp.spec import Metric, Pair, Pairs, Prompt
 
 if TYPE_CHECKING:
+    from interp.engine.forecast.work import Stored, Work
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.model.tokens import Encoded
     from interp.engine.patching.cases import Case
@@ -179,6 +180,15 @@ def _warnings(
         found.append(f"{both} differ by less than 0.1 in {_pairs(close)}: recovery divides by that")
     found.extend(_likelier(model, encoded))
     return found
+
+
+def looked_at(model: LoadedModel, encoded: Sequence[Encodings], stored: Stored) -> Work:
+    """Return the work of `check`, where the store is to be as `stored` has it: the runs of the first clean prompts."""
+    before = stored.work
+    for pair in encoded[:_WARNED]:
+        if len(pair.answer) == 1:
+            stored.plain(pair.clean.ids, "last_logits" if model.geometry.causal else "logits")
+    return stored.work.less(before)
 
 
 def _likelier(model: LoadedModel, encoded: Sequence[Encodings]) -> list[str]:

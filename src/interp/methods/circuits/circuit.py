@@ -18,6 +18,7 @@ from interp.methods._shared.circuit import choice
 from interp.methods._shared.circuit.result import LESS_IS_BETTER, ONE_MEAN, CircuitResult
 from interp.methods._shared.models import require_causal
 from interp.methods._shared.pairs import Encodings, check, encode
+from interp.results.costs import lasting
 from interp.spec import Metric, MetricName, Pairs, resolve_metric
 
 if TYPE_CHECKING:
@@ -304,19 +305,6 @@ def _remaining(model: LoadedModel) -> OnStep:
         model.on_step(done, total, f"about {lasting(seconds)} left" if done < total else "")
 
     return step
-
-
-def lasting(seconds: float) -> str:
-    """Return a time in words.
-
-    Examples
-    --------
-    >>> lasting(45), lasting(600), lasting(9000)
-    ('45 s', '10 min', '2.5 h')
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _notes(cases: Sequence[Case], ablation: str, metric: Metric, method: str) -> list[str]:
