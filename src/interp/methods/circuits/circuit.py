@@ -14,7 +14,7 @@ from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import labels
 from interp.methods._shared import pairs as pairs_of
-from interp.methods._shared.circuit import choice
+from interp.methods._shared.circuit import choice, foreseen
 from interp.methods._shared.circuit.result import LESS_IS_BETTER, ONE_MEAN, CircuitResult
 from interp.methods._shared.models import require_causal
 from interp.methods._shared.pairs import Encodings, check, encode
@@ -40,7 +40,7 @@ _LONG = 600.0  # seconds
 _FACTOR = 2.0  # how far the embedding's estimates may be from what they must sum to before that is said
 
 
-@technique(body=Pairs)
+@technique(body=Pairs, forecasts=True)
 def circuit(
     model: LoadedModel,
     pairs: Pairs,
@@ -117,6 +117,7 @@ def circuit(
     ['0.0', '1.0', '2.0']
     """
     from interp.engine import metrics
+    from interp.engine.forecast.costs import foresee
 
     require_causal(model, "circuit")
     chosen = resolve_metric(metric or pairs.metric or "logit-diff")
@@ -133,6 +134,22 @@ def circuit(
         made = _result(model, pairs, encoded, scored, chosen, [*_notes(cases, ablation, chosen, method), *notes])
         return replace(made, method=method, steps=scored.steps, ablation=ablation, level=level)
 
+    foresee(
+        model,
+        lambda: foreseen.of_circuit(
+            model,
+            cases,
+            encoded,
+            method,
+            ablation=ablation,
+            steps=steps,
+            among=among,
+            level=level,
+            positions=positions,
+            tried=POINTS if threshold is None else 1,
+            part=_SHARED,
+        ),
+    )
     if method == "acdc":
         first = None
         if among is not None:
