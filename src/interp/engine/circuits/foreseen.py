@@ -20,7 +20,7 @@ from interp.engine.patching.path import reaching
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
 
-_CALLS = 60  # small operations for a layer's readers
+_CALLS = 150  # small operations for a layer's readers
 _FEWER = ("fewer pairs (--n)", "a shorter prompt")
 _HALVINGS = ((3, 4), (4, 8), (8, 16))  # points of an integral that converges as most do, after each halving
 
@@ -161,7 +161,7 @@ def _gradients(
     kept = sizes.element * own * writers * sizes.width
     layer = 8 * sizes.width + 2 * (sizes.heads + sizes.kv_heads) * sizes.d_head + 3 * sizes.d_mlp
     layer += 3 * sizes.heads * whole
-    beside = Work(calls=_CALLS * sizes.depth + 20 * n, advice=_FEWER)
+    beside = Work(calls=_CALLS * sizes.depth + 120 * n, advice=_FEWER)
     if integral and not corrupted:
         graded = points * own
         stages = [(layer_, part) for layer_ in range(sizes.depth) for part in (0, 1)]
@@ -249,13 +249,13 @@ def _masks(sight: Foresight, cases: Sequence[Case], masks: int, *, layered: bool
         layers = max(1, round(sizes.depth * share))
         read = 2.0 * rows * sizes.width * sum(range(live)) * (inputs + 1) / max(1, sizes.heads + 1) * share
         split = 2.0 * rows * sizes.width * sizes.d_head * inputs * layers
-        numbers = rows * sizes.width * (live * (1 + layered) + 2 * inputs)
+        numbers = rows * sizes.width * (live + 2 * inputs)
         work = work + Work(
             forwards=runs,
             through=(Through(rows, layers, passes=batches, scores=rows * length),),
             flops=batches * (read + split),
             moved=4.0 * sizes.element * batches * layers * rows * sizes.width * inputs,
-            calls=batches * (_CALLS * layers + 30 * min(batch, len(those))),
+            calls=batches * (_CALLS * layers + 60 * min(batch, len(those))),
             peak=int(sizes.element * (numbers + rows * sizes.hidden)),
             advice=_FEWER,
         )

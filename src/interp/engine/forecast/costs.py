@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.transformer.network import Network
 
+_BUSIEST = 4.0
 _ATTENTION = 0.25  # the rate of attention's products, by that of large ones: they are small, and softmax is between
 
 
@@ -76,16 +77,18 @@ def foresee(model: LoadedModel, make: Callable[[], tuple[Foresight, Work]]) -> N
         sight, work = make()
         begun, before = time.perf_counter(), operation.started
         costs = priced(sight, work)
-    measuring = time.perf_counter() - begun
+    now = time.perf_counter()
     # The time so far is known: looking for changes, the input. What was measured just now is not the command's.
-    already = begun - before
+    already, measuring = begun - before, now - begun
+    # Others' work on this machine: by how much longer than its own work this command has taken so far.
+    busy = min(_BUSIEST, max(1.0, (now - before) / max(time.process_time() - operation.worked, 1e-3)))
     free = memory.free_bytes(model.device)
     whole = Costs(
         forwards=operation.forwards + costs.forwards,
         flops=costs.flops,
         bytes_read=costs.bytes_read + model.nbytes,
         peak_bytes=costs.peak_bytes,
-        seconds=costs.seconds + already + (0 if operation.dry else measuring),
+        seconds=busy * costs.seconds + already + (0 if operation.dry else measuring),
     )
     advice = () if whole.peak_bytes <= free else (*work.advice, "a smaller model, or a shorter prompt")
     if operation.dry:

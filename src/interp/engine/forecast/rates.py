@@ -142,7 +142,7 @@ class Rates:
     @cached_property
     def attention(self) -> float:
         """Seconds of one more attention in a layer, of few rows: its calls, and putting keys and values together."""
-        return 25 * self.call
+        return 60 * self.call
 
     @cached_property
     def hooked(self) -> Curve:
@@ -195,16 +195,18 @@ class Rates:
         return sorted(taken)[len(taken) // 2]
 
     def _usual(self, run: Callable[[], object]) -> float:
-        """Return the median of a few times: what else the machine does is to be in it."""
+        """Return the median of a few times: one may be an odd one."""
         run()
         self._wait()
         return sorted(self._seconds(run) for _ in range(3))[1]
 
     def _seconds(self, run: Callable[[], object]) -> float:
-        started = time.perf_counter()
+        """Return the seconds of this process, so that others' work is not in a rate; of a device, those that pass."""
+        clock = time.process_time if self.device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+        started = clock()
         run()
         self._wait()
-        return max(time.perf_counter() - started, 1e-9)
+        return max(clock() - started, 1e-9)
 
     def _wait(self) -> None:
         if self.device.type == "cuda":

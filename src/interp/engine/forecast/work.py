@@ -231,8 +231,8 @@ class Sizes:
     @property
     def hidden(self) -> int:
         """Numbers between a layer's products that one row has at a time, at the most."""
-        attention = 4 * self.width + (2 * self.heads + 2 * self.kv_heads) * self.d_head
-        return max(attention, 4 * self.width + (1 + self.gated) * self.d_mlp)
+        attention = 5 * self.width + (3 * self.heads + 2 * self.kv_heads) * self.d_head
+        return max(attention, 6 * self.width + (1 + self.gated) * self.d_mlp)
 
 
 def _routed(experts: object) -> int:
@@ -272,11 +272,17 @@ class Stored:
         sites = {"logits": len(ids) * g.d_vocab_out, "last_logits": 0}
         kept = element * sum(sites.get(name, len(ids) * g.d_model) for name in names)
         self.work = self.work + Work(
+            calls=putting(self.model, len(names) + 1) * self._keeps,
             forwards=1,
             hooked=(Hooked(1, len(ids), places=len(names)),),
             held=(kept + element * g.d_vocab_out) * self._keeps,
             peak=kept + passing(self.model, len(ids)),
         )
+
+
+def putting(model: LoadedModel, count: int) -> int:
+    """Return how many small operations putting `count` tensors into the store is worth: its sums are taken anew."""
+    return count * (30 + model.store.ledger().entries)
 
 
 def passing(model: LoadedModel, rows: int, *, last_only: bool = False) -> int:

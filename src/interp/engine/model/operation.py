@@ -45,6 +45,7 @@ class Operation:
     on_step: Callable[[int, int, str], None] = lambda done, total, said: None  # noqa: ARG005
     on_forward: Callable[[int, str], None] = lambda count, said: None  # noqa: ARG005
     on_partial: Callable[[Callable[[], Result]], None] | None = None
+    worked: float = field(default_factory=time.process_time)  # seconds of this process, when it began
     dry: bool = False  # ends where its work would begin
     forecast: Costs | None = None
     meter: Meter | None = None
@@ -99,9 +100,9 @@ class Operated(Handle):
 
     def _record(self, technique: str, arguments: Mapping[str, Any]) -> Operation:
         # Not in `operate`: the traceback of an error keeps its frame, and a list of modules in it all the weights.
-        started = time.perf_counter()
+        started, worked = time.perf_counter(), time.process_time()
         state, user_hooks = self._inspected()
-        operation = Operation(technique, arguments, state.digest, user_hooks, state.random, started)
+        operation = Operation(technique, arguments, state.digest, user_hooks, state.random, started, worked=worked)
         if self.doubt:
             operation.notes.append(self.doubt)
         if state.random:

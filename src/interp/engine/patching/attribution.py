@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from interp.engine.memory import Stretch
     from interp.engine.model.loaded import LoadedModel
 
-_CALLS = 120  # small operations for a layer's sites
+_CALLS = 200  # small operations for a layer's sites
 
 
 @dataclass
@@ -153,10 +153,11 @@ def _of_piece(sight: Foresight, cases: Sequence[Case], piece: Stretch, steps: in
     heads = (2 * sizes.heads + 2 * sizes.kv_heads) * sizes.d_head
     width = 5 * sizes.width + heads + sizes.d_mlp + sizes.heads * length  # of all sites
     saved = 2 * sizes.width + 2 * sizes.d_mlp + 2 * sizes.heads * length  # what autograd keeps beside them
-    peak = sizes.element * sizes.depth * (graded * (2 * width + saved) + frozen * width)
+    rows = n * start + frozen + graded  # whose products are one tensor: all of it stays where a part does
+    peak = sizes.element * sizes.depth * (rows * width + graded * (2 * width + saved) + frozen * width)
     beside = Work(
         moved=3.0 * sizes.element * sizes.depth * width * (graded + frozen),
-        calls=_CALLS * sizes.depth,
+        calls=_CALLS * sizes.depth + 60 * n,
         peak=peak,
         advice=("fewer pairs (--n)", "fewer --steps"),
     )
@@ -165,7 +166,7 @@ def _of_piece(sight: Foresight, cases: Sequence[Case], piece: Stretch, steps: in
         own = Hooked(1, graded, graded=True, places=10 * sizes.depth)
         others = Hooked(runs - 1, n * length, places=10 * sizes.depth)
         return beside + Work(forwards=runs, hooked=(own, others))
-    rows, scores = n * start + frozen + graded, n * start * start + (frozen + graded) * length
+    scores = n * start * start + (frozen + graded) * length
     return beside + Work(
         forwards=2 if foreign else 1,
         through=(Through(rows, sizes.depth, graded=graded, scores=scores, groups=3),),

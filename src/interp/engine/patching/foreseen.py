@@ -8,6 +8,7 @@ from the first difference on.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from interp.engine import exactness, memory
 from interp.engine.forecast.costs import Foresight
-from interp.engine.forecast.work import NOTHING, Hooked, Sizes, Stored, Through, Work, passing, total
+from interp.engine.forecast.work import NOTHING, Hooked, Sizes, Stored, Through, Work, passing, putting, total
 from interp.engine.patching import noise
 from interp.engine.patching.cases import Case, Ids, plain_ends
 from interp.engine.patching.runs import NAMES
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from interp.engine.patching.plan import PatchGroup, Plan
     from interp.engine.transformer.network import Network
 
-_CALLS = 30  # small operations beside a layer's, for each group of interventions that enters
 _FEWER = ("fewer pairs (--n)", "some layers (--layer)")
 
 
@@ -126,7 +126,7 @@ def _base_runs(model: LoadedModel, sizes: Sizes, sweep: Sweep, prompts: Sequence
                     forwards=len(some),
                     through=(Through(rows, sizes.depth, scores=_scores(some, wanted), groups=len(some)),),
                     moved=2 * kept,
-                    calls=12 * len(some),
+                    calls=len(some) * (40 * sizes.depth + putting(of, len(NAMES)) + len(NAMES) * 3 * len(listed)),
                     held=kept,
                     peak=kept + passed,
                     advice=_FEWER,
@@ -182,8 +182,10 @@ def _wave(sizes: Sizes, plans: Sequence[Plan], wave: Sequence[PatchGroup], net: 
         largest = max((count * len(plans[case].base) for (case, _), count in active.items()), default=0)
         both = 2 * largest * sizes.kv_heads * sizes.d_head
         peak = max(peak, sizes.element * (rows * sizes.hidden + both))
-    calls = _CALLS * len(wave)
-    return Work(through=tuple(through), flops=flops, moved=moved, calls=calls, peak=peak, advice=_FEWER)
+    calls = sum(plans[patch.case].calls for patch in wave) + 200 * len({patch.case for patch in wave})
+    before = total(plans[case].foreseen(sizes) for case in {patch.case for patch in wave})
+    whole = before + Work(through=tuple(through), flops=flops, moved=moved, calls=calls, peak=peak, advice=_FEWER)
+    return replace(whole, held=0)
 
 
 def _sample(sweep: Sweep, plans: Sequence[Plan], wave: Sequence[PatchGroup], stored: Stored) -> Work:
