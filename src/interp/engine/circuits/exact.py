@@ -58,7 +58,7 @@ def exact_edges(
         refusal = exactness.Refusal(f"{ablation} ablation of edges is done", "use --ablation corrupted")
         constant, ablated = hooks.guarded(lambda: _nothing_left(model, cases, ablation, refusal))
     planner = _planner(model, ablation, constant, refusal)
-    writers, readers = planner.senders, planner.receivers
+    writers, readers = list(planner.senders), list(planner.receivers)
     swept = unfinished(len(cases), (len(writers), len(readers)))
     Sweep(model, cases, planner, swept, on_step).run()
     exists = planner.exists

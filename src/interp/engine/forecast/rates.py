@@ -120,6 +120,8 @@ class Rates:
         at = [rows for rows in _ROWS if rows == 1 or rows * self._sizes.layer <= _MOST]
         blocks, turns = self._net.layers, self._net.rotations(_SPAN)
         seconds = [self._over_layers(lambda n, rows=rows: self._run(blocks[n], turns[n], rows)) for rows in at]
+        if len(at) == len(_ROWS):  # norms, activations and sums are in it too
+            slope = max(slope, (seconds[-1] - seconds[-2]) / (at[-1] - at[-2]))
         return Curve(tuple(at), tuple(seconds), slope)
 
     @cached_property

@@ -151,7 +151,7 @@ class PathPlan(Plan):
         self._changes: dict[int, Tensor] | None = None
         self._mixed: tuple[tuple[str, int, range], Tensor] | None = None
 
-    calls = 250
+    calls = 150
 
     def foreseen(self, sizes: Sizes) -> Work:
         """Return the work of what the senders change, and of the forwards that answer to it."""

@@ -231,7 +231,7 @@ def ablate(
     if mode == "resample" and replaced:
         exact = isinstance(data, Pairs) or not model.geometry.causal
         taken = ablation.donors(samples, references, exact=exact, seed=seed)
-    options = {"mode": mode, "references": references, "taken": taken, "seed": seed}
+    options: Any = {"mode": mode, "references": references, "taken": taken, "seed": seed}
     foresee(model, lambda: ablation.foreseen(model, samples, found, **options))
     ran = ablation.ablate(model, samples, found, **options, on_step=model.on_step)
     model.note(ran.path, [*ran.notes, *notes])
