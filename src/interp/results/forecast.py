@@ -30,8 +30,8 @@ class Forecast(Result):
 
     Examples
     --------
-    >>> interp.patch(task="ioi", n=2, dry_run=True).forwards
-    6
+    >>> interp.patch(task="ioi", n=2, dry_run=True).fits
+    True
     """
 
     costs: Costs
