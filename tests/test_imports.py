@@ -58,8 +58,17 @@ ALLOWED: dict[str, set[str]] = {
     "engine.exactness": PLAIN,
     "engine.transformer": {*PLAIN, "engine.model", "engine.memory", "engine.exactness"},
     "engine.metrics": {*PLAIN, "engine.transformer", "engine.memory"},
+    "engine.forecast": {
+        *PLAIN,
+        "results",
+        "engine.transformer",
+        "engine.model",
+        "engine.memory",
+        "engine.exactness",
+    },
     "engine.patching": {
         *PLAIN,
+        "engine.forecast",
         "engine.transformer",
         "engine.model",
         "engine.memory",
@@ -69,6 +78,7 @@ ALLOWED: dict[str, set[str]] = {
     "engine.circuits": {
         *PLAIN,
         "engine.patching",
+        "engine.forecast",
         "engine.transformer",
         "engine.model",
         "engine.exactness",
@@ -80,6 +90,7 @@ ALLOWED: dict[str, set[str]] = {
         "results",
         "engine.linalg",
         "engine.patching",
+        "engine.forecast",
         "engine.transformer",
         "engine.model",
         "engine.exactness",

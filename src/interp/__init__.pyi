@@ -63,6 +63,7 @@ def ablate(
     text: Any = ...,
     column: Any = ...,
     truncate: Any = ...,
+    dry_run: Any = ...,
     model: Any = ...,
     **more: Any,
 ) -> _AblationResult: ...
@@ -85,6 +86,7 @@ def circuit(
     seed: Any = ...,
     corruption: Any = ...,
     bos: Any = ...,
+    dry_run: Any = ...,
     model: Any = ...,
     **more: Any,
 ) -> _CircuitResult: ...
@@ -150,6 +152,7 @@ def lens_train(
     n: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
+    dry_run: Any = ...,
     model: Any = ...,
 ) -> _LensTrainResult: ...
 def mediate(
@@ -164,6 +167,7 @@ def mediate(
     seed: Any = ...,
     corruption: Any = ...,
     bos: Any = ...,
+    dry_run: Any = ...,
     model: Any = ...,
     **more: Any,
 ) -> _MediationResult: ...
@@ -184,6 +188,7 @@ def neurons(
     n: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
+    dry_run: Any = ...,
     model: Any = ...,
 ) -> _NeuronsResult: ...
 def ov(head: Any, *, tokens: Any = ..., top: int = ..., svd: int = ..., model: Any = ...) -> _OVQKResult: ...
@@ -203,6 +208,7 @@ def patch(
     seed: Any = ...,
     corruption: Any = ...,
     bos: Any = ...,
+    dry_run: Any = ...,
     model: Any = ...,
     **more: Any,
 ) -> _PatchingResult: ...
@@ -218,6 +224,7 @@ def path(
     seed: Any = ...,
     corruption: Any = ...,
     bos: Any = ...,
+    dry_run: Any = ...,
     model: Any = ...,
     **more: Any,
 ) -> _PathResult: ...
@@ -309,6 +316,7 @@ def validate(
     random: int = ...,
     top: int = ...,
     metric: Any = ...,
+    dry_run: Any = ...,
     model: Any = ...,
 ) -> _CircuitReport: ...
 def load(

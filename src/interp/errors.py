@@ -63,6 +63,14 @@ class Interrupted(Stopped):
         return str(self.result)  # as it is now: its provenance is written after this was raised
 
 
+class Foreseen(Exception):
+    """A command was asked what it would take, and ends where its work would begin; `forecast` is the answer."""
+
+    def __init__(self, forecast: Any) -> None:
+        super().__init__()
+        self.forecast = forecast
+
+
 def unless_interrupted(result: Found, interrupt: BaseException | None) -> Found:
     """Return what a long command found, whole; where Ctrl-C stopped it, raise `Interrupted` with what there is.
 

@@ -191,16 +191,21 @@ def _compare(
     Differs
         The lean way is not the model's own.
     """
-    state = model.state
-    known = _trusted.setdefault(model, {})
-    if state is not None and known.get((state, key), -1) >= length.bit_length():
+    if trusted(model, key, length):
         return
+    state, known = model.state, _trusted.setdefault(model, {})
     differences = list(islice(sample(), STOPPED if stopped else None))
     worst = max(differences, default=0.0)
     if worst > max(TOLERANCE, 0.0 if noise is None else 2 * noise()):
         raise Differs(f"the forward without hooks differed by {worst:.1g} from the hooked one")
     if state is not None and differences and not stopped:
         known[state, key] = length.bit_length()
+
+
+def trusted(model: LoadedModel, key: Key, length: int) -> bool:
+    """Return whether nothing is compared any more: see `run` for the arguments."""
+    state = model.state
+    return state is not None and _trusted.get(model, {}).get((state, key), -1) >= length.bit_length()
 
 
 def forget(model: LoadedModel) -> None:

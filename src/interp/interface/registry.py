@@ -177,6 +177,8 @@ _TEXTS_PARAMETERS = (
     *_PROMPT_PARAMETERS,
 )
 _MODEL_PARAMETER = Parameter("model", str, None, False, names="model", help="a loaded model, if not the current one")
+# What a technique that can say what it takes before it starts takes besides.
+_DRY_PARAMETER = Parameter("dry_run", bool, False, False, help="say what it would take, and run nothing")
 _SHARED: dict[type, tuple[Parameter, ...]] = {
     Prompt: _PROMPT_PARAMETERS,
     Pairs: _PAIRS_PARAMETERS,
@@ -184,7 +186,7 @@ _SHARED: dict[type, tuple[Parameter, ...]] = {
 }
 
 
-def technique(*, body: Body, name: str | None = None) -> Callable[[Function], Function]:
+def technique(*, body: Body, name: str | None = None, forecasts: bool = False) -> Callable[[Function], Function]:
     """Declare a technique: a function ``(model, body, …) -> Result``.
 
     Parameters
@@ -194,6 +196,8 @@ def technique(*, body: Body, name: str | None = None) -> Callable[[Function], Fu
         ``None`` where it takes no body.
     name
         The command's name; the function's name with hyphens when not given.
+    forecasts
+        Whether it calls `foresee` before its work starts, on every way through it: it then takes ``--dry-run``.
 
     Returns
     -------
@@ -212,7 +216,7 @@ def technique(*, body: Body, name: str | None = None) -> Callable[[Function], Fu
     >>> @technique(body=None)  # doctest: +SKIP
     ... def layers(model) -> Result: ...
     """
-    return lambda function: _declare(function, body, needs_model=True, name=name)
+    return lambda function: _declare(function, body, needs_model=True, name=name, forecasts=forecasts)
 
 
 def command(function: Function) -> Function:
@@ -220,14 +224,16 @@ def command(function: Function) -> Function:
     return _declare(function, None, needs_model=False, name=None)
 
 
-def _declare(function: Function, body: Body, *, needs_model: bool, name: str | None) -> Function:
+def _declare(
+    function: Function, body: Body, *, needs_model: bool, name: str | None, forecasts: bool = False
+) -> Function:
     called = name or function.__name__.replace("_", "-")
     held = _commands.get(called)
     if held is not None and held.function.__module__ != function.__module__:
         raise ValueError(f"{held.function.__module__} already declares a command named {called!r}")
     doc = inspect.getdoc(function) or ""
     own = _parameters(function, skip=2 if body else 1, descriptions=_described(doc))
-    shared = _shared(body, {parameter.name for parameter in own}, needs_model=needs_model)
+    shared = _shared(body, {parameter.name for parameter in own}, needs_model=needs_model, forecasts=forecasts)
     _commands[called] = Command(
         name=called,
         function=function,
@@ -241,7 +247,7 @@ def _declare(function: Function, body: Body, *, needs_model: bool, name: str | N
     return function
 
 
-def _shared(body: Body, own: set[str], *, needs_model: bool) -> tuple[Parameter, ...]:
+def _shared(body: Body, own: set[str], *, needs_model: bool, forecasts: bool) -> tuple[Parameter, ...]:
     """Return what a command takes besides its `own` arguments, each name once."""
     found: dict[str, Parameter] = {}
     for kind in classes(body):
@@ -249,6 +255,8 @@ def _shared(body: Body, own: set[str], *, needs_model: bool) -> tuple[Parameter,
             held = found.get(parameter.name, parameter)
             said = dict.fromkeys([held.help, parameter.help])
             found[parameter.name] = replace(parameter, help="; ".join(said))
+    if forecasts:
+        found["dry_run"] = _DRY_PARAMETER
     if needs_model:
         found["model"] = _MODEL_PARAMETER
     return tuple(parameter for name, parameter in found.items() if name not in own)

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from interp import bundled
-from interp.errors import InputError, Interrupted, Stopped, closest
+from interp.errors import Foreseen, InputError, Interrupted, Stopped, closest
 from interp.interface import registry
 from interp.interface.inputs import inputs_of, named, seed_of
 from interp.methods._shared.models import way
@@ -240,13 +240,15 @@ class Session:
             given: value if given in unflagged else command.parameter(given).check(value)
             for given, value in arguments.items()
         }
-        asked = arguments.pop("model", None)
+        asked, dry = arguments.pop("model", None), bool(arguments.pop("dry_run", False))
         model = self.get(asked)
         watcher, phase = self.on_step or _nobody, self.on_phase or _deaf
         phase(f"{command.name}: reading the input")
         inputs, given = inputs_of(command, model, body, arguments)
         if asked is not None:
             given["model"] = asked
+        if dry:
+            given["dry_run"] = True
         seed = seed_of(command, given)
         for parameter in command.parameters:
             if arguments.get(parameter.name) is not None:
@@ -277,7 +279,7 @@ class Session:
                 if partly is not None and offered:
                     partly(lambda: whole(offered[-1]()))
 
-            operation.on_step, operation.on_forward = step, forward
+            operation.on_step, operation.on_forward, operation.dry = step, forward, dry
             phase(f"{command.name}: preparing")
             operation.notes.extend(note for one in inputs if isinstance(one, Texts) for note in one.notes)
 
@@ -293,6 +295,8 @@ class Session:
                 operation.on_partial = offer
             try:
                 return whole(cast(Result, command.function(model, *inputs, **arguments)))
+            except Foreseen as answer:
+                return whole(answer.forecast)
             except Interrupted as stop:
                 stop.result = whole(stop.result)
                 raise

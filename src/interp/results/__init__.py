@@ -2,10 +2,12 @@
 
 from interp.results.base import Provenance, Result, has_page, has_view, resolve, views_of
 from interp.results.code import Own, spelled
+from interp.results.costs import Costs
 from interp.results.effects import strongest
 from interp.results.saving import as_data
 
 __all__ = [
+    "Costs",
     "Own",
     "Provenance",
     "Result",

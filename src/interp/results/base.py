@@ -22,6 +22,7 @@ from interp.errors import InputError, closest, printable
 from interp.hints import OF_RESULTS
 from interp.prompts import typed, types_of
 from interp.results.code import kind_of, spelled
+from interp.results.costs import Costs
 from interp.results.saving import as_data, as_json, as_npz
 
 if TYPE_CHECKING:
@@ -49,10 +50,13 @@ class Provenance:
         ``"hooked: why"``.
     user_hooks
         Hooks of the user's own that were on the model.
-    forwards, seconds
-        Forward passes run, and wall-clock time.
+    forwards, seconds, peak_bytes
+        Forward passes run, wall-clock time, and the most memory in use at a time, above what was in use at the start:
+        of a command with a forecast; 0 of others.
     weights_read
         Bytes of layers read, of a model whose weights stay in their files.
+    forecast
+        What was expected of it before it started, where that was forecast.
     versions
         Of interp, torch, transformers and transformer-lens.
     """
@@ -72,6 +76,8 @@ class Provenance:
     forwards: int = 0
     seconds: float = 0.0
     weights_read: int = 0
+    peak_bytes: int = 0
+    forecast: Costs | None = None
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property

@@ -274,7 +274,7 @@ def cases() -> list[Case]:
 def test_acdc_that_takes_long_says_so_first(use: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     use(build("gpt2"))
     monkeypatch.setattr("interp.methods.circuits.circuit._LONG", 0.0)
-    with pytest.warns(UserWarning, match=r"edges one by one for 1 threshold: about \d+ s; a smaller --among"):
+    with pytest.warns(UserWarning, match=r"edges one by one for 1 threshold: about [\d.]+ s; a smaller --among"):
         interp.circuit(PAIRS, method="acdc", threshold=0.5)
 
 

@@ -30,7 +30,7 @@ _FEW = 32
 _FIRST = 4  # equal steps that it begins with
 _CLOSE, _ROUGH = 0.005, 0.05  # of the largest score: what may be missing, and in half precision
 _ROUNDING = 1e-5
-_JUDGED = 4  # pairs by which the gradients of --steps are judged
+JUDGED = 4  # pairs by which the gradients of --steps are judged
 _SAID = 0.01  # of the largest score: what these may miss before it is said
 
 
@@ -116,7 +116,7 @@ def attribute_edges(
         lambda: (
             exactness.run(
                 model,
-                ("edge gradients", ablation, steps != 1, *measured(cases, model, model)),
+                key_of(model, cases, ablation, steps),
                 lean=lean,
                 hooked=refusal,
                 sample=sample,
@@ -126,6 +126,20 @@ def attribute_edges(
             ).answer
         ),
     )
+
+
+def key_of(model: LoadedModel, cases: Sequence[Case], ablation: str, steps: int | None) -> exactness.Key:
+    """Return what is compared with the hooked forward once."""
+    return ("edge gradients", ablation, steps != 1, *measured(cases, model, model))
+
+
+def rows_that_fit(model: LoadedModel, d_mlp: int, element: int, writers: int, cases: Sequence[Case]) -> int:
+    """Return how many positions' activations, gradients and writers' differences fit into half of what is free."""
+    shape = model.geometry
+    length = max(len(case.base) for case in cases)
+    run = 16 * shape.d_model + 6 * shape.n_heads * length + 6 * d_mlp
+    own = (writers + 3 * shape.n_heads) * shape.d_model
+    return max(1, memory.free_bytes(model.device) // 2 // (element * (shape.n_layers * run + own)))
 
 
 class _Job:
@@ -201,15 +215,6 @@ class _Job:
             answer.by_position[~answer.exists] = float("nan")
         return answer
 
-    def _rows_that_fit(self) -> int:
-        """Return how many positions' activations, gradients and writers' differences fit into half of what is free."""
-        shape = self.model.geometry
-        length = max(len(case.base) for case in self.cases)
-        run = 16 * shape.d_model + 6 * shape.n_heads * length + 6 * self.asked.network.d_mlp
-        own = (len(self.answer.writers) + 3 * shape.n_heads) * shape.d_model
-        element = self.asked.network.unembed.weight.element_size()
-        return max(1, memory.free_bytes(self.model.device) // 2 // (element * (shape.n_layers * run + own)))
-
     def _refine(self) -> None:
         """Halve the distance of the points of each pair's integral until its scores have settled."""
         answer, count, total = self.answer, _FIRST, len(self.cases)
@@ -261,13 +266,14 @@ class _Job:
             self.on_step(len(self.cases) - len(rows) + done if self.steps is not None else settled, len(self.cases))
 
         settled = len(self.cases) - len(rows)
+        net, element = self.asked.network, self.asked.network.unembed.weight.element_size()
         over_cases(
             self.model,
             [self.cases[row] for row in rows],
             lambda piece: self._piece(piece, [rows[number] for number in piece.cases]),
             last=len(self.points),
             closed=False,
-            limit=self._rows_that_fit(),
+            limit=rows_that_fit(self.model, net.d_mlp, element, len(self.answer.writers), self.cases),
             on_step=step,
         )
 
@@ -310,7 +316,7 @@ def _between(count: int, every: int = 2) -> tuple[Tensor, Tensor]:
 def _missed(job: _Job, found: EdgeScores) -> list[str]:
     """Say how far the scores of as many gradients as were asked for are from the integral, by that of a few pairs."""
     assert job.steps is not None
-    rows = job.done.nonzero()[:_JUDGED, 0].tolist()
+    rows = job.done.nonzero()[:JUDGED, 0].tolist()
     true = _Job(job.model, [job.given[row] for row in rows], job.ablation, None, False, silent)
     if found.stopped or not rows:
         return []

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.engine import memory
-from interp.engine.patching.cases import Case, by_length
+from interp.engine import exactness, memory
+from interp.engine.patching.cases import Case, by_length, measured
 from interp.engine.patching.path import ordered
 from interp.engine.transformer.forward import Edit, forward
 from interp.engine.transformer.network import Network
@@ -144,6 +144,11 @@ class Written:
     def of(self, site: str, layer: int) -> Tensor:
         """Return what is written at ``resid_pre`` (of layer 0), ``z`` or ``mlp_out``."""
         return self.embed if site == "resid_pre" else (self.z if site == "z" else self.mlp)[layer]
+
+
+def key_of(model: LoadedModel, cases: Sequence[Case], ablation: str) -> exactness.Key:
+    """Return what runs of circuits are compared by with the hooked forward, once."""
+    return ("circuit", ablation, *measured(cases, model, model))
 
 
 def zeros(net: Network) -> Written:

@@ -57,13 +57,8 @@ def exact_edges(
     if ablation != "corrupted":
         refusal = exactness.Refusal(f"{ablation} ablation of edges is done", "use --ablation corrupted")
         constant, ablated = hooks.guarded(lambda: _nothing_left(model, cases, ablation, refusal))
-    writers, readers = ends(model)
-    planner = Paths(model, writers, readers, "all")
-    if constant is not None:
-        given = functools.partial(_given, constant)
-        make = functools.partial(_EdgePlan, constant=constant)
-        planner = Paths(model, writers, readers, "all", make=make, given=given, refusal=refusal)
-    planner.key = ("edges", ablation)
+    planner = _planner(model, ablation, constant, refusal)
+    writers, readers = list(planner.senders), list(planner.receivers)
     swept = unfinished(len(cases), (len(writers), len(readers)))
     Sweep(model, cases, planner, swept, on_step).run()
     exists = planner.exists
@@ -85,6 +80,29 @@ def exact_edges(
     )
 
 
+def _planner(model: LoadedModel, ablation: str, constant: Written | None, refusal: exactness.Refusal | None) -> Paths:
+    """Return the edges as paths; what ablated writers write is `constant` where it is no run's."""
+    writers, readers = ends(model)
+    planner = Paths(model, writers, readers, "all")
+    if ablation != "corrupted":
+        given = None if constant is None else functools.partial(_given, constant)
+        make = functools.partial(_EdgePlan, constant=constant)
+        planner = Paths(model, writers, readers, "all", make=make, given=given, refusal=refusal)
+    planner.key = ("edges", ablation)
+    return planner
+
+
+def planned(model: LoadedModel, cases: Sequence[Case], ablation: str) -> Sweep:
+    """Return the sweep of all edges, to be looked at: what ablated writers write is not in it."""
+    planner = _planner(model, ablation, None, None)
+    return Sweep(model, cases, planner, unfinished(len(cases), tuple(planner.exists.shape)), silent)
+
+
+def key_of(model: LoadedModel, cases: Sequence[Case]) -> exactness.Key:
+    """Return what is compared of what is left without edges, once."""
+    return ("ablated edges", *measured(cases, model, model))
+
+
 def _nothing_left(
     model: LoadedModel, cases: Sequence[Case], ablation: str, refusal: exactness.Refusal
 ) -> tuple[Written, Tensor]:
@@ -104,7 +122,7 @@ def _nothing_left(
 
     return exactness.run(
         model,
-        ("ablated edges", *measured(cases, model, model)),
+        key_of(model, cases),
         lean=lean,
         hooked=refusal,
         sample=lambda: (
@@ -123,12 +141,13 @@ def _given(constant: Written, case: Case, site: Site) -> Tensor:
 class _EdgePlan(PathPlan):
     """Edges whose ablated value is no run's, and so differs from the first position on."""
 
-    def __init__(self, *runs: Any, constant: Written, **options: Any) -> None:
+    def __init__(self, *runs: Any, constant: Written | None, **options: Any) -> None:
         super().__init__(*runs, **(options | {"start": 0}))
         self.constant = constant
 
     def _difference(self, node: Node, heads: Sequence[int]) -> Tensor:
         base, index = self.base, node.layer
+        assert self.constant is not None
         if node.kind == "embed":
             return (self.constant.embed - base.resid[0])[None]
         layer = self.network.layers[index]

@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 
 from interp.engine import exactness, memory
-from interp.engine.circuits.edges import ABLATIONS, ends, require_one_length
+from interp.engine.circuits.edges import ABLATIONS, ends, key_of, require_one_length
 from interp.engine.circuits.edges import written as constants
 from interp.engine.model import hooks
-from interp.engine.patching.cases import Case, by_length, measured, ready, unpatched_differ
+from interp.engine.patching.cases import Case, by_length, ready, unpatched_differ
 from interp.engine.patching.driver import OnStep, silent
 from interp.engine.patching.noise import measured_noise
 from interp.engine.patching.path import reaching
@@ -36,7 +36,7 @@ from interp.engine.transformer.network import Network
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
 
-_BYTES = 2**29  # that the outputs of all writers may take in one batch
+BYTES = 2**29  # that the outputs of all writers may take in one batch
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Subset:
         self._batches: list[_Batch] = []
         self.net: Network = exactness.run(
             model,
-            ("circuit", ablation, *measured(cases, model, model)),
+            key_of(model, cases, ablation),
             lean=self._prepared,
             hooked=exactness.Refusal("circuits are run", "use a model that %interp load says to run without hooks"),
             sample=functools.partial(self._sample, tuple(cases)),
@@ -255,7 +255,7 @@ class Subset:
         inputs = 3 * (net.n_heads + 2 * net.n_kv_heads)
         width = batch.written.shape[2]
         bytes_each = batch.written.element_size() * (length * width * (live + inputs) + self.exists.numel())
-        room = min(_BYTES, memory.free_bytes(self.model.device) // 4)
+        room = min(BYTES, memory.free_bytes(self.model.device) // 4)
         return max(1, min(memory.WAVE_ROWS // length, room // bytes_each))
 
     def _values(self, batch: _Batch, masks: Tensor, at: Tensor, of: Tensor) -> Tensor:

@@ -311,6 +311,13 @@ class LoadedModel(Operated):
 
         return self.operate("run", {}, look)
 
+    def holds(self, ids: Sequence[int], names: Sequence[str]) -> bool:
+        """Return whether all of `names` of a plain run of `ids` are in the store, in a command; none is fetched."""
+        operation = self._operation
+        if operation is None or operation.user_hooks or operation.random:
+            return False
+        return all((*self._key(ids, operation.fingerprint), name) in self.store for name in names)
+
     def keep(self, ids: Sequence[int], tensors: Mapping[str, Tensor]) -> None:
         """Store parts of a plain run of `ids` by name; they are not to be written to any more."""
 

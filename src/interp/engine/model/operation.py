@@ -16,9 +16,10 @@ from transformer_lens.model_bridge import TransformerBridge
 from interp.engine import memory
 from interp.engine.model import hooks
 from interp.engine.model.handle import Handle
+from interp.engine.model.meter import Meter
 from interp.engine.model.tokens import Tokens
 from interp.errors import InputError, OutOfMemory
-from interp.results import Own, Provenance, Result
+from interp.results import Costs, Own, Provenance, Result
 from interp.results.base import as_run
 
 AnyResult = TypeVar("AnyResult", bound=Result)
@@ -45,6 +46,10 @@ class Operation:
     on_step: Callable[[int, int, str], None] = lambda done, total, said: None  # noqa: ARG005
     on_forward: Callable[[int, str], None] = lambda count, said: None  # noqa: ARG005
     on_partial: Callable[[Callable[[], Result]], None] | None = None
+    worked: float = field(default_factory=time.process_time)  # seconds of this process, when it began
+    dry: bool = False  # ends where its work would begin
+    forecast: Costs | None = None
+    meter: Meter | None = None
 
 
 class Operated(Handle):
@@ -84,6 +89,8 @@ class Operated(Handle):
                     f"{self.device}; use a shorter prompt or fewer layers, or free some with %interp clear"
                 )
             finally:
+                if self._operation is not None and self._operation.meter is not None:
+                    self._operation.meter.stop()
                 self._operation = None
                 if self.streamed is not None:
                     self.streamed.rest()
@@ -96,9 +103,12 @@ class Operated(Handle):
 
     def _record(self, technique: str, arguments: Mapping[str, Any]) -> Operation:
         # Not in `operate`: the traceback of an error keeps its frame, and a list of modules in it all the weights.
+        started, worked = time.perf_counter(), time.process_time()
         state, user_hooks = self._inspected()
         read = 0 if self.streamed is None else self.streamed.read
-        operation = Operation(technique, arguments, state.digest, user_hooks, state.random, read=read)
+        operation = Operation(
+            technique, arguments, state.digest, user_hooks, state.random, started, worked=worked, read=read
+        )
         if self.doubt:
             operation.notes.append(self.doubt)
         if state.random:
@@ -163,6 +173,8 @@ class Operated(Handle):
             forwards=g.forwards,
             seconds=time.perf_counter() - g.started,
             weights_read=0 if self.streamed is None else self.streamed.read - g.read,
+            peak_bytes=0 if g.meter is None else g.meter.most(),
+            forecast=g.forecast,
             versions=_versions(),
         )
         hooked = (
@@ -209,6 +221,11 @@ class Operated(Handle):
         if self._operation is not None:
             self._operation.forwards += forwards
             self.alive()
+
+    @property
+    def operation(self) -> Operation | None:
+        """The record of the command that runs."""
+        return self._operation
 
     def alive(self, said: str = "") -> None:
         """Tell whoever watches the current command that it goes on, and with what, before there is anything to count.

@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from interp.engine import exactness, memory
+from interp.engine.forecast.costs import Foresight
+from interp.engine.forecast.work import NOTHING, Stored, Through, Work, one_batch, total
 from interp.engine.metrics import upcast
 from interp.engine.model.interventions import require_read, written
 from interp.engine.patching.cases import Ids, by_length
@@ -86,6 +88,64 @@ def ablate(
     return _Job(model, samples, parts, Fillings(parts, mode, references, taken, seed), on_step).run()
 
 
+def foreseen(
+    model: LoadedModel,
+    samples: Sequence[Sample],
+    parts: Sequence[Part],
+    *,
+    mode: str,
+    references: Sequence[Ids],
+    taken: Sequence[int] = (),
+    seed: int = 0,
+) -> tuple[Foresight, Work]:
+    """Return how `ablate` will compute, and its work."""
+    sight = Foresight(model, *(part.site for part in parts if part.site != "scores"), half=False)
+    job = _Job(model, samples, parts, Fillings(parts, mode, references, taken, seed), silent)
+    depth, work, stored = sight.sizes.depth, NOTHING, Stored(model)
+    wanted = [part for part in parts if part.site != "scores"]
+    if wanted and mode != "zero":
+        needed = sorted(set(taken)) if mode == "resample" else range(len(references))
+        stop = max(part.layer for part in wanted) + 1
+        for length, some in by_length([references[n] for n in needed]).items():
+            if sight.net is None:
+                for n in some:
+                    stored.plain(references[list(needed)[n]], *(Site(one.site, one.layer).hook_name for one in wanted))
+            else:
+                work = work + _together(sight, [length] * len(some), max(1, memory.WAVE_ROWS // length), stop)
+    losses = job.samples[0].scorer is None
+    lowest = [min((parts[n].layer for n in chosen), default=0) for chosen in job.conditions]
+    for condition, first in enumerate(lowest):
+        for length, some in by_length([sample.ids for sample in samples]).items():
+            size = job.together(length)
+            if sight.net is None:
+                batches = [len(some[at : at + size]) for at in range(0, len(some), size)]
+                runs = (one_batch(model, count * length, len(parts), last_only=not losses) for count in batches)
+                work = total([work, *runs])
+                continue
+            work = work + _together(sight, [length] * len(some), size, depth - first, edited=condition > 0)
+            rows = len(some) * ((length - 1) if losses else 1)
+            work = work + Work(logits=rows if losses else 0, calls=25 * len(some))
+        if condition == 1 and sight.net is not None and not exactness.trusted(model, job.key, job.longest):
+            compared = min(exactness.SAMPLE, 2 * len(samples))
+            runs = (one_batch(model, job.longest, len(parts), last_only=not losses) for _ in range(compared))
+            work = total([work, *runs])
+    logits = 3 * sight.sizes.element * memory.LOGIT_ROWS * sight.sizes.vocabulary * losses
+    return sight, stored.work + work + Work(peak=min(1, len(samples)) * logits)
+
+
+def _together(sight: Foresight, lengths: Sequence[int], size: int, layers: int, *, edited: bool = False) -> Work:
+    """Return the work of plain forwards through some layers, `size` prompts at a time."""
+    sizes, work, length = sight.sizes, NOTHING, lengths[0]
+    for at in range(0, len(lengths), size):
+        rows = length * len(lengths[at : at + size])
+        through = Through(rows, layers, scores=rows * length)
+        peak = sizes.element * rows * (sizes.hidden + edited * sizes.heads * sizes.d_head)
+        held = 0 if edited else sizes.element * rows * sizes.width
+        calls = 12 * layers + 20 * len(lengths)
+        work = work + Work(rows // length, (through,), calls=calls, held=held, peak=peak + held)
+    return work
+
+
 class _Job:
     def __init__(
         self,
@@ -106,16 +166,26 @@ class _Job:
 
     def run(self) -> Ablated:
         """Compute every run, without hooks where that can be trusted."""
-        scorer = self.samples[0].scorer
-        metric = exactness.of_metric(None if scorer is None else scorer.metric)
         self.driver.run(
-            ("ablation", frozenset(part.site for part in self.parts), self.fillings.mode, metric),
+            self.key,
             lean=self._without_hooks,
             hooked=self._with_hooks,
             sample=self._sample,
-            length=max(len(sample.ids) for sample in self.samples),
+            length=self.longest,
         )
         return self.found
+
+    @property
+    def key(self) -> exactness.Key:
+        """What is compared with the hooked forward once."""
+        scorer = self.samples[0].scorer
+        metric = exactness.of_metric(None if scorer is None else scorer.metric)
+        return ("ablation", frozenset(part.site for part in self.parts), self.fillings.mode, metric)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest prompt."""
+        return max(len(sample.ids) for sample in self.samples)
 
     def _without_hooks(self, check: exactness.Check) -> None:
         exactness.require_known(*(part.site for part in self.parts if part.site != "scores"))
@@ -143,11 +213,11 @@ class _Job:
                     self.driver.record((condition, chosen), measure(condition, chosen))
                     self.driver.step()
 
-                memory.halving(some, self._together(length), run, self.model.device)
+                memory.halving(some, self.together(length), run, self.model.device)
             if condition:
                 check()
 
-    def _together(self, length: int) -> int:
+    def together(self, length: int) -> int:
         """Return how many prompts of `length` tokens are run at once."""
         g = self.model.geometry
         logits = g.d_vocab_out * (1 if self.samples[0].scorer else length)

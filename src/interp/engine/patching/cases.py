@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from interp.engine.metrics import Scorer, upcast
 from interp.prompts import differing
 
 if TYPE_CHECKING:
+    from interp.engine.forecast.work import Stored
     from interp.engine.model.loaded import LoadedModel
 
 Ids = tuple[int, ...]
@@ -85,6 +86,13 @@ def unpatched_differ(
         yield exactness.difference(base[number], ends[0])
         if source is not None:
             yield exactness.difference(source[number], ends[1])
+
+
+def plain_ends(stored: Stored, there: Stored, cases: Iterable[Case]) -> None:
+    """Ask for what `unpatched` runs, of the store as it will be; the source's model has `there`."""
+    for case in cases:
+        for store, ids in ((stored, case.base), (there, case.source)):
+            store.plain(ids, "last_logits" if case.position == len(ids) - 1 else "logits")
 
 
 def ready(model: LoadedModel, source_model: LoadedModel, cases: Sequence[Case]) -> list[Case]:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from interp.engine import exactness
+from interp.engine.forecast.work import Sizes, Through, Work
 from interp.engine.patching.cases import Case
 from interp.engine.patching.driver import OnStep, silent
 from interp.engine.patching.path_hooked import FROZEN, HookedPaths
@@ -110,8 +111,21 @@ def sweep_paths(
     Swept
         ``[case, sender, receiver]``; where there is no path, the unpatched run's metric.
     """
+    return prepared(model, cases, senders=senders, receivers=receivers, freeze=freeze, on_step=on_step).run()
+
+
+def prepared(
+    model: LoadedModel,
+    cases: Sequence[Case],
+    *,
+    senders: Sequence[Node],
+    receivers: Sequence[Node],
+    freeze: str,
+    on_step: OnStep = silent,
+) -> Sweep:
+    """Return `sweep_paths`, ready to run."""
     swept = unfinished(len(cases), (len(senders), len(receivers)))
-    return Sweep(model, cases, Paths(model, senders, receivers, freeze), swept, on_step).run()
+    return Sweep(model, cases, Paths(model, senders, receivers, freeze), swept, on_step)
 
 
 class PathPlan(Plan):
@@ -136,6 +150,26 @@ class PathPlan(Plan):
         self.freeze = freeze
         self._changes: dict[int, Tensor] | None = None
         self._mixed: tuple[tuple[str, int, range], Tensor] | None = None
+
+    calls = 150
+
+    def foreseen(self, sizes: Sizes) -> Work:
+        """Return the work of what the senders change, and of the forwards that answer to it."""
+        rows, groups = len(self.base) - self.start, list(self._groups())
+        held = 2 * sizes.element * len(self.senders) * rows * sizes.width
+        work = Work(calls=30 * len(groups), flops=2.0 * len(self.senders) * rows * sizes.width * sizes.d_head)
+        if self.freeze != "all":
+            stop = (max(map(self._read, self.receivers)) + 1) // 2
+            through = tuple(
+                Through(len(heads) * len(self.base), max(0, stop - node.layer), scores=len(heads) * len(self.base) ** 2)
+                for node, heads in groups
+            )
+            calls = sum(40 * one.layers for one in through)
+            held += (
+                sizes.element * rows * sizes.width * len(self.senders) * len({self._read(r) for r in self.receivers})
+            )
+            work = work + Work(through=through, calls=calls)
+        return work + Work(held=held, peak=held)
 
     def forget(self) -> None:
         """Let go of what the senders change; it is computed anew where it is needed again."""
@@ -357,4 +391,4 @@ class Paths(HookedPaths):
         return self.make(net, base, source, **ends, case=number, start=start, stop=case.position)
 
 
-__all__ = ["FREEZES", "PathPlan", "Paths", "ordered", "parallel", "reaching", "sweep_paths"]
+__all__ = ["FREEZES", "PathPlan", "Paths", "ordered", "parallel", "prepared", "reaching", "sweep_paths"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from interp.engine.forecast.work import NOTHING, one_batch
 from interp.engine.metrics import upcast
 from interp.engine.patching.cases import Case, Ids
 from interp.sites import Site
@@ -16,6 +17,7 @@ from interp.spec import Node
 if TYPE_CHECKING:
     from transformer_lens.hook_points import HookPoint
 
+    from interp.engine.forecast.work import Stored, Work
     from interp.engine.model.hooks import Hook
     from interp.engine.model.loaded import LoadedModel
 
@@ -79,6 +81,25 @@ class HookedPaths:
             rows = torch.tensor([row for row, _, _ in running])
             scores[rows] = case.scorer.of_logits(upcast(logits[:, case.position])).double().cpu()
         return scores
+
+    def foreseen(self, case: Case, cells: Sequence[int], stored: Stored, there: Stored) -> Work:
+        """Return the work of `hooked`: one run for each sender, and one batch for the receivers."""
+        work, length, depth = NOTHING, len(case.base), self.model.geometry.n_layers
+        running, before = 0, -1
+        for sender, column in (divmod(cell, len(self.receivers)) for cell in cells):
+            if not self.exists[sender, column]:
+                stored.plain(case.base, "logits")
+                continue
+            running += self.receivers[column].kind != "logits"
+            if sender == before:
+                continue
+            before, node = sender, self.senders[sender]
+            if FROZEN[self.freeze]:
+                names = [Site(s, layer).hook_name for s in ("z", "mlp_out") for layer in range(node.layer, depth)]
+                stored.plain(case.base, *names)
+            there.plain(case.source, Site(_site(node), node.layer).hook_name)
+            work = work + one_batch(self.model, length, 2 * depth, last_only=False)
+        return work + one_batch(self.model, running * length, running, last_only=False) if running else work
 
     def _ends(self, asked: Case) -> Tensor:
         return upcast(self.model.activations_of(asked.base, ["logits"])["logits"][:, asked.position])

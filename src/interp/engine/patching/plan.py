@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from interp.engine.forecast.work import NOTHING, Sizes, Work
 from interp.engine.transformer.base_runs import PARTS, Base
 from interp.engine.transformer.incremental import ChangedRows
 from interp.engine.transformer.network import Network
@@ -116,6 +117,12 @@ class Plan:
         if "head" not in self.by:
             return 1
         return self.network.n_kv_heads if SITES[self.site].kv_heads else self.network.n_heads
+
+    calls = 60  # small operations that making the rows of a group of interventions takes
+
+    def foreseen(self, sizes: Sizes) -> Work:  # noqa: ARG002
+        """Return the work of what its interventions need when they begin to run."""
+        return NOTHING
 
     def forget(self) -> None:
         """Let go of what only its running interventions need."""

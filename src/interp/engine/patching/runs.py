@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 # Prompt → another one of them that it agrees with, and up to where.
 Wanted = Mapping[Ids, tuple[Ids | None, int]]
-_NAMES = tuple(f"replay:{part}" for part in PARTS)  # in the store
+NAMES = tuple(f"replay:{part}" for part in PARTS)  # in the store
 
 
 def logits_after(model: LoadedModel, ids: Ids) -> Tensor | None:
     """Return the logits after a prompt, ``[d_vocab]``, of a sweep's own run of it; ``None`` where there was none."""
-    held = model.recall(ids, _NAMES[:1])
+    held = model.recall(ids, NAMES[:1])
     try:
         net = network.read(model, half=True)
     except Unreadable:
         return None
-    return None if held is None else net.unembed(net.ending(held[_NAMES[0]][-1, -1:]))[0]
+    return None if held is None else net.unembed(net.ending(held[NAMES[0]][-1, -1:]))[0]
 
 
 class PlainRuns:
@@ -52,10 +52,10 @@ class PlainRuns:
         # All at once where each time the files are read once more.
         most = memory.WAVE_ROWS // max(map(len, prompts), default=1)
         self._size = max(1, most if net.streamed is None else len(prompts))
-        held = {ids: parts for ids in prompts if (parts := model.recall(ids, _NAMES)) is not None}
+        held = {ids: parts for ids in prompts if (parts := model.recall(ids, NAMES)) is not None}
         if len(held) == len(prompts):
             tensors = {ids: torch.tensor(ids, device=model.device) for ids in held}
-            self.found = {ids: Base(tensors[ids], *(parts[name] for name in _NAMES)) for ids, parts in held.items()}
+            self.found = {ids: Base(tensors[ids], *(parts[name] for name in NAMES)) for ids, parts in held.items()}
             self._running = None
             return
         asked: list[Asked] = []
@@ -104,4 +104,4 @@ class PlainRuns:
         self._running = None
         self._model.count(len(self.found))
         for ids, run in self.found.items():
-            self._model.keep(ids, {name: getattr(run, part) for name, part in zip(_NAMES, PARTS, strict=True)})
+            self._model.keep(ids, {name: getattr(run, part) for name, part in zip(NAMES, PARTS, strict=True)})

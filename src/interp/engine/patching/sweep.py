@@ -9,14 +9,16 @@ import torch
 from torch import Tensor
 
 from interp.engine import exactness
+from interp.engine.forecast.work import one_batch
 from interp.engine.patching.cases import Case
 from interp.engine.patching.driver import OnStep, silent
 from interp.engine.patching.hooked import Place, patched_logits
 from interp.engine.patching.plan import Plan
 from interp.engine.patching.waves import Sweep, Swept, unfinished
-from interp.sites import Site, axes, find
+from interp.sites import SITES, Site, axes, find
 
 if TYPE_CHECKING:
+    from interp.engine.forecast.work import Stored, Work
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.transformer.base_runs import Base
     from interp.engine.transformer.network import Network
@@ -69,6 +71,32 @@ def sweep(
     Swept
         Complete, or with what was finished when memory ran out, a metric failed or the user interrupted.
     """
+    return prepared(
+        model,
+        cases,
+        site=site,
+        by=by,
+        layers=layers,
+        source_model=source_model,
+        cells=cells,
+        on_step=on_step,
+        on_partial=on_partial,
+    ).run()
+
+
+def prepared(
+    model: LoadedModel,
+    cases: Sequence[Case],
+    *,
+    site: str,
+    by: str,
+    layers: Sequence[int],
+    source_model: LoadedModel | None = None,
+    cells: Sequence[int] | None = None,
+    on_step: OnStep = silent,
+    on_partial: Callable[[Swept], None] = lambda swept: None,  # noqa: ARG005
+) -> Sweep:
+    """Return `sweep`, ready to run."""
     swept = unfinished(len(cases), shape_of(model, site, by, layers, len(cases[0].base)))
 
     def step(done: int, total: int) -> None:
@@ -80,7 +108,7 @@ def sweep(
     planner = _Sites(model, source_model, site, by, layers, tuple(swept.values.shape[1:]))
     return Sweep(
         model, cases, planner, swept, step, source_model=source_model, cells=cells, on_begin=lambda: on_partial(swept)
-    ).run()
+    )
 
 
 class _Sites:
@@ -129,6 +157,15 @@ class _Sites:
         """Return the metric of the cells of one pair, ``[cell]``, each in its own row of one batch."""
         places = [self._place(cell) for cell in cells]
         return case.scorer.of_logits(patched_logits(self.model, self.source_model, case, self.site, places))
+
+    def foreseen(self, case: Case, cells: Sequence[int], stored: Stored, there: Stored) -> Work:
+        """Return the work of `hooked`."""
+        layers = [self._place(cell)[0] for cell in cells]
+        for layer in sorted(set(layers)):
+            there.plain(case.source, Site(self.site, layer).hook_name)
+            if SITES[self.site].through:
+                stored.plain(case.base, Site("resid_pre", layer).hook_name)
+        return one_batch(self.model, len(cells) * len(case.base), len(cells))
 
     def _place(self, cell: int) -> Place:
         """Return layer, head or neuron, and position of a flattened cell."""

@@ -23,6 +23,7 @@ from interp.engine.patching.runs import PlainRuns
 from interp.engine.transformer import incremental, network
 
 if TYPE_CHECKING:
+    from interp.engine.forecast.work import Stored, Work
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.patching.plan import PatchGroup, Plan
     from interp.engine.transformer.base_runs import Base
@@ -86,6 +87,10 @@ class Planner(Protocol):
 
     def hooked(self, case: Case, cells: Sequence[int]) -> Tensor:
         """Return the metric of cells of one pair, ``[cell]``, by the model's own forward."""
+        ...
+
+    def foreseen(self, case: Case, cells: Sequence[int], stored: Stored, there: Stored) -> Work:
+        """Return the work of `hooked`; its plain runs are asked of the two models' stores, the source's `there`."""
         ...
 
 
@@ -152,7 +157,7 @@ class Sweep:
         """Compute every cell, to the end or to where it had to stop."""
         self.swept.noise = self._noise.floor
         self.driver.run(
-            (*self.planner.key, *measured(self.given, self.model, self.source_model)),
+            self.key,
             lean=self._incremental,
             hooked=self.planner.refusal or self._hooked,
             sample=self._sample,
@@ -160,6 +165,11 @@ class Sweep:
             noise=lambda: self._noise.relative,
         )
         return self.swept
+
+    @property
+    def key(self) -> exactness.Key:
+        """What is compared with the hooked forward once."""
+        return (*self.planner.key, *measured(self.given, self.model, self.source_model))
 
     @cached_property
     def _noise(self) -> Noise:
@@ -230,7 +240,7 @@ class Sweep:
         return network.read(model, half=True, encoders=self.planner.encoders)
 
     def _waves(self, under: _Under, patches: list[PatchGroup], check: exactness.Check) -> None:
-        limit = self._rows_that_fit(under.net, len(under.plans[0].base))
+        limit = self.rows_that_fit(under.net, len(under.plans[0].base))
         # Pair after pair for the same cells, so that what an early end leaves is there for every pair.
         patches = [piece for patch in patches for piece in patch.pieces(limit)]
         patches.sort(key=lambda patch: (patch.layer, patch.parts.start, patch.case))
@@ -290,7 +300,8 @@ class Sweep:
         for patch in wave:
             self.done[patch.case, plans[patch.case].cells(patch)] = True
 
-    def _rows_that_fit(self, net: Network, length: int) -> int:
+    def rows_that_fit(self, net: Network, length: int) -> int:
+        """Return how many rows go up together."""
         layer = net.layers[0]
         width = 4 * layer.o.weight.shape[0] + 2 * length * net.n_kv_heads * net.d_head + 2 * net.d_mlp
         element = layer.o.weight.element_size()
@@ -301,10 +312,7 @@ class Sweep:
 
     def _sample(self) -> Iterator[float]:
         """Yield how far a few finished cells are from the plain hooked forward's, and the runs that they belong to."""
-        finished = cast("list[tuple[int, int | None]]", (self.done & self.reached).nonzero().tolist())
-        count = exactness.SAMPLE if self.model.streamed is None else 1  # each is a forward, which reads all files
-        chosen = random.Random(0).sample(finished, min(count, len(finished)))
-        for index, cell in chosen or [(0, None)]:
+        for index, cell in sampled(self.done & self.reached):
             case, base, source = self._unpatched(index)
             yield exactness.difference(self.swept.base[index], base)
             yield exactness.difference(self.swept.source[index], source)
@@ -319,10 +327,6 @@ class Sweep:
     def _hooked(self) -> None:
         """Compute every cell by the model's own forward, a batch of cells at a time."""
         memory.retried(lambda: require_read(self.model, self.planner.written()), self.model.device)
-        geometry = self.model.geometry
-        length = max(len(case.base) for case in self.cases)
-        per_run = 4 * length * (6 * geometry.d_model + 2 * geometry.n_heads * length) + 4 * geometry.d_vocab
-        batch = max(1, min(64, memory.free_bytes(self.model.device) // 4 // per_run))
         for index in range(len(self.cases)):
             self.cases[index], self.swept.base[index], self.swept.source[index] = self._unpatched(index)
 
@@ -334,12 +338,40 @@ class Sweep:
                     self.done[index, cells] = True
                     self.driver.step()
 
-        memory.halving(self.chosen.tolist(), batch, some, self.model.device)
+        memory.halving(self.chosen.tolist(), self.together(), some, self.model.device)
+
+    def together(self) -> int:
+        """Return how many cells the hooked forward runs in one batch."""
+        geometry = self.model.geometry
+        length = max(len(case.base) for case in self.cases)
+        per_run = 4 * length * (6 * geometry.d_model + 2 * geometry.n_heads * length) + 4 * geometry.d_vocab
+        return max(1, min(64, memory.free_bytes(self.model.device) // 4 // per_run))
 
     def _unpatched(self, index: int) -> tuple[Case, Tensor, Tensor]:
         # The case as it was given: what was found for it without hooks may be wrong.
         given = self.given[index]
         return memory.retried(lambda: unpatched(self.model, self.source_model, given), self.model.device)
+
+
+def sampled(finished: Tensor) -> list[tuple[int, int | None]]:
+    """Return which of finished cells, ``bool [case, cell]``, are compared; without any, only the first case's runs."""
+    there = cast("list[tuple[int, int | None]]", finished.nonzero().tolist())
+    return random.Random(0).sample(there, min(exactness.SAMPLE, len(there))) or [(0, None)]
+
+
+def waves_of(patches: Sequence[PatchGroup], limit: int) -> Iterator[list[PatchGroup]]:
+    """Yield the waves that interventions go up in where memory is enough for `limit` rows."""
+    waiting = sorted(
+        (piece for patch in patches for piece in patch.pieces(limit)),
+        key=lambda patch: (patch.layer, patch.parts.start, patch.case),
+    )
+    while waiting:
+        wave = _take(waiting, limit)
+        yield wave
+        rest = wave[-1] if wave[-1] != waiting[len(wave) - 1] else None
+        if rest is not None:
+            waiting[len(wave) - 1] = _after(waiting[len(wave) - 1], rest)
+        del waiting[: len(wave) - (rest is not None)]
 
 
 def _take(patches: Sequence[PatchGroup], limit: int) -> list[PatchGroup]:

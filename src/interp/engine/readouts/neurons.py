@@ -48,7 +48,7 @@ class Reader:
 
         done = exactness.run(
             self.model,
-            ("neurons", tuple((layer, tuple(chosen.tolist())) for layer, chosen in self.chosen.items())),
+            self.key,
             lean=lean,
             hooked=lambda fallback: self._hooked(ids),  # noqa: ARG005
             sample=lambda: [exactness.difference(found[0], self._hooked(ids))],
@@ -57,6 +57,11 @@ class Reader:
         )
         self.model.note(done.path)
         return done.answer
+
+    @property
+    def key(self) -> exactness.Key:
+        """What is compared with the hooked forward once."""
+        return "neurons", tuple((layer, tuple(chosen.tolist())) for layer, chosen in self.chosen.items())
 
     def _lean(self, ids: Sequence[int]) -> Tensor:
         net = self._net = self._net or network.read(self.model, encoders=())

@@ -16,9 +16,12 @@ from interp.spec import Metric, Pair, Pairs, Prompt
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from interp.engine.forecast.costs import Foresight
+    from interp.engine.forecast.work import Stored, Work
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.model.tokens import Encoded
     from interp.engine.patching.cases import Case
+    from interp.engine.patching.waves import Sweep
     from interp.tasks import Vocabulary
 
 _WARNED = 3  # pairs that are named where many have the same fault
@@ -181,6 +184,25 @@ def _warnings(
         found.append(f"{both} differ by less than 0.1 in {_pairs(close)}: recovery divides by that")
     found.extend(_likelier(model, encoded))
     return found
+
+
+def looked_at(model: LoadedModel, encoded: Sequence[Encodings], stored: Stored) -> Work:
+    """Return the work of `check`, where the store is to be as `stored` has it: the runs of the first clean prompts."""
+    before = stored.work
+    for pair in encoded[:_WARNED]:
+        if len(pair.answer) == 1:
+            stored.plain(pair.clean.ids, "last_logits" if model.geometry.causal else "logits")
+    return stored.work.less(before)
+
+
+def swept(model: LoadedModel, job: Sweep, encoded: Sequence[Encodings]) -> tuple[Foresight, Work]:
+    """Return the work of a sweep and of `check` after it."""
+    from interp.engine.forecast.work import Stored
+    from interp.engine.patching import foreseen
+
+    stored = Stored(model)
+    sight, work = foreseen.of_sweep(job, stored=stored)
+    return sight, work + looked_at(model, encoded, stored)
 
 
 def _likelier(model: LoadedModel, encoded: Sequence[Encodings]) -> list[str]:

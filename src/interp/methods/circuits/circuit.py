@@ -14,10 +14,11 @@ from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import labels
 from interp.methods._shared import pairs as pairs_of
-from interp.methods._shared.circuit import choice
+from interp.methods._shared.circuit import choice, foreseen
 from interp.methods._shared.circuit.result import LESS_IS_BETTER, ONE_MEAN, CircuitResult
 from interp.methods._shared.models import require_causal
 from interp.methods._shared.pairs import Encodings, check, encode
+from interp.results.costs import lasting
 from interp.spec import Metric, MetricName, Pairs, resolve_metric
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ _LONG = 600.0  # seconds
 _FACTOR = 2.0  # how far the embedding's estimates may be from what they must sum to before that is said
 
 
-@technique(body=Pairs)
+@technique(body=Pairs, forecasts=True)
 def circuit(
     model: LoadedModel,
     pairs: Pairs,
@@ -116,6 +117,7 @@ def circuit(
     ['0.0', '1.0', '2.0']
     """
     from interp.engine import metrics
+    from interp.engine.forecast.costs import foresee
 
     require_causal(model, "circuit")
     chosen = resolve_metric(metric or pairs.metric or "logit-diff")
@@ -132,6 +134,22 @@ def circuit(
         made = _result(model, pairs, encoded, scored, chosen, [*_notes(cases, ablation, chosen, method), *notes])
         return replace(made, method=method, steps=scored.steps, ablation=ablation, level=level)
 
+    foresee(
+        model,
+        lambda: foreseen.of_circuit(
+            model,
+            cases,
+            encoded,
+            method,
+            ablation=ablation,
+            steps=steps,
+            among=among,
+            level=level,
+            positions=positions,
+            tried=POINTS if threshold is None else 1,
+            part=_SHARED,
+        ),
+    )
     if method == "acdc":
         first = None
         if among is not None:
@@ -305,19 +323,6 @@ def _remaining(model: LoadedModel) -> OnStep:
         model.on_step(done, total, f"about {lasting(seconds)} left" if done < total else "")
 
     return step
-
-
-def lasting(seconds: float) -> str:
-    """Return a time in words.
-
-    Examples
-    --------
-    >>> lasting(45), lasting(600), lasting(9000)
-    ('45 s', '10 min', '2.5 h')
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _notes(cases: Sequence[Case], ablation: str, metric: Metric, method: str) -> list[str]:

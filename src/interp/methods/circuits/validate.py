@@ -33,7 +33,7 @@ SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of all e
 _RESAMPLES = 100  # of the pairs that chose a circuit
 
 
-@technique(body=None)
+@technique(body=None, forecasts=True)
 def validate(
     model: LoadedModel,
     circuit: Variable,
@@ -126,7 +126,10 @@ class _Evidence:
         metric: Any,
     ) -> None:
         from interp.engine import metrics
+        from interp.engine.circuits import edges, foreseen
         from interp.engine.circuits.subgraph import Subset
+        from interp.engine.forecast.costs import foresee
+        from interp.engine.forecast.work import Stored
 
         if not circuit.kept.any():
             raise InputError("the circuit has no edges: nothing can be said of it; keep more with --edges")
@@ -147,8 +150,7 @@ class _Evidence:
         self.seed = origin.seed + 1 if seed is None else seed
         encoded = self._encoded(origin, n)
         cases = pairs_of.cases(model, encoded, self.metric, "noise")
-        self.subset: Subset = Subset(model, cases, circuit.ablation)
-        mine = [[node.name for node in nodes] for nodes in (self.subset.writers, self.subset.readers)]
+        mine = [[node.name for node in nodes] for nodes in edges.ends(model)]
         if mine != [list(circuit.writers), list(circuit.readers)]:
             raise InputError(
                 f"the circuit is of a model with {len(circuit.writers)} writers and {len(circuit.readers)} inputs, and "
@@ -157,7 +159,10 @@ class _Evidence:
         before = circuit.provenance.fingerprint
         if before and before != model.fingerprint():
             self.notes.append("the circuit was found on another model, or on this one in another state")
-        self._plan(random)
+        self._plan(random, len(cases))
+        runs = sum(len(masks) for masks in self.parts.values())
+        foresee(model, lambda: foreseen.of_subset(model, cases, circuit.ablation, Stored(model), runs))
+        self.subset: Subset = Subset(model, cases, circuit.ablation)
 
     # -- what is measured --------------------------------------------------------------------------------------------
 
@@ -189,7 +194,7 @@ class _Evidence:
             self.notes.append(f"{left} of the {count} pairs drawn had chosen the circuit and were left out")
         return unseen
 
-    def _plan(self, random: int) -> None:
+    def _plan(self, random: int, pairs: int) -> None:
         """Draw up every run: (part → masks), in the order of what matters most."""
         circuit, total = self.circuit, int(self.circuit.exists.sum())
         chance = np.random.default_rng(self.seed)
@@ -222,7 +227,6 @@ class _Evidence:
             "areas": list(different.values()),
             "marginal": less,
         }
-        pairs = len(self.subset.cases)
         self.found = {name: np.full((len(masks), pairs), np.nan) for name, masks in self.parts.items()}
         self.stability = self._stability()  # of no run, and before them all: a report does not wait for it at a stop
 

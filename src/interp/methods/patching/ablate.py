@@ -124,7 +124,7 @@ class AblationResult(Result):
         return table
 
 
-@technique(body=Pairs | Texts)
+@technique(body=Pairs | Texts, forecasts=True)
 def ablate(
     model: LoadedModel,
     data: Pairs | Texts,
@@ -197,6 +197,7 @@ def ablate(
     11.62...
     """
     from interp.engine import metrics
+    from interp.engine.forecast.costs import foresee
     from interp.engine.patching import ablation
 
     found, names = _parts(model, heads, mlps, knockout, direction is not None)
@@ -230,9 +231,9 @@ def ablate(
     if mode == "resample" and replaced:
         exact = isinstance(data, Pairs) or not model.geometry.causal
         taken = ablation.donors(samples, references, exact=exact, seed=seed)
-    ran = ablation.ablate(
-        model, samples, found, mode=mode, references=references, taken=taken, seed=seed, on_step=model.on_step
-    )
+    options: Any = {"mode": mode, "references": references, "taken": taken, "seed": seed}
+    foresee(model, lambda: ablation.foreseen(model, samples, found, **options))
+    ran = ablation.ablate(model, samples, found, **options, on_step=model.on_step)
     model.note(ran.path, [*ran.notes, *notes])
     said = _replacement(mode, references, seed) if replaced else "edges cut before the softmax"
     weights = np.array([len(s.ids) - 1 if s.scorer is None else 1 for s in samples], np.float64)

@@ -248,7 +248,7 @@ class MediationResult(EffectsResult):
         )
 
 
-@technique(body=Pairs)
+@technique(body=Pairs, forecasts=True)
 def mediate(
     model: LoadedModel,
     pairs: Pairs,
@@ -303,6 +303,7 @@ def mediate(
     [('2.0', 12.04..., 17.01..., 0.0078125)]
     """
     from interp.engine import metrics
+    from interp.engine.forecast.costs import foresee
     from interp.engine.patching import sweep
 
     chosen = resolve_metric(metric or pairs.metric or "logit-diff")
@@ -321,7 +322,9 @@ def mediate(
     # Both ways in one sweep: it goes from layer to layer, so that what an interrupt leaves is whole for its mediators.
     ways = ("denoise", "noise")
     cases = [case for way in ways for case in pairs_of.cases(model, encoded, chosen, way)]
-    swept = sweep.sweep(model, cases, site=site, by=by, layers=layers, cells=cells, on_step=model.on_step)
+    job = sweep.prepared(model, cases, site=site, by=by, layers=layers, cells=cells, on_step=model.on_step)
+    foresee(model, lambda: pairs_of.swept(model, job, encoded))
+    swept = job.run()
     model.note(swept.path, swept.notes)
     result = MediationResult(
         **_result(model, encoded, swept, chosen, correction, count),

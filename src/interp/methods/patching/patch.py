@@ -11,7 +11,7 @@ import numpy as np
 from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import pairs as pairs_of
-from interp.methods._shared.pairs import encode
+from interp.methods._shared.pairs import Encodings, encode
 from interp.methods._shared.patching import estimate
 from interp.methods._shared.patching.activations import likeliest
 from interp.methods._shared.patching.effects import patched
@@ -24,7 +24,10 @@ from interp.spec import Indices, MetricName, ModelName, Pairs, SiteName, resolve
 if TYPE_CHECKING:
     import pandas as pd
 
+    from interp.engine.forecast.costs import Foresight
+    from interp.engine.forecast.work import Work
     from interp.engine.model.loaded import LoadedModel
+    from interp.engine.patching.cases import Case
     from interp.engine.patching.waves import Swept
     from interp.results.tables import Float
 
@@ -149,7 +152,7 @@ class PatchingResult(PatchedResult):
         return table
 
 
-@technique(body=Pairs)
+@technique(body=Pairs, forecasts=True)
 def patch(
     model: LoadedModel,
     pairs: Pairs,
@@ -217,6 +220,7 @@ def patch(
     [('2.0', 19.79..., 0.42...)]
     """
     from interp.engine import metrics
+    from interp.engine.forecast.costs import foresee
     from interp.engine.patching import sweep
 
     chosen = resolve_metric(metric or pairs.metric or "logit-diff")
@@ -237,6 +241,8 @@ def patch(
     shown, _ = encoded[0].runs(direction, foreign=foreign)
     positions = shown.strings if "position" in by else ()
 
+    asked = {"site": site, "by": by, "layers": layers, "source_model": other}
+    foresee(model, lambda: _forecast(model, cases, encoded, asked, method, steps, verify))
     estimated: estimate.Estimate | None = None
     if method == "attribution":
         estimate.room(model, cases, verify, site, by, layers)
@@ -278,6 +284,35 @@ def patch(
         swept = swept if estimated is None else estimated.verified_by(swept)
     model.note(swept.path, swept.notes)
     return unless_interrupted(made(swept), swept.interrupt)
+
+
+def _forecast(
+    model: LoadedModel,
+    cases: Sequence[Case],
+    encoded: Sequence[Encodings],
+    asked: Mapping[str, Any],
+    method: str,
+    steps: int,
+    verify: int,
+) -> tuple[Foresight, Work]:
+    """Return the work of the estimate, of the sweep or of what is verified, and of looking at the pairs' answers."""
+    from interp.engine.forecast.work import NOTHING, Stored
+    from interp.engine.patching import attribution, foreseen, sweep
+
+    stored, sight, work = Stored(model), None, NOTHING
+    if method == "attribution":
+        source, one = asked["source_model"], asked["by"] == "neuron"
+        sight, work = attribution.foreseen(
+            model, cases, steps=steps, neurons=one, asked=asked["site"], source_model=source, stored=stored
+        )
+    if method == "exact" or verify:
+        # Which cells an estimate finds the largest is not known before: some from everywhere stand for them.
+        size = int(np.prod(sweep.shape_of(model, asked["site"], asked["by"], asked["layers"], len(cases[0].base))))
+        cells = None if method == "exact" else np.linspace(0, size - 1, verify).astype(int).tolist()
+        of, swept = foreseen.of_sweep(sweep.prepared(model, cases, cells=cells, **asked), stored=stored)
+        sight, work = sight or of, work + swept
+    assert sight is not None
+    return sight, work + pairs_of.looked_at(model, encoded, stored)
 
 
 def _notes(swept: Swept, found: Mapping[str, Any], layers: Sequence[int]) -> tuple[str, ...]:

@@ -79,7 +79,7 @@ class PathResult(PatchedResult):
         return frame_of(ends | self._columns(sender, receiver))
 
 
-@technique(body=Pairs)
+@technique(body=Pairs, forecasts=True)
 def path(
     model: LoadedModel,
     pairs: Pairs,
@@ -139,6 +139,7 @@ def path(
     [('2.mlp → logits', 16.59..., 0.54...)]
     """
     from interp.engine import metrics
+    from interp.engine.forecast.costs import foresee
     from interp.engine.patching import path
 
     chosen = resolve_metric(metric or pairs.metric or "logit-diff")
@@ -148,7 +149,9 @@ def path(
     metrics.try_out(chosen, model.geometry.d_vocab_out, model.device)
     encoded = encode(model, pairs, chosen)
     cases = pairs_of.cases(model, encoded, chosen, direction)
-    swept = path.sweep_paths(model, cases, senders=senders, receivers=receivers, freeze=freeze, on_step=model.on_step)
+    job = path.prepared(model, cases, senders=senders, receivers=receivers, freeze=freeze, on_step=model.on_step)
+    foresee(model, lambda: pairs_of.swept(model, job, encoded))
+    swept = job.run()
     model.note(swept.path, swept.notes)
     exists = path.reaching(model, senders, receivers).numpy()
     found = patched(model, pairs, encoded, swept, chosen, direction, exists=exists)

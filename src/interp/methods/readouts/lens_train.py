@@ -116,7 +116,7 @@ class LensTrainResult(Result):
         return self._run(write, "a lens' file, which names its model,")
 
 
-@technique(body=Texts, name="lens-train")
+@technique(body=Texts, name="lens-train", forecasts=True)
 def lens_train(
     model: LoadedModel,
     texts: Texts,
@@ -169,7 +169,8 @@ def lens_train(
     >>> interp.lens_train(["The cat sat on the mat.", "The dog sat on the rug."], steps=20).tuned_kl.shape
     (4,)
     """
-    from interp.engine.readouts import lens, translators
+    from interp.engine.forecast.costs import foresee
+    from interp.engine.readouts import foreseen, lens, translators
 
     for name, value in (("steps", steps), ("batch", batch)):
         if value < 1:
@@ -182,6 +183,8 @@ def lens_train(
     prompts = [one.ids for one in running.encoded(model, texts.texts)]
     found = lens.readout(model)
     streams = _Streams(model, layers, prompts, seed)
+    lengths = (list(map(len, streams.trained)), list(map(len, streams.measured)))
+    foresee(model, lambda: foreseen.of_lens(model, lengths, layers=len(layers), steps=steps, batch=batch))
     held = streams.held()
     lens.require(model, found, held[-1, -1].to(found.weight.dtype), streams.logits)
     training = _Training(found, len(layers), model.geometry.d_model, steps, batch, rate)

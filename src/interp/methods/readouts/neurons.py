@@ -131,7 +131,7 @@ class NeuronsResult(Result):
         return frame_of(rows, columns=["neuron", "rank", "activation", "token", "text", "position", "context"])
 
 
-@technique(body=Texts)
+@technique(body=Texts, forecasts=True)
 def neurons(
     model: LoadedModel,
     texts: Texts,
@@ -195,6 +195,8 @@ def neurons(
     >>> interp.neurons("2.*", ["Once upon a time there was a cat"]).ids.shape[0]
     512
     """
+    from interp.engine.forecast.costs import foresee
+    from interp.engine.readouts import foreseen
     from interp.engine.readouts import neurons as engine
 
     for name, value, least in (("top", top, 1), ("context", context, 0), ("points", points, 10)):
@@ -205,6 +207,8 @@ def neurons(
     said = _checked(model, texts)
 
     reader = engine.Reader(model, chosen)
+    static = len(names) if len(names) <= _STATIC else 0
+    foresee(model, lambda: foreseen.of_neurons(model, reader, texts.texts, static=static))
     best = engine.Best(len(names), top, context)
     moments = engine.Moments(len(names))
     sample = engine.Sample(points, len(names), seed) if cluster is not None else None

@@ -1,0 +1,69 @@
+"""What readouts over many texts will take: neurons' activations, and the training of a lens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from interp.engine import exactness
+from interp.engine.forecast.costs import Foresight
+from interp.engine.forecast.work import NOTHING, Hooked, Through, Work, one_batch, passing
+
+if TYPE_CHECKING:
+    from interp.engine.model.loaded import LoadedModel
+    from interp.engine.readouts.neurons import Reader
+    from interp.spec import Prompt
+
+_FEWER = ("fewer texts (--n)", "shorter texts")
+
+
+def of_neurons(model: LoadedModel, reader: Reader, texts: Sequence[Prompt], *, static: int) -> tuple[Foresight, Work]:
+    """Return the work of reading texts, one at a time, and of what `static` neurons' weights say."""
+    sight, work = Foresight(model, half=False), NOTHING
+    sizes, stop, compared = sight.sizes, max(reader.chosen) + 1, -1
+    for length in (len(model.tokens.encode(text).ids) for text in texts):
+        if sight.net is None:
+            work = work + one_batch(model, length, len(reader.chosen))
+            continue
+        through = Through(length, stop, scores=length * length)
+        calls = 12 * stop + 60
+        work = work + Work(1, (through,), calls=calls, peak=sizes.element * length * sizes.hidden, advice=_FEWER)
+        # Texts twice as long as any that was compared are compared too.
+        if length.bit_length() > compared and not exactness.trusted(model, reader.key, length):
+            work, compared = work + one_batch(model, length, len(reader.chosen)), length.bit_length()
+    table = 4 * static * sizes.vocabulary
+    return sight, work + Work(flops=2.0 * static * sizes.unembed, moved=20.0 * table, peak=4 * table)
+
+
+def of_lens(
+    model: LoadedModel, prompts: tuple[Sequence[int], Sequence[int]], *, layers: int, steps: int, batch: int
+) -> tuple[Foresight, Work]:
+    """Return the work of training a lens on texts of the first lengths of `prompts`, measured on those of the second.
+
+    Parameters
+    ----------
+    layers
+        How many maps there are.
+    batch
+        Tokens to a step.
+    """
+    sight = Foresight(model)
+    sizes, work = sight.sizes, NOTHING
+    tokens, held = (sum(lengths) for lengths in prompts)
+    for length in (*prompts[0], *prompts[1]):
+        work = work + Work(1, hooked=(Hooked(1, length, places=layers + 1),), peak=passing(model, length))
+    streams = 4 * (tokens + held) * (layers + 1) * sizes.width
+    count = min(batch, tokens)
+    logits = 4 * count * sizes.vocabulary
+    maps = 4 * layers * sizes.width * sizes.width
+    # Forward and gradient of the logits and of the map of each layer; the end's logits once.
+    one = count * ((2 * layers + 1) * sizes.unembed + layers * 6 * sizes.width**2)
+    measured = held * (2 * layers + 1) * sizes.unembed
+    return sight, work + Work(
+        flops=float(steps * one + measured),
+        moved=steps * (14.0 * maps + 12.0 * layers * logits),
+        calls=steps * 90 * layers,
+        held=streams + 4 * maps,
+        peak=2 * streams + 7 * maps + 5 * logits,
+        advice=("a smaller --batch", "some layers (--layer)", "fewer texts (--n)"),
+    )

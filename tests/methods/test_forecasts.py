@@ -1,0 +1,153 @@
+"""Forecasts before commands: `--dry-run` runs nothing, forwards are those of the provenance, files keep both."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import interp
+from interp import bundled
+from interp.errors import InputError
+from interp.interface import registry
+from interp.results.forecast import Forecast
+
+TEXTS = ["The cat sat on the mat.", "The dog sat on the rug and slept.", "Once upon a time"]
+PAIRS: Mapping[str, Any] = {"task": "ioi", "n": 4}
+
+
+def circuit() -> Any:
+    return interp.circuit(**PAIRS, edges=40, method="eap")
+
+
+CALLS: dict[str, Callable[..., Any]] = {
+    "patch": lambda **k: interp.patch(**PAIRS, **k),
+    "patch by position": lambda **k: interp.patch(**PAIRS, site="resid_pre", by="position", **k),
+    "patch kl": lambda **k: interp.patch(**PAIRS, metric="kl", **k),
+    "patch neurons": lambda **k: interp.patch(**PAIRS, site="neuron", by="neuron", layer=1, **k),
+    "attribution": lambda **k: interp.patch(**PAIRS, method="attribution", **k),
+    "attribution, steps": lambda **k: interp.patch(**PAIRS, method="attribution", steps=5, **k),
+    "path": lambda **k: interp.path(**PAIRS, from_="heads", to="logits", **k),
+    "path, heads frozen": lambda **k: interp.path(**PAIRS, from_="0.0,1.mlp", to="2.1.q", freeze="heads", **k),
+    "mediate": lambda **k: interp.mediate(**PAIRS, correction="none", **k),
+    "ablate": lambda **k: interp.ablate(**PAIRS, heads="0.0,1.0", mode="mean", **k),
+    "ablate texts": lambda **k: interp.ablate(TEXTS, heads="1.0", mode="zero", **k),
+    "eap": lambda **k: interp.circuit(**PAIRS, method="eap", **k),
+    "eap of means": lambda **k: interp.circuit(**PAIRS, method="eap", ablation="mean", **k),
+    "exact circuit": lambda **k: interp.circuit(**PAIRS, method="exact", **k),
+    "exact heads": lambda **k: interp.circuit(**PAIRS, method="exact", level="head", **k),
+    "neurons": lambda **k: interp.neurons("1.5,2.3", TEXTS, **k),
+    "lens-train": lambda **k: interp.lens_train(TEXTS, steps=5, **k),
+}
+
+
+@pytest.fixture(scope="module")
+def _loaded() -> Any:
+    from interp.engine.model.load import Options, load
+
+    return load(bundled.MODEL, name="bundled", options=Options(device="cpu"))
+
+
+@pytest.fixture
+def model(_loaded: Any, clean_session: Any) -> Any:
+    _loaded.store.clear()
+    clean_session.models["bundled"], clean_session.current = _loaded, "bundled"
+    return _loaded
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_forwards_are_those_of_the_provenance(name: str, model: Any) -> None:
+    before = model.forwards, model.store.ledger().entries
+    told = CALLS[name](dry_run=True)
+    assert isinstance(told, Forecast)
+    assert (model.forwards, model.store.ledger().entries) == before
+    found = CALLS[name]()
+    assert told.forwards == found.provenance.forwards == found.provenance.forecast.forwards
+    assert told.flops == found.provenance.forecast.flops > 0
+    assert found.provenance.peak_bytes > 0
+    # What was compared, and what the store has now, is not run again; the forecast knows.
+    again = CALLS[name](dry_run=True)
+    assert again.forwards == CALLS[name]().provenance.forwards
+
+
+@pytest.mark.usefixtures("model")
+def test_validation_is_forecast_too() -> None:
+    found = circuit()
+    told = interp.validate(found, n=4, random=3, top=2, dry_run=True)
+    assert told.forwards == interp.validate(found, n=4, random=3, top=2).provenance.forwards
+
+
+@pytest.mark.usefixtures("model")
+def test_an_integral_is_forecast_as_most_converge() -> None:
+    told = interp.circuit(**PAIRS, dry_run=True)
+    taken = interp.circuit(**PAIRS).provenance
+    assert 0.5 < told.forwards / taken.forwards < 2
+
+
+def test_with_hooks_of_the_users_own_every_cell_is_a_run(model: Any) -> None:
+    with model.bridge.hooks(fwd_hooks=[("blocks.0.hook_resid_pre", lambda *_, **__: None)]):
+        told = interp.patch(**PAIRS, layer=1, dry_run=True)
+        taken = interp.patch(**PAIRS, layer=1).provenance
+    assert told.path == "with hooks: hooks of the user's own"
+    assert told.forwards == taken.forwards
+
+
+@pytest.mark.usefixtures("model")
+def test_what_does_not_fit_says_what_to_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    from interp.engine import memory
+
+    monkeypatch.setattr(memory, "free_bytes", lambda _: 100_000)
+    told = interp.patch(**PAIRS, dry_run=True)
+    assert not told.fits
+    assert "advice: try fewer pairs (--n)" in told.text()
+    assert "is free" in told.summary()
+    assert "fewer pairs" in told.html()
+    (note,) = [note for note in interp.patch(**PAIRS).notes if note.startswith("this was to need")]
+    assert note.endswith("less is needed with fewer pairs (--n)")
+
+
+@pytest.mark.usefixtures("model")
+def test_a_cell_takes_the_flag_and_gives_one_line(shell: Any) -> None:
+    shell.run_cell("%interp patch --task ioi --n 2 --dry-run -o told").raise_error()
+    told = shell.user_ns["told"]
+    assert told.summary().startswith("patch: about ")
+    assert told.code() == "interp.patch(task='ioi', n=2, dry_run=True)"
+    assert len(told.text().splitlines()) == 1
+    assert list(told.to_frame()["what"]) == [
+        *("forwards", "flops", "bytes read", "peak bytes", "free bytes", "seconds"),
+    ]
+
+
+@pytest.mark.usefixtures("model")
+def test_only_what_forecasts_takes_the_flag() -> None:
+    takes = {name for name, one in registry.commands().items() if any(p.name == "dry_run" for p in one.parameters)}
+    assert takes == {"ablate", "circuit", "lens-train", "mediate", "neurons", "patch", "path", "validate"}
+    with pytest.raises(InputError, match="dry_run"):
+        interp.tokens("The cat", dry_run=True)
+
+
+@pytest.mark.usefixtures("model")
+def test_rates_leave_torchs_random_numbers_alone() -> None:
+    from interp.engine.forecast import rates
+
+    rates._known.clear()
+    before = torch.get_rng_state()
+    interp.patch(**PAIRS, method="attribution", verify=2, dry_run=True)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.usefixtures("model")
+def test_a_file_keeps_the_forecast_and_one_without_is_read(tmp_path: Path) -> None:
+    found = circuit()
+    path = found.save(tmp_path / "c.json")
+    back = interp.load_circuit(path)
+    assert back.provenance.forecast == found.provenance.forecast
+    assert back.provenance.peak_bytes == found.provenance.peak_bytes
+    held = json.loads(path.read_text("utf-8"))
+    del held["provenance"]["forecast"], held["provenance"]["peak_bytes"]
+    path.write_text(json.dumps(held), "utf-8")
+    assert interp.load_circuit(path).provenance.forecast is None
