@@ -208,6 +208,11 @@ def trusted(model: LoadedModel, key: Key, length: int) -> bool:
     return state is not None and _trusted.get(model, {}).get((state, key), -1) >= length.bit_length()
 
 
+def sample_of(model: LoadedModel) -> int:
+    """Return how many cells, pairs or prompts are compared: one, where each forward reads a model's files anew."""
+    return SAMPLE if model.streamed is None else 1
+
+
 def forget(model: LoadedModel) -> None:
     """Trust nothing on `model` any more."""
     _trusted.pop(model, None)

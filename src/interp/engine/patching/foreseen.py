@@ -1,8 +1,7 @@
 """What a sweep will take: its waves, cut as they will be, without anything run.
 
-The base runs are not there yet, so plans get runs of the same length in their place. Which positions of an activation
-differ between the two is then known from the tokens alone: below the first attention where the tokens differ, above it
-from the first difference on.
+The base runs are not there yet, so plans get the tokens alone in their place. That below the first attention few
+positions of two runs differ is not seen from those: one layer's patches are counted that will change nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from interp.engine import exactness, memory
 from interp.engine.forecast.costs import Foresight
@@ -21,7 +19,7 @@ from interp.engine.patching import noise
 from interp.engine.patching.cases import Case, Ids, plain_ends
 from interp.engine.patching.runs import NAMES
 from interp.engine.patching.waves import Sweep, sampled, waves_of
-from interp.engine.transformer.base_runs import Base
+from interp.engine.transformer.base_runs import PARTS, Base
 from interp.engine.transformer.parts import HALF
 
 if TYPE_CHECKING:
@@ -47,11 +45,10 @@ def of_sweep(sweep: Sweep, sight: Foresight | None = None, stored: Stored | None
     if sight.net is None:
         return sight, beside + _by_hooks(sweep, stored) + _answer(sweep)
     net, sizes = sight.net, sight.sizes
-    bases = {ids: _standing(ids) for case in sweep.given for ids in (case.base, case.source)}
     plans = [_plan(sweep, net, case, number) for number, case in enumerate(sweep.given)]
     groups = [one for plan in plans for patch in plan.patches() for one in plan.only(patch, sweep.chosen)]
     waves = list(waves_of(groups, sweep.rows_that_fit(net, len(plans[0].base))))
-    first = _base_runs(model, sizes, sweep, list(bases))
+    first = _base_runs(net, sizes, sweep)
     going = [_wave(sizes, plans, wave, net) for wave in waves]
     compared = NOTHING
     if not exactness.trusted(model, sweep.key, max(len(case.base) for case in sweep.given)):
@@ -71,46 +68,26 @@ def of_noise(model: LoadedModel, cases: Sequence[Case]) -> Work:
 
 
 def _plan(sweep: Sweep, net: Network, case: Case, number: int) -> Plan:
-    own = sweep.source_model is sweep.model
-    base, source = _standing(case.base), _standing(case.source, case.base if own else None)
+    own = sweep.source_model is sweep.model and not net.both_ways
+    base, source = _standing(case.base), _standing(case.source)
     return sweep.planner.plan(net, base, source, case, number, case.start if own else 0)
 
 
-def _standing(ids: Ids, like: Ids | None = None) -> Base:
-    """Return what stands for a run: zeros, or ones where it differs from that of `like`, ``[layer, position, 1]``."""
+def _standing(ids: Ids) -> Base:
+    """Return what stands for a run: its tokens, and none of its activations."""
     there = torch.tensor(ids)
-    if like is None:
-        nothing = torch.zeros(2, len(ids), 1).expand(2, -1, 1)
-        return Base(there, *(_Layers(nothing) for _ in range(6)))  # pyright: ignore[reportArgumentType]
-    tokens = (there != torch.tensor(like)).float()[:, None]
-    later = tokens.cummax(0).values
-    first, above = _Layers(torch.stack([tokens, later])), _Layers(torch.stack([later, later]))
-    return Base(there, first, above, first, first, first, above)  # pyright: ignore[reportArgumentType]
+    return Base(there, *(there.new_empty(0) for _ in PARTS))
 
 
-class _Layers:
-    """A tensor by layer, all of which are alike but the first."""
-
-    def __init__(self, both: Tensor) -> None:
-        self._both = both
-
-    def __getitem__(self, layer: int) -> Tensor:
-        return self._both[min(layer, 1)]
-
-
-def _base_runs(model: LoadedModel, sizes: Sizes, sweep: Sweep, prompts: Sequence[Ids]) -> Work:
+def _base_runs(net: Network, sizes: Sizes, sweep: Sweep) -> Work:
     """Return the work of the plain runs: all of them, or none where the store has all."""
     works: list[Work] = []
-    if sweep.source_model is sweep.model:
-        starts = dict.fromkeys(prompts, 0) | {
-            case.source: case.start for case in sweep.given if case.source not in {one.base for one in sweep.given}
-        }
-        asked = [(model, starts)]
+    model, ours = sweep.model, {case.base: 0 for case in sweep.given}
+    if sweep.source_model is model:
+        later = {case.source: 0 if net.both_ways else case.start for case in sweep.given}
+        asked = [(model, {**later, **ours})]
     else:
-        asked = [
-            (model, {case.base: 0 for case in sweep.given}),
-            (sweep.source_model, {case.source: 0 for case in sweep.given}),
-        ]
+        asked = [(model, ours), (sweep.source_model, {case.source: 0 for case in sweep.given})]
     for of, wanted in asked:
         if all(of.holds(ids, NAMES) for ids in wanted):
             continue
@@ -196,7 +173,7 @@ def _sample(sweep: Sweep, plans: Sequence[Plan], wave: Sequence[PatchGroup], sto
     there = Stored(sweep.source_model) if sweep.source_model is not sweep.model else stored
     before = stored.work
     runs = NOTHING
-    for index, cell in sampled(finished):
+    for index, cell in sampled(finished, exactness.sample_of(sweep.model)):
         case = sweep.given[index]
         plain_ends(stored, there, [case])
         if cell is not None:

@@ -312,7 +312,7 @@ class Sweep:
 
     def _sample(self) -> Iterator[float]:
         """Yield how far a few finished cells are from the plain hooked forward's, and the runs that they belong to."""
-        for index, cell in sampled(self.done & self.reached):
+        for index, cell in sampled(self.done & self.reached, exactness.sample_of(self.model)):
             case, base, source = self._unpatched(index)
             yield exactness.difference(self.swept.base[index], base)
             yield exactness.difference(self.swept.source[index], source)
@@ -353,10 +353,10 @@ class Sweep:
         return memory.retried(lambda: unpatched(self.model, self.source_model, given), self.model.device)
 
 
-def sampled(finished: Tensor) -> list[tuple[int, int | None]]:
-    """Return which of finished cells, ``bool [case, cell]``, are compared; without any, only the first case's runs."""
+def sampled(finished: Tensor, count: int) -> list[tuple[int, int | None]]:
+    """Return `count` of finished cells, ``bool [case, cell]``, to be compared; without any, the first case's runs."""
     there = cast("list[tuple[int, int | None]]", finished.nonzero().tolist())
-    return random.Random(0).sample(there, min(exactness.SAMPLE, len(there))) or [(0, None)]
+    return random.Random(0).sample(there, min(count, len(there))) or [(0, None)]
 
 
 def waves_of(patches: Sequence[PatchGroup], limit: int) -> Iterator[list[PatchGroup]]:

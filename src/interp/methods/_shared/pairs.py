@@ -186,9 +186,11 @@ def _warnings(
     return found
 
 
-def looked_at(model: LoadedModel, encoded: Sequence[Encodings], stored: Stored) -> Work:
+def looked_at(model: LoadedModel, encoded: Sequence[Encodings], stored: Stored, sweep: Foresight | None = None) -> Work:
     """Return the work of `check`, where the store is to be as `stored` has it: the runs of the first clean prompts."""
     before = stored.work
+    if sweep is not None and sweep.net is not None and model.geometry.causal:  # its own runs are looked at
+        return before.less(before)
     for pair in encoded[:_WARNED]:
         if len(pair.answer) == 1:
             stored.plain(pair.clean.ids, "last_logits" if model.geometry.causal else "logits")
@@ -202,7 +204,7 @@ def swept(model: LoadedModel, job: Sweep, encoded: Sequence[Encodings]) -> tuple
 
     stored = Stored(model)
     sight, work = foreseen.of_sweep(job, stored=stored)
-    return sight, work + looked_at(model, encoded, stored)
+    return sight, work + looked_at(model, encoded, stored, sight)
 
 
 def _likelier(model: LoadedModel, encoded: Sequence[Encodings]) -> list[str]:

@@ -309,10 +309,11 @@ def _forecast(
         # Which cells an estimate finds the largest is not known before: some from everywhere stand for them.
         size = int(np.prod(sweep.shape_of(model, asked["site"], asked["by"], asked["layers"], len(cases[0].base))))
         cells = None if method == "exact" else np.linspace(0, size - 1, verify).astype(int).tolist()
-        of, swept = foreseen.of_sweep(sweep.prepared(model, cases, cells=cells, **asked), stored=stored)
-        sight, work = sight or of, work + swept
+        of, more = foreseen.of_sweep(sweep.prepared(model, cases, cells=cells, **asked), stored=stored)
+        sight, work = sight or of, work + more
     assert sight is not None
-    return sight, work + pairs_of.looked_at(model, encoded, stored)
+    swept = sight if method == "exact" or verify else None
+    return sight, work + pairs_of.looked_at(model, encoded, stored, swept)
 
 
 def _notes(swept: Swept, found: Mapping[str, Any], layers: Sequence[int]) -> tuple[str, ...]:
