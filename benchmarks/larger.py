@@ -178,19 +178,19 @@ def offloaded(folder: Path, seconds: float) -> float:
         hf = transformers.AutoModelForCausalLM.from_pretrained(
             folder, device_map=placed, offload_folder=offload, dtype=torch.float32, attn_implementation="eager"
         )
-        bridge: Any = interp.load(
-            hf, tokenizer=transformers.AutoTokenizer.from_pretrained(folder), name="offloaded"
-        ).bridge
-        assert isinstance(bridge, TransformerBridge)
+        bridge: Any = TransformerBridge.boot_transformers(str(folder), hf_model=hf)
         drawn = torch.randint(10, 40_000, (2, 15), generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
-            _, cache = bridge.run_with_cache(drawn[:1], names_filter=lambda name: name.endswith("hook_z"))
+            _, cache = bridge.run_with_cache(
+                drawn[:1], names_filter=lambda name: name.endswith(("hook_z", "o.hook_in"))
+            )
             places = [(layer, head) for layer in (3, 20) for head in range(CELLS // 2)]
             started = time.perf_counter()
             for layer, head in places:
+                kept = cache[f"blocks.{layer}.attn.hook_z"]
 
-                def put(z: Any, hook: Any, head: int = head) -> Any:
-                    z[:, :, head] = cache[hook.name][:, :, head]
+                def put(z: Any, hook: Any, head: int = head, kept: Any = kept) -> Any:  # noqa: ARG001
+                    z[:, :, head] = kept[:, :, head]
                     return z
 
                 bridge.run_with_hooks(drawn[1:], fwd_hooks=[(f"blocks.{layer}.attn.hook_z", put)])

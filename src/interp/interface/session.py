@@ -122,7 +122,6 @@ class Session:
         # stands, for which it would else be too late.
         import transformers  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
-        from interp.engine import memory
         from interp.engine.model import load as loading
 
         if source is None or (isinstance(source, str) and source == "bundled" and not os.path.exists(source)):
@@ -139,7 +138,7 @@ class Session:
             revision=revision,
             remote_code=remote_code,
             adapter=None if adapter is None else os.fspath(adapter),
-            max_memory=None if max_memory is None else memory.size_of(str(max_memory)),
+            max_memory=None if max_memory is None else loading.size_of(str(max_memory)),
         )
         watcher = on_step or self.on_step
         if watcher is not None:

@@ -16,6 +16,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from interp import files
 from interp.engine import memory
+from interp.engine.memory import size_of
 from interp.engine.model.load.adapter import adapted, base_of
 from interp.engine.model.load.gguf import from_gguf
 from interp.engine.model.load.hub import fetched, from_folder
@@ -39,7 +40,7 @@ from interp.engine.model.load.wrap import compare_with_cpu, own_logits, wrap
 from interp.engine.model.loaded import LoadedModel
 from interp.errors import InputError, OutOfMemory
 
-__all__ = ["OnStep", "Options", "load", "reason_of"]
+__all__ = ["OnStep", "Options", "load", "reason_of", "size_of"]
 
 # What tutorials call a model, by transformer-lens' names of old → what the hub calls it.
 _OLD_NAMES = {"gpt2-small": "gpt2"}
