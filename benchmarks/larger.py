@@ -122,9 +122,7 @@ def child(folder: str, limit: str) -> dict[str, Any]:
     ]
     interp.patch(pairs=[pairs[0]], site="z", by="head")
     weights = list(model.hf_model.parameters())
-    for path in Path(folder).glob("*.safetensors"):
-        with path.open("rb") as file:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    forget(Path(folder))
     peak, stop = {"own": 0, "mapped": 0}, threading.Event()
 
     def watch() -> None:
@@ -233,6 +231,15 @@ def large(folder: Path, gigabytes: float) -> None:
         save_file(tensors, folder / f"model-{n + 1}.safetensors", {"format": "pt"})
         of |= dict.fromkeys(own, f"model-{n + 1}.safetensors")
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": of}))
+    forget(folder)
+
+
+def forget(folder: Path) -> None:
+    """Have the kernel keep nothing of a folder's weights: pages count for whoever reads them next."""
+    os.sync()
+    for path in folder.glob("*.safetensors"):
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 @contextmanager
