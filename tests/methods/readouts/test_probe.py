@@ -134,11 +134,11 @@ def test_batches_change_nothing(lend: Any, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.undo()
     real, largest = engine.forward, []
 
-    def hungry(net: Any, ids: torch.Tensor, *more: Any) -> torch.Tensor:
-        if len(ids) > 2:
+    def hungry(net: Any, *, resid: torch.Tensor, **more: Any) -> torch.Tensor:
+        if len(resid) > 2:
             raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes.")
-        largest.append(len(ids))
-        return real(net, ids, *more)
+        largest.append(len(resid))
+        return real(net, resid=resid, **more)
 
     monkeypatch.setattr(engine, "forward", hungry)
     np.testing.assert_allclose(engine.pooled(model, encoded, "resid_post", "mean").values, whole, atol=1e-5)
