@@ -15,6 +15,7 @@ from torch.nn import functional
 from interp.engine.model import hooks
 from interp.engine.transformer.families import FAMILIES
 from interp.engine.transformer.families._encoder import Encoder
+from interp.engine.transformer.families._family import plain
 from interp.errors import InputError
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def head_activation(model: LoadedModel) -> Callable[[Tensor], Tensor]:
     family = FAMILIES.get(model.family)
     if not isinstance(family, Encoder):
         raise InputError(f"the prediction head of {model.name} is not known: nothing reads its residual stream")
-    return family.act(model.bridge.original_model)
+    return plain(family.act(model.bridge.original_model))
 
 
 def require(model: LoadedModel, found: Readout, end: Tensor, logits: Tensor) -> None:
