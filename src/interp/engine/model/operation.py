@@ -89,9 +89,10 @@ class Operated(Handle):
                     f"{self.device}; use a shorter prompt or fewer layers, or free some with %interp clear"
                 )
             finally:
-                if self._operation is not None and self._operation.meter is not None:
-                    self._operation.meter.stop()
-                self._operation = None
+                # First: an interrupt can come between any two of these.
+                ended, self._operation = self._operation, None
+                if ended is not None and ended.meter is not None:
+                    ended.meter.stop()
                 if self.streamed is not None:
                     self.streamed.rest()
         # Raised outside the except block, so that the new error does not carry the old one's frames.

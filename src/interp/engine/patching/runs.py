@@ -27,11 +27,13 @@ NAMES = tuple(f"replay:{part}" for part in PARTS)  # in the store
 def logits_after(model: LoadedModel, ids: Ids) -> Tensor | None:
     """Return the logits after a prompt, ``[d_vocab]``, of a sweep's own run of it; ``None`` where there was none."""
     held = model.recall(ids, NAMES[:1])
+    if held is None:
+        return None
     try:
         net = network.read(model, half=True)
     except Unreadable:
         return None
-    return None if held is None else net.unembed(net.ending(held[NAMES[0]][-1, -1:]))[0]
+    return net.unembed(net.ending(held[NAMES[0]][-1, -1:]))[0]
 
 
 class PlainRuns:
