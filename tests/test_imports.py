@@ -53,7 +53,7 @@ ALLOWED: dict[str, set[str]] = {
         "engine.memory",
     },
     "engine.cgroup": PLAIN,
-    "engine.memory": {*PLAIN, "engine.cgroup"},
+    "engine.memory": {*PLAIN, "results", "engine.cgroup"},
     "engine.linalg": PLAIN,
     "engine.model": {*PLAIN, "results", "engine.memory"},
     "engine.exactness": PLAIN,

@@ -11,6 +11,8 @@ import pytest
 import torch
 
 import interp
+import zoo
+from faults import harness
 from interp import bundled
 from interp.errors import InputError
 from interp.interface import registry
@@ -151,3 +153,26 @@ def test_a_file_keeps_the_forecast_and_one_without_is_read(tmp_path: Path) -> No
     del held["provenance"]["forecast"], held["provenance"]["peak_bytes"]
     path.write_text(json.dumps(held), "utf-8")
     assert interp.load_circuit(path).provenance.forecast is None
+
+
+@pytest.mark.usefixtures("clean_session")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("family", ["bert", "llama", "mixtral", "mamba", "gpt_oss", "ministral3", "native"])
+def test_every_dry_run_on_a_family_is_a_forecast_or_one_line(family: str, dtype: torch.dtype) -> None:
+    model = zoo.FAMILIES[family]().to(dtype)
+    interp.load(model, tokenizer=zoo.tokenizer(family), name=family, device="cpu")
+    made, lines = 0, dict[str, int]()
+    for name in harness.techniques():
+        if not any(one.name == "dry_run" for one in registry.find(name).parameters):
+            continue
+        try:  # a valid circuit is made for `validate`, where one can be
+            cell = harness.valid(name, "bert" if family in zoo.ENCODERS else "gpt2")
+            found = getattr(interp, name.replace("-", "_"))(*harness._python(cell), **cell.arguments, dry_run=True)
+        except InputError as refusal:
+            lines[name] = len(str(refusal).splitlines())
+        else:
+            assert isinstance(found, Forecast), name
+            assert found.costs.seconds > 0, name
+            made += 1
+    assert made > 0
+    assert set(lines.values()) <= {1}, lines

@@ -13,6 +13,7 @@ import torch
 
 from interp.engine import cgroup
 from interp.errors import InputError
+from interp.results.costs import scaled
 
 # Positions that run together, unless memory is short. Matrix products are at their full rate from about 240 rows, so
 # more gain nothing, and fewer lose less to an interrupt; a sweep's rows are of many layers, so that a wave has more.
@@ -203,8 +204,4 @@ def readable(count: float) -> str:
     >>> readable(538_060_032)
     '538 MB'
     """
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(count) < 1000:
-            return f"{count:.0f} {unit}" if count >= 100 or unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
+    return scaled(count, "B")

@@ -180,7 +180,7 @@ def test_one_edge_less_is_path_patching(model: LoadedModel) -> None:
             {},
             lambda _, one=one: path.sweep_paths(
                 model, [one], senders=subset.writers, receivers=subset.readers, freeze="all"
-            ),
+            ).run(),
         )
         assert (found[:, n] - swept.values[0][edges[:, 0], edges[:, 1]]).abs().max() < BOUND
 

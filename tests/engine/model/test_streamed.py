@@ -94,7 +94,7 @@ def test_every_number_is_that_of_the_model_in_memory(family: str, saved: Callabl
     model = smallest(folder)
     for name in names:
         found = ASKED[name]()
-        pd.testing.assert_frame_equal(found.to_frame(), expected[name], rtol=0, atol=1e-6), name
+        pd.testing.assert_frame_equal(found.to_frame(), expected[name], rtol=0, atol=1e-6, obj=name)
         assert not found.provenance.path.startswith("hooked"), name
     assert model.streamed.read > 0
 
@@ -159,6 +159,10 @@ def test_bfloat16_is_taken_as_it_is_stored(saved: Callable[..., Path]) -> None:
     model = interp.load(str(folder), device="cpu", max_memory="1GB")
     assert model.dtype == "bfloat16"
     assert any("bfloat16" in note for note in model.notes)
+    found = interp.patch(pairs=[ONE], site="z", by="head")
+    assert found.provenance.path == "replay"
+    interp.load(str(folder), device="cpu", dtype="bfloat16", name="resident")
+    assert np.array_equal(found.per_pair, interp.patch(pairs=[ONE], site="z", by="head").per_pair)
     with pytest.raises(InputError, match="these are bfloat16, not float32"):
         interp.load(str(folder), device="cpu", dtype="float32", max_memory="1GB")
 

@@ -296,7 +296,7 @@ def test_where_all_is_linear_the_estimate_is_exact(steps: int) -> None:
         exact = model.operate(
             "patch",
             {},
-            lambda _, site=site, by=by: sweep.sweep(model, cases, site=site, by=by, layers=range(3)),
+            lambda _, site=site, by=by: sweep.sweep(model, cases, site=site, by=by, layers=range(3)).run(),
         )
         for number in range(len(cases)):
             effect = exact.values[number] - exact.base[number]
@@ -475,7 +475,7 @@ def test_chosen_cells_are_those_of_the_whole_sweep(site: str, by: str, model: An
 
     def swept(**options: Any) -> waves.Swept:
         asked = {"site": site, "by": by, "layers": range(2)} | options
-        return model.operate("patch", {}, lambda _: sweep.sweep(model, cases, **asked))
+        return model.operate("patch", {}, lambda _: sweep.sweep(model, cases, **asked).run())
 
     whole = swept()
     size = whole.values[0].numel()

@@ -107,7 +107,7 @@ def attribute_edges(
         assert job is not None
         # With every edge ablated by the corrupted run, it is the corrupted run.
         source = job.answer.source if job.ablation != "corrupted" else job.answer.ablated
-        rows = job.done.nonzero()[: exactness.SAMPLE, 0].tolist()
+        rows = job.done.nonzero()[: exactness.sample_of(model), 0].tolist()
         return unpatched_differ(model, model, [cases[row] for row in rows], job.answer.clean[rows], source[rows])
 
     refusal = exactness.Refusal("edges are estimated", "use --method exact")

@@ -108,7 +108,7 @@ def _nothing_left(
 ) -> tuple[Written, Tensor]:
     """Return what ablated writers write, and the metric of a run of nothing else, ``float64 [case]``."""
     asked = ready(model, model, cases)
-    few = asked[: exactness.SAMPLE]
+    few = asked[: exactness.sample_of(model)]
 
     def lean(check: exactness.Check) -> tuple[Written, Tensor]:
         net = network.read(model)

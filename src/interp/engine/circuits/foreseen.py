@@ -12,7 +12,7 @@ from interp.engine.circuits.subgraph import BYTES
 from interp.engine.forecast.costs import Foresight
 from interp.engine.forecast.work import NOTHING, Stored, Through, Work
 from interp.engine.memory import Stretch
-from interp.engine.patching.cases import Case, by_length, plain_ends
+from interp.engine.patching.cases import Case, by_length, plain_ends, ready_work
 from interp.engine.patching.driver import silent
 from interp.engine.patching.foreseen import of_noise, of_sweep
 from interp.engine.patching.path import reaching
@@ -39,10 +39,7 @@ def of_estimate(
     work = of_noise(model, cases)
     if sight.net is None:
         return sight, work
-    before = stored.work
-    if cases[0].scorer.metric.needs_clean:
-        plain_ends(stored, stored, cases)
-    work = work + stored.work.less(before) + _integral(sight, cases, ablation, steps, positions)
+    work = work + ready_work(stored, stored, cases) + _integral(sight, cases, ablation, steps, positions)
     if steps is not None and steps > 1:
         work = work + _integral(sight, cases[: eap.JUDGED], ablation, None, positions=False, constant=True)
     return sight, work + _compared(model, eap.key_of(model, cases, ablation, steps), cases, stored)
@@ -57,7 +54,7 @@ def of_exact(
         work = of_subset(model, cases, ablation, stored, 1 + len(ends(model)[0]), layered=True)[1]
     sight, swept = of_sweep(exact.planned(model, cases, ablation), stored=stored)
     if ablation != "corrupted" and sight.net is not None:
-        few = cases[: exactness.SAMPLE]
+        few = cases[: exactness.sample_of(model)]
         work = work + _written(sight, cases, ablation)
         if not exactness.trusted(model, exact.key_of(model, cases), max(len(case.base) for case in few)):
             work = work + _plain(sight, [case.source for case in few]) + _compared(model, None, few, stored)
@@ -87,13 +84,10 @@ def of_subset(
     work = of_noise(model, cases)
     if sight.net is None:
         return sight, work
-    before = stored.work
-    if cases[0].scorer.metric.needs_clean:
-        plain_ends(stored, stored, cases)
-    work = work + stored.work.less(before) + _carried(sight, cases, ablation)
+    work = work + ready_work(stored, stored, cases) + _carried(sight, cases, ablation)
     key = key_of(model, cases, ablation)
     if not exactness.trusted(model, key, max(len(case.base) for case in cases)):
-        few = cases[: exactness.SAMPLE]
+        few = cases[: exactness.sample_of(model)]
         work = work + _masks(sight, few, 2, layered=False) + _compared(model, None, few, stored)
     return sight, work + _masks(sight, cases, masks, layered=layered, thin=thin)
 
@@ -102,9 +96,7 @@ def _compared(model: LoadedModel, key: exactness.Key | None, cases: Sequence[Cas
     """Return the work of comparing the unpatched runs of a few pairs, unless what is called `key` was compared."""
     if key is not None and exactness.trusted(model, key, max(len(case.base) for case in cases)):
         return NOTHING
-    before = stored.work
-    plain_ends(stored, stored, cases[: exactness.SAMPLE])
-    return stored.work.less(before)
+    return plain_ends(stored, stored, cases[: exactness.sample_of(model)])
 
 
 # -- estimates ---------------------------------------------------------------------------------------------------------

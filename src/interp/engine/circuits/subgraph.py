@@ -240,7 +240,7 @@ class Subset:
 
     def _sample(self, given: Sequence[Case]) -> Iterator[float]:
         """Yield how far the whole model, and with corrupted prompts nothing of it, are from the model's own runs."""
-        some = list(range(min(exactness.SAMPLE, len(given))))
+        some = list(range(min(exactness.sample_of(self.model), len(given))))
         whole, nothing = self.run(torch.stack([self.exists, self.nothing]), some)
         yield from unpatched_differ(
             self.model, self.model, given, whole, nothing if self.ablation == "corrupted" else None

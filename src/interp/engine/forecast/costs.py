@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from interp.engine.transformer.network import Network
 
 _BUSIEST = 4.0  # others' work is taken for at most three times a command's own
-_COLD = 1.35  # measured: a command's rows are in memory of their own, a rate's in the processor's cache
+_COLD = 1.35  # fitted: how much longer commands took on the bundled model and GPT-2's shape than their parts alone
 _ATTENTION = 0.25  # the rate of attention's products, by that of large ones: they are small, and softmax is between
 
 
 class Foresight:
-    """A model as forecasts see it.
+    """A model as forecasts see it; `half` and `encoders` are those of `network.read`.
 
     Attributes
     ----------
@@ -41,13 +41,15 @@ class Foresight:
         The shape of its layers.
     """
 
-    def __init__(self, model: LoadedModel, *sites: str, half: bool = True) -> None:
+    def __init__(
+        self, model: LoadedModel, *sites: str, half: bool = True, encoders: Collection[str] | None = None
+    ) -> None:
         self.model = model
         self.net: Network | None = None
         self.path = "without hooks"
         try:
             exactness.require_known(*sites)
-            self.net = network.read(model, half=half)
+            self.net = network.read(model, half=half, encoders=encoders)
         except exactness.Unreadable as error:
             self.path = f"with hooks: {error}"
         self.sizes = Sizes.guessed(model) if self.net is None else Sizes.of(self.net)

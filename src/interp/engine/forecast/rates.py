@@ -14,7 +14,7 @@ is measured when it is first asked for; none takes more than a fraction of a sec
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from interp.engine.forecast.work import Sizes
 from interp.engine.model import forward as passes
-from interp.engine.transformer.block import Block
+from interp.engine.transformer.forward import forward
 from interp.engine.transformer.linear import linear
 from interp.engine.transformer.network import Network
 
@@ -118,8 +118,12 @@ class Rates:
         if self._net is None:
             return Curve((1,), (max(slope, 30 * self.call),), slope)
         at = [rows for rows in _ROWS if rows == 1 or rows * self._sizes.layer <= _MOST]
-        blocks, turns = self._net.layers, self._net.rotations(_SPAN)
-        seconds = [self._over_layers(lambda n, rows=rows: self._run(blocks[n], turns[n], rows)) for rows in at]
+
+        def plain(n: int, rows: int) -> None:
+            with torch.no_grad():
+                self._run(n, self._stream(rows))
+
+        seconds = [self._over_layers(lambda n, rows=rows: plain(n, rows)) for rows in at]
         if len(at) == len(_ROWS):  # norms, activations and sums are in it too
             slope = max(slope, (seconds[-1] - seconds[-2]) / (at[-1] - at[-2]))
         return Curve(tuple(at), tuple(seconds), slope)
@@ -130,13 +134,12 @@ class Rates:
         at, seconds = self.layer.at[-2:], list[float]()
         if self._net is None:
             return Curve(self.layer.at, tuple(2 * one for one in self.layer.seconds), 2 * self.layer.slope)
-        blocks, turns = self._net.layers, self._net.rotations(_SPAN)
         for rows in at:
 
             def both(n: int, rows: int = rows) -> None:
                 with torch.enable_grad():
                     x = self._stream(rows).requires_grad_()
-                    torch.autograd.grad(self._layer(blocks[n], turns[n], x).sum(), x)
+                    torch.autograd.grad(self._run(n, x).sum(), x)
 
             seconds.append(max(self._over_layers(both) - self.layer(rows), self.layer(rows) / 2))
         return Curve(at, tuple(seconds), self.layer.slope)
@@ -168,21 +171,13 @@ class Rates:
 
     # -- measuring -----------------------------------------------------------------------------------------------------
 
-    def _run(self, block: Block, turns: object, rows: int) -> None:
-        with torch.no_grad():
-            self._layer(block, turns, self._stream(rows))
+    def _run(self, layer: int, x: Tensor) -> Tensor:
+        assert self._net is not None
+        return forward(self._net, resid=x, first=layer, stop=layer + 1)
 
     def _stream(self, rows: int) -> Tensor:
         shape = (max(1, rows // _SPAN), min(rows, _SPAN), self._sizes.width)
         return torch.ones(shape, device=self.device, dtype=self.dtype)
-
-    @staticmethod
-    def _layer(block: Block, turns: object, x: Tensor) -> Tensor:
-        at = None if turns is None else turns.at(slice(0, x.shape[1]))  # pyright: ignore
-        q, k, v = block.project(x)
-        z = block.attend(block.turn_queries(q, at), block.turn_keys(k, at), v)  # pyright: ignore[reportUnknownArgumentType]
-        middle = x + block.write(z)
-        return middle + block.mlp(block.mlp_reads(x, middle))
 
     def _over_layers(self, run: Callable[[int], object]) -> float:
         """Return the seconds of a layer, of one after the other."""
@@ -223,6 +218,3 @@ def rates_of(model: LoadedModel, net: Network | None, sizes: Sizes) -> Rates:
     """Return the rates of a model; those of this session, where they were asked for before."""
     key = (model.dtype, str(model.device), torch.get_num_threads(), net is not None)
     return _known.setdefault(model, {}).setdefault(key, Rates(model, net, sizes))
-
-
-__all__: Sequence[str] = ["Curve", "Rates", "rates_of"]

@@ -78,7 +78,7 @@ class Operated(Handle):
             if self._operation is not None:
                 return body(self._operation)
             try:
-                return hooks.interruptible(lambda: self._begun(technique, arguments, body))
+                return hooks.interruptible(lambda: self._begun(technique, arguments, body), after=self._ended)
             except (RuntimeError, MemoryError) as error:
                 if isinstance(error, OutOfMemory) or not memory.is_out_of_memory(error):
                     raise
@@ -88,19 +88,20 @@ class Operated(Handle):
                     f"out of memory in {technique}: {memory.readable(memory.free_bytes(self.device))} is free on "
                     f"{self.device}; use a shorter prompt or fewer layers, or free some with %interp clear"
                 )
-            finally:
-                # First: an interrupt can come between any two of these.
-                ended, self._operation = self._operation, None
-                if ended is not None and ended.meter is not None:
-                    ended.meter.stop()
-                if self.streamed is not None:
-                    self.streamed.rest()
         # Raised outside the except block, so that the new error does not carry the old one's frames.
         raise OutOfMemory(failure)
 
     def _begun(self, technique: str, arguments: Mapping[str, Any], body: Callable[[Operation], Value]) -> Value:
         self._operation = self._record(technique, arguments)
         return body(self._operation)
+
+    def _ended(self) -> None:
+        """Close the record, and let go of what only the command needed."""
+        ended, self._operation = self._operation, None
+        if ended is not None and ended.meter is not None:
+            ended.meter.stop()
+        if self.streamed is not None:
+            self.streamed.rest()
 
     def _record(self, technique: str, arguments: Mapping[str, Any]) -> Operation:
         # Not in `operate`: the traceback of an error keeps its frame, and a list of modules in it all the weights.

@@ -17,6 +17,7 @@ import itertools
 import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 
 from torch import Tensor, nn
 
@@ -42,8 +43,6 @@ class Streamed:
 
     Attributes
     ----------
-    size
-        Of all weights, in bytes; those that the bridge holds as copies count as well.
     read
         How many bytes of layers have been asked of the files so far.
 
@@ -59,9 +58,8 @@ class Streamed:
         mappings = mapped.Mappings()
         *layers, others = ([one for one in some if mappings.holds(one.data_ptr(), one.nbytes)] for some in every)
         self._sizes = [sum(tensor.nbytes for tensor in layer) for layer in layers]
-        self.size = sum(tensor.nbytes for tensor in itertools.chain(*every))
-        copied = self.size - sum(self._sizes) - sum(tensor.nbytes for tensor in others)
-        self.limit = limit
+        whole = sum(tensor.nbytes for tensor in itertools.chain(*every))
+        copied = whole - sum(self._sizes) - sum(tensor.nbytes for tensor in others)
         needed = 3 * max(self._sizes) + copied
         if needed > limit:
             most = f"three layers take {memory.readable(3 * max(self._sizes))}"
@@ -137,4 +135,9 @@ def _pages(tensors: Iterable[Tensor], *, outward: bool) -> Iterable[tuple[int, i
 def _advise(start: int, end: int, what: int) -> int:
     if sys.platform != "linux":  # the kernel reads what is touched, and takes back what it needs, unasked
         return 0
-    return ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), what)
+    return _library().madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), what)
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    return ctypes.CDLL(None)

@@ -12,8 +12,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from interp.engine import exactness, memory
-from interp.engine.forecast.costs import Foresight
-from interp.engine.forecast.work import NOTHING, Stored, Through, Work, one_batch, total
 from interp.engine.metrics import upcast
 from interp.engine.model.interventions import require_read, written
 from interp.engine.patching.cases import Ids, by_length
@@ -71,8 +69,8 @@ def ablate(
     taken: Sequence[int] = (),
     seed: int = 0,
     on_step: OnStep = silent,
-) -> Ablated:
-    """Measure every sample in every condition.
+) -> Job:
+    """Return what measures every sample in every condition.
 
     Parameters
     ----------
@@ -85,68 +83,10 @@ def ablate(
     taken
         For each sample, which reference.
     """
-    return _Job(model, samples, parts, Fillings(parts, mode, references, taken, seed), on_step).run()
+    return Job(model, samples, parts, Fillings(parts, mode, references, taken, seed), on_step)
 
 
-def foreseen(
-    model: LoadedModel,
-    samples: Sequence[Sample],
-    parts: Sequence[Part],
-    *,
-    mode: str,
-    references: Sequence[Ids],
-    taken: Sequence[int] = (),
-    seed: int = 0,
-) -> tuple[Foresight, Work]:
-    """Return how `ablate` will compute, and its work."""
-    sight = Foresight(model, *(part.site for part in parts if part.site != "scores"), half=False)
-    job = _Job(model, samples, parts, Fillings(parts, mode, references, taken, seed), silent)
-    depth, work, stored = sight.sizes.depth, NOTHING, Stored(model)
-    wanted = [part for part in parts if part.site != "scores"]
-    if wanted and mode != "zero":
-        needed = sorted(set(taken)) if mode == "resample" else range(len(references))
-        stop = max(part.layer for part in wanted) + 1
-        for length, some in by_length([references[n] for n in needed]).items():
-            if sight.net is None:
-                for n in some:
-                    stored.plain(references[list(needed)[n]], *(Site(one.site, one.layer).hook_name for one in wanted))
-            else:
-                work = work + _together(sight, [length] * len(some), max(1, memory.WAVE_ROWS // length), stop)
-    losses = job.samples[0].scorer is None
-    lowest = [min((parts[n].layer for n in chosen), default=0) for chosen in job.conditions]
-    for condition, first in enumerate(lowest):
-        for length, some in by_length([sample.ids for sample in samples]).items():
-            size = job.together(length)
-            if sight.net is None:
-                batches = [len(some[at : at + size]) for at in range(0, len(some), size)]
-                runs = (one_batch(model, count * length, len(parts), last_only=not losses) for count in batches)
-                work = total([work, *runs])
-                continue
-            work = work + _together(sight, [length] * len(some), size, depth - first, edited=condition > 0)
-            rows = len(some) * ((length - 1) if losses else 1)
-            work = work + Work(logits=rows if losses else 0, calls=25 * len(some))
-        if condition == 1 and sight.net is not None and not exactness.trusted(model, job.key, job.longest):
-            compared = min(exactness.SAMPLE, 2 * len(samples))
-            runs = (one_batch(model, job.longest, len(parts), last_only=not losses) for _ in range(compared))
-            work = total([work, *runs])
-    logits = 3 * sight.sizes.element * memory.LOGIT_ROWS * sight.sizes.vocabulary * losses
-    return sight, stored.work + work + Work(peak=min(1, len(samples)) * logits)
-
-
-def _together(sight: Foresight, lengths: Sequence[int], size: int, layers: int, *, edited: bool = False) -> Work:
-    """Return the work of plain forwards through some layers, `size` prompts at a time."""
-    sizes, work, length = sight.sizes, NOTHING, lengths[0]
-    for at in range(0, len(lengths), size):
-        rows = length * len(lengths[at : at + size])
-        through = Through(rows, layers, scores=rows * length)
-        peak = sizes.element * rows * (sizes.hidden + edited * sizes.heads * sizes.d_head)
-        held = 0 if edited else sizes.element * rows * sizes.width
-        calls = 12 * layers + 20 * len(lengths)
-        work = work + Work(rows // length, (through,), calls=calls, held=held, peak=peak + held)
-    return work
-
-
-class _Job:
+class Job:
     def __init__(
         self,
         model: LoadedModel,
@@ -227,7 +167,7 @@ class _Job:
     def _sample(self) -> Iterator[float]:
         """Yield how far a few finished runs are from the plain hooked forward's."""
         finished = self.found.done.nonzero().tolist()
-        for condition, sample in random.Random(0).sample(finished, min(exactness.SAMPLE, len(finished))):
+        for condition, sample in random.Random(0).sample(finished, min(exactness.sample_of(self.model), len(finished))):
             yield exactness.difference(self.found.values[condition, sample], self._hooked(condition, [sample])[0])
 
     # -- what the parts become -----------------------------------------------------------------------------------------

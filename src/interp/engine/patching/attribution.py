@@ -11,10 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from interp.engine import exactness, memory
-from interp.engine.forecast.costs import Foresight
-from interp.engine.forecast.work import NOTHING, Hooked, Stored, Through, Work
 from interp.engine.metrics import upcast
-from interp.engine.patching.cases import Case, measured, plain_ends, ready, unpatched_differ
+from interp.engine.patching.cases import Case, measured, ready, unpatched_differ
 from interp.engine.patching.driver import OnStep, silent
 from interp.engine.patching.gradients import differentiated, over_cases, require_slope
 from interp.engine.patching.recorded import HookedRuns, LeanRuns, Runner
@@ -23,8 +21,6 @@ from interp.sites import SITES
 if TYPE_CHECKING:
     from interp.engine.memory import Stretch
     from interp.engine.model.loaded import LoadedModel
-
-_CALLS = 200  # small operations for a layer's sites
 
 
 @dataclass
@@ -111,69 +107,11 @@ def attribute(
     alone; what is integrated here is each layer's conductance (Dhamdhere, Sundararajan and Yan 2018), right at every
     layer. A path for each site by itself would need a sweep's forwards, for which the exact sweep is the better use.
     """
-    job = _Job(model, cases, steps, neurons, asked, source_model or model, on_step)
+    job = Job(model, cases, steps, neurons, asked, source_model or model, on_step)
     return differentiated(cases, job.run)
 
 
-def foreseen(
-    model: LoadedModel,
-    cases: Sequence[Case],
-    *,
-    steps: int,
-    neurons: bool,
-    asked: str,
-    source_model: LoadedModel,
-    stored: Stored,
-) -> tuple[Foresight, Work]:
-    """Return how `attribute` will compute, and its work; `stored` is the store as what comes before will leave it."""
-    sight = Foresight(model, asked, half=False)
-    job = _Job(model, cases, steps, neurons, asked, source_model, silent)
-    before, there = stored.work, stored if source_model is model else Stored(source_model)
-    if cases[0].scorer.metric.needs_clean:
-        plain_ends(stored, there, cases)
-    work = stored.work.less(before)
-    before = stored.work
-    pieces: list[Stretch] = []
-    job.over(pieces.append, silent)
-    for piece in pieces:
-        work = work + _of_piece(sight, [cases[n] for n in piece.cases], piece, steps, foreign=there is not stored)
-    if sight.net is not None and not exactness.trusted(model, job.key, max(len(case.base) for case in cases)):
-        plain_ends(stored, there, cases[: exactness.SAMPLE])
-        work = work + stored.work.less(before)
-    return sight, work + (there.work if there is not stored else NOTHING)
-
-
-def _of_piece(sight: Foresight, cases: Sequence[Case], piece: Stretch, steps: int, *, foreign: bool) -> Work:
-    """Return the work of pairs that are run and differentiated together."""
-    sizes, net = sight.sizes, sight.net
-    n, length, points = len(cases), len(cases[0].base), 1 if steps == 1 else piece.last - piece.first + 1
-    start = min(min(case.start, case.position) for case in cases) if net is not None and not foreign else 0
-    graded = n * points * (length - start)
-    frozen = n * (length - start) if steps == 1 else 0
-    heads = (2 * sizes.heads + 2 * sizes.kv_heads) * sizes.d_head
-    width = 5 * sizes.width + heads + sizes.d_mlp + sizes.heads * length  # of all sites
-    saved = 2 * sizes.width + 2 * sizes.d_mlp + 2 * sizes.heads * length  # what autograd keeps beside them
-    rows = n * start + frozen + graded  # whose products are one tensor: all of it stays where a part does
-    peak = sizes.element * sizes.depth * (rows * width + graded * (2 * width + saved) + frozen * width)
-    beside = Work(
-        moved=3.0 * sizes.element * sizes.depth * width * (graded + frozen),
-        calls=_CALLS * sizes.depth + 60 * n,
-        peak=peak,
-        advice=("fewer pairs (--n)", "fewer --steps"),
-    )
-    if net is None:
-        runs = 2 if steps == 1 else 3
-        own = Hooked(1, graded, graded=True, places=10 * sizes.depth)
-        others = Hooked(runs - 1, n * length, places=10 * sizes.depth)
-        return beside + Work(forwards=runs, hooked=(own, others))
-    scores = n * start * start + (frozen + graded) * length
-    return beside + Work(
-        forwards=2 if foreign else 1,
-        through=(Through(rows, sizes.depth, graded=graded, scores=scores, groups=3),),
-    )
-
-
-class _Job:
+class Job:
     """One estimate under way."""
 
     def __init__(

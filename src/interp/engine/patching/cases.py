@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from interp.engine import exactness
+from interp.engine.forecast.work import NOTHING
 from interp.engine.metrics import Scorer, upcast
 from interp.prompts import differing
 
 if TYPE_CHECKING:
-    from interp.engine.forecast.work import Stored
+    from interp.engine.forecast.work import Stored, Work
     from interp.engine.model.loaded import LoadedModel
 
 Ids = tuple[int, ...]
@@ -81,23 +82,33 @@ def unpatched_differ(
     base, source
         ``float64 [case]``; a source of ``None`` is not compared.
     """
-    for number, case in enumerate(cases[: exactness.SAMPLE]):
+    for number, case in enumerate(cases[: exactness.sample_of(model)]):
         _, *ends = unpatched(model, source_model, case)
         yield exactness.difference(base[number], ends[0])
         if source is not None:
             yield exactness.difference(source[number], ends[1])
 
 
-def plain_ends(stored: Stored, there: Stored, cases: Iterable[Case]) -> None:
-    """Ask for what `unpatched` runs, of the store as it will be; the source's model has `there`."""
+def plain_ends(stored: Stored, there: Stored, cases: Iterable[Case]) -> Work:
+    """Ask for what `unpatched` runs, of the store as it will be, and return what that adds to its work.
+
+    The source's model has the store `there`.
+    """
+    before = stored.work
     for case in cases:
         for store, ids in ((stored, case.base), (there, case.source)):
             store.plain(ids, "last_logits" if case.position == len(ids) - 1 else "logits")
+    return stored.work.less(before)
 
 
 def ready(model: LoadedModel, source_model: LoadedModel, cases: Sequence[Case]) -> list[Case]:
     """Return cases whose metrics know the clean run's distribution, by the plain forward, where they ask for that."""
     return [unpatched(model, source_model, case)[0] if case.scorer.metric.needs_clean else case for case in cases]
+
+
+def ready_work(stored: Stored, there: Stored, cases: Sequence[Case]) -> Work:
+    """Return the work of `ready`."""
+    return plain_ends(stored, there, cases) if cases[0].scorer.metric.needs_clean else NOTHING
 
 
 def measured(cases: Sequence[Case], model: LoadedModel, source_model: LoadedModel) -> exactness.Key:

@@ -97,14 +97,21 @@ class Fillings:
         """Return what a part becomes in a prompt, ``[position, width]``, or what is added to it."""
         return self._filled[part](sample, length)
 
+    @property
+    def needed(self) -> Sequence[int]:
+        """The numbers of the references that something is taken from."""
+        if self.mode == "zero" or all(part.site == "scores" for part in self.parts):
+            return ()
+        return sorted(set(self.taken)) if self.mode == "resample" else range(len(self.references))
+
     def prepare(self, capture: Capture) -> None:
         """Run the references that are needed with `capture`."""
         replaced = [n for n, part in enumerate(self.parts) if part.site != "scores"]
-        if not replaced or self.mode == "zero":
+        needed = self.needed
+        if not needed:
             self._filled = {n: lambda sample, length: torch.zeros(()) for n in replaced}  # noqa: ARG005
             return
         wanted = [self.parts[n] for n in replaced]
-        needed = sorted(set(self.taken)) if self.mode == "resample" else range(len(self.references))
         seen = dict(zip(needed, capture([self.references[n] for n in needed], wanted), strict=True))
         for at, part in enumerate(replaced):
             held = {n: tensors[at] for n, tensors in seen.items()}

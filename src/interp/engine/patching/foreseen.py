@@ -1,7 +1,8 @@
-"""What a sweep will take: its waves, cut as they will be, without anything run.
+"""What sweeps, ablations and estimates will take: cut as they will be, without anything run.
 
-The base runs are not there yet, so plans get the tokens alone in their place. That below the first attention few
-positions of two runs differ is not seen from those: one layer's patches are counted that will change nothing.
+The base runs are not there yet, so plans get runs of the same length in their place. Which positions of an activation
+differ between the two is then known from the tokens alone: below the first attention where the tokens differ, above it
+from the first difference on.
 """
 
 from __future__ import annotations
@@ -11,22 +12,38 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from interp.engine import exactness, memory
 from interp.engine.forecast.costs import Foresight
-from interp.engine.forecast.work import NOTHING, Hooked, Sizes, Stored, Through, Work, passing, putting, total
-from interp.engine.patching import noise
-from interp.engine.patching.cases import Case, Ids, plain_ends
+from interp.engine.forecast.work import (
+    NOTHING,
+    Hooked,
+    Sizes,
+    Stored,
+    Through,
+    Work,
+    one_batch,
+    passing,
+    putting,
+    total,
+)
+from interp.engine.memory import Stretch
+from interp.engine.patching import ablation, attribution, noise
+from interp.engine.patching.cases import Case, Ids, by_length, plain_ends, ready_work
+from interp.engine.patching.driver import silent
 from interp.engine.patching.runs import NAMES
 from interp.engine.patching.waves import Sweep, sampled, waves_of
 from interp.engine.transformer.base_runs import PARTS, Base
 from interp.engine.transformer.parts import HALF
+from interp.sites import Site
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.patching.plan import PatchGroup, Plan
     from interp.engine.transformer.network import Network
 
+_CALLS = 200  # small operations for a layer's sites, where all are estimated
 _FEWER = ("fewer pairs (--n)", "some layers (--layer)")
 
 
@@ -39,7 +56,8 @@ def of_sweep(sweep: Sweep, sight: Foresight | None = None, stored: Stored | None
         The store as what comes before will leave it.
     """
     model = sweep.model
-    sight = sight or Foresight(model, *(site.name for site in sweep.planner.written()))
+    sites = (site.name for site in sweep.planner.written())
+    sight = sight or Foresight(model, *sites, encoders=sweep.planner.encoders)
     stored = stored or Stored(model)
     beside = of_noise(model, sweep.given)
     if sight.net is None:
@@ -49,7 +67,8 @@ def of_sweep(sweep: Sweep, sight: Foresight | None = None, stored: Stored | None
     groups = [one for plan in plans for patch in plan.patches() for one in plan.only(patch, sweep.chosen)]
     waves = list(waves_of(groups, sweep.rows_that_fit(net, len(plans[0].base))))
     first = _base_runs(net, sizes, sweep)
-    going = [_wave(sizes, plans, wave, net) for wave in waves]
+    moving = ([patch for patch in wave if plans[patch.case].moves(patch)] for wave in waves)
+    going = [_wave(sizes, plans, wave, net) for wave in moving if wave]
     compared = NOTHING
     if not exactness.trusted(model, sweep.key, max(len(case.base) for case in sweep.given)):
         compared = _sample(sweep, plans, waves[0] if waves else [], stored)
@@ -68,15 +87,31 @@ def of_noise(model: LoadedModel, cases: Sequence[Case]) -> Work:
 
 
 def _plan(sweep: Sweep, net: Network, case: Case, number: int) -> Plan:
-    own = sweep.source_model is sweep.model and not net.both_ways
-    base, source = _standing(case.base), _standing(case.source)
-    return sweep.planner.plan(net, base, source, case, number, case.start if own else 0)
+    own = sweep.source_model is sweep.model
+    base, source = _standing(case.base, net), _standing(case.source, net, case.base if own else None)
+    return sweep.planner.plan(net, base, source, case, number, case.start if own and not net.both_ways else 0)
 
 
-def _standing(ids: Ids) -> Base:
-    """Return what stands for a run: its tokens, and none of its activations."""
+def _standing(ids: Ids, net: Network, like: Ids | None = None) -> Base:
+    """Return what stands for a run: zeros, or ones where it differs from that of `like`, ``[layer, position, 1]``."""
     there = torch.tensor(ids)
-    return Base(there, *(there.new_empty(0) for _ in PARTS))
+    if like is None:
+        nothing = torch.zeros(2, len(ids), 1)
+        return Base(there, *(_Layers(nothing) for _ in PARTS))  # pyright: ignore[reportArgumentType]
+    tokens = (there != torch.tensor(like)).float()[:, None]
+    later = tokens.max(0).values.expand_as(tokens) if net.both_ways else tokens.cummax(0).values
+    first, above = _Layers(torch.stack([tokens, later])), _Layers(torch.stack([later, later]))
+    return Base(there, first, above, first, first, first, above)  # pyright: ignore[reportArgumentType]
+
+
+class _Layers:
+    """A tensor by layer, all of which are alike but the first."""
+
+    def __init__(self, both: Tensor) -> None:
+        self._both = both
+
+    def __getitem__(self, layer: int) -> Tensor:
+        return self._both[min(layer, 1)]
 
 
 def _base_runs(net: Network, sizes: Sizes, sweep: Sweep) -> Work:
@@ -186,8 +221,7 @@ def _by_hooks(sweep: Sweep, stored: Stored) -> Work:
     """Return the work of a sweep by the hooked forward, cell by cell."""
     there = Stored(sweep.source_model) if sweep.source_model is not sweep.model else stored
     before, runs = stored.work, NOTHING
-    for case in sweep.given:
-        plain_ends(stored, there, [case])
+    plain_ends(stored, there, sweep.given)
     batch, cells = sweep.together(), sweep.chosen.tolist()
     for at in range(0, len(cells), batch):
         for case in sweep.given:
@@ -198,3 +232,102 @@ def _by_hooks(sweep: Sweep, stored: Stored) -> Work:
 def _answer(sweep: Sweep) -> Work:
     cells = sweep.swept.values.numel()
     return Work(held=9 * cells, peak=60 * cells)
+
+
+# -- ablations ---------------------------------------------------------------------------------------------------------
+
+
+def of_ablation(job: ablation.Job) -> tuple[Foresight, Work]:
+    """Return how runs with parts taken away will be computed, and their work."""
+    model, samples, parts, fillings = job.model, job.samples, job.parts, job.fillings
+    wanted = [part for part in parts if part.site != "scores"]
+    sight = Foresight(model, *(part.site for part in wanted), half=False, encoders={part.site for part in parts})
+    depth, work, stored = sight.sizes.depth, NOTHING, Stored(model)
+    references = [fillings.references[n] for n in fillings.needed]
+    stop = max((part.layer for part in wanted), default=0) + 1
+    for length, some in by_length(references).items():
+        if sight.net is None:
+            for n in some:
+                stored.plain(references[n], *(Site(one.site, one.layer).hook_name for one in wanted))
+        else:
+            work = work + _together(sight, [length] * len(some), max(1, memory.WAVE_ROWS // length), stop)
+    losses = samples[0].scorer is None
+    lowest = [min((parts[n].layer for n in chosen), default=0) for chosen in job.conditions]
+    for condition, first in enumerate(lowest):
+        for length, some in by_length([sample.ids for sample in samples]).items():
+            size = job.together(length)
+            if sight.net is None:
+                batches = [len(some[at : at + size]) for at in range(0, len(some), size)]
+                runs = (one_batch(model, count * length, len(parts), last_only=not losses) for count in batches)
+                work = total([work, *runs])
+                continue
+            work = work + _together(sight, [length] * len(some), size, depth - first, edited=condition > 0)
+            rows = len(some) * ((length - 1) if losses else 1)
+            work = work + Work(logits=rows if losses else 0, calls=25 * len(some))
+        if condition == 1 and sight.net is not None and not exactness.trusted(model, job.key, job.longest):
+            compared = min(exactness.sample_of(model), 2 * len(samples))
+            runs = (one_batch(model, job.longest, len(parts), last_only=not losses) for _ in range(compared))
+            work = total([work, *runs])
+    logits = 3 * sight.sizes.element * memory.LOGIT_ROWS * sight.sizes.vocabulary * losses
+    return sight, stored.work + work + Work(peak=min(1, len(samples)) * logits)
+
+
+def _together(sight: Foresight, lengths: Sequence[int], size: int, layers: int, *, edited: bool = False) -> Work:
+    """Return the work of plain forwards through some layers, `size` prompts at a time."""
+    sizes, work, length = sight.sizes, NOTHING, lengths[0]
+    for at in range(0, len(lengths), size):
+        rows = length * len(lengths[at : at + size])
+        through = Through(rows, layers, scores=rows * length)
+        peak = sizes.element * rows * (sizes.hidden + edited * sizes.heads * sizes.d_head)
+        held = 0 if edited else sizes.element * rows * sizes.width
+        calls = 12 * layers + 20 * len(lengths)
+        work = work + Work(rows // length, (through,), calls=calls, held=held, peak=peak + held)
+    return work
+
+
+# -- estimates of nodes ------------------------------------------------------------------------------------------------
+
+
+def of_estimate(job: attribution.Job, stored: Stored) -> tuple[Foresight, Work]:
+    """Return how an estimate will be computed, and its work; `stored` is the store as what comes before leaves it."""
+    model, cases, pieces = job.model, job.given, list[Stretch]()
+    sight = Foresight(model, job.asked, half=False, encoders=())
+    there = stored if job.source_model is model else Stored(job.source_model)
+    work = ready_work(stored, there, cases)
+    job.over(pieces.append, silent)
+    for piece in pieces:
+        some = [cases[n] for n in piece.cases]
+        work = work + _of_piece(sight, some, piece, job.steps, foreign=there is not stored)
+    if sight.net is not None and not exactness.trusted(model, job.key, max(len(case.base) for case in cases)):
+        work = work + plain_ends(stored, there, cases[: exactness.sample_of(model)])
+    return sight, work + (there.work if there is not stored else NOTHING)
+
+
+def _of_piece(sight: Foresight, cases: Sequence[Case], piece: Stretch, steps: int, *, foreign: bool) -> Work:
+    """Return the work of pairs that are run and differentiated together."""
+    sizes, net = sight.sizes, sight.net
+    n, length, points = len(cases), len(cases[0].base), 1 if steps == 1 else piece.last - piece.first + 1
+    start = min(min(case.start, case.position) for case in cases) if net is not None and not foreign else 0
+    graded = n * points * (length - start)
+    frozen = n * (length - start) if steps == 1 else 0
+    heads = (2 * sizes.heads + 2 * sizes.kv_heads) * sizes.d_head
+    width = 5 * sizes.width + heads + sizes.d_mlp + sizes.heads * length  # of all sites
+    saved = 2 * sizes.width + 2 * sizes.d_mlp + 2 * sizes.heads * length  # what autograd keeps beside them
+    rows = n * start + frozen + graded  # whose products are one tensor: all of it stays where a part does
+    peak = sizes.element * sizes.depth * (rows * width + graded * (2 * width + saved) + frozen * width)
+    beside = Work(
+        moved=3.0 * sizes.element * sizes.depth * width * (graded + frozen),
+        calls=_CALLS * sizes.depth + 60 * n,
+        peak=peak,
+        advice=("fewer pairs (--n)", "fewer --steps"),
+    )
+    if net is None:
+        runs = 2 if steps == 1 else 3
+        own = Hooked(1, graded, graded=True, places=10 * sizes.depth)
+        others = Hooked(runs - 1, n * length, places=10 * sizes.depth)
+        return beside + Work(forwards=runs, hooked=(own, others))
+    scores = n * start * start + (frozen + graded) * length
+    return beside + Work(
+        forwards=2 if foreign else 1,
+        through=(Through(rows, sizes.depth, graded=graded, scores=scores, groups=3),),
+    )

@@ -26,7 +26,7 @@ from interp.engine.patching.cases import Case
 from interp.engine.patching.driver import OnStep, silent
 from interp.engine.patching.path_hooked import FROZEN, HookedPaths
 from interp.engine.patching.plan import PatchGroup, Plan
-from interp.engine.patching.waves import Sweep, Swept, unfinished
+from interp.engine.patching.waves import Sweep, unfinished
 from interp.engine.transformer.base_runs import Base
 from interp.engine.transformer.forward import Edit, forward
 from interp.engine.transformer.incremental import ChangedRows
@@ -96,8 +96,10 @@ def sweep_paths(
     receivers: Sequence[Node],
     freeze: str,
     on_step: OnStep = silent,
-) -> Swept:
-    """Patch every path from a sender to a receiver into the base run, one path at a time.
+) -> Sweep:
+    """Return what patches every path from a sender to a receiver into the base run, one path at a time.
+
+    Its answer is ``[case, sender, receiver]``; where there is no path, the unpatched run's metric.
 
     Parameters
     ----------
@@ -105,25 +107,7 @@ def sweep_paths(
         As `ordered` returns them.
     freeze
         ``"all"``, ``"heads"`` or ``"none"``, see `interp.path`.
-
-    Returns
-    -------
-    Swept
-        ``[case, sender, receiver]``; where there is no path, the unpatched run's metric.
     """
-    return prepared(model, cases, senders=senders, receivers=receivers, freeze=freeze, on_step=on_step).run()
-
-
-def prepared(
-    model: LoadedModel,
-    cases: Sequence[Case],
-    *,
-    senders: Sequence[Node],
-    receivers: Sequence[Node],
-    freeze: str,
-    on_step: OnStep = silent,
-) -> Sweep:
-    """Return `sweep_paths`, ready to run."""
     swept = unfinished(len(cases), (len(senders), len(receivers)))
     return Sweep(model, cases, Paths(model, senders, receivers, freeze), swept, on_step)
 
@@ -391,4 +375,4 @@ class Paths(HookedPaths):
         return self.make(net, base, source, **ends, case=number, start=start, stop=case.position)
 
 
-__all__ = ["FREEZES", "PathPlan", "Paths", "ordered", "parallel", "prepared", "reaching", "sweep_paths"]
+__all__ = ["FREEZES", "PathPlan", "Paths", "ordered", "parallel", "reaching", "sweep_paths"]

@@ -164,10 +164,16 @@ class Plan:
         stage = SITES[self.site].stage
         return (layer + 1, "pre") if stage == "post" else (layer, stage)
 
-    def changed_rows(self, patch: PatchGroup) -> ChangedRows | None:
-        """Return the patch's rows of the residual stream; ``None`` where it changes nothing."""
-        if not self._moves(patch):
-            return None
+    def moves(self, patch: PatchGroup) -> bool:
+        """Whether the two runs' activations differ where one position is patched: below any attention, few do."""
+        part = {"resid_pre": "resid"}.get(self.site, self.site)
+        if "position" not in self.by or part not in PARTS:
+            return True
+        base, source = (getattr(run, part)[patch.layer][patch.start] for run in (self.base, self.source))
+        return not torch.equal(base, source)
+
+    def changed_rows(self, patch: PatchGroup) -> ChangedRows:
+        """Return the patch's rows of the residual stream."""
         start = self._first(patch.start, patch.single)
         stop = start + 1 if patch.single else len(self.base)
         rows = self._rows(patch, slice(start, stop))
@@ -178,14 +184,6 @@ class Plan:
             rows=rows[:, 0] if patch.single else rows,
             single=patch.single,
         )
-
-    def _moves(self, patch: PatchGroup) -> bool:
-        """Whether the two runs' activations differ where one position is patched: below any attention, few do."""
-        part = {"resid_pre": "resid"}.get(self.site, self.site)
-        if "position" not in self.by or part not in PARTS:
-            return True
-        base, source = (getattr(run, part)[patch.layer, patch.start] for run in (self.base, self.source))
-        return not torch.equal(base, source)
 
     def _rows(self, patch: PatchGroup, positions: slice) -> Tensor:
         """Return ``[part, position, d_model]``."""

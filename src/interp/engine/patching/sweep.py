@@ -45,8 +45,8 @@ def sweep(
     cells: Sequence[int] | None = None,
     on_step: OnStep = silent,
     on_partial: Callable[[Swept], None] = lambda swept: None,  # noqa: ARG005
-) -> Swept:
-    """Put the source run's activation at every cell of a site into the base run, one cell at a time.
+) -> Sweep:
+    """Return what puts the source run's activation at every cell of a site into the base run, one cell at a time.
 
     Parameters
     ----------
@@ -65,38 +65,7 @@ def sweep(
     on_partial
         Called while the sweep is empty, and before `on_step` while cells are missing: `Swept.so_far` is what can be
         kept.
-
-    Returns
-    -------
-    Swept
-        Complete, or with what was finished when memory ran out, a metric failed or the user interrupted.
     """
-    return prepared(
-        model,
-        cases,
-        site=site,
-        by=by,
-        layers=layers,
-        source_model=source_model,
-        cells=cells,
-        on_step=on_step,
-        on_partial=on_partial,
-    ).run()
-
-
-def prepared(
-    model: LoadedModel,
-    cases: Sequence[Case],
-    *,
-    site: str,
-    by: str,
-    layers: Sequence[int],
-    source_model: LoadedModel | None = None,
-    cells: Sequence[int] | None = None,
-    on_step: OnStep = silent,
-    on_partial: Callable[[Swept], None] = lambda swept: None,  # noqa: ARG005
-) -> Sweep:
-    """Return `sweep`, ready to run."""
     swept = unfinished(len(cases), shape_of(model, site, by, layers, len(cases[0].base)))
 
     def step(done: int, total: int) -> None:

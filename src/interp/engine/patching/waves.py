@@ -274,8 +274,8 @@ class Sweep:
             entering.setdefault(plans[patch.case].stage(patch.layer), []).append(patch)
 
         def joins(layer: int, stage: str) -> list[ChangedRows]:
-            made = (plans[patch.case].changed_rows(patch) for patch in entering.get((layer, stage), []))
-            return [rows for rows in made if rows is not None]
+            moving = (patch for patch in entering.get((layer, stage), []) if plans[patch.case].moves(patch))
+            return [plans[patch.case].changed_rows(patch) for patch in moving]
 
         arrived: dict[int, list[tuple[Tensor, Tensor]]] = {}
 

@@ -19,7 +19,7 @@ _FEWER = ("fewer texts (--n)", "shorter texts")
 
 def of_neurons(model: LoadedModel, reader: Reader, texts: Sequence[Prompt], *, static: int) -> tuple[Foresight, Work]:
     """Return the work of reading texts, one at a time, and of what `static` neurons' weights say."""
-    sight, work = Foresight(model, half=False), NOTHING
+    sight, work = Foresight(model, half=False, encoders=()), NOTHING
     sizes, stop, compared = sight.sizes, max(reader.chosen) + 1, -1
     for length in (len(model.tokens.encode(text).ids) for text in texts):
         if sight.net is None:

@@ -87,7 +87,8 @@ class _Job:
         self.special = set[int](getattr(tokenizer, "all_special_ids", ()))
 
     def run(self) -> Pooled:
-        few = sorted(range(len(self.texts)), key=lambda index: -len(self.texts[index].ids))[: exactness.SAMPLE]
+        longest = sorted(range(len(self.texts)), key=lambda index: -len(self.texts[index].ids))
+        few = longest[: exactness.sample_of(self.model)]
 
         def lean(check: exactness.Check) -> None:
             self.net = network.read(self.model, encoders=(self.site,))

@@ -198,7 +198,7 @@ def ablate(
     """
     from interp.engine import metrics
     from interp.engine.forecast.costs import foresee
-    from interp.engine.patching import ablation
+    from interp.engine.patching import ablation, foreseen
 
     found, names = _parts(model, heads, mlps, knockout, direction is not None)
     along, notes = _along(model, direction, layer, site)
@@ -232,8 +232,9 @@ def ablate(
         exact = isinstance(data, Pairs) or not model.geometry.causal
         taken = ablation.donors(samples, references, exact=exact, seed=seed)
     options: Any = {"mode": mode, "references": references, "taken": taken, "seed": seed}
-    foresee(model, lambda: ablation.foreseen(model, samples, found, **options))
-    ran = ablation.ablate(model, samples, found, **options, on_step=model.on_step)
+    job = ablation.ablate(model, samples, found, **options, on_step=model.on_step)
+    foresee(model, lambda: foreseen.of_ablation(job))
+    ran = job.run()
     model.note(ran.path, [*ran.notes, *notes])
     said = _replacement(mode, references, seed) if replaced else "edges cut before the softmax"
     weights = np.array([len(s.ids) - 1 if s.scorer is None else 1 for s in samples], np.float64)

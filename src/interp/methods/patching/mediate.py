@@ -322,7 +322,7 @@ def mediate(
     # Both ways in one sweep: it goes from layer to layer, so that what an interrupt leaves is whole for its mediators.
     ways = ("denoise", "noise")
     cases = [case for way in ways for case in pairs_of.cases(model, encoded, chosen, way)]
-    job = sweep.prepared(model, cases, site=site, by=by, layers=layers, cells=cells, on_step=model.on_step)
+    job = sweep.sweep(model, cases, site=site, by=by, layers=layers, cells=cells, on_step=model.on_step)
     foresee(model, lambda: pairs_of.swept(model, job, encoded))
     swept = job.run()
     model.note(swept.path, swept.notes)

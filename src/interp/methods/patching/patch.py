@@ -280,7 +280,7 @@ def patch(
             cells=None if estimated is None else estimated.largest(verify),
             on_step=model.on_step,
             on_partial=lambda swept: model.on_partial(lambda: made(swept.so_far(), whole=False)),
-        )
+        ).run()
         swept = swept if estimated is None else estimated.verified_by(swept)
     model.note(swept.path, swept.notes)
     return unless_interrupted(made(swept), swept.interrupt)
@@ -298,18 +298,18 @@ def _forecast(
     """Return the work of the estimate, of the sweep or of what is verified, and of looking at the pairs' answers."""
     from interp.engine.forecast.work import NOTHING, Stored
     from interp.engine.patching import attribution, foreseen, sweep
+    from interp.engine.patching.driver import silent
 
     stored, sight, work = Stored(model), None, NOTHING
     if method == "attribution":
         source, one = asked["source_model"], asked["by"] == "neuron"
-        sight, work = attribution.foreseen(
-            model, cases, steps=steps, neurons=one, asked=asked["site"], source_model=source, stored=stored
-        )
+        job = attribution.Job(model, cases, steps, one, asked["site"], source, silent)
+        sight, work = foreseen.of_estimate(job, stored)
     if method == "exact" or verify:
         # Which cells an estimate finds the largest is not known before: some from everywhere stand for them.
         size = int(np.prod(sweep.shape_of(model, asked["site"], asked["by"], asked["layers"], len(cases[0].base))))
         cells = None if method == "exact" else np.linspace(0, size - 1, verify).astype(int).tolist()
-        of, more = foreseen.of_sweep(sweep.prepared(model, cases, cells=cells, **asked), stored=stored)
+        of, more = foreseen.of_sweep(sweep.sweep(model, cases, cells=cells, **asked), stored=stored)
         sight, work = sight or of, work + more
     assert sight is not None
     swept = sight if method == "exact" or verify else None

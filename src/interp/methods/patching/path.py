@@ -149,7 +149,7 @@ def path(
     metrics.try_out(chosen, model.geometry.d_vocab_out, model.device)
     encoded = encode(model, pairs, chosen)
     cases = pairs_of.cases(model, encoded, chosen, direction)
-    job = path.prepared(model, cases, senders=senders, receivers=receivers, freeze=freeze, on_step=model.on_step)
+    job = path.sweep_paths(model, cases, senders=senders, receivers=receivers, freeze=freeze, on_step=model.on_step)
     foresee(model, lambda: pairs_of.swept(model, job, encoded))
     swept = job.run()
     model.note(swept.path, swept.notes)

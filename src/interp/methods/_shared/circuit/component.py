@@ -123,7 +123,7 @@ def _effects(model: LoadedModel, net: Network, prompts: Sequence[Sequence[int]],
         return found
 
     def sample() -> Iterator[float]:
-        for ids, both in zip(prompts[: exactness.SAMPLE], found, strict=False):
+        for ids, both in zip(prompts[: exactness.sample_of(model)], found, strict=False):
             yield from map(exactness.difference, both, _hooked_ends(model, ids, place))
 
     done = exactness.run(

@@ -109,7 +109,7 @@ def roles(model: LoadedModel, n: int, seed: int) -> Roles:
         hooked=exactness.Refusal(
             "--task ioi follows what flows between heads", "leave --task out for the scores on random tokens"
         ),
-        sample=lambda: differ(model, network.read(model), ids[0][: exactness.SAMPLE]),
+        sample=lambda: differ(model, network.read(model), ids[0][: exactness.sample_of(model)]),
     ).answer
     clean_ids, other_ids = ids
     slots = {name: np.array([pair.slots[name][0] for pair in pairs.pairs]) for name in ("io", "s1", "s2")}

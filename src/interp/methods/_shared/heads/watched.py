@@ -60,7 +60,7 @@ def watch(
         check()
         return hooks.guarded(lambda: _lean(model, net, ids, shown, losses))
 
-    few = ids[: exactness.SAMPLE]
+    few = ids[: exactness.sample_of(model)]
     done = exactness.run(
         model,
         ("heads",),
