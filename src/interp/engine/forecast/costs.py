@@ -11,6 +11,7 @@ import torch
 from interp.engine import exactness, memory
 from interp.engine.forecast.rates import Rates, rates_of
 from interp.engine.forecast.work import Sizes, Work
+from interp.engine.model import hooks
 from interp.engine.model.meter import Meter
 from interp.engine.transformer import network
 from interp.errors import Foreseen
@@ -103,7 +104,7 @@ def foresee(model: LoadedModel, make: Callable[[], tuple[Foresight, Work]]) -> N
         operation.notes.append(f"this was to need {needs} and {there} was free; less is needed with {advice[0]}")
     operation.forecast = whole
     operation.meter = Meter(model.device)
-    operation.meter.start()
+    hooks.undisturbed(operation.meter.start)
 
 
 def priced(sight: Foresight, work: Work) -> Costs:

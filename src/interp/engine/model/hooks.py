@@ -94,6 +94,15 @@ def interruptible(
             interrupts.end()
 
 
+def undisturbed(body: Callable[[], Any]) -> None:
+    """Call `body`, which is short; an interrupt waits until it is through.
+
+    Python's own locks are no place for one: what starts a thread, or waits for one, can be left with a lock that it
+    neither has nor has given back.
+    """
+    interruptible(lambda: None, before=body)
+
+
 def run_hooked(
     points: Sequence[tuple[HookPoint, Hook]],
     body: Callable[[], Any],

@@ -22,7 +22,7 @@ from functools import cache
 from torch import Tensor, nn
 
 from interp.engine import memory
-from interp.engine.model import mapped
+from interp.engine.model import hooks, mapped
 from interp.errors import InputError
 
 _DROP, _AHEAD, _READ = 4, 3, 22  # MADV_DONTNEED, MADV_WILLNEED, MADV_POPULATE_READ (Linux 5.14)
@@ -77,6 +77,9 @@ class Streamed:
 
     def use(self, layer: int) -> None:
         """Have that layer's weights in memory, and the next one's on their way; let go of those that are done with."""
+        hooks.undisturbed(lambda: self._use(layer))
+
+    def _use(self, layer: int) -> None:
         now = self._ask(layer)
         if layer + 1 < len(self._layers):
             self._ask(layer + 1)
