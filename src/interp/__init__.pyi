@@ -329,6 +329,7 @@ def load(
     remote_code: bool = ...,
     adapter: Any = ...,
     max_memory: str | None = ...,
+    device_map: Any = ...,
     name: str | None = ...,
     copy: bool = ...,
     spill: float | None = ...,

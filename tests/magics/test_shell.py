@@ -119,7 +119,7 @@ def test_clear_empties_the_store(shell: Any, lend: Any) -> None:
         ("%interp att", {"attention"}),
         ("%%interp attention --la", {"--layer"}),
         ("%%interp attention --no", {"--no-bos"}),
-        ("%interp load --d", {"--device", "--dtype"}),
+        ("%interp load --d", {"--device", "--device-map", "--dtype"}),
         ("%interp load x --dtype bfl", {"bfloat16"}),
         ("%interp load x --device cu", {"cuda"}),
         ("%interp help pred", {"predict"}),

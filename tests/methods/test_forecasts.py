@@ -70,7 +70,6 @@ def test_forwards_are_those_of_the_provenance(name: str, model: Any) -> None:
     found = CALLS[name]()
     assert told.forwards == found.provenance.forwards == found.provenance.forecast.forwards
     assert told.flops == found.provenance.forecast.flops > 0
-    assert found.provenance.peak_bytes > 0
     # What was compared, and what the store has now, is not run again; the forecast knows.
     again = CALLS[name](dry_run=True)
     assert again.forwards == CALLS[name]().provenance.forwards

@@ -73,6 +73,7 @@ def load(
     remote_code: bool = False,
     adapter: str | None = None,
     max_memory: str | None = None,
+    device_map: str | None = None,
     name: str | None = None,
     spill: float | None = None,
 ) -> LoadedModel:
@@ -96,6 +97,9 @@ def load(
     max_memory
         How much of the weights may be in memory, such as 4GB: they stay in their safetensors files, in the dtype that
         they have there, and are read layer by layer, once for a whole sweep; on a CPU.
+    device_map
+        auto or balanced: divided among the devices that are here, as accelerate does it; or a JSON file that says for
+        modules where they go, such as {"model.layers.0": "cpu", "": "disk"}; in Python also a dict.
     name
         What to call the model here; its folder's or repository's name when not given.
     spill
@@ -124,6 +128,7 @@ def load(
         remote_code=remote_code,
         adapter=adapter,
         max_memory=max_memory,
+        device_map=device_map,
         name=name,
         spill=spill,
     )

@@ -108,6 +108,7 @@ class Session:
         remote_code: bool = False,
         adapter: str | os.PathLike[str] | None = None,
         max_memory: str | None = None,
+        device_map: str | os.PathLike[str] | Mapping[str, Any] | None = None,
         name: str | None = None,
         copy: bool = False,
         spill: float | None = None,
@@ -132,6 +133,10 @@ class Session:
             registry.find("load").parameter("spill").check(spill)
         if spill is not None and not 0 <= spill < float("inf"):
             raise InputError(f"--spill {spill} is no size; give gigabytes, such as 4, or 0 for none")
+        if device_map is not None and max_memory is not None:
+            raise InputError("--device-map and --max-memory both say what stays on disk; give one of them")
+        if device_map is not None and device is not None:
+            raise InputError("--device and --device-map both say where the weights go; give one of them")
         options = loading.Options(
             device=device or self.settings.device,
             dtype=dtype or self.settings.dtype,
@@ -139,6 +144,7 @@ class Session:
             remote_code=remote_code,
             adapter=None if adapter is None else os.fspath(adapter),
             max_memory=None if max_memory is None else loading.size_of(str(max_memory)),
+            device_map=os.fspath(device_map) if isinstance(device_map, os.PathLike) else device_map,
         )
         watcher = on_step or self.on_step
         if watcher is not None:

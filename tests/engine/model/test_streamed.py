@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +12,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import transformers
 
 import interp
 import models
 import zoo
 from interp import spec
 from interp.engine.model import mapped
+from interp.engine.model.load import placement
 from interp.errors import InputError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other kernels are not asked for pages")
@@ -97,6 +100,107 @@ def test_every_number_is_that_of_the_model_in_memory(family: str, saved: Callabl
         pd.testing.assert_frame_equal(found.to_frame(), expected[name], rtol=0, atol=1e-6, obj=name)
         assert not found.provenance.path.startswith("hooked"), name
     assert model.streamed.read > 0
+
+
+def on_disk(family: str) -> dict[str, str]:
+    """Return a device map with every second layer on disk."""
+    names = {"gpt_neox": "gpt_neox.layers", "opt": "model.decoder.layers"}
+    return {f"{names.get(family, 'model.layers')}.{n}": "disk" for n in range(0, DEPTH, 2)} | {"": "cpu"}
+
+
+def placed(folder: Path, family: str, how: str) -> Any:
+    """Load a folder with a part of it on disk, in one of three ways."""
+    where = on_disk(family)
+    if how == "file":
+        path = folder.parent / "map.json"
+        path.write_text(json.dumps(where))
+        return interp.load(str(folder), device_map=str(path))
+    if how == "dict":
+        return interp.load(str(folder), device_map=where)
+    plain = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    where = placement._disjoint(plain, where)
+    held = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, device_map=where, offload_folder=folder.parent / "spare", attn_implementation="eager"
+    )
+    ids = torch.tensor([PROMPT])
+    before = held(ids).logits
+    model = interp.load(held, tokenizer=models.tokenizer(), copy=how == "copied object")
+    assert any("your object is as it was" in note for note in model.notes)
+    assert torch.equal(held(ids).logits, before)
+    assert any(parameter.is_meta for parameter in held.parameters())
+    return model
+
+
+@pytest.mark.usefixtures("clean_session")
+@pytest.mark.parametrize("how", ["file", "dict", "object", "copied object"])
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt_neox", "mixtral", "opt"])
+def test_what_is_placed_partly_on_disk_gives_the_same_numbers(
+    family: str, how: str, saved: Callable[..., Path]
+) -> None:
+    folder = saved(family)
+    resident = interp.load(str(folder), device="cpu")
+    names = ["resid_pre", "by head", "lens", "predict", "ablate"]
+    expected = {name: ASKED[name]().to_frame() for name in names}
+    interp.unload(resident.name)
+    model = placed(folder, family, how)
+    assert not any(parameter.is_meta for parameter in model.hf_model.parameters())
+    assert not any(vars(module).keys() & {"_hf_hook", "_old_forward"} for module in model.hf_model.modules())
+    for name in names:
+        found = ASKED[name]()
+        pd.testing.assert_frame_equal(found.to_frame(), expected[name], rtol=0, atol=1e-6, obj=name)
+        assert not found.provenance.path.startswith("hooked"), name
+        assert not found.provenance.user_hooks
+    held = layer_bytes(model)
+    first = interp.patch(pairs=[OTHER], site="z", by="head").provenance.weights_read
+    assert first == sum(held[0::2]) if family == "llama" else first > 0
+    kept = [p for block in model.bridge.blocks[1::2] for p in block.parameters()]
+    gone = [p for block in model.bridge.blocks[0::2] for p in block.parameters()]
+    if family == "llama":
+        assert sum(pages(tensor, 63) for tensor in gone) == 0 < sum(pages(tensor, 63) for tensor in kept)
+
+
+@pytest.mark.usefixtures("clean_session")
+@pytest.mark.parametrize("how", ["auto", "balanced"])
+def test_a_map_made_by_accelerate_is_that_of_the_machine(how: str, saved: Callable[..., Path]) -> None:
+    folder = saved("llama")
+    expected = (interp.load(str(folder), device="cpu"), ASKED["by head"]())[1]
+    interp.load(str(folder), device_map=how)
+    found = ASKED["by head"]()
+    atol = 0 if not torch.cuda.is_available() else 1e-4
+    np.testing.assert_allclose(found.per_pair, expected.per_pair, rtol=0, atol=atol)
+
+
+@pytest.mark.usefixtures("clean_session")
+def test_a_map_that_cannot_be_is_refused_in_one_line(saved: Callable[..., Path], tmp_path: Path) -> None:
+    folder = saved("llama")
+    (tmp_path / "list.json").write_text("[1]")
+    (tmp_path / "bad.json").write_text("{")
+    wrong: dict[str, Any] = {
+        "neither auto nor balanced": "sometimes",
+        "says where modules go": str(tmp_path / "list.json"),
+        "bad.json": str(tmp_path / "bad.json"),
+        "is no device": {"": "moon"},
+        "give cpu, disk": {"": 1.5},
+        "says where modules go, such": {},
+        "did you mean model.layers.0": {"model.layer.0": "cpu", "": "disk"},
+    }
+    if not torch.cuda.is_available():
+        wrong |= {"there is no cuda": {"": "cuda:0", "model.layers.0": "cpu"}, "no cuda device": {"": 0}}
+    for said, given in wrong.items():
+        with pytest.raises(InputError, match=said) as refused:
+            interp.load(str(folder), device_map=given)
+        assert "\n" not in str(refused.value)
+        assert len(str(refused.value)) <= 400
+    with pytest.raises(InputError, match="give one of them"):
+        interp.load(str(folder), device_map="auto", max_memory="1GB")
+    with pytest.raises(InputError, match="give one of them"):
+        interp.load(str(folder), device_map="auto", device="cpu")
+    with pytest.raises(InputError, match="this model is in memory"):
+        interp.load(zoo.drawn("llama"), tokenizer=models.tokenizer(), device_map="auto")
+    with torch.device("meta"):
+        nothing = type(zoo.drawn("llama"))(zoo.drawn("llama").config)
+    with pytest.raises(InputError, match="on the meta device, without values"):
+        interp.load(nothing, tokenizer=models.tokenizer())
 
 
 @pytest.mark.usefixtures("clean_session")

@@ -56,6 +56,8 @@ class LoadedModel(Operated):
         bridge is compared with them.
     max_memory
         How many bytes of weights may be in memory, where they stay in their files.
+    on_disk
+        The addresses of weights that stay there, where only some do.
 
     Attributes
     ----------
@@ -89,10 +91,11 @@ class LoadedModel(Operated):
         lacks_head: str = "",
         reference: tuple[list[int], Tensor] | None = None,
         max_memory: int | None = None,
+        on_disk: frozenset[int] = frozenset(),
     ) -> None:
         super().__init__(name, bridge)
-        if max_memory is not None:
-            self.streamed = Streamed(list(bridge.blocks), self.hf_model, max_memory)
+        if max_memory is not None or on_disk:
+            self.streamed = Streamed(list(bridge.blocks), self.hf_model, max_memory, on_disk)
         self.notes = tuple(notes)
         self.lacks_head = lacks_head
         self.store = ActivationStore(

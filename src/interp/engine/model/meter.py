@@ -2,7 +2,7 @@
 
 On CUDA torch counts it. Elsewhere a thread looks every few milliseconds: at what C's allocator has given out where that
 can be asked (glibc), since a process keeps what is freed and uses it again, so that its size says little; else at the
-size of the process.
+size of the process. There, what earlier commands left may be freed meanwhile, so that the largest rise is the answer.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ class Meter:
         self._cuda = device if device.type == "cuda" else None
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
-        self._before = self._most = 0
+        self._before = 0  # of a device
+        self._least = self._rise = 0
 
     def start(self) -> None:
         """Begin to look."""
@@ -72,20 +73,26 @@ class Meter:
             torch.cuda.reset_peak_memory_stats(self._cuda)
             self._before = torch.cuda.memory_allocated(self._cuda)
             return
-        self._before = self._most = _used()()
+        self._least = _used()()
         self._thread = threading.Thread(target=self._watch, name="interp-memory", daemon=True)
         self._thread.start()
 
     def most(self) -> int:
         """Return the most bytes so far."""
-        seen = self._most if self._cuda is None else torch.cuda.max_memory_allocated(self._cuda)
-        return max(0, seen - self._before)
+        if self._cuda is not None:
+            return max(0, torch.cuda.max_memory_allocated(self._cuda) - self._before)
+        self._look()
+        return self._rise
 
     def stop(self) -> None:
         """Look no longer."""
         self._over.set()
 
+    def _look(self) -> None:
+        used = _used()()
+        self._least = min(self._least, used)
+        self._rise = max(self._rise, used - self._least)
+
     def _watch(self) -> None:
-        used = _used()
         while not self._over.wait(_INTERVAL):
-            self._most = max(self._most, used())
+            self._look()

@@ -15,7 +15,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 
@@ -39,7 +39,9 @@ class Streamed:
         All other weights: embeddings and the unembedding, of which mostly a few rows are read. They are let go of when
         a command ends.
     limit
-        How many bytes of weights may be in memory.
+        How many bytes of weights may be in memory; ``None`` where `on_disk` says what stays.
+    on_disk
+        The addresses of the weights that are to be let go of; all where there is a limit.
 
     Attributes
     ----------
@@ -52,23 +54,32 @@ class Streamed:
         Three layers, or the weights that are not in a file as they are used, are more than `limit`.
     """
 
-    def __init__(self, blocks: Sequence[nn.Module], rest: nn.Module, limit: int) -> None:
+    def __init__(
+        self, blocks: Sequence[nn.Module], rest: nn.Module, limit: int | None, on_disk: Collection[int] = ()
+    ) -> None:
         seen: set[int] = set()
         every = [_tensors(module, seen) for module in (*blocks, rest)]
         mappings = mapped.Mappings()
-        *layers, others = ([one for one in some if mappings.holds(one.data_ptr(), one.nbytes)] for some in every)
+        *layers, others = (
+            [
+                one
+                for one in some
+                if (limit is not None or one.data_ptr() in on_disk) and mappings.holds(one.data_ptr(), one.nbytes)
+            ]
+            for some in every
+        )
         self._sizes = [sum(tensor.nbytes for tensor in layer) for layer in layers]
         whole = sum(tensor.nbytes for tensor in itertools.chain(*every))
         copied = whole - sum(self._sizes) - sum(tensor.nbytes for tensor in others)
         needed = 3 * max(self._sizes) + copied
-        if needed > limit:
+        if limit is not None and needed > limit:
             most = f"three layers take {memory.readable(3 * max(self._sizes))}"
             besides = f", and what is not in the files as it is used {memory.readable(copied)}" if copied else ""
             raise InputError(
                 f"--max-memory {memory.readable(limit)} is too little: {most}{besides}; "
                 f"give {memory.readable(1.01 * needed)} or more"
             )
-        room = limit - needed
+        room = 0 if limit is None else limit - needed
         self._kept = sum(total <= room for total in itertools.accumulate(self._sizes))
         self._layers, self._others = layers, others
         self._asked: dict[int, Future[None]] = {}

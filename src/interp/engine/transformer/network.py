@@ -142,6 +142,8 @@ def read(model: LoadedModel, *, half: bool = False, encoders: Collection[str] | 
     if reason := family.differs(family.config(hf)):
         raise Unreadable(reason)
     net = _weights(model, family)
+    if len({layer.o.weight.device for layer in net.layers}) > 1:
+        raise Unreadable("its layers are on several devices")
     if net.encodes and encoders is None:
         raise Unreadable(_ENCODER)
     if other := sorted(net.normed.intersection(encoders or ())):

@@ -110,6 +110,7 @@ def _load(source: Any, tokenizer: Any, copy_model: bool, name: str | None, optio
                 lacks_head=found.lacks_head,
                 reference=reference,
                 max_memory=options.max_memory,
+                on_disk=found.on_disk,
             ),
         )
     if model.device.type == "mps":

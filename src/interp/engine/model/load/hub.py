@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from safetensors import SafetensorError
 from transformer_lens.model_bridge.sources.transformers.helpers import get_hf_model_class_for_architecture
 
 from interp import files
+from interp.engine.model.load import placement
 from interp.engine.model.load.asked import Held, refuse_larger, weights
 from interp.engine.model.load.source import (
     Options,
@@ -84,15 +87,21 @@ def from_folder(folder: Path, name: str, options: Options, *, local: bool) -> So
     options.on_step(1, 3, f"reading {name}")
     device = device_of(options.device)
     dtype, notes = dtype_of(options, device, config)
+
+    def make() -> Any:
+        return model_class.from_config(config, trust_remote_code=options.remote_code)
+
     _read(
         name,
         lambda: refuse_larger(
             name,
             config,
             Held.in_files(held),
-            lambda: model_class.from_config(config, trust_remote_code=options.remote_code),
+            make,
         ),
     )
+    placed = placement.device_map_of(options, make)
+    spare = tempfile.TemporaryDirectory(prefix="interp-weights-")  # for what no file holds as it is used
     model, report = _read(
         name,
         lambda: model_class.from_pretrained(
@@ -103,11 +112,18 @@ def from_folder(folder: Path, name: str, options: Options, *, local: bool) -> So
             trust_remote_code=options.remote_code,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are reported, and refused below
+            **({} if placed is None else {"device_map": placed, "offload_folder": spare.name}),
         ),
     )
+    weakref.finalize(model, spare.cleanup)
+    on_disk: frozenset[int] = frozenset()
+    if any(parameter.is_meta for parameter in model.parameters()):
+        model, on_disk = placement.from_files(name, model)
+    if placed is None:
+        model = model.to(device)
     tokenizer, lost = _tokenizer(folder, options)
     notes += lost
-    found = Source(name, model.to(device).eval(), tokenizer, notes)
+    found = Source(name, model.eval(), tokenizer, notes, on_disk=on_disk)
     for key, held, asked in sorted(report["mismatched_keys"]):
         raise InputError(
             f"the weight {key} of {name} has the shape {tuple(held)} and its configuration asks for {tuple(asked)}: "

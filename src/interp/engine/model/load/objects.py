@@ -11,6 +11,7 @@ from typing import Any
 import transformers
 
 from interp.engine.model.load.adapter import refuse_virtual_tokens
+from interp.engine.model.load.placement import from_files
 from interp.engine.model.load.source import Source, offline, plain_name
 from interp.engine.model.load.wrap import refuse_two_stacks
 from interp.engine.model.loaded import no_logits
@@ -24,7 +25,11 @@ def from_object(model: Any, tokenizer: Any, copy_model: bool) -> Source:
     model = getattr(model, "_orig_mod", model)  # what torch.compile made it of
     name = plain_name(getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__)
     refuse_virtual_tokens(model)
-    if hasattr(model, "merge_and_unload"):
+    on_disk: frozenset[int] = frozenset()
+    if any(parameter.is_meta for parameter in getattr(model, "parameters", list)()):
+        model, on_disk = from_files(name, model, copied=copy_model)
+        notes.append("its weights on disk are read from their files, as layers come; your object is as it was")
+    elif hasattr(model, "merge_and_unload"):
         # Wrapping a PEFT model drops its adapter or crashes: a merged copy is what it computes.
         model = copy.deepcopy(model).merge_and_unload()
         notes.append("this is a copy with the adapter merged in; your object is as it was")
@@ -37,11 +42,10 @@ def from_object(model: Any, tokenizer: Any, copy_model: bool) -> Source:
         )
     if getattr(model, "config", None) is None or not hasattr(model, "save_pretrained"):
         raise InputError(f"cannot wrap a {type(model).__name__}; give a Hugging Face model or a TransformerBridge")
-    if any(tensor.is_meta for tensor in model.parameters()):
-        raise InputError(f"weights of {name} are on the meta device, without values; load them, and onto one device")
     if not model.config.architectures:  # of a model that was made of a configuration and never saved
         model.config.architectures = [type(model).__name__]
-    return Source(name, model.eval(), survivor(tokenizer) if tokenizer is not None else None, notes)
+    read = survivor(tokenizer) if tokenizer is not None else None
+    return Source(name, model.eval(), read, notes, on_disk=on_disk)
 
 
 def _refuse_other_heads(model: Any) -> None:

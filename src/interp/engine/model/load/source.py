@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import traceback
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, TypeVar, cast
@@ -33,6 +33,7 @@ class Source:
     tokenizer: Any
     notes: list[str] = field(default_factory=list[str])
     lacks_head: str = ""
+    on_disk: frozenset[int] = frozenset()  # addresses of weights that are
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Options:
     remote_code: bool = False
     adapter: str | None = None
     max_memory: int | None = None
+    device_map: str | Mapping[str, Any] | None = None
     on_step: OnStep = lambda done, total, what: None  # noqa: ARG005
 
 
@@ -109,13 +111,18 @@ def quiet() -> Generator[None]:
 
 
 def refuse_limit(options: Options, what: str) -> None:
-    """Refuse ``--max-memory`` where weights cannot stay in their files.
+    """Refuse ``--max-memory`` and ``--device-map`` where weights are not read from a folder's files.
 
     Raises
     ------
     InputError
-        It is asked for.
+        One is asked for.
     """
+    if options.device_map is not None:
+        raise InputError(
+            f"--device-map places the weights in a folder's safetensors, and {what}; load it without, or save it as "
+            "one: model.save_pretrained(folder)"
+        )
     if options.max_memory is not None:
         raise InputError(
             f"--max-memory leaves weights in a folder's safetensors, and {what}; load it without, or save it as one: "
@@ -185,6 +192,7 @@ def dtype_of(options: Options, device: torch.device, config: Any) -> tuple[torch
     """
     stored = getattr(config, "dtype", None)
     in_files = options.max_memory is not None
+    on_disk = isinstance(options.device_map, Mapping) and "disk" in options.device_map.values()
     if in_files and device.type != "cpu":
         refuse_limit(options, f"on {device} they are copied (use --device cpu)")
     if options.dtype != "auto":
@@ -192,7 +200,7 @@ def dtype_of(options: Options, device: torch.device, config: Any) -> tuple[torch
         if in_files and asked != stored:
             refuse_limit(options, f"these are {str(stored).removeprefix('torch.')}, not {options.dtype}")
         return asked, []
-    if (device.type == "cpu" and not in_files) or not isinstance(stored, torch.dtype):
+    if (device.type == "cpu" and not (in_files or on_disk)) or not isinstance(stored, torch.dtype):
         return torch.float32, []
     plain = str(stored).removeprefix("torch.")
     return stored, [
