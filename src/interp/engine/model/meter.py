@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import threading
+import time
 from collections.abc import Callable
 from functools import cache
 
@@ -17,6 +18,7 @@ import psutil
 import torch
 
 _INTERVAL = 0.004  # seconds between two looks
+_SELDOM = 60  # how many times as long as one takes
 _TRIED = 1 << 26  # bytes by which it is found out whether the allocator that is asked is the one that is used
 
 
@@ -94,5 +96,9 @@ class Meter:
         self._rise = max(self._rise, used - self._least)
 
     def _watch(self) -> None:
-        while not self._over.wait(_INTERVAL):
+        # In a large heap a look takes most of a millisecond, in which nobody else can allocate.
+        wait = _INTERVAL
+        while not self._over.wait(wait):
+            before = time.perf_counter()
             self._look()
+            wait = max(_INTERVAL, _SELDOM * (time.perf_counter() - before))
