@@ -20,7 +20,7 @@ from interp.engine import exactness, memory
 from interp.engine.model import forward as passes
 from interp.engine.model import hooks
 from interp.engine.model.loaded import LoadedModel
-from interp.engine.patching import runs
+from interp.engine.patching import ends, runs
 from interp.engine.transformer import base_runs, incremental, network
 from interp.engine.transformer.block import Block
 from interp.errors import Interrupted
@@ -66,6 +66,12 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     if request.param == "hooked":
         monkeypatch.setattr(network, "FAMILIES", {})
     return request.param
+
+
+@pytest.fixture(autouse=True)
+def _run_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep nothing of a sweep: what is asked again is to be run again."""
+    monkeypatch.setattr(ends, "_SHARE", float("inf"))
 
 
 def ask(**options: Any) -> Any:

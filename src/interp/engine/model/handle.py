@@ -122,8 +122,9 @@ class Handle:
     @property
     def nbytes(self) -> int:
         """Bytes of weights and buffers, shared ones counted once."""
-        tensors = (*self.hf_model.parameters(), *self.hf_model.buffers())
-        return sum({tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in tensors}.values())
+        held = (module.__dict__ for _, module in _walked(self.hf_model))
+        tensors = (tensor for own in held for kind in ("_parameters", "_buffers") for tensor in own[kind].values())
+        return sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors if tensor is not None}.values())
 
     @property
     def hf_model(self) -> nn.Module:

@@ -301,10 +301,10 @@ class LoadedModel(Operated):
         """All that a forward of the current command depends on but its prompt; ``None`` outside of commands."""
         return None if self._operation is None else self._key((), self._operation.fingerprint)
 
-    def recall(self, ids: Sequence[int], names: Sequence[str]) -> dict[str, Tensor] | None:
+    def recall(self, ids: Sequence[int], names: Sequence[Hashable]) -> dict[Any, Tensor] | None:
         """Return what `keep` stored under `names` for a plain run of `ids`; ``None`` where any of it is missing."""
 
-        def look(operation: Operation) -> dict[str, Tensor] | None:
+        def look(operation: Operation) -> dict[Any, Tensor] | None:
             if operation.user_hooks or operation.random:
                 return None
             context = self._key(ids, operation.fingerprint)
@@ -314,14 +314,14 @@ class LoadedModel(Operated):
 
         return self.operate("run", {}, look)
 
-    def holds(self, ids: Sequence[int], names: Sequence[str]) -> bool:
+    def holds(self, ids: Sequence[int], names: Sequence[Hashable]) -> bool:
         """Return whether all of `names` of a plain run of `ids` are in the store, in a command; none is fetched."""
         operation = self._operation
         if operation is None or operation.user_hooks or operation.random:
             return False
         return all((*self._key(ids, operation.fingerprint), name) in self.store for name in names)
 
-    def keep(self, ids: Sequence[int], tensors: Mapping[str, Tensor]) -> None:
+    def keep(self, ids: Sequence[int], tensors: Mapping[Any, Tensor]) -> None:
         """Store parts of a plain run of `ids` by name; they are not to be written to any more."""
 
         def put(operation: Operation) -> None:

@@ -50,6 +50,7 @@ class Operation:
     dry: bool = False  # ends where its work would begin
     forecast: Costs | None = None
     meter: Meter | None = None
+    network: Any = None  # the model as plain functions, once it has been read
 
 
 class Operated(Handle):

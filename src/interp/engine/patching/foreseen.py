@@ -32,8 +32,9 @@ from interp.engine.memory import Stretch
 from interp.engine.patching import ablation, attribution, noise
 from interp.engine.patching.cases import Case, Ids, by_length, plain_ends, ready_work
 from interp.engine.patching.driver import silent
+from interp.engine.patching.plan import waves_of
 from interp.engine.patching.runs import NAMES
-from interp.engine.patching.waves import Sweep, sampled, waves_of
+from interp.engine.patching.waves import Sweep, sampled
 from interp.engine.transformer.base_runs import PARTS, Base
 from interp.engine.transformer.parts import HALF
 from interp.sites import Site
@@ -65,6 +66,8 @@ def of_sweep(sweep: Sweep, sight: Foresight | None = None, stored: Stored | None
     net, sizes = sight.net, sight.sizes
     plans = [_plan(sweep, net, case, number) for number, case in enumerate(sweep.given)]
     groups = [one for plan in plans for patch in plan.patches() for one in plan.only(patch, sweep.chosen)]
+    if sweep.ends.there and all(model.holds(case.base, NAMES) for case in sweep.given):
+        return sight, beside + _answer(sweep)
     waves = list(waves_of(groups, sweep.rows_that_fit(net, len(plans[0].base))))
     first = _base_runs(net, sizes, sweep)
     moving = ([patch for patch in wave if plans[patch.case].moves(patch)] for wave in waves)

@@ -14,7 +14,7 @@ Goldowsky-Dill et al. (2023), "Localizing Model Behavior with Path Patching". Of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -352,6 +352,7 @@ class Paths(HookedPaths):
 
     rides = False
     encoders: tuple[str, ...] | None = None
+    kept: tuple[Hashable, ...] | None = None
 
     def __init__(
         self,

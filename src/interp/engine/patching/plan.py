@@ -64,6 +64,42 @@ class PatchGroup:
             yield replace(self, parts=self.parts[start : start + count])
 
 
+def waves_of(patches: Sequence[PatchGroup], limit: int) -> Iterator[list[PatchGroup]]:
+    """Yield the waves that interventions go up in where memory is enough for `limit` rows."""
+    waiting = sorted(
+        (piece for patch in patches for piece in patch.pieces(limit)),
+        key=lambda patch: (patch.layer, patch.parts.start, patch.case),
+    )
+    while waiting:
+        wave = take(waiting, limit)
+        yield wave
+        rest = wave[-1] if wave[-1] != waiting[len(wave) - 1] else None
+        if rest is not None:
+            waiting[len(wave) - 1] = after(waiting[len(wave) - 1], rest)
+        del waiting[: len(wave) - (rest is not None)]
+
+
+def take(patches: Sequence[PatchGroup], limit: int) -> list[PatchGroup]:
+    """Return the first patches, together of at most `limit` rows; one that is larger alone is cut."""
+    first = patches[0]
+    while first.rows > limit and len(first.parts) > 1:
+        first, _ = first.halves()
+    wave = [first]
+    if first is not patches[0]:
+        return wave
+    rows = first.rows
+    for patch in patches[1:]:
+        if rows + patch.rows > limit:
+            break
+        wave.append(patch)
+        rows += patch.rows
+    return wave
+
+
+def after(whole: PatchGroup, taken: PatchGroup) -> PatchGroup:
+    return replace(whole, parts=range(taken.parts.stop, whole.parts.stop))
+
+
 class Plan:
     """A sweep over one pair.
 

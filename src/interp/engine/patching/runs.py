@@ -22,10 +22,13 @@ if TYPE_CHECKING:
 # Prompt → another one of them that it agrees with, and up to where.
 Wanted = Mapping[Ids, tuple[Ids | None, int]]
 NAMES = tuple(f"replay:{part}" for part in PARTS)  # in the store
+_LOGITS = "replay:last_logits"
 
 
 def logits_after(model: LoadedModel, ids: Ids) -> Tensor | None:
     """Return the logits after a prompt, ``[d_vocab]``, of a sweep's own run of it; ``None`` where there was none."""
+    if (known := model.recall(ids, [_LOGITS])) is not None:
+        return known[_LOGITS]
     held = model.recall(ids, NAMES[:1])
     if held is None:
         return None
@@ -33,7 +36,9 @@ def logits_after(model: LoadedModel, ids: Ids) -> Tensor | None:
         net = network.read(model, half=True)
     except Unreadable:
         return None
-    return net.unembed(net.ending(held[NAMES[0]][-1, -1:]))[0]
+    logits = net.unembed(net.ending(held[NAMES[0]][-1, -1:]))[0]
+    model.keep(ids, {_LOGITS: logits})
+    return logits
 
 
 class PlainRuns:

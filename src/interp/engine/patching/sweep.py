@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -103,6 +103,7 @@ class _Sites:
         self.shape = shape
         self.key: exactness.Key = ("sweep", site, by)
         self.encoders: tuple[str, ...] | None = (site,)
+        self.kept: tuple[Hashable, ...] | None = (site, by, self.layers)
 
     def plan(self, net: Network, base: Base, source: Base, case: Case, number: int, start: int) -> Plan:
         """Return the cells of one pair, whose runs can differ from `start` on."""

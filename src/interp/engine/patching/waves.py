@@ -6,8 +6,8 @@ What the interventions are, and where their results go, a `Planner` knows.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -18,7 +18,9 @@ from interp.engine import exactness, memory
 from interp.engine.model.interventions import require_read
 from interp.engine.patching.cases import Case, measured, unpatched
 from interp.engine.patching.driver import Driver, OnStep, Outcome, nothing
+from interp.engine.patching.ends import Ends
 from interp.engine.patching.noise import Noise, measured_noise
+from interp.engine.patching.plan import after, take
 from interp.engine.patching.runs import PlainRuns
 from interp.engine.transformer import incremental, network
 
@@ -70,12 +72,16 @@ class Planner(Protocol):
         What to say where the incremental forward cannot be used, if there is no hooked way.
     encoders
         The sites that it changes, where an encoder will do; see `network`.
+    kept
+        What tells its cells from those of other sweeps over the same pairs, so that where they end can be kept;
+        ``None`` where it is not.
     """
 
     key: exactness.Key
     rides: bool
     refusal: exactness.Refusal | None
     encoders: tuple[str, ...] | None
+    kept: tuple[Hashable, ...] | None
 
     def plan(self, net: Network, base: Base, source: Base, case: Case, number: int, start: int) -> Plan:
         """Return the interventions on one pair, whose runs can differ from `start` on."""
@@ -152,6 +158,9 @@ class Sweep:
         self.reached = torch.zeros_like(self.done)  # cells that are more than the unpatched run
         self.settled = False  # whether the unpatched runs are taken in
         self.driver = Driver(model, swept, len(cases) * len(self.chosen), on_step)
+        whole = len(self.chosen) == self.done.shape[1]
+        kind = planner.kept if whole else None
+        self.ends = Ends(model, self.source_model, self.given, kind, self.done.shape[1])
 
     def run(self) -> Swept:
         """Compute every cell, to the end or to where it had to stop."""
@@ -200,9 +209,14 @@ class Sweep:
         rides = self.planner.rides and all(some.light for some in runs)
         if not rides:
             complete()
+        found = [(runs[0].found[case.base], runs[-1].found[case.source]) for case in self.cases]
+        if (known := self.ends.recalled()) is not None:
+            complete()
+            self._settle(net, other, found)
+            self._scored(net, known)
+            return
         plans: list[Plan] = []
-        for index, case in enumerate(self.cases):
-            base, source = runs[0].found[case.base], runs[-1].found[case.source]
+        for index, (case, (base, source)) in enumerate(zip(self.cases, found, strict=True)):
             plans.append(self.planner.plan(net, base, source, case, index, starts[index]))
             for patch in plans[-1].patches():
                 self.reached[index, plans[-1].cells(patch)] = True
@@ -211,7 +225,7 @@ class Sweep:
         def settle() -> None:
             if not self.settled:
                 complete()
-                self._settle(net, other, [(plan.base, plan.source) for plan in plans])
+                self._settle(net, other, found)
 
         def through(layer: int) -> None:
             for some in runs:
@@ -220,6 +234,14 @@ class Sweep:
         if not (rides and patches):
             settle()
         self._waves(_Under(net, plans, through, settle), patches, check)
+
+    def _scored(self, net: Network, ends: Iterable[tuple[int, Tensor, Tensor]]) -> None:
+        """Take in what is known of how interventions end; the others are what the base run is."""
+        for case, cells, rows in ends:
+            self.reached[case, cells] = True
+            self.values[case, cells] = self.cases[case].scorer.of_residual(net, rows).double().cpu()
+        self.done[:] = True
+        self.driver.step()
 
     def _settle(self, net: Network, other: Network, runs: Sequence[tuple[Base, Base]]) -> None:
         """Take the unpatched runs in: their metrics, and the cells that are what the base run is."""
@@ -246,7 +268,7 @@ class Sweep:
         patches.sort(key=lambda patch: (patch.layer, patch.parts.start, patch.case))
         first = min(limit, memory.FIRST_ROWS) if self.model.watched and under.net.streamed is None else limit
         while patches:
-            wave = _take(patches, first)
+            wave = take(patches, first)
             # One cell cannot be halved; it is tried once more, with all that can be had.
             last = self.settled and len(wave) == 1 and len(wave[0].parts) == 1 and limit < wave[0].rows
             if not memory.attempt(lambda wave=wave: self._wave(under, wave), self.model.device, last=last):
@@ -257,11 +279,12 @@ class Sweep:
             finished = len(wave)
             rest = wave[-1] if wave[-1] != patches[finished - 1] else None
             if rest is not None:  # the last patch was split: what is left of it stays
-                patches[finished - 1] = _after(patches[finished - 1], rest)
+                patches[finished - 1] = after(patches[finished - 1], rest)
                 finished -= 1
             del patches[:finished]
             check()
             self.driver.step()
+        self.ends.keep()
 
     def _wave(self, under: _Under, wave: Sequence[PatchGroup]) -> None:
         net, plans = under.net, under.plans
@@ -296,6 +319,7 @@ class Sweep:
             cells = torch.cat([cells for cells, _ in parts])
             scores = self.cases[case].scorer.of_residual(net, torch.cat([rows for _, rows in parts]))
             self.values[case, cells] = scores.double().cpu()
+            self.ends.add(case, cells, torch.cat([rows for _, rows in parts]))
         # Only now: an interrupt before this leaves the wave's cells undone.
         for patch in wave:
             self.done[patch.case, plans[patch.case].cells(patch)] = True
@@ -357,39 +381,3 @@ def sampled(finished: Tensor, count: int) -> list[tuple[int, int | None]]:
     """Return `count` of finished cells, ``bool [case, cell]``, to be compared; without any, the first case's runs."""
     there = cast("list[tuple[int, int | None]]", finished.nonzero().tolist())
     return random.Random(0).sample(there, min(count, len(there))) or [(0, None)]
-
-
-def waves_of(patches: Sequence[PatchGroup], limit: int) -> Iterator[list[PatchGroup]]:
-    """Yield the waves that interventions go up in where memory is enough for `limit` rows."""
-    waiting = sorted(
-        (piece for patch in patches for piece in patch.pieces(limit)),
-        key=lambda patch: (patch.layer, patch.parts.start, patch.case),
-    )
-    while waiting:
-        wave = _take(waiting, limit)
-        yield wave
-        rest = wave[-1] if wave[-1] != waiting[len(wave) - 1] else None
-        if rest is not None:
-            waiting[len(wave) - 1] = _after(waiting[len(wave) - 1], rest)
-        del waiting[: len(wave) - (rest is not None)]
-
-
-def _take(patches: Sequence[PatchGroup], limit: int) -> list[PatchGroup]:
-    """Return the first patches, together of at most `limit` rows; one that is larger alone is cut."""
-    first = patches[0]
-    while first.rows > limit and len(first.parts) > 1:
-        first, _ = first.halves()
-    wave = [first]
-    if first is not patches[0]:
-        return wave
-    rows = first.rows
-    for patch in patches[1:]:
-        if rows + patch.rows > limit:
-            break
-        wave.append(patch)
-        rows += patch.rows
-    return wave
-
-
-def _after(whole: PatchGroup, taken: PatchGroup) -> PatchGroup:
-    return replace(whole, parts=range(taken.parts.stop, whole.parts.stop))

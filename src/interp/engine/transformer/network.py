@@ -166,6 +166,16 @@ def weights(model: LoadedModel) -> Network:
 
 
 def _weights(model: LoadedModel, family: Family) -> Network:
+    """Return the network of a model; in a command, in which nothing of it changes, the one that has been read."""
+    operation = model.operation
+    if operation is None:
+        return _read(model, family)
+    if operation.network is None:
+        operation.network = _read(model, family)
+    return operation.network
+
+
+def _read(model: LoadedModel, family: Family) -> Network:
     config = family.config(model.hf_model)
     if reason := family.unlike(config):
         raise Unreadable(reason)
