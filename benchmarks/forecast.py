@@ -1,7 +1,8 @@
 """What commands take against what was forecast: seconds and peak memory of twenty, on three models.
 
 Each command is asked with ``dry_run`` and then run, on the bundled model, on a random one of GPT-2's shape and on
-SmolLM2; one on other pairs comes before them, so that what a process takes but once is apart. Printed for each:
+SmolLM2; one on other pairs comes before them, so that what a process takes but once is apart. Seconds are those of the
+first run; memory is that of a second one, from an empty store and with all comparisons again. Printed for each:
 forecast and measured, and their ratio, which is to lie within 0.5–2 for seconds and 0.8–1.5 for memory. Seconds are
 those that pass, so that what else the machine does is in them.
 
@@ -26,6 +27,7 @@ import transformers
 from patching import pairs_of
 
 import interp
+from interp.engine import exactness
 from interp.interface.session import session
 
 SECONDS, MEMORY = (0.5, 2.0), (0.8, 1.5)
@@ -98,12 +100,16 @@ def main() -> None:
             model = session.get()
             model.store.clear()
             told, taken = call(dry_run=True), call().provenance
+            # Kernels keep memory for each shape that they meet first, for as long as the process lasts.
+            model.store.clear()
+            exactness.forget(model)
+            most = call().provenance.peak_bytes
             seconds, quick = judged(told.seconds, taken.seconds, SECONDS)
-            memory, small = judged(told.peak_bytes, taken.peak_bytes, MEMORY)
+            memory, small = judged(told.peak_bytes, most, MEMORY)
             within, count = [within[0] + quick, within[1] + small], count + 1
             print(
                 f"  {model.name:<24} {name:<29} seconds {seconds} ({told.seconds:6.2f} / {taken.seconds:6.2f})   "
-                f"memory {memory} ({told.peak_bytes / 1e6:6.1f} / {taken.peak_bytes / 1e6:6.1f} MB)   "
+                f"memory {memory} ({told.peak_bytes / 1e6:6.1f} / {most / 1e6:6.1f} MB)   "
                 f"forwards {told.forwards} / {taken.forwards}",
                 flush=True,
             )

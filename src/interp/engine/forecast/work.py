@@ -231,8 +231,8 @@ class Sizes:
     @property
     def hidden(self) -> int:
         """Numbers between a layer's products that one row has at a time, at the most."""
-        attention = 5 * self.width + (3 * self.heads + 2 * self.kv_heads) * self.d_head
-        return max(attention, 6 * self.width + (1 + self.gated) * self.d_mlp)
+        attention = 4 * self.width + (3 * self.heads + 2 * self.kv_heads) * self.d_head
+        return max(attention, 5 * self.width + (1 + self.gated) * self.d_mlp)
 
 
 def _routed(experts: object) -> int:

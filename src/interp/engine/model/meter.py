@@ -18,7 +18,7 @@ import psutil
 import torch
 
 _INTERVAL = 0.004  # seconds between two looks
-_SELDOM = 60  # how many times as long as one takes
+_SELDOM = 30  # how many times as long as one takes
 _TRIED = 1 << 26  # bytes by which it is found out whether the allocator that is asked is the one that is used
 
 

@@ -65,7 +65,7 @@ def of_sweep(sweep: Sweep, sight: Foresight | None = None, stored: Stored | None
         return sight, beside + _by_hooks(sweep, stored) + _answer(sweep)
     net, sizes = sight.net, sight.sizes
     plans = [_plan(sweep, net, case, number) for number, case in enumerate(sweep.given)]
-    groups = [one for plan in plans for patch in plan.patches() for one in plan.only(patch, sweep.chosen)]
+    groups = sweep.asked(plans)
     if sweep.ends.there and all(model.holds(case.base, NAMES) for case in sweep.given):
         return sight, beside + _answer(sweep)
     waves = list(waves_of(groups, sweep.rows_that_fit(net, len(plans[0].base))))

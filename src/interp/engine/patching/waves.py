@@ -158,8 +158,8 @@ class Sweep:
         self.reached = torch.zeros_like(self.done)  # cells that are more than the unpatched run
         self.settled = False  # whether the unpatched runs are taken in
         self.driver = Driver(model, swept, len(cases) * len(self.chosen), on_step)
-        whole = len(self.chosen) == self.done.shape[1]
-        kind = planner.kept if whole else None
+        self.whole = len(self.chosen) == self.done.shape[1]
+        kind = planner.kept if self.whole else None
         self.ends = Ends(model, self.source_model, self.given, kind, self.done.shape[1])
 
     def run(self) -> Swept:
@@ -220,7 +220,7 @@ class Sweep:
             plans.append(self.planner.plan(net, base, source, case, index, starts[index]))
             for patch in plans[-1].patches():
                 self.reached[index, plans[-1].cells(patch)] = True
-        patches = [part for plan in plans for patch in plan.patches() for part in plan.only(patch, self.chosen)]
+        patches = self.asked(plans)
 
         def settle() -> None:
             if not self.settled:
@@ -234,6 +234,13 @@ class Sweep:
         if not (rides and patches):
             settle()
         self._waves(_Under(net, plans, through, settle), patches, check)
+
+    def asked(self, plans: Sequence[Plan]) -> list[PatchGroup]:
+        """Return the interventions of all pairs that are among the chosen cells."""
+        every = ((plan, patch) for plan in plans for patch in plan.patches())
+        if self.whole:
+            return [patch for _, patch in every]
+        return [part for plan, patch in every for part in plan.only(patch, self.chosen)]
 
     def _scored(self, net: Network, ends: Iterable[tuple[int, Tensor, Tensor]]) -> None:
         """Take in what is known of how interventions end; the others are what the base run is."""
