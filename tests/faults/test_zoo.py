@@ -1,7 +1,7 @@
 """Every command on every family of models, and under every condition: a result, or one line that says what to do.
 
 By default each family is tried as it is and under one condition, which families take in turns;
-``INTERP_ZOO=all`` tries every family under every condition.
+``INTERP_ZOO=all`` tries every family under every condition, ``INTERP_ZOO=bfloat16`` under those that begin so.
 """
 
 from __future__ import annotations
@@ -56,6 +56,14 @@ def autocast(model: Any) -> AbstractContextManager[None]:
     return torch.autocast(model.device.type, dtype=torch.bfloat16)
 
 
+def windowed(model: Any) -> AbstractContextManager[None]:
+    """Let attention reach three tokens back, where the model has windows at all."""
+    for held in (model.hf_model.config, *model.hf_model.modules()):
+        if isinstance(getattr(held, "sliding_window", None), int):
+            held.sliding_window = 3
+    return contextlib.nullcontext()
+
+
 def spoiled(model: Any) -> AbstractContextManager[None]:
     with torch.no_grad():
         list(model.hf_model.parameters())[-1].view(-1)[0] = float("nan")
@@ -103,13 +111,20 @@ CONDITIONS: dict[str, Condition] = {
     "NaN": spoiled,
     "parametrised": parametrised,
     "full disk": full_disk,
+    "window": windowed,
+    "bfloat16, training": training,
+    "bfloat16, hooked": hooked,
+    "bfloat16, autocast": autocast,
+    "bfloat16, window": windowed,
 }
 
 
 def one_each() -> list[tuple[str, str]]:
-    """Return family and condition: each family under one, or under all of them."""
-    if os.environ.get("INTERP_ZOO") == "all":
-        every = [(family, condition) for family in zoo.FAMILIES for condition in CONDITIONS]
+    """Return family and condition: each family under one, or under all that are asked for."""
+    asked = os.environ.get("INTERP_ZOO", "")
+    if asked:
+        conditions = [name for name in CONDITIONS if asked == "all" or name.startswith(asked)]
+        every = [(family, condition) for family in zoo.FAMILIES for condition in conditions]
         return [one for one in every if one != ("rwkv", "one layer")]  # which transformers cannot build
     names = list(CONDITIONS)
     return [(family, names[number % len(names)]) for number, family in enumerate(zoo.FAMILIES)]
@@ -118,8 +133,9 @@ def one_each() -> list[tuple[str, str]]:
 def made(family: str, condition: str) -> tuple[Any, Any]:
     """Return a model of `family` as `condition` has it, and its tokenizer."""
     model = zoo.FAMILIES[family](one_layer=condition == "one layer")
-    if condition in {"float16", "bfloat16", "float64"}:
-        model = model.to(getattr(torch, condition))
+    dtype = condition.partition(",")[0]
+    if dtype in {"float16", "bfloat16", "float64"}:
+        model = model.to(getattr(torch, dtype))
     if condition == "fewer outputs":
         model = fewer_outputs(model)
     return model, None if condition == "no tokenizer" else zoo.tokenizer(family)
@@ -174,7 +190,7 @@ def nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("family", "condition"),
     [*((family, "float32") for family in zoo.FAMILIES), *one_each()],
-    ids=lambda value: value.replace(" ", "_"),
+    ids=lambda value: value.replace(", ", "+").replace(" ", "_"),
 )
 def test_every_command_gives_a_result_or_one_line(
     family: str, condition: str, clean_session: Any, tmp_path: Path

@@ -19,6 +19,7 @@ from torch import Tensor
 from interp.engine.circuits.edges import Written, left
 from interp.engine.patching.cases import Case
 from interp.engine.patching.gradients import require_slope
+from interp.engine.patching.runs import keep_end
 from interp.engine.transformer.forward import Edit, forward
 from interp.engine.transformer.linear import Linear
 from interp.engine.transformer.network import Network
@@ -227,6 +228,9 @@ class EdgeProducts:
             assert self.asked.constant is not None
             ablated = left(self.net, self.asked.constant, end.shape[1]).expand_as(end)
         places = [case.position - self.start for case in self.cases]
+        for n, (case, place) in enumerate(zip(self.cases, places, strict=True)):
+            if case.position == len(case.base) - 1:
+                keep_end(self.asked.model, case.base, end[n, place])
         with torch.no_grad():
             self.clean, self.ablated = (
                 torch.cat(

@@ -16,6 +16,7 @@ from interp.engine.patching.cases import Case, measured, ready, unpatched_differ
 from interp.engine.patching.driver import OnStep, silent
 from interp.engine.patching.gradients import differentiated, over_cases, require_slope
 from interp.engine.patching.recorded import HookedRuns, LeanRuns, Runner
+from interp.engine.patching.runs import keep_end
 from interp.sites import SITES
 
 if TYPE_CHECKING:
@@ -251,7 +252,17 @@ class Job:
             nodes[site] = functional.pad(torch.stack(layers, 1), (found.start, 0))
         # Only now, all at once: memory may have run out at any line above, and the piece is then done again.
         ends = found.scores.detach().double().cpu()
+        if found.ends is not None:
+            self._keep(piece, found.ends)
         self._add(piece, nodes, torch.stack(singles, 1) if singles else None, ends)
+
+    def _keep(self, piece: Stretch, ends: Tensor) -> None:
+        """Store where unpatched runs end."""
+        for row, case in enumerate(self.cases[index] for index in piece.cases):
+            if piece.first == 0 and case.position == len(case.base) - 1:
+                keep_end(self.model, case.base, ends[0, row])
+            if piece.last == self._end and case.position == len(case.source) - 1:
+                keep_end(self.source_model, case.source, ends[-1, row])
 
     def _add(self, piece: Stretch, found: dict[str, Tensor], singles: Tensor | None, ends: Tensor) -> None:
         answer = self.answer

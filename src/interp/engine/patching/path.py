@@ -85,7 +85,8 @@ def ordered(model: LoadedModel, senders: Sequence[Node], receivers: Sequence[Nod
 def reaching(model: LoadedModel, senders: Sequence[Node], receivers: Sequence[Node]) -> Tensor:
     """Return which sender writes below which receiver reads, ``bool [sender, receiver]``."""
     same, depth = parallel(model), model.geometry.n_layers
-    return torch.tensor([[written(s, same) <= read(r, same, depth) for r in receivers] for s in senders])
+    below = torch.tensor([written(sender, same) for sender in senders])
+    return below[:, None] <= torch.tensor([read(receiver, same, depth) for receiver in receivers])
 
 
 def sweep_paths(

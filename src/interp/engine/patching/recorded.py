@@ -40,12 +40,15 @@ class Recorded:
         The metric, ``[point, pair]``; it is differentiated at the same points.
     start
         The first position at which the pairs differ; what is before it has no effect.
+    ends
+        ``[point, pair, d_model]``: the stream after the last layer at the position asked about; ``None`` with hooks.
     """
 
     values: Sites
     graph: Sites
     scores: Tensor
     start: int
+    ends: Tensor | None = None
 
 
 class Runner(Protocol):
@@ -80,7 +83,10 @@ class LeanRuns:
             site: [torch.cat(both) for both in zip(here.values[site], there.values[site], strict=True)]
             for site in self.sites
         }
-        return Recorded(values, here.graph, torch.cat([here.scores, there.scores]), 0)
+        assert here.ends is not None
+        assert there.ends is not None
+        both = torch.cat([here.ends, there.ends])
+        return Recorded(values, here.graph, torch.cat([here.scores, there.scores]), 0, both)
 
     def way(self, cases: Sequence[Case], part: Tensor) -> Recorded:
         base, source = self._embedded(cases)
@@ -113,13 +119,14 @@ class LeanRuns:
 
         ends = paired(of, prefix, frozen, graded.detach().requires_grad_(), keep)
         self.model.count(1)
+        last = [
+            torch.stack([end[:, n, case.position - start] for n, case in enumerate(cases)], 1) for end in ends
+        ]  # frozen, graded
         fixed, moving = (
-            torch.stack(
-                [case.scorer.of_residual(of, end[:, n, case.position - start]) for n, case in enumerate(cases)], 1
-            )
-            for end in ends
+            torch.stack([case.scorer.of_residual(of, end[:, n]) for n, case in enumerate(cases)], 1) for end in last
         )
-        return Recorded(values, graph, torch.cat([moving, fixed.detach()]), start)
+        both = torch.cat([last[1].detach(), last[0]])
+        return Recorded(values, graph, torch.cat([moving, fixed.detach()]), start, both)
 
 
 class HookedRuns:

@@ -22,23 +22,31 @@ if TYPE_CHECKING:
 # Prompt → another one of them that it agrees with, and up to where.
 Wanted = Mapping[Ids, tuple[Ids | None, int]]
 NAMES = tuple(f"replay:{part}" for part in PARTS)  # in the store
-_LOGITS = "replay:last_logits"
+_LOGITS, _END = "replay:last_logits", "replay:end"
 
 
 def logits_after(model: LoadedModel, ids: Ids) -> Tensor | None:
-    """Return the logits after a prompt, ``[d_vocab]``, of a sweep's own run of it; ``None`` where there was none."""
+    """Return the logits after a prompt, ``[d_vocab]``, of a technique's own run; ``None`` where there was none."""
     if (known := model.recall(ids, [_LOGITS])) is not None:
         return known[_LOGITS]
-    held = model.recall(ids, NAMES[:1])
-    if held is None:
+    if (held := model.recall(ids, [_END])) is not None:
+        end = held[_END]
+    elif (held := model.recall(ids, NAMES[:1])) is not None:
+        end = held[NAMES[0]][-1, -1:]
+    else:
         return None
     try:
         net = network.read(model, half=True)
     except Unreadable:
         return None
-    logits = net.unembed(net.ending(held[NAMES[0]][-1, -1:]))[0]
+    logits = net.unembed(net.ending(end))[0]
     model.keep(ids, {_LOGITS: logits})
     return logits
+
+
+def keep_end(model: LoadedModel, ids: Ids, end: Tensor) -> None:
+    """Store the stream after the last layer at a prompt's last position, ``[d_model]``, for `logits_after`."""
+    model.keep(ids, {_END: end.detach()[None]})
 
 
 class PlainRuns:

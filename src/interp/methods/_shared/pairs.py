@@ -186,10 +186,10 @@ def _warnings(
     return found
 
 
-def looked_at(model: LoadedModel, encoded: Sequence[Encodings], stored: Stored, sweep: Foresight | None = None) -> Work:
+def looked_at(model: LoadedModel, encoded: Sequence[Encodings], stored: Stored, own: Foresight | None = None) -> Work:
     """Return the work of `check`, where the store is to be as `stored` has it: the runs of the first clean prompts."""
     before = stored.work
-    if sweep is not None and sweep.net is not None and model.geometry.causal:  # its own runs are looked at
+    if own is not None and own.net is not None and model.geometry.causal:  # the technique's own runs are looked at
         return before.less(before)
     for pair in encoded[:_WARNED]:
         if len(pair.answer) == 1:

@@ -312,8 +312,7 @@ def _forecast(
         of, more = foreseen.of_sweep(sweep.sweep(model, cases, cells=cells, **asked), stored=stored)
         sight, work = sight or of, work + more
     assert sight is not None
-    swept = sight if method == "exact" or verify else None
-    return sight, work + pairs_of.looked_at(model, encoded, stored, swept)
+    return sight, work + pairs_of.looked_at(model, encoded, stored, sight)
 
 
 def _notes(swept: Swept, found: Mapping[str, Any], layers: Sequence[int]) -> tuple[str, ...]:

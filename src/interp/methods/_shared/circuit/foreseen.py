@@ -54,5 +54,5 @@ def of_circuit(
     else:
         taken = steps if method == "eap-ig" else 1
         sight, work = foreseen.of_estimate(model, cases, ablation, taken, stored, positions=positions)
-    swept = sight if method == "exact" else None
-    return sight, before + work + pairs_of.looked_at(model, encoded, stored, swept)
+    own = None if method == "acdc" and among is None else sight
+    return sight, before + work + pairs_of.looked_at(model, encoded, stored, own)
