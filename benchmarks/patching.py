@@ -14,8 +14,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partialmethod
 from pathlib import Path
 from typing import Any
@@ -64,23 +63,22 @@ class Operations(TorchDispatchMode):
         super().__init__()
         self.total = 0
 
+    def __enter__(self) -> Any:
+        # A mode of torch's is kept from interp, which would go through the model's own forward under one.
+        self.modes = fingerprint._get_current_dispatch_mode_stack
+        fingerprint._get_current_dispatch_mode_stack = list
+        return super().__enter__()
+
+    def __exit__(self, *raised: Any) -> None:
+        fingerprint._get_current_dispatch_mode_stack = self.modes
+        super().__exit__(*raised)
+
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         value = function(*args, **(kwargs or {}))
         count = COUNTS.get(function._overloadpacket)
         if count is not None:
             self.total += count(*args, **(kwargs or {}), out_val=value)
         return value
-
-
-@contextmanager
-def unseen() -> Iterator[None]:
-    """Keep a mode of torch's from interp, which would go through the model's own forward under one."""
-    held = fingerprint._get_current_dispatch_mode_stack
-    fingerprint._get_current_dispatch_mode_stack = list
-    try:
-        yield
-    finally:
-        fingerprint._get_current_dispatch_mode_stack = held
 
 
 def cpu_seconds(work: Callable[[], Any]) -> tuple[float, Any]:
@@ -148,7 +146,7 @@ def measure(model: Any, length: int, first: int, count: int, names: Sequence[str
             ours.append(seconds)
             seconds, expected = cpu_seconds(lambda function=function: by_peer(model, pairs, function))
             theirs.append(seconds)
-        with Operations() as counter, unseen():
+        with Operations() as counter:
             by_interp(model, pairs, site, by)
         limit = counter.total / gemm_rate()
         bar = bars[0] if first > 1 else bars[1]

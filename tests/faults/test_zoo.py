@@ -58,7 +58,7 @@ def autocast(model: Any) -> AbstractContextManager[None]:
 
 def windowed(model: Any) -> AbstractContextManager[None]:
     """Let attention reach three tokens back, where the model has windows at all."""
-    for held in (model.hf_model.config, *model.hf_model.modules()):
+    for held in (getattr(model.hf_model, "config", None), *model.hf_model.modules()):
         if isinstance(getattr(held, "sliding_window", None), int):
             held.sliding_window = 3
     return contextlib.nullcontext()

@@ -257,7 +257,7 @@ def test_updates_are_at_most_ten_a_second(
 def test_a_sweep_that_is_watched_goes_in_smaller_steps(
     lend: Any, partial: Callable[[Watch], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lend("gpt2")
+    model = lend("gpt2")
     monkeypatch.setattr(memory, "WATCHED_ROWS", 12)
     steps: list[int] = []
     plain = DRIVER.step
@@ -270,6 +270,7 @@ def test_a_sweep_that_is_watched_goes_in_smaller_steps(
     alone = interp.patch(**PAIR)
     few = len(steps)
     partial(lambda make: make())
+    model.store.clear()
     watched = interp.patch(**PAIR)
     assert len(steps) - few > 2 * few
     np.testing.assert_allclose(watched.per_pair, alone.per_pair, atol=1e-5)

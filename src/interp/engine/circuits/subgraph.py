@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,6 +23,7 @@ from torch import Tensor
 from interp.engine import exactness, memory
 from interp.engine.circuits.edges import ABLATIONS, ends, key_of, require_one_length
 from interp.engine.circuits.edges import written as constants
+from interp.engine.circuits.subset_run import Batch, Run
 from interp.engine.model import hooks
 from interp.engine.patching.cases import Case, by_length, ready, unpatched_differ
 from interp.engine.patching.driver import OnStep, silent
@@ -37,32 +37,6 @@ if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
 
 BYTES = 2**29  # that the outputs of all writers may take in one batch
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """Pairs whose prompts have one length, and what they carry where edges are ablated.
-
-    Attributes
-    ----------
-    numbers
-        Of the pairs.
-    embed, resid, mid
-        ``[pair, position, d_model]``, ``[pair, layer + 1, position, d_model]`` and ``[pair, layer, …]``: the ablated
-        embedding, and what a reader reads before a layer and in its middle where every edge is ablated.
-    z, mlp
-        ``[pair, layer, position, head, d_head]`` and ``[pair, layer, position, d_model]``: ablated values.
-    written
-        ``[pair, position, d_model]``: the clean prompt's embedding.
-    """
-
-    numbers: list[int]
-    embed: Tensor
-    resid: Tensor
-    mid: Tensor
-    z: Tensor
-    mlp: Tensor
-    written: Tensor
 
 
 class Subset:
@@ -104,7 +78,7 @@ class Subset:
         self.forwards = 0
         require_one_length(cases, ablation, positions=False)
         self.cases = list(cases)
-        self._batches: list[_Batch] = []
+        self._batches: list[Batch] = []
         self.net: Network = exactness.run(
             model,
             key_of(model, cases, ablation),
@@ -152,7 +126,7 @@ class Subset:
         column = {number: n for n, number in enumerate(chosen)}
         done = 0
 
-        def waves(batch: _Batch) -> None:
+        def waves(batch: Batch) -> None:
             places = [n for n, number in enumerate(batch.numbers) if number in column]
             asked = [(mask, place) for mask in range(len(masks)) for place in places]
 
@@ -195,13 +169,13 @@ class Subset:
         self.cases = ready(self.model, self.model, self.cases)
         self._batches = [self._batch(numbers) for numbers in by_length([case.base for case in self.cases]).values()]
 
-    def _batch(self, numbers: list[int]) -> _Batch:
+    def _batch(self, numbers: list[int]) -> Batch:
         clean = torch.tensor([self.cases[n].base for n in numbers], device=self.model.device)
         written = torch.stack([self.net.embed(ids) for ids in clean])
         if self.ablation != "corrupted":
             return self._constant(numbers, written)
         held = self._source(torch.tensor([self.cases[n].source for n in numbers], device=self.model.device))
-        return _Batch(numbers, embed=held["resid"][:, 0], written=written, **held)
+        return Batch(numbers, embed=held["resid"][:, 0], written=written, **held)
 
     def _source(self, ids: Tensor) -> dict[str, Tensor]:
         """Return what the corrupted prompts carry, stacked over layers."""
@@ -219,7 +193,7 @@ class Subset:
             found.append({name: torch.stack(tensors, 1) for name, tensors in held.items()})
         return {name: torch.cat([held[name] for held in found]) for name in sites.values()}
 
-    def _constant(self, numbers: list[int], written: Tensor) -> _Batch:
+    def _constant(self, numbers: list[int], written: Tensor) -> Batch:
         """Return what ablated edges carry where that is no run's, and the stream that it all makes."""
         net, shape = self.net, written.shape
         constant = constants(self.model, net, self.cases, self.ablation)
@@ -236,7 +210,7 @@ class Subset:
             return each.expand(shape[0], *each.shape)
 
         embed = constant.embed.expand(shape)
-        return _Batch(numbers, embed, spread(resid), spread(mid), spread(constant.z), spread(constant.mlp), written)
+        return Batch(numbers, embed, spread(resid), spread(mid), spread(constant.z), spread(constant.mlp), written)
 
     def _sample(self, given: Sequence[Case]) -> Iterator[float]:
         """Yield how far the whole model, and with corrupted prompts nothing of it, are from the model's own runs."""
@@ -248,7 +222,7 @@ class Subset:
 
     # -- one batch of runs -------------------------------------------------------------------------------------------
 
-    def _together(self, batch: _Batch, masks: Tensor) -> int:
+    def _together(self, batch: Batch, masks: Tensor) -> int:
         """Return how many runs go together."""
         net, length = self.net, batch.written.shape[1]
         live = int(masks.any(0).any(1).sum())
@@ -258,7 +232,7 @@ class Subset:
         room = min(BYTES, memory.free_bytes(self.model.device) // 4)
         return max(1, min(memory.WAVE_ROWS // length, room // bytes_each))
 
-    def _values(self, batch: _Batch, masks: Tensor, at: Tensor, of: Tensor) -> Tensor:
+    def _values(self, batch: Batch, masks: Tensor, at: Tensor, of: Tensor) -> Tensor:
         """Return the metric of runs, ``float64 [run]``: of mask ``at[run]`` on the pair at ``of[run]`` of the batch."""
         net, device = self.net, batch.written.device
         chosen = masks[at]
@@ -267,7 +241,7 @@ class Subset:
         keep = chosen[:, live].transpose(1, 2).to(device, batch.written.dtype)  # [run, reader, live writer]
         # Below the layer where the masks differ there is one run for each pair.
         pairs, back = of.unique(return_inverse=True)
-        run = _Run(net, batch, keep[:1], pairs.to(device), int(live.sum()))
+        run = Run(net, batch, keep[:1], pairs.to(device), int(live.sum()))
         if live[0]:
             run.write((batch.written - batch.embed)[run.of][:, None])
         width = net.n_heads + 1
@@ -292,121 +266,6 @@ class Subset:
         """Return the first layer in which the inputs of `chosen`, ``[run, writer, reader]``, keep different edges."""
         differs = (chosen != chosen[:1]).any(0).any(0)[:-1].view(len(self.net.layers), -1).any(1)
         return int(differs.nonzero()[0]) if differs.any() else len(self.net.layers)
-
-
-class _Run:
-    """Runs under way: what every writer below has written, less its ablated value.
-
-    Parameters
-    ----------
-    keep
-        ``[run or 1, reader, live writer]``: 1 where an edge is kept.
-    of
-        ``int64 [run]``: the pair of each.
-    count
-        How many live writers there are.
-    """
-
-    def __init__(self, net: Network, batch: _Batch, keep: Tensor, of: Tensor, count: int) -> None:
-        self.net = net
-        self.batch = batch
-        self.keep = keep
-        self.of = of
-        length, width = batch.written.shape[1:]
-        self.changes = batch.written.new_empty(len(of), count, length, width)
-        self.below = 0  # writers that have written
-        self.turns = net.rotations(length)
-        self.normed: list[tuple[int, slice]] = []  # layers whose heads' sum goes through a norm, and these writers
-
-    def spread(self, keep: Tensor, of: Tensor, back: Tensor) -> _Run:
-        """Return the same with a row for each run instead of each pair; row ``back[run]`` is what it continues."""
-        each = _Run(self.net, self.batch, keep, of, 0)
-        each.below, each.normed = self.below, list(self.normed)
-        each.changes = self.changes.new_empty(len(of), *self.changes.shape[1:])
-        each.changes[:, : self.below] = self.changes[:, : self.below][back]
-        return each
-
-    def write(self, changes: Tensor) -> None:
-        """Add the next writers' ``[run, writer, position, d_model]``."""
-        self.changes[:, self.below : self.below + changes.shape[1]] = changes
-        self.below += changes.shape[1]
-
-    def layer(self, index: int, heads: Sequence[int], *, mlp: bool) -> None:
-        """Run those heads of a layer that are read anywhere, and its MLP if it is."""
-        net, block = self.net, self.net.layers[index]
-        first = index * (net.n_heads + 2 * net.n_kv_heads + 1)
-        last = [first + net.n_heads + 2 * net.n_kv_heads]
-        # A parallel block's MLP reads before the block's heads have written.
-        before = self._read(last, self.batch.resid[self.of, index]) if mlp and block.parallel else None
-        if heads:
-            self._attend(index, first, heads)
-        if mlp:
-            read = self._read(last, self.batch.mid[self.of, index]) if before is None else before
-            made = block.mlp(read[:, 0]) - self.batch.mlp[self.of, index]
-            self.write(made[:, None])
-
-    def _attend(self, index: int, first: int, heads: Sequence[int]) -> None:
-        net, block = self.net, self.net.layers[index]
-        group = net.n_heads // net.n_kv_heads
-        # A norm over all heads together asks for those too whose output nothing reads.
-        run = list(range(net.n_heads)) if block.together else list(heads)
-        shared = sorted({head // group for head in run})
-        keys = [first + net.n_heads + head for head in shared]
-        readers = [*(first + head for head in run), *keys, *(reader + net.n_kv_heads for reader in keys)]
-        read = self._read(readers, self.batch.resid[self.of, index]).split([len(run), len(shared), len(shared)], 1)
-        numbers = {"q": run, "k": shared, "v": shared}
-        q, k, v = (block.project_each(kind, rows, numbers[kind]) for kind, rows in zip("qkv", read, strict=True))
-        own = [shared.index(head // group) for head in run]
-        q, k = block.turn_queries(q, self.turns[index]), block.turn_keys(k, self.turns[index])
-        z = block.attend(q, k[:, :, own], v[:, :, own], heads=run)[:, :, [run.index(head) for head in heads]]
-        change = z - self.batch.z[self.of, index][:, :, list(heads)]
-        raw = torch.einsum("rphk,mhk->rhpm", change, block.head_weights(heads))
-        if block.o.norm is None:
-            raw = block.o.settled(raw)
-        else:
-            self.normed.append((index, slice(self.below, self.below + raw.shape[1])))
-        self.write(raw)
-
-    def _read(self, readers: Sequence[int], ablated: Tensor) -> Tensor:
-        """Return what inputs read, ``[run, reader, position, d_model]``."""
-        kept = self.keep[:, list(readers), : self.below]
-        return self._added(kept, self.changes[:, : self.below]) + ablated[:, None]
-
-    def _added(self, kept: Tensor, changes: Tensor, at: Tensor | None = None) -> Tensor:
-        """Return what writers add to inputs, ``[run, reader, position, d_model]``.
-
-        A norm after the attention belongs to what reads: it is of the heads that an input keeps, and of the others'
-        ablated values.
-
-        Parameters
-        ----------
-        kept
-            ``[run, reader, writer]``.
-        changes
-            ``[run, writer, position, d_model]``.
-        at
-            The one position of each run that `changes` are of; all when not given.
-        """
-        shape = changes.shape[2:]
-        plain = kept
-        if self.normed:
-            plain = kept.clone()
-            for _, writers in self.normed:
-                plain[..., writers] = 0
-        added = (plain @ changes.flatten(2)).unflatten(2, shape)
-        for index, writers in self.normed:
-            raw = (kept[..., writers] @ changes[:, writers].flatten(2)).unflatten(2, shape)
-            z = self.batch.z[self.of, index]
-            z = z if at is None else z[torch.arange(len(at), device=at.device), at][:, None]
-            added = added + self.net.layers[index].rewritten(z[:, None], raw)
-        return added
-
-    def end(self, positions: Tensor) -> Tensor:
-        """Return what the logits read at one position of each run, ``[run, d_model]``."""
-        rows = torch.arange(len(self.of), device=positions.device)
-        written = self.changes[rows, : self.below, positions]
-        added = self._added(self.keep[:, -1:, : self.below], written[:, :, None], positions)
-        return added[:, 0, 0] + self.batch.resid[self.of, -1, positions]
 
 
 __all__ = ["ABLATIONS", "Subset"]

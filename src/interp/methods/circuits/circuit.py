@@ -37,7 +37,6 @@ POINTS = 12  # thresholds that ACDC is run with where none is given
 _LEAST, _MOST = 1e-3, 0.5  # the smallest and the largest of them, as parts of what all edges together carry
 _SHARED = 0.25  # of a run for each edge: measured 0.18–0.23, where runs share what is below and some edges need none
 _LONG = 600.0  # seconds
-_FACTOR = 2.0  # how far the embedding's estimates may be from what they must sum to before that is said
 
 
 @technique(body=Pairs, forecasts=True)
@@ -164,7 +163,7 @@ def circuit(
     else:
         scored = _estimated(model, cases, ablation, steps if method == "eap-ig" else 1, positions=positions)
         made = result(scored)
-        made = replace(made, notes=(*made.notes, *_saturation(made, steps)))
+        made = replace(made, notes=(*made.notes, *choice.saturation(made, steps)))
         if level == "head":
             made = replace(made, per_node=np.nansum(made.per_pair, axis=2))
     model.note(scored.path, scored.notes)
@@ -386,25 +385,3 @@ def _kept(result: CircuitResult, edges: int | None, threshold: float | None) -> 
     strong = choice.of_size(result, EDGES if edges is None else edges)
     known = strong & np.isfinite(result.scores) & ((result.scores != 0) | (result.level == "head"))
     return known if (known == strong).all() else result.connected(known)
-
-
-def _saturation(made: CircuitResult, steps: int | None) -> list[str]:
-    """Say where the embedding's estimates, which must carry all the difference, are far from it.
-
-    Moving the embedding from the corrupted prompt's to the clean one's is the whole change, and the gradients of all
-    that reads it sum to its own.
-    """
-    if made.ablation != "corrupted":
-        return []
-    true = float((made.clean_metric - made.ablated_metric).mean())
-    found = float(np.nansum(made.scores[0]))
-    if not np.isfinite(true) or not np.isfinite(found) or abs(true) < 1e-6:
-        return []
-    if 1 / _FACTOR <= found / true <= _FACTOR:
-        return []
-    instead = "--method exact helps" if steps is None else f"more --steps than {steps} help"
-    more = "--method eap-ig takes more gradients" if made.method == "eap" else instead
-    return [
-        f"saturation: the embedding's edges carry all the difference and should sum to {true:+.3g}, but are estimated "
-        f"at {found:+.3g}; {more}"
-    ]

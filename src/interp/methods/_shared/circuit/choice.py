@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     Mask = NDArray[np.bool_]
 
+_FACTOR = 2.0  # how far the embedding's estimates may be from what they must sum to before that is said
+
 
 def of_pairs(circuit: CircuitResult) -> NDArray[np.float32]:
     """Return each pair's scores of what was ranked: edges, ``[pair, writer, reader]``, or nodes, ``[pair, writer]``."""
@@ -191,3 +193,25 @@ def _exchanged(circuit: CircuitResult, chance: np.random.Generator) -> Mask:
     for kind in (mlps, ~mlps):
         there[kind] = chance.permutation(there[kind])
     return _between(np.nonzero(there)[0], circuit)
+
+
+def saturation(made: CircuitResult, steps: int | None) -> list[str]:
+    """Say where the embedding's estimates, which must carry all the difference, are far from it.
+
+    Moving the embedding from the corrupted prompt's to the clean one's is the whole change, and the gradients of all
+    that reads it sum to its own.
+    """
+    if made.ablation != "corrupted":
+        return []
+    true = float((made.clean_metric - made.ablated_metric).mean())
+    found = float(np.nansum(made.scores[0]))
+    if not np.isfinite(true) or not np.isfinite(found) or abs(true) < 1e-6:
+        return []
+    if 1 / _FACTOR <= found / true <= _FACTOR:
+        return []
+    instead = "--method exact helps" if steps is None else f"more --steps than {steps} help"
+    more = "--method eap-ig takes more gradients" if made.method == "eap" else instead
+    return [
+        f"saturation: the embedding's edges carry all the difference and should sum to {true:+.3g}, but are estimated "
+        f"at {found:+.3g}; {more}"
+    ]
