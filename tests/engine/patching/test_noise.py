@@ -70,6 +70,22 @@ def test_estimates_of_edges_are_those_of_the_same_weights_in_single_precision(us
     assert float(torch.corrcoef(torch.stack([half, single]))[0, 1]) > 0.98
 
 
+@pytest.mark.parametrize("family", [family for family in KNOWN if not routed(family)])
+@pytest.mark.parametrize("steps", [1, 5])
+def test_estimates_of_nodes_are_those_of_the_same_weights_in_single_precision(
+    use: Any, family: str, steps: int
+) -> None:
+    found: list[np.ndarray] = []
+    for dtype in (torch.bfloat16, torch.float32):
+        model = use(family, torch.bfloat16)
+        if dtype == torch.float32:
+            model.hf_model.float()
+        result = interp.patch(pairs=PAIRS, method="attribution", steps=steps)
+        assert not result.provenance.path.startswith("hooked")
+        found.append(np.concatenate([result.estimate.ravel(), *(each.ravel() for each in result.estimates.values())]))
+    assert np.corrcoef(found)[0, 1] > 0.98
+
+
 def test_what_is_below_the_noise_is_none(use: Any) -> None:
     use("llama", torch.bfloat16)
     result = interp.patch(pairs=PAIRS, site="q", by="head")

@@ -15,6 +15,7 @@ from interp.engine.metrics import upcast
 from interp.engine.patching.cases import Case, measured, ready, unpatched_differ
 from interp.engine.patching.driver import OnStep, silent
 from interp.engine.patching.gradients import differentiated, over_cases, require_slope
+from interp.engine.patching.noise import measured_noise
 from interp.engine.patching.recorded import HookedRuns, LeanRuns, Runner
 from interp.engine.patching.runs import keep_end
 from interp.sites import SITES
@@ -152,6 +153,7 @@ class Job:
             hooked=self._with_hooks,
             sample=self._sample,
             length=max(len(case.base) for case in self.given),
+            noise=lambda: measured_noise(self.model, self.source_model, self.given).relative,
         )
         return self._finished()
 

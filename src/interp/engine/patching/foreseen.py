@@ -294,7 +294,7 @@ def _together(sight: Foresight, lengths: Sequence[int], size: int, layers: int, 
 def of_estimate(job: attribution.Job, stored: Stored) -> tuple[Foresight, Work]:
     """Return how an estimate will be computed, and its work; `stored` is the store as what comes before leaves it."""
     model, cases, pieces = job.model, job.given, list[Stretch]()
-    sight = Foresight(model, job.asked, half=False, encoders=())
+    sight = Foresight(model, job.asked, encoders=())
     there = stored if job.source_model is model else Stored(job.source_model)
     work = ready_work(stored, there, cases)
     job.over(pieces.append, silent)
@@ -302,7 +302,7 @@ def of_estimate(job: attribution.Job, stored: Stored) -> tuple[Foresight, Work]:
         some = [cases[n] for n in piece.cases]
         work = work + _of_piece(sight, some, piece, job.steps, foreign=there is not stored)
     if sight.net is not None and not exactness.trusted(model, job.key, max(len(case.base) for case in cases)):
-        work = work + plain_ends(stored, there, cases[: exactness.sample_of(model)])
+        work = work + plain_ends(stored, there, cases[: exactness.sample_of(model)]) + of_noise(model, cases)
     return sight, work + (there.work if there is not stored else NOTHING)
 
 

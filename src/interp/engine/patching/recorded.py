@@ -67,8 +67,8 @@ class LeanRuns:
     def __init__(self, model: LoadedModel, source_model: LoadedModel, sites: Sequence[str]) -> None:
         self.model = model
         self.source_model = source_model
-        self.network = network.read(model, encoders=())
-        self.source = self.network if source_model is model else network.read(source_model, encoders=())
+        self.network = network.read(model, half=True, encoders=())
+        self.source = self.network if source_model is model else network.read(source_model, half=True, encoders=())
         self.sites = [site for site in sites if site not in self.network.normed]
 
     def ends(self, cases: Sequence[Case]) -> Recorded:
