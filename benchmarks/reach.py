@@ -6,7 +6,9 @@ interleaved in one process, at one thread, in CPU seconds; the figure is the sma
 one on another pair, so that the first call's comparison with the hooked forward is apart. Printed besides: the largest
 difference between the two answers, by the size of the largest, and how interp says that it ran.
 
-``python benchmarks/reach.py [--only gemma2,olmo2,…] [--rounds N]``; ``gemma-3-270m`` is one of the names.
+With ``--half`` each is measured in bfloat16 too, where the ratio is to be at least 0.7 of that in float32.
+
+``python benchmarks/reach.py [--only gemma2,olmo2,…] [--rounds N] [--half]``; ``gemma-3-270m`` is one of the names.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from interp.interface.session import session
 from interp.spec import Pair, Prompt
 
 REAL = "gemma-3-270m"
-BAR, REAL_BAR = 8, 15
+BAR, REAL_BAR, HALF_BAR = 8, 15, 0.7
 WIDTH, HEADS, LAYERS, VOCABULARY = 256, 8, 6, 4000
 MASKED = 4  # where an encoder's mask stands
 # A setting of the zoo's small models → what it is here, where a family has it.
@@ -79,8 +81,8 @@ def masked(pair: Pair, words: Any) -> Pair:
     return Pair(Prompt(ids=ids[0]), Prompt(ids=ids[1]), pair.answer, pair.wrong)
 
 
-def measure(name: str, model: Any, pair: Pair, warm: Pair, bar: float, rounds: int) -> None:
-    """Print a line of the table."""
+def measure(name: str, model: Any, pair: Pair, warm: Pair, bar: float, rounds: int) -> float:
+    """Print a line of the table; return the ratio."""
     peer, at = SWEEPS["head z"][2], -1 if model.geometry.causal else MASKED
 
     def ours(one: Pair) -> Any:
@@ -98,13 +100,14 @@ def measure(name: str, model: Any, pair: Pair, warm: Pair, bar: float, rounds: i
     ratio = min(hooked) / min(lean)
     off = np.abs(found.patched - expected).max() / max(1.0, np.abs(expected).max())
     print(
-        f"  {name:<14} {ratio:6.1f}  {'' if ratio >= bar else 'below ' + str(bar):<9} {off:.1e}   "
+        f"  {name:<20} {ratio:6.1f}  {'' if ratio >= bar else f'below {bar:.1f}':<10} {off:.1e}   "
         f"CPU s: hooked {min(hooked):6.2f}, lean {min(lean):5.2f}   {found.provenance.path}",
         flush=True,
     )
+    return ratio
 
 
-def random_ones(names: list[str], rounds: int) -> None:
+def random_ones(names: list[str], rounds: int, half: bool) -> None:
     """Measure families by random models."""
     print(f"\n{LAYERS} layers × {HEADS} heads, width {WIDTH}, 15 tokens, prefix of 10, one pair (bar {BAR})")
     warm, pair = (pairs_of(VOCABULARY, 15, 10, 1, seed)[0] for seed in (2, 1))
@@ -116,7 +119,12 @@ def random_ones(names: list[str], rounds: int) -> None:
             print(f"  {name:<14} not loaded: {error}")
             continue
         asked = (pair, warm) if words is None else (masked(pair, words), masked(warm, words))
-        measure(name, model, *asked, BAR, rounds)
+        ratio = measure(name, model, *asked, BAR, rounds)
+        if half:
+            session.models.clear()
+            model = interp.load(made(name).bfloat16(), tokenizer=words, name=name, device="cpu")
+            share = measure(f"{name}, half", model, *asked, HALF_BAR * ratio, rounds) / ratio
+            print(f"  {'':<20} {share:.2f} of that in float32 (bar {HALF_BAR})")
         session.models.clear()
 
 
@@ -138,12 +146,13 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     arguments.add_argument("--only", help="names with commas between them; all when not given")
     arguments.add_argument("--rounds", type=int, default=3)
+    arguments.add_argument("--half", action="store_true")
     given = arguments.parse_args()
     chosen = [*families(), REAL] if given.only is None else given.only.split(",")
     torch.set_num_threads(1)
     print("hooked / lean, and the difference by the size of the largest answer")
     if random := [name for name in chosen if name != REAL]:
-        random_ones(random, given.rounds)
+        random_ones(random, given.rounds, given.half)
     if REAL in chosen:
         real_one(given.rounds)
 
