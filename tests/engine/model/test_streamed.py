@@ -125,7 +125,7 @@ def placed(folder: Path, family: str, how: str) -> Any:
     ids = torch.tensor([PROMPT])
     before = held(ids).logits
     model = interp.load(held, tokenizer=models.tokenizer(), copy=how == "copied object")
-    assert any("your object is as it was" in note for note in model.notes)
+    assert any("stay on disk" in note and "your object is as it was" in note for note in model.notes)
     assert torch.equal(held(ids).logits, before)
     assert any(parameter.is_meta for parameter in held.parameters())
     return model
@@ -160,6 +160,20 @@ def test_what_is_placed_partly_on_disk_gives_the_same_numbers(
 
 
 @pytest.mark.usefixtures("clean_session")
+def test_what_is_on_disk_in_another_dtype_is_copied_and_said(saved: Callable[..., Path]) -> None:
+    folder = saved("llama", torch.bfloat16)
+    interp.load(str(folder), dtype="float32", device="cpu")
+    expected = ASKED["by head"]().per_pair
+    where = placement._disjoint(transformers.AutoModelForCausalLM.from_pretrained(folder), on_disk("llama"))
+    held = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, device_map=where, dtype=torch.float32, offload_folder=folder.parent / "spare"
+    )
+    model = interp.load(held, tokenizer=models.tokenizer())
+    assert any("are copied into memory" in note for note in model.notes)
+    np.testing.assert_allclose(ASKED["by head"]().per_pair, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.usefixtures("clean_session")
 @pytest.mark.parametrize("how", ["auto", "balanced"])
 def test_a_map_made_by_accelerate_is_that_of_the_machine(how: str, saved: Callable[..., Path]) -> None:
     folder = saved("llama")
@@ -183,6 +197,7 @@ def test_a_map_that_cannot_be_is_refused_in_one_line(saved: Callable[..., Path],
         "give cpu, disk": {"": 1.5},
         "says where modules go, such": {},
         "did you mean model.layers.0": {"model.layer.0": "cpu", "": "disk"},
+        "says nothing of model.embed_tokens.weight; add": {"model.layers": "cpu"},
     }
     if not torch.cuda.is_available():
         wrong |= {"there is no cuda": {"": "cuda:0", "model.layers.0": "cpu"}, "no cuda device": {"": 0}}
@@ -191,6 +206,8 @@ def test_a_map_that_cannot_be_is_refused_in_one_line(saved: Callable[..., Path],
             interp.load(str(folder), device_map=given)
         assert "\n" not in str(refused.value)
         assert len(str(refused.value)) <= 400
+    with pytest.raises(InputError, match="on disk is float32 there, not bfloat16"):
+        interp.load(str(folder), device_map=on_disk("llama"), dtype="bfloat16")
     with pytest.raises(InputError, match="give one of them"):
         interp.load(str(folder), device_map="auto", max_memory="1GB")
     with pytest.raises(InputError, match="give one of them"):

@@ -118,7 +118,8 @@ def from_folder(folder: Path, name: str, options: Options, *, local: bool) -> So
     weakref.finalize(model, spare.cleanup)
     on_disk: frozenset[int] = frozenset()
     if any(parameter.is_meta for parameter in model.parameters()):
-        model, on_disk = placement.from_files(name, model)
+        model, on_disk, note = placement.from_files(name, model)
+        notes.append(note)
     if placed is None:
         model = model.to(device)
     tokenizer, lost = _tokenizer(folder, options)

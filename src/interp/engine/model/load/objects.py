@@ -27,8 +27,8 @@ def from_object(model: Any, tokenizer: Any, copy_model: bool) -> Source:
     refuse_virtual_tokens(model)
     on_disk: frozenset[int] = frozenset()
     if any(parameter.is_meta for parameter in getattr(model, "parameters", list)()):
-        model, on_disk = from_files(name, model, copied=copy_model)
-        notes.append("its weights on disk are read from their files, as layers come; your object is as it was")
+        model, on_disk, note = from_files(name, model, copied=copy_model)
+        notes.append(f"{note}; your object is as it was")
     elif hasattr(model, "merge_and_unload"):
         # Wrapping a PEFT model drops its adapter or crashes: a merged copy is what it computes.
         model = copy.deepcopy(model).merge_and_unload()

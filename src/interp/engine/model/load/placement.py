@@ -71,18 +71,27 @@ def _disjoint(model: nn.Module, held: Mapping[str, Any]) -> dict[str, Any]:
 
     def place(name: str, module: nn.Module, device: Any) -> None:
         device = held.get(name, device)
-        if not any(key != name and f"{key}.".startswith(f"{name}." if name else "") for key in held):
+        if not any(key != name and _inside(key, name) for key in held):
             found.update({} if device is None else {name: device})
             return
         for child, part in module.named_children():
             place(f"{name}.{child}" if name else child, part, device)
 
     place("", model, None)
+    beside = (name for name, _ in model.named_parameters() if not any(_inside(name, key) for key in found))
+    if lost := next(beside, ""):
+        raise InputError(
+            f'the device map says nothing of {lost}; add "": "cpu", which is for all that it does not name'
+        )
     return found
 
 
-def from_files(name: str, model: Any, *, copied: bool = False) -> tuple[Any, frozenset[int]]:
-    """Return a model with all of its weights, and the addresses of those that stay on disk.
+def _inside(name: str, module: str) -> bool:
+    return not module or name.startswith(f"{module}.")
+
+
+def from_files(name: str, model: Any, *, copied: bool = False) -> tuple[Any, frozenset[int], str]:
+    """Return a model with all of its weights, the addresses of those that stay on disk, and what is to be known of it.
 
     It is another object; what is in memory it shares with `model`, or has copies of (`copied`).
 
@@ -105,20 +114,26 @@ def from_files(name: str, model: Any, *, copied: bool = False) -> tuple[Any, fro
         hook = vars(module).get("_hf_hook")
         if hook is not None:
             shared[id(hook)] = hook
-    offloaded: set[int] = set()
+    offloaded: dict[int, int] = {}  # address → bytes
     for key, held in _weights(model):
         if not held.is_meta:
             shared |= {} if copied else {id(held): held}
         elif id(held) not in shared:
             tensor = _read(name, model, key, held)
             shared[id(held)] = nn.Parameter(tensor, requires_grad=False)
-            offloaded.add(tensor.data_ptr())
+            offloaded[tensor.data_ptr()] = tensor.nbytes
     whole = copy.deepcopy(model, shared)
     for module in whole.modules():
         _unhook(module)
     vars(whole).pop("hf_device_map", None)
     whole.tie_weights()
-    return whole, frozenset(offloaded)
+    mappings = mapped.Mappings()
+    there = sum(size for address, size in offloaded.items() if mappings.holds(address, size))
+    lost = sum(offloaded.values()) - there
+    note = f"{memory.readable(there)} of its weights stay on disk, and are read as layers come"
+    if lost:
+        note += f"; {memory.readable(lost)} are copied into memory, since their files do not hold them as they are used"
+    return whole, frozenset(offloaded), note
 
 
 def _weights(model: nn.Module) -> Iterable[tuple[str, Tensor]]:

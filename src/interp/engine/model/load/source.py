@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import traceback
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
@@ -97,14 +98,18 @@ def offline() -> Generator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Generator[None]:
-    """Silence transformers' own progress bars and load report: interp says what matters of them itself."""
+    """Silence the libraries' own progress bars and load reports: interp says what matters of them itself."""
     bars = transformers.utils.logging.is_progress_bar_enabled()
     level = transformers.utils.logging.get_verbosity()
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
+    placing = logging.getLogger("accelerate")
+    before = placing.level
+    placing.setLevel(logging.ERROR)
     try:
         yield
     finally:
+        placing.setLevel(before)
         transformers.utils.logging.set_verbosity(level)
         if bars:
             transformers.utils.logging.enable_progress_bar()
@@ -199,6 +204,12 @@ def dtype_of(options: Options, device: torch.device, config: Any) -> tuple[torch
         asked = named_dtype(options.dtype)
         if in_files and asked != stored:
             refuse_limit(options, f"these are {str(stored).removeprefix('torch.')}, not {options.dtype}")
+        if on_disk and asked != stored:
+            there = str(stored).removeprefix("torch.")
+            raise InputError(
+                f"what the device map leaves on disk is {there} there, not {options.dtype}; load it without --dtype, or "
+                "put all of it on cpu"
+            )
         return asked, []
     if (device.type == "cpu" and not (in_files or on_disk)) or not isinstance(stored, torch.dtype):
         return torch.float32, []
