@@ -207,8 +207,8 @@ def dtype_of(options: Options, device: torch.device, config: Any) -> tuple[torch
         if on_disk and asked != stored:
             there = str(stored).removeprefix("torch.")
             raise InputError(
-                f"what the device map leaves on disk is {there} there, not {options.dtype}; load it without --dtype, or "
-                "put all of it on cpu"
+                f"what the device map leaves on disk is {there} there, not {options.dtype}; load it without --dtype, "
+                "or put all of it on cpu"
             )
         return asked, []
     if (device.type == "cpu" and not (in_files or on_disk)) or not isinstance(stored, torch.dtype):
