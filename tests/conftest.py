@@ -109,6 +109,12 @@ def lend(clean_session: Any, _engine_models: Callable[..., Any]) -> Iterator[Cal
         assert model.fingerprint() == state, "a test changed a model that it shares with others"
 
 
+@pytest.fixture
+def every_sweep_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep nothing of where a sweep's interventions end: what is asked again is run again."""
+    monkeypatch.setattr(importlib.import_module("interp.engine.patching.ends"), "_SHARE", float("inf"))
+
+
 @pytest.fixture(scope="session")
 def _one_shell() -> Any:
     from IPython.core.interactiveshell import InteractiveShell

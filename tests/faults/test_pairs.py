@@ -20,6 +20,8 @@ from interp.errors import InputError, Interrupted
 from interp.interface.session import session
 from interp.spec import Pair, Prompt
 
+pytestmark = pytest.mark.usefixtures("every_sweep_runs")
+
 GIFT = "When Mary and John went to the store, John gave a drink to"
 SWAP = "When Mary and John went to the store, Mary gave a drink to"
 BODY = f"clean: {GIFT}\ncorrupted: {SWAP}\nanswer: Mary\nwrong: John"

@@ -20,14 +20,14 @@ from interp.engine import exactness, memory
 from interp.engine.model import forward as passes
 from interp.engine.model import hooks
 from interp.engine.model.loaded import LoadedModel
-from interp.engine.patching import ends, runs
+from interp.engine.patching import runs
 from interp.engine.transformer import base_runs, incremental, network
 from interp.engine.transformer.block import Block
 from interp.errors import Interrupted
 from interp.sites import SITES, Site
 from interp.spec import Pair, Prompt
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "every_sweep_runs")
 
 ONE = Pair(Prompt(ids=(5, 11, 23, 31, 8, 40)), Prompt(ids=(5, 11, 64, 31, 8, 40)), (7,), (9,))
 FIRST = Pair(Prompt(ids=(50, 11, 23, 31, 8, 40)), Prompt(ids=(51, 11, 23, 31, 9, 40)), (7, 12), (9,))
@@ -66,12 +66,6 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     if request.param == "hooked":
         monkeypatch.setattr(network, "FAMILIES", {})
     return request.param
-
-
-@pytest.fixture(autouse=True)
-def _run_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep nothing of a sweep: what is asked again is to be run again."""
-    monkeypatch.setattr(ends, "_SHARE", float("inf"))
 
 
 def ask(**options: Any) -> Any:
@@ -243,9 +237,9 @@ def test_memory_for_not_even_one_cell(sign: str, path: str, lend: Any, monkeypat
             if path == "hooked":  # several batches, so that some are finished
                 patch.setattr(memory, "free_bytes", lambda _: 200_000)
             result = ask()
-        assert "one cell at a time" in result.notes[0]
-        assert result.notes[0].startswith("partial: out of memory after ")
-        done, total = result.notes[0].split()[5].rstrip(",").split("/")
+        said = next(note for note in result.notes if note.startswith("partial: out of memory after "))
+        assert "one cell at a time" in said
+        done, total = said.split()[5].rstrip(",").split("/")
         assert int(total) == expected.size
         finished = np.isfinite(result.per_pair)
         assert finished.sum() == int(done) < expected.size
