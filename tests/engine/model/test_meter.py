@@ -27,9 +27,9 @@ def test_what_is_given_back_is_seen(freed: int, meter: Meter) -> None:
     left = torch.ones(freed, dtype=torch.uint8)
     meter.start()
     del left
-    time.sleep(0.05)
+    time.sleep(1.2)
     one = torch.ones(MUCH, dtype=torch.uint8)
-    time.sleep(0.05)
+    time.sleep(1.2)
     del one
     assert meter.most() == pytest.approx(MUCH, rel=0.25)
 
@@ -40,7 +40,8 @@ def test_what_is_still_held_is_seen_however_short_the_time(meter: Meter) -> None
     assert meter.most() >= 0.75 * one.nbytes
 
 
-def test_a_sweeps_memory_is_in_its_provenance(lend: Any) -> None:
+def test_what_a_sweep_needed_is_in_its_provenance(lend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     lend()
+    monkeypatch.setattr(Meter, "most", lambda self: 12_345 if self._thread is not None else 0)
     found = interp.patch(pairs=[Pair(Prompt(ids=(5, 9, 33, 40)), Prompt(ids=(5, 9, 61, 40)), 14, 15)])
-    assert 0 < found.provenance.peak_bytes < 1 << 30
+    assert found.provenance.peak_bytes == 12_345
