@@ -125,6 +125,7 @@ def begin(notebook: Notebook, source: str) -> Heatmap:
 
 
 def test_a_sweep_is_seen_half_painted_and_then_whole(sweeps: Notebook) -> None:
+    sweeps.kernel.run("interp.model.store.clear()")  # a quick one over the same pairs was asked for before
     heatmap = begin(sweeps, SLOW)
     # Cells of the page's own colour are done too: with a metric like this one none of them is nothing.
     sweeps.until(lambda: re.match(r"(\d+) of 16 cells · \d+\.\d s", heatmap.count()), "it says how far it is")

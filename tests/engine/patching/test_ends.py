@@ -10,6 +10,7 @@ import torch
 
 import interp
 from interp.engine.transformer import incremental
+from interp.errors import Interrupted
 from interp.spec import Pair, Prompt
 
 ONE = Pair(Prompt(ids=(5, 90, 33, 171, 40, 2, 77)), Prompt(ids=(5, 90, 61, 171, 40, 9, 77)), 14, 15)
@@ -65,6 +66,31 @@ def test_another_metric_and_other_answers_are_those_of_a_cold_sweep(
     assert len(waves) == ran
     assert np.array_equal(found.per_pair, cold.per_pair, equal_nan=True)
     assert np.array_equal(found.patched, cold.patched, equal_nan=True)
+
+
+@pytest.mark.parametrize("calls", [0, 1, 2])
+def test_a_metric_that_is_stopped_leaves_what_is_done(calls: int, lend: Any, waves: list[int]) -> None:
+    lend("llama")
+    left = 10_000
+
+    def slow(logits: torch.Tensor) -> torch.Tensor:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KeyboardInterrupt
+        return logits[:, 14] - logits[:, 15]
+
+    pairs = [ONE, OTHER, TURNED]
+    whole = ask(pairs, "z", "head", metric=slow)
+    ran, left = len(waves), 1 + 2 * len(pairs) + calls  # it is tried out, and the unpatched runs come first
+    with pytest.raises(Interrupted) as stopped:
+        ask(pairs, "z", "head", metric=slow)
+    assert len(waves) == ran
+    found = stopped.value.result.per_pair
+    there = np.isfinite(found)
+    assert there.any() == (calls > 0)
+    assert not there.all()
+    assert np.array_equal(found[there], whole.per_pair[there])
 
 
 def test_what_differs_is_run(lend: Any, waves: list[int], folder: Any) -> None:

@@ -6,7 +6,7 @@ kept for a sweep as a whole, in the pieces that they came in, since last bits de
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -67,7 +67,7 @@ class Ends:
             self._model.keep(self._ids, dict(zip(self._names, (rows, torch.cat(places, 1)), strict=True)))
             self._parts = []
 
-    def recalled(self) -> Iterator[tuple[int, Tensor, Tensor]] | None:
+    def recalled(self) -> list[tuple[int, Tensor, Tensor]] | None:
         """Return each pair's number, cells and rows, as they were taken in; ``None`` where the store lacks them."""
         held = self._model.recall(self._ids, self._names) if self._fits else None
         if held is None:
@@ -75,4 +75,4 @@ class Ends:
         rows, (parts, cases, cells) = (held[name] for name in self._names)
         sizes = parts.unique_consecutive(return_counts=True)[1].tolist()
         pieces = zip(cases.split(sizes), cells.split(sizes), rows.split(sizes), strict=True)
-        return ((int(case[0]), some, ends) for case, some, ends in pieces)
+        return [(int(case[0]), some, ends) for case, some, ends in pieces]

@@ -212,6 +212,8 @@ class Sweep:
         found = [(runs[0].found[case.base], runs[-1].found[case.source]) for case in self.cases]
         if (known := self.ends.recalled()) is not None:
             complete()
+            for number, cells, _ in known:
+                self.reached[number, cells] = True
             self._settle(net, other, found)
             self._scored(net, known)
             return
@@ -243,12 +245,11 @@ class Sweep:
         return [part for plan, patch in every for part in plan.only(patch, self.chosen)]
 
     def _scored(self, net: Network, ends: Iterable[tuple[int, Tensor, Tensor]]) -> None:
-        """Take in what is known of how interventions end; the others are what the base run is."""
+        """Take in what is known of how interventions end."""
         for case, cells, rows in ends:
-            self.reached[case, cells] = True
             self.values[case, cells] = self.cases[case].scorer.of_residual(net, rows).double().cpu()
-        self.done[:] = True
-        self.driver.step()
+            self.done[case, cells] = True
+            self.driver.step()
 
     def _settle(self, net: Network, other: Network, runs: Sequence[tuple[Base, Base]]) -> None:
         """Take the unpatched runs in: their metrics, and the cells that are what the base run is."""
