@@ -6,6 +6,7 @@ import gc
 import importlib
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,21 @@ def lend(clean_session: Any, _engine_models: Callable[..., Any]) -> Iterator[Cal
     for model, state in lent:
         model.store.clear()
         assert model.fingerprint() == state, "a test changed a model that it shares with others"
+
+
+@pytest.fixture
+def interrupts_in_collections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let an interrupt be that lands while objects are collected, where it can be raised to nobody.
+
+    What reports it takes a while, in which the next one may land.
+    """
+    told = sys.unraisablehook
+
+    def tell(unraisable: Any) -> None:
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            told(unraisable)
+
+    monkeypatch.setattr(sys, "unraisablehook", tell)
 
 
 @pytest.fixture

@@ -70,6 +70,7 @@ class Alarm:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
+@pytest.mark.usefixtures("interrupts_in_collections")
 @pytest.mark.parametrize("family", ["gpt2", "llama", "neox"])
 def test_interrupts_leave_nothing_behind(family: str, folder: Callable[..., Path], clean_session: Any) -> None:
     model = load(folder(family), name=family, options=Options(device="cpu"))
@@ -155,3 +156,15 @@ def _answers_are_right(session: Any, model: LoadedModel, ids: list[int]) -> None
     first = session.call(registry.find("attention"), ids).pattern
     model.store.clear()
     assert (session.call(registry.find("attention"), ids).pattern == first).all()
+
+
+def test_autograds_switch_is_put_back_where_a_block_could_not(lend: Callable[..., Any]) -> None:
+    model = lend("gpt2")
+
+    def lost(_: Any) -> None:
+        torch.set_grad_enabled(False)  # as torch.no_grad leaves it that an interrupt meets on its way out
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        model.operate("some", {}, lost)
+    assert torch.is_grad_enabled()

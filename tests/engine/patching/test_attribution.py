@@ -421,7 +421,7 @@ def test_a_wrong_forward_is_noticed(lend: Any, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # one may land in a collection
+@pytest.mark.usefixtures("interrupts_in_collections")
 def test_interrupts_leave_nothing_behind(lend: Any, path: str) -> None:
     model = lend("llama")
     cases = [case(ONE), case(FIRST), case(SHORT)]

@@ -285,7 +285,7 @@ def _can_lock(model: LoadedModel) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # one may land in a collection
+@pytest.mark.usefixtures("interrupts_in_collections")
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_interrupts_leave_nothing_behind(family: str, path: str, lend: Any) -> None:
     model = lend(family)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, TypeVar
 
+import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from interp.engine import memory
@@ -79,7 +80,10 @@ class Operated(Handle):
             if self._operation is not None:
                 return body(self._operation)
             try:
-                return hooks.interruptible(lambda: self._begun(technique, arguments, body), after=self._ended)
+                recording = torch.is_grad_enabled()
+                return hooks.interruptible(
+                    lambda: self._begun(technique, arguments, body), after=lambda: self._ended(recording)
+                )
             except (RuntimeError, MemoryError) as error:
                 if isinstance(error, OutOfMemory) or not memory.is_out_of_memory(error):
                     raise
@@ -96,8 +100,9 @@ class Operated(Handle):
         self._operation = self._record(technique, arguments)
         return body(self._operation)
 
-    def _ended(self) -> None:
+    def _ended(self, recording: bool) -> None:
         """Close the record, and let go of what only the command needed."""
+        torch.set_grad_enabled(recording)  # an interrupt can keep torch.no_grad from putting it back
         ended, self._operation = self._operation, None
         if ended is not None and ended.meter is not None:
             ended.meter.stop()
