@@ -59,6 +59,7 @@ def load(
     OutOfMemory
         The model does not fit.
     """
+    recording = torch.is_grad_enabled()
     try:
         with torch.random.fork_rng(devices=[]):  # what a library draws while it builds a model is not the user's
             return _load(source, tokenizer, copy_model, name, options)
@@ -66,6 +67,8 @@ def load(
         if not memory.is_out_of_memory(error):
             raise
         traceback.clear_frames(error.__traceback__)
+    finally:
+        torch.set_grad_enabled(recording)  # an interrupt can keep torch.no_grad from putting it back
     # Outside the except block, so that the new error does not carry the old one's frames.
     device = device_of(options.device)
     memory.empty_cache(device)

@@ -101,7 +101,8 @@ def from_folder(folder: Path, name: str, options: Options, *, local: bool) -> So
         ),
     )
     placed = placement.device_map_of(options, make)
-    spare = tempfile.TemporaryDirectory(prefix="interp-weights-")  # for what no file holds as it is used
+    # For what no file holds as it is used.
+    spare = None if placed is None else tempfile.TemporaryDirectory(prefix="interp-weights-")
     model, report = _read(
         name,
         lambda: model_class.from_pretrained(
@@ -112,10 +113,11 @@ def from_folder(folder: Path, name: str, options: Options, *, local: bool) -> So
             trust_remote_code=options.remote_code,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are reported, and refused below
-            **({} if placed is None else {"device_map": placed, "offload_folder": spare.name}),
+            **({} if spare is None else {"device_map": placed, "offload_folder": spare.name}),
         ),
     )
-    weakref.finalize(model, spare.cleanup)
+    if spare is not None:
+        weakref.finalize(model, spare.cleanup)
     on_disk: frozenset[int] = frozenset()
     if any(parameter.is_meta for parameter in model.parameters()):
         model, on_disk, note = placement.from_files(name, model)
