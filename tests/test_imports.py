@@ -67,8 +67,18 @@ ALLOWED: dict[str, set[str]] = {
         "engine.memory",
         "engine.exactness",
     },
+    "engine.features": {
+        *PLAIN,
+        "engine.forecast",
+        "engine.transformer",
+        "engine.model",
+        "engine.memory",
+        "engine.exactness",
+        "engine.metrics",
+    },
     "engine.patching": {
         *PLAIN,
+        "engine.features",
         "engine.forecast",
         "engine.transformer",
         "engine.model",
@@ -104,6 +114,7 @@ ALLOWED: dict[str, set[str]] = {
     "methods.heads": METHODS,
     "methods.readouts": METHODS,
     "methods.text": METHODS,
+    "methods.features": METHODS,
     "methods.checks": {*METHODS, "truth"},  # methods are scored against truth
     "views": {*PLAIN, "results"},
     "widgets": {*PLAIN, "results", "views", "selection"},

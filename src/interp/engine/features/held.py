@@ -1,0 +1,143 @@
+"""The sets of dictionaries that are loaded for a model, in the order they were loaded; the last one is current."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from interp.engine.features.dictionary import Dictionary
+from interp.engine.features.measure import Measured
+from interp.errors import InputError, closest, printable
+from interp.sites import ranges
+
+if TYPE_CHECKING:
+    from interp.engine.model.loaded import LoadedModel
+
+_NAMED = re.compile(r"[FL]?(\d{1,9})\.(\d{1,9})", re.IGNORECASE)
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureSet:
+    """Dictionaries that were loaded or trained together, on the model's device and in its dtype.
+
+    Attributes
+    ----------
+    name
+        What commands call it.
+    source
+        The folder or hub name that it came from; ``"bundled"``; or ``"trained here"``.
+    format
+        What kind of files it came in.
+    dictionaries
+        By layer; of one layer there can be several, at different places.
+    sample
+        The texts that it was measured on.
+    measured
+        For each dictionary, what it is worth on them.
+    """
+
+    name: str
+    source: str
+    format: str
+    dictionaries: tuple[Dictionary, ...]
+    sample: tuple[str, ...] = ()
+    measured: tuple[Measured, ...] = ()
+    said: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layers that there are dictionaries for, ascending."""
+        return tuple(sorted({one.layer for one in self.dictionaries}))
+
+    @property
+    def points(self) -> tuple[str, ...]:
+        """The places where they read."""
+        return tuple(dict.fromkeys(one.reads.point for one in self.dictionaries))
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What is to be said with every result: dictionaries that do not fit this model as they declare."""
+        return tuple(
+            f"features of {one.reads.name}: {doubt}"
+            for one, found in zip(self.dictionaries, self.measured, strict=False)
+            if (doubt := found.doubt(one))
+        )
+
+    def at(self, layer: int, point: str | None = None) -> Dictionary:
+        """Return the dictionary of a layer.
+
+        Raises
+        ------
+        InputError
+            There is none, or there are several and `point` does not say which.
+        """
+        found = [one for one in self.dictionaries if one.layer == layer and point in {None, one.reads.point}]
+        if len(found) == 1:
+            return found[0]
+        if not found:
+            there = f"; it has layers {ranges(self.layers)}, at {', '.join(self.points)}"
+            raise InputError(f"{self.name} has no features of layer {layer}{f' at {point}' if point else ''}{there}")
+        raise InputError(
+            f"{self.name} has features of layer {layer} at {' and '.join(one.reads.point for one in found)}; "
+            "load them as sets of their own to say which"
+        )
+
+    def feature(self, named: str) -> tuple[Dictionary, int]:
+        """Return the dictionary and the number of a feature such as ``2.417``, ``F2.417`` or ``L2.417``.
+
+        Raises
+        ------
+        InputError
+            The name is none, or there is no such feature.
+        """
+        match = _NAMED.fullmatch(str(named).strip())
+        if match is None:
+            raise InputError(f"{str(named)!r:.60} names no feature; type its layer and its number, such as 2.417")
+        dictionary, number = self.at(int(match[1])), int(match[2])
+        if number >= dictionary.width:
+            raise InputError(f"no feature {number} in layer {dictionary.layer}; they are 0–{dictionary.width - 1}")
+        return dictionary, number
+
+
+_held: WeakKeyDictionary[LoadedModel, dict[str, FeatureSet]] = WeakKeyDictionary()
+
+
+def sets_of(model: LoadedModel) -> Mapping[str, FeatureSet]:
+    """Return the sets that are loaded for a model by name, the current one last."""
+    return _held.get(model, {})
+
+
+def hold(model: LoadedModel, given: FeatureSet) -> None:
+    """Make a set the current one of a model; one of its name is replaced."""
+    held = _held.setdefault(model, {})
+    held.pop(given.name, None)
+    held[given.name] = given
+
+
+def free(model: LoadedModel, name: str) -> bool:
+    """Forget a set of a model's; return whether there was one of that name."""
+    return _held.get(model, {}).pop(name, None) is not None
+
+
+def current(model: LoadedModel, name: str | None = None) -> FeatureSet:
+    """Return the set of that name, or the one that was loaded last.
+
+    Raises
+    ------
+    InputError
+        None is loaded for this model, or none of that name.
+    """
+    held = sets_of(model)
+    if not held:
+        raise InputError(
+            f"no features are loaded for {printable(model.name)}; type %interp features-load with a folder or a hub "
+            + ("name, or bundled" if model.name == "bundled" else "name")
+        )
+    if name is None:
+        return held[next(reversed(list(held)))]
+    if name not in held:
+        raise InputError(f"no features are called {name!r}{closest(name, held)}; loaded: {', '.join(held)}")
+    return held[name]

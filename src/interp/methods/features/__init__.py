@@ -1,0 +1,1 @@
+"""Features: dictionaries loaded, trained and looked at, and attribution graphs of them."""
