@@ -132,12 +132,13 @@ class _Sums:
 
 def _recovered(model: LoadedModel, one: Dictionary, prompts: Sequence[Encoded]) -> float:
     """Return the share of the loss that comes back; see `Measured`."""
-    if len(one.writes) > 1:
+    place, *others = one.writes
+    if others:
         return float("nan")
     plain = zeroed = replaced = 0.0
     for prompt in (some for some in prompts if len(some.ids) > 1):
         plain += _loss(model, prompt, {})
-        zeroed += _loss(model, prompt, {one.writes[0].hook(model): _zero})
+        zeroed += _loss(model, prompt, {place.hook(model): _zero})
         replaced += _loss(model, prompt, replacing(model, one))
     return (zeroed - replaced) / (zeroed - plain) if zeroed != plain else float("nan")
 
