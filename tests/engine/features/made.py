@@ -1,0 +1,69 @@
+"""Random dictionaries of every kind, for models of any shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interp.engine.features.dictionary import Act, Dictionary, Taken
+from interp.engine.features.places import Place
+
+WIDTH = 24
+
+
+def random(layer: int, d_model: int, *, point: str = "mlp_normed", n_layers: int = 0, **more: Any) -> Dictionary:
+    """Return a transcoder with random weights; `n_layers` makes it a cross-layer one."""
+    chance = torch.Generator().manual_seed(layer)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=chance) / d_model**0.5
+
+    writes = [Place(later, "mlp_out") for later in range(layer, n_layers or layer + 1)]
+    skip = draw(d_model, d_model) if more.pop("skip", False) else None
+    taken = more.pop("taken", None)
+    act = more.pop("act", None)
+    return Dictionary(
+        "clt" if n_layers else "transcoder",
+        Place(layer, point),
+        tuple(writes),
+        draw(WIDTH, d_model) * 3,
+        draw(WIDTH),
+        tuple(draw(WIDTH, d_model) for _ in writes),
+        tuple(draw(d_model) for _ in writes),
+        act=Act("topk", k=5) if act is None else act(draw),
+        taken=Taken() if taken is None else taken(draw, d_model),
+        skip=skip,
+    )
+
+
+def gated(draw: Callable[..., Tensor]) -> Act:
+    """Return a gated activation."""
+    return Act("gated", scale=draw(WIDTH).exp(), magnitude=draw(WIDTH))
+
+
+def jump(draw: Callable[..., Tensor]) -> Act:
+    """Return an activation above thresholds of each feature's own."""
+    return Act("jumprelu", threshold=draw(WIDTH).abs())
+
+
+def offset(draw: Callable[..., Tensor], d_in: int) -> Taken:
+    """Return an input that is scaled, and of which something is taken away."""
+    return Taken(scale=1.7, offset=draw(d_in))
+
+
+# What a dictionary of an MLP can be: name → settings of `random`.
+KINDS: dict[str, dict[str, Any]] = {
+    "topk": {},
+    "relu": {"act": lambda draw: Act()},  # noqa: ARG005
+    "jumprelu": {"act": jump, "point": "mlp_unit"},
+    "gated": {"act": gated},
+    "stream": {"point": "mlp_in"},
+    "skip": {"skip": True},
+    "offset": {"taken": offset, "skip": True},
+    "centred": {"taken": lambda draw, d_in: Taken(centre=True, scale=0.5), "point": "mlp_in", "skip": True},  # noqa: ARG005
+    "layer": {"taken": lambda draw, d_in: Taken(normed="layer", offset=draw(d_in)), "point": "mlp_in", "skip": True},
+    "token": {"taken": lambda draw, d_in: Taken(normed="token"), "point": "mlp_in"},  # noqa: ARG005
+}
