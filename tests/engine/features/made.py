@@ -54,16 +54,36 @@ def offset(draw: Callable[..., Tensor], d_in: int) -> Taken:
     return Taken(scale=1.7, offset=draw(d_in))
 
 
+def relu(draw: Callable[..., Tensor]) -> Act:  # noqa: ARG001
+    """Return a ReLU."""
+    return Act()
+
+
+def centred(draw: Callable[..., Tensor], d_in: int) -> Taken:  # noqa: ARG001
+    """Return an input without its mean, scaled."""
+    return Taken(centre=True, scale=0.5)
+
+
+def by_layer(draw: Callable[..., Tensor], d_in: int) -> Taken:
+    """Return an input normed by its own mean and deviation."""
+    return Taken(normed="layer", offset=draw(d_in))
+
+
+def by_token(draw: Callable[..., Tensor], d_in: int) -> Taken:  # noqa: ARG001
+    """Return an input of a length that is the same for all positions."""
+    return Taken(normed="token")
+
+
 # What a dictionary of an MLP can be: name → settings of `random`.
 KINDS: dict[str, dict[str, Any]] = {
     "topk": {},
-    "relu": {"act": lambda draw: Act()},  # noqa: ARG005
+    "relu": {"act": relu},
     "jumprelu": {"act": jump, "point": "mlp_unit"},
     "gated": {"act": gated},
     "stream": {"point": "mlp_in"},
     "skip": {"skip": True},
     "offset": {"taken": offset, "skip": True},
-    "centred": {"taken": lambda draw, d_in: Taken(centre=True, scale=0.5), "point": "mlp_in", "skip": True},  # noqa: ARG005
-    "layer": {"taken": lambda draw, d_in: Taken(normed="layer", offset=draw(d_in)), "point": "mlp_in", "skip": True},
-    "token": {"taken": lambda draw, d_in: Taken(normed="token"), "point": "mlp_in"},  # noqa: ARG005
+    "centred": {"taken": centred, "point": "mlp_in", "skip": True},
+    "layer": {"taken": by_layer, "point": "mlp_in", "skip": True},
+    "token": {"taken": by_token, "point": "mlp_in"},
 }

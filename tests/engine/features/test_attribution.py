@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,10 +12,13 @@ from torch import Tensor
 import zoo
 from engine.features import made
 from engine.transformer.test_every_family import IDS, KNOWN
-from interp.engine.features.attribution import Reading, trace
+from interp.engine.features.attribution import Reading, Tracer, trace
 from interp.engine.features.dictionary import Dictionary
 from interp.engine.features.frozen import Frozen
 from interp.engine.features.influence import Influence
+from interp.engine.features.loadings import head_loadings
+from interp.engine.features.scores import score_pairs
+from interp.engine.features.sources import sources
 from interp.engine.model.load import Options, load
 from interp.engine.transformer import network
 
@@ -66,8 +70,7 @@ def _pre(one: Dictionary, frozen: Frozen, stream: Tensor) -> Tensor:
         x = x / (shown.std(-1, keepdim=True) + 1e-5)
     if taken.normed == "token":
         x = x / shown.norm(dim=-1, keepdim=True) * shown.shape[-1] ** 0.5
-    x = x * taken.scale if taken.offset is None else x * taken.scale - taken.offset
-    return x
+    return x * taken.scale if taken.offset is None else x * taken.scale - taken.offset
 
 
 def naive(frozen: Frozen) -> tuple[list[Tensor], list[Tensor], Tensor]:
@@ -95,7 +98,7 @@ def naive(frozen: Frozen) -> tuple[list[Tensor], list[Tensor], Tensor]:
         if one is not None:
             ready = _pre(one, frozen, read)
             pre = ready @ one.encoder.T + one.bias
-            pres.append(pre * one.act.scale + one.act.magnitude if one.act.kind == "gated" else pre)
+            pres.append(one.act.magnitudes(pre))
             if one.skip is not None:
                 size = one.taken.factor(frozen.shown(index, one.reads.point))
                 skipped = ready @ one.skip * size
@@ -121,9 +124,8 @@ def agree(frozen: Frozen) -> None:
     written = [held.written(entries, layer) for layer in range(len(frozen))]
     for row, value in zip(rows, wanted, strict=True):
         assert abs(float(value.detach()) - float(traced.values[row])) <= 1e-4 * max(1.0, abs(float(value.detach())))
-        slopes = torch.autograd.grad(value, marks, retain_graph=True, allow_unused=True)
-        slopes = [torch.zeros_like(frozen.start) if slope is None else slope for slope in slopes]
-        found = sum((slopes[layer + 1][held.positions] * written[layer]).sum(-1) for layer in range(len(frozen)))
+        slopes = torch.autograd.grad(value, marks, retain_graph=True, allow_unused=True, materialize_grads=True)
+        found = torch.stack([(slopes[n + 1][held.positions] * written[n]).sum(-1) for n in range(len(frozen))]).sum(0)
         errors = torch.cat([(slopes[layer + 1] * held.errors[layer]).sum(-1) for layer in range(len(frozen))])
         expected = torch.cat([found, errors, (slopes[0] * frozen.start).sum(-1)])
         scale = float(expected.abs().max())
@@ -139,6 +141,56 @@ def test_edges_are_those_of_autograd_and_sum_to_what_they_lead_to(family: str) -
     with torch.enable_grad():
         for cross in (False, True):
             agree(held(model, cross=cross))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", KNOWN)
+def test_the_heads_shares_sum_to_the_edge(family: str) -> None:
+    for kind in ("topk", "skip"):
+        frozen = held(loaded(family), kind)
+        traced = trace(frozen, readings(frozen), most=40)
+        rows, entries = traced.edges.nonzero(as_tuple=True)
+        heads, direct = head_loadings(traced, rows, entries)
+        edges = traced.edges[rows, entries]
+        assert torch.allclose(heads.sum((1, 2)) + direct, edges, atol=2e-5 * float(edges.abs().max()))
+        if frozen.network.layers[0].n_heads > 1:
+            assert float(heads.abs().max()) > 1e-3 * float(edges.abs().max())
+
+
+def test_a_heads_share_is_what_the_edge_loses_without_its_last_step() -> None:
+    """Of the last layer's heads alone all that comes through them is their share: cut them one by one."""
+    frozen = held(loaded("llama"))
+    traced = trace(frozen, readings(frozen)[:1], most=0)
+    row = torch.zeros(len(traced.sources), dtype=torch.int64)
+    heads, _ = head_loadings(traced, row, torch.arange(len(row)))
+    last = frozen.layers[-1]
+    for head in range(last.block.n_heads):
+        pattern = last.pattern.clone()
+        pattern[head] = 0
+        frozen.layers[-1] = replace(last, pattern=pattern)
+        cut = Tracer(traced.sources).of_readings(traced.readings)[0][0]
+        frozen.layers[-1] = last
+        assert torch.allclose(traced.edges[0] - cut, heads[:, -1, head], atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", KNOWN)
+def test_pairs_of_sources_sum_to_the_score(family: str) -> None:
+    frozen = held(loaded(family), "skip")
+    tracer = Tracer(sources(frozen))
+    for layer, head, query, key in ((1, 3, 7, 2), (1, 0, 5, 5), (0, 1, 6, 0)):
+        block, before = frozen.layers[layer].block, frozen.layers[layer].before
+        q, k, _ = block.project(before)
+        q, k = block.turn_queries(q, frozen.turns[layer]), block.turn_keys(k, frozen.turns[layer])
+        shared = head // (block.n_heads // block.n_kv_heads)
+        expected = float(q[query, head] @ k[key, shared] * block.scale)
+        found = score_pairs(tracer, layer, head, query, key)
+        assert found.score == pytest.approx(expected, abs=1e-4 * max(1, abs(expected)))
+        size = float(found.pairs.abs().sum())
+        assert float(found.pairs.double().sum()) == pytest.approx(expected, abs=1e-4 * max(size, 1e-3))
+        # What is written after the key's position, or in this layer, is in neither.
+        assert all(tracer.sources.layers[s] < layer for s in found.keys.tolist() if s < tracer.sources.n_features)
+        assert len(found.keys) <= len(found.queries) or query == key
 
 
 @pytest.mark.parametrize("kind", made.KINDS)

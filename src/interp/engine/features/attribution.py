@@ -86,9 +86,9 @@ class Traced:
 class Tracer:
     """Edges of a held run, row by row."""
 
-    def __init__(self, frozen: Frozen) -> None:
-        self.frozen = frozen
-        self.sources = sources(frozen)
+    def __init__(self, held: Sources) -> None:
+        self.frozen = held.frozen
+        self.sources = held
 
     def of_features(self, entries: Tensor) -> tuple[Tensor, Tensor]:
         """Return edges, ``[entry, source]``, and biases, ``[entry]``, of features by their numbers.
@@ -107,12 +107,12 @@ class Tracer:
                 return None
             more = torch.zeros_like(start)
             positions = held.positions[entries[own]]
-            slopes, consts = self._reads(layer, held.features[entries[own]], positions)
+            slopes, consts = self.reads(layer, held.features[entries[own]], positions)
             more[own, positions] = slopes
             biases[own] += consts
             return more
 
-        edges = self._down(start, top, joins, biases)
+        edges = self.down(start, top, joins, biases)
         return edges, biases
 
     def of_readings(self, readings: Sequence[Reading]) -> tuple[Tensor, Tensor]:
@@ -125,14 +125,14 @@ class Tracer:
         biases = torch.tensor([one.bias for one in readings], dtype=torch.float64, device=slope.device)
         if (own := frozen.network.final.bias) is not None:
             biases = biases + (directions.double() @ own.double())
-        return self._down(slope, len(frozen), lambda layer: None, biases), biases  # noqa: ARG005
+        return self.down(slope, len(frozen), lambda layer: None, biases), biases  # noqa: ARG005
 
     def value(self, reading: Reading) -> float:
         """Return what a reading is."""
         normed = self.frozen.network.final(self.frozen.end[reading.position])
         return float(normed.double() @ reading.direction.double()) + reading.bias
 
-    def _reads(self, layer: int, features: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def reads(self, layer: int, features: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return what features read of the stream, ``[feature, d_model]``, and their biases."""
         frozen, one = self.frozen, self.frozen.dictionaries[layer]
         rows = one.encoder[features]
@@ -154,8 +154,23 @@ class Tracer:
         bias = bias + (rows.double() * ready.double()).sum(-1)
         return frozen.taken_back(one, rows, positions), bias
 
-    def _down(self, slope: Tensor, top: int, joins: Callable[[int], Tensor | None], biases: Tensor) -> Tensor:
-        """Carry readings down; return their edges, and add to `biases` what biases make of them."""
+    def down(self, slope: Tensor, top: int, joins: Callable[[int], Tensor | None], biases: Tensor) -> Tensor:
+        """Carry readings of the stream before layer `top` down; return their edges.
+
+        Parameters
+        ----------
+        slope
+            ``[reading, position, d_model]``.
+        joins
+            Given a layer; readings to add of what its MLP reads, or ``None``.
+        biases
+            ``float64 [reading]``; what biases make of the readings is added to it.
+
+        Returns
+        -------
+        Tensor
+            ``[reading, source]``.
+        """
         held, frozen = self.sources, self.frozen
         edges = slope.new_zeros(len(slope), len(held))
 
@@ -196,7 +211,7 @@ def trace(
         Told how many features are done, and of how many.
     """
     with torch.no_grad():
-        tracer = Tracer(frozen)
+        tracer = Tracer(sources(frozen))
         held = tracer.sources
         last, last_biases = tracer.of_readings(readings)
         weights = torch.tensor([one.weight for one in readings], dtype=torch.float64, device=last.device)

@@ -72,6 +72,8 @@ class Layer:
         ``[head, query, key]``.
     attended
         ``[position, d_model]``: what attention adds that no source does, by its biases.
+    before
+        The stream before the layer, ``[position, d_model]``.
     read
         The stream that the MLP reads, ``[position, d_model]``.
     written
@@ -84,6 +86,7 @@ class Layer:
     output_norm: Held | None
     pattern: Tensor
     attended: Tensor
+    before: Tensor
     read: Tensor
     written: Tensor
 
@@ -136,6 +139,8 @@ class Frozen:
 
     Attributes
     ----------
+    turns
+        For each layer, what turns its queries and keys.
     start
         ``[position, d_model]``: the embeddings.
     end
@@ -155,8 +160,9 @@ class Frozen:
         with torch.no_grad():
             self.start = network.begin([ids])[0]
             self.layers: list[Layer] = []
-            x, turns = self.start, network.rotations(len(ids))
-            for index, turn in enumerate(turns):
+            x = self.start
+            self.turns = network.rotations(len(ids))
+            for index, turn in enumerate(self.turns):
                 layer, x = _held(network.at(index), x, turn)
                 self.layers.append(layer)
                 stoppable(x)
@@ -214,13 +220,13 @@ class Frozen:
             x = x / sizes(own, shown)
         return x * own.taken.scale @ own.skip * own.taken.factor(shown)
 
-    def skipped_back(self, layer: int, slope: Tensor) -> Tensor | None:
-        """Return the transpose of `skipped`."""
+    def skipped_back(self, layer: int, slope: Tensor, at: Tensor | slice = slice(None)) -> Tensor | None:
+        """Return the transpose of `skipped`, of readings of some positions."""
         own = self.dictionaries.get(layer)
         if own is None or own.skip is None:
             return None
-        shown = self.shown(layer, own.reads.point)
-        return self.taken_back(own, slope * own.taken.factor(shown) @ own.skip.T, slice(None))
+        factor = own.taken.factor(self.shown(layer, own.reads.point)[at])
+        return self.taken_back(own, slope * factor @ own.skip.T, at)
 
     # -- the two linear maps -------------------------------------------------------------------------------------------
 
@@ -315,6 +321,7 @@ def _held(block: Block, x: Tensor, turn: Callable[[Tensor], Tensor] | None) -> t
         output_norm=None if block.o.norm is None else Held.of(block.o.norm, raw),
         pattern=pattern,
         attended=torch.empty(0),
+        before=x,
         read=read,
         written=written,
     )
