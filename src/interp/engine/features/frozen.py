@@ -62,8 +62,8 @@ class Layer:
 
     Attributes
     ----------
-    block
-        Its weights.
+    network, index
+        Where its weights are, and its number.
     attention_norm, mlp_norm
         Before its halves.
     output_norm
@@ -80,7 +80,8 @@ class Layer:
         What the MLP adds to the stream, ``[position, d_model]``.
     """
 
-    block: Block
+    network: Network
+    index: int
     attention_norm: Held
     mlp_norm: Held
     output_norm: Held | None
@@ -89,6 +90,11 @@ class Layer:
     before: Tensor
     read: Tensor
     written: Tensor
+
+    @property
+    def block(self) -> Block:
+        """Its weights; where they stay in files or on another device, they are here now."""
+        return self.network.at(self.index)
 
     def values(self, x: Tensor) -> Tensor:
         """Return z, ``[…, position, head, d_head]``, of a part of the stream, ``[…, position, d_model]``."""
@@ -163,7 +169,7 @@ class Frozen:
             x = self.start
             self.turns = network.rotations(len(ids))
             for index, turn in enumerate(self.turns):
-                layer, x = _held(network.at(index), x, turn)
+                layer, x = _held(network, index, x, turn)
                 self.layers.append(layer)
                 stoppable(x)
                 if on_layer is not None:
@@ -255,7 +261,7 @@ class Frozen:
             ``[reading, position, d_model]``: readings of the embeddings.
         """
         for index in range(top - 1, -1, -1):
-            layer, parallel = self.layers[index], self.layers[index].block.parallel
+            layer, parallel = self.layers[index], self.network.parallel
             more = at_mlp(index, slope)
             skip = self.skipped_back(index, slope)
             if skip is not None:
@@ -296,7 +302,7 @@ class Frozen:
             layer = self.layers[index]
             at_attention(index, x)
             middle = x + layer.attend(x)
-            skip = self.skipped(index, x if layer.block.parallel else middle)
+            skip = self.skipped(index, x if self.network.parallel else middle)
             x = middle if skip is None else middle + skip
             found = written(index)
             if found is not None:
@@ -305,8 +311,9 @@ class Frozen:
         return x
 
 
-def _held(block: Block, x: Tensor, turn: Callable[[Tensor], Tensor] | None) -> tuple[Layer, Tensor]:
+def _held(network: Network, index: int, x: Tensor, turn: Callable[[Tensor], Tensor] | None) -> tuple[Layer, Tensor]:
     """Run a layer; return what is held of it, and the stream after it."""
+    block = network.at(index)
     q, k, v = block.project(x)
     pattern = block.pattern(block.scores(block.turn_queries(q, turn), block.turn_keys(k, turn)))
     z = block.mix(pattern, v)
@@ -315,7 +322,8 @@ def _held(block: Block, x: Tensor, turn: Callable[[Tensor], Tensor] | None) -> t
     read = block.mlp_reads(x, middle)
     written = block.mlp(read)
     layer = Layer(
-        block=block,
+        network=network,
+        index=index,
         attention_norm=Held.of(block.norm1, x),
         mlp_norm=Held.of(block.norm2, read),
         output_norm=None if block.o.norm is None else Held.of(block.o.norm, raw),

@@ -50,7 +50,7 @@ def _head_loadings(
     wanted, row_of = rows.unique(return_inverse=True)
     chosen, source_of = entries.unique(return_inverse=True)
     positions, at_attention, at_mlp, at_start = _straight(traced, wanted)
-    heads = frozen.layers[0].block.n_heads
+    heads = frozen.network.n_heads
     loadings = frozen.start.new_zeros(len(rows), len(frozen), heads)
     direct = frozen.start.new_zeros(len(rows))
     for number in range(0, len(chosen), _SOURCES):
@@ -131,7 +131,6 @@ def _straight(traced: Traced, rows: Tensor) -> tuple[Tensor, list[Tensor], list[
         more = more if skip is None else more + skip
         for number, reads in read.get(layer, ()):
             more[number] += reads
-        parallel = frozen.layers[layer].block.parallel
-        at_attention[layer] = slope if parallel else slope + more
+        at_attention[layer] = slope if frozen.network.parallel else slope + more
         slope = slope + more
     return positions, at_attention, at_mlp, slope
