@@ -4,7 +4,7 @@ A format is a module with
 
 - ``NAME``, what it is called;
 - ``claims(folder) -> bool``, whether a folder is of this format, by the names of its files and what its config says;
-- ``read(folder, wanted) -> list[Dictionary]``, with the tensors as the files have them (mapped, in the files' dtype).
+- ``read(folder, wanted) -> Read``, with the tensors as the files have them (mapped, in the files' dtype).
 
 `read` below finds the folder's format and looks through ``layer_*``-like folders where it is one of several layers.
 """
@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from interp.engine.features.dictionary import Dictionary
 from interp.errors import InputError
 
-MODULES: tuple[str, ...] = ()
+MODULES = ("saelens",)
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,17 @@ class Read:
         Its name.
     said
         What else its config says, such as texts to measure it on (``sample``).
+    others
+        Where files do not say all: index of a dictionary → other ways to read it, with what is other about them. The
+        one that gives back best what it should write is meant.
     """
 
     format: str
     dictionaries: tuple[Dictionary, ...]
     said: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    others: Mapping[int, tuple[tuple[str, Dictionary], ...]] = field(
+        default_factory=dict[int, tuple[tuple[str, Dictionary], ...]]
+    )
 
 
 class Format(Protocol):
@@ -69,7 +75,7 @@ class Format(Protocol):
 
     def claims(self, folder: Path) -> bool: ...
 
-    def read(self, folder: Path, wanted: Wanted) -> list[Dictionary]: ...
+    def read(self, folder: Path, wanted: Wanted) -> Read: ...
 
 
 def read(folder: Path, wanted: Wanted) -> Read:
@@ -83,5 +89,5 @@ def read(folder: Path, wanted: Wanted) -> Read:
     formats: Sequence[Any] = [importlib.import_module(f"{__name__}.{name}") for name in MODULES]
     for one in formats:
         if one.claims(folder):
-            return Read(one.NAME, tuple(one.read(folder, wanted)))
+            return one.read(folder, wanted)
     raise InputError(f"{folder.name} holds no dictionary that can be read; see %interp help features-load for formats")
