@@ -17,6 +17,7 @@ from interp.engine.features.places import Place
 from interp.errors import InputError
 
 _CHECKED = 1 << 22  # elements that are looked at together
+_SAMPLED = 64  # rows
 
 
 @dataclass
@@ -35,8 +36,8 @@ class Tensors:
     def __contains__(self, name: str) -> bool:
         return name in self.held
 
-    def take(self, name: str, *shape: int) -> Tensor:
-        """Return a tensor; of `shape`, −1 is any number.
+    def take(self, name: str, *shape: int, sampled: bool = False) -> Tensor:
+        """Return a tensor; of `shape`, −1 is any number. `sampled`: only its first rows are looked at, not all read.
 
         Raises
         ------
@@ -54,7 +55,7 @@ class Tensors:
             has = " × ".join(map(str, found.shape)) or "a single number"
             instead = "it is transposed: save its transpose" if turned else "its files do not belong together"
             raise InputError(f"{name} of {self.where} is {has} and should be {asked}; {instead}")
-        _finite(found, f"{name} of {self.where}")
+        _finite(found[:_SAMPLED] if sampled else found, f"{name} of {self.where}")
         return found
 
 
@@ -63,9 +64,9 @@ def _fits(has: Sequence[int], shape: Sequence[int]) -> bool:
 
 
 def _finite(tensor: Tensor, what: str) -> None:
-    """Refuse NaNs and infinities; a sum of numbers that are finite is looked at first, piece by piece."""
-    rows = tensor.reshape(-1) if tensor.dim() < 2 or tensor.is_contiguous() else tensor
-    pieces = rows.split(max(1, _CHECKED // max(1, rows[:1].numel()))) if len(rows) else ()
+    """Refuse NaNs and infinities, piece by piece: what says it of a whole tensor is as large as that."""
+    rows = tensor.reshape(1) if tensor.dim() == 0 else tensor
+    pieces = rows.split(max(1, _CHECKED // max(1, rows[:1].numel())))
     if not all(bool(torch.isfinite(piece).all()) for piece in pieces):
         raise InputError(f"{what} holds NaN or infinity; it is damaged, or of a training run that failed")
 
