@@ -23,6 +23,8 @@ class Loaded(Protocol):
     def models(self) -> Mapping[str, Any]: ...
     @property
     def current(self) -> str | None: ...
+    @property
+    def feature_names(self) -> Sequence[str]: ...
     def get(self, name: str | None = None) -> Any: ...
 
 
@@ -141,6 +143,14 @@ class StreamSite(OneOf):
     @property
     def choices(self) -> Sequence[str]:
         return sites.stream()
+
+
+class FeaturePoint(OneOf):
+    """A point of a layer at which a dictionary of features can read."""
+
+    @property
+    def choices(self) -> Sequence[str]:
+        return sites.POINTS
 
 
 class Site(Kind):
@@ -292,6 +302,10 @@ KINDS: dict[str, Kind] = {
     "variable": Variable(several=False),
     "site": Site(),
     "stream site": StreamSite(),
+    "feature point": FeaturePoint(),
+    "feature source": Offered(lambda partial, _session, _commands: ["bundled", *_folders(partial)]),
+    "features": Offered(lambda _partial, session, _commands: session.feature_names),
+    "unloadable": Offered(lambda _partial, session, _commands: [*session.models, *session.feature_names]),
     "model": Model(),
     "loadable": Offered(lambda partial, session, _commands: [*session.models, *_folders(partial)]),
     "command": Offered(lambda _partial, _session, commands: commands),
