@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -143,6 +144,16 @@ class StreamSite(OneOf):
     @property
     def choices(self) -> Sequence[str]:
         return sites.stream()
+
+
+class FeatureSource(Kind):
+    """A folder of dictionaries, or a hub name; in Python a path, too."""
+
+    def check(self, value: Any, name: str) -> Any:
+        return super().check(os.fspath(value) if isinstance(value, os.PathLike) else value, name)
+
+    def complete(self, partial: str, session: Loaded, commands: Iterable[str]) -> Iterable[str]:  # noqa: ARG002
+        return ["bundled", *_folders(partial)]
 
 
 class FeaturePoint(OneOf):
@@ -303,7 +314,7 @@ KINDS: dict[str, Kind] = {
     "site": Site(),
     "stream site": StreamSite(),
     "feature point": FeaturePoint(),
-    "feature source": Offered(lambda partial, _session, _commands: ["bundled", *_folders(partial)]),
+    "feature source": FeatureSource(),
     "features": Offered(lambda _partial, session, _commands: session.feature_names),
     "unloadable": Offered(lambda _partial, session, _commands: [*session.models, *session.feature_names]),
     "model": Model(),

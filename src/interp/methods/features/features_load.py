@@ -66,8 +66,8 @@ def features_load(
 
     Examples
     --------
-    >>> interp.features_load(folder, name="mine")
-    FeaturesResult(mine: 1 dictionary, 16 features)
+    >>> interp.features_load("dictionaries", layer=0)
+    FeaturesResult(dictionaries: 1 dictionary, 256 features)
     """
     from interp.engine.features import formats, held, places
     from interp.engine.features.source import folder_of
