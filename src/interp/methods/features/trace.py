@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from interp.errors import InputError
 from interp.interface.registry import technique
 from interp.methods._shared import answers
+from interp.methods._shared.features import features_of
 from interp.methods._shared.trace.result import TraceResult
-from interp.spec import Prompt, TokenName
+from interp.spec import FeaturesName, Prompt, TokenName
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
@@ -25,7 +26,7 @@ def trace(
     nodes: float = 0.8,
     edges: float = 0.98,
     most: int = 2000,
-    features: str | None = None,
+    features: FeaturesName | None = None,
 ) -> TraceResult:
     """Attribution graph: which features of the MLPs, through which heads, made the model say that.
 
@@ -72,7 +73,6 @@ def trace(
     >>> g.gap < 1e-5
     True
     """
-    from interp.engine.features import held
     from interp.methods._shared.trace import making
 
     for which, share in (("nodes", nodes), ("edges", edges)):
@@ -80,7 +80,7 @@ def trace(
             raise InputError(f"--{which} {share} is no share; use a number above 0 and up to 1, such as 0.8")
     if most < 1:
         raise InputError(f"--most {most} leaves no features; use 1 or more")
-    given = held.current(model, features)
+    given = features_of(model, features)
     dictionaries = making.standing(given)
     encoded = model.encode(prompt)
     length = len(encoded.ids)
@@ -95,5 +95,5 @@ def trace(
     asked = making.Asked(ids[0], ids[1], at, nodes, edges, most)
     frozen = making.frozen_run(model, encoded, dictionaries)
     reads, outputs = making.readings(model, frozen, asked)
-    traced = making.traced_of(model, frozen, reads, most, asked.key(making.digest_of(given)))
+    traced = making.traced_of(model, frozen, reads, most, asked.key(given.digest))
     return making.graph(model, encoded, traced, outputs, asked, given)

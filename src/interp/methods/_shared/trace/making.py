@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,6 @@ from interp.engine import exactness
 from interp.engine.exactness import Refusal
 from interp.engine.features.attribution import Reading, Traced, Tracer, trace
 from interp.engine.features.frozen import Frozen, readable
-from interp.engine.features.held import current
 from interp.engine.features.influence import Influence
 from interp.engine.features.loadings import head_loadings
 from interp.engine.features.places import captured
@@ -23,6 +21,7 @@ from interp.engine.features.sources import sources
 from interp.engine.model.tokens import Encoded
 from interp.engine.transformer import network
 from interp.errors import InputError
+from interp.methods._shared.features import features_of
 from interp.methods._shared.trace.result import TraceResult
 
 if TYPE_CHECKING:
@@ -175,8 +174,8 @@ def again(model: LoadedModel, result: TraceResult) -> tuple[Traced, FeatureSet]:
         Its features are gone, or are others now.
     """
     name, digest = result.features
-    given = current(model, name)
-    if digest_of(given) != digest:
+    given = features_of(model, name)
+    if given.digest != digest:
         raise InputError(f"{name} has other features now than this was traced with; run the cell again")
     ids = result.provenance.prompts[0]
     frozen = frozen_run(model, Encoded(ids, result.tokens, {}), standing(given))
@@ -254,8 +253,8 @@ def graph(
         active=held.n_features,
         explored=count,
         kept=(asked.nodes, asked.edges),
-        features=(given.name, digest_of(given)),
-        notes=_notes(traced, given, held.frozen),
+        features=(given.name, given.digest),
+        notes=_notes(traced, held.frozen),
     )
 
 
@@ -303,12 +302,8 @@ def _floats(values: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
     return values.float().cpu().numpy()
 
 
-def digest_of(given: FeatureSet) -> str:
-    return hashlib.blake2b("".join(one.digest for one in given.dictionaries).encode(), digest_size=8).hexdigest()
-
-
-def _notes(traced: Traced, given: FeatureSet, frozen: Frozen) -> tuple[str, ...]:
-    held, notes = traced.sources, [*given.doubts]
+def _notes(traced: Traced, frozen: Frozen) -> tuple[str, ...]:
+    held, notes = traced.sources, list[str]()
     lacking = [str(layer) for layer in range(len(frozen)) if layer not in frozen.dictionaries]
     if lacking:
         one = len(lacking) == 1
