@@ -30,6 +30,7 @@ _NAMED = {
     "Result": "interp.results:Result",
     "compare": "interp.results.comparison:compare",
     "load_circuit": "interp.methods._shared.circuit.file:load_circuit",
+    "load_graph": "interp.methods._shared.trace.file:load_graph",
     "saliency_of_classifier": "interp.methods.readouts.saliency_of_classifier:saliency_of_classifier",
     "technique": "interp.interface.registry:technique",
 }

@@ -14,6 +14,9 @@ from interp.methods._shared.circuit.file import load_circuit as load_circuit
 from interp.methods._shared.circuit.report import CircuitReport as _CircuitReport
 from interp.methods._shared.circuit.result import CircuitResult as _CircuitResult
 from interp.methods._shared.features_result import FeaturesResult as _FeaturesResult
+from interp.methods._shared.trace.file import load_graph as load_graph
+from interp.methods._shared.trace.result import TraceResult as _TraceResult
+from interp.methods._shared.trace.score_result import ScoreResult as _ScoreResult
 from interp.methods.checks.selfcheck import SelfcheckResult as _SelfcheckResult
 from interp.methods.checks.task import TaskResult as _TaskResult
 from interp.methods.heads.attention import AttentionResult as _AttentionResult
@@ -310,6 +313,25 @@ def task(
     **more: Any,
 ) -> _TaskResult: ...
 def tokens(prompt: Any, *, bos: Any = ..., truncate: Any = ..., model: Any = ...) -> _TokensResult: ...
+def trace(
+    prompt: Any,
+    *,
+    target: Any = ...,
+    against: Any = ...,
+    position: int | None = ...,
+    nodes: float = ...,
+    edges: float = ...,
+    most: int = ...,
+    group: Literal["auto"] | None = ...,
+    head: Any = ...,
+    from_: int | None = ...,
+    to: int | None = ...,
+    features: Any = ...,
+    bos: Any = ...,
+    truncate: Any = ...,
+    dry_run: Any = ...,
+    model: Any = ...,
+) -> _TraceResult | _ScoreResult: ...
 def unload(name: Any = ...) -> _Table: ...
 def use(name: Any) -> _LoadedModel: ...
 def validate(
@@ -323,7 +345,7 @@ def validate(
     metric: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
-) -> _CircuitReport: ...
+) -> _CircuitReport | _TraceResult: ...
 def load(
     source: Any = ...,
     *,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from interp.methods._shared import answers, names
 from interp.methods._shared.models import opened
 from interp.results import Result
 from interp.results.tables import frame_of
-from interp.spec import Examples, Prompt, as_answers
+from interp.spec import Examples, HeadName, Prompt, as_answers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from interp.engine.transformer.network import Network
     from interp.results.tables import Float
 
-HeadName = Annotated[str, "head"]
 Listed = tuple[tuple[str, int, float], ...]  # (token, id, value) …
 
 _FOLDED = "the gains of the norms are folded in; what a norm divides by, biases and positions are left out"

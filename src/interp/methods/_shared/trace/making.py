@@ -258,6 +258,16 @@ def graph(
     )
 
 
+def entries_of(traced: Traced, result: TraceResult) -> dict[int, int]:
+    """Return node → the number of its feature among the sources."""
+    held = traced.sources
+    columns = (held.layers, held.positions, held.features)
+    known = {key: n for n, key in enumerate(zip(*(column.tolist() for column in columns), strict=True))}
+    where = (result.node_layers, result.node_positions, result.node_features)
+    keys = list(zip(*(column.tolist() for column in where), strict=True))
+    return {n: known[keys[n]] for n, kind in enumerate(result.kinds) if kind == "feature"}
+
+
 @dataclass(frozen=True)
 class _Top:
     indices: Tensor
