@@ -7,6 +7,7 @@ importing interp imports no torch.
 
 from __future__ import annotations
 
+import functools
 import pkgutil
 import sys
 from typing import TYPE_CHECKING, Any
@@ -36,13 +37,18 @@ _NAMED = {
 }
 
 
+@functools.cache
+def _parts() -> frozenset[str]:
+    return frozenset(part.name for part in pkgutil.iter_modules(__path__))
+
+
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         from importlib.metadata import version
 
         return version("interp")
     # `from interp import registry` asks here first; only an AttributeError makes Python look for the submodule.
-    if name.startswith("_") or name in {part.name for part in pkgutil.iter_modules(__path__)}:
+    if name.startswith("_") or name in _parts():
         raise AttributeError(f"module 'interp' has no attribute {name!r}")
     if name in _NAMED:
         from interp.results import resolve

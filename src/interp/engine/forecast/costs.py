@@ -104,8 +104,9 @@ def foresee(model: LoadedModel, make: Callable[[], tuple[Foresight, Work]]) -> N
         needs, there = memory.readable(whole.peak_bytes), memory.readable(free)
         operation.notes.append(f"this was to need {needs} and {there} was free; less is needed with {advice[0]}")
     operation.forecast = whole
-    operation.meter = Meter(model.device)
-    hooks.undisturbed(operation.meter.start)
+    if whole.flops:  # where everything is kept already, looking would take longer than the rest
+        operation.meter = Meter(model.device)
+        hooks.undisturbed(operation.meter.start)
 
 
 def priced(sight: Foresight, work: Work) -> Costs:
