@@ -210,10 +210,12 @@ class _Stream:
     def __init__(self, device: Any = None) -> None:
         self.device = real("cuda" if device is None else device)
         self.queue: list[Callable[[], Any]] = []
+        self._lock = threading.Lock()
 
     def drain(self) -> None:
-        while self.queue:
-            self.queue.pop(0)()
+        with self._lock, torch._C.DisableTorchFunction():
+            while self.queue:
+                self.queue.pop(0)()
 
     def wait_stream(self, other: _Stream) -> None:
         other.drain()
