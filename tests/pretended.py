@@ -12,7 +12,6 @@ device that there is, and torch without CUDA none for CUDA's, so that what is di
 from __future__ import annotations
 
 import contextlib
-import copy
 import threading
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,7 +32,6 @@ CPU = torch.device("cpu")
 _STRICT = {"cat", "stack", "matmul", "mm", "bmm", "linear", "embedding", "gather", "einsum", "concat", "index_select"}
 _ANYWHERE = {"copy_", "__setitem__", "__getitem__", "__set__", "set_", "index", "index_put_", "swap_tensors"}
 _MOVING = {"to", "cuda", "cpu"}
-_ALIKE = ("new_", "_like")
 
 
 class Pretended(Tensor):
@@ -124,7 +122,7 @@ def _called(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         assert claimed(first) == CPU, "only memory of the CPU is pinned"
         return first.clone()
     if name in _MOVING and first is not None:
-        return _moved(func, name, args, kwargs)
+        return _moved(name, args, kwargs)
     if name == "histc" and not args[0].is_floating_point():  # the CPU's takes none of integers
         return torch.histc(args[0].double(), **kwargs).to(args[0].dtype)
     asked = kwargs.get("device")
@@ -159,7 +157,7 @@ def _met(name: str, tensors: list[Tensor]) -> torch.device:
     return places.pop() if places else CPU
 
 
-def _moved(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _moved(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     first = args[0]
     rest, target = list(args[1:]), None
     keyed = dict(kwargs)
@@ -337,6 +335,3 @@ def put(module: torch.nn.Module, device: str) -> None:
                             made._is_param = True
                         moved[id(tensor)] = made
                     held[name] = moved[id(tensor)]
-
-
-__all__ = ["Pretended", "claimed", "copy", "devices", "put"]

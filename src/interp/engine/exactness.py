@@ -209,7 +209,7 @@ def trusted(model: LoadedModel, key: Key, length: int) -> bool:
 
 
 def sample_of(model: LoadedModel) -> int:
-    """Return how many cells, pairs or prompts are compared: one, where each hooked forward reads a model's weights anew."""
+    """Return how many cells, pairs or prompts are compared: one, where each hooked forward reads all weights anew."""
     return SAMPLE if model.streamed is None or model.streamed.by_rows else 1
 
 

@@ -119,8 +119,21 @@ class Carried:
         self._thread = ThreadPoolExecutor(1, "interp-weights")
         self._carrier = _Carrier(home)
         self._entered: list[tuple[dict[str, Any], str, Tensor]] = []
-        self._remembering = False
+        self._remembering: Any = None
         self._lock = threading.RLock()  # autograd's own threads ask too
+
+    @property
+    def takes(self) -> int:
+        """How many bytes copies take at a time, the first layers' among them."""
+        return AROUND * max(self._sizes) + sum(self._sizes[: self._kept])
+
+    @property
+    def where(self) -> str:
+        """Where the layers are, in words."""
+        places = {stretch.flat.device for layer in self._stretches for stretch in layer}
+        if any(place.type == "cpu" for place in places):
+            return "layers in their files"
+        return f"layers on {len({*places, self.home})} devices"
 
     # -- a command ---------------------------------------------------------------------------------------------------
 
@@ -131,14 +144,15 @@ class Carried:
             self._stretches = [_stretches(_away(block, self.home)) for block in self._blocks]
             self._sizes = [sum(one.flat.nbytes for one in layer) for layer in self._stretches]
             self._state = state
-        torch._C._autograd._push_saved_tensors_default_hooks(self._noted, self._found)
-        self._remembering = True
+        remembering = torch.autograd.graph.saved_tensors_hooks(self._noted, self._found)
+        remembering.__enter__()
+        self._remembering = remembering
 
     def rest(self) -> None:
         """End it: give back all but the first layers."""
-        if self._remembering:
-            torch._C._autograd._pop_saved_tensors_default_hooks()
-            self._remembering = False
+        if self._remembering is not None:
+            self._remembering.__exit__(None, None, None)
+            self._remembering = None
         self._give_back(lambda layer: layer < self._kept)
 
     # -- without hooks -----------------------------------------------------------------------------------------------

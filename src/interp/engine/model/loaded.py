@@ -95,7 +95,7 @@ class LoadedModel(Operated):
         on_disk: frozenset[int] = frozenset(),
     ) -> None:
         super().__init__(name, bridge)
-        blocks = list(getattr(bridge, "blocks", ()))
+        blocks: list[Any] = list(getattr(bridge, "blocks", ()))
         if any(parameter.device != self.device for block in blocks for parameter in block.parameters()):
             inside = {id(parameter) for block in blocks for parameter in block.parameters()}
             rest = sum(one.nbytes for one in self.hf_model.parameters() if id(one) not in inside)

@@ -49,6 +49,8 @@ class Streamed:
         How many bytes of layers have been asked of the files so far.
     by_rows
         Whether the model's own forward moves rows instead: never.
+    takes, where
+        How many bytes of copies there are: none. Where the layers are, if that is worth a word.
 
     Raises
     ------
@@ -56,7 +58,7 @@ class Streamed:
         Three layers, or the weights that are not in a file as they are used, are more than `limit`.
     """
 
-    by_rows = False
+    by_rows, takes, where = False, 0, ""
 
     def __init__(
         self, blocks: Sequence[nn.Module], rest: nn.Module, limit: int | None, on_disk: Collection[int] = ()
@@ -104,7 +106,7 @@ class Streamed:
             self._asked.pop(other).result()
             let_go(self._layers[other])
 
-    def begin(self, state: str) -> None:  # noqa: ARG002
+    def begin(self, state: str) -> None:
         """Begin a command; pages that an edit has written to are never let go of."""
 
     def enter(self, layer: int) -> None:

@@ -84,7 +84,8 @@ def readout(model: LoadedModel) -> Readout:
     home = model.device
     if isinstance(final, torch.nn.LayerNorm):
         eps, shape = epsilon(bridge.ln_final), final.normalized_shape
-        gain, shift = (None if held is None else held.detach().to(home) for held in (final.weight, final.bias))
+        held: Any = final
+        gain, shift = (None if one is None else one.detach().to(home) for one in (held.weight, held.bias))
         norm = lambda x: functional.layer_norm(x, shape, gain, shift, eps)  # noqa: E731
     if hasattr(bridge, "mlm_head"):
         norm = _head(model, norm)

@@ -213,7 +213,9 @@ def _frozen(norm: Any, stream: Tensor, direction: Tensor) -> tuple[Tensor, float
         return direction, None
     x = stream.double()
     weight = getattr(module, "weight", None)
-    gain = torch.ones_like(x) if weight is None else weight.double().to(x.device)  # OLMo's LayerNorm has neither gain nor bias
+    gain = (
+        torch.ones_like(x) if weight is None else weight.double().to(x.device)
+    )  # OLMo's LayerNorm has neither gain nor bias
     scaled = direction * (1 + gain if norm.uses_weight_offset else gain)
     if norm.uses_rms_norm:
         return scaled / (x.square().mean() + epsilon(norm)).sqrt(), None
