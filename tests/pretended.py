@@ -125,6 +125,11 @@ def _called(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return _moved(name, args, kwargs)
     if name == "histc" and not args[0].is_floating_point():  # the CPU's takes none of integers
         return torch.histc(args[0].double(), **kwargs).to(args[0].dtype)
+    if func is torch.autograd.grad:  # each gradient is where what it is taken of is
+        of = list(_tensors(args[1] if len(args) > 1 else kwargs["inputs"]))
+        with torch._C.DisableTorchFunction():
+            slopes = func(*args, **kwargs)
+        return tuple(None if one is None else on(one, claimed(x)) for one, x in zip(slopes, of, strict=True))
     asked = kwargs.get("device")
     if asked is not None:
         if real(asked).type == "meta":
@@ -145,7 +150,7 @@ def _called(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 def _met(name: str, tensors: list[Tensor]) -> torch.device:
     """Return where what is made of tensors is; refuse those of two devices."""
-    if name in _ANYWHERE or name.startswith(("swap", "grad")):
+    if name in _ANYWHERE or name.startswith("swap"):
         return claimed(tensors[0])
     counted = [one for one in tensors if claimed(one).type != "cpu" or one.dim() or name in _STRICT]
     places = {claimed(one) for one in counted}
@@ -297,6 +302,8 @@ def devices() -> Generator[None]:
             "get_device_capability": lambda device=None: (7, 0),  # noqa: ARG005
             "get_device_properties": lambda device=None: SimpleNamespace(major=7, minor=0),  # noqa: ARG005
             "empty_cache": lambda: None,
+            "get_rng_state": lambda device=None: torch.zeros(1, dtype=torch.uint8),  # noqa: ARG005
+            "set_rng_state": lambda state, device=None: None,  # noqa: ARG005
             "synchronize": lambda device=None: None,  # noqa: ARG005
             "mem_get_info": lambda device=None: (8 * 10**9, 10**10),  # noqa: ARG005
             "memory_reserved": lambda device=None: 0,  # noqa: ARG005
@@ -310,6 +317,7 @@ def devices() -> Generator[None]:
         }
         for name, value in there.items():
             patch.setattr(torch.cuda, name, value)
+        patch.setattr(torch.random, "_fork_rng_warned_already", True)
         patch.setattr(Tensor, "record_stream", lambda self, stream: None)  # noqa: ARG005
         patch.setattr(carried, "ThreadPoolExecutor", _Threads)
         # What is put into torch here stands for torch's own: none of it is a function of the user's.
