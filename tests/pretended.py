@@ -332,7 +332,7 @@ def devices() -> Generator[None]:
 
 def put(module: torch.nn.Module, device: str) -> None:
     """Move a module's own weights and those of its parts; what shares a tensor goes on sharing it."""
-    moved: dict[int, Any] = {}
+    moved: dict[int, tuple[Tensor, Any]] = {}  # with what it is of: else its address would be another's
     for part in module.modules():
         for held in (part._parameters, part._buffers):
             for name, tensor in held.items():
@@ -341,5 +341,5 @@ def put(module: torch.nn.Module, device: str) -> None:
                         made: Any = on(tensor.detach().clone(), real(device)).requires_grad_(tensor.requires_grad)
                         if isinstance(tensor, torch.nn.Parameter):
                             made._is_param = True
-                        moved[id(tensor)] = made
-                    held[name] = moved[id(tensor)]
+                        moved[id(tensor)] = tensor, made
+                    held[name] = moved[id(tensor)][1]

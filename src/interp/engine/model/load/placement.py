@@ -174,7 +174,7 @@ def _unhook(module: nn.Module) -> None:
 def rest_to(bridge: Any, device: torch.device) -> None:
     """Put all weights of a model but its layers', which stay in their files, on a device."""
     layers = {id(module) for block in bridge.blocks for module in block.modules()}
-    moved: dict[int, Any] = {}
+    moved: dict[int, tuple[Tensor, Tensor]] = {}  # by an address, which is another tensor's once one has gone
     for module in itertools.chain(bridge.modules(), bridge.original_model.modules()):
         if id(module) in layers:
             continue
@@ -185,6 +185,6 @@ def rest_to(bridge: Any, device: torch.device) -> None:
                 if id(tensor) not in moved:
                     there = tensor.detach().to(device)
                     own = isinstance(tensor, nn.Parameter)
-                    moved[id(tensor)] = nn.Parameter(there, tensor.requires_grad) if own else there
-                held[name] = moved[id(tensor)]
+                    moved[id(tensor)] = tensor, nn.Parameter(there, tensor.requires_grad) if own else there
+                held[name] = moved[id(tensor)][1]
     bridge.cfg.device = str(device)
