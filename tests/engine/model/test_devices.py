@@ -87,7 +87,10 @@ def same(found: dict[str, Any], expected: dict[str, Any]) -> None:
             continue
         assert not isinstance(found[name], str), (name, found[name])
         # Not what is kept: of two edges with one score either may be. Nor shares of a difference that may be small.
-        tables = [one.to_frame().drop(columns=["kept", "recovery"], errors="ignore") for one in (found[name], result)]
+        tables = [
+            one.to_frame().drop(columns=["kept", "recovery", "proportion"], errors="ignore")
+            for one in (found[name], result)
+        ]
         assert any(pd.api.types.is_float_dtype(tables[0][column]) for column in tables[0]) or name == "generate", name
         words = [column for column in tables[0] if not pd.api.types.is_float_dtype(tables[0][column])]
         here, there = (table.sort_values(words, ignore_index=True) for table in tables)
