@@ -212,7 +212,7 @@ def qk(
         )
     if not 0 <= offset < model.geometry.n_ctx:
         raise InputError(f"offset {offset} is outside the context window; use 0–{model.geometry.n_ctx - 1}")
-    normed = net.layers[layer].q_norm is not None
+    normed = net.stored[layer].q_norm is not None
     with ov_qk.unmixed(model.device):
         circuit = ov_qk.qk(net, layer, number, offset)
         return _result(model, circuit, "qk", f"{layer}.{number}", offset, tokens, top, svd, normed=normed)
