@@ -170,6 +170,20 @@ def test_one_attention_score(model: Any) -> None:
     assert model is not None
 
 
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "mixtral"])
+def test_half_precision_is_computed_in_single(family: str) -> None:
+    model = interp.load(zoo.drawn(family).bfloat16(), tokenizer=zoo.tokenizer(family), name=family)
+    import dictionaries
+
+    dictionaries.hold(model)
+    found = interp.trace(interp.Prompt(ids=(5, 9, 12, 33, 7, 50)), nodes=1.0, edges=1.0)
+    assert found.gap < 1e-5
+    assert found.provenance.dtype == "bfloat16"
+    assert any("computed in float32" in note for note in found.notes)
+    (move,) = found.moved(found.top(1)[0][0], -1)[:1]
+    assert np.isfinite(move.measured)
+
+
 def test_super_nodes_by_themselves(model: Any) -> None:
     from dataclasses import replace
 
@@ -248,7 +262,7 @@ def test_on_real_models(name: str, request: pytest.FixtureRequest, monkeypatch: 
     model = source if hasattr(source, "geometry") else interp.load(str(source), name="real")
     random_set(model, n_layers=0)
     encoded = model.operate("x", {}, lambda _: model.encode(interp.Prompt(PROMPT)))  # pyright: ignore[reportUnknownLambdaType]
-    given = making.standing(held.current(model))
+    given = making.standing(model, held.current(model))
 
     def rows(_: Any) -> tuple[Any, Any]:
         frozen = making.frozen_run(model, encoded, given)

@@ -11,8 +11,9 @@ is read off the weights cannot. A site that hooks show as the normed stream is f
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, overload
 
 import torch
@@ -23,7 +24,7 @@ from interp.engine.model.carried import Carried
 from interp.engine.transformer.block import Block
 from interp.engine.transformer.families import FAMILIES
 from interp.engine.transformer.families._family import Constant, Family
-from interp.engine.transformer.parts import Embedding, Norm, Rotation, Transform, Unembed
+from interp.engine.transformer.parts import HALF, Embedding, Norm, Rotation, Transform, Unembed
 from interp.prompts import types_of
 
 if TYPE_CHECKING:
@@ -68,6 +69,40 @@ def moved(part: Any, to: Callable[[Tensor], Tensor]) -> Any:
     if is_dataclass(part) and not isinstance(part, type):
         return type(part)(**{one.name: moved(getattr(part, one.name), to) for one in fields(part) if one.init})
     return part
+
+
+class _Single(Sequence[Block]):
+    """Layers of half precision, each given in single precision; of a few, copies are kept."""
+
+    def __init__(self, network: Network) -> None:
+        def made(index: int) -> Block:
+            return moved(network.at(index), _wide)
+
+        self._network = network
+        self._made = functools.lru_cache(4)(made)
+
+    def __len__(self) -> int:
+        return len(self._network.layers)
+
+    @overload
+    def __getitem__(self, index: int) -> Block: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Block]: ...
+    def __getitem__(self, index: int | slice) -> Block | Sequence[Block]:
+        numbers = range(len(self))[index]
+        return [self._made(number) for number in numbers] if isinstance(numbers, range) else self._made(numbers)
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in HALF else tensor
+
+
+def single(network: Network) -> Network:
+    """Return a network that computes in single precision, with weights of half precision as they are."""
+    if network.embed.weight.dtype not in HALF:
+        return network
+    parts = {name: moved(getattr(network, name), _wide) for name in ("final", "unembed", "embed")}
+    return replace(network, layers=_Single(network), streamed=None, **parts)
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ def trace(
     if most < 1:
         raise InputError(f"--most {most} leaves no features; use 1 or more")
     given = features_of(model, features)
-    dictionaries = making.standing(given)
+    dictionaries = making.standing(model, given)
     encoded = model.encode(prompt)
     length = len(encoded.ids)
     if position is not None and not -length <= position < length:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
 
 PROBABILITY, MOST_LOGITS = 0.95, 10  # of the logits that are traced: together, and how many at most
+_EXACT = ("float32", "float64")
+_ROUGH = 0.05  # half of what a forward in half precision may be off, by the size of what is compared
 _HEADS = 6  # of an edge's last heads that are kept by name
 
 
@@ -64,8 +66,8 @@ class Asked:
         return self.target, self.against, self.position, features
 
 
-def standing(given: FeatureSet) -> dict[int, Dictionary]:
-    """Return layer → the dictionary that stands for its MLP.
+def standing(model: LoadedModel, given: FeatureSet) -> dict[int, Dictionary]:
+    """Return layer → the dictionary that stands for its MLP; in single precision where the model is in half.
 
     Raises
     ------
@@ -78,7 +80,9 @@ def standing(given: FeatureSet) -> dict[int, Dictionary]:
             f"trace needs features that stand for MLPs (transcoders), and those of {given.name} read "
             f"{', '.join(given.points)}; load or train some: %interp features-train --site mlp"
         )
-    return found
+    if model.dtype in _EXACT:
+        return found
+    return {layer: one.to(model.device, torch.float32) for layer, one in found.items()}
 
 
 def frozen_run(model: LoadedModel, encoded: Encoded, dictionaries: Mapping[int, Dictionary]) -> Frozen:
@@ -91,7 +95,7 @@ def frozen_run(model: LoadedModel, encoded: Encoded, dictionaries: Mapping[int, 
     """
 
     def lean(check: Check) -> Frozen:
-        net = network.read(model)
+        net = network.single(network.read(model, half=True))
         frozen = Frozen(net, encoded.ids, dictionaries, on_layer=lambda layer: model.alive(f"layer {layer}"))
         held.append(frozen)
         check()
@@ -103,7 +107,8 @@ def frozen_run(model: LoadedModel, encoded: Encoded, dictionaries: Mapping[int, 
         places = [one.reads for one in dictionaries.values()]
         shown = captured(model, encoded, places)
         for one in dictionaries.values():
-            yield exactness.difference(held[-1].shown(one.layer, one.reads.point), shown[one.reads])
+            own = held[-1].shown(one.layer, one.reads.point)
+            yield exactness.difference(own, shown[one.reads].to(own))
         net = held[-1].network
         logits = model.activations(encoded, ["last_logits"])["last_logits"][0]
         yield exactness.difference(net.unembed(net.final(held[-1].end[-1])), logits.to(held[-1].end))
@@ -116,9 +121,11 @@ def frozen_run(model: LoadedModel, encoded: Encoded, dictionaries: Mapping[int, 
         sample=sample,
         path="held run",
         length=len(encoded.ids),
+        noise=lambda: 0.0 if model.dtype in _EXACT else _ROUGH,
     )
     model.count(1)
-    model.note(done.path, done.notes)
+    rounded = () if model.dtype in _EXACT else (f"of the model's {model.dtype} weights, computed in float32",)
+    model.note(done.path, (*done.notes, *rounded))
     return done.answer
 
 
@@ -178,7 +185,7 @@ def again(model: LoadedModel, result: TraceResult) -> tuple[Traced, FeatureSet]:
     if given.digest != digest:
         raise InputError(f"{name} has other features now than this was traced with; run the cell again")
     ids = result.provenance.prompts[0]
-    frozen = frozen_run(model, Encoded(ids, result.tokens, {}), standing(given))
+    frozen = frozen_run(model, Encoded(ids, result.tokens, {}), standing(model, given))
     target = None if result.target is None else result.target[1]
     against = None if result.against is None else result.against[1]
     asked = Asked(target, against, result.position, *result.kept, result.most)
