@@ -11,7 +11,7 @@ gradient along themselves is left out, Bricken et al. (2023), "Towards monoseman
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, NamedTuple
 
 import torch
@@ -26,7 +26,8 @@ _WARM_UP, _DECAY = 0.05, 0.5  # of the steps: the first ones, whose rate rises, 
 _IDLE = 0.02  # of all rows that are trained on: a feature that is active in none of so many is dead,
 _LEAST_IDLE = 8  # but of no fewer batches
 _AUX = 1 / 32  # what the dead features' loss counts beside the others'
-_FORGET = 0.99  # of the running threshold, at a step
+_BLUR = 0.1  # of random directions, in those that features begin with: rows are often the same
+_MOMENTS = ("exp_avg", "exp_avg_sq")  # Adam's, as torch calls them
 FIGURES = ("loss", "fvu", "l0", "dead")
 
 
@@ -57,6 +58,10 @@ class Recipe:
     rate: float = 2e-3
     skip: bool = False
     seed: int = 0
+
+    def chosen(self, pre: Tensor) -> Entries:
+        """Return what is active in training, of ``[row, width]``."""
+        return (Entries.topk if self.kind == "topk" else Entries.batchtopk)(pre, self.k)
 
     def rate_at(self, step: int) -> float:
         """Return the learning rate of a step: up in a straight line, level, and down to 0 in a straight line."""
@@ -108,21 +113,11 @@ class Entries(NamedTuple):
 
     def written(self, decoder: Tensor) -> Tensor:
         """Return what ``[feature, dim]`` writes, ``[row, dim]``."""
-        return functional.embedding_bag(
-            self.features, decoder, self.starts, mode="sum", per_sample_weights=self.values
-        )
+        return functional.embedding_bag(self.features, decoder, self.starts, mode="sum", per_sample_weights=self.values)
 
 
-class Gradients(NamedTuple):
-    """Of the weights, as they are shaped."""
-
-    encoder: Tensor
-    bias: Tensor
-    decoder: Tensor
-
-
-def gradients(entries: Entries, read: Tensor, slope: Tensor, decoder: Tensor) -> Gradients:
-    """Return the gradients where ``entries.written(decoder)`` has the gradient `slope`, ``[row, dim]``.
+def gradients(entries: Entries, read: Tensor, slope: Tensor, decoder: Tensor) -> dict[str, Tensor]:
+    """Return the weights' gradients where ``entries.written(decoder)`` has the gradient `slope`, ``[row, dim]``.
 
     The encoder's are those of the entries alone, as are its bias's: what is not active has none.
     """
@@ -139,7 +134,7 @@ def gradients(entries: Entries, read: Tensor, slope: Tensor, decoder: Tensor) ->
         return functional.embedding_bag(rows, of, starts, mode="sum", per_sample_weights=weights)
 
     bias = torch.segment_reduce(own, "sum", lengths=counts)
-    return Gradients(summed(read, own), bias, summed(slope, entries.values[order]))
+    return {"encoder": summed(read, own), "bias": bias, "decoder": summed(slope, entries.values[order])}
 
 
 @dataclass(frozen=True)
@@ -174,6 +169,36 @@ class Scales:
         return (read - self.mean_in) / self.size_in, (written - self.mean_out) / self.size_out
 
 
+def beginning(recipe: Recipe, read: Tensor, written: Tensor) -> dict[str, Tensor]:
+    """Return what a training begins with, of rows that were seen beforehand, ``[row, d_in]`` and ``[row, d_out]``.
+
+    Each feature reads what one row is, and writes what belongs to it; so hardly any begins dead.
+    """
+    scales = Scales.of(read, written)
+    read, written = scales.made(read, written)
+    draw = torch.Generator().manual_seed(recipe.seed)
+    order = torch.randperm(len(read), generator=draw)
+    chosen = order.repeat(-(-recipe.width // len(read)))[: recipe.width].to(read.device)
+    noise = torch.randn(recipe.width, read.shape[1] + written.shape[1], generator=draw).to(read)
+    parts = noise.split([read.shape[1], written.shape[1]], 1)
+    encoder, decoder = (
+        _unit(_unit(rows[chosen]) + _BLUR * _unit(part)) for rows, part in zip((read, written), parts, strict=True)
+    )
+    some = slice(0, recipe.batch)
+    made = recipe.chosen(read[some] @ encoder.T).written(decoder)
+    encoder *= (made * written[some]).sum() / made.square().sum().clamp_min(1e-12)
+    return {
+        "encoder": encoder.contiguous(),
+        "bias": encoder.new_zeros(recipe.width),
+        "decoder": decoder.contiguous(),
+        "decoder_bias": written.new_zeros(written.shape[1]),
+        **({"skip": read.new_zeros(read.shape[1], written.shape[1])} if recipe.skip else {}),
+        **{f"scales.{one.name}": getattr(scales, one.name) for one in fields(scales)},
+        "idle": torch.zeros(recipe.width, dtype=torch.int64, device=read.device),
+        "history": read.new_zeros(0, len(FIGURES)),
+    }
+
+
 class Trainer:
     """A dictionary's weights in training, its optimiser, and what every step gave.
 
@@ -181,115 +206,131 @@ class Trainer:
     ----------
     recipe
         What it is told.
-    read, written
-        Rows seen beforehand, ``[row, d_in]`` and ``[row, d_out]``: what the scales are taken from, and the first
-        weights: each feature begins as what one row reads, and writes what belongs to it.
+    state
+        What `beginning` gives, or `state` gave; its tensors become the trainer's own.
 
     Attributes
     ----------
-    encoder, bias, decoder, decoder_bias, skip
-        As `Dictionary` has them, but of what is brought to scale; `skip` is zero where there is none.
+    weights
+        Name → what is trained, as `Dictionary` has it, but of what is brought to scale.
     idle
         ``int64 [width]``: rows since each feature was active.
-    threshold
-        ``[]``: BatchTopK's.
+    history
+        For each step the `FIGURES` of its batch, ``[4]``.
     """
 
-    def __init__(self, recipe: Recipe, read: Tensor, written: Tensor) -> None:
+    def __init__(self, recipe: Recipe, state: Mapping[str, Tensor]) -> None:
         self.recipe = recipe
-        self.scales = Scales.of(read, written)
-        read, written = self.scales.made(read, written)
-        draw = torch.Generator().manual_seed(recipe.seed)
-        chosen = _different(read, recipe.width, draw)
-        noise = torch.randn(recipe.width, read.shape[1] + written.shape[1], generator=draw).to(read)
-        self.encoder = _unit(_unit(read[chosen]) + 0.1 * _unit(noise[:, : read.shape[1]]))
-        self.decoder = _unit(_unit(written[chosen]) + 0.1 * _unit(noise[:, read.shape[1] :]))
-        self.bias = self.encoder.new_zeros(recipe.width)
-        self.decoder_bias = written.new_zeros(written.shape[1])
-        self.skip = read.new_zeros(read.shape[1], written.shape[1] if recipe.skip else 0)
-        self.idle = torch.zeros(recipe.width, dtype=torch.int64, device=read.device)
-        self.threshold = read.new_zeros(())
-        some = slice(0, recipe.batch)
-        made = self.chosen(self.pre(read[some])).written(self.decoder)
-        self.encoder *= (made * written[some]).sum() / made.square().sum().clamp_min(1e-12)
-        self.encoder = self.encoder.contiguous()
-        self.optimiser = torch.optim.Adam(self.weights, lr=recipe.rate, fused=True)
-        self.history: list[Tensor] = []
+        self.scales = Scales(*(state[f"scales.{one.name}"] for one in fields(Scales)))
+        names = ("encoder", "bias", "decoder", "decoder_bias", *(["skip"] if recipe.skip else []))
+        self.weights = {name: state[name] for name in names}
+        self.idle = state["idle"]
+        self.history = list(state["history"].unbind(0))
+        self.optimiser = torch.optim.Adam(self.weights.values(), lr=recipe.rate, fused=True)
+        for name, weight in self.weights.items():
+            held = {part: state[f"{part}.{name}"] for part in _MOMENTS if f"{part}.{name}" in state}
+            if held:
+                count = torch.tensor(float(len(self.history)), device=weight.device)
+                self.optimiser.state[weight] = {"step": count, **held}
 
-    @property
-    def weights(self) -> list[Tensor]:
-        """What is trained."""
-        return [self.encoder, self.bias, self.decoder, self.decoder_bias, *([self.skip] * self.recipe.skip)]
+    def state(self) -> dict[str, Tensor]:
+        """Return all that goes on from here in the same way, bit for bit."""
+        moments = {
+            f"{part}.{name}": self.optimiser.state[weight][part]
+            for name, weight in self.weights.items()
+            for part in _MOMENTS
+            if weight in self.optimiser.state
+        }
+        scales = {f"scales.{one.name}": getattr(self.scales, one.name) for one in fields(Scales)}
+        return {**self.weights, **moments, **scales, "idle": self.idle, "history": self.figures()}
+
+    def figures(self) -> Tensor:
+        """Return the `FIGURES` of every step so far, ``[step, 4]``."""
+        return torch.stack(self.history) if self.history else self.idle.new_zeros(0, len(FIGURES)).float()
 
     def pre(self, read: Tensor) -> Tensor:
         """Return pre-activations, ``[row, width]``; the product is in bfloat16 where that is a device's fast one."""
+        encoder, bias = self.weights["encoder"], self.weights["bias"]
         if read.is_cuda and torch.cuda.is_bf16_supported(including_emulation=False):
-            return (read.bfloat16() @ self.encoder.bfloat16().T).float().add_(self.bias)
-        return torch.addmm(self.bias, read, self.encoder.T)
-
-    def chosen(self, pre: Tensor) -> Entries:
-        """Return what is active in training."""
-        return (Entries.topk if self.recipe.kind == "topk" else Entries.batchtopk)(pre, self.recipe.k)
+            return (read.bfloat16() @ encoder.bfloat16().T).float().add_(bias)
+        return torch.addmm(bias, read, encoder.T)
 
     def step(self, read: Tensor, written: Tensor) -> None:
         """Take one step on rows, ``[row, d_in]`` and ``[row, d_out]``."""
+        recipe, w = self.recipe, self.weights
         read, written = self.scales.made(read, written)
         pre = self.pre(read)
-        entries = self.chosen(pre)
-        made = entries.written(self.decoder) + self.decoder_bias
-        if self.recipe.skip:
-            made += read @ self.skip
+        entries = recipe.chosen(pre)
+        made = entries.written(w["decoder"]) + w["decoder_bias"]
+        if recipe.skip:
+            made += read @ w["skip"]
         left = written - made
-        loss = left.square().mean()
         slope = left * (-2 / left.numel())
-        found = gradients(entries, read, slope, self.decoder)
-        self._note(entries)
-        dead = self.idle > max(_IDLE * self.recipe.steps, _LEAST_IDLE) * self.recipe.batch
+        found = {**gradients(entries, read, slope, w["decoder"]), "decoder_bias": slope.sum(0)}
+        if recipe.skip:
+            found["skip"] = read.T @ slope
+        self.idle += len(read)
+        self.idle[entries.features[entries.values > 0]] = 0
+        dead = self.idle > max(_IDLE * recipe.steps, _LEAST_IDLE) * recipe.batch
         self._revive(pre, dead, read, left, found)
-        self._apply(found, slope, read)
-        spread = (written - written.mean(0)).square().mean()
+        self._apply(found)
+        loss, spread = left.square().mean(), (written - written.mean(0)).square().mean()
         active = (entries.values > 0).sum() / len(read)
         self.history.append(torch.stack([loss, loss / spread, active, dead.float().mean()]))
 
-    def _note(self, entries: Entries) -> None:
-        """Count the rows that features were idle in, and bring the threshold up to date."""
-        self.idle += self.recipe.batch
-        self.idle[entries.features[entries.values > 0]] = 0
-        if self.recipe.kind == "batchtopk" and len(entries.values):
-            least = entries.values.min()
-            self.threshold = torch.lerp(least, self.threshold, _FORGET) if self.history else least
-
-    def _revive(self, pre: Tensor, dead: Tensor, read: Tensor, left: Tensor, found: Gradients) -> None:
+    def _revive(self, pre: Tensor, dead: Tensor, read: Tensor, left: Tensor, found: dict[str, Tensor]) -> None:
         """Add the gradients by which dead features learn to write what is left."""
         numbers = dead.nonzero().flatten()
         if not len(numbers):
             return
         entries = Entries.topk(pre[:, numbers], min(len(numbers), max(1, read.shape[1] // 2)))
-        decoder = self.decoder[numbers]
+        decoder = self.weights["decoder"][numbers]
         missed = left - entries.written(decoder)
         slope = missed * (-2 * _AUX / missed.numel()) / left.square().mean().clamp_min(1e-12)
-        for own, more in zip(found, gradients(entries, read, slope, decoder), strict=True):
-            own[numbers] += more
+        for name, more in gradients(entries, read, slope, decoder).items():
+            found[name][numbers] += more
 
-    def _apply(self, found: Gradients, slope: Tensor, read: Tensor) -> None:
+    def _apply(self, found: Mapping[str, Tensor]) -> None:
         """Take Adam's step, and bring decoders back to norm 1."""
-        along = (found.decoder * self.decoder).sum(1, keepdim=True)
-        self.encoder.grad, self.bias.grad = found.encoder, found.bias
-        self.decoder.grad = found.decoder - along * self.decoder
-        self.decoder_bias.grad = slope.sum(0)
-        if self.recipe.skip:
-            self.skip.grad = read.T @ slope
+        decoder = self.weights["decoder"]
+        for name, weight in self.weights.items():
+            weight.grad = found[name]
+        along = (found["decoder"] * decoder).sum(1, keepdim=True)
+        decoder.grad = found["decoder"] - along * decoder
         for group in self.optimiser.param_groups:
             group["lr"] = self.recipe.rate_at(len(self.history))
         self.optimiser.step()
-        self.decoder /= self.decoder.norm(dim=1, keepdim=True).clamp_min(1e-12)
+        decoder /= decoder.norm(dim=1, keepdim=True).clamp_min(1e-12)
+
+    def dictionary(self, reads: Place, writes: Place, read: Tensor) -> Dictionary:
+        """Return what is trained as a dictionary of what is not brought to scale; its activations are in units of that.
+
+        Parameters
+        ----------
+        read
+            ``[row, d_in]``: what BatchTopK's threshold is taken from, the mean of the least activation of a batch.
+        """
+        w, scales, recipe = self.weights, self.scales, self.recipe
+        ratio = scales.size_out / scales.size_in
+        act = Act("topk", k=recipe.k)
+        if recipe.kind == "batchtopk":
+            parts = ((part - scales.mean_in) / scales.size_in for part in read.split(recipe.batch))
+            least = torch.stack([recipe.chosen(self.pre(part)).values.min() for part in parts])
+            act = Act("jumprelu", threshold=(least.mean() * scales.size_out)[None])
+        skip = ratio * w["skip"] if recipe.skip else None
+        bias = scales.mean_out + scales.size_out * w["decoder_bias"]
+        return Dictionary(
+            kind="sae" if reads == writes else "transcoder",
+            reads=reads,
+            writes=(writes,),
+            encoder=ratio * w["encoder"],
+            bias=scales.size_out * w["bias"] - w["encoder"] @ (ratio * scales.mean_in),
+            decoders=(w["decoder"].clone(),),
+            decoder_biases=(bias if skip is None else bias - scales.mean_in @ skip,),
+            act=act,
+            skip=skip,
+        )
 
 
 def _unit(rows: Tensor) -> Tensor:
     return rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-12)
-
-
-def _different(rows: Tensor, count: int, draw: torch.Generator) -> Tensor:
-    """Return the numbers of `count` rows, none twice where there are enough."""
-    order = torch.randperm(len(rows), generator=draw)
-    return order.repeat(-(-count // len(rows)))[:count].to(rows.device)
