@@ -43,6 +43,8 @@ class Reader:
         What is worth knowing of it.
     """
 
+    _net: network.Network
+
     def __init__(self, model: LoadedModel, places: Sequence[Place], prompts: Sequence[Ids]) -> None:
         self._model, self.places = model, tuple(places)
         few = sorted(prompts, key=len)[-exactness.sample_of(model) :]

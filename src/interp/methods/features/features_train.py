@@ -35,7 +35,7 @@ _SOON = 256  # or so many after an interrupt
 _SAMPLE = 200  # tokens of texts that travel with what is saved
 _SAVES = 10  # of what was trained so far, in a training
 _PASSES = 4  # over a part of the texts, one after the other: running the model costs about as much as a step
-_RATE = 0.16  # over √width of what is read: what the weights' entries are like
+_RATE = 0.11  # over √width of what is read: what the weights' entries are like
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -150,7 +150,7 @@ def features_train(
     batch
         Tokens to a step.
     rate
-        The learning rate between; 0.16 / √(width of what is read) when not given.
+        The learning rate between; 0.11 / √(width of what is read) when not given.
     out
         A folder to write, in SAELens' format. What was trained so far is in it too, ten times on the way and after
         Ctrl-C: the same command with the same arguments goes on from there.
