@@ -51,8 +51,8 @@ Trained on generated documents only (`tools/bundled/corpus.py`), {trained:,} tok
 
 On {tokens:,} tokens of {prompts:,} documents drawn with another seed, without those that were trained on: the share of
 the variance of the MLP's output that is missed (FVU), active features a token (L0), features that are active nowhere in
-these texts (dead). CE recovered is on the first {losses} of the documents: of the cross-entropy that zeroing this MLP costs,
-the share that does not come back when the dictionary's output takes the place of the MLP's.
+these texts (dead). CE recovered is on the first {losses} of the documents: of the cross-entropy that zeroing this MLP
+costs, the share that comes back when the dictionary's output takes the place of the MLP's.
 
 {table}
 
