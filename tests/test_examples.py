@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import dictionaries
 import interp
 from interp.tasks import _registry as task_registry
 
@@ -109,6 +110,7 @@ def test_an_example_gives_what_it_says(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "reviews.csv").write_text(REVIEWS)
     (tmp_path / "stories.txt").write_text("Once upon a time there was a cat.\n")
+    dictionaries.written(tmp_path / "dictionaries", model.geometry.d_model)
     module = test.name
     while module not in MODULES:
         module = module.rpartition(".")[0]

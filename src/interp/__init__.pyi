@@ -13,6 +13,7 @@ from interp.interface.registry import technique as technique
 from interp.methods._shared.circuit.file import load_circuit as load_circuit
 from interp.methods._shared.circuit.report import CircuitReport as _CircuitReport
 from interp.methods._shared.circuit.result import CircuitResult as _CircuitResult
+from interp.methods._shared.features_result import FeaturesResult as _FeaturesResult
 from interp.methods.checks.selfcheck import SelfcheckResult as _SelfcheckResult
 from interp.methods.checks.task import TaskResult as _TaskResult
 from interp.methods.heads.attention import AttentionResult as _AttentionResult
@@ -103,6 +104,10 @@ def dla(
     truncate: Any = ...,
     model: Any = ...,
 ) -> _DLAResult: ...
+def features(*, model: Any = ...) -> _FeaturesResult: ...
+def features_load(
+    path: Any, *, site: Any = ..., layer: Any = ..., text: Any = ..., name: str | None = ..., model: Any = ...
+) -> _FeaturesResult: ...
 def generate(
     prompt: Any,
     *,

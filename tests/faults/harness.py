@@ -18,6 +18,7 @@ import torch
 from IPython.core.error import UsageError
 from IPython.core.getipython import get_ipython
 
+import dictionaries
 import interp
 from interp.engine.model import hooks
 from interp.errors import InputError, OutOfMemory
@@ -47,6 +48,9 @@ VALUES: dict[str, Callable[[], Any]] = {
     "components": lambda: "0.1",
     "head": lambda: "0.0",
     "variable": lambda: _circuit(),
+    "feature source": lambda: str(
+        dictionaries.of_width(16 if session.current is None else session.get().geometry.d_model)
+    ),
 }
 
 # A command that needs one of several arguments → one of them; one that writes is told to write little.

@@ -9,7 +9,6 @@ cross-layer transcoder (CLT; Ameisen et al. 2025) writes the output of its layer
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -263,7 +262,12 @@ class Dictionary:
         )
 
     @property
+    def held(self) -> tuple[Tensor, ...]:
+        """The matrices that are to be in memory; a CLT's decoders are read from their files."""
+        every = (self.encoder, self.bias, self.skip, *(self.decoders if self.kind != "clt" else ()))
+        return tuple(tensor for tensor in every if tensor is not None)
+
+    @property
     def nbytes(self) -> int:
         """How many bytes it takes in memory."""
-        held = itertools.chain([self.encoder, self.bias, self.skip], self.decoders if self.kind != "clt" else ())
-        return sum(tensor.nbytes for tensor in held if tensor is not None)
+        return sum(tensor.nbytes for tensor in self.held)

@@ -42,6 +42,7 @@ class Operation:
     tokens: list[tuple[int, ...]] = field(default_factory=list[tuple[int, ...]])
     notes: list[str] = field(default_factory=list[str])
     taken: dict[tuple[str, str, int], None] = field(default_factory=dict[tuple[str, str, int], None])
+    features: dict[str, str] = field(default_factory=dict[str, str])  # sets that were read: name → digest
     path: str = "store"
     tokenizer: Tokens | None = None
     on_step: Callable[[int, int, str], None] = lambda done, total, said: None  # noqa: ARG005
@@ -177,6 +178,7 @@ class Operated(Handle):
             # Another result is named and not kept: it has a provenance of its own, and may come to hold this one.
             arguments={k: Own(type(v).__name__) if isinstance(v, Result) else v for k, v in g.arguments.items()},
             path=g.path,
+            features=g.features,
             user_hooks=g.user_hooks,
             forwards=g.forwards,
             seconds=time.perf_counter() - g.started,

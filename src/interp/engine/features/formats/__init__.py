@@ -103,17 +103,18 @@ def read(folder: Path, wanted: Wanted) -> Read:
                 "safetensors, in SAELens' format"
             )
         raise InputError(f"{folder} holds no dictionary of features; formats: {', '.join(MODULES)}, a folder each")
-    kept = [path for path in parts if wanted.layers is None or _named_layer(path, folder) in {None, *wanted.layers}]
+    layers = {path: _named_layer(path, folder) for path in parts}
+    kept = [path for path, layer in layers.items() if wanted.layers is None or layer in {None, *wanted.layers}]
     reads = [parts[path].read(path, wanted) for path in kept]
-    return _joined(folder, reads, wanted)
+    return _joined(folder, reads, wanted, {layer for layer in layers.values() if layer is not None})
 
 
-def _joined(folder: Path, reads: Sequence[Read], wanted: Wanted) -> Read:
-    """Return what several folders hold together, by layer."""
+def _joined(folder: Path, reads: Sequence[Read], wanted: Wanted, named: set[int]) -> Read:
+    """Return what several folders hold together, by layer; `named`: those that the names of all folders say."""
     every = [(one, read.others.get(n, ())) for read in reads for n, one in enumerate(read.dictionaries)]
     chosen = [pair for pair in every if wanted.layers is None or pair[0].layer in wanted.layers]
     if not chosen:
-        has = ranges({one.layer for one, _ in every}) or "others"
+        has = ranges(named | {one.layer for one, _ in every}) or "others"
         asked = ranges(wanted.layers or ())
         raise InputError(f"{folder} holds no dictionary of layer {asked}; it holds {has}")
     chosen.sort(key=lambda pair: pair[0].reads)

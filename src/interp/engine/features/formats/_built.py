@@ -156,7 +156,7 @@ def fit(width: int, point: str, does: str, wanted: Wanted, where: Path) -> None:
     if has == width:
         return
     fitting = [name for name, size in wanted.widths.items() if size == width]
-    instead = f"--site {' or '.join(fitting)} would fit" if fitting else "it was made for another model"
+    instead = f"as wide are {', '.join(fitting)}: name one with --site" if fitting else "it is another model's"
     found = f"this model has no {point}" if has is None else f"this model's {point} is {has} wide"
     raise InputError(f"{where} {does} {width} numbers a position, and {found}; {instead}")
 

@@ -1,0 +1,40 @@
+"""Small dictionaries of features for whatever model is at hand."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import tempfile
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from interp.engine.features.dictionary import Dictionary
+from interp.engine.features.formats import saelens
+from interp.engine.features.places import Place
+
+
+def perfect(width: int, layer: int = 0, point: str = "resid_post", **declared: float) -> Dictionary:
+    """Return an SAE with a feature for each direction of an axis, which gives back all that it reads."""
+    both = torch.cat([torch.eye(width), -torch.eye(width)])
+    place = Place(layer, point)
+    return Dictionary(
+        "sae", place, (place,), both, torch.zeros(2 * width), (both,), (torch.zeros(width),), declared=declared
+    )
+
+
+def written(folder: Path, width: int, layers: Iterable[int] = (0,), point: str = "resid_post") -> Path:
+    """Write a perfect SAE for each of some layers, in SAELens' format; return the folder."""
+    for layer in layers:
+        saelens.write(folder / f"layer_{layer}", perfect(width, layer, point), said={"sample": ["The cat sat on it."]})
+    return folder
+
+
+@cache
+def of_width(width: int) -> Path:
+    """Return a folder with such an SAE of layer 0, which goes when the process ends."""
+    place = Path(tempfile.mkdtemp(prefix="interp-dictionaries-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    return written(place / "dictionaries", width)
