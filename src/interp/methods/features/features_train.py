@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,10 +12,12 @@ import numpy as np
 from interp import files
 from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
+from interp.methods._shared import held_out
 from interp.methods._shared import texts as running
+from interp.methods._shared.features import features_of
 from interp.results import Result
 from interp.results.tables import frame_of
-from interp.spec import Indices, Prompt, Texts, resolve_indices
+from interp.spec import Indices, Texts, resolve_indices
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,13 +27,10 @@ if TYPE_CHECKING:
     from interp.engine.features.places import Place
     from interp.engine.features.training import Recipe, Trainer
     from interp.engine.model.loaded import LoadedModel
-    from interp.engine.model.tokens import Encoded
     from interp.results.tables import Float
 
-_HELD = 10  # one in so many texts is held out,
-_MOST_HELD = 4096  # and of these so many tokens are measured on,
+_MOST_HELD = 4096  # tokens of texts held out that are measured on,
 _SOON = 256  # or so many after an interrupt
-_SAMPLE = 200  # tokens of texts that travel with what is saved
 _SAVES = 10  # of what was trained so far, in a training
 _PASSES = 4  # over a part of the texts, one after the other: running the model costs about as much as a step
 _RATE = 0.11  # over √width of what is read: what the weights' entries are like
@@ -231,8 +229,8 @@ class _Job:
             model.require_site(name, layers)
         self.pairs: list[tuple[Place, Place]] = [(Place(n, reads), Place(n, writes)) for n in layers]
         encoded = running.encoded(model, texts.texts)
-        self.trained, self.held, self.alone = _split(encoded)
-        self.sample = _sample(texts.texts, encoded, {one.ids for one in self.held})
+        self.trained, self.held, self.alone = held_out.split(encoded)
+        self.sample = held_out.plain_of(texts.texts, encoded, {one.ids for one in self.held})
         self.places = list(dict.fromkeys(place for pair in self.pairs for place in pair))
         values = captured(model, self.trained[0], self.places)
         self.wide = values[self.pairs[0][0]].shape[-1]
@@ -259,7 +257,12 @@ class _Job:
             seed=recipe.seed,
             passes=max(1, min(_PASSES, recipe.steps * recipe.batch // rows)),
         )
-        asked = {**vars(recipe), "model": self.model.fingerprint(), "texts": _digest(ids), "layers": self.layers}
+        asked = {
+            **vars(recipe),
+            "model": self.model.fingerprint(),
+            "texts": held_out.digest(ids),
+            "layers": self.layers,
+        }
         asked |= {"site": [place.point for place in self.pairs[0]]}
         states = None
         if self.folder is not None:
@@ -349,7 +352,7 @@ class _Job:
             trainer.dictionary(reads, writes, seen[reads]).to(self.model.device, getattr(torch, self.model.dtype))
             for trainer, (reads, writes) in zip(self.trainers, self.pairs, strict=True)
         ]
-        held = _of(self.held, _MOST_HELD if stopped is None else _SOON)
+        held = held_out.first_of(self.held, _MOST_HELD if stopped is None else _SOON)
         loss = stopped is None and self.model.geometry.causal and not self.model.lacks_head
         measured = measure(self.model, made, held, loss=loss)
         made = [_declaring(one, found) for one, found in zip(made, measured, strict=True)]
@@ -357,6 +360,7 @@ class _Job:
             self.name, "trained here", "SAELens", tuple(made), self.sample, tuple(measured), {"sample": self.sample}
         )
         sets.hold(self.model, own)
+        features_of(self.model, own.name)
         notes = ["there is one text alone: what it is worth is measured on what was trained on"] if self.alone else []
         if self.resumed:
             notes.insert(0, f"went on from step {self.resumed} of the training in {self.folder}")
@@ -384,37 +388,6 @@ class _Job:
         if whole:
             (self.folder / checkpoints.FILE).unlink(missing_ok=True)
         return self.folder
-
-
-def _split(encoded: Sequence[Encoded]) -> tuple[list[Encoded], list[Encoded], bool]:
-    """Return the texts that are trained on, those held out, and whether they are the same, for want of others."""
-    different = list({one.ids: one for one in encoded}.values())
-    count = -(-len(different) // _HELD)
-    if count == len(different):
-        return different, different, True
-    held = {one.ids for one in different[-count:]}
-    return [one for one in encoded if one.ids not in held], different[-count:], False
-
-
-def _of(prompts: Sequence[Encoded], most: int) -> list[Encoded]:
-    """Return the first prompts, of at most so many tokens together, or the first one."""
-    counts = np.cumsum([len(one.ids) for one in prompts])
-    return list(prompts[: max(1, int((counts <= most).sum()))])
-
-
-def _sample(texts: Sequence[Prompt], encoded: Sequence[Encoded], held: set[tuple[int, ...]]) -> tuple[str, ...]:
-    """Return texts held out, of at most so many tokens together, where they were given as plain texts."""
-    chosen = {one.ids: text for text, one in zip(texts, encoded, strict=True) if one.ids in held}
-    plain = [(ids, str(text.text)) for ids, text in chosen.items() if text.text is not None and text.second is None]
-    counts = np.cumsum([len(ids) for ids, _ in plain])
-    return tuple(text for _, text in plain[: max(1, int((counts <= _SAMPLE).sum()))])
-
-
-def _digest(prompts: Sequence[tuple[int, ...]]) -> str:
-    said = hashlib.blake2b(digest_size=16)
-    for ids in prompts:
-        said.update(np.array([len(ids), *ids], np.int64).tobytes())
-    return said.hexdigest()
 
 
 def _declaring(one: Any, found: Measured) -> Any:
