@@ -33,8 +33,8 @@ def written(folder: Path, width: int, layers: Iterable[int] = (0,), point: str =
 
 
 @cache
-def of_width(width: int) -> Path:
-    """Return a folder with such an SAE of layer 0, which goes when the process ends."""
+def fitting(width: int, layers: int) -> Path:
+    """Return a folder with such an SAE of each layer, which goes when the process ends."""
     place = Path(tempfile.mkdtemp(prefix="interp-dictionaries-"))
     atexit.register(shutil.rmtree, place, ignore_errors=True)
-    return written(place / "dictionaries", width)
+    return written(place / "dictionaries", width, range(layers))

@@ -48,9 +48,7 @@ VALUES: dict[str, Callable[[], Any]] = {
     "components": lambda: "0.1",
     "head": lambda: "0.0",
     "variable": lambda: _circuit(),
-    "feature source": lambda: str(
-        dictionaries.of_width(16 if session.current is None else session.get().geometry.d_model)
-    ),
+    "feature source": lambda: _dictionaries(),
 }
 
 # A command that needs one of several arguments → one of them; one that writes is told to write little.
@@ -70,6 +68,12 @@ WITH: dict[tuple[str, str], Callable[[], dict[str, Any]]] = {
 # What goes on with a text needs a model that predicts the next token, and circuits one whose attention reads a normed
 # residual stream: a bidirectional one is refused.
 CAUSAL = frozenset({"generate", "steer", "ov", "qk", "compose", "circuit", "validate"})
+
+
+def _dictionaries() -> str:
+    """Return a folder of dictionaries that fit the current model, or any where there is none."""
+    shape = None if session.current is None else session.get().geometry
+    return str(dictionaries.fitting(16, 1) if shape is None else dictionaries.fitting(shape.d_model, shape.n_layers))
 
 
 def _circuit() -> Any:

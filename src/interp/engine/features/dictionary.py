@@ -200,8 +200,10 @@ class Dictionary:
         return said.hexdigest()
 
     def pre(self, x: Tensor) -> Tensor:
-        """Return pre-activations, ``[row, width]``, of what it reads, ``[row, d_in]``."""
-        return linear(self.taken(x), self.encoder, self.bias)
+        """Return pre-activations, ``[row, width]``, of what it reads, ``[row, d_in]``, in its own dtype."""
+        # Which features are active is a matter of the last digits: an autocast of the user's is not for this.
+        with torch.autocast(x.device.type, enabled=False):
+            return linear(self.taken(x.to(self.encoder.dtype)), self.encoder, self.bias)
 
     def encode(self, x: Tensor) -> Codes:
         """Return the features' activations of what it reads, ``[row, d_in]``."""
@@ -228,10 +230,12 @@ class Dictionary:
 
     def output(self, codes: Codes, x: Tensor, to: int = 0) -> Tensor:
         """Return all that is written at the `to`-th place, ``[row, d_out]``; `x` is what was read, ``[row, d_in]``."""
+        x = x.to(self.encoder.dtype)
         out, bias = self.written(codes, to), self.decoder_biases[to]
         out = out if bias is None else out + bias.to(out)
         if self.skip is not None and to == 0:
-            out = out + self.taken(x) @ self.skip
+            with torch.autocast(x.device.type, enabled=False):
+                out = out + self.taken(x) @ self.skip
         return self.taken.undone(out, x)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Dictionary:

@@ -176,7 +176,7 @@ def replacing(model: LoadedModel, one: Dictionary) -> dict[str, Any]:
         x = flat(one.writes[0], tensor) if one.reads == one.writes[0] else held["x"]
         rows = x.flatten(0, -2)
         made = one.output(one.encode(rows), rows).view(*x.shape[:-1], -1)
-        return unflat(one.writes[0], made, tensor)
+        return unflat(one.writes[0], made, tensor).to(tensor.dtype)
 
     hooks = {} if one.reads == one.writes[0] else {one.reads.hook(model): read}
     return {**hooks, one.writes[0].hook(model): write}
@@ -186,4 +186,5 @@ def _loss(model: LoadedModel, prompt: Encoded, functions: dict[str, Any]) -> flo
     """Return the cross-entropy of a prompt's tokens given those before, in nats, summed."""
     logits = model.forward([prompt.ids], functions, last_only=False)[0, :-1].double()
     following = torch.tensor(list(prompt.ids)[1:], device=logits.device)
-    return float(functional.cross_entropy(logits, following, reduction="sum"))
+    said = following < logits.shape[-1]  # some models read more tokens than they have logits for
+    return float(functional.cross_entropy(logits[said], following[said], reduction="sum"))
