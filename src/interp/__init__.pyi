@@ -19,6 +19,7 @@ from interp.methods._shared.trace.result import TraceResult as _TraceResult
 from interp.methods._shared.trace.score_result import ScoreResult as _ScoreResult
 from interp.methods.checks.selfcheck import SelfcheckResult as _SelfcheckResult
 from interp.methods.checks.task import TaskResult as _TaskResult
+from interp.methods.features.features_train import FeaturesTrainResult as _FeaturesTrainResult
 from interp.methods.heads.attention import AttentionResult as _AttentionResult
 from interp.methods.heads.compose import ComposeResult as _ComposeResult
 from interp.methods.heads.heads import HeadsResult as _HeadsResult
@@ -111,6 +112,27 @@ def features(*, model: Any = ...) -> _FeaturesResult: ...
 def features_load(
     path: Any, *, site: Any = ..., layer: Any = ..., text: Any = ..., name: str | None = ..., model: Any = ...
 ) -> _FeaturesResult: ...
+def features_train(
+    texts: Any,
+    *,
+    site: Literal["mlp", "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z", "neuron"] = ...,
+    layer: Any = ...,
+    width: int = ...,
+    k: int = ...,
+    kind: Literal["topk", "batchtopk"] = ...,
+    skip: bool = ...,
+    steps: int = ...,
+    batch: int = ...,
+    rate: float | None = ...,
+    out: str | None = ...,
+    seed: int = ...,
+    text: Any = ...,
+    column: Any = ...,
+    n: Any = ...,
+    bos: Any = ...,
+    truncate: Any = ...,
+    model: Any = ...,
+) -> _FeaturesTrainResult: ...
 def generate(
     prompt: Any,
     *,
