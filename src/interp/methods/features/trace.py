@@ -81,6 +81,7 @@ def trace(
 
     Examples
     --------
+    >>> features = interp.features_load("bundled")
     >>> g = interp.trace("When Mary and John went to the store, John gave a drink to",
     ...                  target=" Mary", against=" John")
     >>> g.gap < 1e-5
