@@ -15,14 +15,15 @@ from interp.views.kit import bars, draw, frame, page, theme
 from interp.views.kit.draw import Drawing, number
 from interp.views.kit.page import Block, Piece
 from interp.views.kit.text import escape, signed
-from interp.views.trace_layout import Arrangement, arrange, collapsed
+from interp.views.trace_groups import collapsed
+from interp.views.trace_layout import Arrangement, arrange
 
 if TYPE_CHECKING:
     from interp.methods._shared.trace.result import TraceResult
 
 _CAPTION = "Attribution graph: tokens across, a row per layer, tokens' embeddings at the bottom"
 LISTED, _NAMED = 16, 10  # most influential edges of a page and of a standalone picture
-KEY = (("feature", "feature"), ("embedding", "token"), ("error", "error: what an MLP writes and its features do not"))
+KEY = (("round", "feature"), ("turned", "token"), ("square", "error: what an MLP writes and its features do not"))
 
 
 def html(result: TraceResult) -> str:

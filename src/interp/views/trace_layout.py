@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 _SIZES: dict[str, float] = theme.PALETTE["trace"]
 MARK, HALF = _SIZES["mark"], _SIZES["half"]  # half of a mark's width, of a pill's height
-EDGES, OPENS = 3000, 40  # the most that are drawn, and with how many a picture opens
+EDGES, NODES = 3000, 800  # the most that are drawn
+OPENS = 40  # edges that a picture opens with
 LEFT = 44  # room for the rows' names
 NEVER = 65_535
 KINDS = ("embedding", "feature", "error", "logit", "group")
@@ -32,8 +33,8 @@ _PITCH, _GAP = 13, 12  # between marks of a cell, between columns
 _TOP, _BETWEEN, _FAR = 16, 27, 58  # above all, between two rows at least and at most
 _WIDE, _HIGH = 640, 400  # what a small graph is stretched to
 _EMPTY, _BREAK = 20, 16  # a column without nodes, and what stands for several where there is no room
-_LETTER, _PAD, _SPACE = 6.3, 16, 6  # of pills
-_TITLE, _TOKEN = 24, 14  # columns
+LETTER, PAD, SPACE = 6.3, 16, 6  # of pills
+TITLE, _TOKEN = 24, 14  # columns
 _TURN = math.radians(theme.PALETTE["heat"]["turn"])
 _AXIS = 18  # from the lowest row to the tokens below it
 
@@ -106,45 +107,54 @@ class Arrangement:
 def arrange(result: TraceResult) -> Arrangement:
     """Return where an attribution graph's nodes lie, and its edges from the most influential on."""
     kinds = np.array([KINDS.index(kind) for kind in result.kinds])
-    layers, positions = result.node_layers.astype(int), result.node_positions.astype(int)
-    titles = tuple(title(result, number) for number in range(len(kinds)))
-    wide = np.where(kinds == KINDS.index("logit"), [_LETTER * columns(one) + _PAD for one in titles], 2 * MARK)
-    order = _entering(result)[:EDGES]
+    ends = kinds == KINDS.index("logit")
+    order = _entering(result)
     sources, targets = result.edge_sources[order].astype(int), result.edge_targets[order].astype(int)
-    cells = _cells(result)
+    first = first_shown(sources, targets, ends)
+    # As many edges as lead to no more nodes than can be told apart.
+    count = min(EDGES, int(np.sort(first)[NODES]) - 1) if len(first) > NODES else EDGES
+    order, sources, targets = order[:count], sources[:count], targets[:count]
+    kept = np.flatnonzero((first <= count) | ends)
+    now = np.zeros(len(kinds), int)
+    now[kept] = np.arange(len(kept))
+    titles = [title(result, number) for number in kept.tolist()]
+    wide = np.full(len(kinds), 2 * MARK)
+    wide[kept] = np.where(ends[kept], [LETTER * columns(one) + PAD for one in titles], 2 * MARK)
+    cells = _cells(result, kept)
     axis, across, right = _columns(result, cells)
     rows, x, y, bottom = _placed(result, cells, across, right, wide)
     foot = bottom + _AXIS
     tilted = [(at, columns(text) * 10 * draw.ADVANCE) for text, at in axis]
     far = max([right, *(at + long * math.cos(_TURN) + 4 for at, long in tilted), *(x + wide / 2 + 4)])
-    drawn = Arrangement(
-        names=result.names,
-        kinds=tuple(result.kinds),
-        titles=titles,
-        called=tuple(called(result, number) for number in range(len(kinds))),
-        x=x,
-        y=y,
-        wide=wide,
-        layers=layers,
-        positions=positions,
-        activations=result.activations.astype(float),
-        influences=result.influences,
-        effects=result.effects,
-        sources=sources,
-        targets=targets,
-        weights=result.weights[order].astype(float),
-        shares=result.edge_influences[order] / (float(result.edge_influences.sum()) or 1.0),
-        first=_first(sources, targets, kinds == KINDS.index("logit")),
-        sides=np.zeros(len(kinds), int),
-        until=np.zeros(len(kinds), int),
-        rows=rows,
-        axis=axis,
-        width=math.ceil(far),
-        height=math.ceil(foot + max(long * math.sin(_TURN) for _, long in tilted) + 12),
-        foot=foot,
-        total=len(result.weights),
+    return labelled(
+        Arrangement(
+            names=tuple(result.names[number] for number in kept),
+            kinds=tuple(result.kinds[number] for number in kept),
+            titles=tuple(titles),
+            called=tuple(called(result, number) for number in kept.tolist()),
+            x=x[kept],
+            y=y[kept],
+            wide=wide[kept],
+            layers=result.node_layers[kept].astype(int),
+            positions=result.node_positions[kept].astype(int),
+            activations=result.activations[kept].astype(float),
+            influences=result.influences[kept],
+            effects=result.effects[kept],
+            sources=now[sources],
+            targets=now[targets],
+            weights=result.weights[order].astype(float),
+            shares=result.edge_influences[order] / (float(result.edge_influences.sum()) or 1.0),
+            first=first[kept],
+            sides=np.zeros(len(kept), int),
+            until=np.zeros(len(kept), int),
+            rows=rows,
+            axis=axis,
+            width=math.ceil(far),
+            height=math.ceil(foot + max(long * math.sin(_TURN) for _, long in tilted) + 12),
+            foot=foot,
+            total=len(result.weights),
+        )
     )
-    return labelled(drawn)
 
 
 def title(result: TraceResult, number: int) -> str:
@@ -153,7 +163,7 @@ def title(result: TraceResult, number: int) -> str:
     if kind == "feature":
         feature = result.names[number].partition("@")[0]
         label = result.labels.get(feature, "")
-        return visible(label, _TITLE).replace("␣", " ") if label else f"{peak(result, number, _TOKEN)} {feature}"
+        return visible(label, TITLE).replace("␣", " ") if label else f"{peak(result, number, _TOKEN)} {feature}"
     if kind == "logit":
         first = sum(kind == "logit" for kind in result.kinds[:number])
         token, _, chance = result.outputs[first]
@@ -175,72 +185,12 @@ def called(result: TraceResult, number: int) -> str:
     label = result.labels.get(feature, "")
     if kind == "error":
         return f"error {int(result.node_layers[number])} at {at}"
-    return f"{visible(label, _TITLE).replace('␣', ' ')} at {at}" if label else f"{feature} at {at}"
+    return f"{visible(label, TITLE).replace('␣', ' ')} at {at}" if label else f"{feature} at {at}"
 
 
 def peak(result: TraceResult, number: int, limit: int = 24) -> str:
     """Return the token of this prompt at which a feature is most active."""
     return visible(result.tokens[int(result.fires[number].argmax())], limit)
-
-
-def collapsed(drawn: Arrangement, groups: Mapping[str, Sequence[str]]) -> Arrangement:
-    """Return the drawing with each of `groups` as one pill above the row of its most influential node.
-
-    Edges between the same two nodes are joined, those within a group are not drawn.
-    """
-    if not groups:
-        return drawn
-    at = {name: number for number, name in enumerate(drawn.names)}
-    now = np.arange(len(drawn.names))
-    gone = np.zeros(len(now), bool)
-    pills: list[tuple[str, str, float, float, float, list[int]]] = []
-    for name, members in groups.items():
-        inside = [at[member] for member in members if member in at]
-        best = max(inside, key=lambda number: drawn.influences[number])
-        now[inside], gone[inside] = len(now) + len(pills), True
-        said = f"{visible(name, _TITLE).replace('␣', ' ')} ({len(inside)})"
-        weight = drawn.influences[inside] + 1e-12
-        place = float((drawn.x[inside] * weight).sum() / weight.sum())
-        level = float(drawn.y[best]) - MARK - HALF - 3
-        pills.append((name, said, place, level, _LETTER * columns(said) + _PAD, inside))
-    x = _apart([(place, level, wide) for _, _, place, level, wide, _ in pills], drawn.width)
-    joined: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for edge, (source, target) in enumerate(zip(now[drawn.sources], now[drawn.targets], strict=True)):
-        if source != target:
-            joined[int(source), int(target)].append(edge)
-    edges = list(joined.values())
-    ends = np.array(list(joined), int).reshape(-1, 2)
-    first = _first(ends[:, 0], ends[:, 1], np.array([kind == "logit" for kind in drawn.kinds] + [False] * len(pills)))
-    first[: len(gone)][gone] = NEVER
-    inside = [members for *_, members in pills]
-
-    def more(values: Any, added: Sequence[Any]) -> Any:
-        return np.concatenate([values, np.array(added)])
-
-    return labelled(
-        replace(
-            drawn,
-            names=(*drawn.names, *groups),
-            kinds=(*drawn.kinds, *["group"] * len(pills)),
-            titles=(*drawn.titles, *(said for _, said, *_ in pills)),
-            called=(*drawn.called, *(said for _, said, *_ in pills)),
-            x=more(drawn.x, x),
-            y=more(drawn.y, [level for _, _, _, level, _, _ in pills]),
-            wide=more(drawn.wide, [wide for *_, wide, _ in pills]),
-            layers=more(drawn.layers, [drawn.layers[members[0]] for members in inside]),
-            positions=more(drawn.positions, [drawn.positions[members[0]] for members in inside]),
-            activations=more(drawn.activations, [math.nan] * len(pills)),
-            influences=more(drawn.influences, [drawn.influences[members].sum() for members in inside]),
-            effects=more(drawn.effects, [drawn.effects[members].sum() for members in inside]),
-            sources=ends[:, 0],
-            targets=ends[:, 1],
-            weights=np.array([drawn.weights[held].sum() for held in edges]),
-            shares=np.array([drawn.shares[held].sum() for held in edges]),
-            first=first,
-            sides=np.zeros(len(first), int),
-            until=np.zeros(len(first), int),
-        )
-    )
 
 
 def _entering(result: TraceResult) -> Int:
@@ -264,7 +214,7 @@ def _entering(result: TraceResult) -> Int:
     return np.array(list(found), int)
 
 
-def _first(sources: Int, targets: Int, always: NDArray[np.bool_]) -> Int:
+def first_shown(sources: Int, targets: Int, always: NDArray[np.bool_]) -> Int:
     """Return with how many edges each node is shown."""
     first = np.where(always, 0, NEVER)
     for count, ends in reversed(list(enumerate(zip(sources.tolist(), targets.tolist(), strict=True), 1))):
@@ -273,10 +223,10 @@ def _first(sources: Int, targets: Int, always: NDArray[np.bool_]) -> Int:
     return first
 
 
-def _cells(result: TraceResult) -> dict[tuple[int, int], list[int]]:
+def _cells(result: TraceResult, kept: Int) -> dict[tuple[int, int], list[int]]:
     """Return (layer, position) → its nodes, the most influential first; logits have a row without cells."""
     cells: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for number in np.argsort(-result.influences, kind="stable").tolist():
+    for number in kept[np.argsort(-result.influences[kept], kind="stable")].tolist():
         if result.kinds[number] != "logit":
             cells[int(result.node_layers[number]), int(result.node_positions[number])].append(number)
     return cells
@@ -289,8 +239,7 @@ def _columns(
     most: dict[int, int] = defaultdict(int)
     for (_, position), held in cells.items():
         most[position] = max(most[position], len(held))
-    for position in {int(p) for p in result.node_positions}:
-        most[position] = max(most[position], 1)
+    most[result.position] = max(most[result.position], 1)
     count = len(result.tokens)
     beside = max(2, min(8, int((_WIDE / len(most) - _GAP) / _PITCH)))
     wide = {p: min(beside, held) * _PITCH + _GAP for p, held in most.items()}
@@ -367,30 +316,18 @@ def _lines(ends: Sequence[int], wide: Float, middle: float, right: float) -> lis
     rows: list[list[int]] = []
     used = math.inf
     for number in ends:
-        if used + wide[number] + _SPACE > right - LEFT:
+        if used + wide[number] + SPACE > right - LEFT:
             rows.append([])
             used = 0.0
         rows[-1].append(number)
-        used += wide[number] + _SPACE
+        used += wide[number] + SPACE
     lines: list[list[tuple[int, float]]] = []
     for row in rows:
-        long = sum(wide[number] + _SPACE for number in row) - _SPACE
+        long = sum(wide[number] + SPACE for number in row) - SPACE
         at = max(float(LEFT), min(middle - long / 2, right - long))
         places: list[tuple[int, float]] = []
         for number in row:
             places.append((number, at + wide[number] / 2))
-            at += wide[number] + _SPACE
+            at += wide[number] + SPACE
         lines.append(places)
     return lines
-
-
-def _apart(pills: Sequence[tuple[float, float, float]], width: float) -> list[float]:
-    """Return the places of pills (middle, height, width) moved so that none lies on another of its height."""
-    found = [0.0] * len(pills)
-    ends: dict[float, float] = {}
-    for n in sorted(range(len(pills)), key=lambda n: pills[n][0]):
-        place, level, wide = pills[n]
-        least = ends.get(level, float(LEFT)) + wide / 2
-        found[n] = max(least, min(place, width - wide / 2 - 2))
-        ends[level] = found[n] + wide / 2 + _SPACE
-    return found

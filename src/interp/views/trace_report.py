@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FEATURES = 10  # of the table
 _LABEL, _TOKEN = 60, 16
+_POINTS = 1500
 _SIDE, _LEFT, _LOW, _TOP = 170, 40, 34, 16  # of a scatter
 CAPTION = "Most influential features; effect: what the logit would lose without it, by the graph"
 _HEADINGS = ("feature", "label", "token", "activation", "effect", "influence")
@@ -151,7 +152,7 @@ def _scatter(name: str, told: Float, found: Float, said: Sequence[str]) -> Drawi
     def place(across: float, up: float) -> tuple[str, str]:
         return number(_LEFT + (across + end) * unit), number(_TOP + (end - up) * unit)
 
-    body = [draw.text(_LEFT, 10, name)]
+    body: list[str] = []
     for tick in curves.ticks(-end, end):
         x, y = place(tick, tick)
         body.append(f'<path class="interp-base" d="M{x} {_TOP}v{_SIDE}M{_LEFT} {y}h{_SIDE}"/>')
@@ -160,14 +161,22 @@ def _scatter(name: str, told: Float, found: Float, said: Sequence[str]) -> Drawi
         body.append(draw.text(float(x), _TOP + _SIDE + 13, label, anchor="middle"))
     (x0, y0), (x1, y1) = place(-end, -end), place(end, end)
     body.append(f'<path style="stroke:var(--interp-muted);stroke-dasharray:3 3" d="M{x0} {y0}L{x1} {y1}"/>')
-    for across, up in zip(told.tolist(), found.tolist(), strict=True):
-        if math.isfinite(across) and math.isfinite(up):
-            x, y = place(across, up)
-            agrees = np.sign(across) == np.sign(up)
-            style = (
-                f"fill:{ACCENT};fill-opacity:0.6" if agrees else "fill:none;stroke:var(--interp-nan);stroke-width:1.4"
-            )
-            body.append(f'<circle cx="{x}" cy="{y}" r="3" style="{style}"/>')
+    known = np.flatnonzero(np.isfinite(told) & np.isfinite(found))
+    # More could not be told apart, and would not fit into a message.
+    some = known[:: -(-len(known) // _POINTS) or 1]
+    agree, other = "", ""
+    for point in some.tolist():
+        x, y = place(float(told[point]), float(found[point]))
+        if np.sign(told[point]) == np.sign(found[point]):
+            agree += f"M{x} {y}h0"
+        else:
+            other += f"M{x} {y}m-3 0a3 3 0 1 0 6 0a3 3 0 1 0 -6 0"
+    dots = f"stroke:{ACCENT};stroke-width:5.5;stroke-linecap:round;stroke-opacity:0.6"
+    body.append(f'<path style="fill:none;{dots}" d="{agree}"/>')
+    body.append(f'<path style="fill:none;stroke:var(--interp-nan);stroke-width:1.4" d="{other}"/>')
+    if len(some) < len(known):
+        name = f"{name} ({len(some):,} drawn)"
+    body.append(draw.text(_LEFT, 10, name))
     body.append(draw.text(_LEFT + _SIDE, _TOP + _SIDE + 27, "foretold", anchor="end"))
     more = ' style="font-size:11px;fill:var(--interp-fg)"'
     body += [draw.text(0, _TOP + _SIDE + 45 + 15 * n, line, more=more) for n, line in enumerate(said)]
