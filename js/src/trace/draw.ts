@@ -2,7 +2,7 @@ import { circuit, heat, signed, trace } from "../../../src/interp/views/kit/pale
 import { css, diverging, lifted, type Theme } from "../draw/colours";
 import { step, width } from "../draw/graph";
 import { escaped, tag } from "../draw/svg";
-import { type Edge, EMBEDDING, ERROR, FEATURE, GROUP, LOGIT, type Node, reach } from "./meta";
+import { type Edge, EMBEDDING, ERROR, FEATURE, GROUP, type Graph, LOGIT, type Node, reach } from "./meta";
 
 const SANS = "system-ui,-apple-system,Segoe UI,Roboto,DejaVu Sans,sans-serif";
 const MONO = "ui-monospace,SFMono-Regular,Menlo,Consolas,DejaVu Sans Mono,monospace";
@@ -18,12 +18,14 @@ const path = (d: string, more: Record<string, string | number>) => tag("path", {
 export function ground(
   rows: [string, number][],
   axis: [string, number][],
-  foot: number,
+  [wide, , foot]: Graph["size"],
   { line, muted, ink }: Theme,
 ): string {
-  const last = axis.at(-1)?.[1] ?? 0;
-  const lines = rows.map(([, y]) => `M${LEFT - 6} ${y}H${digits(last + 12)}`).join("");
-  const names = rows.map(([name, y]) => text(name, 0, y + 3.5, { fill: muted }));
+  const lines = rows.map(([, y]) => `M${LEFT - 6} ${y}H${digits(wide - LEFT + 6)}`).join("");
+  // At both ends: of a wide graph one of them is out of sight.
+  const names = rows.flatMap(([name, y]) =>
+    [0, wide].map((x) => text(name, x, y + 3.5, { fill: muted, "text-anchor": x ? "end" : "start" })),
+  );
   const tokens = axis.map(([token, x]) =>
     text(token, 0, 0, {
       transform: `translate(${digits(x - 3)} ${foot}) rotate(${heat.turn})`,

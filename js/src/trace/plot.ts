@@ -44,7 +44,7 @@ export function plot(viewer: Viewer, legend: HTMLElement, card: HTMLElement): HT
     () => {
       const { rows, axis, size } = graph.value;
       sheet.style.cssText = `width:${size[0]}px;height:${size[1]}px`;
-      put(below, ground(rows, axis, size[2], theme.value));
+      put(below, ground(rows, axis, size, theme.value));
     },
     () => put(base, curves(edges.value, graph.value.ends[0], theme.value) + draw(there.value)),
     () => {

@@ -148,9 +148,14 @@ def _title(drawn: Arrangement, node: int) -> str:
 
 
 def _rows(drawn: Arrangement) -> str:
-    lines = "".join(f"M{LEFT - 6} {number(y)}H{number(drawn.axis[-1][1] + 12)}" for _, y in drawn.rows)
+    right = drawn.width - LEFT + 6
+    lines = "".join(f"M{LEFT - 6} {number(y)}H{number(right)}" for _, y in drawn.rows)
     dashed = f'<path style="fill:none;stroke:var(--interp-line);stroke-dasharray:2 4" d="{lines}"/>'
-    return dashed + "".join(draw.text(0, y + 3.5, name) for name, y in drawn.rows)
+    # At both ends: of a wide graph one of them is out of sight.
+    names = (
+        draw.text(x, y + 3.5, name, anchor=end) for name, y in drawn.rows for x, end in ((0, ""), (drawn.width, "end"))
+    )
+    return dashed + "".join(names)
 
 
 def _axis(drawn: Arrangement) -> str:

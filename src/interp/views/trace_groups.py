@@ -48,7 +48,7 @@ def collapsed(drawn: Arrangement, groups: Mapping[str, Sequence[str]]) -> Arrang
         place = float((drawn.x[inside] * weight).sum() / weight.sum())
         level = float(drawn.y[best]) - MARK - HALF - 3
         pills.append((name, said, place, level, LETTER * columns(said) + PAD, inside))
-    x = _apart([(place, level, wide) for _, _, place, level, wide, _ in pills], drawn.width)
+    x = _apart([(place, level, wide) for _, _, place, level, wide, _ in pills], drawn.width - LEFT + 10)
     joined: dict[tuple[int, int], list[int]] = defaultdict(list)
     for edge, (source, target) in enumerate(zip(now[drawn.sources], now[drawn.targets], strict=True)):
         if source != target:

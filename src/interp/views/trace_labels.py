@@ -20,7 +20,7 @@ _LETTER, _HIGH, FROM = 5.7, 12.0, 3.0
 TICK = 3.0  # of the line to a title above or below
 _SIZES: dict[str, float] = theme.PALETTE["trace"]
 _MARK = _SIZES["mark"]
-_EDGE = 40.0  # where the rows' names end
+_EDGE = 36.0  # what the rows' names take at both ends
 
 Box = tuple[float, float, float, float]
 
@@ -32,7 +32,8 @@ def labelled(drawn: Arrangement) -> Arrangement:
     """
     sides, until = np.zeros(len(drawn.names), int), np.zeros(len(drawn.names), int)
     features = [n for n, kind in enumerate(drawn.kinds) if kind == "feature" and drawn.first[n] <= len(drawn.sources)]
-    features.sort(key=lambda n: -drawn.influences[n])
+    # What a picture opens with comes before what more edges add.
+    features.sort(key=lambda n: (drawn.first[n] > drawn.opens, -drawn.influences[n]))
     there = [n for n in range(len(drawn.names)) if drawn.first[n] <= len(drawn.sources)]
     marks = [(n, _mark(drawn, n)) for n in there]
     taken: list[Box] = []
@@ -42,7 +43,7 @@ def labelled(drawn: Arrangement) -> Arrangement:
         best, last, where = NONE, 0, (0.0, 0.0, 0.0, 0.0)
         for side in (RIGHT, LEFT, ABOVE, BELOW):
             box = _box(drawn, number, side)
-            if box[0] < _EDGE or box[2] > drawn.width or any(_meet(box, other) for other in taken):
+            if box[0] < _EDGE or box[2] > drawn.width - _EDGE or any(_meet(box, other) for other in taken):
                 continue
             hidden = [int(drawn.first[other]) for other, mark in marks if other != number and _meet(box, mark)]
             room = min(hidden, default=len(drawn.sources) + 1) - 1

@@ -26,12 +26,12 @@ _SIZES: dict[str, float] = theme.PALETTE["trace"]
 MARK, HALF = _SIZES["mark"], _SIZES["half"]  # half of a mark's width, of a pill's height
 EDGES, NODES = 3000, 800  # the most that are drawn
 OPENS = 40  # edges that a picture opens with
-LEFT = 44  # room for the rows' names
+LEFT = 44  # room for the rows' names, at both ends
 NEVER = 65_535
 KINDS = ("embedding", "feature", "error", "logit", "group")
 _PITCH, _GAP = 13, 12  # between marks of a cell, between columns
 _TOP, _BETWEEN, _FAR = 16, 27, 58  # above all, between two rows at least and at most
-_WIDE, _HIGH = 640, 400  # what a small graph is stretched to
+_WIDE, _HIGH = 644, 400  # what a small graph is stretched to
 _EMPTY, _BREAK = 20, 16  # a column without nodes, and what stands for several where there is no room
 LETTER, PAD, SPACE = 6.3, 16, 6  # of pills
 TITLE, _TOKEN = 24, 14  # columns
@@ -125,7 +125,7 @@ def arrange(result: TraceResult) -> Arrangement:
     rows, x, y, bottom = _placed(result, cells, across, right, wide)
     foot = bottom + _AXIS
     tilted = [(at, columns(text) * 10 * draw.ADVANCE) for text, at in axis]
-    far = max([right, *(at + long * math.cos(_TURN) + 4 for at, long in tilted), *(x + wide / 2 + 4)])
+    far = max([right + LEFT - 10, *(at + long * math.cos(_TURN) + 4 for at, long in tilted)])
     return labelled(
         Arrangement(
             names=tuple(result.names[number] for number in kept),
@@ -324,7 +324,7 @@ def _lines(ends: Sequence[int], wide: Float, middle: float, right: float) -> lis
     lines: list[list[tuple[int, float]]] = []
     for row in rows:
         long = sum(wide[number] + SPACE for number in row) - SPACE
-        at = max(float(LEFT), min(middle - long / 2, right - long))
+        at = max(float(LEFT), min(middle - long / 2, right - long - 2))
         places: list[tuple[int, float]] = []
         for number in row:
             places.append((number, at + wide[number] / 2))

@@ -163,7 +163,7 @@ def _scatter(name: str, told: Float, found: Float, said: Sequence[str]) -> Drawi
     body.append(f'<path style="stroke:var(--interp-muted);stroke-dasharray:3 3" d="M{x0} {y0}L{x1} {y1}"/>')
     known = np.flatnonzero(np.isfinite(told) & np.isfinite(found))
     # More could not be told apart, and would not fit into a message.
-    some = known[:: -(-len(known) // _POINTS) or 1]
+    some = known[np.linspace(0, len(known) - 1, min(len(known), _POINTS)).astype(int)]
     agree, other = "", ""
     for point in some.tolist():
         x, y = place(float(told[point]), float(found[point]))
