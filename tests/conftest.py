@@ -92,6 +92,8 @@ def lend(clean_session: Any, _engine_models: Callable[..., Any]) -> Iterator[Cal
 
     Whoever changes its weights, its hooks or its shape, or unloads it, loads an own one from `folder` instead.
     """
+    from interp.methods._shared import features
+
     lent: list[Any] = []
 
     def of(family: str = "gpt2", **kind: Any) -> Any:
@@ -99,6 +101,8 @@ def lend(clean_session: Any, _engine_models: Callable[..., Any]) -> Iterator[Cal
         model.store.clear()
         # Not a part of what happened to be free when the first test asked, nor what an earlier test has set.
         model.store.set_budget(1 << 28, 0)
+        for name in features.names(model):
+            features.unloaded(model, name)
         clean_session.models[model.name] = model
         clean_session.current = model.name
         lent.append((model, model.fingerprint()))

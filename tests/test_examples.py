@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import dictionaries
 import interp
 from interp.tasks import _registry as task_registry
 
@@ -37,6 +38,7 @@ RESULTS: dict[str, Callable[[], Any]] = {
     "interp.methods.readouts.dla": lambda: interp.dla("The capital of France is", answer=" Paris"),
     "interp.methods.readouts.lens": lambda: interp.lens("The capital of France is", target=" Paris"),
     "interp.methods.readouts.lens_train": lambda: interp.lens_train(["The cat sat on the mat."], steps=2),
+    "interp.methods.features.features_train": lambda: interp.features_train(["A cat sat."], width=32, steps=2),
     "interp.methods.readouts.neurons": lambda: interp.neurons("1.*", ["Once upon a time there was a cat"]),
     "interp.methods.readouts.saliency": lambda: interp.saliency("The capital of France is", answer=" Paris"),
     "interp.methods.text.steer": lambda: interp.steer("I am", layer=2, toward="I love you", against="I hate you"),
@@ -109,6 +111,7 @@ def test_an_example_gives_what_it_says(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "reviews.csv").write_text(REVIEWS)
     (tmp_path / "stories.txt").write_text("Once upon a time there was a cat.\n")
+    dictionaries.written(tmp_path / "dictionaries", model.geometry.d_model)
     module = test.name
     while module not in MODULES:
         module = module.rpartition(".")[0]

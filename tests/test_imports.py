@@ -114,7 +114,7 @@ ALLOWED: dict[str, set[str]] = {
     "methods.heads": METHODS,
     "methods.readouts": METHODS,
     "methods.text": METHODS,
-    "methods.features": METHODS,
+    "methods.features": {*METHODS, "bundled"},  # dictionaries come with the bundled model
     "methods.checks": {*METHODS, "truth"},  # methods are scored against truth
     "views": {*PLAIN, "results"},
     "widgets": {*PLAIN, "results", "views", "selection"},

@@ -105,6 +105,12 @@ SITES: dict[str, SiteKind] = {
     )
 }
 
+# Where dictionaries of features read besides sites: the stream that the MLP reads; that, normed, as the MLP's weights
+# are given it; and without the norm's gain and bias, as models whose norms are folded into what reads them show it.
+MLP_INPUTS = ("mlp_in", "mlp_normed", "mlp_unit")
+# A pattern is no vector of a position; of queries, keys and values no dictionaries are about.
+POINTS = (*(name for name in SITES if name not in {"pattern", "q", "k", "v"}), *MLP_INPUTS)
+
 
 def find(name: str) -> SiteKind:
     """Return the row called `name`.

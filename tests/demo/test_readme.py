@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
+import dictionaries
 from interp.engine.transformer.families import FAMILIES
 from interp.interface import registry
 from interp.interface.session import session
@@ -25,7 +26,13 @@ ROWS = re.findall(r"^\| (`%.*?) \| ", README, re.MULTILINE)
 def typed(row: str) -> list[str]:
     """Return a row's commands, with something in the place of what stands for a name."""
     found = re.findall(r"`(%%?interp [^`]*)`", row.replace("\\|", "|"))
-    given = {"use NAME": "use bundled", " [NAME]": "", "[COMMAND]": "patch", "FILE": "texts.txt"}
+    given = {
+        "use NAME": "use bundled",
+        " [NAME]": "",
+        "[COMMAND]": "patch",
+        "FILE": "texts.txt",
+        "FOLDER": "dictionaries",
+    }
     for name, value in given.items():
         found = [command.replace(name, value) for command in found]
     return [command.replace("…", PAIR.partition("\n")[0].removeprefix("clean: ")) for command in found]
@@ -37,6 +44,7 @@ def folder_of_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = (("France", "Paris"), ("Italy", "Rome"), ("Japan", "Tokyo"), ("Spain", "Madrid"), ("Cuba", "Havana"))
     Path("texts.txt").write_text("\n\n".join(f"The capital of {country} is {city}." for country, city in pairs))
     moods = (("great", "good"), ("lovely", "good"), ("bad", "sad"), ("awful", "sad"))
+    dictionaries.written(tmp_path / "dictionaries", 128)
     rows = [f"The {thing} was {word},{mood}" for thing in ("film", "book", "song") for word, mood in moods]
     Path("reviews.csv").write_text("\n".join(["text,mood", *rows]))
 

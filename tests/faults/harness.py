@@ -18,6 +18,7 @@ import torch
 from IPython.core.error import UsageError
 from IPython.core.getipython import get_ipython
 
+import dictionaries
 import interp
 from interp.engine.model import hooks
 from interp.errors import InputError, OutOfMemory
@@ -47,6 +48,7 @@ VALUES: dict[str, Callable[[], Any]] = {
     "components": lambda: "0.1",
     "head": lambda: "0.0",
     "variable": lambda: _circuit(),
+    "feature source": lambda: _dictionaries(),
 }
 
 # A command that needs one of several arguments → one of them; one that writes is told to write little.
@@ -65,7 +67,16 @@ WITH: dict[tuple[str, str], Callable[[], dict[str, Any]]] = {
 
 # What goes on with a text needs a model that predicts the next token, and circuits one whose attention reads a normed
 # residual stream: a bidirectional one is refused.
-CAUSAL = frozenset({"generate", "steer", "ov", "qk", "compose", "circuit", "validate"})
+CAUSAL = frozenset({"generate", "steer", "ov", "qk", "compose", "circuit", "validate", "trace"})
+
+# What is about features that are loaded.
+FEATURED = frozenset({"trace"})
+
+
+def _dictionaries() -> str:
+    """Return a folder of dictionaries that fit the current model, or any where there is none."""
+    shape = None if session.current is None else session.get().geometry
+    return str(dictionaries.fitting(16, 1) if shape is None else dictionaries.fitting(shape.d_model, shape.n_layers))
 
 
 def _circuit() -> Any:
@@ -165,6 +176,8 @@ def valid(name: str, /, family: str = "gpt2", text: str | None = None, **argumen
         The harness has no example of the command's kind of body or argument yet.
     """
     command = commands()[name]
+    if name in FEATURED and session.current is not None:
+        dictionaries.hold(session.get())
     given: dict[str, Any] = {}
     for parameter in command.parameters:
         if not parameter.required:

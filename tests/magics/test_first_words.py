@@ -59,7 +59,7 @@ def test_what_is_no_command_is_pointed_elsewhere(shell: Any, typed: str, said: s
     assert said in refusal(shell, f"%interp {typed}")
 
 
-@pytest.mark.parametrize("typed", ["sae", "features", "blorbification"])
+@pytest.mark.parametrize("typed", ["sae", "blorbification"])
 def test_no_nonsense_is_suggested(shell: Any, typed: str) -> None:
     assert "did you mean" not in refusal(shell, f"%interp {typed}")
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import dictionaries
 import interp
 from faults import harness
 from interp.results import Own, Result, spelled
@@ -26,6 +27,7 @@ def test_every_example_of_the_help_runs(
     name: str, shell: Any, clean_session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    dictionaries.written(tmp_path / "dictionaries", clean_session.get().geometry.d_model)
     if not harness.commands()[name].needs_model:  # one of its own, which it may put another in place of, or unload
         clean_session.models.clear()
         interp.load()

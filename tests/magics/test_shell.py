@@ -124,14 +124,21 @@ def test_clear_empties_the_store(shell: Any, lend: Any) -> None:
         ("%interp load x --device cu", {"cuda"}),
         ("%interp help pred", {"predict"}),
         ("%interp use mine", {"mine"}),
+        ("%interp unload mi", {"mine"}),
+        ("%interp unload loaded-f", {"loaded-features"}),
+        ("%interp features-load x --site mlp_n", {"mlp_normed"}),
+        ("%interp features-train --site resid_p", {"resid_post", "resid_pre"}),
+        ("%interp features-train --kind ba", {"batchtopk"}),
         ("%%interp predict --model mi", {"mine"}),
     ],
 )
 def test_tab_offers(shell: Any, lend: Any, typed: str, offered: set[str]) -> None:
     model = lend("gpt2")
+    from interp.engine.features import held
     from interp.interface.session import session
 
     session.models["mine"] = model
+    held.hold(model, held.FeatureSet("loaded-features", "trained here", "", ()))
     assert offered <= set(completions(shell, typed, below="\nsome text" if typed.startswith("%%") else ""))
     if offered:
         assert {o for o in completions(shell, typed) if not o.startswith("%")} == offered

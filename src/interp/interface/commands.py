@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from interp.errors import InputError, printable
 from interp.interface import registry
 from interp.interface.registry import command
+from interp.methods._shared import features
 from interp.methods._shared.models import way
 from interp.results import Result
-from interp.spec import CommandName, DeviceName, DtypeName, LoadableName, ModelName
+from interp.spec import CommandName, DeviceName, DtypeName, LoadableName, ModelName, UnloadableName
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,7 +97,7 @@ def load(
         A folder with a PEFT adapter, such as LoRA's, to merge in; in Python, a model object is copied first.
     max_memory
         How much of the weights may be in memory, such as 4GB: they stay in their safetensors files, in the dtype that
-        they have there, and are read layer by layer, once for a whole sweep; on a CPU.
+        they have there, and are read layer by layer, once for a whole sweep; with a GPU, of its memory.
     device_map
         auto or balanced: divided among the devices that are here, as accelerate does it; or a JSON file that says for
         modules where they go, such as {"model.layers.0": "cpu", "": "disk"}; in Python also a dict.
@@ -212,6 +213,7 @@ def status(session: Session) -> Table:
     rows: list[tuple[str, str]] = [
         ("model", f"{model.name}, {model.dtype} on {model.device}, {readable(model.nbytes)}"),
         ("runs", way(model)),
+        ("features", ", ".join(features.names(model)) or "none"),
         ("free memory", f"{readable(free_bytes(model.device))} on {model.device}"),
         ("this process", readable(memory_in_use()["process"])),
         (
@@ -253,18 +255,18 @@ def clear(session: Session) -> Table:
 
 
 @command
-def unload(session: Session, name: ModelName | None = None) -> Table:
-    """Forget a model (the current one when not named) and free its memory.
+def unload(session: Session, name: UnloadableName | None = None) -> Table:
+    """Forget a model (the current one when not named) or a set of features, and free its memory.
 
     Parameters
     ----------
     name
-        Its name, as %interp models lists it.
+        Its name, as %interp models or %interp features lists it; a model's features go with it.
 
     Raises
     ------
     InputError
-        No such model is loaded.
+        Nothing of that name is loaded.
 
     Examples
     --------
@@ -273,8 +275,9 @@ def unload(session: Session, name: ModelName | None = None) -> Table:
     >>> interp.unload("second")
     Table(second is unloaded; bundled is current)
     """
+    held = set(session.models)
     gone = session.unload(name)
-    now = f"; {session.current} is current" if session.current else ""
+    now = f"; {session.current} is current" if session.current and held != set(session.models) else ""
     return Table(title=f"{gone} is unloaded{now}", columns=(), rows=())
 
 

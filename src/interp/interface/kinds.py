@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ class Loaded(Protocol):
     def models(self) -> Mapping[str, Any]: ...
     @property
     def current(self) -> str | None: ...
+    @property
+    def feature_names(self) -> Sequence[str]: ...
     def get(self, name: str | None = None) -> Any: ...
 
 
@@ -141,6 +144,24 @@ class StreamSite(OneOf):
     @property
     def choices(self) -> Sequence[str]:
         return sites.stream()
+
+
+class FeatureSource(Kind):
+    """A folder of dictionaries, or a hub name; in Python a path, too."""
+
+    def check(self, value: Any, name: str) -> Any:
+        return super().check(os.fspath(value) if isinstance(value, os.PathLike) else value, name)
+
+    def complete(self, partial: str, session: Loaded, commands: Iterable[str]) -> Iterable[str]:  # noqa: ARG002
+        return ["bundled", *_folders(partial)]
+
+
+class FeaturePoint(OneOf):
+    """A point of a layer at which a dictionary of features can read."""
+
+    @property
+    def choices(self) -> Sequence[str]:
+        return sites.POINTS
 
 
 class Site(Kind):
@@ -292,6 +313,10 @@ KINDS: dict[str, Kind] = {
     "variable": Variable(several=False),
     "site": Site(),
     "stream site": StreamSite(),
+    "feature point": FeaturePoint(),
+    "feature source": FeatureSource(),
+    "features": Offered(lambda _partial, session, _commands: session.feature_names),
+    "unloadable": Offered(lambda _partial, session, _commands: [*session.models, *session.feature_names]),
     "model": Model(),
     "loadable": Offered(lambda partial, session, _commands: [*session.models, *_folders(partial)]),
     "command": Offered(lambda _partial, _session, commands: commands),

@@ -15,6 +15,7 @@ from interp import bundled
 from interp.errors import Foreseen, InputError, Interrupted, Stopped, closest
 from interp.interface import registry
 from interp.interface.inputs import inputs_of, named, seed_of
+from interp.methods._shared import features
 from interp.methods._shared.models import way
 from interp.results import Result
 from interp.spec import Texts
@@ -170,7 +171,20 @@ class Session:
         return model
 
     def unload(self, name: str | None = None) -> str:
-        """Forget a model (the current one when not named) and free its memory; return its name."""
+        """Forget a model (the current one when not named) or a set of features, and free its memory; return its name.
+
+        Raises
+        ------
+        InputError
+            Nothing of that name is loaded.
+        """
+        if name is not None and name not in self.models:
+            owner = next((model for model in self.models.values() if features.unloaded(model, name)), None)
+            if owner is not None:
+                return name
+            known = [*self.models, *self.feature_names]
+            if known:
+                raise InputError(f"{name!r} is not loaded{closest(name, known)}; loaded: {', '.join(known)}")
         model = self.get(name)
         del self.models[model.name]
         if self.current == model.name:
@@ -178,6 +192,12 @@ class Session:
         freed = model.name
         _free(model)
         return freed
+
+    @property
+    def feature_names(self) -> list[str]:
+        """The sets of features that are loaded, for whichever model; those of the current one first."""
+        ordered = sorted(self.models.values(), key=lambda model: model.name != self.current)
+        return list(dict.fromkeys(name for model in ordered for name in features.names(model)))
 
     def get(self, name: str | None = None) -> LoadedModel:
         """Return the loaded model `name`, or the current one.

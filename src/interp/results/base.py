@@ -48,6 +48,8 @@ class Provenance:
     path
         ``"store"`` when no forward ran, ``"forward"`` for plain forwards, ``"replay"``, ``"gradients"``, or
         ``"hooked: why"``.
+    features
+        The sets of features that were read: name → hash of their weights and of how they are used.
     user_hooks
         Hooks of the user's own that were on the model.
     forwards, seconds, peak_bytes
@@ -72,6 +74,7 @@ class Provenance:
     arguments: Mapping[str, Any] = field(default_factory=dict[str, Any])
     seed: int | None = None
     path: str = ""
+    features: Mapping[str, str] = field(default_factory=dict[str, str])
     user_hooks: tuple[str, ...] = ()
     forwards: int = 0
     seconds: float = 0.0

@@ -92,10 +92,7 @@ class Compiled:
         """
         if ablation not in ABLATIONS:
             raise InputError(f"there is no ablation {ablation!r}; use {', '.join(ABLATIONS)}")
-        program = self.program
-        writers, varying = {"token": "embed", "position": "embed"}, {"token"}
-        for step in program.steps:
-            writers[step.writes] = step.name if isinstance(step, Head) else f"{step.layer}.mlp"
+        program, writers, varying = self.program, self._writers(), {"token"}
         while True:
             more = {into for _, variable, into in program.reads() if into is not None and variable in varying}
             if more <= varying:
@@ -105,6 +102,39 @@ class Compiled:
         for reader, variable, _ in program.reads():
             edge = (writers[variable], reader)
             found[edge] = True if ablation == "zero" or variable in varying else found[edge] or None
+        return found
+
+    def carried_truth(self) -> dict[tuple[str, str], bool | None]:
+        """Return the same of edges into values, MLPs and logits, where what heads attend to is held as it is.
+
+        True: the reader reads a variable that the writer writes, and what it makes of it comes to the output by values
+        and MLPs alone. ``None``: what it makes of it only says where other heads attend to.
+
+        Examples
+        --------
+        >>> from interp import truth
+        >>> truth.build("induction").carried_truth()["2.1", "logits"]
+        True
+        """
+        program, writers = self.program, self._writers()
+        plain = [
+            (reader, variable, into) for reader, variable, into in program.reads() if reader[-2:] not in {".q", ".k"}
+        ]
+        carried: set[str | None] = {None}
+        while more := {variable for _, variable, into in plain if into in carried} - carried:
+            carried |= more
+        every = edges(program.layers, program.heads)
+        found: dict[tuple[str, str], bool | None] = {edge: False for edge in every if edge[1][-2:] not in {".q", ".k"}}
+        for reader, variable, into in plain:
+            edge = (writers[variable], reader)
+            found[edge] = True if into in carried else found[edge] or None
+        return found
+
+    def _writers(self) -> dict[str, str]:
+        """Return variable → what writes it."""
+        found = {"token": "embed", "position": "embed"}
+        for step in self.program.steps:
+            found[step.writes] = step.name if isinstance(step, Head) else f"{step.layer}.mlp"
         return found
 
 

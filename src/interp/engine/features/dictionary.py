@@ -9,7 +9,6 @@ cross-layer transcoder (CLT; Ameisen et al. 2025) writes the output of its layer
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -201,8 +200,10 @@ class Dictionary:
         return said.hexdigest()
 
     def pre(self, x: Tensor) -> Tensor:
-        """Return pre-activations, ``[row, width]``, of what it reads, ``[row, d_in]``."""
-        return linear(self.taken(x), self.encoder, self.bias)
+        """Return pre-activations, ``[row, width]``, of what it reads, ``[row, d_in]``, in its own dtype."""
+        # Which features are active is a matter of the last digits: an autocast of the user's is not for this.
+        with torch.autocast(x.device.type, enabled=False):
+            return linear(self.taken(x.to(self.encoder.dtype)), self.encoder, self.bias)
 
     def encode(self, x: Tensor) -> Codes:
         """Return the features' activations of what it reads, ``[row, d_in]``."""
@@ -229,10 +230,12 @@ class Dictionary:
 
     def output(self, codes: Codes, x: Tensor, to: int = 0) -> Tensor:
         """Return all that is written at the `to`-th place, ``[row, d_out]``; `x` is what was read, ``[row, d_in]``."""
+        x = x.to(self.encoder.dtype)
         out, bias = self.written(codes, to), self.decoder_biases[to]
         out = out if bias is None else out + bias.to(out)
         if self.skip is not None and to == 0:
-            out = out + self.taken(x) @ self.skip
+            with torch.autocast(x.device.type, enabled=False):
+                out = out + self.taken(x) @ self.skip
         return self.taken.undone(out, x)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Dictionary:
@@ -263,7 +266,12 @@ class Dictionary:
         )
 
     @property
+    def held(self) -> tuple[Tensor, ...]:
+        """The matrices that are to be in memory; a CLT's decoders are read from their files."""
+        every = (self.encoder, self.bias, self.skip, *(self.decoders if self.kind != "clt" else ()))
+        return tuple(tensor for tensor in every if tensor is not None)
+
+    @property
     def nbytes(self) -> int:
         """How many bytes it takes in memory."""
-        held = itertools.chain([self.encoder, self.bias, self.skip], self.decoders if self.kind != "clt" else ())
-        return sum(tensor.nbytes for tensor in held if tensor is not None)
+        return sum(tensor.nbytes for tensor in self.held)

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from interp.engine.features.dictionary import Dictionary
-from interp.engine.features.places import MLP_INPUTS
 from interp.engine.model.hooks import stoppable
 from interp.engine.transformer.block import Block
 from interp.engine.transformer.network import Network
 from interp.engine.transformer.parts import Norm
+from interp.sites import MLP_INPUTS
 
 
 @dataclass(frozen=True)

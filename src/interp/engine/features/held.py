@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -46,6 +48,11 @@ class FeatureSet:
     sample: tuple[str, ...] = ()
     measured: tuple[Measured, ...] = ()
     said: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @cached_property
+    def digest(self) -> str:
+        """What tells it from every other set: a hash of its dictionaries'."""
+        return hashlib.blake2b("".join(one.digest for one in self.dictionaries).encode(), digest_size=16).hexdigest()
 
     @property
     def layers(self) -> tuple[int, ...]:

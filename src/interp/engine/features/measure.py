@@ -6,7 +6,8 @@ is measured when it is loaded, beside what its files declare.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,8 @@ class Measured:
     def doubt(self, dictionary: Dictionary) -> str:
         """Return how it falls short of what its file declares, or of any use; an empty string where it does not."""
         declared = dictionary.declared
+        if math.isnan(self.fvu):
+            return "what it should write is constant here, or not a number: nothing is known of what it is worth"
         if self.fvu > 1.0:
             worse = f"FVU {self.fvu:.2g} is worse than the mean"
             return f"{worse}: the place, the layer or the scale is not what it was made for"
@@ -65,9 +68,16 @@ class Measured:
 
 
 def measure(
-    model: LoadedModel, dictionaries: Sequence[Dictionary], prompts: Sequence[Encoded], *, loss: bool = True
+    model: LoadedModel,
+    dictionaries: Sequence[Dictionary],
+    prompts: Sequence[Encoded],
+    *,
+    loss: bool = True,
+    on_step: Callable[[int, int], None] = lambda done, total: None,  # noqa: ARG005
 ) -> list[Measured]:
-    """Return what each dictionary is worth on prompts; `loss` runs the model again for each of them.
+    """Return what each dictionary is worth on prompts; `loss` runs the model twice again for each of them.
+
+    What a dictionary of centred activations should write is centred, too: its mean over dims reaches no LayerNorm.
 
     Raises
     ------
@@ -88,8 +98,17 @@ def measure(
                 made = made + written.get(one.writes[0], 0.0)
                 for to, place in enumerate(one.writes[1:], 1):
                     written[place] = written.get(place, 0.0) + one.written(codes, to)
-            total.add(made, values[one.writes[0]][first:], codes.counts, codes.features)
-    recovered = [_recovered(model, one, prompts) if loss else float("nan") for one in dictionaries]
+            expected = values[one.writes[0]][first:]
+            if one.taken.centre:
+                made, expected = (some - some.mean(-1, keepdim=True) for some in (made, expected))
+            total.add(made, expected, codes.counts, codes.features)
+    recovered = [float("nan")] * len(dictionaries)
+    if loss:
+        long = [prompt for prompt in prompts if len(prompt.ids) > 1]
+        plain = sum(_loss(model, prompt, {}) for prompt in long)
+        for n, one in enumerate(dictionaries):
+            on_step(n, len(dictionaries))
+            recovered[n] = _recovered(model, one, long, plain)
     return [total.measured(ce) for total, ce in zip(sums, recovered, strict=True)]
 
 
@@ -130,14 +149,13 @@ class _Sums:
         )
 
 
-def _recovered(model: LoadedModel, one: Dictionary, prompts: Sequence[Encoded]) -> float:
-    """Return the share of the loss that comes back; see `Measured`."""
+def _recovered(model: LoadedModel, one: Dictionary, prompts: Sequence[Encoded], plain: float) -> float:
+    """Return the share of the loss that comes back, see `Measured`; `plain` is the model's own on these prompts."""
     place, *others = one.writes
     if others:
         return float("nan")
-    plain = zeroed = replaced = 0.0
-    for prompt in (some for some in prompts if len(some.ids) > 1):
-        plain += _loss(model, prompt, {})
+    zeroed = replaced = 0.0
+    for prompt in prompts:
         zeroed += _loss(model, prompt, {place.hook(model): _zero})
         replaced += _loss(model, prompt, replacing(model, one))
     return (zeroed - replaced) / (zeroed - plain) if zeroed != plain else float("nan")
@@ -158,7 +176,7 @@ def replacing(model: LoadedModel, one: Dictionary) -> dict[str, Any]:
         x = flat(one.writes[0], tensor) if one.reads == one.writes[0] else held["x"]
         rows = x.flatten(0, -2)
         made = one.output(one.encode(rows), rows).view(*x.shape[:-1], -1)
-        return unflat(one.writes[0], made, tensor)
+        return unflat(one.writes[0], made, tensor).to(tensor.dtype)
 
     hooks = {} if one.reads == one.writes[0] else {one.reads.hook(model): read}
     return {**hooks, one.writes[0].hook(model): write}
@@ -168,4 +186,5 @@ def _loss(model: LoadedModel, prompt: Encoded, functions: dict[str, Any]) -> flo
     """Return the cross-entropy of a prompt's tokens given those before, in nats, summed."""
     logits = model.forward([prompt.ids], functions, last_only=False)[0, :-1].double()
     following = torch.tensor(list(prompt.ids)[1:], device=logits.device)
-    return float(functional.cross_entropy(logits, following, reduction="sum"))
+    said = following < logits.shape[-1]  # some models read more tokens than they have logits for
+    return float(functional.cross_entropy(logits[said], following[said], reduction="sum"))

@@ -10,22 +10,15 @@ from torch import Tensor
 
 from interp.engine.model.tokens import Encoded
 from interp.errors import InputError, closest
-from interp.sites import SITES
+from interp.sites import POINTS, SITES
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
 
-# Besides sites: the stream that the MLP reads; that, normed, as the MLP's weights are given it; and without the norm's
-# gain and bias, as models whose norms are folded into what reads them show it.
-MLP_INPUTS = ("mlp_in", "mlp_normed", "mlp_unit")
-# A pattern is no vector of a position; of queries, keys and values no dictionaries are about.
-SITE_POINTS = tuple(name for name in SITES if name not in {"pattern", "q", "k", "v"})
-POINTS = (*SITE_POINTS, *MLP_INPUTS)
-
 
 @dataclass(frozen=True, order=True)
 class Place:
-    """A point of a layer: a site, or one of `MLP_INPUTS`.
+    """A point of a layer: one of `sites.POINTS`.
 
     Raises
     ------
@@ -58,6 +51,21 @@ class Place:
             return SITES["resid_pre" if parallel(model) else "resid_mid"].hook(self.layer)
         own = {"mlp_normed": "mlp.hook_in", "mlp_unit": "ln2.hook_normalized"}.get(self.point)
         return SITES[self.point].hook(self.layer) if own is None else f"blocks.{self.layer}.{own}"
+
+
+def widths(model: LoadedModel) -> dict[str, int]:
+    """Return how wide an activation is at each point that a model has; of layers that differ, in the first that has it.
+
+    What a model's norm shows without its gain is left out where it has no such hook.
+    """
+    g, hooks = model.geometry, model.site_hooks
+    own = {"z": g.n_heads * g.d_head, "neuron": next((n for at in range(g.n_layers) if (n := model.neurons(at))), 0)}
+    there = {
+        point: own.get(point, g.d_model)
+        for point in POINTS
+        if any(Place(layer, point).hook(model) in hooks for layer in range(g.n_layers))
+    }
+    return {point: width for point, width in there.items() if width}
 
 
 def parallel(model: LoadedModel) -> bool:

@@ -42,6 +42,7 @@ class Operation:
     tokens: list[tuple[int, ...]] = field(default_factory=list[tuple[int, ...]])
     notes: list[str] = field(default_factory=list[str])
     taken: dict[tuple[str, str, int], None] = field(default_factory=dict[tuple[str, str, int], None])
+    features: dict[str, str] = field(default_factory=dict[str, str])  # sets that were read: name → digest
     path: str = "store"
     tokenizer: Tokens | None = None
     on_step: Callable[[int, int, str], None] = lambda done, total, said: None  # noqa: ARG005
@@ -113,7 +114,10 @@ class Operated(Handle):
         # Not in `operate`: the traceback of an error keeps its frame, and a list of modules in it all the weights.
         started, worked = time.perf_counter(), time.process_time()
         state, user_hooks = self._inspected()
-        read = 0 if self.streamed is None else self.streamed.read
+        read = 0
+        if self.streamed is not None:
+            self.streamed.begin(state.digest)
+            read = self.streamed.read
         operation = Operation(
             technique, arguments, state.digest, user_hooks, state.random, started, worked=worked, read=read
         )
@@ -177,6 +181,7 @@ class Operated(Handle):
             # Another result is named and not kept: it has a provenance of its own, and may come to hold this one.
             arguments={k: Own(type(v).__name__) if isinstance(v, Result) else v for k, v in g.arguments.items()},
             path=g.path,
+            features=g.features,
             user_hooks=g.user_hooks,
             forwards=g.forwards,
             seconds=time.perf_counter() - g.started,

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from interp.errors import InputError, OutOfMemory, unless_interrupted
+from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import command
 from interp.methods._shared import pairs as pairs_of
+from interp.methods._shared.circuit.scored import scores_by
 from interp.methods._shared.intervals import LEAST, jackknifed, too_few
 from interp.methods._shared.pairs import encode
 from interp.results import Provenance, Result
@@ -32,10 +33,8 @@ if TYPE_CHECKING:
     Scores = Callable[[], Float]
 
 # Method → the edge AUROC that it has to reach.
-BARS: Mapping[str, float] = {"exact": 0.95, "acdc": 0.95, "eap-ig": 0.90, "eap": 0.0, "random": 0.0}
+BARS: Mapping[str, float] = {"exact": 0.95, "acdc": 0.95, "eap-ig": 0.90, "eap": 0.0, "trace": 0.99, "random": 0.0}
 METHODS = tuple(BARS)
-SHARES = (0.6, 0.3, 0.1, 0.03, 0.01)  # acdc's thresholds, of the whole model's metric
-DRAWS = 200  # of random scores, of which the mean is taken
 _WEAK = 0.98  # a method's lowest below it is explained, whether it reaches a bar or not
 _WHY = {
     "eap": "the clean run's slope is small where a softmax is nearly sure",
@@ -216,9 +215,11 @@ def selfcheck(
     Notes
     -----
     ``exact`` ablates every edge by itself; ``acdc`` has thresholds at 1 to 60 % of the metric; ``eap-ig`` has as many
-    gradients as it needs; ``random`` is the mean of 200 draws. Bars: exact and acdc 0.95, eap-ig 0.90. Lindner et al.
-    (2023), "Tracr: Compiled Transformers as a Laboratory for Interpretability"; Conmy et al. (2023) score ACDC by its
-    edges' ROC curve.
+    gradients as it needs; ``random`` is the mean of 200 draws; ``trace`` is an attribution graph by the MLPs' own
+    neurons, which are perfect transcoders here, summed over positions and features: it holds what heads attend to, so
+    its truth is of edges into values, MLPs and logits whose variable comes to the output by these alone, whatever the
+    ablation. Bars: exact and acdc 0.95, eap-ig 0.90, trace 0.99. Lindner et al. (2023), "Tracr: Compiled Transformers
+    as a Laboratory for Interpretability"; Conmy et al. (2023) score ACDC by its edges' ROC curve.
 
     Examples
     --------
@@ -307,15 +308,17 @@ def _check(made: Compiled, found: SelfcheckResult, number: int, step: Callable[[
             for column, method in enumerate(found.methods):
                 step(f"{name}, {ablation} ablation, {method}")
                 started = time.perf_counter()
-                scores, each = _scores(model, cases, ablation, method, edges, found.seed)
+                of = _carried(made) if method == "trace" else (edges, true)
+                scores, each = scores_by(method, model, cases, of[0], ablation=ablation, seed=found.seed)
                 found.seconds[number, place, column] = time.perf_counter() - started
-                found.interval[:, number, place, column] = _over_pairs(each, true)
+                found.interval[:, number, place, column] = _over_pairs(each, of[1])
                 scores = np.abs(scores)
                 exact = scores if exact is None else exact
-                values = [auroc(some, true) for some in scores.reshape(-1, len(true))]
+                values = [auroc(some, of[1]) for some in scores.reshape(-1, len(of[1]))]
                 found.auroc[number, place, column] = float(np.mean(values))
                 if method != "random":
-                    _note_lowest(found, f"{name} {ablation} {method}", edges, scores, exact, true)
+                    costs = dict(zip(edges, exact.tolist(), strict=True))
+                    _note_lowest(found, f"{name} {ablation} {method}", of[0], scores, costs, of[1])
         step(name)
 
     model.operate("selfcheck", {}, lambda _: all_of_them())
@@ -342,59 +345,33 @@ def _edges(
     return edges, true
 
 
+def _carried(made: Compiled) -> tuple[list[tuple[str, str]], NDArray[np.bool_]]:
+    """Return the edges whose truth is defined where what heads attend to is held, and which of them are true."""
+    truth = made.carried_truth()
+    edges = [edge for edge, true in truth.items() if true is not None]
+    return edges, np.array([bool(truth[edge]) for edge in edges])
+
+
 def _note_lowest(
     found: SelfcheckResult,
     where: str,
     edges: Sequence[tuple[str, str]],
     scores: Float,
-    exact: Float,
+    exact: Mapping[tuple[str, str], float],
     true: NDArray[np.bool_],
 ) -> None:
     lowest = int(np.where(true, scores, np.inf).argmin())
     above = int((scores[~true] >= scores[lowest]).sum())
     if above:
-        found.hidden[where] = (" → ".join(edges[lowest]), float(scores[lowest]), float(exact[lowest]), above)
+        found.hidden[where] = (
+            " → ".join(edges[lowest]),
+            float(scores[lowest]),
+            exact.get(edges[lowest], math.nan),
+            above,
+        )
 
 
 def cases_of(model: LoadedModel, made: Compiled, n: int, seed: int) -> list[Case]:
     """Return a compiled model's pairs, ready to run."""
     metric = Metric()
     return pairs_of.cases(model, encode(model, made.pairs(n, seed), metric), metric, "noise")
-
-
-def _scores(
-    model: LoadedModel, cases: Sequence[Case], ablation: str, method: str, edges: Sequence[tuple[str, str]], seed: int
-) -> tuple[Float, Float]:
-    """Return a method's score of each edge, ``[edge]``, and of each pair, ``[pair, edge]``, where it has those.
-
-    For ``random`` there is one row of scores for each draw.
-    """
-    from interp.engine.circuits.acdc import acdc, survived
-    from interp.engine.circuits.eap import attribute_edges
-    from interp.engine.circuits.edges import ends
-    from interp.engine.circuits.exact import exact_edges
-    from interp.engine.circuits.subgraph import Subset
-
-    if method == "random":
-        return np.random.default_rng(seed).random((DRAWS, len(edges))), np.zeros((0, len(edges)))
-    if method == "acdc":
-        runs = Subset(model, cases, ablation)
-        whole = abs(float(runs.run(runs.whole[None]).mean()))
-        thresholds = [share * whole for share in SHARES]
-        scores = survived(acdc(runs, thresholds), thresholds, runs.exists)
-        each = scores[None][:0]
-    elif method == "exact":
-        made = exact_edges(model, cases, ablation=ablation)
-        if made.interrupt is not None:
-            raise made.interrupt
-        if made.stopped:
-            raise OutOfMemory(f"selfcheck's models are small, and yet: {made.stopped}")
-        scores, each = made.scores, made.per_pair
-    else:
-        made = attribute_edges(model, cases, ablation=ablation, steps=None if method == "eap-ig" else 1)
-        if made.interrupt is not None:
-            raise made.interrupt
-        scores, each = made.scores, made.per_pair
-    writers, readers = ({node.name: n for n, node in enumerate(nodes)} for nodes in ends(model))
-    at = ([writers[writer] for writer, _ in edges], [readers[reader] for _, reader in edges])
-    return scores.double().numpy()[at], each.double().numpy()[:, at[0], at[1]]

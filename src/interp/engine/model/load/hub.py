@@ -50,9 +50,19 @@ def fetched(repository: str, options: Options) -> Path:
     if options.remote_code and not re.fullmatch(r"[0-9a-f]{40}", options.revision or ""):
         raise InputError("--remote-code runs the repository's code: pin it with --revision and a full commit hash")
     options.on_step(0, 3, f"fetching {repository}")
-    patterns = [*_FETCHED, *(["*.py"] if options.remote_code else [])]
+    return snapshot(repository, [*_FETCHED, *(["*.py"] if options.remote_code else [])], revision=options.revision)
+
+
+def snapshot(repository: str, patterns: list[str], *, revision: str | None = None) -> Path:
+    """Return the folder of the hub's cache that holds the files of a repository whose names match.
+
+    Raises
+    ------
+    InputError
+        There is no such repository, or it cannot be reached.
+    """
     try:
-        return Path(snapshot_download(repository, revision=options.revision, allow_patterns=patterns))
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
     except RepositoryNotFoundError:
         raise InputError(
             f"the hub has no model {repository!r}, or it is private; check the spelling, or log in with hf auth login"
@@ -122,7 +132,7 @@ def from_folder(folder: Path, name: str, options: Options, *, local: bool) -> So
     if any(parameter.is_meta for parameter in model.parameters()):
         model, on_disk, note = placement.from_files(name, model)
         notes.append(note)
-    if placed is None:
+    if placed is None and options.max_memory is None:  # else all but the layers go there, once they are known
         model = model.to(device)
     tokenizer, lost = _tokenizer(folder, options)
     notes += lost

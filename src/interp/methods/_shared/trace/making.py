@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,6 @@ from interp.engine import exactness
 from interp.engine.exactness import Refusal
 from interp.engine.features.attribution import Reading, Traced, Tracer, trace
 from interp.engine.features.frozen import Frozen, readable
-from interp.engine.features.held import current
 from interp.engine.features.influence import Influence
 from interp.engine.features.loadings import head_loadings
 from interp.engine.features.places import captured
@@ -23,6 +21,7 @@ from interp.engine.features.sources import Sources, sources
 from interp.engine.model.tokens import Encoded
 from interp.engine.transformer import network
 from interp.errors import InputError
+from interp.methods._shared.features import features_of
 from interp.methods._shared.trace.result import TraceResult
 
 if TYPE_CHECKING:
@@ -34,6 +33,8 @@ if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
 
 PROBABILITY, MOST_LOGITS = 0.95, 10  # of the logits that are traced: together, and how many at most
+_EXACT = ("float32", "float64")
+_ROUGH = 0.05  # half of what a forward in half precision may be off, by the size of what is compared
 _HEADS = 6  # of an edge's last heads that are kept by name
 
 
@@ -65,8 +66,8 @@ class Asked:
         return self.target, self.against, self.position, features
 
 
-def standing(given: FeatureSet) -> dict[int, Dictionary]:
-    """Return layer → the dictionary that stands for its MLP.
+def standing(model: LoadedModel, given: FeatureSet) -> dict[int, Dictionary]:
+    """Return layer → the dictionary that stands for its MLP; in single precision where the model is in half.
 
     Raises
     ------
@@ -79,7 +80,9 @@ def standing(given: FeatureSet) -> dict[int, Dictionary]:
             f"trace needs features that stand for MLPs (transcoders), and those of {given.name} read "
             f"{', '.join(given.points)}; load or train some: %interp features-train --site mlp"
         )
-    return found
+    if model.dtype in _EXACT:
+        return found
+    return {layer: one.to(model.device, torch.float32) for layer, one in found.items()}
 
 
 def frozen_run(model: LoadedModel, encoded: Encoded, dictionaries: Mapping[int, Dictionary]) -> Frozen:
@@ -92,7 +95,7 @@ def frozen_run(model: LoadedModel, encoded: Encoded, dictionaries: Mapping[int, 
     """
 
     def lean(check: Check) -> Frozen:
-        net = network.read(model)
+        net = network.single(network.read(model, half=True))
         frozen = Frozen(net, encoded.ids, dictionaries, on_layer=lambda layer: model.alive(f"layer {layer}"))
         held.append(frozen)
         check()
@@ -104,7 +107,8 @@ def frozen_run(model: LoadedModel, encoded: Encoded, dictionaries: Mapping[int, 
         places = [one.reads for one in dictionaries.values()]
         shown = captured(model, encoded, places)
         for one in dictionaries.values():
-            yield exactness.difference(held[-1].shown(one.layer, one.reads.point), shown[one.reads])
+            own = held[-1].shown(one.layer, one.reads.point)
+            yield exactness.difference(own, shown[one.reads].to(own))
         net = held[-1].network
         logits = model.activations(encoded, ["last_logits"])["last_logits"][0]
         yield exactness.difference(net.unembed(net.final(held[-1].end[-1])), logits.to(held[-1].end))
@@ -117,9 +121,11 @@ def frozen_run(model: LoadedModel, encoded: Encoded, dictionaries: Mapping[int, 
         sample=sample,
         path="held run",
         length=len(encoded.ids),
+        noise=lambda: 0.0 if model.dtype in _EXACT else _ROUGH,
     )
     model.count(1)
-    model.note(done.path, done.notes)
+    rounded = () if model.dtype in _EXACT else (f"of the model's {model.dtype} weights, computed in float32",)
+    model.note(done.path, (*done.notes, *rounded))
     return done.answer
 
 
@@ -175,11 +181,11 @@ def again(model: LoadedModel, result: TraceResult) -> tuple[Traced, FeatureSet]:
         Its features are gone, or are others now.
     """
     name, digest = result.features
-    given = current(model, name)
-    if digest_of(given) != digest:
+    given = features_of(model, name)
+    if given.digest != digest:
         raise InputError(f"{name} has other features now than this was traced with; run the cell again")
     ids = result.provenance.prompts[0]
-    frozen = frozen_run(model, Encoded(ids, result.tokens, {}), standing(given))
+    frozen = frozen_run(model, Encoded(ids, result.tokens, {}), standing(model, given))
     target = None if result.target is None else result.target[1]
     against = None if result.against is None else result.against[1]
     asked = Asked(target, against, result.position, *result.kept, result.most)
@@ -258,9 +264,19 @@ def graph(
         active=held.n_features,
         explored=count,
         kept=(asked.nodes, asked.edges),
-        features=(given.name, digest_of(given)),
-        notes=_notes(traced, given, held.frozen),
+        features=(given.name, given.digest),
+        notes=_notes(traced, held.frozen),
     )
+
+
+def entries_of(traced: Traced, result: TraceResult) -> dict[int, int]:
+    """Return node → the number of its feature among the sources."""
+    held = traced.sources
+    columns = (held.layers, held.positions, held.features)
+    known = {key: n for n, key in enumerate(zip(*(column.tolist() for column in columns), strict=True))}
+    where = (result.node_layers, result.node_positions, result.node_features)
+    keys = list(zip(*(column.tolist() for column in where), strict=True))
+    return {n: known[keys[n]] for n, kind in enumerate(result.kinds) if kind == "feature"}
 
 
 @dataclass(frozen=True)
@@ -337,12 +353,8 @@ def _floats(values: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
     return values.float().cpu().numpy()
 
 
-def digest_of(given: FeatureSet) -> str:
-    return hashlib.blake2b("".join(one.digest for one in given.dictionaries).encode(), digest_size=8).hexdigest()
-
-
-def _notes(traced: Traced, given: FeatureSet, frozen: Frozen) -> tuple[str, ...]:
-    held, notes = traced.sources, [*given.doubts]
+def _notes(traced: Traced, frozen: Frozen) -> tuple[str, ...]:
+    held, notes = traced.sources, list[str]()
     lacking = [str(layer) for layer in range(len(frozen)) if layer not in frozen.dictionaries]
     if lacking:
         one = len(lacking) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -431,9 +432,17 @@ class TraceResult(Result):
         moved: Callable[..., list[TraceMove]] = resolve("interp.methods._shared.trace.checked:moved")
         return self._run(lambda model: moved(model, self, name, change), "measuring a change")
 
-    def save_neuronpedia(self, path: str) -> Path:
-        """Write the graph as Neuronpedia's JSON, which its graph view and circuit-tracer's read."""
-        return resolve("interp.methods._shared.trace.neuronpedia:write")(self, path)
+    def save_neuronpedia(self, path: str | os.PathLike[str], scan: str = "") -> Path:
+        """Write the graph as Neuronpedia's JSON, which its graph view and circuit-tracer's read.
+
+        Parameters
+        ----------
+        path
+            Ends in .json; ``interp.load_graph`` reads it back.
+        scan
+            Neuronpedia's name of the model, such as ``gemma-2-2b``; the model's name here when not given.
+        """
+        return resolve("interp.methods._shared.trace.file:write_neuronpedia")(self, path, scan)
 
 
 def _largest(scores: Float, share: float) -> NDArray[np.bool_]:
