@@ -17,7 +17,7 @@ from interp.engine.features.frozen import Frozen, readable
 from interp.engine.features.influence import Influence
 from interp.engine.features.loadings import head_loadings
 from interp.engine.features.places import captured
-from interp.engine.features.sources import sources
+from interp.engine.features.sources import Sources, sources
 from interp.engine.model.tokens import Encoded
 from interp.engine.transformer import network
 from interp.errors import InputError
@@ -239,6 +239,10 @@ def graph(
         activations=_floats(torch.cat([_of(held.activations, chosen, first, nan), torch.full((len(outputs),), nan)])),
         preactivations=_floats(torch.cat([_of(held.pres, chosen, first, nan), traced.values[count:].float()])),
         influences=torch.cat([influence.nodes[chosen], ends]).cpu().numpy(),
+        effects=torch.cat([_effects(traced, ends)[chosen], traced.values[count:].double()]).cpu().numpy(),
+        fires=_floats(
+            torch.cat([_fires(held, chosen, first), held.activations.new_zeros(len(outputs), held.n_positions)])
+        ),
         outputs=tuple(outputs),
         target=None if asked.target is None else (model.tokens.string(asked.target), asked.target),
         against=None if asked.against is None else (model.tokens.string(asked.against), asked.against),
@@ -288,6 +292,36 @@ def _top(heads: Tensor) -> tuple[_Top, Tensor]:
     values = heads.gather(1, best)
     other = heads.sum(1) - values.sum(1)
     return _Top(torch.where(values == 0, -1, best), values), other
+
+
+def _effects(traced: Traced, weights: Tensor) -> Tensor:
+    """Return what the logits, by their weights, would lose without each source, ``float64 [source]``.
+
+    A feature's activation is taken to follow its pre-activation one to one, as that of an active ReLU does.
+    """
+    held, count = traced.sources, len(traced.targets)
+    edges = traced.edges.double()
+    effects = weights @ edges[count:]
+    layers = held.layers[traced.targets]
+    # From the top down: what a feature does is known before what leads into it.
+    for layer in layers.unique().flip(0).tolist():
+        own = (layers == layer).nonzero()[:, 0]
+        targets = traced.targets[own]
+        effects += (effects[targets] / held.activations[targets].double()) @ edges[own]
+    return effects
+
+
+def _fires(held: Sources, chosen: Tensor, first: Tensor) -> Tensor:
+    """Return the activation at each position of the features among the `chosen` sources, ``[source, position]``."""
+    out = held.activations.new_zeros(len(chosen), held.n_positions)
+    # Of a layer's own numbers and the layer, one number.
+    keys = held.layers * (int(held.features.max()) + 1 if held.n_features else 1) + held.features
+    wanted, rows = keys[chosen[first]].unique(return_inverse=True)
+    there = torch.isin(keys, wanted)
+    table = out.new_zeros(len(wanted), held.n_positions)
+    table[torch.searchsorted(wanted, keys[there]), held.positions[there]] = held.activations[there]
+    out[first] = table[rows]
+    return out
 
 
 def _places(traced: Traced) -> tuple[Tensor, Tensor]:
