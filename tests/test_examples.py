@@ -47,8 +47,15 @@ RESULTS: dict[str, Callable[[], Any]] = {
         [f"a {word} {noun}" for word in ("great", "dull") for noun in ("film", "book", "song", "game", "play")],
         ["good"] * 5 + ["bad"] * 5,
     ),
+    "interp.methods._shared.trace.result": lambda: traced(),
+    "interp.methods._shared.trace.score_result": lambda: traced(head="2.0", from_=-1, to=2),
     "interp.results.base": lambda: interp.attention("Alice met Bob", layer=1),
 }
+
+
+def traced(**options: Any) -> Any:
+    interp.features_load("bundled")
+    return interp.trace("The cat sat on the", **options)
 
 
 @cache

@@ -244,7 +244,7 @@ class TraceResult(Result):
 
         Examples
         --------
-        >>> g.nodes[0].kind
+        >>> result.nodes[0].kind
         'embedding'
         """
         columns = (self.node_layers, self.node_positions, self.node_features)
@@ -295,7 +295,7 @@ class TraceResult(Result):
 
         Examples
         --------
-        >>> len(g.top(3))
+        >>> len(result.top(3))
         3
         """
         of = [number for number, kind in enumerate(self.kinds) if kind == "feature"]
@@ -349,7 +349,7 @@ class TraceResult(Result):
 
         Examples
         --------
-        >>> len(g.prune(0.5).kinds) <= len(g.kinds)
+        >>> len(result.prune(0.5).kinds) <= len(result.kinds)
         True
         """
         for which, share in (("nodes", nodes), ("edges", edges)):

@@ -64,7 +64,7 @@ class ScoreResult(Result):
 
         Examples
         --------
-        >>> len(s.top(3))
+        >>> len(result.top(3))
         3
         """
         return [(self.queries[a], self.keys[b], float(self.pairs[a, b])) for a, b in strongest(self.pairs, n)]
