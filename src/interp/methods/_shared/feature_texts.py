@@ -1,0 +1,66 @@
+"""From texts to the token ids that features are read over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from interp.errors import InputError
+from interp.methods._shared import held_out
+from interp.spec import Texts
+
+if TYPE_CHECKING:
+    from interp.engine.model.loaded import LoadedModel
+
+_NOTED = 3
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Texts as tokens.
+
+    Attributes
+    ----------
+    ids
+        Of each text.
+    first
+        Of each text, how many positions to leave out at its beginning: a BOS, whose activations are unlike all others'.
+    notes
+        What is worth knowing of the first texts of which there is something.
+    """
+
+    ids: list[tuple[int, ...]]
+    first: list[int]
+    notes: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """What tells them from all other texts."""
+        return held_out.digest(self.ids)
+
+
+def ready(model: LoadedModel, texts: Texts) -> Ready:
+    """Return texts as tokens, all of them checked.
+
+    Raises
+    ------
+    InputError
+        There are none, one is empty or too long, or none has a token besides BOS.
+    """
+    if not texts.texts:
+        raise InputError("there are no texts; give at least one")
+    ids: list[tuple[int, ...]] = []
+    notes: dict[str, None] = {}
+    for number, prompt in enumerate(texts.texts):
+        where = f"text {number}: " if len(texts.texts) > 1 else ""
+        try:
+            found = model.tokens.encode(prompt)
+        except InputError as error:
+            raise InputError(f"{where}{error}") from None
+        ids.append(found.ids)
+        if len(notes) < _NOTED:
+            notes |= dict.fromkeys(f"{where}{note}" for note in found.notes)
+    first = [int(one[0] == model.tokens.bos_id) for one in ids]
+    if all(len(one) == left for one, left in zip(ids, first, strict=True)):
+        raise InputError("no text has a token besides BOS; type longer ones")
+    return Ready(ids, first, (*texts.notes, *notes))
