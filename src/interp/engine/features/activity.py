@@ -6,7 +6,7 @@ of all its entries (of which the tenths of its activations are made), and counts
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -33,6 +33,10 @@ PAIRED = 2048  # features of a dictionary, up to which all pairs are counted
 _CHUNK = 2**17  # tokens of texts that are grouped by length
 _ENTRIES = 2**24  # of rows × features at once
 _KEPT = 8  # dictionaries whose pass is kept for a model
+
+
+# Which dictionary, its features' activations, the texts' numbers, the position of their first row, rows of a text.
+Keep = Callable[[int, Codes, Tensor, int, int], None]
 
 
 @dataclass(eq=False)
@@ -263,7 +267,14 @@ def read(
         dictionary, chosen = wanted[n]
         pairs = torch.arange(dictionary.width) if dictionary.width <= PAIRED else torch.tensor(sorted(set(chosen)))
         fresh.append(Activity(dictionary.width, context, seed, pairs))
-    done = _pass(model, [wanted[n][0] for n in missing], fresh, texts, first)
+
+    def keep(n: int, codes: Codes, numbers: Tensor, left: int, length: int) -> None:
+        if bool(codes.values.isfinite().all()):
+            fresh[n].add(codes, numbers, left, length)
+        else:
+            fresh[n].lost += len(numbers)
+
+    done = over_texts(model, [wanted[n][0] for n in missing], texts, first, keep)
     for n, one in zip(missing, fresh, strict=True):
         found[n] = one
         if kept and done.interrupt is None:
@@ -275,13 +286,10 @@ def read(
     return done
 
 
-def _pass(
-    model: LoadedModel,
-    dictionaries: Sequence[Dictionary],
-    into: Sequence[Activity],
-    texts: Sequence[Ids],
-    first: Sequence[int],
+def over_texts(
+    model: LoadedModel, dictionaries: Sequence[Dictionary], texts: Sequence[Ids], first: Sequence[int], keep: Keep
 ) -> Read:
+    """Run texts, those of equal length together, and hand what features do in them to `keep`; see `read`."""
     done = Read([], 0)
 
     def some(reader: Reader, chosen: Sequence[int]) -> None:
@@ -289,12 +297,9 @@ def _pass(
         values = dict(zip(reader.places, reader([as_ids(texts[n]) for n in chosen]), strict=True))
         codes = [_encoded(one, values[one.reads][:, left:].flatten(0, 1)) for one in dictionaries]
         numbers = torch.tensor(chosen)
-        for activity, found in zip(into, codes, strict=True):
-            if bool(found.values.isfinite().all()):
-                # What is counted twice or by halves is worse than an interrupt that waits for some milliseconds.
-                hooks.undisturbed(lambda a=activity, c=found: a.add(c, numbers, left, length))
-            else:
-                activity.lost += len(chosen)
+        for n, found in enumerate(codes):
+            # What is counted twice or by halves is worse than an interrupt that waits for some milliseconds.
+            hooks.undisturbed(lambda n=n, c=found: keep(n, c, numbers, left, length))
         done.done += len(chosen)
         model.on_step(done.done, len(texts))
 

@@ -32,7 +32,7 @@ class Exemplar:
     decile
         In which tenth of the feature's activations it is: 10 are the strongest.
     tokens, around
-        Tokens, and the feature's activation at each.
+        Tokens, and the feature's activation at each; NaN at a BOS, which is left out.
     peak
         Which of them it is.
     times

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from interp.errors import InputError
 from interp.methods._shared import held_out
-from interp.spec import Texts
+from interp.spec import Prompt, Texts
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
+    from interp.engine.model.tokens import Tokens
 
 _NOTED = 3
 
@@ -33,14 +36,18 @@ class Ready:
     first: list[int]
     notes: tuple[str, ...]
 
-    @property
+    @cached_property
     def key(self) -> str:
         """What tells them from all other texts."""
         return held_out.digest(self.ids)
 
 
+# A tokenizer → the texts that it was given last, and what it made of them.
+_last: WeakKeyDictionary[Tokens, tuple[tuple[Prompt, ...], Ready]] = WeakKeyDictionary()
+
+
 def ready(model: LoadedModel, texts: Texts) -> Ready:
-    """Return texts as tokens, all of them checked.
+    """Return texts as tokens, all of them checked; the last ones are kept, for what is asked of them next.
 
     Raises
     ------
@@ -49,6 +56,9 @@ def ready(model: LoadedModel, texts: Texts) -> Ready:
     """
     if not texts.texts:
         raise InputError("there are no texts; give at least one")
+    held = _last.get(model.tokens)
+    if held is not None and held[0] == texts.texts:
+        return replace(held[1], notes=(*texts.notes, *held[1].notes))
     ids: list[tuple[int, ...]] = []
     notes: dict[str, None] = {}
     for number, prompt in enumerate(texts.texts):
@@ -63,4 +73,6 @@ def ready(model: LoadedModel, texts: Texts) -> Ready:
     first = [int(one[0] == model.tokens.bos_id) for one in ids]
     if all(len(one) == left for one, left in zip(ids, first, strict=True)):
         raise InputError("no text has a token besides BOS; type longer ones")
-    return Ready(ids, first, (*texts.notes, *notes))
+    made = Ready(ids, first, tuple(notes))
+    _last[model.tokens] = (texts.texts, made)
+    return replace(made, notes=(*texts.notes, *notes))

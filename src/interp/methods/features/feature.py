@@ -31,7 +31,7 @@ def feature(
     texts: Texts,
     which: FeatureName,
     *,
-    context: int = 8,
+    context: int = 10,
     seed: int = 0,
     features: FeaturesName | None = None,
 ) -> FeatureResult:
@@ -178,7 +178,7 @@ def _exemplars(model: LoadedModel, found: Activity, texts: list[tuple[int, ...]]
                 activation=value,
                 decile=decile,
                 tokens=tuple(model.tokens.string(n) for n in ids),
-                around=tuple(around[around.isfinite()].tolist()),
+                around=tuple(around[found.context - peak :][: len(ids)].tolist()),
                 peak=peak,
                 times=len(members),
                 text=text,
