@@ -25,6 +25,7 @@ _WIDE = 0.95  # recall of a set that only says where to look on
 _SMOOTH = 1.0  # tokens of a kind at which it is not active, that are added to those seen
 
 Float = NDArray[np.float64]
+_ORDER = ("token", "class", "seen", "position", "after", "and")
 
 
 @dataclass(frozen=True)
@@ -104,12 +105,12 @@ class Search:
             own = self._float[:, active]
             scores = 2 * (own @ own.T) / (self._both + count)
             a, b = np.unravel_index(int(scores.argmax()), scores.shape)
-            found.append((float(scores[a, b]), And(self.fixed[int(a)], self.fixed[int(b)])))
+            found.append((float(scores[a, b]), _both(self.fixed[int(a)], self.fixed[int(b)])))
             for n in np.flatnonzero(own.sum(1) >= 0.5 * count).tolist():
                 for back in BACKS:
                     one = self._set(active, back, self._masks[n])
                     if one is not None:
-                        found.append((one[0], And(one[1], self.fixed[n])))
+                        found.append((one[0], _both(one[1], self.fixed[n])))
         for back in BACKS[1:]:
             found += self._two_places(active, back)
         wide = self._set(active, 0, wide=True)
@@ -182,6 +183,16 @@ def _statements(named: Mapping[str, Sequence[str]]) -> list[Rule]:
     after: list[Rule] = [After(tuple(tokens), WITHIN, name) for name, tokens in named.items()]
     places: list[Rule] = [Position(1), *(Position(at, below=True) for at in (2, 3, 4, 8, 16))]
     return [*classes, Seen(0), Seen(1), Seen(2), *places, *sets, *after]
+
+
+def _both(first: Rule, second: Rule) -> Rule:
+    """Return that both hold, what is said of the token itself first."""
+
+    def order(rule: Rule) -> tuple[int, int]:
+        plain = rule.rule if isinstance(rule, Not) else rule
+        return int(getattr(plain, "back", 0)), _ORDER.index(plain.kind)
+
+    return And(*sorted((first, second), key=order))
 
 
 def _cost(rule: Rule) -> float:
