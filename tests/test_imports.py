@@ -99,6 +99,7 @@ ALLOWED: dict[str, set[str]] = {
     "engine.readouts": {
         *PLAIN,
         "results",
+        "engine.features",
         "engine.linalg",
         "engine.patching",
         "engine.forecast",

@@ -316,6 +316,8 @@ KINDS: dict[str, Kind] = {
     "feature point": FeaturePoint(),
     "feature source": FeatureSource(),
     "features": Offered(lambda _partial, session, _commands: session.feature_names),
+    "feature": Kind(),
+    "feature list": Open(),
     "unloadable": Offered(lambda _partial, session, _commands: [*session.models, *session.feature_names]),
     "model": Model(),
     "loadable": Offered(lambda partial, session, _commands: [*session.models, *_folders(partial)]),

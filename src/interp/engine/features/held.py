@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -19,6 +19,25 @@ if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
 
 _NAMED = re.compile(r"[FL]?(\d{1,9})\.(\d{1,9})", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Label:
+    """What a feature is said to be, and how good that is.
+
+    Attributes
+    ----------
+    text
+        In words.
+    scores
+        ``precision``, ``recall`` and ``F1`` of a rule, on texts that it was not found on; empty of what no rule is.
+    rule
+        The rule as plain data: see `rules.from_data`; ``None`` of what is none.
+    """
+
+    text: str
+    scores: Mapping[str, float] = field(default_factory=dict[str, float])
+    rule: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +58,10 @@ class FeatureSet:
         The texts that it was measured on.
     measured
         For each dictionary, what it is worth on them.
+    said
+        What else its files say.
+    labels
+        What features are labelled, by their names, such as ``"2.417"``.
     """
 
     name: str
@@ -48,6 +71,7 @@ class FeatureSet:
     sample: tuple[str, ...] = ()
     measured: tuple[Measured, ...] = ()
     said: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    labels: Mapping[str, Label] = field(default_factory=dict[str, "Label"])
 
     @cached_property
     def digest(self) -> str:
@@ -122,6 +146,12 @@ def hold(model: LoadedModel, given: FeatureSet) -> None:
     held = _held.setdefault(model, {})
     held.pop(given.name, None)
     held[given.name] = given
+
+
+def label(model: LoadedModel, name: str, labels: Mapping[str, Label]) -> None:
+    """Add labels to a set of a model's; the order of the sets stays."""
+    held = _held[model]
+    held[name] = replace(held[name], labels={**held[name].labels, **labels})
 
 
 def free(model: LoadedModel, name: str) -> bool:

@@ -49,7 +49,7 @@ class Bar:
     done: bool = True
 
 
-def bars(rows: Sequence[Bar], least: float, turned: bool = False) -> Drawing:
+def bars(rows: Sequence[Bar], least: float, turned: bool = False, *, neutral: bool = False) -> Drawing:
     """Return a row per value: label, bar (red to the right, blue to the left), interval as a thin line, number.
 
     Parameters
@@ -60,6 +60,8 @@ def bars(rows: Sequence[Bar], least: float, turned: bool = False) -> Drawing:
         The smallest end of the scale.
     turned
         Whether falling is towards the answer, so that negative bars are the red ones.
+    neutral
+        Whether they are sizes, for or against nothing: of one colour.
 
     Examples
     --------
@@ -86,10 +88,10 @@ def bars(rows: Sequence[Bar], least: float, turned: bool = False) -> Drawing:
         if not _finite(row):
             body.append(_nothing(row, left, top, thick))
         elif value:
-            side = "towards" if (value > 0) != turned else "against"
+            side = "accent" if neutral else "towards-high" if (value > 0) != turned else "against-high"
             x, wide = min(zero, zero + value * unit), max(1.0, abs(value) * unit)
             body.append(
-                f'<rect style="fill:var(--interp-{side}-high)" x="{number(x)}" y="{number(top)}" '
+                f'<rect style="fill:var(--interp-{side})" x="{number(x)}" y="{number(top)}" '
                 f'width="{number(wide)}" height="{number(thick)}" rx="1.5"/>'
             )
             if abs(row.value) > end * (1 + 1e-9):

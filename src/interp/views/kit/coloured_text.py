@@ -87,6 +87,73 @@ def text(
     return Drawing(wide if below else max(1.0, across), y + pitch, "".join(body))
 
 
+def line(tokens: Sequence[str], values: Sequence[float], peak: int, wide: float, *, share: float = 0.6) -> Drawing:
+    """Return tokens in one line of `wide` pixels, the token `peak` outlined with its middle at `share` of it.
+
+    What has no room on either side is left out, token by token.
+
+    Examples
+    --------
+    >>> line(["a", "b", "c"], [0.0, 1.0, 0.0], 1, 60).body.count("<text")
+    3
+    """
+    advance = _FONT * draw.ADVANCE
+    names = labels(tokens, max(4, int(wide / advance / 2)))
+    rooms = [columns(name) * advance for name in names]
+    start = share * wide - rooms[peak] / 2
+    starts = [start + sum(rooms[peak:n]) + 2 * (n - peak) for n in range(peak, len(names))]
+    starts = [start - sum(rooms[n:peak]) - 2 * (peak - n) for n in range(peak)] + starts
+    body: list[str] = []
+    for n, (name, value) in enumerate(zip(names, values, strict=True)):
+        if n != peak and not (starts[n] >= 0 and starts[n] + rooms[n] <= wide):
+            continue
+        fills, ink = heatmap.fills(value, signed=False)
+        box = f'x="{number(starts[n])}" y="1.5" width="{number(rooms[n])}" height="17" rx="3"'
+        body += [f'<rect {box} style="fill:{css}{draw.faint(opacity)}"/>' for css, opacity in fills if opacity]
+        if n == peak:
+            body.append(f'<rect class="interp-ring" style="stroke-width:1.5" {box}/>')
+        style = f' style="font-size:{_FONT}px;fill:{ink}"'
+        body.append(draw.text(starts[n], 14, name, "m", more=style))
+    return Drawing(wide, 20, "".join(body))
+
+
+def centred(tokens: Sequence[str], values: Sequence[float], peak: int) -> str:
+    """Return the same as markup for a page, as wide as there is room; see `CENTRED` for its rules.
+
+    Examples
+    --------
+    >>> centred(["a", "b", "c"], [0.0, 1.0, 0.0], 1).count("interp-held")
+    1
+    """
+
+    def shown(first: int, last: int) -> str:
+        return "".join(
+            f'<span class="interp-w{" interp-held" * (n == peak)}"{_painted(values[n])}{tooltip(tokens[n], names[n])}>'
+            f"<bdi>{escape(names[n])}</bdi></span>"
+            for n in range(first, last)
+        )
+
+    names = labels(tokens, _TOKEN)
+    return (
+        f'<span class="interp-centred interp-code"><span>{shown(0, peak)}</span>{shown(peak, peak + 1)}'
+        f"<span>{shown(peak + 1, len(tokens))}</span></span>"
+    )
+
+
+def _painted(value: float) -> str:
+    fills, ink = heatmap.fills(value, signed=False)
+    return f' style="background:{fills[0][0]};color:{ink}"' if fills else ""
+
+
+CENTRED = """
+.interp-frame .interp-centred{display:flex;min-width:0;white-space:nowrap}
+.interp-frame .interp-centred>span:first-child{flex:3 1 0;min-width:0;overflow:hidden;display:flex;
+justify-content:flex-end;white-space:pre}
+.interp-frame .interp-centred>span:last-child{flex:2 1 0;min-width:0;overflow:hidden;white-space:pre}
+.interp-frame .interp-centred .interp-w{flex:none}
+"""
+
+
 def spans(tokens: Sequence[str], values: Sequence[float] | None = None, *, ring: int | None = None) -> str:
     """Return tokens as markup for a page, where they wrap; every token can be had in full.
 

@@ -1,0 +1,350 @@
+"""What features do in running text, in one pass: how often and how strongly they are active, where, and which together.
+
+What is held does not grow with the text: sums, a histogram, the strongest entries of each feature and a uniform sample
+of all its entries (of which the tenths of its activations are made), and counts of pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from interp.engine import exactness, memory
+from interp.engine.features.activations import Ids, Reader
+from interp.engine.features.codes import Codes
+from interp.engine.features.dictionary import Dictionary
+from interp.engine.features.kept import Kept, drawn
+from interp.engine.model import hooks
+from interp.prompts import as_ids
+
+if TYPE_CHECKING:
+    from interp.engine.model.loaded import LoadedModel
+
+TOP, SAMPLE = 40, 100  # entries of a feature that are held: the strongest, and of all
+LEAST_SAMPLE = 20
+_HELD = 64 * 2**20  # bytes of them in a dictionary, before there are fewer
+PER_OCTAVE, OCTAVES = 4, 24  # bins of the histogram: quarters of a factor of 2, from 2^−24 to 2^24
+PAIRED = 2048  # features of a dictionary, up to which all pairs are counted
+_CHUNK = 2**17  # tokens of texts that are grouped by length
+_ENTRIES = 2**24  # of rows × features at once
+_KEPT = 8  # dictionaries whose pass is kept for a model
+
+
+# Which dictionary, its features' activations, the texts' numbers, the position of their first row, rows of a text.
+Keep = Callable[[int, Codes, Tensor, int, int], None]
+
+
+@dataclass(eq=False)
+class Activity:
+    """What one dictionary's features do in texts.
+
+    Parameters
+    ----------
+    width
+        How many features there are.
+    context
+        How many tokens on either side of an entry are held.
+    seed
+        Of the sample.
+    partners
+        The features whose pairs are counted.
+
+    Attributes
+    ----------
+    tokens, texts
+        How many were read; a BOS is none of them.
+    lost
+        How many texts were left out since their activations are NaN or infinite.
+    counts
+        ``int64 [feature]``: at how many tokens it is active.
+    sums, most
+        ``float64 [feature]``: its activations' sum, and the largest.
+    bins
+        ``int64 [feature, bin]``: activations from `edges` on.
+    top, sample
+        The strongest entries, and a uniform sample of all.
+    together
+        ``int64 [partner, feature]``: at how many tokens both are active.
+    """
+
+    width: int
+    context: int
+    seed: int
+    partners: Tensor
+    tokens: int = 0
+    texts: int = 0
+    lost: int = 0
+    counts: Tensor = field(init=False)
+    sums: Tensor = field(init=False)
+    most: Tensor = field(init=False)
+    bins: Tensor = field(init=False)
+    together: Tensor = field(init=False)
+    top: Kept = field(init=False)
+    sample: Kept = field(init=False)
+
+    def __post_init__(self) -> None:
+        window = 2 * self.context + 1
+        each = self.width * (4 * window + 20)
+        size = min(SAMPLE, max(LEAST_SAMPLE, _HELD // each - TOP))
+        self.counts = torch.zeros(self.width, dtype=torch.int64)
+        self.sums, self.most = (torch.zeros(self.width, dtype=torch.float64) for _ in range(2))
+        self.bins = torch.zeros(self.width, 2 * OCTAVES * PER_OCTAVE, dtype=torch.int64)
+        self.together = torch.zeros(len(self.partners), self.width, dtype=torch.int64)
+        self.top, self.sample = (Kept(self.width, most, window) for most in (TOP, size))
+        self._row_of = torch.full((self.width,), -1, dtype=torch.int64)
+        self._row_of[self.partners] = torch.arange(len(self.partners))
+
+    def add(self, codes: Codes, texts: Tensor, first: int, length: int) -> None:
+        """Take in what features do in texts of one length.
+
+        Parameters
+        ----------
+        codes
+            A row per token, text by text.
+        texts
+            ``int64 [text]``: their numbers.
+        first
+            The position of a text's first row.
+        length
+            Rows of a text.
+        """
+        rows, features, values = codes.rows, codes.features, codes.values
+        number, position = texts[rows // length], rows % length + first
+        self.tokens += len(codes)
+        self.texts += len(texts)
+        self.counts += torch.bincount(features, minlength=self.width)
+        self.sums += torch.bincount(features, values.double(), minlength=self.width)
+        self.most.scatter_reduce_(0, features, values.double(), "amax")
+        bins = ((values.double().log2() + OCTAVES) * PER_OCTAVE).floor().long().clamp_(0, self.bins.shape[1] - 1)
+        flat = torch.bincount(features * self.bins.shape[1] + bins, minlength=self.bins.numel())
+        self.bins += flat.view(self.bins.shape)
+        count_pairs(codes, self._row_of, self.together)
+        window = torch.arange(-self.context, self.context + 1)
+        where = rows * self.width + features  # ascending
+
+        def places(entries: Tensor) -> Tensor:
+            return torch.stack([number[entries], position[entries]], -1)
+
+        def around(entries: Tensor) -> Tensor:
+            at = rows[entries, None] + window
+            inside = (at // length == (rows[entries] // length)[:, None]) & (at >= 0)
+            wanted = at * self.width + features[entries, None]
+            near = torch.searchsorted(where, wanted).clamp_(max=len(where) - 1)
+            found = torch.where(where[near] == wanted, values[near], 0.0)
+            return torch.where(inside, found, float("nan"))
+
+        self.top.add(features, values.double(), values, places, around)
+        self.sample.add(features, drawn(self.seed, number, position, features), values, places, around)
+
+    @property
+    def edges(self) -> Tensor:
+        """Where the histogram's bins begin, and the end of the last, ``float64 [bin + 1]``."""
+        return 2.0 ** (torch.arange(self.bins.shape[1] + 1, dtype=torch.float64) / PER_OCTAVE - OCTAVES)
+
+    def deciles(self, feature: int) -> Tensor:
+        """Return what divides a feature's activations into tenths, ``float64 [9]``: of its sample."""
+        held = self.sample.values[feature][self.sample.scores[feature].isfinite()].double()
+        if not len(held):
+            return torch.zeros(9, dtype=torch.float64)
+        return held.quantile(torch.arange(1, 10, dtype=torch.float64) / 10)
+
+    def correlations(self, feature: int) -> Tensor | None:
+        """Return how the activity of a feature goes with that of each one, ``float64 [feature]``; ``None`` if unknown.
+
+        The correlation of being active at a token (φ): 1 where two are active at the same ones; 0 of what never is.
+        """
+        both = self.pairs(feature)
+        if both is None:
+            return None
+        n, own, each = self.tokens, self.counts[feature].double(), self.counts.double()
+        spread = (own * (n - own) * each * (n - each)).sqrt()
+        return torch.where(spread > 0, (n * both.double() - own * each) / spread, 0.0)
+
+    def pairs(self, feature: int) -> Tensor | None:
+        """Return at how many tokens a feature and each one are both active; ``None`` where that was not counted."""
+        row = int(self._row_of[feature])
+        return self.together[row] if row >= 0 else None
+
+    def knows(self, feature: int) -> bool:
+        """Return whether a feature's pairs were counted."""
+        return int(self._row_of[feature]) >= 0
+
+
+def count_pairs(codes: Codes, row_of: Tensor, into: Tensor) -> None:
+    """Add to ``into[row_of[a], b]`` at how many tokens a and b are active, for each a with a row.
+
+    Where few are active at a token the pairs are listed, else it is a product of matrices.
+    """
+    counts, width = codes.counts, codes.width
+    rows = row_of[codes.features]
+    chosen = (rows >= 0).nonzero()[:, 0]
+    pairs = counts[codes.rows[chosen]]
+    if int(pairs.sum()) * 32 > len(codes) * len(into) * width:
+        active = torch.zeros(len(codes), width)
+        active[codes.rows, codes.features] = 1
+        into += (active[:, row_of >= 0].T @ active).round().long()
+        return
+    begin = codes.starts[codes.rows[chosen]]
+    inner = torch.arange(int(pairs.sum())) - (pairs.cumsum(0) - pairs).repeat_interleave(pairs)
+    other = codes.features[begin.repeat_interleave(pairs) + inner]
+    flat = rows[chosen].repeat_interleave(pairs) * width + other
+    if into.numel() <= 4 * len(flat):
+        into += torch.bincount(flat, minlength=into.numel()).view(into.shape)
+    else:
+        into.view(-1).index_add_(0, flat, torch.ones_like(flat))
+
+
+@dataclass
+class Read:
+    """What a pass gave.
+
+    Attributes
+    ----------
+    activities
+        One for each dictionary.
+    done
+        How many texts were read.
+    path, notes
+        How, see `Reader`.
+    interrupt
+        What stopped it.
+    """
+
+    activities: list[Activity]
+    done: int
+    path: str = "store"
+    notes: tuple[str, ...] = ()
+    interrupt: KeyboardInterrupt | None = None
+
+
+_passes: WeakKeyDictionary[LoadedModel, dict[Hashable, Activity]] = WeakKeyDictionary()
+
+
+def read(
+    model: LoadedModel,
+    wanted: Sequence[tuple[Dictionary, Sequence[int]]],
+    texts: Sequence[Ids],
+    first: Sequence[int],
+    *,
+    key: Hashable,
+    context: int,
+    seed: int,
+) -> Read:
+    """Run texts, and return what the features of some dictionaries do in them.
+
+    All that was read before, of the same texts on the same state of the model, is not read again.
+
+    Parameters
+    ----------
+    wanted
+        Dictionaries, and of each the features whose pairs are needed where there are too many to count all.
+    texts, first
+        Token ids, and of each the positions to leave out at its beginning: a BOS.
+    key
+        What tells these texts from all others.
+    context, seed
+        See `Activity`.
+    """
+    operation = model.operation
+    kept = operation is not None and not (operation.user_hooks or operation.random)
+    held = _passes.setdefault(model, {})
+    keys: list[Hashable] = [(model.state, one.digest, key, context, seed) for one, _ in wanted]
+    found: list[Activity | None] = [held.get(own) if kept else None for own in keys]
+    found = [
+        one if one is not None and all(map(one.knows, chosen)) else None
+        for one, (_, chosen) in zip(found, wanted, strict=True)
+    ]
+    missing = [n for n, one in enumerate(found) if one is None]
+    if not missing:
+        return Read([one for one in found if one is not None], len(texts))
+    fresh: list[Activity] = []
+    for n in missing:
+        dictionary, chosen = wanted[n]
+        pairs = torch.arange(dictionary.width) if dictionary.width <= PAIRED else torch.tensor(sorted(set(chosen)))
+        fresh.append(Activity(dictionary.width, context, seed, pairs))
+
+    def keep(n: int, codes: Codes, numbers: Tensor, left: int, length: int) -> None:
+        if bool(codes.values.isfinite().all()):
+            fresh[n].add(codes, numbers, left, length)
+        else:
+            fresh[n].lost += len(numbers)
+
+    done = over_texts(model, [wanted[n][0] for n in missing], texts, first, keep)
+    for n, one in zip(missing, fresh, strict=True):
+        found[n] = one
+        if kept and done.interrupt is None:
+            held.pop(keys[n], None)
+            held[keys[n]] = one
+    for old in list(held)[:-_KEPT]:
+        del held[old]
+    done.activities = [one for one in found if one is not None]
+    return done
+
+
+def over_texts(
+    model: LoadedModel, dictionaries: Sequence[Dictionary], texts: Sequence[Ids], first: Sequence[int], keep: Keep
+) -> Read:
+    """Run texts, those of equal length together, and hand what features do in them to `keep`; see `read`."""
+    done = Read([], 0)
+
+    def some(reader: Reader, chosen: Sequence[int]) -> None:
+        left, length = first[chosen[0]], len(texts[chosen[0]]) - first[chosen[0]]
+        values = dict(zip(reader.places, reader([as_ids(texts[n]) for n in chosen]), strict=True))
+        codes = [_encoded(one, values[one.reads][:, left:].flatten(0, 1)) for one in dictionaries]
+        numbers = torch.tensor(chosen)
+        for n, found in enumerate(codes):
+            # What is counted twice or by halves is worse than an interrupt that waits for some milliseconds.
+            hooks.undisturbed(lambda n=n, c=found: keep(n, c, numbers, left, length))
+        done.done += len(chosen)
+        model.on_step(done.done, len(texts))
+
+    places = list(dict.fromkeys(one.reads for one in dictionaries))
+    try:
+        for chunk in _chunks(texts):
+            reader = Reader(model, places, [as_ids(texts[n]) for n in _longest(texts, chunk)])
+            done.path, done.notes = reader.path, reader.notes
+            groups: dict[tuple[int, int], list[int]] = {}
+            for n in chunk:
+                if len(texts[n]) > first[n]:
+                    groups.setdefault((len(texts[n]), first[n]), []).append(n)
+                else:
+                    done.done += 1
+            for (length, _), members in sorted(groups.items()):
+                rows = max(1, memory.ROWS // length)
+                memory.halving(members, rows, lambda part, r=reader: some(r, part), model.device)
+    except KeyboardInterrupt as interrupt:
+        done.interrupt = interrupt
+    return done
+
+
+def _chunks(texts: Sequence[Ids]) -> Iterator[list[int]]:
+    """Yield the numbers of texts, as many at a time as have `_CHUNK` tokens."""
+    held: list[int] = []
+    count = 0
+    for n, ids in enumerate(texts):
+        held.append(n)
+        count += len(ids)
+        if count >= _CHUNK:
+            yield held
+            held, count = [], 0
+    if held:
+        yield held
+
+
+def _longest(texts: Sequence[Ids], chunk: Sequence[int]) -> list[int]:
+    return sorted(chunk, key=lambda n: len(texts[n]))[-exactness.SAMPLE :]
+
+
+def _encoded(dictionary: Dictionary, rows: Tensor) -> Codes:
+    """Return the features' activations in rows, on the CPU; of wide dictionaries some rows at a time."""
+    with torch.no_grad():
+        parts = [dictionary.encode(some) for some in rows.split(max(1, _ENTRIES // dictionary.width))]
+    joined = [torch.cat([getattr(part, name) for part in parts]).cpu() for name in ("features", "values")]
+    counts = torch.cat([part.counts for part in parts]).cpu()
+    starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    return Codes(starts, joined[0], joined[1].float(), dictionary.width)

@@ -1,0 +1,1 @@
+"""Rules: small programs over tokens, positions and context that say where a feature is active."""
