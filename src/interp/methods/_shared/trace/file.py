@@ -238,7 +238,9 @@ def _from_neuronpedia(data: Mapping[str, Any]) -> TraceResult:
         notes=("from a file of Neuronpedia's: heads' shares, replacement and completeness are not in it",),
     )
     names = dict(zip(place, result.names, strict=True))
-    result.groups.update({name: tuple(names[one] for one in held) for name, held in groups.items()})
+    for name, held in groups.items():
+        if len(held) > 1:  # of one node there it is but a pin
+            result.groups[name] = tuple(names[one] for one in held)
     said_of = {result.names[place[str(n["node_id"])]].partition("@")[0]: str(n.get("clerp") or "") for n in nodes}
     features = {name for name, kind in zip(result.names, kinds, strict=True) if kind == "feature"}
     kept = {
