@@ -301,7 +301,10 @@ describe("the graph", () => {
     expect(base.classList.contains("interp-dim"), "while nothing is chosen").toBe(true);
     // The way from the token to the logit: three edges.
     expect(over.innerHTML.match(/C/g)).toHaveLength(3);
+    press(area, "Escape");
+    expect(base.classList.contains("interp-dim"), "Escape lets go of pins last").toBe(false);
     choose("a name at ␣Mary 1");
+    press(area, "p");
     press(area, "P");
     press(area, "Escape");
     expect(base.classList.contains("interp-dim")).toBe(false);
