@@ -115,7 +115,7 @@ def graph(opened: Notebook) -> Graph:
     found = Graph(opened, TRACE, "g")
     for _ in range(3):  # an edge, a node, pins
         found.area.press("Escape")
-    found.show(40)
+    found.show(84)
     opened.until(lambda: "of the influence" in found.said(), "nothing is chosen")
     return found
 
