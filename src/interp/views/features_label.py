@@ -22,7 +22,7 @@ def html(result: FeaturesLabelResult) -> str:
     facts = frame.facts(result, frame.visible_facts(result.summary(), 160), *([source] if source else []))
     foot = (
         f"<span>a label has F1 <b>{result.least:.2f}</b> or more on texts held out, and more than for activations "
-        'moved to random tokens</span><span class="interp-q">precision: of the tokens where the rule holds, those where the '
-        "feature is active; recall: the other way round</span>"
+        'moved to random tokens</span><span class="interp-q">precision: of the tokens where the rule holds, those '
+        "where the feature is active; recall: the other way round</span>"
     )
     return frame.html("Labels", facts, table(_NAMES, rows, len(data)), foot=foot, notes=result.notes, css=CSS)
