@@ -8,9 +8,11 @@ import tempfile
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from interp.engine.features import held
 from interp.engine.features.dictionary import Dictionary
 from interp.engine.features.formats import saelens
 from interp.engine.features.places import Place
@@ -23,6 +25,21 @@ def perfect(width: int, layer: int = 0, point: str = "resid_post", **declared: f
     return Dictionary(
         "sae", place, (place,), both, torch.zeros(2 * width), (both,), (torch.zeros(width),), declared=declared
     )
+
+
+def transcoder(width: int, layer: int = 0) -> Dictionary:
+    """Return a transcoder of an MLP that reads all of its input and writes some of it back."""
+    both = torch.cat([torch.eye(width), -torch.eye(width)])
+    written = (0.1 * both.roll(1, 0),)
+    places = Place(layer, "mlp_normed"), (Place(layer, "mlp_out"),)
+    return Dictionary("transcoder", *places, both, torch.zeros(2 * width), written, (torch.zeros(width),))
+
+
+def hold(model: Any) -> None:
+    """Make transcoders of every layer the current features of a model."""
+    shape, like = model.geometry, next(model.hf_model.parameters())
+    layers = [transcoder(shape.d_model, layer).to(like.device, like.dtype) for layer in range(shape.n_layers)]
+    held.hold(model, held.FeatureSet("transcoders", "tests", "", tuple(layers)))
 
 
 def written(folder: Path, width: int, layers: Iterable[int] = (0,), point: str = "resid_post") -> Path:

@@ -13,7 +13,7 @@ import argparse
 import json
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -43,16 +43,16 @@ decoders of norm 1, so that an activation is in units of what is written. Half p
 {size:.2f} MB.
 
 Trained on generated documents only (`tools/bundled/corpus.py`), {trained:,} tokens gone through in {steps} steps of
-2,048 tokens, seed {seed}, {seconds:.0f} seconds of one busy core, by
+2,048 tokens, seed {seed}, {seconds} seconds of processor time, by
 
     OMP_NUM_THREADS=1 python tools/train_features.py --seed {seed} --steps {steps}
 
 ## What they are worth
 
-On {tokens:,} tokens of {prompts:,} documents drawn with another seed, without those that were trained on: the share of
+On {measured:,} tokens of {prompts:,} texts drawn with another seed, without those that were trained on: the share of
 the variance of the MLP's output that is missed (FVU), active features a token (L0), features that are active nowhere in
-these texts (dead). CE recovered is on the first {losses} of the documents: of the cross-entropy that zeroing this MLP
-costs, the share that comes back when the dictionary's output takes the place of the MLP's.
+these texts (dead). CE recovered is on {losses} documents of them, one at a time: of the cross-entropy that zeroing this
+MLP costs, the share that comes back when the dictionary's output takes the place of the MLP's.
 
 {table}
 
@@ -60,6 +60,9 @@ costs, the share that comes back when the dictionary's output takes the place of
 - **neurons**: the {k} most active neurons of the MLP, through its own output weights, the mean of the others added.
 - **random**: a dictionary of the same shape with a random encoder, TopK with k = {k}, its decoder fitted by least
   squares.
+
+On the {rows} rows of 512 tokens among these texts, many documents one behind the other, CE recovered is {packed} for
+the layers in turn.
 
 ## What they are not
 
@@ -127,12 +130,12 @@ def compared(model: Any, prompts: Sequence[Encoded], seed: int) -> dict[str, lis
 
 
 def measured(
-    model: Any, sets: dict[str, list[Dictionary]], prompts: Sequence[Encoded], losses: int
+    model: Any, sets: dict[str, list[Dictionary]], prompts: Sequence[Encoded], alone: Sequence[Encoded]
 ) -> dict[str, list[dict[str, float]]]:
-    """Return what each dictionary is worth, the loss on the first prompts alone."""
+    """Return what each dictionary is worth on prompts, the loss on documents that stand alone."""
     every = [one for made in sets.values() for one in made]
     found = measure(model, every, prompts, loss=False)
-    recovered = [one.ce_recovered for one in measure(model, every, prompts[:losses])]
+    recovered = [one.ce_recovered for one in measure(model, every, alone)]
     rows = iter([asdict(replace(one, ce_recovered=ce)) for one, ce in zip(found, recovered, strict=True)])
     return {name: [next(rows) for _ in made] for name, made in sets.items()}
 
@@ -151,9 +154,58 @@ def table(metrics: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def operated(work: Callable[[], Any]) -> Any:
-    """Do what reads the model as one command, without autograd."""
-    return interp.model.operate("train-features", {}, lambda operation: hooks.guarded(work))  # noqa: ARG005
+def trained(model: Any, args: argparse.Namespace) -> None:
+    """Train, and write the dictionaries and what is known of their training."""
+    begun = time.process_time()
+    given = texts(2 * args.seed + 1, args.tokens)
+    result = interp.features_train(given, width=WIDTH, k=K, kind="batchtopk", steps=args.steps, seed=args.seed)
+    print(result.to_frame(), flush=True)
+    made = held.current(model)
+    args.out.mkdir(exist_ok=True)
+    for one in made.dictionaries:
+        shipped = one.to(torch.device("cpu"), torch.float16)
+        saelens.write(args.out / f"layer_{one.layer}", shipped, said={"sample": list(made.sample), "seed": args.seed})
+    said = {
+        "seed": args.seed, "steps": args.steps, "width": WIDTH, "k": K, "tokens": args.tokens,
+        "trained": result.tokens[0], "seconds": round(time.process_time() - begun),
+    }  # fmt: skip
+    (args.out / "metrics.json").write_text(json.dumps(said, indent=1) + "\n")
+
+
+def judged(model: Any, folder: Path, tokens: int, losses: int) -> dict[str, Any]:
+    """Measure the dictionaries in a folder on documents that are no part of what they were trained on."""
+    said = json.loads((folder / "metrics.json").read_text())
+    seed = said["seed"]
+    known = set(texts(2 * seed + 1, said["tokens"]))
+    fresh = [one for one in texts(2 * seed + 2, tokens) if one not in known]
+    prompts = [model.encode(one) for one in fresh]
+    alone = [encoded for one, encoded in zip(fresh, prompts, strict=True) if one.ids is None][:losses]
+    packed = [encoded for one, encoded in zip(fresh, prompts, strict=True) if one.ids is not None]
+    read = formats.read(folder, formats.Wanted({"mlp_normed": 128, "mlp_out": 128}, model.geometry.n_layers))
+    own = [one.to(model.device, torch.float32) for one in read.dictionaries]
+
+    def work() -> dict[str, Any]:
+        others = compared(model, [model.encode(one) for one in texts(2 * seed + 3, MADE_OF)], seed)
+        behind = [one.ce_recovered for one in measure(model, own, packed)]
+        return {**measured(model, {"features": own, **others}, prompts, alone), "packed": behind}
+
+    found = model.operate("train-features", {}, lambda operation: hooks.guarded(work))  # noqa: ARG005
+    for one, row in zip(read.dictionaries, found["features"], strict=True):
+        declared = {name: round(row[name], 4) for name in ("fvu", "l0", "dead", "ce_recovered")}
+        about = {"sample": list(read.said["sample"]), "seed": seed}
+        saelens.write(folder / f"layer_{one.layer}", replace(one, declared=declared), said=about)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.parent != folder)
+    own_keys = ("seed", "steps", "width", "k", "tokens", "trained", "seconds")
+    counts = {"size": size, "prompts": len(prompts), "losses": len(alone), "rows": len(packed)}
+    return {**{name: said[name] for name in own_keys}, **counts, **_rounded(found)}
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _rounded(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_rounded(one) for one in value]
+    return round(value, 4) if isinstance(value, float) else value
 
 
 def main() -> None:
@@ -164,46 +216,27 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=280_000, help="of what is trained on, and the tenth held out")
     parser.add_argument("--measured", type=int, default=30_000, help="tokens to measure on")
     parser.add_argument("--losses", type=int, default=200, help="documents whose loss is measured")
+    parser.add_argument("--again", action="store_true", help="measure what is there again, and train nothing")
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "src/interp/bundled/features")
     args = parser.parse_args()
-    begun = time.time()
     model = interp.load(device="cpu")
-    given = texts(2 * args.seed + 1, args.tokens)
-    result = interp.features_train(given, width=WIDTH, k=K, kind="batchtopk", steps=args.steps, seed=args.seed)
-    seconds = time.time() - begun
-    print(result.to_frame(), f"{seconds:.0f} s", flush=True)
-    made = held.current(model)
-    seen = set(given)
-    fresh = [one for one in texts(2 * args.seed + 2, args.measured) if one not in seen]
-    prompts = [model.encode(one) for one in fresh]
-    args.out.mkdir(exist_ok=True)
-    shipped = [one.to(torch.device("cpu"), torch.float16) for one in made.dictionaries]
-    for one in shipped:
-        saelens.write(args.out / f"layer_{one.layer}", one, said={"sample": list(made.sample), "seed": args.seed})
-    wanted = formats.Wanted({"mlp_normed": 128, "mlp_out": 128}, len(shipped))
-    read = [one.to(model.device, torch.float32) for one in formats.read(args.out, wanted).dictionaries]
-
-    def work() -> dict[str, Any]:
-        others = compared(model, [model.encode(one) for one in texts(2 * args.seed + 3, MADE_OF)], args.seed)
-        return measured(model, {"features": read, **others}, prompts, args.losses)
-
-    metrics = operated(work)
-    for one, row in zip(shipped, metrics["features"], strict=True):
-        declared = {name: round(row[name], 4) for name in ("fvu", "l0", "dead", "ce_recovered")}
-        said = {"sample": list(made.sample), "seed": args.seed}
-        saelens.write(args.out / f"layer_{one.layer}", replace(one, declared=declared), said=said)
-    size = sum(path.stat().st_size for path in args.out.rglob("*") if path.parent != args.out)
-    said = {
-        "seed": args.seed, "steps": args.steps, "width": WIDTH, "k": K, "trained": result.tokens[0],
-        "seconds": seconds, "size": size, "prompts": len(prompts), "losses": min(args.losses, len(prompts)),
-    }  # fmt: skip
-    metrics = said | {
-        name: [{k: round(v, 4) for k, v in row.items()} for row in rows] for name, rows in metrics.items()
-    }
+    if not args.again:
+        trained(model, args)
+    metrics = judged(model, args.out, args.measured, args.losses)
     (args.out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
-    filled = {**said, "size": size / 1e6, "count": len(shipped), "tokens": metrics["features"][0]["tokens"]}
-    (args.out / "CARD.md").write_text(CARD.format(**filled, table=table(metrics)))
-    print(table(metrics), f"{size / 1e6:.2f} MB, {time.time() - begun:.0f} s")
+    (args.out / "CARD.md").write_text(card(metrics))
+    print(card(metrics))
+
+
+def card(metrics: dict[str, Any]) -> str:
+    """Return the card of what was measured."""
+    own = metrics["features"]
+    packed = ", ".join(f"{one:.3f}" for one in metrics["packed"])
+    words = metrics | {
+        "size": metrics["size"] / 1e6, "count": len(own), "measured": own[0]["tokens"], "packed": packed,
+        "table": table(metrics),
+    }  # fmt: skip
+    return CARD.format(**words)
 
 
 if __name__ == "__main__":

@@ -39,13 +39,15 @@ def text() -> str:
         if name == "load":  # the session's own takes objects too
             continue
         python, returned = name.replace("-", "_"), command.function.__annotations__["return"]
-        alias, owner = f"_{returned}", importlib.import_module(command.function.__module__)
-        known = vars(owner).get(returned)
-        module = "interp.engine.model.loaded" if known is None else known.__module__
-        if made.setdefault(alias, module) != module:
-            alias = f"_{python}{alias}"
-        imports.add(f"from {module} import {returned} as {alias}")
-        functions.append(f"def {python}({_parameters(python, Pairs in command.bodies)}) -> {alias}: ...")
+        owner, aliases = importlib.import_module(command.function.__module__), list[str]()
+        for one in returned.split(" | "):
+            alias, known = f"_{one}", vars(owner).get(one)
+            module = "interp.engine.model.loaded" if known is None else known.__module__
+            if made.setdefault(alias, module) != module:
+                alias = f"_{python}{alias}"
+            imports.add(f"from {module} import {one} as {alias}")
+            aliases.append(alias)
+        functions.append(f"def {python}({_parameters(python, Pairs in command.bodies)}) -> {' | '.join(aliases)}: ...")
     functions.append(f"def load({_parameters('load', False)}) -> LoadedModel: ...")
     ends = ["def load_ipython_extension(shell: InteractiveShell) -> None: ..."]
     ends += ["def unload_ipython_extension(shell: InteractiveShell) -> None: ..."]

@@ -1,9 +1,10 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { curveAt, neighbour, pillAt, type Shown, shown, through, totals } from "../src/circuit/graph";
+import { pillAt, type Shown, shown, totals } from "../src/circuit/graph";
 import mount from "../src/circuit/index";
-import { type Graph, type Groups, nameOf, unpack } from "../src/circuit/meta";
-import { step, width } from "../src/circuit/paint";
+import { type Graph, nameOf, unpack } from "../src/circuit/meta";
+import { curveAt, neighbour, step, through, width } from "../src/draw/graph";
 import type { Message } from "../src/host/model";
+import type { Groups } from "../src/ui/groups";
 import { fakeCanvas, Host, press, settled } from "./host";
 
 // embed → 1.0 → 2.1 → logits, and 2.1 reads embed itself; the MLP's way comes last.

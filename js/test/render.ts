@@ -3,9 +3,10 @@
 import { bars, classes } from "../../src/interp/views/kit/palette.json";
 import { shown, totals } from "../src/circuit/graph";
 import { type Graph, unpack } from "../src/circuit/meta";
-import { Brush, step, width } from "../src/circuit/paint";
+import { Brush } from "../src/circuit/paint";
 import { colours, diverging, type Rgb, sequential } from "../src/draw/colours";
 import { heat, measure, SCALE, type Signed, scale } from "../src/draw/diverging";
+import { step, width } from "../src/draw/graph";
 import { times } from "../src/draw/numbers";
 
 interface Cases {

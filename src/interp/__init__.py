@@ -7,6 +7,7 @@ importing interp imports no torch.
 
 from __future__ import annotations
 
+import functools
 import pkgutil
 import sys
 from typing import TYPE_CHECKING, Any
@@ -30,9 +31,15 @@ _NAMED = {
     "Result": "interp.results:Result",
     "compare": "interp.results.comparison:compare",
     "load_circuit": "interp.methods._shared.circuit.file:load_circuit",
+    "load_graph": "interp.methods._shared.trace.file:load_graph",
     "saliency_of_classifier": "interp.methods.readouts.saliency_of_classifier:saliency_of_classifier",
     "technique": "interp.interface.registry:technique",
 }
+
+
+@functools.cache
+def _parts() -> frozenset[str]:
+    return frozenset(part.name for part in pkgutil.iter_modules(__path__))
 
 
 def __getattr__(name: str) -> Any:
@@ -41,7 +48,7 @@ def __getattr__(name: str) -> Any:
 
         return version("interp")
     # `from interp import registry` asks here first; only an AttributeError makes Python look for the submodule.
-    if name.startswith("_") or name in {part.name for part in pkgutil.iter_modules(__path__)}:
+    if name.startswith("_") or name in _parts():
         raise AttributeError(f"module 'interp' has no attribute {name!r}")
     if name in _NAMED:
         from interp.results import resolve

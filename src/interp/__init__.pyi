@@ -14,8 +14,12 @@ from interp.methods._shared.circuit.file import load_circuit as load_circuit
 from interp.methods._shared.circuit.report import CircuitReport as _CircuitReport
 from interp.methods._shared.circuit.result import CircuitResult as _CircuitResult
 from interp.methods._shared.features_result import FeaturesResult as _FeaturesResult
+from interp.methods._shared.trace.file import load_graph as load_graph
+from interp.methods._shared.trace.result import TraceResult as _TraceResult
+from interp.methods._shared.trace.score_result import ScoreResult as _ScoreResult
 from interp.methods.checks.selfcheck import SelfcheckResult as _SelfcheckResult
 from interp.methods.checks.task import TaskResult as _TaskResult
+from interp.methods.features.features_train import FeaturesTrainResult as _FeaturesTrainResult
 from interp.methods.heads.attention import AttentionResult as _AttentionResult
 from interp.methods.heads.compose import ComposeResult as _ComposeResult
 from interp.methods.heads.heads import HeadsResult as _HeadsResult
@@ -108,6 +112,27 @@ def features(*, model: Any = ...) -> _FeaturesResult: ...
 def features_load(
     path: Any, *, site: Any = ..., layer: Any = ..., text: Any = ..., name: str | None = ..., model: Any = ...
 ) -> _FeaturesResult: ...
+def features_train(
+    texts: Any,
+    *,
+    site: Literal["mlp", "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z", "neuron"] = ...,
+    layer: Any = ...,
+    width: int = ...,
+    k: int = ...,
+    kind: Literal["topk", "batchtopk"] = ...,
+    skip: bool = ...,
+    steps: int = ...,
+    batch: int = ...,
+    rate: float | None = ...,
+    out: str | None = ...,
+    seed: int = ...,
+    text: Any = ...,
+    column: Any = ...,
+    n: Any = ...,
+    bos: Any = ...,
+    truncate: Any = ...,
+    model: Any = ...,
+) -> _FeaturesTrainResult: ...
 def generate(
     prompt: Any,
     *,
@@ -310,6 +335,25 @@ def task(
     **more: Any,
 ) -> _TaskResult: ...
 def tokens(prompt: Any, *, bos: Any = ..., truncate: Any = ..., model: Any = ...) -> _TokensResult: ...
+def trace(
+    prompt: Any,
+    *,
+    target: Any = ...,
+    against: Any = ...,
+    position: int | None = ...,
+    nodes: float = ...,
+    edges: float = ...,
+    most: int = ...,
+    group: Literal["auto"] | None = ...,
+    head: Any = ...,
+    from_: int | None = ...,
+    to: int | None = ...,
+    features: Any = ...,
+    bos: Any = ...,
+    truncate: Any = ...,
+    dry_run: Any = ...,
+    model: Any = ...,
+) -> _TraceResult | _ScoreResult: ...
 def unload(name: Any = ...) -> _Table: ...
 def use(name: Any) -> _LoadedModel: ...
 def validate(
@@ -323,7 +367,7 @@ def validate(
     metric: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
-) -> _CircuitReport: ...
+) -> _CircuitReport | _TraceResult: ...
 def load(
     source: Any = ...,
     *,

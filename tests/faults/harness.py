@@ -67,7 +67,10 @@ WITH: dict[tuple[str, str], Callable[[], dict[str, Any]]] = {
 
 # What goes on with a text needs a model that predicts the next token, and circuits one whose attention reads a normed
 # residual stream: a bidirectional one is refused.
-CAUSAL = frozenset({"generate", "steer", "ov", "qk", "compose", "circuit", "validate"})
+CAUSAL = frozenset({"generate", "steer", "ov", "qk", "compose", "circuit", "validate", "trace"})
+
+# What is about features that are loaded.
+FEATURED = frozenset({"trace"})
 
 
 def _dictionaries() -> str:
@@ -173,6 +176,8 @@ def valid(name: str, /, family: str = "gpt2", text: str | None = None, **argumen
         The harness has no example of the command's kind of body or argument yet.
     """
     command = commands()[name]
+    if name in FEATURED and session.current is not None:
+        dictionaries.hold(session.get())
     given: dict[str, Any] = {}
     for parameter in command.parameters:
         if not parameter.required:

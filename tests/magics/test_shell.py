@@ -127,6 +127,8 @@ def test_clear_empties_the_store(shell: Any, lend: Any) -> None:
         ("%interp unload mi", {"mine"}),
         ("%interp unload loaded-f", {"loaded-features"}),
         ("%interp features-load x --site mlp_n", {"mlp_normed"}),
+        ("%interp features-train --site resid_p", {"resid_post", "resid_pre"}),
+        ("%interp features-train --kind ba", {"batchtopk"}),
         ("%%interp predict --model mi", {"mine"}),
     ],
 )

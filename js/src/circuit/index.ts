@@ -1,27 +1,28 @@
 import "../../../src/interp/views/kit/layout/frame.css";
 import "../../../src/interp/views/kit/layout/circuit.css";
 import "../ui/frame.css";
+import "../ui/graph.css";
 import "./circuit.css";
 import { diverging, lifted } from "../draw/colours";
 import { times } from "../draw/numbers";
 import { h } from "../ui/dom";
 import { textUrl } from "../ui/download";
 import { buttons, frame as framed } from "../ui/frame";
+import { groupMenu } from "../ui/groups";
 import { type Mounted, mount } from "../ui/mount";
 import { room } from "../ui/room";
 import { saveMenu } from "../ui/save";
+import { edgeSlider } from "../ui/slider";
 import { theme } from "../ui/theme";
 import { watch } from "../ui/watch";
 import { counted } from "../ui/words";
 import { foot } from "./foot";
-import { groupMenu } from "./groups";
 import { inspector } from "./inspector";
 import { plot } from "./plot";
 import { table } from "./table";
 import { viewer } from "./view";
 
 const TITLE = "Circuit";
-const STEPS = 300; // of the slider; beyond, each is more than one edge
 
 export default mount((mounted: Mounted, el: HTMLElement) => {
   const { rpc, ends, problem, fail, live } = mounted;
@@ -31,18 +32,8 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
   const view = viewer(mounted, colours.current);
   const { graph, groups, drawing, asked, count, chosen } = view;
 
-  // Of many edges, the first few are chosen more finely.
-  const edges = () => drawing.peek().edges.length;
-  const steps = () => Math.min(STEPS, edges());
-  const power = () => (edges() > STEPS ? 2 : 1);
-  const slider: HTMLInputElement = h("input.slider", {
-    type: "range",
-    min: 1,
-    "aria-label": "edges",
-    input: () => {
-      asked.value = Math.max(1, Math.round(edges() * (Number(slider.value) / steps()) ** power()));
-    },
-  });
+  const shown = () => `${counted(count.value)} of ${counted(graph.value.total)}`;
+  const slider = edgeSlider(ends, () => drawing.value.edges.length, asked, shown);
   const said = h("span.count");
   const facts = h("span.muted");
   const legend = h("div.legend.muted");
@@ -86,12 +77,7 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
       notes.replaceChildren(...graph.value.notes.map((note) => h("p.muted.note", {}, note)));
     },
     () => {
-      const all = drawing.value.edges.length;
-      const shown = `${counted(count.value)} of ${counted(graph.value.total)}`;
-      said.textContent = shown;
-      slider.max = `${steps()}`;
-      slider.value = `${Math.ceil(steps() * (asked.value / (all || 1)) ** (1 / power()) - 1e-9)}`;
-      slider.setAttribute("aria-valuetext", `${shown} edges`);
+      said.textContent = shown();
     },
     () => {
       const stops = times(17, (i) => diverging(colours.current.value)(lifted(i / 8 - 1)));

@@ -1,4 +1,3 @@
-import { circuit } from "../../../src/interp/views/kit/palette.json";
 import { times } from "../draw/numbers";
 import { bytes } from "../host/model";
 
@@ -22,9 +21,6 @@ export interface Graph {
   evidence: [lead: string, bold: string, muted: boolean][];
   notes: string[];
 }
-
-/** Name → its nodes, and whether they are drawn as one. */
-export type Groups = Record<string, { nodes: string[]; folded: boolean }>;
 
 export interface Edge {
   writer: number;
@@ -58,7 +54,6 @@ export interface Drawing {
   curves: Curve[];
 }
 
-export const HALF = circuit.half; // of a pill's height, in px
 const GRID = 8; // steps to a px, as the kernel sends them
 
 /** The drawing out of its bytes: see the kernel's `_described`. */

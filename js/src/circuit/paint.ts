@@ -1,19 +1,11 @@
 import { circuit, signed } from "../../../src/interp/views/kit/palette.json";
 import { css, diverging, lifted, type Theme } from "../draw/colours";
+import { HALF, step, width } from "../draw/graph";
 import type { Shown } from "./graph";
-import { HALF, type Pill } from "./meta";
+import type { Pill } from "./meta";
 
 const SANS = "system-ui,-apple-system,Segoe UI,Roboto,DejaVu Sans,sans-serif";
 const READABLE = 0.55; // the scale below which pills have no names
-
-/** The step in whose colour and width an edge is drawn; NaN where it has no number. */
-export function step(score: number, end: number): number {
-  const size = Math.round(circuit.steps * lifted(Math.abs(score) / end));
-  return Math.sign(score || 1) * Math.max(circuit.faintest, size) + 0 * score;
-}
-
-export const width = (level: number) =>
-  circuit.thinnest + (circuit.widest - circuit.thinnest) * (Math.abs(level) / circuit.steps) ** circuit.growth;
 
 /** Where a drawing lies on its canvas. */
 export interface Camera {

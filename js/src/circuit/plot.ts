@@ -1,10 +1,12 @@
 import { computed, signal } from "@preact/signals-core";
 import { circuit as geometry } from "../../../src/interp/views/kit/palette.json";
+import { curveAt, neighbour } from "../draw/graph";
 import { fit, h, on } from "../ui/dom";
+import { mark as markNodes } from "../ui/groups";
 import { clamp, keys, step } from "../ui/keys";
 import { column } from "../ui/room";
 import { watch } from "../ui/watch";
-import { curveAt, neighbour, pillAt, type Shown } from "./graph";
+import { pillAt, type Shown } from "./graph";
 import type { Pill } from "./meta";
 import { Brush, type Camera } from "./paint";
 import { named, type Viewer } from "./view";
@@ -46,10 +48,7 @@ export function plot(viewer: Viewer, legend: HTMLElement): HTMLElement {
   const mark = (pill: number) => {
     const { name } = drawing.peek().pills[pill] ?? {};
     const nodes = name ? (groups.peek()[name]?.nodes ?? [name]) : [];
-    const next = new Set(marked.peek());
-    const add = !nodes.every((node) => next.has(node));
-    for (const node of nodes) next[add ? "add" : "delete"](node);
-    marked.value = next;
+    markNodes(viewer, nodes);
   };
 
   const each = (brush: Brush, nodes: Iterable<number>) => {

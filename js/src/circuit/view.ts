@@ -1,10 +1,12 @@
 import { computed, type ReadonlySignal, type Signal, signal } from "@preact/signals-core";
 import type { Theme } from "../draw/colours";
+import { through } from "../draw/graph";
 import { trait } from "../host/traits";
+import type { Grouping, Groups } from "../ui/groups";
 import type { Mounted } from "../ui/mount";
 import { selecting } from "../ui/selected";
-import { type Shown, shown, through, totals } from "./graph";
-import { type Drawing, type Graph, type Groups, nameOf, unpack } from "./meta";
+import { type Shown, shown, totals } from "./graph";
+import { type Drawing, type Graph, nameOf, unpack } from "./meta";
 
 /** What is under the pointer: it shows for a moment and tells the kernel nothing. */
 export interface Pointer {
@@ -13,9 +15,8 @@ export interface Pointer {
 }
 
 /** One view: what all of its parts look at. */
-export interface Viewer extends Mounted {
+export interface Viewer extends Grouping {
   graph: ReadonlySignal<Graph>;
-  groups: ReadonlySignal<Groups>;
   /** How many edges are asked for, and how many are shown: those that only together make a way come together. */
   asked: Signal<number>;
   count: ReadonlySignal<number>;
@@ -25,10 +26,6 @@ export interface Viewer extends Mounted {
   there: ReadonlySignal<Set<number>>;
   totals: ReadonlySignal<Map<number, number>>;
   pointer: Signal<Pointer>;
-  /** The nodes that are marked for a group. */
-  marked: Signal<ReadonlySet<string>>;
-  /** Draw a group as one pill, or its nodes. */
-  fold(name: string, folded: boolean): void;
   /** The chosen pill's index, −1 for none. */
   chosen: ReadonlySignal<number>;
   choose(pill: number): void;

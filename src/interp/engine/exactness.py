@@ -209,8 +209,8 @@ def trusted(model: LoadedModel, key: Key, length: int) -> bool:
 
 
 def sample_of(model: LoadedModel) -> int:
-    """Return how many cells, pairs or prompts are compared: one, where each forward reads a model's files anew."""
-    return SAMPLE if model.streamed is None else 1
+    """Return how many cells, pairs or prompts are compared: one, where each hooked forward reads all weights anew."""
+    return SAMPLE if model.streamed is None or model.streamed.by_rows else 1
 
 
 def forget(model: LoadedModel) -> None:

@@ -97,7 +97,7 @@ def load(
         A folder with a PEFT adapter, such as LoRA's, to merge in; in Python, a model object is copied first.
     max_memory
         How much of the weights may be in memory, such as 4GB: they stay in their safetensors files, in the dtype that
-        they have there, and are read layer by layer, once for a whole sweep; on a CPU.
+        they have there, and are read layer by layer, once for a whole sweep; with a GPU, of its memory.
     device_map
         auto or balanced: divided among the devices that are here, as accelerate does it; or a JSON file that says for
         modules where they go, such as {"model.layers.0": "cpu", "": "disk"}; in Python also a dict.

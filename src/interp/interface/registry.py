@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -320,11 +321,16 @@ def _examples(doc: str) -> tuple[str, ...]:
 
 def commands() -> Mapping[str, Command]:
     """Return every command by name, importing interp's own on the first call; no torch is imported."""
+    _import_own()
+    return dict(sorted(_commands.items()))
+
+
+@functools.cache
+def _import_own() -> None:
     for module in pkgutil.walk_packages(importlib.import_module(_TECHNIQUES).__path__, f"{_TECHNIQUES}."):
         if "._" not in module.name:
             importlib.import_module(module.name)
     importlib.import_module(_OWN)
-    return dict(sorted(_commands.items()))
 
 
 def find(name: str) -> Command:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import traitlets
@@ -17,13 +17,10 @@ from interp.views.kit.frame import visible_facts
 from interp.views.kit.text import visible
 from interp.views.kit.theme import THEMES
 from interp.widgets import _encode as encode
-from interp.widgets._base import Widget, weakly
+from interp.widgets._grouping import GroupingWidget
 from interp.widgets._rpc import Handler, Reply, Request, parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from interp.methods._shared.circuit.groups import Groups
     from interp.methods._shared.circuit.result import CircuitResult
     from interp.views.kit.page import Piece
 
@@ -32,7 +29,7 @@ _THUMBNAIL = 64  # cells a side of a head's pattern
 _TOKEN = 24
 
 
-class CircuitWidget(Widget):
+class CircuitWidget(GroupingWidget):
     """An interactive view of a `CircuitResult`.
 
     Parameters
@@ -45,9 +42,6 @@ class CircuitWidget(Widget):
     script = "circuit"
     graph = traitlets.Dict().tag(sync=True)
     drawing = traitlets.Bytes().tag(sync=True)
-    groups = traitlets.Dict().tag(sync=True)
-
-    _unobserve: Callable[[], object] = staticmethod(lambda: None)
 
     def __init__(self, result: CircuitResult, **traits: Any) -> None:
         drawn = arrange(result)
@@ -56,20 +50,15 @@ class CircuitWidget(Widget):
         self._heads = max((node.head for node in nodes if node.kind == "head"), default=-1) + 1
         self._nodes = drawn.nodes
         self._whole = drawn
-        self._unfolded: set[str] = set()
         self._evidence: list[Piece] | None = None
-        super().__init__(result, **{**self._state(result), **traits})
-        self._unobserve = cast("Groups", result.groups).observe(weakly(self._regroup))
+        super().__init__(result, **traits)
 
     def handlers(self) -> Mapping[str, Handler]:
         """Return the graph's requests."""
         return {
+            **super().handlers(),
             "function": self._on_function,
             "pattern": self._on_pattern,
-            "group": self._on_group,
-            "rename": self._on_rename,
-            "ungroup": self._on_ungroup,
-            "fold": self._on_fold,
             "picture": self._on_picture,
         }
 
@@ -84,30 +73,14 @@ class CircuitWidget(Widget):
     def validated(self, circuit: CircuitResult) -> None:
         """Show the evidence of `circuit`, which is this one after `interp.validate`."""
         self._evidence = pictures.evidence(circuit)
-        self._regroup()
+        self.regroup()
 
-    def close(self) -> None:
-        """Close the view and let go of the circuit and its groups."""
-        self._unobserve()
-        super().close()
-
-    def _state(self, result: CircuitResult) -> dict[str, Any]:
+    def state(self, result: CircuitResult, folded: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
         """Return what the page shows, as traits."""
-        groups = {
-            name: {"nodes": list(nodes), "folded": name not in self._unfolded} for name, nodes in result.groups.items()
-        }
-        folded = {name: nodes for name, nodes in result.groups.items() if name not in self._unfolded}
         graph, drawing = _described(result, self._whole, collapsed(self._whole, folded))
         if self._evidence is not None:
             graph["evidence"] = [list(piece) for piece in self._evidence]
-        return {"graph": graph, "drawing": drawing, "groups": groups}
-
-    def _regroup(self) -> None:
-        self._unfolded &= set(self.result.groups)
-        # In one message: each of them says how the others are to be read.
-        with self.hold_sync():
-            for name, value in self._state(self.result).items():
-                setattr(self, name, value)
+        return {"graph": graph, "drawing": drawing}
 
     def _on_function(self, params: Mapping[str, Any], request: Request) -> Reply:  # noqa: ARG002
         """Answer with what a node does: its label, the tokens that it promotes and suppresses, whether it copies."""
@@ -128,29 +101,6 @@ class CircuitWidget(Widget):
         pattern = encode.pool(self.result.pattern_of(node), _THUMBNAIL)
         return Reply({"side": pattern.shape[-1]}, (encode.quantise(pattern, 1.0).tobytes(),))
 
-    def _on_group(self, params: Mapping[str, Any], request: Request) -> Reply:  # noqa: ARG002
-        """Make a group of nodes."""
-        name, nodes = parameters(params, name=str, nodes=list)
-        self.result.groups.form(name.strip(), nodes)
-        return Reply()
-
-    def _on_rename(self, params: Mapping[str, Any], request: Request) -> Reply:  # noqa: ARG002
-        name, to = parameters(params, name=str, to=str)
-        self.result.groups.rename(name, to.strip())
-        return Reply()
-
-    def _on_ungroup(self, params: Mapping[str, Any], request: Request) -> Reply:  # noqa: ARG002
-        (name,) = parameters(params, name=str)
-        del self.result.groups[name]
-        return Reply()
-
-    def _on_fold(self, params: Mapping[str, Any], request: Request) -> Reply:  # noqa: ARG002
-        """Draw a group as one, or its nodes."""
-        name, folded = parameters(params, name=tuple(self.result.groups), folded=range(2))
-        (self._unfolded.discard if folded else self._unfolded.add)(name)
-        self._regroup()
-        return Reply()
-
     def _on_picture(self, params: Mapping[str, Any], request: Request) -> Reply:  # noqa: ARG002
         """Answer with the static picture of what a view shows."""
         theme, edges, chosen = parameters(params, theme=THEMES, edges=int, chosen=str)
@@ -159,7 +109,7 @@ class CircuitWidget(Widget):
             theme,
             edges=edges,
             chosen=chosen or None,
-            unfolded=sorted(self._unfolded),
+            unfolded=self.unfolded,
             evidence=self._evidence,
         )
         if len(drawn.encode()) > encode.MESSAGE:

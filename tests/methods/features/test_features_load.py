@@ -176,6 +176,26 @@ def test_a_stream_that_was_centred_is_found_out(lend: Any, tmp_path: Path) -> No
     assert result.measured[0, 0] < 1e-6
 
 
+@pytest.mark.parametrize("point", ["mlp_normed", "mlp_unit"])
+def test_with_the_norms_gain_or_without(point: str, clean_session: Any, tmp_path: Path) -> None:
+    """Of a Gemma Scope transcoder, whose files do not say: the best linear map of either, split into two signs."""
+    model = clean_session.load(device="cpu")
+    d, (x, y) = model.geometry.d_model, (Place(2, point), Place(2, "mlp_out"))
+    prompts = [list(model.tokens.encode(Prompt(text)).ids) for text in SAMPLE[:3]]
+    read_, written = (torch.cat([read(model, ids, place) for ids in prompts]).double() for place in (x, y))
+    best = torch.linalg.lstsq(read_, written).solution.float()
+    folder = tmp_path / "gemma-scope-2b-pt-transcoders" / "layer_2" / "width_1k" / "average_l0_128"
+    folder.mkdir(parents=True)
+    both = torch.cat([torch.eye(d), -torch.eye(d)], 1)
+    zeros = {"b_enc": np.zeros(2 * d), "b_dec": np.zeros(d), "threshold": np.zeros(2 * d)}
+    np.savez(folder / "params.npz", W_enc=both, W_dec=torch.cat([best, -best]), **zeros)
+    result = interp.features_load(folder)
+    assert result.reads == (point,)
+    assert result.measured[0, 0] < 0.3
+    said = "read with the norm's gain, of which their files say nothing: FVU"
+    assert [said in note for note in result.notes] == ([True] if point == "mlp_normed" else [])
+
+
 def test_square_matrices_the_right_way_round(lend: Any, tmp_path: Path) -> None:
     model = lend("gpt2")
     d = model.geometry.d_model

@@ -17,7 +17,7 @@ from interp.engine.features.frozen import Frozen, sizes
 from interp.engine.features.influence import influence_of
 from interp.engine.features.sources import Sources, sources
 
-_BATCH = 64  # readings that are carried down together
+BATCH = 64  # readings that are carried down together
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,7 +192,7 @@ def trace(
     readings: Sequence[Reading],
     *,
     most: int,
-    batch: int = _BATCH,
+    batch: int = BATCH,
     on_step: Callable[[int, int], object] | None = None,
 ) -> Traced:
     """Return the attribution graph of what is read off the end.

@@ -57,7 +57,8 @@ def load(folder: Path, count: int, asked: Mapping[str, Any], device: torch.devic
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             about = cast("dict[str, str]", file.metadata() or {})
-            held: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # Copies, which lie as tensors of torch's own do: products of others may round differently.
+            held: dict[str, Tensor] = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         before = cast("dict[str, Any]", json.loads(about["asked"]))
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         reason = str(error).partition("\n")[0]

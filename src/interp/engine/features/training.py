@@ -174,6 +174,11 @@ def beginning(recipe: Recipe, read: Tensor, written: Tensor) -> dict[str, Tensor
 
     Each feature reads what one row is, and writes what belongs to it; so hardly any begins dead.
     """
+    with _exactly(read):
+        return _beginning(recipe, read, written)
+
+
+def _beginning(recipe: Recipe, read: Tensor, written: Tensor) -> dict[str, Tensor]:
     scales = Scales.of(read, written)
     read, written = scales.made(read, written)
     draw = torch.Generator().manual_seed(recipe.seed)
@@ -257,6 +262,10 @@ class Trainer:
 
     def step(self, read: Tensor, written: Tensor) -> None:
         """Take one step on rows, ``[row, d_in]`` and ``[row, d_out]``."""
+        with _exactly(read):
+            self._step(read, written)
+
+    def _step(self, read: Tensor, written: Tensor) -> None:
         recipe, w = self.recipe, self.weights
         read, written = self.scales.made(read, written)
         pre = self.pre(read)
@@ -314,9 +323,8 @@ class Trainer:
         ratio = scales.size_out / scales.size_in
         act = Act("topk", k=recipe.k)
         if recipe.kind == "batchtopk":
-            parts = ((part - scales.mean_in) / scales.size_in for part in read.split(recipe.batch))
-            least = torch.stack([recipe.chosen(self.pre(part)).values.min() for part in parts])
-            act = Act("jumprelu", threshold=(least.mean() * scales.size_out)[None])
+            with _exactly(read):
+                act = Act("jumprelu", threshold=self._threshold(read)[None])
         skip = ratio * w["skip"] if recipe.skip else None
         bias = scales.mean_out + scales.size_out * w["decoder_bias"]
         return Dictionary(
@@ -330,6 +338,17 @@ class Trainer:
             act=act,
             skip=skip,
         )
+
+    def _threshold(self, read: Tensor) -> Tensor:
+        parts = ((part - self.scales.mean_in) / self.scales.size_in for part in read.split(self.recipe.batch))
+        active = [self.recipe.chosen(self.pre(part)).values for part in parts]
+        least = [values.min() for values in active if len(values)] or [read.new_zeros(())]
+        return torch.stack(least).mean() * self.scales.size_out
+
+
+def _exactly(rows: Tensor) -> torch.autocast:
+    """Return a scope in which products are of the precision of their factors, whatever the user has switched on."""
+    return torch.autocast(rows.device.type, enabled=False)
 
 
 def _unit(rows: Tensor) -> Tensor:

@@ -87,12 +87,13 @@ def foresee(model: LoadedModel, make: Callable[[], tuple[Foresight, Work]]) -> N
     already, measuring = begun - before, now - begun
     # Others' work on this machine: by how much longer than its own work this command has taken so far.
     busy = min(_BUSIEST, max(1.0, (now - before) / max(time.process_time() - operation.worked, 1e-3)))
+    copies = 0 if model.streamed is None else model.streamed.takes
     free = memory.free_bytes(model.device)
     whole = Costs(
         forwards=operation.forwards + costs.forwards,
         flops=costs.flops,
         bytes_read=costs.bytes_read + model.nbytes,
-        peak_bytes=costs.peak_bytes,
+        peak_bytes=costs.peak_bytes + copies,
         seconds=busy * costs.seconds + already + (0 if operation.dry else measuring),
     )
     advice = () if whole.peak_bytes <= free else (*work.advice, "a smaller model, or a shorter prompt")
@@ -104,8 +105,9 @@ def foresee(model: LoadedModel, make: Callable[[], tuple[Foresight, Work]]) -> N
         needs, there = memory.readable(whole.peak_bytes), memory.readable(free)
         operation.notes.append(f"this was to need {needs} and {there} was free; less is needed with {advice[0]}")
     operation.forecast = whole
-    operation.meter = Meter(model.device)
-    hooks.undisturbed(operation.meter.start)
+    if whole.flops:  # where everything is kept already, looking would take longer than the rest
+        operation.meter = Meter(model.device)
+        hooks.undisturbed(operation.meter.start)
 
 
 def priced(sight: Foresight, work: Work) -> Costs:

@@ -175,7 +175,7 @@ class Sizes:
         depth, width = len(net.layers), net.unembed.weight.shape[1]
         attention = (net.n_heads + net.n_kv_heads) * 2 * width * net.d_head
         mlps = 0
-        for block in net.layers:
+        for block in net.stored:
             gates = 2 + (block.gate is not None)
             mlps += _routed(block.experts) if block.experts is not None else gates * width * len(block.up.weight)
         products, element = attention + mlps // depth, net.unembed.weight.element_size()
@@ -187,7 +187,7 @@ class Sizes:
             kv_heads=net.n_kv_heads,
             d_head=net.d_head,
             d_mlp=net.d_mlp,
-            gated=net.layers[0].gate is not None,
+            gated=net.stored[0].gate is not None,
             vocabulary=vocabulary,
             layer=2 * products,
             pair=4 * net.n_heads * net.d_head,
@@ -237,7 +237,7 @@ class Sizes:
 
 def _routed(experts: object) -> int:
     """Return how many weights one row meets in routed experts: those of as many as are chosen, and the router's."""
-    module = getattr(experts, "__self__", experts)
+    module = getattr(experts, "module", experts)
     parameters = list(module.parameters()) if hasattr(module, "parameters") else []  # pyright: ignore
     whole = sum(p.numel() for p in parameters)
     count = int(getattr(module, "num_experts", 0) or getattr(getattr(module, "gate", None), "num_experts", 0) or 1)

@@ -11,6 +11,7 @@ from transformer_lens.hook_points import HookPoint
 
 from interp.engine import memory
 from interp.engine.model import hooks
+from interp.engine.model.carried import Carried
 from interp.engine.model.handle import Geometry, Handle
 from interp.errors import InputError, closest
 from interp.prompts import types_of
@@ -50,7 +51,8 @@ def forward(
     """
     bridge = model.bridge
     types = [types_of(prompt) for prompt in prompts]
-    points = [*_uses(model), *((hook_point(model, name), function) for name, function in functions.items())]
+    here = [(hook_point(model, name), _where_rows_are(model, function)) for name, function in functions.items()]
+    points = [*_uses(model), *here]
     batch = torch.tensor([list(prompt) for prompt in prompts], device=model.device)
     options: dict[str, Any] = {}
     if any(types):
@@ -68,15 +70,21 @@ def forward(
 
     def tidy() -> None:
         turn(before)
+        if model.streamed is not None:
+            model.streamed.leave()
         # transformer-lens keeps each layer's last pattern in an attribute that nothing reads.
         for block in getattr(bridge, "blocks", ()):
             kept = vars(getattr(block, "attn", block))
             if isinstance(kept.get("_pattern"), Tensor):
                 kept["_pattern"] = None
 
+    def run() -> Any:
+        logits = bridge.forward(batch, return_type="logits", **options)
+        return logits.to(model.device) if isinstance(logits, Tensor) else logits  # pyright: ignore
+
     return hooks.run_hooked(
         points,
-        lambda: bridge.forward(batch, return_type="logits", **options),
+        run,
         before=lambda: turn(dict.fromkeys(before, True)),
         after=tidy,
         gradients=gradients,
@@ -91,11 +99,27 @@ def _uses(model: Handle) -> list[tuple[HookPoint, hooks.Hook]]:
 
     def use(layer: int) -> hooks.Hook:
         def come(tensor: Tensor, hook: HookPoint) -> None:  # noqa: ARG001
-            weights.use(layer)
+            weights.enter(layer)
 
         return come
 
     return [(block.hook_in, use(layer)) for layer, block in enumerate(model.bridge.blocks)]
+
+
+def _where_rows_are(model: Handle, function: hooks.Hook) -> hooks.Hook:
+    """Return a hook's function as it is called with activations on the model's device, wherever their layer is."""
+    if not (isinstance(model.streamed, Carried) and model.streamed.by_rows):
+        return function
+
+    def moved(tensor: Tensor, hook: HookPoint) -> Tensor | None:
+        here = tensor.to(model.device)
+        version = here._version
+        changed = function(here, hook)
+        if changed is None:
+            return None if here._version == version else here.to(tensor.device)
+        return changed.to(tensor.device)
+
+    return moved
 
 
 def capture(model: Handle, ids: Sequence[int], sites: Sequence[str]) -> tuple[dict[str, Tensor], Tensor]:

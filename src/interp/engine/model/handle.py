@@ -13,6 +13,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.sources.native import NativeModel
 
 from interp.engine.model import hooks
+from interp.engine.model.carried import Carried
 from interp.engine.model.fingerprint import State
 from interp.engine.model.fingerprint import inspect as inspect_state
 from interp.engine.model.streamed import Streamed
@@ -65,7 +66,7 @@ class Handle:
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.odd: dict[str, str] = {}
         self.way: Callable[[], str] | None = None  # says how it is computed with at this moment
-        self.streamed: Streamed | None = None
+        self.streamed: Streamed | Carried | None = None
 
     def __repr__(self) -> str:
         kind = type(self).__name__

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from types import FrameType
 from typing import Any
 
@@ -20,6 +21,8 @@ _HOOK_DICTS = (
     "_backward_hooks",
     "_backward_pre_hooks",
 )
+
+_HELD: Any = itemgetter(*_HOOK_DICTS)
 
 Hook = Callable[..., Any]
 
@@ -201,16 +204,11 @@ def foreign(modules: Sequence[tuple[str, nn.Module]]) -> list[FoundHook]:
 
 def _all_hooks(modules: Sequence[tuple[str, nn.Module]]) -> Iterator[FoundHook]:
     # An unhooked module costs a few dictionary look-ups: a model has thousands, and every command asks.
-    for name, module in modules:
-        state = module.__dict__
+    states: list[dict[str, Any]] = [module.__dict__ for _, module in modules]
+    hooked = map(any, map(_HELD, states))
+    for (name, module), state, of_torch in zip(modules, states, hooked, strict=True):
         point = isinstance(module, HookPoint)
-        if not (
-            state["_forward_hooks"]
-            or state["_forward_pre_hooks"]
-            or state["_backward_hooks"]
-            or state["_backward_pre_hooks"]
-            or (point and (module.fwd_hooks or module.bwd_hooks))
-        ):
+        if not (of_torch or (point and (state["fwd_hooks"] or state["bwd_hooks"]))):
             continue
         if point:
             for kind, handles in (("fwd", module.fwd_hooks), ("bwd", module.bwd_hooks)):

@@ -13,6 +13,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from interp.engine import memory
 from interp.engine.model import forward as passes
 from interp.engine.model import site_shapes
+from interp.engine.model.carried import Carried
 from interp.engine.model.fingerprint import settings
 from interp.engine.model.forward import LAST_LOGITS, LOGITS, capture, require_fired, switches
 from interp.engine.model.hooks import Hook
@@ -77,7 +78,7 @@ class LoadedModel(Operated):
     forwards
         Forward passes that interp has run on it.
     streamed
-        Its weights, where they stay in their files.
+        Its weights, where they stay in their files or are on several devices.
     """
 
     def __init__(
@@ -94,8 +95,13 @@ class LoadedModel(Operated):
         on_disk: frozenset[int] = frozenset(),
     ) -> None:
         super().__init__(name, bridge)
-        if max_memory is not None or on_disk:
-            self.streamed = Streamed(list(bridge.blocks), self.hf_model, max_memory, on_disk)
+        blocks: list[Any] = list(getattr(bridge, "blocks", ()))
+        if any(parameter.device != self.device for block in blocks for parameter in block.parameters()):
+            inside = {id(parameter) for block in blocks for parameter in block.parameters()}
+            rest = sum(one.nbytes for one in self.hf_model.parameters() if id(one) not in inside)
+            self.streamed = Carried(blocks, rest, self.device, max_memory)
+        elif max_memory is not None or on_disk:
+            self.streamed = Streamed(blocks, self.hf_model, max_memory, on_disk)
         self.notes = tuple(notes)
         self.lacks_head = lacks_head
         self.store = ActivationStore(

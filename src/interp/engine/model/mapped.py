@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import bisect
 import os
+import re
 import time
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,7 @@ Key = tuple[int, ...]
 
 PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 _SETTLED = 2 * 10**9  # nanoseconds
+_OF_INTEREST = re.compile(rb"^.*\.safetensors$", re.MULTILINE)
 _PRESENT, _SWAPPED, _OF_FILE = (np.uint64(1 << bit) for bit in (63, 62, 61))
 
 
@@ -55,6 +57,11 @@ class _Mapping:
     def own(self) -> NDArray[np.bool_] | None:
         """Which pages are no longer the file's, ``[page]``; ``None`` where the kernel does not say."""
         return own_pages(self.start, self.end)
+
+    @cached_property
+    def written(self) -> bool:
+        """Whether any page is no longer the file's, as far as the kernel says."""
+        return self.own is not None and bool(self.own.any())
 
 
 def own_pages(start: int, end: int) -> NDArray[np.bool_] | None:
@@ -93,19 +100,19 @@ class Mappings:
         if mapping is None or mapping.file is None or mapping.own is None:
             return None
         first, last = ((place - mapping.start) // PAGE for place in (address, address + size - 1))
-        if mapping.own[first : last + 1].any():
+        if mapping.written and mapping.own[first : last + 1].any():
             return None
         return (*mapping.file, mapping.offset + address - mapping.start, size)
 
 
 def _read() -> list[_Mapping]:
     try:
-        lines = Path("/proc/self/maps").read_text(errors="surrogateescape").splitlines()
+        text = Path("/proc/self/maps").read_bytes()
     except OSError:
         return []
     found: list[_Mapping] = []
-    for line in lines:
-        place, rights, offset, device, inode, *path = line.split(maxsplit=5)
+    for line in _OF_INTEREST.findall(text):
+        place, rights, offset, device, inode, *path = os.fsdecode(line).split(maxsplit=5)
         # Not shared ones: another process may write to those without the file's times saying so.
         if not path or inode == "0" or rights[3] != "p" or not path[0].endswith(".safetensors"):
             continue

@@ -114,7 +114,10 @@ class Operated(Handle):
         # Not in `operate`: the traceback of an error keeps its frame, and a list of modules in it all the weights.
         started, worked = time.perf_counter(), time.process_time()
         state, user_hooks = self._inspected()
-        read = 0 if self.streamed is None else self.streamed.read
+        read = 0
+        if self.streamed is not None:
+            self.streamed.begin(state.digest)
+            read = self.streamed.read
         operation = Operation(
             technique, arguments, state.digest, user_hooks, state.random, started, worked=worked, read=read
         )

@@ -47,12 +47,18 @@ class Streamed:
     ----------
     read
         How many bytes of layers have been asked of the files so far.
+    by_rows
+        Whether the model's own forward moves rows instead: never.
+    takes, where
+        How many bytes of copies there are: none. Where the layers are, if that is worth a word.
 
     Raises
     ------
     InputError
         Three layers, or the weights that are not in a file as they are used, are more than `limit`.
     """
+
+    by_rows, takes, where = False, 0, ""
 
     def __init__(
         self, blocks: Sequence[nn.Module], rest: nn.Module, limit: int | None, on_disk: Collection[int] = ()
@@ -98,19 +104,29 @@ class Streamed:
         # One more behind: what a patch of a layer's output is made of is read when the next one begins.
         for other in [n for n in self._asked if n >= self._kept and not layer - 1 <= n <= layer + 1]:
             self._asked.pop(other).result()
-            _let_go(self._layers[other])
+            let_go(self._layers[other])
+
+    def begin(self, state: str) -> None:
+        """Begin a command; pages that an edit has written to are never let go of."""
+
+    def enter(self, layer: int) -> None:
+        """Do as `use` does, in a forward with hooks."""
+        self.use(layer)
+
+    def leave(self) -> None:
+        """End such a forward."""
 
     def rest(self) -> None:
         """Let go of all but the first layers."""
         for future in self._asked.values():
             future.result()
         self._asked = {layer: future for layer, future in self._asked.items() if layer < self._kept}
-        _let_go(itertools.chain(*self._layers[self._kept :], self._others))
+        let_go(itertools.chain(*self._layers[self._kept :], self._others))
 
     def _ask(self, layer: int) -> Future[None]:
         if layer not in self._asked:
             self.read += self._sizes[layer]
-            self._asked[layer] = self._thread.submit(_bring, self._layers[layer])
+            self._asked[layer] = self._thread.submit(bring, self._layers[layer])
         return self._asked[layer]
 
 
@@ -124,13 +140,15 @@ def _tensors(module: nn.Module, seen: set[int]) -> list[Tensor]:
     return found
 
 
-def _bring(tensors: Iterable[Tensor]) -> None:
+def bring(tensors: Iterable[Tensor]) -> None:
+    """Read the pages of tensors that are mapped from files."""
     for start, end in _pages(tensors, outward=True):
         if _advise(start, end, _READ):
             _advise(start, end, _AHEAD)  # an older kernel
 
 
-def _let_go(tensors: Iterable[Tensor]) -> None:
+def let_go(tensors: Iterable[Tensor]) -> None:
+    """Have the kernel take back the pages of tensors that are their files'."""
     for start, end in _pages(tensors, outward=False):
         own = mapped.own_pages(start, end)
         if own is not None and not own.any():

@@ -80,12 +80,14 @@ class Values:
         self.own: list[str] = []
         self.unseen: list[str] = []
         self._modules = {id(module): number for number, (_, module) in enumerate(modules)}
+        self._tensors: list[Tensor] = []  # some are made when they are asked for, and read when all is described
         self._hashed: dict[content.Place, int] = {}
         self._seen: dict[int, tuple[int, Any]] = {}  # address → its number, and what keeps it another's never
 
     def tensor(self, tensor: Tensor, place: str) -> Any:
         """Describe a tensor, byte for byte, with where it lies in its storage and which other tensors share that."""
         held = tensor.detach()
+        self._tensors.append(held)
         # Whole storages, once each: a slice or a transposed weight is then not copied.
         where = content.place(held)
         if where not in self._hashed:

@@ -64,10 +64,10 @@ def of_sweep(sweep: Sweep, sight: Foresight | None = None, stored: Stored | None
     if sight.net is None:
         return sight, beside + _by_hooks(sweep, stored) + _answer(sweep)
     net, sizes = sight.net, sight.sizes
-    plans = [_plan(sweep, net, case, number) for number, case in enumerate(sweep.given)]
-    groups = sweep.asked(plans)
     if sweep.ends.there and all(model.holds(case.base, NAMES) for case in sweep.given):
         return sight, beside + _answer(sweep)
+    plans = [_plan(sweep, net, case, number) for number, case in enumerate(sweep.given)]
+    groups = sweep.asked(plans)
     waves = list(waves_of(groups, sweep.rows_that_fit(net, len(plans[0].base))))
     first = _base_runs(net, sizes, sweep)
     moving = ([patch for patch in wave if plans[patch.case].moves(patch)] for wave in waves)

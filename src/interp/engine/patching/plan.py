@@ -149,7 +149,7 @@ class Plan:
     def parts(self) -> int:
         """How many heads or neurons `by` divides a layer into; 1 where it does not."""
         if self.by == "neuron":
-            return self.network.layers[0].up.weight.shape[0]
+            return self.network.stored[0].up.weight.shape[0]
         if "head" not in self.by:
             return 1
         return self.network.n_kv_heads if SITES[self.site].kv_heads else self.network.n_heads
@@ -287,7 +287,7 @@ class Plan:
     def _through_heads(self, patch: PatchGroup, positions: slice, parts: slice) -> Tensor:
         """Return what W_O makes of the change of z, ``[part, position, d_model]``."""
         network, index = self.network, patch.layer
-        if network.layers[index].together and self.site in {"q", "k"} and "head" in self.by:
+        if network.stored[index].together and self.site in {"q", "k"} and "head" in self.by:
             each = [self._z_of_one(index, patch.start, part) for part in patch.parts]
             change = (torch.stack(each) - self.base.z[index])[:, positions]
             return torch.einsum("nphd,mhd->npm", change, network.layers[index].head_weights())

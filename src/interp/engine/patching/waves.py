@@ -334,7 +334,7 @@ class Sweep:
 
     def rows_that_fit(self, net: Network, length: int) -> int:
         """Return how many rows go up together."""
-        layer = net.layers[0]
+        layer = net.stored[0]
         width = 4 * layer.o.weight.shape[0] + 2 * length * net.n_kv_heads * net.d_head + 2 * net.d_mlp
         element = layer.o.weight.element_size()
         fits = memory.free_bytes(self.model.device) // 4 // (width * element)

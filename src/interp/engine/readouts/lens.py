@@ -15,7 +15,7 @@ from torch.nn import functional
 from interp.engine.model import hooks
 from interp.engine.transformer.families import FAMILIES
 from interp.engine.transformer.families._encoder import Encoder
-from interp.engine.transformer.families._family import plain
+from interp.engine.transformer.families._family import Constant, plain
 from interp.errors import InputError
 
 if TYPE_CHECKING:
@@ -80,17 +80,20 @@ def readout(model: LoadedModel) -> Readout:
     bias = getattr(unembed, "bias", None)
     if bias is not None and not bias.any():
         bias = None  # transformer-lens gives one of zeros to a model that has none
-    norm: Callable[[Tensor], Tensor] = final
+    norm: Callable[[Tensor], Tensor] = Constant(final)
+    home = model.device
     if isinstance(final, torch.nn.LayerNorm):
-        eps = epsilon(bridge.ln_final)
-        norm = lambda x: functional.layer_norm(x, final.normalized_shape, final.weight, final.bias, eps)  # noqa: E731
+        eps, shape = epsilon(bridge.ln_final), final.normalized_shape
+        held: Any = final
+        gain, shift = (None if one is None else one.detach().to(home) for one in (held.weight, held.bias))
+        norm = lambda x: functional.layer_norm(x, shape, gain, shift, eps)  # noqa: E731
     if hasattr(bridge, "mlm_head"):
         norm = _head(model, norm)
     return Readout(
         # Some keep a wider stream than their weights (Mamba), and their heads take it as narrow as those.
         lambda stream: norm(stream).to(weight.dtype),
-        weight.detach(),
-        None if bias is None else bias.detach(),
+        weight.detach().to(home),
+        None if bias is None else bias.detach().to(home),
         _after(bridge),
     )
 
@@ -112,7 +115,7 @@ def epsilon(norm: Any) -> float:
 
 def _head(model: LoadedModel, final: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """Return an encoder's prediction head before the vocabulary: a dense layer, its activation, a norm."""
-    act, dense = head_activation(model), cast("Any", model.bridge).mlm_head.original_component
+    act, dense = head_activation(model), Constant(cast("Any", model.bridge).mlm_head.original_component)
     return lambda stream: final(act(dense(stream)))
 
 

@@ -255,7 +255,7 @@ def static(model: LoadedModel, chosen: Mapping[int, Sequence[int]], top: int) ->
         The model is of another family.
     """
     net = network.weights(model)
-    gated = net.layers[0].gate is not None
+    gated = net.stored[0].gate is not None
     words, out = embedding(net), unembedding(net)
     reads: list[Tensor] = []
     writes: list[Tensor] = []

@@ -113,14 +113,15 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, frozen: Tensor, graded: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:  # pyright: ignore
-        ctx.weight = weight
+        ctx.save_for_backward(weight)
         parts = linear(torch.cat([frozen, graded]), weight, bias).split([len(frozen), len(graded)])
         ctx.mark_non_differentiable(parts[0])
         return parts[0], parts[1]
 
     @staticmethod
     def backward(ctx: Any, _: Tensor, gradient: Tensor) -> tuple[None, Tensor, None, None]:  # pyright: ignore
-        return None, linear(gradient, ctx.weight.T, None), None, None
+        (weight,) = ctx.saved_tensors
+        return None, linear(gradient, weight.T, None), None, None
 
 
 X = TypeVar("X", Tensor, Pack)  # what the arithmetic of single rows takes and gives

@@ -119,19 +119,19 @@ def attributed(run: Run, found: Readout, right: int, wrong: int | None, top: int
         written = factor * _back(run, f"blocks.{layer}.ln2_post", direction, biases)
         if run.has("neuron", layer):
             acting = run.of("neuron", layer)[at]
-            each = (acting * (block.mlp.W_out @ written.to(acting.dtype))).double()
+            each = (acting * _times(block.mlp.W_out, written.to(acting.dtype))).double()
             best = each.abs().topk(min(top, len(each))).indices.tolist()
             neurons += [(float(each[n]), layer, n) for n in best]
         direction = _back(run, f"blocks.{layer}.ln1", direction, biases)
         written = factor * _back(run, f"blocks.{layer}.ln1_post", direction, biases)
-        reads = block.attn.W_O.double() @ written  # [head, d_head]
+        reads = _times(block.attn.W_O.double(), written)  # [head, d_head]
         heads[layer] = (run.of("z", layer)[at].double() * reads).sum(-1).cpu()
         value = run.of("v", layer).double().repeat_interleave(group, dim=1)  # [position, head, d_head]
         seen = run.of("pattern", layer)[:, at].double()  # [head, position]
         sources[layer] = (seen * torch.einsum("phd,hd->hp", value, reads)).cpu()
         bias = getattr(block.attn, "b_O", None)
         if bias is not None:
-            others[f"attn_bias {layer}"] = float(bias.double() @ written)
+            others[f"attn_bias {layer}"] = float(_times(bias.double(), written))
     direction = _back(run, "embed_ln", direction, biases)
     starts = {
         name: float(run.held[f"{site}.hook_out"][0, at].double() @ direction)
@@ -176,14 +176,15 @@ def _start(run: Run, found: Readout, right: int, wrong: int | None) -> tuple[Ten
         direction, added = _frozen(bridge.ln_final, stream, direction)
         return direction, biases if added is None else {"norm_bias": added, **biases}
     from interp.engine.readouts.lens import head_activation
+    from interp.engine.transformer.families._family import Constant
 
     dense = bridge.mlm_head.original_component
-    before = dense(stream)
+    before = Constant(dense)(stream)
     after = head_activation(run.model)(before)
     direction, added = _frozen(bridge.ln_final, after, direction)
     direction = direction * (after.double() / before.double()).nan_to_num()
-    biases["head_bias"] = float(dense.bias.double() @ direction)
-    return dense.weight.double().T @ direction, {"norm_bias": added or 0.0, **biases}
+    biases["head_bias"] = float(_times(dense.bias.double(), direction))
+    return _times(dense.weight.double().T, direction), {"norm_bias": added or 0.0, **biases}
 
 
 def _back(run: Run, name: str, direction: Tensor, biases: dict[str, float]) -> Tensor:
@@ -212,13 +213,20 @@ def _frozen(norm: Any, stream: Tensor, direction: Tensor) -> tuple[Tensor, float
         return direction, None
     x = stream.double()
     weight = getattr(module, "weight", None)
-    gain = torch.ones_like(x) if weight is None else weight.double()  # OLMo's LayerNorm has neither gain nor bias
+    gain = (
+        torch.ones_like(x) if weight is None else weight.double().to(x.device)
+    )  # OLMo's LayerNorm has neither gain nor bias
     scaled = direction * (1 + gain if norm.uses_weight_offset else gain)
     if norm.uses_rms_norm:
         return scaled / (x.square().mean() + epsilon(norm)).sqrt(), None
     sigma = (x.var(unbiased=False) + epsilon(norm)).sqrt()
     bias = getattr(module, "bias", None)
-    return (scaled - scaled.mean()) / sigma, None if bias is None else float(bias.double() @ direction)
+    return (scaled - scaled.mean()) / sigma, None if bias is None else float(_times(bias.double(), direction))
+
+
+def _times(weight: Tensor, vector: Tensor) -> Tensor:
+    """Return ``weight @ vector`` where the vector is; the weights of some layers may be on another device."""
+    return (weight @ vector.to(weight.device)).to(vector.device)
 
 
 def frozen_note(run: Run, found: Readout) -> str:

@@ -59,7 +59,7 @@ def require_causal(model: LoadedModel, what: str) -> None:
 
 
 def way(model: LoadedModel) -> str:
-    """Return how sweeps of `model` as it is now are computed: without hooks, or with hooks and why."""
+    """Return how sweeps of `model` as it is now are computed: without hooks, and from where, or with hooks and why."""
     from interp.engine import exactness
     from interp.engine.transformer import network
 
@@ -67,7 +67,8 @@ def way(model: LoadedModel) -> str:
         network.read(model, half=True, encoders=())
     except exactness.Unreadable as error:
         return f"with hooks: {error}"
-    return "without hooks"
+    where = "" if model.streamed is None else model.streamed.where
+    return f"without hooks, {where}" if where else "without hooks"
 
 
 def opened(model: LoadedModel, what: str) -> Network:

@@ -17,7 +17,8 @@ from interp.methods._shared.circuit.result import ONE_MEAN, CircuitResult
 from interp.methods._shared.intervals import interval, of_ratio, too_few
 from interp.methods._shared.models import require_causal
 from interp.methods._shared.pairs import Encodings, encode, from_task
-from interp.results import Provenance, views_of
+from interp.methods._shared.trace.result import TraceResult
+from interp.results import Provenance, resolve, views_of
 from interp.spec import MetricName, Variable
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of all edges; Mueller et al. (2025)
 _RESAMPLES = 100  # of the pairs that chose a circuit
+_OF_GRAPHS = "interp.methods._shared.trace.checked:asked"
 
 
 @technique(body=None, forecasts=True)
@@ -44,13 +46,15 @@ def validate(
     random: int = 20,
     top: int = 50,
     metric: MetricName | None = None,
-) -> CircuitReport:
+) -> CircuitReport | TraceResult:
     """A circuit's evidence: faithfulness, completeness, minimality, random circuits of its size, stability.
+
+    Of an attribution graph: its strongest features taken away and doubled in the model, beside what it foretells.
 
     Parameters
     ----------
     circuit
-        The circuit; in a magic, the name of a variable. The report's `circuit` is the same with the report in it.
+        The circuit or the graph; in a magic, a variable's name. The report's `circuit` is the same with the report.
     on
         fresh pairs of the circuit's task, or the same that it was chosen by; fresh where there is a task.
     n
@@ -60,14 +64,14 @@ def validate(
     random
         How many random circuits of its size to compare with; 0 for none.
     top
-        How many of its strongest edges to take away, one at a time; 0 for none.
+        How many of its strongest edges (of a graph: features) to take away, one at a time; 0 for none.
     metric
         Another metric than the one it was chosen by, or the name of a function of yours.
 
     Returns
     -------
     CircuitReport
-        Everything with its interval; nothing as a bare number.
+        Everything with its interval; nothing as a bare number. Of a graph, the graph with its `check`.
 
     Raises
     ------
@@ -89,6 +93,8 @@ def validate(
     0.99...
     """
     require_causal(model, "validate")
+    if isinstance(circuit, TraceResult):
+        return resolve(_OF_GRAPHS)(model, circuit, top, {"on": on, "n": n, "seed": seed, "metric": metric})
     if not isinstance(circuit, CircuitResult):
         raise InputError(f"validate takes a circuit, not a {type(circuit).__name__}; %interp circuit makes one")
     made = _Evidence(model, circuit, on=on, n=n, seed=seed, random=random, top=top, metric=metric)
@@ -107,7 +113,9 @@ def validated(model: LoadedModel, circuit: CircuitResult, **options: Any) -> Cir
     unknown = next((name for name in options if name not in known), None)
     if unknown is not None:
         raise InputError(f"validate has no argument {unknown!r}; it takes {', '.join(known)}")
-    return validate(model, circuit, **options).circuit
+    report = validate(model, circuit, **options)
+    assert isinstance(report, CircuitReport)
+    return report.circuit
 
 
 class _Evidence:

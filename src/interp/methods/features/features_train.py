@@ -269,6 +269,9 @@ class _Job:
             states = checkpoints.load(self.folder, len(self.pairs), asked, self.model.device)
         if states is None:
             seen = dict(zip(self.places, self.stream.seen(), strict=True))
+            for place, rows in seen.items():
+                if not bool(rows.isfinite().all()):
+                    raise InputError(f"{self.model.name} has NaN or infinity at {place.name}: nothing is learnt there")
             states = [training.beginning(recipe, seen[reads], seen[writes]) for reads, writes in self.pairs]
         self.trainers = [training.Trainer(recipe, state) for state in states]
         self.resumed = self.steps
@@ -354,7 +357,7 @@ class _Job:
         ]
         held = held_out.first_of(self.held, _MOST_HELD if stopped is None else _SOON)
         loss = stopped is None and self.model.geometry.causal and not self.model.lacks_head
-        measured = measure(self.model, made, held, loss=loss)
+        measured = measure(self.model, made, held, loss=loss, on_step=self._measuring)
         made = [_declaring(one, found) for one, found in zip(made, measured, strict=True)]
         own = sets.FeatureSet(
             self.name, "trained here", "SAELens", tuple(made), self.sample, tuple(measured), {"sample": self.sample}
@@ -376,6 +379,9 @@ class _Job:
             except InputError as error:  # what was trained for an hour is not lost for want of a place
                 notes.append(f"the dictionaries were not written: {error}; they are the current set all the same")
         return self._result(measured, notes, saved)
+
+    def _measuring(self, done: int, total: int) -> None:
+        self.model.on_step(done, total, "measuring")
 
     def _save(self, own: FeatureSet, *, whole: bool) -> Path:
         from interp.engine.features import checkpoints

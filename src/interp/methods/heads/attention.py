@@ -286,8 +286,8 @@ def value_norms(model: LoadedModel, ids: tuple[int, ...], layers: tuple[int, ...
     held = model.activations(model.encode(Prompt(ids=ids)), sites)
     rows: list[Float] = []
     for layer, site in zip(layers, sites, strict=True):
-        value = held[site][0]  # [position, KV head, d_head]
         output: Any = model.bridge.blocks[layer].attn.W_O  # [head, d_head, d_model]
+        value = held[site][0].to(output.device)  # [position, KV head, d_head]
         written = [(value[:, head // group].float() @ output[head].detach().float()).norm(dim=-1) for head in heads]
         rows.append(np.stack([norm.cpu().numpy() for norm in written]))
     return np.stack(rows)

@@ -148,5 +148,5 @@ def compose(model: LoadedModel, *, kind: Literal["q", "k", "v"] | None = None) -
 def _notes(net: Network) -> Iterator[str]:
     if len(net.layers) == 1:
         yield "a model of one layer has no pair of heads that could compose"
-    elif not all(layer.norm1.rms for layer in net.layers):
+    elif not all(layer.norm1.rms for layer in net.stored):
         yield "what a head reads is centred, as its LayerNorm does: what only shifts the mean composes with none"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from interp.methods._shared import answers, names
 from interp.methods._shared.models import opened
 from interp.results import Result
 from interp.results.tables import frame_of
-from interp.spec import Examples, Prompt, as_answers
+from interp.spec import Examples, HeadName, Prompt, as_answers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from interp.engine.transformer.network import Network
     from interp.results.tables import Float
 
-HeadName = Annotated[str, "head"]
 Listed = tuple[tuple[str, int, float], ...]  # (token, id, value) …
 
 _FOLDED = "the gains of the norms are folded in; what a norm divides by, biases and positions are left out"
@@ -213,7 +212,7 @@ def qk(
         )
     if not 0 <= offset < model.geometry.n_ctx:
         raise InputError(f"offset {offset} is outside the context window; use 0–{model.geometry.n_ctx - 1}")
-    normed = net.layers[layer].q_norm is not None
+    normed = net.stored[layer].q_norm is not None
     with ov_qk.unmixed(model.device):
         circuit = ov_qk.qk(net, layer, number, offset)
         return _result(model, circuit, "qk", f"{layer}.{number}", offset, tokens, top, svd, normed=normed)

@@ -84,7 +84,7 @@ def html(
     False
     """
     # A page has one sheet of styles: these are for pictures, whose frame is a <div>, not for live views beside them.
-    rules = layout("frame") + (layout(_LAYOUTS[view]) if view in _LAYOUTS else "")
+    rules = "".join(map(layout, ("frame", *_LAYOUTS.get(view, ()))))
     scoped = f"{theme.page_css()}{rules}{_PAGE}{css}".replace(".interp-frame", "div.interp-frame")
     style = f"{scoped}div.interp-frame{{{CSS}}}{_IN_JUPYTER}".replace("\n", "")
     buttons = "".join(f'<span style="width:{wide}px"></span>' for wide in theme.PALETTE["controls"].get(view, ()))
@@ -197,8 +197,14 @@ def ablation(name: str) -> str:
 
 
 # Live views that end with a table, which is closed at first.
-_TABLED = frozenset({"attention", "circuit"})
-_LAYOUTS = {"circuit": "circuit", "patching": "patching", "estimate": "patching"}  # what the views' parts follow
+_TABLED = frozenset({"attention", "circuit", "trace"})
+# What the views' parts follow.
+_LAYOUTS = {
+    "circuit": ("circuit",),
+    "patching": ("patching",),
+    "estimate": ("patching",),
+    "trace": ("circuit", "trace"),
+}
 # Metrics that fall when the model does better.
 FALLING = frozenset({"loss", "rank", "kl"})
 _METHODS = {"eap": "EAP", "eap-ig": "EAP-IG", "acdc": "ACDC", "exact": "exact edge patching"}

@@ -21,6 +21,7 @@ from interp.engine.model.load.adapter import adapted, base_of
 from interp.engine.model.load.gguf import from_gguf
 from interp.engine.model.load.hub import fetched, from_folder
 from interp.engine.model.load.objects import from_object, survivor
+from interp.engine.model.load.placement import rest_to
 from interp.engine.model.load.source import (
     PICKLES,
     WEIGHTS,
@@ -104,6 +105,8 @@ def _load(source: Any, tokenizer: Any, copy_model: bool, name: str | None, optio
         options.on_step(2, 3, "wrapping the model")
         reference = translated(f"transformers cannot run {found.name}", lambda: own_logits(found.model))
         bridge = wrap(found)
+        if options.max_memory is not None:
+            rest_to(bridge, device_of(options.device))
         model = translated(
             f"transformer-lens cannot run {found.name}",
             lambda: LoadedModel(

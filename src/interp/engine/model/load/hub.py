@@ -132,7 +132,7 @@ def from_folder(folder: Path, name: str, options: Options, *, local: bool) -> So
     if any(parameter.is_meta for parameter in model.parameters()):
         model, on_disk, note = placement.from_files(name, model)
         notes.append(note)
-    if placed is None:
+    if placed is None and options.max_memory is None:  # else all but the layers go there, once they are known
         model = model.to(device)
     tokenizer, lost = _tokenizer(folder, options)
     notes += lost

@@ -8,6 +8,7 @@ once for each of its patches, and no forward needs the hooks.
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -168,3 +169,22 @@ def _unhook(module: nn.Module) -> None:
         del own[name]
     if before is not None and getattr(before, "__func__", None) is not type(module).forward:
         module.forward = before
+
+
+def rest_to(bridge: Any, device: torch.device) -> None:
+    """Put all weights of a model but its layers', which stay in their files, on a device."""
+    layers = {id(module) for block in bridge.blocks for module in block.modules()}
+    moved: dict[int, tuple[Tensor, Tensor]] = {}  # by an address, which is another tensor's once one has gone
+    for module in itertools.chain(bridge.modules(), bridge.original_model.modules()):
+        if id(module) in layers:
+            continue
+        for held in (vars(module)["_parameters"], vars(module)["_buffers"]):
+            for name, tensor in held.items():
+                if tensor is None or tensor.device == device:
+                    continue
+                if id(tensor) not in moved:
+                    there = tensor.detach().to(device)
+                    own = isinstance(tensor, nn.Parameter)
+                    moved[id(tensor)] = tensor, nn.Parameter(there, tensor.requires_grad) if own else there
+                held[name] = moved[id(tensor)][1]
+    bridge.cfg.device = str(device)

@@ -193,13 +193,13 @@ def dtype_of(options: Options, device: torch.device, config: Any) -> tuple[torch
     Raises
     ------
     InputError
-        They are to stay there, and another dtype, or a GPU, is asked for.
+        They are to stay there, and another dtype, or Apple's GPU, is asked for.
     """
     stored = getattr(config, "dtype", None)
     in_files = options.max_memory is not None
     on_disk = isinstance(options.device_map, Mapping) and "disk" in options.device_map.values()
-    if in_files and device.type != "cpu":
-        refuse_limit(options, f"on {device} they are copied (use --device cpu)")
+    if in_files and device.type == "mps":
+        refuse_limit(options, "on mps they are copied (use --device cpu)")
     if options.dtype != "auto":
         asked = named_dtype(options.dtype)
         if in_files and asked != stored:

@@ -6,7 +6,8 @@ A family says what is different.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -196,7 +197,7 @@ def turns(bridge: Any, module: Any, length: int, kind: str | None = None) -> Rot
     sample = bridge.embed.original_component.weight.detach()
     places = torch.arange(length, device=sample.device)[None]
     cos, sin = module(sample, places) if kind is None else module(sample, places, kind)
-    return Rotation(cos[0], sin[0])
+    return Rotation(cos[0].to(sample.device), sin[0].to(sample.device))
 
 
 def by_kind(bridge: Any, kinds: Sequence[str]) -> Callable[[int], list[Rotation]]:
@@ -230,28 +231,44 @@ def _experts(module: Any) -> Callable[[Tensor], Tensor]:
     if not any("xperts" in name for name, _ in module.named_children()):
         raise Unreadable(f"it holds {type(module).__name__} where an MLP is known")
 
-    constant = _constant(module)
-
-    def run(rows: Tensor) -> Tensor:
-        if not rows.numel():
-            return rows
-        out = constant(rows.reshape(1, -1, rows.shape[-1]))
-        return (out[0] if isinstance(out, tuple) else out).view(rows.shape)
-
-    return run
+    return Experts(module)
 
 
-def _constant(module: Any) -> Callable[[Tensor], Any]:
-    """Return a module as a function whose own weights are constants, as all weights here are.
+class Constant:
+    """A module as a function whose own weights are constants, as all weights here are.
 
-    Else what is computed with them would have a gradient of its own.
+    Else what is computed with them would have a gradient of its own. Where hooks of accelerate's are on it, rows go to
+    its device and back.
     """
-    weights = {name: parameter.detach() for name, parameter in module.named_parameters()}
 
-    def run(x: Tensor) -> Any:
-        return torch.func.functional_call(module, weights, x) if torch.is_grad_enabled() else module(x)
+    def __init__(self, module: Any, weights: Mapping[str, Tensor] | None = None) -> None:
+        self.module = module
+        self._carried = weights is not None
+        own = itertools.chain(module.named_parameters(), module.named_buffers())
+        self._weights = {name: tensor.detach() for name, tensor in own} if weights is None else weights
 
-    return run
+    def __call__(self, x: Tensor) -> Any:
+        """Return what the module gives for `x`, on the device of that."""
+        at = next((tensor.device for tensor in self._weights.values()), x.device)
+        if not (self._carried or torch.is_grad_enabled()):
+            out = self.module(x.to(at))
+        else:
+            out = torch.func.functional_call(self.module, dict(self._weights), x.to(at))
+        return (out[0] if isinstance(out, tuple) else out).to(x.device)
+
+    def moved(self, to: Callable[[Tensor], Tensor]) -> Constant:
+        """Return the same with weights that `to` gives."""
+        if "_hf_hook" in vars(self.module):
+            return self
+        return type(self)(self.module, {name: to(tensor) for name, tensor in self._weights.items()})
+
+
+class Experts(Constant):
+    """Routed experts as a function of rows, which take each row by itself."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return ``[…, d_model]``, of the same."""
+        return super().__call__(x.reshape(1, -1, x.shape[-1])).view(x.shape) if x.numel() else x
 
 
 def activation_of(mlp: Any) -> Activation:
@@ -272,7 +289,7 @@ def activation_of(mlp: Any) -> Activation:
 def plain(function: Any) -> Activation:
     """Return an activation function, or a module that is one, as a plain function."""
     if isinstance(function, torch.nn.Module) and any(True for _ in function.parameters()):
-        return _constant(function)
+        return Constant(function)
     return _PLAIN.get(type(function).__name__) or function
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from interp.engine.features.checked import check
+from interp.engine.forecast.costs import foresee
 from interp.errors import InputError
 from interp.methods._shared.trace import making
+from interp.methods._shared.trace.foreseen import of_check
 from interp.methods._shared.trace.result import TraceCheck, TraceMove, TraceResult
 
 if TYPE_CHECKING:
@@ -30,11 +33,12 @@ def checked(model: LoadedModel, result: TraceResult, features: int) -> TraceResu
     """
     if features < 1:
         raise InputError(f"{features} features are none; use 1 or more")
-    traced, _ = making.again(model, result)
     strongest = [result.number(name) for name, _ in result.top(features)]
     if not strongest:
         raise InputError("the graph has no features to change; keep more of it with --nodes")
-    entries = _entries(traced, result)
+    foresee(model, lambda: of_check(model, len(result.tokens), len(strongest), len(result.kinds)))
+    traced, _ = making.again(model, result)
+    entries = making.entries_of(traced, result)
     chosen = torch.tensor([entries[number] for number in strongest])
     looked = [n for n, kind in enumerate(result.kinds) if kind in {"feature", "logit"}]
     rows = _rows(traced, result, entries, looked)
@@ -56,6 +60,20 @@ def checked(model: LoadedModel, result: TraceResult, features: int) -> TraceResu
     )
 
 
+def asked(model: LoadedModel, graph: TraceResult, top: int, others: Mapping[str, Any]) -> TraceResult:
+    """Return what the command `validate` gives of a graph; `others` are its arguments that are for circuits alone.
+
+    Raises
+    ------
+    InputError
+        One of them is given, or `checked` refuses.
+    """
+    given = next((name for name, value in others.items() if value is not None), None)
+    if given is not None:
+        raise InputError(f"a graph is of one prompt: --{given} is for circuits; --top says how many features to change")
+    return checked(model, graph, top)
+
+
 def moved(model: LoadedModel, result: TraceResult, name: str, change: float) -> list[TraceMove]:
     """Return what becomes of each logit of the graph where a feature's activation is changed.
 
@@ -70,7 +88,7 @@ def moved(model: LoadedModel, result: TraceResult, name: str, change: float) -> 
     if not np.isfinite(change):
         raise InputError(f"{change} is no change; give a number, such as −1 to take the feature away")
     traced, _ = making.again(model, result)
-    entries = _entries(traced, result)
+    entries = making.entries_of(traced, result)
     logits = [n for n, kind in enumerate(result.kinds) if kind == "logit"]
     rows = _rows(traced, result, entries, logits)
     found = check(model, traced, torch.tensor([entries[number]]), rows, changes=(change,))
@@ -79,16 +97,6 @@ def moved(model: LoadedModel, result: TraceResult, name: str, change: float) -> 
         TraceMove(result.names[n], float(told), float(real))
         for n, told, real in zip(logits, found.foretold[0], found.measured[0], strict=True)
     ]
-
-
-def _entries(traced: Traced, result: TraceResult) -> dict[int, int]:
-    """Return node → the number of its feature among the sources."""
-    held = traced.sources
-    columns = (held.layers, held.positions, held.features)
-    known = {key: n for n, key in enumerate(zip(*(column.tolist() for column in columns), strict=True))}
-    where = (result.node_layers, result.node_positions, result.node_features)
-    keys = list(zip(*(column.tolist() for column in where), strict=True))
-    return {n: known[keys[n]] for n, kind in enumerate(result.kinds) if kind == "feature"}
 
 
 def _rows(traced: Traced, result: TraceResult, entries: dict[int, int], nodes: list[int]) -> Tensor:

@@ -17,7 +17,7 @@ from interp.engine.features.frozen import Frozen, readable
 from interp.engine.features.influence import Influence
 from interp.engine.features.loadings import head_loadings
 from interp.engine.features.places import captured
-from interp.engine.features.sources import sources
+from interp.engine.features.sources import Sources, sources
 from interp.engine.model.tokens import Encoded
 from interp.engine.transformer import network
 from interp.errors import InputError
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
 
 PROBABILITY, MOST_LOGITS = 0.95, 10  # of the logits that are traced: together, and how many at most
+_EXACT = ("float32", "float64")
+_ROUGH = 0.05  # half of what a forward in half precision may be off, by the size of what is compared
 _HEADS = 6  # of an edge's last heads that are kept by name
 
 
@@ -64,8 +66,8 @@ class Asked:
         return self.target, self.against, self.position, features
 
 
-def standing(given: FeatureSet) -> dict[int, Dictionary]:
-    """Return layer → the dictionary that stands for its MLP.
+def standing(model: LoadedModel, given: FeatureSet) -> dict[int, Dictionary]:
+    """Return layer → the dictionary that stands for its MLP; in single precision where the model is in half.
 
     Raises
     ------
@@ -78,7 +80,9 @@ def standing(given: FeatureSet) -> dict[int, Dictionary]:
             f"trace needs features that stand for MLPs (transcoders), and those of {given.name} read "
             f"{', '.join(given.points)}; load or train some: %interp features-train --site mlp"
         )
-    return found
+    if model.dtype in _EXACT:
+        return found
+    return {layer: one.to(model.device, torch.float32) for layer, one in found.items()}
 
 
 def frozen_run(model: LoadedModel, encoded: Encoded, dictionaries: Mapping[int, Dictionary]) -> Frozen:
@@ -91,7 +95,7 @@ def frozen_run(model: LoadedModel, encoded: Encoded, dictionaries: Mapping[int, 
     """
 
     def lean(check: Check) -> Frozen:
-        net = network.read(model)
+        net = network.single(network.read(model, half=True))
         frozen = Frozen(net, encoded.ids, dictionaries, on_layer=lambda layer: model.alive(f"layer {layer}"))
         held.append(frozen)
         check()
@@ -103,7 +107,8 @@ def frozen_run(model: LoadedModel, encoded: Encoded, dictionaries: Mapping[int, 
         places = [one.reads for one in dictionaries.values()]
         shown = captured(model, encoded, places)
         for one in dictionaries.values():
-            yield exactness.difference(held[-1].shown(one.layer, one.reads.point), shown[one.reads])
+            own = held[-1].shown(one.layer, one.reads.point)
+            yield exactness.difference(own, shown[one.reads].to(own))
         net = held[-1].network
         logits = model.activations(encoded, ["last_logits"])["last_logits"][0]
         yield exactness.difference(net.unembed(net.final(held[-1].end[-1])), logits.to(held[-1].end))
@@ -116,9 +121,11 @@ def frozen_run(model: LoadedModel, encoded: Encoded, dictionaries: Mapping[int, 
         sample=sample,
         path="held run",
         length=len(encoded.ids),
+        noise=lambda: 0.0 if model.dtype in _EXACT else _ROUGH,
     )
     model.count(1)
-    model.note(done.path, done.notes)
+    rounded = () if model.dtype in _EXACT else (f"of the model's {model.dtype} weights, computed in float32",)
+    model.note(done.path, (*done.notes, *rounded))
     return done.answer
 
 
@@ -178,7 +185,7 @@ def again(model: LoadedModel, result: TraceResult) -> tuple[Traced, FeatureSet]:
     if given.digest != digest:
         raise InputError(f"{name} has other features now than this was traced with; run the cell again")
     ids = result.provenance.prompts[0]
-    frozen = frozen_run(model, Encoded(ids, result.tokens, {}), standing(given))
+    frozen = frozen_run(model, Encoded(ids, result.tokens, {}), standing(model, given))
     target = None if result.target is None else result.target[1]
     against = None if result.against is None else result.against[1]
     asked = Asked(target, against, result.position, *result.kept, result.most)
@@ -232,6 +239,10 @@ def graph(
         activations=_floats(torch.cat([_of(held.activations, chosen, first, nan), torch.full((len(outputs),), nan)])),
         preactivations=_floats(torch.cat([_of(held.pres, chosen, first, nan), traced.values[count:].float()])),
         influences=torch.cat([influence.nodes[chosen], ends]).cpu().numpy(),
+        effects=torch.cat([_effects(traced, ends)[chosen], traced.values[count:].double()]).cpu().numpy(),
+        fires=_floats(
+            torch.cat([_fires(held, chosen, first), held.activations.new_zeros(len(outputs), held.n_positions)])
+        ),
         outputs=tuple(outputs),
         target=None if asked.target is None else (model.tokens.string(asked.target), asked.target),
         against=None if asked.against is None else (model.tokens.string(asked.against), asked.against),
@@ -258,6 +269,16 @@ def graph(
     )
 
 
+def entries_of(traced: Traced, result: TraceResult) -> dict[int, int]:
+    """Return node → the number of its feature among the sources."""
+    held = traced.sources
+    columns = (held.layers, held.positions, held.features)
+    known = {key: n for n, key in enumerate(zip(*(column.tolist() for column in columns), strict=True))}
+    where = (result.node_layers, result.node_positions, result.node_features)
+    keys = list(zip(*(column.tolist() for column in where), strict=True))
+    return {n: known[keys[n]] for n, kind in enumerate(result.kinds) if kind == "feature"}
+
+
 @dataclass(frozen=True)
 class _Top:
     indices: Tensor
@@ -271,6 +292,36 @@ def _top(heads: Tensor) -> tuple[_Top, Tensor]:
     values = heads.gather(1, best)
     other = heads.sum(1) - values.sum(1)
     return _Top(torch.where(values == 0, -1, best), values), other
+
+
+def _effects(traced: Traced, weights: Tensor) -> Tensor:
+    """Return what the logits, by their weights, would lose without each source, ``float64 [source]``.
+
+    A feature's activation is taken to follow its pre-activation one to one, as that of an active ReLU does.
+    """
+    held, count = traced.sources, len(traced.targets)
+    edges = traced.edges.double()
+    effects = weights @ edges[count:]
+    layers = held.layers[traced.targets]
+    # From the top down: what a feature does is known before what leads into it.
+    for layer in layers.unique().flip(0).tolist():
+        own = (layers == layer).nonzero()[:, 0]
+        targets = traced.targets[own]
+        effects += (effects[targets] / held.activations[targets].double()) @ edges[own]
+    return effects
+
+
+def _fires(held: Sources, chosen: Tensor, first: Tensor) -> Tensor:
+    """Return the activation at each position of the features among the `chosen` sources, ``[source, position]``."""
+    out = held.activations.new_zeros(len(chosen), held.n_positions)
+    # Of a layer's own numbers and the layer, one number.
+    keys = held.layers * (int(held.features.max()) + 1 if held.n_features else 1) + held.features
+    wanted, rows = keys[chosen[first]].unique(return_inverse=True)
+    there = torch.isin(keys, wanted)
+    table = out.new_zeros(len(wanted), held.n_positions)
+    table[torch.searchsorted(wanted, keys[there]), held.positions[there]] = held.activations[there]
+    out[first] = table[rows]
+    return out
 
 
 def _places(traced: Traced) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from interp.errors import InputError, closest
+from interp.methods._shared.circuit.groups import Groups
 from interp.results import Result, resolve
 from interp.results.tables import frame_of
 
@@ -114,6 +116,12 @@ class TraceResult(Result):
         ``float32 [node]``: of features; a logit's own value is its pre-activation. NaN elsewhere.
     influences
         ``float64 [node]``: on the logits, through all ways of the whole graph; a logit's is its weight.
+    effects
+        ``float64 [node]``: what the whole graph foretells that the logits, by their weights, would lose without the
+        node; a logit's is its own value.
+    fires
+        ``float32 [node, position]``: a feature's activation at each token of this prompt; zeros where it is not active,
+        and of what is no feature.
     outputs
         (token string, id, probability) of each logit node, in the order of the nodes.
     target
@@ -155,7 +163,7 @@ class TraceResult(Result):
     labels
         Feature (``2.417``) → what it is said to be.
     groups
-        Super-nodes: a name and the nodes in it; yours to change.
+        Super-nodes: a name and the nodes in it, in a `Groups`; yours to change.
     check
         What was measured in the model, of a graph that `validate` returned.
     """
@@ -168,6 +176,8 @@ class TraceResult(Result):
     activations: NDArray[np.float32]
     preactivations: NDArray[np.float32]
     influences: Float
+    effects: Float
+    fires: NDArray[np.float32]
     outputs: tuple[tuple[str, int, float], ...]
     target: tuple[str, int] | None = None
     against: tuple[str, int] | None = None
@@ -196,6 +206,10 @@ class TraceResult(Result):
 
     _html: ClassVar[str] = "interp.views.trace:html"
     _svg: ClassVar[str | None] = "interp.views.trace:svg"
+    _widget: ClassVar[str | None] = "interp.widgets.trace:TraceWidget"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "groups", Groups(self.groups, self.names))
 
     def summary(self) -> str:
         """Return what was traced, how large the graph is, and its scores."""
@@ -230,7 +244,7 @@ class TraceResult(Result):
 
         Examples
         --------
-        >>> g.nodes[0].kind
+        >>> result.nodes[0].kind
         'embedding'
         """
         columns = (self.node_layers, self.node_positions, self.node_features)
@@ -281,7 +295,7 @@ class TraceResult(Result):
 
         Examples
         --------
-        >>> len(g.top(3))
+        >>> len(result.top(3))
         3
         """
         of = [number for number, kind in enumerate(self.kinds) if kind == "feature"]
@@ -335,7 +349,7 @@ class TraceResult(Result):
 
         Examples
         --------
-        >>> len(g.prune(0.5).kinds) <= len(g.kinds)
+        >>> len(result.prune(0.5).kinds) <= len(result.kinds)
         True
         """
         for which, share in (("nodes", nodes), ("edges", edges)):
@@ -359,7 +373,9 @@ class TraceResult(Result):
 
     def _only(self, nodes: NDArray[np.bool_], edges: NDArray[np.bool_], kept: tuple[float, float]) -> TraceResult:
         place = np.cumsum(nodes) - 1
-        per_node = ("node_layers", "node_positions", "node_features", "activations", "preactivations", "influences")
+        arrays = ("layers", "positions", "features")
+        values = ("activations", "preactivations", "influences", "effects", "fires")
+        per_node = (*(f"node_{name}" for name in arrays), *values)
         per_edge = ("weights", "edge_influences", "direct", "heads", "loadings", "other")
         left = {name for name, stays in zip(self.names, nodes, strict=True) if stays}
         return replace(
@@ -370,7 +386,9 @@ class TraceResult(Result):
             edge_sources=place[self.edge_sources[edges]].astype(np.int32),
             edge_targets=place[self.edge_targets[edges]].astype(np.int32),
             groups={
-                name: inside for name, held in self.groups.items() if (inside := tuple(n for n in held if n in left))
+                name: inside
+                for name, held in self.groups.items()
+                if len(inside := tuple(n for n in held if n in left)) > 1
             },
             kept=kept,
             check=None,
@@ -414,9 +432,17 @@ class TraceResult(Result):
         moved: Callable[..., list[TraceMove]] = resolve("interp.methods._shared.trace.checked:moved")
         return self._run(lambda model: moved(model, self, name, change), "measuring a change")
 
-    def save_neuronpedia(self, path: str) -> Path:
-        """Write the graph as Neuronpedia's JSON, which its graph view and circuit-tracer's read."""
-        return resolve("interp.methods._shared.trace.neuronpedia:write")(self, path)
+    def save_neuronpedia(self, path: str | os.PathLike[str], scan: str = "") -> Path:
+        """Write the graph as Neuronpedia's JSON, which its graph view and circuit-tracer's read.
+
+        Parameters
+        ----------
+        path
+            Ends in .json; ``interp.load_graph`` reads it back.
+        scan
+            Neuronpedia's name of the model, such as ``gemma-2-2b``; the model's name here when not given.
+        """
+        return resolve("interp.methods._shared.trace.file:write_neuronpedia")(self, path, scan)
 
 
 def _largest(scores: Float, share: float) -> NDArray[np.bool_]:

@@ -1,11 +1,32 @@
-import { button, enable, enabled, h } from "../ui/dom";
-import { menu } from "../ui/menu";
-import { watch } from "../ui/watch";
-import { plural } from "../ui/words";
-import type { Viewer } from "./view";
+import type { ReadonlySignal, Signal } from "@preact/signals-core";
+import { button, enable, enabled, h } from "./dom";
+import { menu } from "./menu";
+import type { Mounted } from "./mount";
+import { watch } from "./watch";
+import { plural } from "./words";
+
+/** Name → its nodes, and whether they are drawn as one. */
+export type Groups = Record<string, { nodes: string[]; folded: boolean }>;
+
+/** A view whose nodes can be marked and grouped. */
+export interface Grouping extends Mounted {
+  groups: ReadonlySignal<Groups>;
+  /** The nodes that are marked for a group. */
+  marked: Signal<ReadonlySet<string>>;
+  /** Draw a group as one pill, or its nodes. */
+  fold(name: string, folded: boolean): void;
+}
+
+/** Mark nodes for a group, or no longer where all of them are marked. */
+export function mark({ marked }: Grouping, nodes: string[]): void {
+  const next = new Set(marked.peek());
+  const add = !nodes.every((node) => next.has(node));
+  for (const node of nodes) next[add ? "add" : "delete"](node);
+  marked.value = next;
+}
 
 /** The menu that makes a group of the marked nodes, and renames, unfolds and ends the groups that there are. */
-export function groupMenu(viewer: Viewer): HTMLElement {
+export function groupMenu(viewer: Grouping): HTMLElement {
   const { groups, marked, fold, rpc, fail, problem, ends } = viewer;
   const ask = (method: string, params: Record<string, unknown>) => {
     problem.hidden = true;
