@@ -244,11 +244,13 @@ def clear(session: Session) -> Table:
     if not session.models:
         return Table(title="nothing to clear: no model is loaded", columns=(), rows=())
     from interp.engine.memory import empty_cache, readable
+    from interp.methods._shared import features
 
     accounts = [model.store.ledger() for model in session.models.values()]
     for model in session.models.values():
         with model.lock:
             model.store.clear()
+            features.forgotten(model)
             empty_cache(model.device)
     held = sum(a.device_bytes + a.ram_bytes + a.disk_bytes for a in accounts)
     return Table(title=f"freed {readable(held)} in {sum(a.entries for a in accounts)} entries", columns=(), rows=())

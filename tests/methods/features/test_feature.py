@@ -1,4 +1,4 @@
-"""One feature looked at: planted ones are where they were put, weights say what the formulas do, and what is refused."""
+"""One feature looked at: planted ones are found where they are, weights say what the formulas do, refusals."""
 
 from __future__ import annotations
 
@@ -91,7 +91,24 @@ def unembedding(model: Any, family: str) -> Tensor:
     return out - out.mean(0)
 
 
+def attention(model: Any, family: str, layer: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a layer's norm's gain, W_V and W_O, ``[head, d_head, d_model]`` both, of Hugging Face's own weights."""
+    hf, width, heads = model.hf_model, model.geometry.d_model, model.geometry.n_heads
+    if family == "gpt2":
+        block = hf.transformer.h[layer]
+        v, o = block.attn.c_attn.weight[:, 2 * width :].T, block.attn.c_proj.weight
+        return block.ln_1.weight, v.view(heads, -1, width), o.view(heads, -1, width)
+    if family == "llama":
+        block = hf.model.layers[layer]
+        v, o = block.self_attn.v_proj.weight, block.self_attn.o_proj.weight.T
+        return block.input_layernorm.weight, v.view(-1, width // heads, width), o.reshape(heads, -1, width)
+    block = hf.gpt_neox.layers[layer]
+    v = block.attention.query_key_value.weight.view(heads, 3, -1, width)[:, 2]
+    return block.input_layernorm.weight, v, block.attention.dense.weight.T.reshape(heads, -1, width)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
 def test_what_weights_say_is_the_formulas(family: str, lend: Any) -> None:
     model = lend(family)
     one = made.random(1, model.geometry.d_model, point="mlp_in")
@@ -115,18 +132,13 @@ def test_what_weights_say_is_the_formulas(family: str, lend: Any) -> None:
     # A head moves a stream's change by its OV; the encoder, of length 1, takes what comes to it.
     layers = 1 if family == "neox" else 2  # beside each other, the MLP reads what stands before the attention
     expected = {}
+    unit = one.encoder[5] / one.encoder[5].norm()
     for layer in range(layers):
-        v, o = (model.bridge.blocks[layer].attn.__getattr__(name) for name in ("W_V", "W_O"))
-        norm = {
-            "gpt2": lambda at: model.hf_model.transformer.h[at].ln_1,
-            "llama": lambda at: model.hf_model.model.layers[at].input_layernorm,
-            "neox": lambda at: model.hf_model.gpt_neox.layers[at].input_layernorm,
-        }[family](layer)
-        unit = one.encoder[5] / one.encoder[5].norm()
-        for head in range(model.geometry.n_heads):
-            read = v[head * len(v) // model.geometry.n_heads] * norm.weight[:, None]
-            read = read if family == "llama" else read - read.mean(0)
-            expected[f"L{layer}H{head}"] = float((read @ (o[head] @ unit)).norm())
+        gain, v, o = attention(model, family, layer)
+        for head in range(len(o)):
+            read = v[head * len(v) // len(o)] * gain
+            read = read if family == "llama" else read - read.mean(1, keepdim=True)
+            expected[f"L{layer}H{head}"] = float(((o[head] @ unit) @ read).norm())
     found = dict(result.heads)
     best = sorted(expected, key=lambda name: -expected[name])[: len(found)]
     assert list(found) == best
@@ -135,7 +147,7 @@ def test_what_weights_say_is_the_formulas(family: str, lend: Any) -> None:
 
 def test_what_is_active_together_is_said_with_its_share(lend: Any) -> None:
     model = lend("gpt2")
-    one = made.random(0, model.geometry.d_model)
+    one = made.random(0, model.geometry.d_model, act=made.relu)
     hold(
         model, replace(one, encoder=torch.cat([one.encoder[:5], one.encoder[4:5], one.encoder[6:]]), bias=one.bias * 0)
     )
@@ -147,8 +159,8 @@ def test_what_is_active_together_is_said_with_its_share(lend: Any) -> None:
 def test_a_second_feature_over_the_same_texts_runs_nothing(lend: Any) -> None:
     model = lend("gpt2")
     hold(model, made.random(0, model.geometry.d_model))
-    first = interp.feature("0.3", TEXTS)
-    second = interp.feature("0.4", TEXTS)
+    first = interp.feature("0.3", TEXTS, seed=8)
+    second = interp.feature("0.4", TEXTS, seed=8)
     assert first.provenance.forwards > 0
     assert second.provenance.forwards == 0
     assert second.provenance.path == "store"
@@ -225,7 +237,7 @@ def test_an_interrupt_shows_what_there_is(lend: Any, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(model, "on_step", on_step)
     with pytest.raises(Interrupted) as caught:
-        interp.feature("0.3", TEXTS)
+        interp.feature("0.3", TEXTS, seed=7)  # no pass that an earlier test has left
     result = caught.value.result
     assert 0 < result.texts < len(TEXTS)
     assert f"partial: interrupted after {result.texts} of {len(TEXTS)} texts" in result.notes
