@@ -48,9 +48,10 @@ def test_they_give_back_what_the_mlps_write(loaded: Any) -> None:
 
 def test_the_model_does_as_well_with_them(loaded: Any) -> None:
     model, dictionaries, prompts = loaded
-    recovered = [one.ce_recovered for one in measure(model, dictionaries, prompts[:80])]
+    alone = [one for one in prompts if len(one.ids) < 512][:120]  # as the card has it
+    recovered = [one.ce_recovered for one in measure(model, dictionaries, alone)]
     print([f"CE recovered {one:.3f}" for one in recovered])
-    assert min(recovered) >= 0.97  # of 80 documents: on the card's, whose bar is .98, it is another .01 or so
+    assert min(recovered) >= 0.97  # on the card's documents .987 and more; of fewer it is another .01 or so
 
 
 def test_they_beat_what_is_said_beside_them() -> None:

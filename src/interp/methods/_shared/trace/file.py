@@ -212,6 +212,8 @@ def _from_neuronpedia(data: Mapping[str, Any]) -> TraceResult:
         activations=np.array([_number(node.get("activation")) for node in nodes], np.float32),
         preactivations=np.full(len(nodes), np.nan, np.float32),
         influences=_own_influences(nodes, kinds),
+        effects=np.full(len(nodes), np.nan),
+        fires=np.full((len(nodes), len(tokens)), np.nan, np.float32),
         outputs=tuple((_token(node), int(node["feature"]), _number(node.get("token_prob"))) for node in logits),
         position=int(logits[0]["ctx_idx"]),
         most=0,
@@ -236,7 +238,9 @@ def _from_neuronpedia(data: Mapping[str, Any]) -> TraceResult:
         notes=("from a file of Neuronpedia's: heads' shares, replacement and completeness are not in it",),
     )
     names = dict(zip(place, result.names, strict=True))
-    result.groups.update({name: tuple(names[one] for one in held) for name, held in groups.items()})
+    for name, held in groups.items():
+        if len(held) > 1:  # of one node there it is but a pin
+            result.groups[name] = tuple(names[one] for one in held)
     said_of = {result.names[place[str(n["node_id"])]].partition("@")[0]: str(n.get("clerp") or "") for n in nodes}
     features = {name for name, kind in zip(result.names, kinds, strict=True) if kind == "feature"}
     kept = {
@@ -285,8 +289,8 @@ def _from_own(data: Mapping[str, Any]) -> TraceResult:
     types = {
         "node_layers": np.int32, "node_positions": np.int32, "node_features": np.int32, "edge_sources": np.int32,
         "edge_targets": np.int32, "heads": np.int32, "activations": np.float32, "preactivations": np.float32,
-        "weights": np.float32, "direct": np.float32, "loadings": np.float32, "other": np.float32,
-        "influences": np.float64, "edge_influences": np.float64,
+        "weights": np.float32, "direct": np.float32, "loadings": np.float32, "other": np.float32, "fires": np.float32,
+        "influences": np.float64, "edge_influences": np.float64, "effects": np.float64,
     }  # fmt: skip
     given: dict[str, Any] = {}
     for one in fields(TraceResult):
@@ -299,8 +303,8 @@ def _from_own(data: Mapping[str, Any]) -> TraceResult:
             given[one.name] = float(value)
         else:
             given[one.name] = _tuples(value)
-    for name in ("heads", "loadings"):
-        given[name] = given[name].reshape(len(given["weights"]), -1)
+    for name, rows in (("heads", "weights"), ("loadings", "weights"), ("fires", "kinds")):
+        given[name] = given[name].reshape(len(given[rows]), -1)
     made = cast("Mapping[str, Any]", data.get("provenance") or {})
     where = Provenance(
         model=str(made.get("model", "")), technique="trace", tokens=[list(ids) for ids in made.get("tokens", [])]
