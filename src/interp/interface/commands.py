@@ -244,7 +244,6 @@ def clear(session: Session) -> Table:
     if not session.models:
         return Table(title="nothing to clear: no model is loaded", columns=(), rows=())
     from interp.engine.memory import empty_cache, readable
-    from interp.methods._shared import features
 
     accounts = [model.store.ledger() for model in session.models.values()]
     for model in session.models.values():

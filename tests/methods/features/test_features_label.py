@@ -96,7 +96,7 @@ def test_sets_that_are_named_are_spoken_of(lend: Any) -> None:
 def test_of_one_text_alone_a_note_says_so(lend: Any) -> None:
     model = lend("llama")
     hold(model, planted(model, " Mary"))
-    result = interp.features_label("0.0", "The" + " Mary gave the store" * 10)
+    result = interp.features_label("0.0", "The" + " Mary gave the" * 14)
     assert result.labels == ("the token is “ Mary”",) or result.fired[0] < 10
     assert any("one text alone" in note for note in result.notes)
 
