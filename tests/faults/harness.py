@@ -49,6 +49,8 @@ VALUES: dict[str, Callable[[], Any]] = {
     "head": lambda: "0.0",
     "variable": lambda: _circuit(),
     "feature source": lambda: _dictionaries(),
+    "feature": lambda: "0.1",
+    "feature list": lambda: "0.1",
 }
 
 # A command that needs one of several arguments → one of them; one that writes is told to write little.
@@ -70,7 +72,7 @@ WITH: dict[tuple[str, str], Callable[[], dict[str, Any]]] = {
 CAUSAL = frozenset({"generate", "steer", "ov", "qk", "compose", "circuit", "validate", "trace"})
 
 # What is about features that are loaded.
-FEATURED = frozenset({"trace"})
+FEATURED = frozenset({"trace", "feature", "features-label"})
 
 
 def _dictionaries() -> str:

@@ -129,6 +129,8 @@ def test_clear_empties_the_store(shell: Any, lend: Any) -> None:
         ("%interp features-load x --site mlp_n", {"mlp_normed"}),
         ("%interp features-train --site resid_p", {"resid_post", "resid_pre"}),
         ("%interp features-train --kind ba", {"batchtopk"}),
+        ("%%interp feature 0.1 --features load", {"loaded-features"}),
+        ("%%interp features-label 0.1 --ab", {"--above"}),
         ("%%interp predict --model mi", {"mine"}),
     ],
 )

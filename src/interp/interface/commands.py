@@ -249,6 +249,7 @@ def clear(session: Session) -> Table:
     for model in session.models.values():
         with model.lock:
             model.store.clear()
+            features.forgotten(model)
             empty_cache(model.device)
     held = sum(a.device_bytes + a.ram_bytes + a.disk_bytes for a in accounts)
     return Table(title=f"freed {readable(held)} in {sum(a.entries for a in accounts)} entries", columns=(), rows=())

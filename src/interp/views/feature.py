@@ -22,7 +22,7 @@ _LISTED, _EACH = 6, 5  # bars of a list; of what is promoted and suppressed
 _TOKEN = 14
 _SIDE, _TEXT, _VALUE, _TIMES = 272, 660, 64, 40
 _HIGH, _MOST_BARS = 74, 34  # of the histogram
-_LETTER = 6.6  # what a character of the label takes
+_LETTER, _LINES = 6.9, 4  # what a character of the label takes, and its lines
 _CSS = (
     coloured_text.CENTRED
     + """
@@ -68,18 +68,18 @@ class _View:
         scores = self.result.label_scores
         if not self.result.label:
             return "no label yet: features-label looks for one"
-        told = [f"{name} {scores[name]:.2f}" for name in ("precision", "recall", "F1") if name in scores]
-        return "label" + (f" · {', '.join(told)} on texts held out" if told else "")
+        if "F1" not in scores:
+            return "label"
+        return f"label · F1 {scores['F1']:.2f} (precision {scores['precision']:.2f}, recall {scores['recall']:.2f})"
 
     @cached_property
     def _label(self) -> Drawing:
         """The label in words; without one, the tokens that it is strongest on."""
-        result = self.result
-        words = result.label or self._strongest
-        lines = textwrap.wrap(frame.visible_facts(words, 160), int(_SIDE / _LETTER)) or [""]
-        style = ' style="font-size:13px;font-weight:600;fill:var(--interp-fg)"'
-        body = "".join(draw.text(0, 12 + 17 * n, line, more=style) for n, line in enumerate(lines[:3]))
-        return Drawing(_SIDE, 17 * min(3, len(lines)) + 2, body)
+        words = frame.visible_facts(self.result.label or self._strongest, 240).replace("“ ", "“␣")
+        lines = textwrap.wrap(words, int(_SIDE / _LETTER), max_lines=_LINES, placeholder=" …") or [""]
+        style = ' style="font-size:12px;font-weight:600;fill:var(--interp-fg)"'
+        body = "".join(draw.text(0, 12 + 16 * n, line, more=style) for n, line in enumerate(lines))
+        return Drawing(_SIDE, 16 * len(lines) + 2, body)
 
     @cached_property
     def _strongest(self) -> str:
@@ -211,6 +211,8 @@ class _View:
             one = result.exemplars[0]
             where = f"strongest: {visible(one.tokens[one.peak], 20)} in text {one.text}, position {one.position} "
             pieces.append((where, f"{one.activation:.3g}", False))
+        if result.label_scores:
+            pieces.append(("label: scored on texts held out", "", True))
         pieces.append(("colour: activation over the largest, ", theme.LIFT, True))
         if any(one.times > 1 for _, one in self.shown):
             pieces.append(("×: places with the same tokens around", "", True))

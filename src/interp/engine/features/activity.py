@@ -286,6 +286,11 @@ def read(
     return done
 
 
+def forget(model: LoadedModel) -> None:
+    """Keep no pass of a model's."""
+    _passes.pop(model, None)
+
+
 def over_texts(
     model: LoadedModel, dictionaries: Sequence[Dictionary], texts: Sequence[Ids], first: Sequence[int], keep: Keep
 ) -> Read:

@@ -65,6 +65,13 @@ def unloaded(model: LoadedModel, name: str) -> bool:
     return held.free(model, name)
 
 
+def forgotten(model: LoadedModel) -> None:
+    """Forget what features did in texts, which is kept for what is asked of the same texts next."""
+    from interp.engine.features import activity
+
+    activity.forget(model)
+
+
 def sample_of(model: LoadedModel, texts: Sequence[Prompt]) -> list[Encoded]:
     """Return texts as tokens, as many as make about `TOKENS` of them; without a tokenizer, ids spread over those known.
 

@@ -33,6 +33,7 @@ _LAYER = re.compile(r"[FL]?(\d{1,9})\.\*", re.IGNORECASE)
 _HELD = 4  # one in so many texts is held out
 _RARE = 10  # tokens, below which nothing is looked for
 NONE = "no rule found"
+_ALONE = "there is one text alone: rules are scored on what they were found on"
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -166,7 +167,7 @@ def features_label(
     Raises
     ------
     InputError
-        No features are loaded, one that there is not, or too few texts.
+        No features are loaded, one that there is not, or no text.
     Interrupted
         Stopped by Ctrl-C: the features that are done are in its ``result``, and labelled.
 
@@ -198,20 +199,17 @@ def features_label(
     named = _named(sets)
     ready = feature_texts.ready(model, texts)
     ids = list(dict.fromkeys(ready.ids))
-    if len(ids) < 2:
-        raise InputError("rules are found on some texts and scored on others; give two different texts or more")
     first = [int(one[0] == model.tokens.bos_id) for one in ids]
     strings = {n: model.tokens.string(n) for n in sorted({n for one in ids for n in one})}
-    out = [n % _HELD == _HELD - 1 for n in range(len(ids))] if len(ids) >= _HELD else [n == 1 for n in range(len(ids))]
     wanted = [(given.at(layer), numbers) for layer, numbers in chosen.items()]
     parts: list[Active] = []
-    for held in (False, True):
-        own = [n for n, is_out in enumerate(out) if is_out == held]
+    for own in _split(len(ids)):
         found, done = active(model, wanted, [ids[n] for n in own], [first[n] for n in own], strings)
         if done.interrupt is not None:
             raise done.interrupt
         model.note(done.path, done.notes)
         parts.append(found)
+    parts, notes = (parts, ()) if len(parts) == 2 else (parts * 2, (_ALONE,))
     search = Search(parts[0].corpus, parts[0].counted, named)
     rows: list[_Row] = []
     names = [(n, feature) for n, (_, numbers) in enumerate(wanted) for feature in numbers]
@@ -224,9 +222,18 @@ def features_label(
         if not rows:
             raise
         stopped = interrupt
-    result = _result(given, wanted, names, rows, least, ready.notes, parts, texts.source, len(names))
+    result = _result(given, wanted, names, rows, least, (*notes, *ready.notes), parts, texts.source, len(names))
     sets_of.label(model, given.name, _labels(result))
     return unless_interrupted(result, stopped)
+
+
+def _split(count: int) -> list[list[int]]:
+    """Return the numbers of the texts that rules are found on, and of those that they are scored on, if there are."""
+    every = range(count)
+    if count == 1:
+        return [[0]]
+    held = [n for n in every if n % _HELD == _HELD - 1] or [count - 1]
+    return [[n for n in every if n not in set(held)], held]
 
 
 @dataclass(frozen=True)
