@@ -144,8 +144,8 @@ class _View:
         return rows
 
     def values(self, one: Exemplar) -> list[float]:
-        """Return activations over the feature's largest in the texts."""
-        return [min(1.0, value / (self.result.most or 1.0)) for value in one.around]
+        """Return activations over the feature's largest in the texts; NaN where it was not read."""
+        return np.minimum(np.array(one.around) / (self.result.most or 1.0), 1.0).tolist()
 
     @cached_property
     def right(self) -> page.Stack:
@@ -215,6 +215,8 @@ class _View:
             pieces.append((where, f"{one.activation:.3g}", False))
         if result.label_scores:
             pieces.append(("label: scored on texts held out", "", True))
+        if result.direction.size:
+            pieces.append(("steer(…, direction=this) adds it", "", True))
         pieces.append(("colour: activation over the largest, ", theme.LIFT, True))
         if any(one.times > 1 for _, one in self.shown):
             pieces.append(("×: places with the same tokens around", "", True))

@@ -87,6 +87,9 @@ class FeatureResult(Result):
         is active, those where they are.
     shares
         See `together`.
+    direction, site
+        ``float32 [d_model]``: what an activation of 1 adds to the residual stream in its layer, and where that is
+        there: ``interp.steer(text, direction=result, strength=4)`` adds four times as much. Empty where it is unknown.
     source
         Where the texts came from.
     favourite
@@ -115,6 +118,8 @@ class FeatureResult(Result):
     near: Ranked
     together: Ranked
     shares: tuple[float, ...]
+    direction: NDArray[np.float32]
+    site: str
     source: str = ""
     favourite: Favourite | None = None
 
@@ -125,6 +130,11 @@ class FeatureResult(Result):
     def density(self) -> float:
         """The share of tokens at which it is active."""
         return self.fired / max(1, self.tokens_read)
+
+    @property
+    def layer(self) -> int:
+        """The layer where it writes."""
+        return int(self.name.partition(".")[0])
 
     @property
     def drawn(self) -> str:

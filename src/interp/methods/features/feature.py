@@ -150,11 +150,22 @@ def feature(
         near=said.near.named(lambda at: f"{dictionary.layer}.{int(at)}"),
         together=together,
         shares=shares,
+        direction=said.direction.numpy().copy(),
+        site=_steered(model, dictionary.writes[0].point),
         source=texts.source,
         favourite=favourite,
         notes=(*notes, *ready.notes, *said.missing),
     )
     return unless_interrupted(result, stopped)
+
+
+def _steered(model: LoadedModel, point: str) -> str:
+    """Return where in the residual stream of its layer stands what is written at a point."""
+    from interp.engine.features.places import parallel
+
+    if point in {"resid_pre", "resid_mid"}:
+        return point
+    return "resid_mid" if point in {"attn_out", "z"} and not parallel(model) else "resid_post"
 
 
 def _together(found: Activity, dictionary: Dictionary, number: int) -> tuple[Ranked, tuple[float, ...]]:
