@@ -4,10 +4,12 @@ import { bars, classes } from "../../src/interp/views/kit/palette.json";
 import { shown, totals } from "../src/circuit/graph";
 import { type Graph, unpack } from "../src/circuit/meta";
 import { Brush } from "../src/circuit/paint";
-import { colours, diverging, type Rgb, sequential } from "../src/draw/colours";
+import { colours, diverging, type Rgb, sequential, type Theme } from "../src/draw/colours";
 import { heat, measure, SCALE, type Signed, scale } from "../src/draw/diverging";
 import { step, width } from "../src/draw/graph";
 import { times } from "../src/draw/numbers";
+import { curves, ground, outline, titled } from "../src/trace/draw";
+import { type Graph as TraceGraph, unpack as unpackTrace } from "../src/trace/meta";
 
 interface Cases {
   background: Rgb;
@@ -16,6 +18,8 @@ interface Cases {
   scales: [end: number, turned: boolean][];
   graph: Graph;
   drawing: number[];
+  trace: TraceGraph;
+  traced: number[];
 }
 
 /** A path as the list of its numbers. */
@@ -59,7 +63,18 @@ class Recorder extends Path {
   }
 }
 
-export function render({ background, ink, heats, scales, graph, drawing }: Cases): unknown {
+/** An attribution graph's shapes: of its nodes, of its edges, and its titles. */
+function drawnTrace(given: TraceGraph, bytes: number[], theme: Theme) {
+  const { nodes, edges } = unpackTrace(given, Uint8Array.from(bytes));
+  return {
+    outlines: nodes.map((node) => outline(node)),
+    edges: edges.map((edge) => curves([edge], given.ends[0], theme)),
+    titles: nodes.map((node) => titled(node, theme)),
+    ground: ground(given.rows, given.axis, given.size, theme),
+  };
+}
+
+export function render({ background, ink, heats, scales, graph, drawing, trace, traced }: Cases): unknown {
   Object.assign(globalThis, { Path2D: Path, devicePixelRatio: 1 });
   const theme = { ...colours(background, ink), accent: "" };
   const read = (value: number | string | null) => (value === null ? Number.NaN : Number(value));
@@ -90,5 +105,6 @@ export function render({ background, ink, heats, scales, graph, drawing }: Cases
     widths: times(25, width),
     track: bars.track,
     circuit: context.drawn,
+    trace: drawnTrace(trace, traced, { ...theme }),
   };
 }

@@ -11,6 +11,7 @@ from playwright.sync_api import Browser
 from browser.lab import ROOT, Notebook, Server, write
 from browser.vscode import VIEW, CodePage
 from views import test_patching as sweeps
+from views import traces
 from views.circuits import random
 from widgets.conftest import (
     Wire,
@@ -66,6 +67,10 @@ CASES: dict[str, Callable[[], Any]] = {
     "circuit": lambda: random(3, 4, 30),
     "large circuit": lambda: random(12, 12, 150),
     "small circuit": lambda: random(2, 2, 6),
+    "trace": lambda: traces.random(4, 15, 50, 200),
+    "small trace": traces.planted,
+    "measured trace": lambda: traces.measured(traces.random(4, 15, 50, 200)),
+    "large trace": lambda: traces.random(26, 60, 600, 3000, logits=10),
 }
 
 
@@ -102,6 +107,8 @@ IN_NOTEBOOK = [
     "stopped sweep",
     "circuit",
     "large circuit",
+    "measured trace",
+    "large trace",
 ]
 SETUP = f"""\
 import sys

@@ -14,6 +14,7 @@ from playwright.sync_api import Browser
 from browser.lab import SHOTS
 from browser.vscode import COLOURS, VIEW, CodePage
 from interp.selection import selection
+from views import traces
 from views.circuits import random
 from views.test_patching import SHAPES
 from widgets.conftest import (
@@ -26,8 +27,14 @@ RESULTS: dict[str, Callable[[], Any]] = {
     "attention": lambda: made(2, 3, 5, strings=(" ␣日", " é", " $5", "</t>", "\\(x\\)")),
     "patching": SHAPES["usual"],
     "circuit": lambda: random(3, 4, 30),
+    "trace": lambda: traces.measured(traces.random(4, 15, 50, 200)),
 }
-FORMATS = {"attention": ("PNG", "SVG"), "patching": ("PNG", "SVG"), "circuit": ("PNG", "SVG", "JSON")}
+FORMATS = {
+    "attention": ("PNG", "SVG"),
+    "patching": ("PNG", "SVG"),
+    "circuit": ("PNG", "SVG", "JSON"),
+    "trace": ("PNG", "SVG", "JSON"),
+}
 # What can be focused, also what cannot be used at the moment.
 _PRESS = """(frame, [focusable, keys]) => {
   const controls = [...frame.querySelectorAll(focusable)].filter(e => !e.closest("[hidden]"));

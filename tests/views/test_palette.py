@@ -5,6 +5,7 @@ The TypeScript sources are bundled as they are and run in Node, see `js/test/ren
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import os
@@ -22,11 +23,15 @@ import numpy as np
 import pytest
 
 from interp.methods._shared.circuit.result import CircuitResult
-from interp.views import circuit
+from interp.views import circuit, trace_drawing, trace_labels
 from interp.views.kit import bars, draw, heatmap, theme
 from interp.views.kit.draw import Drawing
 from interp.views.kit.heatmap import Cells
+from interp.views.trace_groups import collapsed
+from interp.views.trace_layout import arrange
 from interp.widgets.circuit import CircuitWidget
+from interp.widgets.trace import TraceWidget
+from views import traces
 from views.circuits import SMALL, planted, random
 
 ROOT = Path(__file__).parents[2]
@@ -86,6 +91,10 @@ def wired() -> CircuitResult:
 CIRCUITS = {"light": wired, "dark": lambda: random(6, 4, 60, group=2)}
 
 
+TRACE = traces.random(4, 15, 50, 200, logits=3)
+TRACE.groups["a group"] = TRACE.names[20:23]
+
+
 @pytest.fixture(scope="module")
 def live() -> dict[str, Any]:
     """Return what the TypeScript draws, by theme."""
@@ -94,6 +103,7 @@ def live() -> dict[str, Any]:
     cases = []
     for name in theme.THEMES:
         widget = CircuitWidget(CIRCUITS[name]())
+        traced = TraceWidget(TRACE)
         cases.append(
             {
                 "background": _rgb(theme.colour("bg", name)),
@@ -116,9 +126,12 @@ def live() -> dict[str, Any]:
                 "scales": SCALES,
                 "graph": widget.graph,
                 "drawing": list(widget.drawing),
+                "trace": traced.graph,
+                "traced": list(traced.drawing),
             }
         )
         widget.close()
+        traced.close()
     ran = subprocess.run(
         [NODE, "--input-type=module", "--eval", RUN],
         cwd=JS,
@@ -359,3 +372,38 @@ def test_a_circuit_is_painted_the_same(name: str, live: dict[str, Any]) -> None:
         np.testing.assert_allclose(word["numbers"], [float(label.get("x", "")), float(label.get("y", ""))], atol=GRID)
         ink = _declared(label.get("style", ""))["fill"]
         np.testing.assert_allclose(found.colour(word["colour"]), found.colour(ink), atol=1)
+
+
+def _shape(markup: str) -> list[float]:
+    """Return the numbers of the paths in a markup."""
+    return [number for d in re.findall(r' d="([^"]*)"', markup) for number in _numbers(d)]
+
+
+def test_an_attribution_graph_is_drawn_alike(live: dict[str, Any]) -> None:
+    drawn = collapsed(arrange(TRACE), TRACE.groups)
+    found = live["light"]["trace"]
+    assert drawn.kinds[-1] == "group"
+    titled = 0
+    for node, kind in enumerate(drawn.kinds):
+        ours = trace_drawing.outline(kind, float(drawn.x[node]), float(drawn.y[node]), float(drawn.wide[node]))
+        assert _numbers(found["outlines"][node]) == pytest.approx(_numbers(ours), abs=GRID), kind
+        if drawn.sides[node] == trace_labels.NONE:
+            assert found["titles"][node] == ""
+            continue
+        titled += 1
+        x, y, anchor = trace_labels.place(drawn, node)
+        (text,) = re.findall(r"<text ([^>]*)>([^<]*)", found["titles"][node])
+        at = dict(re.findall(r'([\w-]+)="([^"]*)"', text[0]))
+        assert [float(at["x"]), float(at["y"])] == pytest.approx([x, y], abs=GRID)
+        assert (at["text-anchor"], html.unescape(text[1])) == (anchor, drawn.titles[node])
+    assert titled > 5
+    for edge, markup in enumerate(found["edges"]):
+        assert _shape(markup) == pytest.approx(_numbers(trace_drawing.path(drawn, edge)), abs=GRID)
+    body = trace_drawing.graph(drawn, 0, (1.0, 1.0)).body
+    words = re.findall(r">([^<]*)</text>", found["ground"])
+    assert [html.unescape(word) for word in words if word] == [
+        *(name for name, _ in drawn.rows for _ in range(2)),
+        *(text for text, _ in drawn.axis),
+    ]
+    places = re.findall(r"translate\(([\d.]+) ([\d.]+)\) rotate", found["ground"])
+    assert places == re.findall(r"translate\(([\d.]+) ([\d.]+)\) rotate", body)

@@ -12,13 +12,15 @@ from interp.widgets._base import Widget
 from interp.widgets.attention import AttentionWidget
 from interp.widgets.circuit import CircuitWidget
 from interp.widgets.patching import PatchingWidget
+from interp.widgets.trace import TraceWidget
 from views.circuits import SMALL, planted
 from views.test_patching import sweep as swept
+from views.traces import planted as traced
 
 from .conftest import made
 
 SOURCES = Path(__file__).parents[2] / "js" / "src"
-WIDGETS = [AttentionWidget, CircuitWidget, PatchingWidget]
+WIDGETS = [AttentionWidget, CircuitWidget, PatchingWidget, TraceWidget]
 # What is read by the front end's own machinery.
 THEIRS = {"_esm", "_css"}
 
@@ -62,10 +64,13 @@ def test_the_circuits_dicts_have_the_fields_that_are_read() -> None:
     widget = CircuitWidget(result)
     assert set(widget.graph) == fields("circuit/meta.ts", "Graph")
     # Written on one line.
-    (group,) = re.findall(
-        r"type Groups = Record<string, \{ (.*?) \}>", (SOURCES / "circuit/meta.ts").read_text("utf-8")
-    )
+    (group,) = re.findall(r"type Groups = Record<string, \{ (.*?) \}>", (SOURCES / "ui/groups.ts").read_text("utf-8"))
     assert set(widget.groups["both"]) == set(re.findall(r"(\w+):", group))
+
+
+@pytest.mark.usefixtures("wire")
+def test_the_traces_dict_has_the_fields_that_are_read() -> None:
+    assert set(TraceWidget(traced()).graph) == fields("trace/meta.ts", "Graph")
 
 
 @pytest.mark.usefixtures("wire")

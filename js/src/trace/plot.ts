@@ -71,7 +71,7 @@ export function plot(viewer: Viewer, legend: HTMLElement, card: HTMLElement): HT
       area.setAttribute(
         "aria-label",
         `Attribution graph: tokens across, a row per layer; ${name}. Arrow keys choose a node, Enter leads to its card, ` +
-          "P pins it, G marks it for a group.",
+          "P pins it, G marks it for a group, Escape lets go.",
       );
     },
   );
@@ -131,8 +131,10 @@ export function plot(viewer: Viewer, legend: HTMLElement, card: HTMLElement): HT
     else if (key === "p" || key === "P") viewer.pin(held);
     else if (key === "Enter" && (held >= 0 || edge.peek() >= 0)) card.focus();
     else if (key === "Escape") {
+      // The last that was done goes first.
       if (edge.peek() >= 0) viewer.chooseEdge(-1);
-      else viewer.choose(-1);
+      else if (held >= 0) viewer.choose(-1);
+      else pinned.value = new Set();
     } else if (by && Math.abs(by[1]) < 2) {
       const influence = (i: number) => drawing.peek().nodes[i]?.influence ?? 0;
       const first = nodes.reduce((best, i) => (influence(i) > influence(best) ? i : best), nodes[0] ?? -1);

@@ -63,7 +63,7 @@ def scores(result: TraceResult) -> list[Score]:
         ),
         Score(
             "gap",
-            f"{result.gap:.1e}".replace("e-", "e−"),
+            _small(result.gap),
             "is the most that edges and biases miss of what they lead into",
         ),
     ]
@@ -193,6 +193,10 @@ def caption(result: TraceResult) -> str:
 
 def _two(value: float) -> str:
     return "unknown" if math.isnan(value) else f"{value:.2f}".replace("-", "−")
+
+
+def _small(value: float) -> str:
+    return "unknown" if math.isnan(value) else f"{value:.1e}".replace("e-", "e−")
 
 
 def said(result: TraceResult) -> str:

@@ -15,7 +15,7 @@ from engine.features import made
 from interp.engine.features import held
 from interp.engine.features.attribution import Tracer
 from interp.errors import InputError
-from interp.methods._shared.trace import making
+from interp.methods._shared.trace import derived, making
 from interp.methods._shared.trace.result import TraceResult
 
 PROMPT = "When Mary and John went to the store, John gave a drink to"
@@ -248,7 +248,18 @@ def test_saved_and_read(graph: TraceResult, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     back = interp.load_graph(graph.save("g.json"))
     assert back.names == graph.names
-    for name in ("weights", "influences", "heads", "loadings", "direct", "other", "edge_sources", "activations"):
+    for name in (
+        "weights",
+        "influences",
+        "effects",
+        "fires",
+        "heads",
+        "loadings",
+        "direct",
+        "other",
+        "edge_sources",
+        "activations",
+    ):
         np.testing.assert_array_equal(getattr(back, name), getattr(graph, name))
     assert back.replacement == graph.replacement
     assert back.outputs == graph.outputs
@@ -274,3 +285,61 @@ def test_on_real_models(name: str, request: pytest.FixtureRequest, monkeypatch: 
     assert traced.gap < 1e-5
     assert isinstance(making.tracer_of(traced.sources.frozen), Tracer)
     assert zoo.VOCABULARY
+
+
+def test_effects_are_what_the_graph_foretells_without_a_node(graph: TraceResult) -> None:
+    for name, _ in graph.top(4):
+        (move,) = graph.moved(name, -1)
+        assert move.foretold == pytest.approx(-float(graph.effects[graph.number(name)]), abs=1e-5)
+    logit = len(graph.kinds) - 1
+    assert graph.effects[logit] == pytest.approx(float(graph.preactivations[logit]))
+
+
+@pytest.mark.usefixtures("model")
+def test_effects_of_a_whole_graph_follow_from_its_edges() -> None:
+    whole = interp.trace(PROMPT, target=" Mary", against=" John", nodes=1.0, edges=1.0)
+    found = derived.effects(
+        whole.kinds,
+        whole.node_layers,
+        whole.activations,
+        whole.influences,
+        whole.edge_sources,
+        whole.edge_targets,
+        whole.weights,
+    )
+    inner = np.array([kind != "logit" for kind in whole.kinds])
+    scale = float(np.abs(whole.effects[inner]).max())
+    np.testing.assert_allclose(found[inner], whole.effects[inner], atol=1e-4 * scale)
+
+
+def test_where_features_fire(model: Any, graph: TraceResult) -> None:
+    given = held.current(model)
+
+    def active(_: Any) -> dict[int, Any]:
+        encoded = model.encode(interp.Prompt(PROMPT))
+        frozen = making.frozen_run(model, encoded, making.standing(model, given))
+        dense = {}
+        for layer, one in frozen.dictionaries.items():
+            codes = one.activated(one.pre(frozen.shown(layer, one.reads.point)))
+            dense[layer] = np.zeros((len(encoded.ids), one.width), np.float32)
+            dense[layer][codes.rows.numpy(), codes.features.numpy()] = codes.values.numpy()
+        return dense
+
+    dense = model.operate("x", {}, active)
+    features = [n for n, kind in enumerate(graph.kinds) if kind == "feature"]
+    assert features
+    for n in features:
+        layer, feature = int(graph.node_layers[n]), int(graph.node_features[n])
+        np.testing.assert_allclose(graph.fires[n], dense[layer][:, feature], rtol=1e-5)
+        assert graph.fires[n, graph.node_positions[n]] == graph.activations[n]
+    others = [n for n in range(len(graph.kinds)) if n not in features]
+    assert not graph.fires[others].any()
+    known = derived.fires(
+        graph.kinds,
+        graph.node_layers,
+        graph.node_positions,
+        graph.node_features,
+        graph.activations,
+        len(graph.tokens),
+    )
+    np.testing.assert_array_equal(known[known > 0], graph.fires[known > 0])

@@ -20,6 +20,8 @@ class Groups(UserDict[str, tuple[str, ...]]):
         The groups to begin with.
     nodes
         The nodes that there are.
+    least
+        How many nodes a group has at least.
 
     Examples
     --------
@@ -29,8 +31,9 @@ class Groups(UserDict[str, tuple[str, ...]]):
     ('5.1', '5.5')
     """
 
-    def __init__(self, given: Mapping[str, Iterable[str]], nodes: Collection[str]) -> None:
+    def __init__(self, given: Mapping[str, Iterable[str]], nodes: Collection[str], least: int = 2) -> None:
         self._nodes = nodes
+        self._least = least
         self._observers: list[Callable[[], object]] = []
         super().__init__()
         for name, members in given.items():
@@ -69,12 +72,12 @@ class Groups(UserDict[str, tuple[str, ...]]):
         for node in wanted:
             if node not in self._nodes:
                 raise InputError(f"no node {node!r} in this model{closest(str(node), self._nodes)}")
-        if len(set(wanted)) < 2:
-            raise InputError("a group needs two nodes or more")
+        if len(set(wanted)) < self._least:
+            raise InputError(f"a group needs {'two nodes' if self._least > 1 else 'a node'} or more")
         return tuple(node for node in self._nodes if node in wanted)
 
     def form(self, name: str, members: Iterable[str]) -> None:
-        """Make a group of nodes, which leave the groups that they were in; one with fewer than two left goes.
+        """Make a group of nodes, which leave the groups that they were in; one with too few left goes.
 
         Examples
         --------
@@ -85,7 +88,7 @@ class Groups(UserDict[str, tuple[str, ...]]):
         """
         held = self.checked(name, members)
         left = {other: tuple(n for n in nodes if n not in held) for other, nodes in self.data.items() if other != name}
-        self.data = {**{other: nodes for other, nodes in left.items() if len(nodes) > 1}, name: held}
+        self.data = {**{other: nodes for other, nodes in left.items() if len(nodes) >= self._least}, name: held}
         self._tell()
 
     def rename(self, name: str, to: str) -> None:

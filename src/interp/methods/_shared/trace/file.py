@@ -11,6 +11,7 @@ import numpy as np
 
 from interp import files
 from interp.errors import InputError
+from interp.methods._shared.trace import derived
 from interp.methods._shared.trace.result import TraceResult
 from interp.results import Provenance
 from interp.results.saving import as_data, as_json
@@ -200,27 +201,34 @@ def _from_neuronpedia(data: Mapping[str, Any]) -> TraceResult:
         for held in cast("Sequence[Sequence[Any]]", (data.get("qParams") or {}).get("supernodes") or ())
     }
     logits = [node for node, kind in zip(nodes, kinds, strict=True) if kind == "logit"]
+    layers = np.array([_layer(node, kind, depth) for node, kind in zip(nodes, kinds, strict=True)], np.int32)
+    positions = np.array([int(node["ctx_idx"]) for node in nodes], np.int32)
+    features = np.array(
+        [int(str(n["node_id"]).split("_")[1]) if k == "feature" else -1 for n, k in zip(nodes, kinds, strict=True)],
+        np.int32,
+    )
+    activations = np.array([_number(node.get("activation")) for node in nodes], np.float32)
+    influences = _own_influences(nodes, kinds)
+    sources, targets = (np.array([place[str(link[end])] for link in links], np.int32) for end in ("source", "target"))
+    weights = np.array([_number(link["weight"]) for link in links], np.float32)
     result = TraceResult(
         tokens=tokens,
         kinds=tuple(kinds),
-        node_layers=np.array([_layer(node, kind, depth) for node, kind in zip(nodes, kinds, strict=True)], np.int32),
-        node_positions=np.array([int(node["ctx_idx"]) for node in nodes], np.int32),
-        node_features=np.array(
-            [int(str(n["node_id"]).split("_")[1]) if k == "feature" else -1 for n, k in zip(nodes, kinds, strict=True)],
-            np.int32,
-        ),
-        activations=np.array([_number(node.get("activation")) for node in nodes], np.float32),
+        node_layers=layers,
+        node_positions=positions,
+        node_features=features,
+        activations=activations,
         preactivations=np.full(len(nodes), np.nan, np.float32),
-        influences=_own_influences(nodes, kinds),
-        effects=np.full(len(nodes), np.nan),
-        fires=np.full((len(nodes), len(tokens)), np.nan, np.float32),
+        influences=influences,
+        effects=derived.effects(kinds, layers, activations, influences, sources, targets, weights),
+        fires=derived.fires(kinds, layers, positions, features, activations, len(tokens)),
         outputs=tuple((_token(node), int(node["feature"]), _number(node.get("token_prob"))) for node in logits),
         position=int(logits[0]["ctx_idx"]),
         most=0,
-        edge_sources=np.array([place[str(link["source"])] for link in links], np.int32),
-        edge_targets=np.array([place[str(link["target"])] for link in links], np.int32),
-        weights=np.array([_number(link["weight"]) for link in links], np.float32),
-        edge_influences=np.abs(np.array([_number(link["weight"]) for link in links], np.float64)),
+        edge_sources=sources,
+        edge_targets=targets,
+        weights=weights,
+        edge_influences=np.abs(weights.astype(np.float64)),
         direct=np.full(count, np.nan, np.float32),
         heads=np.zeros((count, 0), np.int32),
         loadings=np.zeros((count, 0), np.float32),
@@ -242,10 +250,8 @@ def _from_neuronpedia(data: Mapping[str, Any]) -> TraceResult:
         if len(held) > 1:  # of one node there it is but a pin
             result.groups[name] = tuple(names[one] for one in held)
     said_of = {result.names[place[str(n["node_id"])]].partition("@")[0]: str(n.get("clerp") or "") for n in nodes}
-    features = {name for name, kind in zip(result.names, kinds, strict=True) if kind == "feature"}
-    kept = {
-        name: text for name, text in said_of.items() if text and any(one.startswith(f"{name}@") for one in features)
-    }
+    named = {name for name, kind in zip(result.names, kinds, strict=True) if kind == "feature"}
+    kept = {name: text for name, text in said_of.items() if text and any(one.startswith(f"{name}@") for one in named)}
     object.__setattr__(result, "labels", kept)
     return result
 
@@ -289,8 +295,8 @@ def _from_own(data: Mapping[str, Any]) -> TraceResult:
     types = {
         "node_layers": np.int32, "node_positions": np.int32, "node_features": np.int32, "edge_sources": np.int32,
         "edge_targets": np.int32, "heads": np.int32, "activations": np.float32, "preactivations": np.float32,
-        "weights": np.float32, "direct": np.float32, "loadings": np.float32, "other": np.float32, "fires": np.float32,
-        "influences": np.float64, "edge_influences": np.float64, "effects": np.float64,
+        "weights": np.float32, "direct": np.float32, "loadings": np.float32, "other": np.float32,
+        "influences": np.float64, "effects": np.float64, "fires": np.float32, "edge_influences": np.float64,
     }  # fmt: skip
     given: dict[str, Any] = {}
     for one in fields(TraceResult):
@@ -303,8 +309,9 @@ def _from_own(data: Mapping[str, Any]) -> TraceResult:
             given[one.name] = float(value)
         else:
             given[one.name] = _tuples(value)
-    for name, rows in (("heads", "weights"), ("loadings", "weights"), ("fires", "kinds")):
-        given[name] = given[name].reshape(len(given[rows]), -1)
+    for name in ("heads", "loadings"):
+        given[name] = given[name].reshape(len(given["weights"]), -1)
+    given["fires"] = given["fires"].reshape(len(given["kinds"]), len(given["tokens"]))
     made = cast("Mapping[str, Any]", data.get("provenance") or {})
     where = Provenance(
         model=str(made.get("model", "")), technique="trace", tokens=[list(ids) for ids in made.get("tokens", [])]

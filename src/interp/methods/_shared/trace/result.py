@@ -209,7 +209,7 @@ class TraceResult(Result):
     _widget: ClassVar[str | None] = "interp.widgets.trace:TraceWidget"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "groups", Groups(self.groups, self.names))
+        object.__setattr__(self, "groups", Groups(self.groups, self.names, least=1))
 
     def summary(self) -> str:
         """Return what was traced, how large the graph is, and its scores."""
@@ -386,9 +386,7 @@ class TraceResult(Result):
             edge_sources=place[self.edge_sources[edges]].astype(np.int32),
             edge_targets=place[self.edge_targets[edges]].astype(np.int32),
             groups={
-                name: inside
-                for name, held in self.groups.items()
-                if len(inside := tuple(n for n in held if n in left)) > 1
+                name: inside for name, held in self.groups.items() if (inside := tuple(n for n in held if n in left))
             },
             kept=kept,
             check=None,
