@@ -38,6 +38,7 @@ RESULTS: dict[str, Callable[[], Any]] = {
     "interp.methods.readouts.dla": lambda: interp.dla("The capital of France is", answer=" Paris"),
     "interp.methods.readouts.lens": lambda: interp.lens("The capital of France is", target=" Paris"),
     "interp.methods.readouts.lens_train": lambda: interp.lens_train(["The cat sat on the mat."], steps=2),
+    "interp.methods.features.features_label": lambda: labelled(),
     "interp.methods.features.features_train": lambda: interp.features_train(["A cat sat."], width=32, steps=2),
     "interp.methods.readouts.neurons": lambda: interp.neurons("1.*", ["Once upon a time there was a cat"]),
     "interp.methods.readouts.saliency": lambda: interp.saliency("The capital of France is", answer=" Paris"),
@@ -51,6 +52,11 @@ RESULTS: dict[str, Callable[[], Any]] = {
     "interp.methods._shared.trace.score_result": lambda: traced(head="2.0", from_=-1, to=2),
     "interp.results.base": lambda: interp.attention("Alice met Bob", layer=1),
 }
+
+
+def labelled() -> Any:
+    interp.features_load("bundled")
+    return interp.features_label("2.17", ["The cat sat on the mat.", "The dog sat on the rug."])
 
 
 def traced(**options: Any) -> Any:

@@ -132,6 +132,8 @@ class _View:
     def shown(self) -> list[tuple[str, Exemplar]]:
         """Exemplars, each with the heading that stands above it."""
         rows: list[tuple[str, Exemplar]] = []
+        if self.result.optimised is not None:
+            rows.append(("an input found by gradients, from random tokens", self.result.optimised))
         for decile, own in self.result.by_decile():
             if decile == 10:
                 heads = ["strongest tenth of its activations", *[""] * _TOP]
@@ -142,8 +144,8 @@ class _View:
         return rows
 
     def values(self, one: Exemplar) -> list[float]:
-        """Return activations over the feature's largest."""
-        return [value / (self.result.most or 1.0) for value in one.around]
+        """Return activations over the feature's largest in the texts; NaN where it was not read."""
+        return np.minimum(np.array(one.around) / (self.result.most or 1.0), 1.0).tolist()
 
     @cached_property
     def right(self) -> page.Stack:
@@ -170,7 +172,7 @@ class _View:
         for heading, one in self.shown:
             if heading:
                 body.append(f'<span class="interp-head-of">{escape(heading)}</span>')
-            where = f"text {one.text}, position {one.position}"
+            where = f"text {one.text}, position {one.position}" if one.text >= 0 else "no text has it"
             body.append(
                 f'<span class="interp-v" title="{where}">{one.activation:.3g}</span>'
                 f"{coloured_text.centred(one.tokens, self.values(one), one.peak)}"
@@ -213,6 +215,8 @@ class _View:
             pieces.append((where, f"{one.activation:.3g}", False))
         if result.label_scores:
             pieces.append(("label: scored on texts held out", "", True))
+        if result.direction.size:
+            pieces.append(("steer(…, direction=this) adds it", "", True))
         pieces.append(("colour: activation over the largest, ", theme.LIFT, True))
         if any(one.times > 1 for _, one in self.shown):
             pieces.append(("×: places with the same tokens around", "", True))

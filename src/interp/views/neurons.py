@@ -113,7 +113,7 @@ class _View:
             kind = {"umap": "UMAP", "tsne": "t-SNE"}[result.clusters.kind]
             drawn.append([(f"{kind} of {of}, coloured by HDBSCAN's clusters", self._map())])
         shown = range(min(_SHOWN, len(result.neurons)))
-        each = [[(self._caption(row), self._contexts(row)), *self._static(row)] for row in shown]
+        each = [[(self._caption(row), self._contexts(row)), *self._favourite(row), *self._static(row)] for row in shown]
         # Contexts alone are short: they stand below each other, beside the map.
         return [*drawn, *(each if result.inputs else [[block for stack in each for block in stack]])]
 
@@ -150,6 +150,20 @@ class _View:
             y += one.height + 4
         parts.append((0, Drawing(_VALUE + _WIDE, max(y, 1.0), body)))
         return draw.stack(parts)
+
+    def _favourite(self, row: int) -> list[page.Block]:
+        """The input that was found to drive it most, beside the strongest activation in the texts."""
+        if row >= len(self.result.favourites):
+            return []
+        found, most = self.result.favourites[row], float(self.result.stats["max"][row])
+        around = [min(1.0, abs(value) / (abs(most) or 1.0)) for value in found.around]
+        titles = [signed(value) for value in found.around] if self.on_page else None
+        text = coloured_text.text(found.tokens, around, _WIDE, ring=len(found.tokens) - 1, titles=titles)
+        style = ' style="font-size:11.5px;fill:var(--interp-fg)"'
+        body = draw.text(_VALUE - 10, 14, signed(found.activation), "t", "end", more=style)
+        body += draw.group(text, _VALUE, 0)
+        caption = "An input found by gradients, from random tokens"
+        return [(caption, Drawing(_VALUE + _WIDE, text.height, body))]
 
     def _static(self, row: int) -> list[page.Block]:
         result = self.result

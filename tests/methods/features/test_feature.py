@@ -197,6 +197,23 @@ def test_of_an_encoder_weights_are_left_out_with_the_reason(lend: Any) -> None:
     assert any("left out" in note for note in result.notes)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_it_steers_as_its_decoder_does(family: str, lend: Any) -> None:
+    """What is added is the decoder's row, at the layer's end; the command finds layer and site by itself."""
+    model = lend(family)
+    one = made.random(1, model.geometry.d_model)
+    hold(model, one)
+    result = interp.feature("1.3", TEXTS)
+    np.testing.assert_allclose(result.direction, one.decoders[0][3].numpy(), rtol=1e-6)
+    assert (result.layer, result.site) == (1, "resid_post")
+    steered = interp.steer("Mary gave", direction=result, strength=3.0, n=2)
+    assert (steered.layer, steered.site) == (1, "resid_post")
+    name = "blocks.1.hook_resid_post"
+    plain = model.run("Mary gave").activations[name]
+    changed = model.run("Mary gave", interventions=[steered.intervention(3.0)]).activations[name]
+    np.testing.assert_allclose((changed - plain)[0, -1].numpy(), 3 * result.direction, rtol=1e-3, atol=1e-4)
+
+
 def test_a_feature_that_is_never_active_says_so(lend: Any) -> None:
     model = lend("gpt2")
     one = made.random(0, model.geometry.d_model, act=made.relu)
@@ -255,6 +272,9 @@ def test_pictures_and_data(lend: Any, tmp_path: Any) -> None:
     assert "the token is a &lt;name&gt;" in page
     assert "F1 0.67 (precision 0.50, recall 1.00)" in page
     assert page.count("interp-centred interp-code") == len(view._View(result).shown)
+    shown = view._View(result)
+    for _, one in shown.shown:
+        np.testing.assert_array_equal(np.isnan(shown.values(one)), np.isnan(one.around))  # a BOS has no colour
     for suffix in ("svg", "html", "json", "npz"):
         result.save(tmp_path / f"feature.{suffix}")
     frame = result.to_frame()

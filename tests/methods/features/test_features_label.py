@@ -187,6 +187,17 @@ def test_the_order_of_sets_stays(lend: Any) -> None:
     assert not held.current(model).labels
 
 
+def test_rules_of_two_features_are_compared(lend: Any) -> None:
+    pytest.importorskip("z3", reason="z3-solver is an extra: interp[prove]")
+    model = lend("llama")
+    hold(model, planted(model, " Mary", " the"))
+    result = interp.features_label("0.*", texts())
+    assert result.relation("0.0", "0.1", model).kind == "excludes"
+    assert result.relation("0.0", "0.0", model).kind == "equals"
+    with pytest.raises(InputError, match=r"no rule was found for 0\.2"):
+        result.relation("0.0", "0.2", model)
+
+
 def test_pictures_and_data(lend: Any, tmp_path: Any) -> None:
     model = lend("llama")
     hold(model, planted(model, " Mary", " the"))

@@ -52,6 +52,8 @@ class Weights:
         encoder, of length 1.
     near
         Features of the same dictionary by the cosine of their decoders.
+    direction
+        ``float32 [d_model]``: what an activation of 1 adds to the stream in its own layer.
     """
 
     promoted: Ranked = field(default_factory=Ranked)
@@ -59,6 +61,7 @@ class Weights:
     tokens: Ranked = field(default_factory=Ranked)
     heads: Ranked = field(default_factory=Ranked)
     near: Ranked = field(default_factory=Ranked)
+    direction: Tensor = field(default_factory=lambda: torch.empty(0))
     missing: list[str] = field(default_factory=list[str])
 
 
@@ -103,6 +106,8 @@ def _logits(net: Network, dictionary: Dictionary, feature: int, top: int, found:
         elif place.point in {"mlp_in", "mlp_normed", "mlp_unit"}:
             found.missing.append("what it promotes is left out: it writes what the MLP reads")
             return
+        if to == 0:
+            found.direction = row.cpu()
         written = written + row
     logits = unembedding(net) @ written
     count = min(top, len(logits))

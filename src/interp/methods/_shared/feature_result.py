@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from interp.errors import printable
+from interp.methods._shared.favourites import Favourite
 from interp.results import Result
 from interp.results.tables import frame_of
 
@@ -86,8 +87,13 @@ class FeatureResult(Result):
         is active, those where they are.
     shares
         See `together`.
+    direction, site
+        ``float32 [d_model]``: what an activation of 1 adds to the residual stream in its layer, and where that is
+        there: ``interp.steer(text, direction=result, strength=4)`` adds four times as much. Empty where it is unknown.
     source
         Where the texts came from.
+    favourite
+        With `--optimise`, the input that was found to drive it most.
     """
 
     name: str
@@ -112,7 +118,10 @@ class FeatureResult(Result):
     near: Ranked
     together: Ranked
     shares: tuple[float, ...]
+    direction: NDArray[np.float32]
+    site: str
     source: str = ""
+    favourite: Favourite | None = None
 
     _html: ClassVar[str] = "interp.views.feature:html"
     _svg: ClassVar[str | None] = "interp.views.feature:svg"
@@ -123,10 +132,24 @@ class FeatureResult(Result):
         return self.fired / max(1, self.tokens_read)
 
     @property
+    def layer(self) -> int:
+        """The layer where it writes."""
+        return int(self.name.partition(".")[0])
+
+    @property
     def drawn(self) -> str:
         """What pictures call it."""
         layer, number = self.name.split(".")
         return f"L{layer} feature {number}"
+
+    @property
+    def optimised(self) -> Exemplar | None:
+        """The input that was found to drive it most as an exemplar: of no text, and of its own tenth."""
+        found = self.favourite
+        if found is None:
+            return None
+        last = len(found.tokens) - 1
+        return Exemplar(found.activation, 10, found.tokens, found.around, last, 1, -1, last)
 
     def by_decile(self) -> Iterator[tuple[int, list[Exemplar]]]:
         """Yield the tenths of its activations that there is something of, the strongest first, and their exemplars."""
@@ -143,6 +166,9 @@ class FeatureResult(Result):
     def text(self) -> str:
         """Return the summary, the strongest exemplars and what its weights say."""
         lines = [repr(self)]
+        if self.favourite is not None:
+            words = "".join(self.favourite.tokens)
+            lines.append(f"an input found by gradients: {self.favourite.activation:.3g}  {printable(words)}")
         for decile, own in self.by_decile():
             lines.append(f"tenth {decile} of its activations" if decile < 10 else "strongest tenth of its activations")
             for one in own[: 6 if decile == 10 else 1]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
-from interp.methods._shared import feature_texts
+from interp.methods._shared import favourites, feature_texts
 from interp.methods._shared.feature_result import Exemplar, FeatureResult, Ranked
 from interp.methods._shared.features import features_of
 from interp.spec import FeatureName, FeaturesName, Texts
@@ -32,6 +32,9 @@ def feature(
     which: FeatureName,
     *,
     context: int = 10,
+    optimise: bool = False,
+    length: int = 8,
+    steps: int = 50,
     seed: int = 0,
     features: FeaturesName | None = None,
 ) -> FeatureResult:
@@ -45,8 +48,12 @@ def feature(
         The feature by its layer and number, such as 2.417.
     context
         How many tokens on either side of a place to keep with it.
+    optimise
+        Look for the input that drives it most, too, from random tokens by gradients.
+    length, steps
+        Tokens of that input, and steps of the search.
     seed
-        Of the places that are drawn from each tenth of its activations.
+        Of the places that are drawn from each tenth of its activations, and of the random tokens.
     features
         A loaded set of features; the one loaded last when not given.
 
@@ -68,21 +75,25 @@ def feature(
     once. BOS is left out. A place is drawn from all places in its tenth by a hash of where it is; tenths are those of
     a sample of its activations. Tokens whose logits it moves: nostalgebraist (2020), "Interpreting GPT: the logit
     lens"; heads: Kamath et al. (2025), "Tracing Attention Computation Through Feature Interactions", with the weights
-    alone.
+    alone; inputs by gradients: Zou et al. (2023), "Universal and Transferable Adversarial Attacks on Aligned Language
+    Models".
 
     Examples
     --------
-    >>> interp.features_load("dictionaries", layer=0)
+    >>> interp.features_load("bundled")
     FeaturesResult(...)
-    >>> interp.feature("0.3", ["Once upon a time there was a cat", "The end"]).tokens_read
-    10
+    >>> interp.feature("2.17", ["The cat sat on the mat.", "The dog sat on the rug."]).tokens_read
+    14
     """
     from interp.engine.features import activity
+    from interp.engine.readouts.favourite import Aim
     from interp.engine.readouts.feature_weights import weights
     from interp.engine.readouts.ov_qk import unmixed
 
     if context < 0:
         raise InputError(f"--context {context} is no number of tokens; use 0 or more")
+    if optimise:
+        favourites.check(model, length, steps)
     given = features_of(model, features)
     dictionary, number = given.feature(which)
     name = f"{dictionary.layer}.{number}"
@@ -96,9 +107,14 @@ def feature(
             raise done.interrupt
         raise InputError("its activations are NaN or infinite in every text; look at the model with %interp status")
     model.note(done.path, done.notes)
+    favourite, stopped = None, done.interrupt
+    notes = [f"partial: interrupted after {done.done} of {len(ready.ids)} texts"] if stopped is not None else []
+    if optimise and stopped is None:
+        aim = Aim.feature(dictionary, number)
+        favourite, stopped = favourites.found(model, aim, length=length, steps=steps, seed=seed)
+        notes += [favourites.partial(favourite, steps)] if stopped is not None else []
     with unmixed(model.device):
         said = weights(model, dictionary, number, _LISTED)
-    notes = [f"partial: interrupted after {done.done} of {len(ready.ids)} texts"] if done.interrupt is not None else []
     if found.lost:
         notes.append(f"activations are NaN or infinite in {found.lost} texts, which are left out")
     if not int(found.counts[number]):
@@ -134,10 +150,22 @@ def feature(
         near=said.near.named(lambda at: f"{dictionary.layer}.{int(at)}"),
         together=together,
         shares=shares,
+        direction=said.direction.numpy().copy(),
+        site=_steered(model, dictionary.writes[0].point),
         source=texts.source,
+        favourite=favourite,
         notes=(*notes, *ready.notes, *said.missing),
     )
-    return unless_interrupted(result, done.interrupt)
+    return unless_interrupted(result, stopped)
+
+
+def _steered(model: LoadedModel, point: str) -> str:
+    """Return where in the residual stream of its layer stands what is written at a point."""
+    from interp.engine.features.places import parallel
+
+    if point in {"resid_pre", "resid_mid"}:
+        return point
+    return "resid_mid" if point in {"attn_out", "z"} and not parallel(model) else "resid_post"
 
 
 def _together(found: Activity, dictionary: Dictionary, number: int) -> tuple[Ranked, tuple[float, ...]]:

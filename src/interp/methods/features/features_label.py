@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from interp.engine.features.held import FeatureSet
     from interp.engine.features.rules.active import Active
     from interp.engine.features.rules.language import Rule
+    from interp.engine.features.rules.proofs import Relation
     from interp.engine.features.rules.search import Scores
     from interp.engine.model.loaded import LoadedModel
     from interp.results.tables import Float
@@ -96,6 +97,21 @@ class FeaturesLabelResult(Result):
             raise InputError(f"{feature!r} is not in this result; it has {', '.join(self.features[:8])}")
         data = self.rules[self.features.index(feature)]
         return None if data is None else from_data(data)
+
+    def relation(self, first: str, second: str, model: LoadedModel) -> Relation:
+        """Return how the rules of two features go together in every text of a model's tokens, decided by Z3.
+
+        Raises
+        ------
+        InputError
+            One of them has no rule, or Z3 is not installed: ``pip install 'interp[prove]'``.
+        """
+        from interp.engine.features.rules.proofs import relation
+
+        one, other = self.rule(first), self.rule(second)
+        if one is None or other is None:
+            raise InputError(f"no rule was found for {first if one is None else second}; only rules can be compared")
+        return relation(one, other, [model.tokens.string(n) for n in range(model.geometry.d_vocab)])
 
     def summary(self) -> str:
         """Return of how many features there is a rule."""

@@ -11,7 +11,9 @@ import numpy as np
 
 from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
+from interp.methods._shared import favourites
 from interp.methods._shared.clusters import Clusters, embedder
+from interp.methods._shared.favourites import Favourite
 from interp.methods._shared.names import words
 from interp.results import Result
 from interp.results.tables import frame_of
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 _NEURON = re.compile(r"(\d+)\.(\d+|\*)")
 _TOKENS = 8  # that a neuron reads, promotes and suppresses
 _NOTED = 3
+_OPTIMISED = 16  # neurons whose inputs are looked for
 _STATIC = 512  # neurons whose weights are read as tokens
 
 
@@ -68,6 +71,8 @@ class NeuronsResult(Result):
         Where the texts came from.
     clusters
         A map of neurons or tokens; ``None`` where none was asked for.
+    favourites
+        With `--optimise`, the input that was found to drive each neuron most.
     """
 
     neurons: tuple[str, ...]
@@ -89,6 +94,7 @@ class NeuronsResult(Result):
     tokens_read: int
     source: str = ""
     clusters: Clusters | None = field(default=None)
+    favourites: tuple[Favourite, ...] = ()
 
     _html: ClassVar[str] = "interp.views.neurons:html"
     _svg: ClassVar[str | None] = "interp.views.neurons:svg"
@@ -143,6 +149,9 @@ def neurons(
     cluster: Literal["umap", "tsne"] | None = None,
     of: Literal["neurons", "tokens"] = "neurons",
     points: int = 2000,
+    optimise: bool = False,
+    length: int = 8,
+    steps: int = 50,
     seed: int = 0,
 ) -> NeuronsResult:
     """MLP neurons over texts: the tokens that drive them most, what their weights read and write, and clusters.
@@ -165,8 +174,12 @@ def neurons(
         What is clustered: neurons, by what they do over tokens, or tokens, by what the neurons do there.
     points
         Of how many tokens, drawn at random, the clusters are made.
+    optimise
+        Look for the input that drives each most, too, from random tokens by gradients.
+    length, steps
+        Tokens of that input, and steps of the search.
     seed
-        Of that draw and of the layout.
+        Of the draw and the layout, and of the random tokens.
 
     Returns
     -------
@@ -186,7 +199,8 @@ def neurons(
     left out: what is there does not depend on the text. Weights as tokens: Geva et al. (2022), "Transformer
     Feed-Forward Layers Build Predictions by Promoting Concepts in the Vocabulary Space". Layouts: McInnes et al.
     (2018), "UMAP"; van der Maaten and Hinton (2008), "Visualizing Data using t-SNE"; clusters: HDBSCAN, Campello et al.
-    (2013), in the plane.
+    (2013), in the plane. Inputs by gradients: Zou et al. (2023), "Universal and Transferable Adversarial Attacks on
+    Aligned Language Models".
 
     Examples
     --------
@@ -204,6 +218,8 @@ def neurons(
             raise InputError(f"--{name} {value} is too few; use {least} or more")
     layout = None if cluster is None else embedder(cluster)
     names, chosen = _chosen(model, which)
+    if optimise:
+        _optimisable(model, names, length, steps, lowest)
     said = _checked(model, texts)
 
     reader = engine.Reader(model, chosen)
@@ -233,6 +249,10 @@ def neurons(
         stopped = interrupt
     partial = ", ".join([f"partial: interrupted after {done} of {len(texts.texts)} texts", *rest])
     notes = [partial] if stopped is not None else []
+    found: tuple[Favourite, ...] = ()
+    if optimise and stopped is None:
+        found, stopped = favourites.of_neurons(model, names, length=length, steps=steps, seed=seed)
+        notes += [favourites.partial(found[-1], steps)] if stopped is not None else []
     if lost:
         notes.append(f"activations are NaN or infinite in {lost} texts, which are left out")
     values, ids, around, place = (
@@ -258,9 +278,20 @@ def neurons(
         tokens_read=moments.count,
         source=texts.source,
         clusters=clusters,
+        favourites=found,
         notes=(*notes, *said, *unread),
     )
     return unless_interrupted(result, stopped)
+
+
+def _optimisable(model: LoadedModel, names: list[str], length: int, steps: int, lowest: bool) -> None:
+    favourites.check(model, length, steps)
+    if len(names) > _OPTIMISED:
+        raise InputError(
+            f"--optimise looks for inputs of {_OPTIMISED} neurons at most, not of {len(names)}; name fewer"
+        )
+    if lowest:
+        raise InputError("--optimise raises activations; leave --lowest out")
 
 
 _FIELDS = ("read", "read_values", "promoted", "promoted_values", "suppressed", "suppressed_values")
