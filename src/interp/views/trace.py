@@ -75,7 +75,7 @@ def svg(
 
 def spoken(result: TraceResult) -> str:
     """Return what the graph is for those who do not see it: what is drawn, and the tokens in full."""
-    tokens = " ".join(visible(token) for token in result.tokens[:_SPOKEN])
+    tokens = " ".join(visible(token, None) for token in result.tokens[:_SPOKEN])
     more = len(result.tokens) - _SPOKEN
     return f"{_CAPTION}: {tokens}" + (f" and {more:,} more" if more > 0 else "")
 
