@@ -26,9 +26,10 @@ VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 def returned(name):
-    """Return the class of a command's result."""
+    """Return the class of a command's result, of several the first."""
     function = inspect.unwrap(harness.commands()[name].function)
-    return getattr(sys.modules[function.__module__], inspect.signature(function).return_annotation)
+    first, *_ = inspect.signature(function).return_annotation.split(" | ")
+    return getattr(sys.modules[function.__module__], first)
 
 
 LIVE = [name for name in harness.bodied() if returned(name)._widget]

@@ -38,11 +38,14 @@ class Compiled:
         Of the `TransformerBridgeConfig`.
     weights
         The native model's state.
+    directions
+        Variable → its values' directions in the residual stream, ``float64 [value, d_model]``.
     """
 
     program: Program
     config: Mapping[str, Any]
     weights: Mapping[str, Tensor] = field(repr=False)
+    directions: Mapping[str, Tensor] = field(repr=False)
 
     def bridge(self) -> TransformerBridge:
         """Return the model, ready for `interp.load`; it has no tokenizer, prompts are ids.
@@ -238,7 +241,7 @@ def compiled(program: Program, seed: int = 0) -> Compiled:
         "default_prepend_bos": False,
         "init_weights": False,
     }
-    return Compiled(program, config, {name: tensor.float().contiguous() for name, tensor in state.items()})
+    return Compiled(program, config, {name: tensor.float().contiguous() for name, tensor in state.items()}, of)
 
 
 def _normal(generator: torch.Generator, *shape: int) -> Tensor:
