@@ -19,13 +19,14 @@ from interp.engine.features.places import Place, flat
 from interp.engine.model.hooks import Hook
 from interp.engine.model.interventions import require_read, written
 from interp.errors import InputError
-from interp.sites import SITES, Site
+from interp.sites import MLP_INPUTS, SITES, Site
 from interp.spec import Intervention
 
 if TYPE_CHECKING:
     from transformer_lens.hook_points import HookPoint
 
     from interp.engine.model.loaded import LoadedModel
+    from interp.engine.transformer.network import Network
 
 # (activations of the run as it is, ``[prompt · position]`` rows; prompts; positions) → by how much each becomes more.
 Change = Callable[[Codes, int, int], Codes]
@@ -48,6 +49,42 @@ def sites_of(one: Dictionary) -> list[Site]:
     return [Site(place.point, place.layer) for place in one.writes]
 
 
+class Edited:
+    """A dictionary's features being changed in a run of any number of prompts; first what it reads is looked at.
+
+    Parameters
+    ----------
+    change
+        By how much.
+    """
+
+    def __init__(self, one: Dictionary, change: Change) -> None:
+        self.one = one
+        self.in_place = one.reads in one.writes
+        self._change = change
+        self._found: tuple[Codes, Tensor | float] | None = None  # what the run of this moment changes, and its unit
+
+    def look(self, x: Tensor) -> None:
+        """Take in what the dictionary reads, ``[prompt, position, d_in]``."""
+        rows = x.flatten(0, -2)
+        self._found = self._change(self.one.encode(rows), *x.shape[:2]), self.one.taken.factor(rows)
+
+    def add(self, tensor: Tensor, to: int) -> Tensor:
+        """Return the activation at the `to`-th place that the dictionary writes, ``[prompt, position, …]``."""
+        place = self.one.writes[to]
+        if place == self.one.reads:
+            self.look(flat(place, tensor))
+        assert self._found is not None
+        changes, unit = self._found
+        rows = changes.counts.nonzero()[:, 0]
+        if not len(rows):
+            return tensor
+        more = self.one.written(changes, to) * unit
+        out = tensor.clone(memory_format=torch.contiguous_format)
+        flat(place, out).flatten(0, 1)[rows] += more[rows].to(out)
+        return out
+
+
 def hooks_of(model: LoadedModel, one: Dictionary, change: Change) -> list[tuple[str, Hook]]:
     """Return hook names and functions that change a dictionary's features in a run of any number of prompts.
 
@@ -56,40 +93,52 @@ def hooks_of(model: LoadedModel, one: Dictionary, change: Change) -> list[tuple[
     InputError
         The model's forward goes past a place that is written to, or nothing is written there.
     """
-    places = sites_of(one)
+    places, edited = sites_of(one), Edited(one, change)
     require_read(model, places)
-    found: list[tuple[Codes, Tensor | float]] = []  # what the run of this moment changes, and its unit
-
-    def read(x: Tensor) -> None:
-        rows = x.flatten(0, -2)
-        found[:] = [(change(one.encode(rows), *x.shape[:2]), one.taken.factor(rows))]
 
     def look(tensor: Tensor, hook: HookPoint) -> None:  # noqa: ARG001
-        read(flat(one.reads, tensor))
+        edited.look(flat(one.reads, tensor))
 
-    def adding(to: int, place: Place) -> Hook:
-        def add(tensor: Tensor, hook: HookPoint) -> Tensor:  # noqa: ARG001
-            if place == one.reads:
-                read(flat(place, tensor))
-            return added(one, place, tensor, *found[0], to)
+    def adding(to: int) -> Hook:
+        return lambda tensor, hook: edited.add(tensor, to)  # noqa: ARG005
 
-        return add
-
-    hooks: list[tuple[str, Hook]] = [] if one.reads in one.writes else [(one.reads.hook(model), look)]
-    for to, (place, site) in enumerate(zip(one.writes, places, strict=True)):
-        hooks += written(site, adding(to, place))
+    hooks: list[tuple[str, Hook]] = [] if edited.in_place else [(one.reads.hook(model), look)]
+    for to, site in enumerate(places):
+        hooks += written(site, adding(to))
     return hooks
 
 
-def added(one: Dictionary, place: Place, tensor: Tensor, changes: Codes, unit: Tensor | float, to: int = 0) -> Tensor:
-    """Return an activation, ``[prompt, position, …]``, with what changes of features write added to it."""
-    rows = changes.counts.nonzero()[:, 0]
-    if not len(rows):
+def without_hooks(
+    network: Network, one: Dictionary, change: Change
+) -> dict[tuple[str, int], Callable[[Tensor], Tensor]]:
+    """Return the same for `transformer.forward`: (site, layer) → what the activation there becomes."""
+    edited = Edited(one, change)
+
+    def look(tensor: Tensor) -> Tensor:
+        edited.look(shown(network, one.reads, tensor))
         return tensor
-    more = one.written(changes, to) * unit
-    out = tensor.clone(memory_format=torch.contiguous_format)
-    flat(place, out).flatten(0, 1)[rows] += more[rows].to(out)
-    return out
+
+    def adding(to: int) -> Callable[[Tensor], Tensor]:
+        return lambda tensor: edited.add(tensor, to)
+
+    read = "mlp_in" if one.reads.point in MLP_INPUTS else one.reads.point
+    found: dict[tuple[str, int], Callable[[Tensor], Tensor]] = {}
+    if not edited.in_place:
+        found[read, one.layer] = look
+    return found | {(site.name, site.layer): adding(to) for to, site in enumerate(sites_of(one))}
+
+
+def shown(network: Network, place: Place, tensor: Tensor) -> Tensor:
+    """Return what a dictionary reads at a place, ``[…, d_in]``; of what an MLP reads, `tensor` is the stream."""
+    if place.point not in MLP_INPUTS:
+        return flat(place, tensor)
+    norm = network.layers[place.layer].norm2
+    if place.point == "mlp_normed":
+        return norm(tensor)
+    if place.point == "mlp_in":
+        return tensor
+    centred = tensor if norm.rms else tensor - tensor.mean(-1, keepdim=True)
+    return centred / norm.size(tensor)[..., None]
 
 
 def intervened(interventions: Sequence[Intervention], within: slice = slice(None)) -> Change:

@@ -115,10 +115,6 @@ class FeatureSet:
         if feature is not None and not 0 <= feature < dictionary.width:
             raise InputError(f"no feature {feature} in layer {dictionary.layer}; they are 0–{dictionary.width - 1}")
 
-    def named(self, dictionary: Dictionary, feature: int) -> str:
-        """Return what results call a feature, such as ``2.417``."""
-        return f"{dictionary.layer}.{feature}"
-
     # -- what interventions ask, see `engine.model.interventions` ------------------------------------------------------
 
     def require(self, layer: int, feature: int | None) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from interp.engine import memory
 from interp.engine.model.hooks import Hook
-from interp.engine.model.interventions import functions_of, loaded_set
+from interp.engine.model.interventions import composed, functions_of, loaded_set
 from interp.errors import InputError, printable
 from interp.sites import FEATURES
 from interp.spec import Intervention
@@ -93,7 +93,7 @@ class Changes:
                 found.setdefault(name, []).append(_within(function, where, one.site.kind.heads_first))
         for name, function in functions_of(model, features, stop - start, slice(first, last)).items():
             found.setdefault(name, []).append(function)
-        return {name: _in_order(functions) for name, functions in found.items()}
+        return {name: composed(functions) for name, functions in found.items()}
 
     @property
     def stepwise(self) -> bool:
@@ -147,15 +147,6 @@ def _within(function: Hook, where: slice, is_pattern: bool) -> Hook:
         whole = tensor.clone()
         whole.narrow(axis, where.start, count).copy_(part if changed is None else changed)
         return whole
-
-    return run
-
-
-def _in_order(functions: Sequence[Hook]) -> Hook:
-    def run(tensor: Tensor, hook: HookPoint) -> Tensor:
-        for function in functions:
-            tensor = function(tensor, hook)
-        return tensor
 
     return run
 

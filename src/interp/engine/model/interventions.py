@@ -71,7 +71,7 @@ def functions_of(
     for (name, layer), own in by_dictionary(model, every).items():
         for hook_name, function in noted_set(model, name).functions(model, layer, own, within):
             found.setdefault(hook_name, []).append(function)
-    return {name: _composed(functions) for name, functions in found.items()}
+    return {name: composed(functions) for name, functions in found.items()}
 
 
 def by_dictionary(
@@ -290,7 +290,9 @@ def _fitting(value: Any, part: Tensor, hook: HookPoint) -> Any:
     return tensor.expand_as(part)
 
 
-def _composed(functions: Sequence[Hook]) -> Hook:
+def composed(functions: Sequence[Hook]) -> Hook:
+    """Return several functions on one hook as one, in their order."""
+
     def run(tensor: Tensor, hook: HookPoint) -> Tensor:
         for function in functions:
             changed = function(tensor, hook)
