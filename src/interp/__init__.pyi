@@ -14,6 +14,8 @@ from interp.methods._shared.circuit.file import load_circuit as load_circuit
 from interp.methods._shared.circuit.report import CircuitReport as _CircuitReport
 from interp.methods._shared.circuit.result import CircuitResult as _CircuitResult
 from interp.methods._shared.features_result import FeaturesResult as _FeaturesResult
+from interp.methods._shared.patching.result import PatchingResult as _PatchingResult
+from interp.methods._shared.trace.result import TraceResult as _TraceResult
 from interp.methods.checks.selfcheck import SelfcheckResult as _SelfcheckResult
 from interp.methods.checks.task import TaskResult as _TaskResult
 from interp.methods.heads.attention import AttentionResult as _AttentionResult
@@ -22,7 +24,6 @@ from interp.methods.heads.heads import HeadsResult as _HeadsResult
 from interp.methods.heads.ov_qk import OVQKResult as _OVQKResult
 from interp.methods.patching.ablate import AblationResult as _AblationResult
 from interp.methods.patching.mediate import MediationResult as _MediationResult
-from interp.methods.patching.patch import PatchingResult as _PatchingResult
 from interp.methods.patching.path import PathResult as _PathResult
 from interp.methods.readouts.dla import DLAResult as _DLAResult
 from interp.methods.readouts.lens import LensResult as _LensResult
@@ -57,6 +58,8 @@ def ablate(
     mode: Literal["zero", "mean", "resample", "noise"] = ...,
     metric: Any = ...,
     seed: int = ...,
+    feature: Any = ...,
+    features: Any = ...,
     task: Any = ...,
     n: Any = ...,
     corruption: Any = ...,
@@ -200,7 +203,7 @@ def ov(head: Any, *, tokens: Any = ..., top: int = ..., svd: int = ..., model: A
 def patch(
     *body: Any,
     site: Any = ...,
-    by: Literal["layer", "head", "position", "head-position", "neuron"] = ...,
+    by: Literal["layer", "head", "position", "head-position", "neuron", "feature", "feature-position"] | None = ...,
     metric: Any = ...,
     direction: Literal["denoise", "noise"] = ...,
     layer: Any = ...,
@@ -208,6 +211,7 @@ def patch(
     method: Literal["exact", "attribution"] = ...,
     steps: int = ...,
     verify: int = ...,
+    features: Any = ...,
     task: Any = ...,
     n: Any = ...,
     seed: Any = ...,
@@ -310,6 +314,20 @@ def task(
     **more: Any,
 ) -> _TaskResult: ...
 def tokens(prompt: Any, *, bos: Any = ..., truncate: Any = ..., model: Any = ...) -> _TokensResult: ...
+def trace(
+    prompt: Any,
+    *,
+    target: Any = ...,
+    against: Any = ...,
+    position: int | None = ...,
+    nodes: float = ...,
+    edges: float = ...,
+    most: int = ...,
+    features: Any = ...,
+    bos: Any = ...,
+    truncate: Any = ...,
+    model: Any = ...,
+) -> _TraceResult: ...
 def unload(name: Any = ...) -> _Table: ...
 def use(name: Any) -> _LoadedModel: ...
 def validate(

@@ -36,6 +36,7 @@ Components = Annotated[str | Sequence[str], "components"]
 Numbers = Annotated[str | Sequence[float], "numbers"]
 Examples = Annotated[str | Sequence[str], "examples"]
 Variable = Annotated[Any, "variable"]  # in a magic, the name of what the notebook holds
+Direction = Annotated[Any, "direction"]  # the same, or a feature such as F2.417
 
 
 def as_answers(given: Any, which: str = "answer") -> tuple[str | int, ...]:
@@ -218,6 +219,8 @@ class Texts:
     notes: tuple[str, ...] = ()  # on how a file was cut into texts
 
 
+# A feature where a head could be meant, or the name of a variable: F2.417.
+FEATURE = re.compile(r"F\d{1,9}\.\d{1,9}", re.IGNORECASE)
 # As parts are typed (8.6, 8.6.q, 3.mlp, m3) and as they are drawn (L8H6, L8H6 q, L3 MLP).
 _HEAD = re.compile(r"L?(\d{1,9})[.H](\d{1,9})(?:[. ]([qkv]))?", re.IGNORECASE)
 _MLP = re.compile(r"L?(\d{1,9})[. ]mlp|(?:m|mlp)(\d{1,9})", re.IGNORECASE)

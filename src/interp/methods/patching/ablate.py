@@ -21,13 +21,13 @@ from interp.results.tables import frame_of
 from interp.sites import Site
 from interp.spec import (
     Components,
+    Direction,
     FeaturesName,
     Indices,
     MetricName,
     Pairs,
     StreamSite,
     Texts,
-    Variable,
     resolve_indices,
     resolve_metric,
 )
@@ -135,7 +135,7 @@ def ablate(
     heads: Components | None = None,
     mlps: Indices = None,
     knockout: Components | None = None,
-    direction: Variable = None,
+    direction: Direction = None,
     layer: Indices = None,
     site: StreamSite | None = None,
     mode: Literal["zero", "mean", "resample", "noise"] = "zero",
@@ -167,7 +167,7 @@ def ablate(
         Edges of attention to cut, head:query->key, such as 9.9:14->2; 9.9:*->2 cuts every later query's.
     direction
         A direction to take out of the residual stream: an array [d_model], one per layer [n_layers, d_model], or a
-        result that has one, such as a probe's; in a magic, the name of a variable.
+        result that has one, such as a probe's, or a feature's decoder (F2.417); in a magic, the name of a variable.
     layer
         Layers at which it is taken out; the one where it was found when not given: a probe's best.
     site
@@ -287,7 +287,7 @@ def _along(model: LoadedModel, value: Any, layer: Indices, site: str | None) -> 
             if one is not None:
                 raise InputError(f"--{flag} says where a direction is taken out: name it with --direction")
         return [], []
-    found_in, found_at = directions.place_of(value)
+    found_in, found_at = directions.place_of(model, value)
     if layer is None and found_at is None:
         raise InputError("say at which layers the direction is taken out: --layer 5, or 3-6")
     parts: list[Part] = []
