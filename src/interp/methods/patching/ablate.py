@@ -264,7 +264,7 @@ def _parts(
     geometry = model.geometry
     if heads is None and mlps is None and knockout is None and not directed:
         raise InputError(
-            "say what to ablate: --heads 9.9,10.0, --mlps 3, --knockout 9.9:14->2, --feature 2.417, or "
+            "say what to ablate: --heads 9.9,10.0, --mlps 3, or --knockout 9.9:14->2, or --feature 2.417, or "
             "--direction NAME --layer 5"
         )
     nodes = names.heads(heads, geometry) if heads is not None else []

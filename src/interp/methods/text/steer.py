@@ -313,7 +313,7 @@ def _direction(
     """
     if (given is None) == (toward is None and against is None):
         raise InputError(
-            "steer needs a direction: --toward and --against texts, or --direction F2.417, or NAME of a probe's variable"
+            "steer needs a direction: --toward and --against texts, or --direction with a feature (F2.417) or a NAME"
         )
     if given is None:
         found, source, notes = directions.of_texts(model, place, length, toward, against)
