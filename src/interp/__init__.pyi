@@ -103,6 +103,7 @@ def dla(
     wrong: Any = ...,
     position: int | None = ...,
     top: int = ...,
+    features: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
     model: Any = ...,

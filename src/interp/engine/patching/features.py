@@ -289,6 +289,7 @@ class FeaturePlan(Plan):
         super().__init__(network, base, source, site=FEATURES.name, by=by, layers=(), case=case, start=start, stop=stop)
         self.features = features
         self.differences = features.differences[case]
+        self._moved: dict[tuple[int, int | None], Tensor] = {}
 
     def patches(self) -> Iterator[PatchGroup]:
         """Yield every intervention that can have an effect, layer by layer."""
@@ -305,8 +306,11 @@ class FeaturePlan(Plan):
 
     def _moving(self, number: int, position: int | None) -> Tensor:
         """Return the features of a dictionary that the runs differ in, ascending."""
-        change = self.differences[number].change
-        return (change if position is None else change.cut(position, position + 1)).features.unique()
+        if (number, position) not in self._moved:
+            change = self.differences[number].change
+            own = change if position is None else change.cut(position, position + 1)
+            self._moved[number, position] = own.features.unique()
+        return self._moved[number, position]
 
     def cells(self, patch: PatchGroup) -> Tensor:
         """Return where the patch's interventions go in the flattened answer, ``int64 [part]``."""
