@@ -114,6 +114,15 @@ def test_by_hooks_it_is_the_same(lend: Any, monkeypatch: pytest.MonkeyPatch) -> 
     np.testing.assert_allclose(lean.per_prompt, hooked.per_prompt, atol=BOUND, rtol=0)
 
 
+@pytest.mark.parametrize("mode", ["zero", "mean"])
+def test_forecasts(mode: Any, lend: Any) -> None:
+    model = lend("llama")
+    made.load(model, made.every(model, 0)["skip"], made.every(model, 1)["stream"])
+    asked: dict[str, Any] = {"pairs": PAIRS, "feature": "0.1,1.2", "metric": logit, "mode": mode}
+    told = interp.ablate(**asked, dry_run=True)
+    assert told.forwards == interp.ablate(**asked).provenance.forwards
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

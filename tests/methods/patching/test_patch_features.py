@@ -202,6 +202,19 @@ def test_the_store_holds_codes_and_nothing_dense(lend: Any) -> None:
     assert all(tensor.shape[-1] != made.WIDTH for tensor in held.values() if tensor.dim())
 
 
+@pytest.mark.parametrize("method", ["exact", "attribution"])
+def test_forecasts(method: Any, lend: Any) -> None:
+    """Which features are cells is known when the prompts are run: that is done before, and counted."""
+    model = lend("llama")
+    loaded(model, "stream")
+    asked: dict[str, Any] = {"site": "features", "metric": logit, "method": method}
+    told = interp.patch(CLEAN, CORRUPTED, **asked, dry_run=True)
+    assert told.path == "without hooks"
+    model.store.clear()
+    taken: Any = interp.patch(CLEAN, CORRUPTED, **asked)
+    assert told.forwards == taken.provenance.forwards == taken.provenance.forecast.forwards
+
+
 def test_a_stopped_sweep_keeps_what_is_done(lend: Any, clean_session: Any) -> None:
     loaded(lend("llama"), "clt")  # cell by cell, with hooks
     whole: Any = interp.patch(CLEAN, CORRUPTED, site="features", by="feature-position", metric=logit)

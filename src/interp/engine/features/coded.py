@@ -35,16 +35,20 @@ class Coded:
     unit: Tensor
 
 
-def coded(model: LoadedModel, ids: Sequence[int], one: Dictionary) -> Coded:
-    """Return a dictionary's features in a plain run of `ids`, from the store where it has them."""
-    names = [("features", one.digest, part) for part in _PARTS]
-    held = model.recall(ids, names)
-    if held is None:
-        hook = one.reads.hook(model)
-        x = flat(one.reads, model.activations_of(ids, [hook])[hook])[0]
-        codes, unit = one.encode(x), one.taken.factor(x.to(one.encoder.dtype))
-        parts = (codes.starts, codes.features, codes.values, torch.as_tensor(unit).to(codes.values).view(-1, 1))
-        held = dict(zip(names, parts, strict=True))
-        model.keep(ids, held)
-    starts, features, values, unit = (held[name] for name in names)
-    return Coded(Codes(starts, features, values, one.width), unit)
+def coded(model: LoadedModel, ids: Sequence[int], dictionaries: Sequence[Dictionary]) -> list[Coded]:
+    """Return dictionaries' features in a plain run of `ids`, from the store where it has them; it is run once."""
+    names = [[("features", one.digest, part) for part in _PARTS] for one in dictionaries]
+    found = [model.recall(ids, own) for own in names]
+    missing = [one.reads.hook(model) for one, held in zip(dictionaries, found, strict=True) if held is None]
+    values = model.activations_of(ids, list(dict.fromkeys(missing))) if missing else {}
+    answer: list[Coded] = []
+    for one, own, held in zip(dictionaries, names, found, strict=True):
+        if held is None:
+            x = flat(one.reads, values[one.reads.hook(model)])[0]
+            codes, unit = one.encode(x), one.taken.factor(x.to(one.encoder.dtype))
+            parts = (codes.starts, codes.features, codes.values, torch.as_tensor(unit).to(codes.values).view(-1, 1))
+            held = dict(zip(own, parts, strict=True))
+            model.keep(ids, held)
+        starts, features, activations, unit = (held[name] for name in own)
+        answer.append(Coded(Codes(starts, features, activations, one.width), unit))
+    return answer

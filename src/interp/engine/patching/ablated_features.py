@@ -25,13 +25,17 @@ def capturing(model: LoadedModel, capture: Capture) -> Capture:
     def both(prompts: Sequence[Ids], wanted: Sequence[Part]) -> list[list[Tensor]]:
         others = [part for part in wanted if part.dictionary is None]
         captured = capture(prompts, others) if others else [[]] * len(prompts)
+        own = {part.dictionary.digest: part.dictionary for part in wanted if part.dictionary is not None}
         found: list[list[Tensor]] = []
         for ids, held in zip(prompts, captured, strict=True):
-            rest, row = iter(held), list[Tensor]()
-            for part in wanted:
-                one = part.dictionary
-                row.append(next(rest) if one is None else coded(model, ids, one).codes.column(part.feature)[:, None])
-            found.append(row)
+            rest = iter(held)
+            codes = dict(zip(own, (each.codes for each in coded(model, ids, list(own.values()))), strict=True))
+            found.append(
+                [
+                    next(rest) if (one := part.dictionary) is None else codes[one.digest].column(part.feature)[:, None]
+                    for part in wanted
+                ]
+            )
         return found
 
     return both

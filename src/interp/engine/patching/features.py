@@ -87,7 +87,15 @@ class Features:
         self.dictionaries = tuple(dictionaries)
         for one in self.dictionaries:
             sites_of(one)
-        self.differences = [[_difference(model, source_model, case, one) for one in dictionaries] for case in cases]
+        self.differences = [
+            [
+                Difference(base.codes, source.codes, source.codes.minus(base.codes), base.unit)
+                for base, source in zip(
+                    coded(model, case.base, dictionaries), coded(source_model, case.source, dictionaries), strict=True
+                )
+            ]
+            for case in cases
+        ]
 
     @cached_property
     def active(self) -> list[Tensor]:
@@ -111,11 +119,6 @@ class Features:
         """Return the shape of a sweep's answer over one pair of prompts of `length` tokens."""
         first = self.offsets[-1] if "feature" in by else len(self.dictionaries)
         return (first, length) if "position" in by else (first,)
-
-
-def _difference(model: LoadedModel, source_model: LoadedModel, case: Case, one: Dictionary) -> Difference:
-    base, source = coded(model, case.base, one), coded(source_model, case.source, one)
-    return Difference(base.codes, source.codes, source.codes.minus(base.codes), base.unit)
 
 
 def sweep_features(

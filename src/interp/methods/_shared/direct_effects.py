@@ -178,8 +178,7 @@ def of_features(
     from interp.engine.features.coded import coded
 
     found: list[tuple[float, str]] = []
-    for one in given.dictionaries:
-        held = coded(run.model, ids, one)
+    for one, held in zip(given.dictionaries, coded(run.model, ids, given.dictionaries), strict=True):
         codes = held.codes.cut(run.at, run.at + 1)
         unit = held.unit.expand(len(held.codes), 1)[run.at].double()
         parts = torch.zeros_like(codes.values, dtype=torch.float64)

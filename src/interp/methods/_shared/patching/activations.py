@@ -125,7 +125,7 @@ def _with_features(model: LoadedModel, result: PatchingResult, cell: Sequence[in
     one = given.at(layer)
     base, source = _runs(result)
     case = Case(tuple(base), tuple(source), Scorer(Metric(), (), ()), len(base) - 1)
-    put = coded(model, source, one).codes
+    put = coded(model, source, [one])[0].codes
     patched = patched_logits(model, [one], [put], case, [(0, feature, at.get("position"))])[0]
     unpatched = model.activations_of(case.base, ["last_logits"])["last_logits"][0]
     return unpatched.float().softmax(-1), patched.float().softmax(-1)
