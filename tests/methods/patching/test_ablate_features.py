@@ -118,7 +118,7 @@ def test_by_hooks_it_is_the_same(lend: Any, monkeypatch: pytest.MonkeyPatch) -> 
 def test_forecasts(mode: Any, lend: Any) -> None:
     model = lend("llama")
     made.load(model, made.every(model, 0)["skip"], made.every(model, 1)["stream"])
-    asked: dict[str, Any] = {"pairs": PAIRS, "feature": "0.1,1.2", "metric": logit, "mode": mode}
+    asked = dict[str, Any](pairs=PAIRS, feature="0.1,1.2", metric=logit, mode=mode)
     told = interp.ablate(**asked, dry_run=True)
     assert told.forwards == interp.ablate(**asked).provenance.forwards
 

@@ -158,13 +158,14 @@ def test_estimates_are_decoder_times_gradient(family: str, kind: str, lend: Any)
         exact = cell(model, found[layer], CORRUPTED, CLEAN, feature, index[1])
         assert result.patched[tuple(index)] == pytest.approx(exact, abs=BOUND)
     assert result.agreement.verified == 5
-    sums = interp.patch(CLEAN, CORRUPTED, site="features", metric=logit, method="attribution")
+    sums: Any = interp.patch(CLEAN, CORRUPTED, site="features", metric=logit, method="attribution")
     np.testing.assert_allclose(sums.estimate, result.estimate.sum(1), atol=1e-6)
 
 
 def test_what_is_said_next_with_a_feature_patched(lend: Any) -> None:
     model = lend("llama")
     found = loaded(model, "stream")
+    result, index = None, ()
     for by in BY:
         result: Any = interp.patch(CLEAN, CORRUPTED, site="features", by=by, metric=logit)
         index = result.strongest(1)[0]
@@ -207,7 +208,7 @@ def test_forecasts(method: Any, lend: Any) -> None:
     """Which features are cells is known when the prompts are run: that is done before, and counted."""
     model = lend("llama")
     loaded(model, "stream")
-    asked: dict[str, Any] = {"site": "features", "metric": logit, "method": method}
+    asked = dict[str, Any](site="features", metric=logit, method=method)
     told = interp.patch(CLEAN, CORRUPTED, **asked, dry_run=True)
     assert told.path == "without hooks"
     model.store.clear()
@@ -260,7 +261,7 @@ def test_pictures(by: Any, lend: Any, tmp_path: Any) -> None:
 def test_what_cannot_be_asked(options: dict[str, Any], said: str, lend: Any) -> None:
     loaded(lend("gpt2"), "stream")
     with pytest.raises(InputError, match=said):
-        interp.patch(CLEAN, CORRUPTED, **{"site": "features", "metric": logit, **options})
+        interp.patch(CLEAN, CORRUPTED, **dict[str, Any]({"site": "features", "metric": logit}, **options))
 
 
 def test_without_any_features(lend: Any) -> None:
