@@ -37,6 +37,8 @@ def transcoder(width: int, layer: int = 0) -> Dictionary:
 
 def hold(model: Any) -> None:
     """Make transcoders of every layer the current features of a model."""
+    if "transcoders" in held.sets_of(model):
+        return
     shape, like = model.geometry, next(model.hf_model.parameters())
     layers = [transcoder(shape.d_model, layer).to(like.device, like.dtype) for layer in range(shape.n_layers)]
     held.hold(model, held.FeatureSet("transcoders", "tests", "", tuple(layers)))

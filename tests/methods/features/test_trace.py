@@ -276,10 +276,10 @@ def test_on_real_models(name: str, request: pytest.FixtureRequest, monkeypatch: 
     given = making.standing(model, held.current(model))
 
     def rows(_: Any) -> tuple[Any, Any]:
-        frozen = making.frozen_run(model, encoded, given)
+        frozen = making.frozen_run(model, encoded, given, held.current(model))
         asked = making.Asked(None, None, len(encoded.ids) - 1, 0.8, 0.98, 150)
         reads, _outputs = making.readings(model, frozen, asked)
-        return making.traced_of(model, frozen, reads, 150, "x"), frozen
+        return making.traced_of(model, frozen, reads, asked, held.current(model)), frozen
 
     traced, _ = model.operate("x", {}, rows)
     assert traced.gap < 1e-5

@@ -100,7 +100,10 @@ def hooks_of(model: LoadedModel, one: Dictionary, change: Change) -> list[tuple[
         edited.look(flat(one.reads, tensor))
 
     def adding(to: int) -> Hook:
-        return lambda tensor, hook: edited.add(tensor, to)  # noqa: ARG005
+        def add(tensor: Tensor, hook: HookPoint) -> Tensor:  # noqa: ARG001
+            return edited.add(tensor, to)
+
+        return add
 
     hooks: list[tuple[str, Hook]] = [] if edited.in_place else [(one.reads.hook(model), look)]
     for to, site in enumerate(places):

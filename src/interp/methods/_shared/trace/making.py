@@ -38,6 +38,11 @@ _ROUGH = 0.05  # half of what a forward in half precision may be off, by the siz
 _HEADS = 6  # of an edge's last heads that are kept by name
 
 
+# By the set of features, which goes with its model: runs hold the model's weights.
+_runs: WeakKeyDictionary[FeatureSet, tuple[Hashable, Frozen]] = WeakKeyDictionary()
+_graphs: WeakKeyDictionary[FeatureSet, tuple[Hashable, Traced]] = WeakKeyDictionary()
+
+
 @dataclass(frozen=True)
 class Asked:
     """What is traced.
@@ -61,10 +66,6 @@ class Asked:
     edges: float
     most: int
 
-    def key(self, features: str) -> Hashable:
-        """Return what the whole graph depends on besides the model and the prompt; `features` is the set's digest."""
-        return self.target, self.against, self.position, features
-
 
 def standing(model: LoadedModel, given: FeatureSet) -> dict[int, Dictionary]:
     """Return layer → the dictionary that stands for its MLP; in single precision where the model is in half.
@@ -85,14 +86,22 @@ def standing(model: LoadedModel, given: FeatureSet) -> dict[int, Dictionary]:
     return {layer: one.to(model.device, torch.float32) for layer, one in found.items()}
 
 
-def frozen_run(model: LoadedModel, encoded: Encoded, dictionaries: Mapping[int, Dictionary]) -> Frozen:
+def frozen_run(
+    model: LoadedModel, encoded: Encoded, dictionaries: Mapping[int, Dictionary], given: FeatureSet
+) -> Frozen:
     """Return a prompt's run, held; compared with the plain hooked forward on each new state of the model.
+
+    The last one of a set of features is kept, for what is asked of it next.
 
     Raises
     ------
     InputError
         It cannot be computed without hooks.
     """
+    key = (model.state, encoded.ids)
+    known = _runs.get(given)
+    if known is not None and known[0] == key and model.state is not None and not model.user_hooks():
+        return known[1]
 
     def lean(check: Check) -> Frozen:
         net = network.single(network.read(model, half=True))
@@ -126,6 +135,7 @@ def frozen_run(model: LoadedModel, encoded: Encoded, dictionaries: Mapping[int, 
     model.count(1)
     rounded = () if model.dtype in _EXACT else (f"of the model's {model.dtype} weights, computed in float32",)
     model.note(done.path, (*done.notes, *rounded))
+    _runs[given] = (key, done.answer)
     return done.answer
 
 
@@ -156,20 +166,26 @@ def readings(model: LoadedModel, frozen: Frozen, asked: Asked) -> tuple[list[Rea
     return [reading(index) for index in ids], said
 
 
-_last: WeakKeyDictionary[LoadedModel, tuple[Hashable, Traced]] = WeakKeyDictionary()
-
-
-def traced_of(model: LoadedModel, frozen: Frozen, given: Sequence[Reading], most: int, key: Hashable) -> Traced:
-    """Return the whole attribution graph; the last one of a model is kept, for what is asked of it next."""
-    known = (model.state, frozen.ids, key, most)
-    held = _last.get(model)
-    if held is not None and held[0] == known and model.state is not None:
+def traced_of(model: LoadedModel, frozen: Frozen, reads: Sequence[Reading], asked: Asked, given: FeatureSet) -> Traced:
+    """Return the whole attribution graph; the last one of a set of features is kept, for what is asked of it next."""
+    known = (id(frozen), asked.target, asked.against, asked.position, asked.most)
+    held = _graphs.get(given)
+    if held is not None and held[0] == known and held[1].sources.frozen is frozen:
         return held[1]
     traced = trace(
-        frozen, given, most=most, on_step=lambda done, total: model.on_step(done, total, f"{done}/{total} features")
+        frozen,
+        reads,
+        most=asked.most,
+        on_step=lambda done, total: model.on_step(done, total, f"{done}/{total} features"),
     )
-    _last[model] = (known, traced)
+    _graphs[given] = (known, traced)
     return traced
+
+
+def forget(given: FeatureSet) -> None:
+    """Let go of what is kept of a set's last run and graph."""
+    _runs.pop(given, None)
+    _graphs.pop(given, None)
 
 
 def again(model: LoadedModel, result: TraceResult) -> tuple[Traced, FeatureSet]:
@@ -185,12 +201,12 @@ def again(model: LoadedModel, result: TraceResult) -> tuple[Traced, FeatureSet]:
     if given.digest != digest:
         raise InputError(f"{name} has other features now than this was traced with; run the cell again")
     ids = result.provenance.prompts[0]
-    frozen = frozen_run(model, Encoded(ids, result.tokens, {}), standing(model, given))
+    frozen = frozen_run(model, Encoded(ids, result.tokens, {}), standing(model, given), given)
     target = None if result.target is None else result.target[1]
     against = None if result.against is None else result.against[1]
     asked = Asked(target, against, result.position, *result.kept, result.most)
     given_readings, _ = readings(model, frozen, asked)
-    return traced_of(model, frozen, given_readings, result.most, asked.key(digest)), given
+    return traced_of(model, frozen, given_readings, asked, given), given
 
 
 def tracer_of(frozen: Frozen) -> Tracer:
