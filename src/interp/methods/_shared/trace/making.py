@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -38,9 +37,7 @@ _ROUGH = 0.05  # half of what a forward in half precision may be off, by the siz
 _HEADS = 6  # of an edge's last heads that are kept by name
 
 
-# By the set of features, which goes with its model: runs hold the model's weights.
-_runs: WeakKeyDictionary[FeatureSet, tuple[Hashable, Frozen]] = WeakKeyDictionary()
-_graphs: WeakKeyDictionary[FeatureSet, tuple[Hashable, Traced]] = WeakKeyDictionary()
+_RUN, _GRAPH = "run", "graph"  # what is kept with a set of features, which goes with its model: it holds weights
 
 
 @dataclass(frozen=True)
@@ -99,7 +96,7 @@ def frozen_run(
         It cannot be computed without hooks.
     """
     key = (model.state, encoded.ids)
-    known = _runs.get(given)
+    known = given.last.get(_RUN)
     if known is not None and known[0] == key and model.state is not None and not model.user_hooks():
         return known[1]
 
@@ -135,7 +132,7 @@ def frozen_run(
     model.count(1)
     rounded = () if model.dtype in _EXACT else (f"of the model's {model.dtype} weights, computed in float32",)
     model.note(done.path, (*done.notes, *rounded))
-    _runs[given] = (key, done.answer)
+    given.last[_RUN] = (key, done.answer)
     return done.answer
 
 
@@ -169,7 +166,7 @@ def readings(model: LoadedModel, frozen: Frozen, asked: Asked) -> tuple[list[Rea
 def traced_of(model: LoadedModel, frozen: Frozen, reads: Sequence[Reading], asked: Asked, given: FeatureSet) -> Traced:
     """Return the whole attribution graph; the last one of a set of features is kept, for what is asked of it next."""
     known = (id(frozen), asked.target, asked.against, asked.position, asked.most)
-    held = _graphs.get(given)
+    held = given.last.get(_GRAPH)
     if held is not None and held[0] == known and held[1].sources.frozen is frozen:
         return held[1]
     traced = trace(
@@ -178,14 +175,8 @@ def traced_of(model: LoadedModel, frozen: Frozen, reads: Sequence[Reading], aske
         most=asked.most,
         on_step=lambda done, total: model.on_step(done, total, f"{done}/{total} features"),
     )
-    _graphs[given] = (known, traced)
+    given.last[_GRAPH] = (known, traced)
     return traced
-
-
-def forget(given: FeatureSet) -> None:
-    """Let go of what is kept of a set's last run and graph."""
-    _runs.pop(given, None)
-    _graphs.pop(given, None)
 
 
 def again(model: LoadedModel, result: TraceResult) -> tuple[Traced, FeatureSet]:
