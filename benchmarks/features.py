@@ -7,6 +7,9 @@ exit status counts the rows whose ratio is above their limit.
   step with dense activations has (what is written, and the gradients of activations, decoder and encoder).
 - A pass over texts that gathers all that `feature` shows of a dictionary of the bundled model's last layer, beside the
   model's own forward of the same batches.
+- What all layers' features of 64 tokens are, beside the encoders' products alone.
+- An attribution graph of 2,000 features on a random model of SmolLM2's shape, beside its batched backward passes alone:
+  the same readings carried down, with nothing credited on the way.
 """
 
 from __future__ import annotations
@@ -24,9 +27,14 @@ import torch
 import interp
 from interp.engine import memory
 from interp.engine.features.activity import read
+from interp.engine.features.attribution import BATCH, Reading, Tracer, trace
 from interp.engine.features.dictionary import Act, Dictionary
+from interp.engine.features.frozen import Frozen
 from interp.engine.features.places import Place
+from interp.engine.features.sources import sources
 from interp.engine.features.training import Recipe, Trainer, beginning
+from interp.engine.model.load import Options, load
+from interp.engine.transformer import network
 
 
 @dataclass(frozen=True)
@@ -112,21 +120,107 @@ def batched(texts: list[tuple[int, ...]], rows: int) -> Iterator[list[tuple[int,
         yield texts[first : first + step]
 
 
+DEPTH, DIM, FEATURES = 30, 576, 4096  # SmolLM2's
+
+
+def transcoders() -> list[Dictionary]:
+    chance = torch.Generator().manual_seed(0)
+
+    def made(layer: int) -> Dictionary:
+        rows = [torch.randn(FEATURES, DIM, generator=chance) / DIM**0.5 for _ in range(2)]
+        places = Place(layer, "mlp_normed"), (Place(layer, "mlp_out"),)
+        return Dictionary(
+            "transcoder", *places, rows[0], torch.zeros(FEATURES), (rows[1],), (None,), act=Act("topk", k=16)
+        )
+
+    return [made(layer) for layer in range(DEPTH)]
+
+
+def encoding(limit: float) -> Row:
+    """Return the encoding of 64 tokens by every layer's dictionary, beside the products."""
+    read, dictionaries = torch.randn(64, DIM), transcoders()
+
+    def bare() -> None:
+        for one in dictionaries:
+            _ = read @ one.encoder.T
+
+    return Row(
+        f"encoding 64 tokens, {DEPTH} × {FEATURES:,} features, top 16",
+        lambda: [one.encode(read) for one in dictionaries],
+        bare,
+        limit,
+    )
+
+
+def graph(limit: float, count: int = 2000, length: int = 16) -> Row:
+    """Return an attribution graph, beside the readings that it carries down."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=DIM,
+        intermediate_size=1536,
+        num_hidden_layers=DEPTH,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        vocab_size=1000,
+        tie_word_embeddings=True,
+    )
+    model = load(LlamaForCausalLM(config), name="random", options=Options(device="cpu"))
+    net = network.read(model)
+    frozen = Frozen(net, tuple(range(1, length + 1)), dict(enumerate(transcoders())))
+    reading = Reading(net.unembed.weight[3] - net.unembed.weight[4], 0.0, length - 1, 1.0)
+    with torch.no_grad():
+        traced = trace(frozen, [reading], most=count)
+        tracer, held = Tracer(sources(frozen)), traced.sources
+        batches: list[tuple[int, dict[int, torch.Tensor], int]] = []
+        for some in traced.targets.split(BATCH):
+            layers = held.layers[some]
+            joined: dict[int, torch.Tensor] = {}
+            for layer in layers.unique().tolist():
+                own = (layers == layer).nonzero()[:, 0]
+                more = torch.zeros(len(some), length, DIM)
+                at = held.positions[some[own]]
+                more[own, at] = tracer.reads(layer, held.features[some[own]], at)[0]
+                joined[layer] = more
+            batches.append((int(layers.max()) + 1, joined, len(some)))
+
+    def bare() -> None:
+        with torch.no_grad():
+            for top, joined, size in batches:
+                start = torch.zeros(size, length, DIM)
+                frozen.back(start, top, lambda layer, slope, joined=joined: joined.get(layer))  # noqa: ARG005
+
+    return Row(
+        f"graph of {count:,} features, {length} tokens, {DEPTH} × {FEATURES:,}",
+        lambda: trace(frozen, [reading], most=count),
+        bare,
+        limit,
+    )
+
+
 def rows() -> list[Row]:
-    steps = [
-        training_step(width, dim, 2048, kind, limit)
-        for width, dim, limit in ((640, 128, 2.2), (8192, 576, 0.8))
-        for kind in ("topk", "batchtopk")
+    return [
+        encoding(1.3),
+        graph(2.5),
+        *(
+            training_step(width, dim, 2048, kind, limit)
+            for width, dim, limit in ((640, 128, 2.2), (8192, 576, 0.8))
+            for kind in ("topk", "batchtopk")
+        ),
+        reading(512, 100_000, 2.0),
     ]
-    return [*steps, reading(512, 100_000, 2.0)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", default="", help="the rows whose names begin so")
     args = parser.parse_args()
     above = 0
     for row in rows():
+        if not row.name.startswith(args.only):
+            continue
         least = {"work": float("inf"), "bare": float("inf")}
         for _ in range(args.rounds):
             least["work"] = min(least["work"], seconds(row.work))

@@ -32,7 +32,7 @@ SLOW = ("selfcheck", "probe", "validate", "mediate", "checks.task")
 RESULTS: dict[str, Callable[[], Any]] = {
     "interp.methods.checks.selfcheck": lambda: interp.selfcheck(program="induction", ablation="corrupted", n=2),
     "interp.methods.heads.attention": lambda: interp.attention("The cat sat"),
-    "interp.methods.patching.patch": lambda: interp.patch(task="ioi", n=2),
+    "interp.methods._shared.patching.result": lambda: interp.patch(task="ioi", n=2),
     "interp.methods.patching.mediate": lambda: interp.mediate(task="ioi", n=6),
     "interp.methods.patching.path": lambda: interp.path(task="ioi", n=2, from_="1.0", to="3.1.q"),
     "interp.methods.readouts.dla": lambda: interp.dla("The capital of France is", answer=" Paris"),

@@ -15,6 +15,7 @@ from interp.methods._shared.circuit.report import CircuitReport as _CircuitRepor
 from interp.methods._shared.circuit.result import CircuitResult as _CircuitResult
 from interp.methods._shared.feature_result import FeatureResult as _FeatureResult
 from interp.methods._shared.features_result import FeaturesResult as _FeaturesResult
+from interp.methods._shared.patching.result import PatchingResult as _PatchingResult
 from interp.methods._shared.trace.file import load_graph as load_graph
 from interp.methods._shared.trace.result import TraceResult as _TraceResult
 from interp.methods._shared.trace.score_result import ScoreResult as _ScoreResult
@@ -28,7 +29,6 @@ from interp.methods.heads.heads import HeadsResult as _HeadsResult
 from interp.methods.heads.ov_qk import OVQKResult as _OVQKResult
 from interp.methods.patching.ablate import AblationResult as _AblationResult
 from interp.methods.patching.mediate import MediationResult as _MediationResult
-from interp.methods.patching.patch import PatchingResult as _PatchingResult
 from interp.methods.patching.path import PathResult as _PathResult
 from interp.methods.readouts.dla import DLAResult as _DLAResult
 from interp.methods.readouts.lens import LensResult as _LensResult
@@ -63,6 +63,8 @@ def ablate(
     mode: Literal["zero", "mean", "resample", "noise"] = ...,
     metric: Any = ...,
     seed: int = ...,
+    feature: Any = ...,
+    features: Any = ...,
     task: Any = ...,
     n: Any = ...,
     corruption: Any = ...,
@@ -106,6 +108,7 @@ def dla(
     wrong: Any = ...,
     position: int | None = ...,
     top: int = ...,
+    features: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
     model: Any = ...,
@@ -263,7 +266,7 @@ def ov(head: Any, *, tokens: Any = ..., top: int = ..., svd: int = ..., model: A
 def patch(
     *body: Any,
     site: Any = ...,
-    by: Literal["layer", "head", "position", "head-position", "neuron"] = ...,
+    by: Literal["layer", "head", "position", "head-position", "neuron", "feature", "feature-position"] | None = ...,
     metric: Any = ...,
     direction: Literal["denoise", "noise"] = ...,
     layer: Any = ...,
@@ -271,6 +274,7 @@ def patch(
     method: Literal["exact", "attribution"] = ...,
     steps: int = ...,
     verify: int = ...,
+    features: Any = ...,
     task: Any = ...,
     n: Any = ...,
     seed: Any = ...,

@@ -16,6 +16,8 @@ AXES = {
     "position": ("layer", "position"),
     "head-position": ("layer", "head", "position"),
     "neuron": ("layer", "neuron"),
+    "feature": ("feature",),
+    "feature-position": ("feature", "position"),
 }
 
 
@@ -30,7 +32,8 @@ class SiteKind:
     point
         Its hook's name inside a block, such as ``"attn.hook_z"``.
     parts
-        What it is divided into besides positions: query heads, the heads of keys and values, neurons, or nothing.
+        What it is divided into besides positions: query heads, the heads of keys and values, neurons, features of a
+        dictionary, or nothing.
     stage
         Where in a block it enters the residual stream: before attention, between attention and MLP, or after the MLP.
         Empty where the forward without hooks does not know it: then all goes through hooks.
@@ -48,7 +51,7 @@ class SiteKind:
 
     name: str
     point: str
-    parts: Literal["", "head", "kv_head", "neuron"] = ""
+    parts: Literal["", "head", "kv_head", "neuron", "feature"] = ""
     stage: Literal["", "pre", "mid", "post"] = ""
     heads_first: bool = False
     through: str = ""
@@ -67,12 +70,20 @@ class SiteKind:
         return self.parts == "kv_head"
 
     def hook(self, layer: int) -> str:
-        """Return the name of the hook that transformer-lens gives this activation in a layer."""
+        """Return the name of the hook that transformer-lens gives this activation in a layer.
+
+        Raises
+        ------
+        InputError
+            It is features of a dictionary, which no hook shows.
+        """
+        if self.parts == "feature":
+            raise InputError(f"{self.name} have no hook of their own; a dictionary reads them where its files say")
         return f"blocks.{layer}.{self.point}"
 
     def within(self, hooks: Mapping[str, object], layer: int) -> bool:
         """Whether a layer of a model whose hooks, by name, are `hooks` has it."""
-        own = hooks.get(self.hook(layer))
+        own = None if self.parts == "feature" else hooks.get(self.hook(layer))
         return own is not None and not (self.output and own is hooks.get(f"blocks.{layer}.{self.output}"))
 
     def index(self, part: int | None, position: int | None) -> tuple[Any, ...]:
@@ -105,6 +116,9 @@ SITES: dict[str, SiteKind] = {
     )
 }
 
+# What the dictionaries that are loaded for a model read of it, where they say: no hook shows it.
+FEATURES = SiteKind("features", "", "feature")
+
 # Where dictionaries of features read besides sites: the stream that the MLP reads; that, normed, as the MLP's weights
 # are given it; and without the norm's gain and bias, as models whose norms are folded into what reads them show it.
 MLP_INPUTS = ("mlp_in", "mlp_normed", "mlp_unit")
@@ -125,9 +139,10 @@ def find(name: str) -> SiteKind:
     >>> find("k").kv_heads
     True
     """
-    kind = SITES.get(str(name))
+    kind = FEATURES if name == FEATURES.name else SITES.get(str(name))
     if kind is None:
-        raise unknown("site", name, SITES, f"sites are {', '.join(SITES)}")
+        every = [*SITES, FEATURES.name]
+        raise unknown("site", name, every, f"sites are {', '.join(every)}")
     return kind
 
 
@@ -147,6 +162,12 @@ def axes(site: str, by: str) -> tuple[str, ...]:
     kind = find(site)
     if by not in AXES:
         raise InputError(f"cannot divide by {by!r}{closest(by, AXES)}; use {', '.join(AXES)}")
+    if by in {"feature", "feature-position"} and kind is not FEATURES:
+        raise InputError(f"{site} has no features; use --site features")
+    if kind is FEATURES and by in {"head", "head-position", "neuron"}:
+        raise InputError(
+            f"features have no {by.partition('-')[0]}s; use --by feature, feature-position, position or layer"
+        )
     if "head" in by and not kind.headed:
         headed = ", ".join(one.name for one in SITES.values() if one.headed)
         raise InputError(f"{site} has no heads; use --by position or --by layer, or a site with heads: {headed}")
@@ -184,7 +205,8 @@ class Site:
     """One kind of activation in one layer, in the field's names.
 
     `name` is one of `SITES`: ``resid_pre``, ``resid_mid``, ``resid_post``, ``attn_out``, ``mlp_out``, ``z``, ``q``,
-    ``k``, ``v``, ``pattern`` or ``neuron``; `layer` counts from 0.
+    ``k``, ``v``, ``pattern`` or ``neuron``, or it is ``features``: those of the dictionary that is loaded for the
+    layer; `layer` counts from 0.
 
     Raises
     ------
@@ -209,7 +231,7 @@ class Site:
     @property
     def kind(self) -> SiteKind:
         """The site's row of the table."""
-        return SITES[self.name]
+        return find(self.name)
 
     @property
     def hook_name(self) -> str:

@@ -13,7 +13,7 @@ from interp.errors import InputError, unknown
 from interp.prompts import Prompt as Prompt
 from interp.prompts import as_prompt as as_prompt
 from interp.prompts import plain as plain
-from interp.sites import Site, SiteKind
+from interp.sites import FEATURES, Site, SiteKind
 
 # What a parameter's value names. The annotation is what the command line, the completer and the help read.
 Indices = Annotated[int | Sequence[int] | None, "indices"]
@@ -39,6 +39,7 @@ Components = Annotated[str | Sequence[str], "components"]
 Numbers = Annotated[str | Sequence[float], "numbers"]
 Examples = Annotated[str | Sequence[str], "examples"]
 Variable = Annotated[Any, "variable"]  # in a magic, the name of what the notebook holds
+Direction = Annotated[Any, "direction"]  # the same, or a feature such as F2.417
 
 
 def as_answers(given: Any, which: str = "answer") -> tuple[str | int, ...]:
@@ -221,6 +222,8 @@ class Texts:
     notes: tuple[str, ...] = ()  # on how a file was cut into texts
 
 
+# A feature where a head could be meant, or the name of a variable: F2.417.
+FEATURE = re.compile(r"F\d{1,9}\.\d{1,9}", re.IGNORECASE)
 # As parts are typed (8.6, 8.6.q, 3.mlp, m3) and as they are drawn (L8H6, L8H6 q, L3 MLP).
 _HEAD = re.compile(r"L?(\d{1,9})[.H](\d{1,9})(?:[. ]([qkv]))?", re.IGNORECASE)
 _MLP = re.compile(r"L?(\d{1,9})[. ]mlp|(?:m|mlp)(\d{1,9})", re.IGNORECASE)
@@ -298,6 +301,7 @@ class Node:
 
 
 MODES = ("replace", "zero", "mean", "add", "scale", "noise", "function")
+FEATURE_MODES = ("replace", "zero", "add", "scale")
 
 
 @dataclass(frozen=True)
@@ -316,6 +320,13 @@ class Intervention:
         ``value(activation, hook)`` as transformer-lens' hooks are.
     value
         What `mode` needs: a number, an array, a tensor or a function.
+    feature
+        Of ``Site("features", …)``: which one; ``None``, for ``"zero"`` and ``"scale"``, means all of them. Its
+        activation is what is changed, and so what its dictionary writes for it; what the dictionary does not explain
+        stays as it is. An array is one number for each position. Changes of one layer's features are made together, of
+        the activations before any of them; higher layers read what they made of the run.
+    features
+        The name of the loaded set that the feature is of; the one loaded last when not given.
 
     Raises
     ------
@@ -327,6 +338,8 @@ class Intervention:
     --------
     >>> Intervention(Site("z", 5), head=1, mode="zero").site.hook_name
     'blocks.5.attn.hook_z'
+    >>> Intervention(Site("features", 2), feature=417, mode="scale", value=2.0)
+    Intervention(Site(name='features', layer=2), feature=417, mode=scale, value=2.0)
     """
 
     site: Site
@@ -335,6 +348,8 @@ class Intervention:
     neuron: int | None = None
     mode: str = "replace"
     value: Any = None
+    feature: int | None = None
+    features: str | None = None
 
     def __post_init__(self) -> None:
         site, kind = self.site, getattr(self.site, "kind", None)
@@ -342,7 +357,7 @@ class Intervention:
             raise InputError(f"an intervention's site is an interp.Site, such as interp.Site('z', 5), not {site!r:.60}")
         if self.mode not in MODES:
             raise unknown("mode", self.mode, MODES, f"use {', '.join(MODES)}")
-        for index in ("head", "position", "neuron"):
+        for index in ("head", "position", "neuron", "feature"):
             given = getattr(self, index)
             if isinstance(given, Iterable) and not isinstance(given, str):
                 raise InputError(f"one {index} to an intervention; give one intervention for each {index}")
@@ -352,6 +367,7 @@ class Intervention:
             raise InputError(f"{site.name} has no heads")
         if self.neuron is not None and kind.parts != "neuron":
             raise InputError(f"{site.name} has no neurons; use Site('neuron', {site.layer})")
+        self._check_features(kind)
         if self.mode in {"replace", "add", "scale", "noise"} and self.value is None:
             raise InputError(f"{self.mode} needs a value")
         if self.mode == "mean" and kind.heads_first:
@@ -359,8 +375,19 @@ class Intervention:
         if self.mode == "function" and not callable(self.value):
             raise InputError("a function intervention needs a function (activation, hook) as its value")
 
+    def _check_features(self, kind: SiteKind) -> None:
+        if kind is not FEATURES:
+            if self.feature is not None or self.features is not None:
+                raise InputError(f"{self.site.name} has no features; use Site('features', {self.site.layer})")
+            return
+        if self.mode not in FEATURE_MODES:
+            raise InputError(f"features are not changed by {self.mode}; use {', '.join(FEATURE_MODES)}")
+        if self.feature is None and self.mode in {"replace", "add"}:
+            raise InputError(f"{self.mode} is of one feature: say which, such as feature=417")
+
     def __repr__(self) -> str:
-        given = {name: getattr(self, name) for name in ("head", "position", "neuron", "mode", "value")}
+        given = {name: getattr(self, name) for name in ("head", "position", "neuron", "feature", "features", "mode")}
+        given["value"] = self.value
         shape = getattr(self.value, "shape", None)
         if shape is not None:
             given["value"] = f"{type(self.value).__name__} {list(shape)}"

@@ -114,7 +114,7 @@ def test_row_24_a_number_that_is_none(name, parameter, kind, door, shell, lend):
     with harness.unharmed(model, shell):
         for bad in ("many", "1.5" if kind is int else "one", "0x10"):
             cell = harness.valid(name, **{parameter: bad})
-            harness.refused(harness.ask(door, shell, cell), parameter.replace("_", "-"), bad)
+            harness.refused(harness.ask(door, shell, cell), parameter.rstrip("_").replace("_", "-"), bad)
 
 
 @each_door
@@ -255,6 +255,46 @@ def test_row_24_a_component_that_this_family_lacks(shell, lend):
     model = lend("neox")
     with harness.unharmed(model, shell), pytest.raises(InputError, match="has no resid_mid; it has resid_pre"):
         model.run("Mary").activations["blocks.0.hook_resid_mid"]
+
+
+@each_door
+@pytest.mark.parametrize(
+    ("name", "given", "meant"),
+    [
+        ("patch", {"site": "features", "layer": 99}, "layers are 0–1"),
+        ("patch", {"site": "featurs"}, "did you mean features?"),
+        ("patch", {"site": "features", "by": "head"}, "use --by feature"),
+        ("patch", {"site": "z", "by": "feature"}, "use --site features"),
+        ("mediate", {"site": "features"}, "here a site of the model is needed: resid_pre"),
+        ("ablate", {"feature": "0.99999"}, "they are 0–63"),
+        ("ablate", {"feature": "9.1"}, "it has layers 0-1, at resid_post"),
+        ("ablate", {"feature": "0"}, "such as 2.417"),
+        ("ablate", {"heads": "F0.1"}, "--feature F0.1"),
+        ("steer", {"direction": "F0.99999"}, "they are 0–63"),
+    ],
+)
+def test_rows_23_and_24_a_feature_that_is_not_there(name, given, meant, door, shell, lend):
+    model = lend("gpt2")
+    harness.worked(harness.ask(door, shell, harness.valid("features-load")))
+    valid = harness.valid(name)
+    kept = {key: value for key, value in valid.arguments.items() if key not in {"heads", "toward", "against"}}
+    with harness.unharmed(model, shell):
+        harness.refused(harness.ask(door, shell, harness.Cell(name, {**kept, **given}, valid.body)), meant)
+
+
+@each_door
+def test_row_24_a_misspelt_set_of_features(door, shell, lend):
+    model = lend("gpt2")
+    asked = {"patch": {"site": "features"}, "ablate": {"feature": "0.1"}}
+    for name, given in asked.items():
+        with harness.unharmed(model, shell):
+            cell = harness.valid(name, **given, features="dictionarys")
+            harness.refused(harness.ask(door, shell, cell), "no features are loaded", "features-load")
+    harness.worked(harness.ask(door, shell, harness.valid("features-load")))
+    for name, given in asked.items():
+        with harness.unharmed(model, shell):
+            cell = harness.valid(name, **given, features="dictionarys")
+            harness.refused(harness.ask(door, shell, cell), "did you mean dictionaries?")
 
 
 @pytest.mark.parametrize(

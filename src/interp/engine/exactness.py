@@ -21,7 +21,7 @@ from weakref import WeakKeyDictionary
 from torch import Tensor
 
 from interp.errors import InputError
-from interp.sites import SITES
+from interp.sites import FEATURES, find
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
@@ -110,9 +110,10 @@ def require_known(*names: str) -> None:
     Unreadable
         There is one.
     """
-    unknown = next((name for name in names if not SITES[name].stage), None)
+    unknown = next((name for name in names if not find(name).stage), None)
     if unknown is not None:
-        raise Unreadable(f"the forward without hooks does not know {unknown}")
+        several = "features that write in several layers" if unknown == FEATURES.name else unknown
+        raise Unreadable(f"the forward without hooks does not know {several}")
 
 
 def run(

@@ -11,7 +11,7 @@ from typing import Any, Protocol, SupportsFloat, SupportsIndex
 
 from interp import files, sites
 from interp.errors import InputError, closest, unknown
-from interp.spec import METRICS, as_answers
+from interp.spec import FEATURE, METRICS, as_answers
 
 _MOST = 10_000  # numbers that ranges name in all
 _LAST_SEED = 2**32 - 1
@@ -174,7 +174,9 @@ class Site(Kind):
         return sites.find(super().check(value, name)).name
 
     def complete(self, partial: str, session: Loaded, commands: Iterable[str]) -> Iterable[str]:  # noqa: ARG002
-        return sites.SITES if session.current is None else session.get().sites
+        if session.current is None:
+            return sites.SITES
+        return [*session.get().sites, *([sites.FEATURES.name] if session.feature_names else [])]
 
 
 @dataclass(frozen=True)
@@ -279,6 +281,15 @@ class Variable(Open):
         return variables[value]
 
 
+class Direction(Variable):
+    """A direction that the notebook holds; on a line its name, or a feature such as F2.417."""
+
+    def named(self, value: Any, flag: str, variables: Mapping[str, Any]) -> Any:
+        if value not in variables and FEATURE.fullmatch(value):
+            return value
+        return super().named(value, flag, variables)
+
+
 class Model(Kind):
     """A loaded model's name."""
 
@@ -311,6 +322,7 @@ KINDS: dict[str, Kind] = {
     "numbers": Open(),
     "examples": Open(),
     "variable": Variable(several=False),
+    "direction": Direction(several=False),
     "site": Site(),
     "stream site": StreamSite(),
     "feature point": FeaturePoint(),

@@ -142,6 +142,9 @@ class _View:
         if result.neurons:
             neurons = [bars.Bar(name, value) for name, value in result.neurons[:_NEURONS]]
             side.append(("Largest neurons, inside their MLPs", bars.bars(neurons, _LEAST)))
+        if result.features:
+            features = [bars.Bar(name, value) for name, value in result.features[:_NEURONS]]
+            side.append(("Largest features, inside what they write to", bars.bars(features, _LEAST)))
         return [[("Heads and MLPs: a row per layer", picture)], side, *self._where()]
 
     def _where(self) -> list[page.Stack]:

@@ -25,7 +25,7 @@ Float = NDArray[np.float64]
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from interp.methods.patching.patch import PatchingResult
+    from interp.methods._shared.patching.result import PatchingResult
 
 _SPREAD = "All neurons: a row per layer, its strongest at the right"
 _BAND = "band: 99 % of the layer's neurons; lines: the strongest, each"

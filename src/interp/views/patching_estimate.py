@@ -19,7 +19,7 @@ from interp.views.kit.text import columns, escape, signed
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from interp.methods.patching.patch import PatchingResult
+    from interp.methods._shared.patching.result import PatchingResult
 
 _SIDE, _DOT = 168, 3.2
 

@@ -17,7 +17,7 @@ from interp.views.kit.heatmap import Cells
 from interp.views.kit.text import labels, signed
 
 if TYPE_CHECKING:
-    from interp.methods.patching.patch import PatchingResult
+    from interp.methods._shared.patching.result import PatchingResult
 
 HEADS = {"k": "Key heads", "v": "Value heads"}
 TOP = 10  # cells that are listed

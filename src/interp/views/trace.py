@@ -14,7 +14,7 @@ from interp.views import trace_report as report
 from interp.views.kit import bars, draw, frame, page, theme
 from interp.views.kit.draw import Drawing, number
 from interp.views.kit.page import Block, Piece
-from interp.views.kit.text import escape, signed
+from interp.views.kit.text import escape, signed, visible
 from interp.views.trace_groups import collapsed
 from interp.views.trace_layout import Arrangement, arrange
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from interp.methods._shared.trace.result import TraceResult
 
 _CAPTION = "Attribution graph: tokens across, a row per layer, tokens' embeddings at the bottom"
+_SPOKEN = 100  # tokens that are named
 LISTED, _NAMED = 16, 10  # most influential edges of a page and of a standalone picture
 KEY = (("round", "feature"), ("turned", "token"), ("square", "error: what an MLP writes and its features do not"))
 
@@ -70,6 +71,13 @@ def svg(
         There is no such theme, node or group.
     """
     return page.svg(_View(result, edges, chosen, tuple(pinned), tuple(unfolded)).picture, theme)
+
+
+def spoken(result: TraceResult) -> str:
+    """Return what the graph is for those who do not see it: what is drawn, and the tokens in full."""
+    tokens = " ".join(visible(token, None) for token in result.tokens[:_SPOKEN])
+    more = len(result.tokens) - _SPOKEN
+    return f"{_CAPTION}: {tokens}" + (f" and {more:,} more" if more > 0 else "")
 
 
 def meaning(result: TraceResult) -> list[str]:
@@ -186,7 +194,7 @@ class _View:
         return (
             '<div class="interp-columns">'
             f'<div class="interp-part" style="--wide:{math.ceil(graph.width)}px">'
-            f'<div class="interp-graph">{draw.inline(graph, _CAPTION)}</div>'
+            f'<div class="interp-graph">{draw.inline(graph, spoken(self.result))}</div>'
             f'<div class="interp-legend interp-q">{key}{words}</div></div>'
             '<div class="interp-inspector"><div class="interp-name"><b>Most influential edges</b></div>'
             f'<div class="interp-strongest">{rows}</div></div></div>'

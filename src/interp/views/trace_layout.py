@@ -178,7 +178,8 @@ def called(result: TraceResult, number: int) -> str:
     kind, position = result.kinds[number], int(result.node_positions[number])
     at = f"{visible(result.tokens[position], _TOKEN)} {position}"
     if kind == "logit":
-        return title(result, number)
+        # Where there is one, the picture says in three places which.
+        return title(result, number) if len(result.outputs) > 1 else "logit"
     if kind == "embedding":
         return f"token {at}"
     feature = result.names[number].partition("@")[0]

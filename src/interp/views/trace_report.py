@@ -141,7 +141,8 @@ def measured(result: TraceResult) -> Drawing | None:
         )
         told, found = check.foretold[where].astype(float), check.measured[where].astype(float)
         parts.append(_scatter(f"{name}: change measured", told, found, said))
-    return draw.row(parts, 22)
+    drawn = draw.row(parts, 22)
+    return Drawing(math.ceil(drawn.width), math.ceil(drawn.height), drawn.body)
 
 
 def _scatter(name: str, told: Float, found: Float, said: Sequence[str]) -> Drawing:

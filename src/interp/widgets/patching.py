@@ -11,7 +11,7 @@ import numpy as np
 import traitlets
 
 from interp.errors import InputError
-from interp.sites import SITES
+from interp.sites import find
 from interp.views import effects
 from interp.views import patching as pictures
 from interp.views.kit import heatmap
@@ -24,7 +24,7 @@ from interp.widgets._rpc import Handler, Reply, Request, parameters
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from interp.methods.patching.patch import PatchingResult
+    from interp.methods._shared.patching.result import PatchingResult
 
     Float = NDArray[np.float64]
 
@@ -53,7 +53,7 @@ class PatchingWidget(Widget):
         self._counts = dict(zip(result.axes, result.patched.shape, strict=True))
         self._layers = result.layers
         # A key's or a value's head is not one of those that the selection numbers.
-        self._queries = not SITES[result.site].kv_heads
+        self._queries = not find(result.site).kv_heads
         super().__init__(result, **{"sweep": _state(result, running), **traits})
 
     def show(self, result: PatchingResult, *, running: bool = False) -> None:
@@ -131,7 +131,7 @@ def _state(result: PatchingResult, running: bool) -> dict[str, Any]:
         "shape": list(result.patched.shape),
         "layers": list(result.layers),
         "named": bool(result.positions),
-        "queries": not SITES[result.site].kv_heads,
+        "queries": not find(result.site).kv_heads,
         "head": head_word(result.site),
         "start": 1 if noising and said["span"] else 0,
         "base": _number(result.clean_metric if noising else result.corrupted_metric),

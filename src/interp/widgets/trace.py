@@ -155,9 +155,7 @@ def _described(result: TraceResult, whole: Arrangement, drawn: Arrangement) -> d
         "scores": [list(score) for score in trace_report.scores(result)],
         "features": [list(row) for row in trace_report.rows(result)],
         "captions": [trace_report.CAPTION, trace_report.caption(result)],
-        "measured": None
-        if measured is None
-        else [math.ceil(measured.width), math.ceil(measured.height), measured.body],
+        "measured": None if measured is None else [measured.width, measured.height, measured.body],
         "notes": pictures.notes(result),
     }
 

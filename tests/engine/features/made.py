@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from interp.engine.features.dictionary import Act, Dictionary, Taken
+from interp.engine.features.held import FeatureSet, hold
 from interp.engine.features.places import Place
 
 WIDTH = 24
@@ -87,3 +89,34 @@ KINDS: dict[str, dict[str, Any]] = {
     "layer": {"taken": by_layer, "point": "mlp_in", "skip": True},
     "token": {"taken": by_token, "point": "mlp_in"},
 }
+
+
+def sae(layer: int, d_in: int, point: str = "resid_post", **more: Any) -> Dictionary:
+    """Return a sparse autoencoder with random weights at a place; the arguments are those of `random`."""
+    one = random(layer, d_in, point=point, **more)
+    place = Place(layer, point)
+    return replace(one, kind="sae", writes=(place,))
+
+
+def every(model: Any, layer: int) -> dict[str, Dictionary]:
+    """Return a dictionary of each sort for a layer of a model: SAEs at several places, transcoders, a CLT."""
+    g = model.geometry
+    d, heads = g.d_model, g.n_heads * g.d_head
+    return {
+        "stream": sae(layer, d, "resid_post", act=jump),
+        "before": sae(layer, d, "resid_pre", taken=by_layer),
+        "attention": sae(layer, d, "attn_out", act=gated, taken=offset),
+        "heads": sae(layer, heads, "z", act=relu),
+        "mlp": sae(layer, d, "mlp_out", taken=by_token),
+        "neurons": sae(layer, model.neurons(layer), "neuron"),
+        "transcoder": random(layer, d, act=jump),
+        "skip": random(layer, d, skip=True, taken=offset),
+        "clt": random(layer, d, n_layers=g.n_layers),
+    }
+
+
+def load(model: Any, *dictionaries: Dictionary, name: str = "made") -> FeatureSet:
+    """Hold dictionaries for a model, as features-load does, and return the set."""
+    found = FeatureSet(name, "", "made", tuple(dictionaries))
+    hold(model, found)
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,6 +46,16 @@ class Codes:
         starts[1:] = there.sum(-1).cumsum(0)
         return cls(starts, features[there], values[there], width)
 
+    @classmethod
+    def entries(cls, rows: Tensor, features: Tensor, values: Tensor, count: int, width: int) -> Codes:
+        """Return `count` rows of entries in any order; values of one feature in one row add up, and zeros go."""
+        places, at = (rows * width + features).unique(return_inverse=True)
+        sums = values.new_zeros(len(places)).index_add_(0, at, values)
+        there = sums != 0
+        places, sums = places[there], sums[there]
+        rows = places.div(width, rounding_mode="floor")
+        return cls(_starts(rows, count), places - rows * width, sums, width)
+
     def __len__(self) -> int:
         return len(self.starts) - 1
 
@@ -74,6 +85,48 @@ class Codes:
     def with_values(self, values: Tensor) -> Codes:
         """Return the same entries with other activations."""
         return Codes(self.starts, self.features, values, self.width)
+
+    def with_column(self, feature: int, column: Tensor) -> Codes:
+        """Return the same with one feature's activations, ``[row]``, in the place of its own."""
+        others, there = self.features != feature, column.nonzero()[:, 0]
+        return Codes.entries(
+            torch.cat([self.rows[others], there]),
+            torch.cat([self.features[others], torch.full_like(there, feature)]),
+            torch.cat([self.values[others], column[there].to(self.values)]),
+            len(self),
+            self.width,
+        )
+
+    def minus(self, other: Codes) -> Codes:
+        """Return the differences of activations; those that are none have no entry."""
+        return Codes.entries(
+            torch.cat([self.rows, other.rows]),
+            torch.cat([self.features, other.features]),
+            torch.cat([self.values, -other.values]),
+            len(self),
+            self.width,
+        )
+
+    def where(self, kept: Tensor) -> Codes:
+        """Return the entries that are `kept`, ``bool [entry]``, in as many rows."""
+        return Codes(_starts(self.rows[kept], len(self)), self.features[kept], self.values[kept], self.width)
+
+    def cut(self, first: int, stop: int) -> Codes:
+        """Return some of the rows."""
+        begin, end = int(self.starts[first]), int(self.starts[stop])
+        starts = self.starts[first : stop + 1] - begin
+        return Codes(starts, self.features[begin:end], self.values[begin:end], self.width)
+
+    @staticmethod
+    def stacked(parts: Sequence[Codes]) -> Codes:
+        """Return the rows of all parts, one below the other."""
+        counts = torch.cat([part.counts for part in parts])
+        return Codes(
+            torch.cat([counts.new_zeros(1), counts.cumsum(0)]),
+            torch.cat([part.features for part in parts]),
+            torch.cat([part.values for part in parts]),
+            parts[0].width,
+        )
 
 
 def _starts(rows: Tensor, count: int) -> Tensor:

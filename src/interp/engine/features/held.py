@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any, cast
 
 from interp.engine.features.dictionary import Dictionary
+from interp.engine.features.edits import hooks_of, intervened
 from interp.engine.features.measure import Measured
-from interp.errors import InputError, closest, printable
+from interp.engine.model.interventions import loaded_set
+from interp.errors import InputError
 from interp.sites import ranges
 
 if TYPE_CHECKING:
+    from interp.engine.model.hooks import Hook
     from interp.engine.model.loaded import LoadedModel
+    from interp.spec import Intervention
 
 _NAMED = re.compile(r"[FL]?(\d{1,9})\.(\d{1,9})", re.IGNORECASE)
 
@@ -128,35 +131,48 @@ class FeatureSet:
         if match is None:
             raise InputError(f"{str(named)!r:.60} names no feature; type its layer and its number, such as 2.417")
         dictionary, number = self.at(int(match[1])), int(match[2])
-        if number >= dictionary.width:
-            raise InputError(f"no feature {number} in layer {dictionary.layer}; they are 0–{dictionary.width - 1}")
+        self.chosen(dictionary, number)
         return dictionary, number
 
+    def chosen(self, dictionary: Dictionary, feature: int | None) -> None:
+        """Refuse a feature that a dictionary has not."""
+        if feature is not None and not 0 <= feature < dictionary.width:
+            raise InputError(f"no feature {feature} in layer {dictionary.layer}; they are 0–{dictionary.width - 1}")
 
-_held: WeakKeyDictionary[LoadedModel, dict[str, FeatureSet]] = WeakKeyDictionary()
+    # -- what interventions ask, see `engine.model.interventions` ------------------------------------------------------
+
+    def require(self, layer: int, feature: int | None) -> None:
+        """Refuse a layer without features, and a feature that its dictionary has not."""
+        self.chosen(self.at(layer), feature)
+
+    def functions(
+        self, model: LoadedModel, layer: int, interventions: Sequence[Intervention], within: slice
+    ) -> list[tuple[str, Hook]]:
+        """Return interventions on a layer's features as functions on hooks."""
+        return hooks_of(model, self.at(layer), intervened(interventions, within))
 
 
-def sets_of(model: LoadedModel) -> Mapping[str, FeatureSet]:
+def sets_of(model: LoadedModel) -> dict[str, FeatureSet]:
     """Return the sets that are loaded for a model by name, the current one last."""
-    return _held.get(model, {})
+    return cast("dict[str, FeatureSet]", model.feature_sets)
 
 
 def hold(model: LoadedModel, given: FeatureSet) -> None:
     """Make a set the current one of a model; one of its name is replaced."""
-    held = _held.setdefault(model, {})
+    held = sets_of(model)
     held.pop(given.name, None)
     held[given.name] = given
 
 
 def label(model: LoadedModel, name: str, labels: Mapping[str, Label]) -> None:
     """Add labels to a set of a model's; the order of the sets stays."""
-    held = _held[model]
+    held = sets_of(model)
     held[name] = replace(held[name], labels={**held[name].labels, **labels})
 
 
 def free(model: LoadedModel, name: str) -> bool:
     """Forget a set of a model's; return whether there was one of that name."""
-    return _held.get(model, {}).pop(name, None) is not None
+    return sets_of(model).pop(name, None) is not None
 
 
 def current(model: LoadedModel, name: str | None = None) -> FeatureSet:
@@ -167,14 +183,4 @@ def current(model: LoadedModel, name: str | None = None) -> FeatureSet:
     InputError
         None is loaded for this model, or none of that name.
     """
-    held = sets_of(model)
-    if not held:
-        raise InputError(
-            f"no features are loaded for {printable(model.name)}; type %interp features-load with a folder or a hub "
-            + ("name, or bundled" if model.name == "bundled" else "name")
-        )
-    if name is None:
-        return held[next(reversed(list(held)))]
-    if name not in held:
-        raise InputError(f"no features are called {name!r}{closest(name, held)}; loaded: {', '.join(held)}")
-    return held[name]
+    return cast("FeatureSet", loaded_set(model, name))

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from interp.engine import memory
 from interp.engine.model.hooks import Hook
-from interp.engine.model.interventions import functions_of
+from interp.engine.model.interventions import composed, functions_of, loaded_set
 from interp.errors import InputError, printable
+from interp.sites import FEATURES
 from interp.spec import Intervention
 
 if TYPE_CHECKING:
@@ -78,22 +79,28 @@ class Changes:
         first, last = {"prompt": (0, prompt), "new": (prompt, stop)}.get(self.at, (0, stop))
         first, last = max(first, start) - start, min(last, stop) - start
         found: dict[str, list[Hook]] = {}
+        features: list[Intervention] = []
         for one in self.interventions:
             at = None if one.position is None else one.position - start
             where = slice(first, last) if at is None else slice(at, at + 1)
             if not 0 <= where.start < min(where.stop, stop - start):
                 continue
+            if one.site.kind is FEATURES:  # those of one dictionary are made together
+                features.append(replace(one, position=at))
+                continue
             alone = replace(one, position=None)
             for name, function in functions_of(model, [alone], stop - start).items():
                 found.setdefault(name, []).append(_within(function, where, one.site.kind.heads_first))
-        return {name: _in_order(functions) for name, functions in found.items()}
+        for name, function in functions_of(model, features, stop - start, slice(first, last)).items():
+            found.setdefault(name, []).append(function)
+        return {name: composed(functions) for name, functions in found.items()}
 
     @property
     def stepwise(self) -> bool:
         """Whether a position's change is the same however the text goes on, so that its keys and values stay."""
         return all(_is_local(one) for one in self.interventions)
 
-    def signature(self, prompt: int) -> str:
+    def signature(self, model: LoadedModel, prompt: int) -> str:
         """Return a name for the changes that holds all that they depend on; an empty string where there is none."""
         if any(one.mode == "function" for one in self.interventions):
             return ""
@@ -104,6 +111,8 @@ class Changes:
                 tensor = torch.as_tensor(value).detach().cpu().double()
                 hasher.update(repr(tuple(tensor.shape)).encode() + tensor.contiguous().numpy().tobytes())
             hasher.update(repr((one.site, one.head, one.position, one.neuron, one.mode)).encode())
+            if one.site.kind is FEATURES:
+                hasher.update(repr((one.feature, loaded_set(model, one.features).digest)).encode())
         scope = (self.at, prompt if self.at != "all" else 0) if self.interventions else ()
         return f"next:{scope}:{hasher.hexdigest()}"
 
@@ -111,6 +120,8 @@ class Changes:
 def _is_local(one: Intervention) -> bool:
     if one.mode not in _LOCAL or one.site.kind.heads_first:
         return False
+    if one.site.kind is FEATURES:
+        return one.value is None or torch.as_tensor(one.value).dim() == 0
     inside = 1 + one.site.kind.headed - (one.head is not None) - (one.neuron is not None)
     return one.value is None or torch.as_tensor(one.value).dim() <= inside
 
@@ -136,15 +147,6 @@ def _within(function: Hook, where: slice, is_pattern: bool) -> Hook:
         whole = tensor.clone()
         whole.narrow(axis, where.start, count).copy_(part if changed is None else changed)
         return whole
-
-    return run
-
-
-def _in_order(functions: Sequence[Hook]) -> Hook:
-    def run(tensor: Tensor, hook: HookPoint) -> Tensor:
-        for function in functions:
-            tensor = function(tensor, hook)
-        return tensor
 
     return run
 
@@ -326,7 +328,7 @@ class _Reader:
 
     def __init__(self, model: LoadedModel, prompt: int, changes: Changes) -> None:
         self.model, self.prompt, self.changes = model, prompt, changes
-        self.name = changes.signature(prompt)
+        self.name = changes.signature(model, prompt)
         hf: Any = model.hf_model
         takes_past = "past_key_values" in inspect.signature(hf.forward).parameters
         self.past: Any = None

@@ -19,7 +19,7 @@ from interp.engine.model.fingerprint import inspect as inspect_state
 from interp.engine.model.streamed import Streamed
 from interp.engine.model.tokens import Tokens, type_count
 from interp.errors import InputError, printable
-from interp.sites import SITES, available, find, ranges
+from interp.sites import FEATURES, SITES, available, find, ranges
 
 
 @dataclass(frozen=True)
@@ -173,6 +173,11 @@ class Handle:
             What the model has instead, or which layers have it, is named.
         """
         kind, hooks_of = find(name), self.site_hooks
+        if kind is FEATURES:
+            raise InputError(
+                "features are patched by patch and taken away by ablate; here a site of the model is needed: "
+                + ", ".join(self.sites)
+            )
         there = [layer for layer in range(self.geometry.n_layers) if kind.within(hooks_of, layer)]
         if not there:
             why = next(

@@ -6,15 +6,15 @@ import warnings
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
 from interp.engine import memory
 from interp.engine.model.hooks import Hook
-from interp.errors import InputError
-from interp.sites import Site
+from interp.errors import InputError, closest, printable
+from interp.sites import FEATURES, Site
 from interp.spec import Intervention, resolve_indices
 
 if TYPE_CHECKING:
@@ -23,27 +23,102 @@ if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.model.operation import Operation
 
+
+class Features(Protocol):
+    """A loaded set of dictionaries, as interventions need it; what it is only `interp.engine.features.held` knows."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def digest(self) -> str: ...
+    @property
+    def doubts(self) -> Sequence[str]: ...
+    def require(self, layer: int, feature: int | None) -> None: ...
+    def functions(
+        self, model: LoadedModel, layer: int, interventions: Sequence[Intervention], within: slice
+    ) -> list[tuple[str, Hook]]: ...
+
+
 # Families whose forward is known to go through every hook point that the bridge shows.
 _READ = frozenset({"gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "native"})
 _TRIED = (0, 1)  # tokens that every model has
 
 
-def functions_of(model: LoadedModel, interventions: Sequence[Intervention], length: int) -> dict[str, Hook]:
+def functions_of(
+    model: LoadedModel, interventions: Sequence[Intervention], length: int, within: slice = slice(None)
+) -> dict[str, Hook]:
     """Return hook name → function, for `LoadedModel.forward`; several on one activation are done in their order.
+
+    Parameters
+    ----------
+    within
+        The positions at which interventions on features apply that name none.
 
     Raises
     ------
     InputError
         A layer, head, position, neuron, site or mode that is not there, or a value that does not fit.
     """
-    interventions = [_checked(model, intervention, length) for intervention in interventions]
+    every = [_checked(model, intervention, length) for intervention in interventions]
+    interventions = [one for one in every if one.site.kind is not FEATURES]
     require_read(model, [intervention.site for intervention in interventions])
     found: dict[str, list[Hook]] = {}
     # What is written through another site is written after any other change of that.
     for intervention in sorted(interventions, key=lambda one: bool(one.site.kind.through)):
         for name, function in written(intervention.site, _changing(intervention)):
             found.setdefault(name, []).append(function)
-    return {name: _composed(functions) for name, functions in found.items()}
+    # Features are read of an activation as all others have left it; those of one layer together.
+    for (name, layer), own in by_dictionary(model, every).items():
+        for hook_name, function in noted_set(model, name).functions(model, layer, own, within):
+            found.setdefault(hook_name, []).append(function)
+    return {name: composed(functions) for name, functions in found.items()}
+
+
+def by_dictionary(
+    model: LoadedModel, interventions: Iterable[Intervention]
+) -> dict[tuple[str, int], list[Intervention]]:
+    """Return (set's name, layer) → those interventions that are on features of it, in their order."""
+    found: dict[tuple[str, int], list[Intervention]] = {}
+    for one in interventions:
+        if one.site.kind is FEATURES:
+            found.setdefault((loaded_set(model, one.features).name, one.site.layer), []).append(one)
+    return found
+
+
+def loaded_set(model: LoadedModel, name: str | None = None) -> Features:
+    """Return the set of features of that name, or the one that was loaded last.
+
+    Raises
+    ------
+    InputError
+        None is loaded for this model, or none of that name.
+    """
+    held = model.feature_sets
+    if not held:
+        raise InputError(
+            f"no features are loaded for {printable(model.name)}; type %interp features-load with a folder or a hub "
+            + ("name, or bundled" if model.name == "bundled" else "name")
+        )
+    if name is None:
+        return held[next(reversed(held))]
+    if name not in held:
+        raise InputError(f"no features are called {name!r}{closest(name, held)}; loaded: {', '.join(held)}")
+    return held[name]
+
+
+def noted_set(model: LoadedModel, name: str | None = None) -> Features:
+    """Return the same as `loaded_set`, and note in the command's record that it was read.
+
+    Its name and digest go into the result's provenance, and what is doubtful about it into the result's notes.
+    """
+    found = loaded_set(model, name)
+
+    def noted(operation: Operation) -> Features:
+        operation.features[found.name] = found.digest
+        operation.notes.extend(doubt for doubt in found.doubts if doubt not in operation.notes)
+        return found
+
+    return model.operate("features", {"name": found.name}, noted)
 
 
 def require_read(model: LoadedModel, sites: Iterable[Site]) -> None:
@@ -67,7 +142,8 @@ def unread(model: LoadedModel, site: Site) -> str:
     reaches the logits from wherever it is read. One forward of two tokens for each activation that was not tried yet,
     and none in the families that were tried once and for all.
     """
-    if model.family in _READ:
+    # Where features are written their dictionary says: `engine.features.edits` asks for those places.
+    if model.family in _READ or site.kind is FEATURES:
         return ""
 
     def find(operation: Operation) -> str:
@@ -134,7 +210,10 @@ def _checked(model: LoadedModel, intervention: Any, length: int) -> Intervention
     site, geometry = intervention.site, model.geometry
     kind = site.kind
     resolve_indices(site.layer, geometry.n_layers, "layer")
-    model.require_site(site.name, [site.layer])
+    if kind is FEATURES:
+        loaded_set(model, intervention.features).require(site.layer, intervention.feature)
+    else:
+        model.require_site(site.name, [site.layer])
     if intervention.head is not None:
         count = geometry.n_kv_heads if kind.kv_heads else geometry.n_heads
         resolve_indices(intervention.head, count, "head", " (of keys and values)" if kind.kv_heads else "")
@@ -211,7 +290,9 @@ def _fitting(value: Any, part: Tensor, hook: HookPoint) -> Any:
     return tensor.expand_as(part)
 
 
-def _composed(functions: Sequence[Hook]) -> Hook:
+def composed(functions: Sequence[Hook]) -> Hook:
+    """Return several functions on one hook as one, in their order."""
+
     def run(tensor: Tensor, hook: HookPoint) -> Tensor:
         for function in functions:
             changed = function(tensor, hook)

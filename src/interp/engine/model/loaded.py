@@ -17,7 +17,7 @@ from interp.engine.model.carried import Carried
 from interp.engine.model.fingerprint import settings
 from interp.engine.model.forward import LAST_LOGITS, LOGITS, capture, require_fired, switches
 from interp.engine.model.hooks import Hook
-from interp.engine.model.interventions import functions_of
+from interp.engine.model.interventions import Features, functions_of
 from interp.engine.model.operation import Operated, Operation
 from interp.engine.model.run import Run
 from interp.engine.model.store import ActivationStore
@@ -75,6 +75,8 @@ class LoadedModel(Operated):
         Why what it computes may not be what the model does, or an empty string; every result says it.
     unread
         State and site → why writing there does nothing (see `interventions.unread`); an empty string where it does.
+    feature_sets
+        Name → a set of dictionaries that is loaded for it (see `interp.engine.features.held`), the current one last.
     forwards
         Forward passes that interp has run on it.
     streamed
@@ -108,6 +110,7 @@ class LoadedModel(Operated):
             memory.free_bytes(self.device) // 4 if budget is None else budget, disk_budget=disk_budget
         )
         self.unread: dict[tuple[str, Site], str] = {}  # state, place → why writing there does nothing
+        self.feature_sets: dict[str, Features] = {}
         # The bridge wires hooks of its own in its first forward; after it no more hooks come of themselves.
         g = self.geometry
         ids = reference[0] if reference else [n % g.d_vocab for n in range(min(site_shapes.TOKENS, g.n_ctx))]
@@ -225,6 +228,7 @@ class LoadedModel(Operated):
             return
         device = self.device
         self._bridge = None
+        self.feature_sets.clear()
         self.store.clear()
         memory.empty_cache(device)
 

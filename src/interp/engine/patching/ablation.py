@@ -1,4 +1,4 @@
-"""Runs with components taken away: heads, MLPs, directions and edges of attention, one by one and together."""
+"""Runs with components taken away: heads, MLPs, directions, edges of attention and features, alone and together."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from interp.engine import exactness, memory
+from interp.engine.features import edits
 from interp.engine.metrics import upcast
-from interp.engine.model.interventions import require_read, written
+from interp.engine.model.interventions import composed, require_read, written
+from interp.engine.patching import ablated_features
 from interp.engine.patching.cases import Ids, by_length
 from interp.engine.patching.driver import Driver, OnStep, Outcome, nothing, silent
 from interp.engine.patching.fillings import MODES, Capture, Fillings, Part, along, by_position, donors, own
@@ -120,7 +122,8 @@ class Job:
         """What is compared with the hooked forward once."""
         scorer = self.samples[0].scorer
         metric = exactness.of_metric(None if scorer is None else scorer.metric)
-        return ("ablation", frozenset(part.site for part in self.parts), self.fillings.mode, metric)
+        digests = frozenset(part.dictionary.digest for part in self.parts if part.dictionary is not None)
+        return ("ablation", frozenset(part.site for part in self.parts), self.fillings.mode, metric, digests)
 
     @property
     def longest(self) -> int:
@@ -145,7 +148,7 @@ class Job:
         measure: Callable[[int, Sequence[int]], Tensor],
         check: exactness.Check = exactness.unchecked,
     ) -> None:
-        self.fillings.prepare(capture)
+        self.fillings.prepare(ablated_features.capturing(self.model, capture))
         for condition in range(len(self.conditions)):
             for length, some in by_length([sample.ids for sample in self.samples]).items():
 
@@ -173,11 +176,16 @@ class Job:
     # -- what the parts become -----------------------------------------------------------------------------------------
 
     def _changes(self, condition: int, chosen: Sequence[int]) -> dict[tuple[str, int], Change]:
-        """Return (site, layer) → what a batch of those samples' activation there becomes."""
-        by_place: dict[tuple[str, int], list[int]] = {}
+        """Return (site, layer) → what a batch of those samples' activation there becomes; but of features."""
+        return {place: self._change(place[0], own, chosen) for place, own in self._by_place(condition).items()}
+
+    def _by_place(self, condition: int) -> dict[tuple[str, int], list[int]]:
+        """Return (site, layer) → the parts that are taken away there, but features."""
+        found: dict[tuple[str, int], list[int]] = {}
         for n in self.conditions[condition]:
-            by_place.setdefault((self.parts[n].site, self.parts[n].layer), []).append(n)
-        return {place: self._change(place[0], numbers, chosen) for place, numbers in by_place.items()}
+            if self.parts[n].dictionary is None:
+                found.setdefault((self.parts[n].site, self.parts[n].layer), []).append(n)
+        return found
 
     def _change(self, site: str, numbers: Sequence[int], chosen: Sequence[int]) -> Change:
         def fill(tensor: Tensor) -> Tensor:
@@ -211,16 +219,26 @@ class Job:
     # -- without hooks -------------------------------------------------------------------------------------------------
 
     def _lean(self, net: network.Network, condition: int, chosen: Sequence[int]) -> Tensor:
-        changes = self._changes(condition, chosen)
+        changes: dict[tuple[str, int], list[Change]] = {
+            place: [change] for place, change in self._changes(condition, chosen).items()
+        }
+        for one, change in ablated_features.changes(self.fillings, self.conditions[condition], chosen):
+            for place, function in edits.without_hooks(net, one, change).items():
+                changes.setdefault(place, []).append(function)
+
+        def applied(functions: Sequence[Change], tensor: Tensor) -> Tensor:
+            for function in functions:
+                tensor = function(tensor)
+            return tensor
 
         def of(site: str) -> Edit:
-            return lambda layer, tensor: changes[site, layer](tensor) if (site, layer) in changes else None
+            return lambda layer, tensor: applied(changes.get((site, layer), ()), tensor)
 
-        edits: dict[str, Edit] = {site: of(site) for site, _ in changes}
+        functions: dict[str, Edit] = {site: of(site) for site, _ in changes}
         if changes:
             first = min(layer for _, layer in changes)
             resid = torch.stack([self.before[sample, first] for sample in chosen])
-            end = forward(net, edits=edits, resid=resid, first=first)
+            end = forward(net, edits=functions, resid=resid, first=first)
         else:
             resume = {part.layer for part in self.parts}
 
@@ -270,11 +288,9 @@ class Job:
         return found
 
     def _hooked(self, condition: int, chosen: Sequence[int]) -> Tensor:
-        functions: dict[str, Hook] = {}
-        for (site, layer), change in self._changes(condition, chosen).items():
-            numbers = [
-                n for n in self.conditions[condition] if (self.parts[n].site, self.parts[n].layer) == (site, layer)
-            ]
+        functions: dict[str, list[Hook]] = {}
+        for (site, layer), numbers in self._by_place(condition).items():
+            change = self._change(site, numbers, chosen)
 
             def write(
                 tensor: Tensor,
@@ -292,10 +308,15 @@ class Job:
                 sink = torch.where(sink > 64 * torch.finfo(tensor.dtype).eps, sink, 0)
                 return (left / (upcast(left).sum(-1, keepdim=True) + sink)).to(tensor)
 
-            functions |= dict(written(Site("pattern" if site == "scores" else site, layer), write))
+            for name, function in written(Site("pattern" if site == "scores" else site, layer), write):
+                functions.setdefault(name, []).append(function)
+        for one, change in ablated_features.changes(self.fillings, self.conditions[condition], chosen):
+            for name, function in edits.hooks_of(self.model, one, change):
+                functions.setdefault(name, []).append(function)
         asked = [self.samples[n] for n in chosen]
         last = all(one.scorer is not None and one.position == len(one.ids) - 1 for one in asked)
-        logits = self.model.forward([one.ids for one in asked], functions, last_only=last)
+        together = {name: composed(some) for name, some in functions.items()}
+        logits = self.model.forward([one.ids for one in asked], together, last_only=last)
         values: list[Tensor] = []
         for sample, one, rows in zip(chosen, asked, logits, strict=True):
             if one.scorer is None:
@@ -327,8 +348,8 @@ def _seen(
 
                 return edit
 
-            edits = {site: keep(site) for site in {part.site for part in wanted}}
-            forward(net, edits=edits, resid=net.begin([prompts[n] for n in chosen]), stop=stop)
+            looked = {site: keep(site) for site in {part.site for part in wanted}}
+            forward(net, edits=looked, resid=net.begin([prompts[n] for n in chosen]), stop=stop)
             model.count(len(chosen))
             for row, n in enumerate(chosen):
                 found[n] = [own(part, held[part.site, part.layer][row]).clone() for part in wanted]

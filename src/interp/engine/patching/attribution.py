@@ -16,7 +16,7 @@ from interp.engine.patching.cases import Case, measured, ready, unpatched_differ
 from interp.engine.patching.driver import OnStep, silent
 from interp.engine.patching.gradients import differentiated, over_cases, require_slope
 from interp.engine.patching.noise import measured_noise
-from interp.engine.patching.recorded import HookedRuns, LeanRuns, Runner
+from interp.engine.patching.recorded import HookedRuns, LeanRuns, Recorded, Runner
 from interp.engine.patching.runs import keep_end
 from interp.sites import SITES
 
@@ -109,8 +109,7 @@ def attribute(
     alone; what is integrated here is each layer's conductance (Dhamdhere, Sundararajan and Yan 2018), right at every
     layer. A path for each site by itself would need a sweep's forwards, for which the exact sweep is the better use.
     """
-    job = Job(model, cases, steps, neurons, asked, source_model or model, on_step)
-    return differentiated(cases, job.run)
+    return Job(model, cases, steps, neurons, asked, source_model or model, on_step).run()
 
 
 class Job:
@@ -145,6 +144,9 @@ class Job:
 
     def run(self) -> Attributed:
         """Estimate without hooks where the network can be read, otherwise through the model's own forward."""
+        return differentiated(self.given, self._run)
+
+    def _run(self) -> Attributed:
         self.cases = ready(self.model, self.source_model, self.given)
         exactness.run(
             self.model,
@@ -238,6 +240,15 @@ class Job:
             part = torch.linspace(0, 1, self.steps, device=self.model.device)[piece.first : piece.last + 1]
             found = runner.way(cases, part)
         require_slope(found.scores, cases)
+        nodes, singles = self._nodes(found, piece)
+        # Only now, all at once: memory may have run out at any line above, and the piece is then done again.
+        ends = found.scores.detach().double().cpu()
+        if found.ends is not None:
+            self._keep(piece, found.ends)
+        self._add(piece, nodes, singles, ends)
+
+    def _nodes(self, found: Recorded, piece: Stretch) -> tuple[dict[str, Tensor], Tensor | None]:  # noqa: ARG002
+        """Return site → what its nodes get, ``[case, …]``, and of single neurons, ``[case, layer, neuron]``."""
         sites = [site for site in self.sites if site in found.values]
         graph = [tensor for site in sites for tensor in found.graph[site]]
         gradients = iter(torch.autograd.grad(found.scores.sum(), graph, allow_unused=True, materialize_grads=True))
@@ -252,11 +263,7 @@ class Job:
                 if self.neurons and site == self.asked:
                     singles.append(product.sum(1).double().cpu())
             nodes[site] = functional.pad(torch.stack(layers, 1), (found.start, 0))
-        # Only now, all at once: memory may have run out at any line above, and the piece is then done again.
-        ends = found.scores.detach().double().cpu()
-        if found.ends is not None:
-            self._keep(piece, found.ends)
-        self._add(piece, nodes, torch.stack(singles, 1) if singles else None, ends)
+        return nodes, torch.stack(singles, 1) if singles else None
 
     def _keep(self, piece: Stretch, ends: Tensor) -> None:
         """Store where unpatched runs end."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
 from interp.engine.patching.cases import Ids
 from interp.errors import InputError
+
+if TYPE_CHECKING:
+    from interp.engine.features.dictionary import Dictionary
 
 MODES = ("zero", "mean", "resample", "noise")
 
@@ -29,6 +32,8 @@ class Part:
         The edge; a query of ``None`` is every one but the key's own that sees the key.
     direction
         ``float32 [d_model]``, of length 1.
+    feature, dictionary
+        A feature, and what reads it at `layer`; `site` is the first place where that writes.
     """
 
     site: str
@@ -37,6 +42,8 @@ class Part:
     query: int | None = None
     key: int = 0
     direction: Tensor | None = field(default=None, compare=False)
+    feature: int = 0
+    dictionary: Dictionary | None = field(default=None, compare=False)
 
 
 # (prompts, parts) → of each prompt, each part's own activation, ``[position, width]``.

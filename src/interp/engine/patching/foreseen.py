@@ -243,12 +243,22 @@ def _answer(sweep: Sweep) -> Work:
 def of_ablation(job: ablation.Job) -> tuple[Foresight, Work]:
     """Return how runs with parts taken away will be computed, and their work."""
     model, samples, parts, fillings = job.model, job.samples, job.parts, job.fillings
-    wanted = [part for part in parts if part.site != "scores"]
-    sight = Foresight(model, *(part.site for part in wanted), half=False, encoders={part.site for part in parts})
+    wanted = [part for part in parts if part.site != "scores" and part.dictionary is None]
+    read = {part.dictionary.reads.hook(model) for part in parts if part.dictionary is not None}
+    sight = Foresight(
+        model,
+        *(part.site for part in parts if part.site != "scores"),
+        half=False,
+        encoders={part.site for part in parts},
+    )
     depth, work, stored = sight.sizes.depth, NOTHING, Stored(model)
     references = [fillings.references[n] for n in fillings.needed]
     stop = max((part.layer for part in wanted), default=0) + 1
+    for ids in references if read else ():
+        stored.plain(ids, *read)
     for length, some in by_length(references).items():
+        if not wanted:
+            continue
         if sight.net is None:
             for n in some:
                 stored.plain(references[n], *(Site(one.site, one.layer).hook_name for one in wanted))

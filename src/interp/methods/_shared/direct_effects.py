@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from interp.sites import Site
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from interp.engine.features.held import FeatureSet
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.readouts.lens import Readout
     from interp.results.tables import Float
@@ -94,6 +95,7 @@ class Parts:
     heads: Float
     per_position: Float
     neurons: tuple[tuple[str, float], ...]
+    slopes: Mapping[tuple[str, int], Tensor]  # site, layer → the direction along which what is written there counts
 
 
 def attributed(run: Run, found: Readout, right: int, wrong: int | None, top: int) -> Parts:
@@ -108,10 +110,13 @@ def attributed(run: Run, found: Readout, right: int, wrong: int | None, top: int
     sources = torch.zeros(*heads.shape, len(run.end), dtype=torch.float64)
     neurons: list[tuple[float, int, int]] = []
     others: dict[str, float] = {}
+    slopes: dict[tuple[str, int], Tensor] = {}
     at = run.at
     for layer in reversed(range(geometry.n_layers)):
         block = bridge.blocks[layer]
+        slopes["resid_post", layer] = direction
         direction = _back(run, f"blocks.{layer}.ln2", direction, biases)
+        slopes["mlp_out", layer] = slopes["resid_mid", layer] = direction
         if run.has("mlp_out", layer):
             others[f"mlp {layer}"] = float(run.of("mlp_out", layer)[at].double() @ direction)
         # Granite's hooks of what a half block adds show it with the factor, those of heads and neurons without.
@@ -119,12 +124,15 @@ def attributed(run: Run, found: Readout, right: int, wrong: int | None, top: int
         written = factor * _back(run, f"blocks.{layer}.ln2_post", direction, biases)
         if run.has("neuron", layer):
             acting = run.of("neuron", layer)[at]
+            slopes["neuron", layer] = _times(block.mlp.W_out.double(), written)
             each = (acting * _times(block.mlp.W_out, written.to(acting.dtype))).double()
             best = each.abs().topk(min(top, len(each))).indices.tolist()
             neurons += [(float(each[n]), layer, n) for n in best]
         direction = _back(run, f"blocks.{layer}.ln1", direction, biases)
+        slopes["attn_out", layer] = slopes["resid_pre", layer] = direction
         written = factor * _back(run, f"blocks.{layer}.ln1_post", direction, biases)
         reads = _times(block.attn.W_O.double(), written)  # [head, d_head]
+        slopes["z", layer] = reads.flatten()
         heads[layer] = (run.of("z", layer)[at].double() * reads).sum(-1).cpu()
         value = run.of("v", layer).double().repeat_interleave(group, dim=1)  # [position, head, d_head]
         seen = run.of("pattern", layer)[:, at].double()  # [head, position]
@@ -148,7 +156,40 @@ def attributed(run: Run, found: Readout, right: int, wrong: int | None, top: int
         heads=heads.numpy().copy(),
         per_position=sources.numpy().copy(),
         neurons=tuple((f"L{layer} neuron {n}", value) for value, layer, n in neurons[:top]),
+        slopes=slopes,
     )
+
+
+def of_features(
+    run: Run, ids: Sequence[int], given: FeatureSet, slopes: Mapping[tuple[str, int], Tensor], top: int
+) -> tuple[tuple[str, float], ...]:
+    """Return the features with the largest parts, strongest first: a · decoder along what the logit reads there.
+
+    A feature's part is one of what stands where its dictionary writes: an MLP's output, the stream. The rest of that is
+    what the dictionary does not explain, and its bias.
+
+    Parameters
+    ----------
+    ids
+        The prompt's.
+    """
+    import torch
+
+    from interp.engine.features.coded import coded
+
+    found: list[tuple[float, str]] = []
+    for one, held in zip(given.dictionaries, coded(run.model, ids, given.dictionaries), strict=True):
+        codes = held.codes.cut(run.at, run.at + 1)
+        unit = held.unit.expand(len(held.codes), 1)[run.at].double()
+        parts = torch.zeros_like(codes.values, dtype=torch.float64)
+        for to, place in enumerate(one.writes):
+            if (place.point, place.layer) in slopes:
+                slope = slopes[place.point, place.layer]
+                parts += codes.values.double() * unit * (one.atoms(codes.features, to).double() @ slope)
+        for n in parts.abs().topk(min(top, len(parts))).indices.tolist():
+            found.append((float(parts[n]), f"F{one.layer}.{int(codes.features[n])}"))
+    found.sort(key=lambda item: -abs(item[0]))
+    return tuple((name, part) for part, name in found[:top])
 
 
 def _start(run: Run, found: Readout, right: int, wrong: int | None) -> tuple[Tensor, dict[str, float]]:

@@ -1,14 +1,15 @@
-"""Directions of the residual stream that a call gives: an array, one per layer, or a result that has one."""
+"""Directions of the residual stream that a call gives: an array, one per layer, a result's, or a feature's."""
 
 from __future__ import annotations
 
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from interp.errors import InputError
 from interp.methods._shared import texts as running
+from interp.methods._shared.features import features_of
 from interp.sites import Site, stream
-from interp.spec import Texts
+from interp.spec import FEATURE, Texts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,8 +26,9 @@ def given(model: LoadedModel, place: Site, value: Any) -> tuple[Tensor, str, lis
     Parameters
     ----------
     value
-        An array ``[d_model]``, one per layer ``[n_layers, d_model]``, or a result with such a ``direction``, which may
-        be a function of the layer, as a probe's is.
+        An array ``[d_model]``, one per layer ``[n_layers, d_model]``, a result with such a ``direction``, which may be
+        a function of the layer, as a probe's is, or a feature such as ``"F2.417"``: then what its dictionary writes for
+        an activation of 1.
 
     Returns
     -------
@@ -40,6 +42,8 @@ def given(model: LoadedModel, place: Site, value: Any) -> tuple[Tensor, str, lis
     """
     import torch
 
+    if is_feature(value):
+        return _of_feature(model, place, value)
     held: Any = getattr(value, "direction", value)
     notes: list[str] = []
     if held is not value:
@@ -64,6 +68,59 @@ def given(model: LoadedModel, place: Site, value: Any) -> tuple[Tensor, str, lis
         raise InputError("the direction is zero; name another one")
     own = getattr(value, "direction", value) is value
     return found, "a direction of yours" if own else type(value).__name__.removesuffix("Result"), notes
+
+
+def is_feature(value: Any) -> TypeGuard[str]:
+    """Return whether a direction is that of a feature, by its name.
+
+    Examples
+    --------
+    >>> is_feature("F2.417"), is_feature("2.417"), is_feature([1.0, 2.0])
+    (True, False, False)
+    """
+    return isinstance(value, str) and FEATURE.fullmatch(value) is not None
+
+
+def _of_feature(model: LoadedModel, place: Site, named: str) -> tuple[Tensor, str, list[str]]:
+    """Return what a feature writes in the residual stream for an activation of 1, as `given` does.
+
+    What attention or an MLP writes goes through a norm first in some families: there the direction is that before it.
+    """
+    import torch
+
+    one, feature = features_of(model).feature(named)
+    found_in = _writing(model, named)
+    unit = 1.0 / one.taken.scale
+    notes: list[str] = []
+    if one.taken.normed:
+        notes.append(f"what {named} writes is scaled by each token's activation; the direction is that of scale 1")
+    if (found_in.name, found_in.layer) != (place.name, place.layer):
+        notes.append(
+            f"{named} writes at {found_in.name} of layer {found_in.layer}, and is used at {place.name} of layer "
+            f"{place.layer}"
+        )
+    atom = one.atoms(torch.tensor([feature], device=one.encoder.device))[0].float() * unit
+    return atom.to(model.device), f"feature {named}", notes
+
+
+def _writing(model: LoadedModel, named: str) -> Site:
+    """Return where in the residual stream what a feature writes enters.
+
+    Raises
+    ------
+    InputError
+        There is no such feature, or it writes where vectors are none of the residual stream's.
+    """
+    place = features_of(model).feature(named)[0].writes[0]
+    name = {"attn_out": "resid_mid", "mlp_out": "resid_post"}.get(place.point, place.point)
+    if name not in stream():
+        raise InputError(
+            f"{named} writes at {place.point}, which is no vector of the residual stream; change it with "
+            f"interp.Intervention(interp.Site('features', {place.layer}), …) in generate"
+        )
+    if name not in model.sites:  # attention and MLP in parallel have no middle
+        name = "resid_post"
+    return Site(name, place.layer)
 
 
 def of_texts(
@@ -141,14 +198,19 @@ def _mean(model: LoadedModel, place: Site, side: Texts, length: float) -> tuple[
     return torch.stack(rows).mean(0), notes
 
 
-def place_of(value: Any) -> tuple[str, int | None]:
+def place_of(model: LoadedModel, value: Any) -> tuple[str, int | None]:
     """Return the site and the layer at which a result found its direction: a probe's best layer; ``None`` if unknown.
+
+    Of a feature it is where what it writes enters the residual stream.
 
     Examples
     --------
-    >>> place_of([1.0, 2.0])
+    >>> place_of(model, [1.0, 2.0])
     ('resid_post', None)
     """
+    if is_feature(value):
+        place = _writing(model, value)
+        return place.name, place.layer
     site = getattr(value, "site", "resid_post")
     layer = getattr(value, "layer", getattr(value, "best", None))
     return (site if site in stream() else "resid_post"), (layer if isinstance(layer, int) else None)

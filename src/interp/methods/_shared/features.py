@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from interp.spec import Prompt
 
 if TYPE_CHECKING:
     from interp.engine.features.held import FeatureSet
     from interp.engine.model.loaded import LoadedModel
-    from interp.engine.model.operation import Operation
     from interp.engine.model.tokens import Encoded
 
 TOKENS = 200  # that dictionaries are measured on
@@ -39,16 +38,9 @@ def features_of(model: LoadedModel, name: str | None = None) -> FeatureSet:
     InputError
         None is loaded for this model, or none of that name.
     """
-    from interp.engine.features import held
+    from interp.engine.model.interventions import noted_set
 
-    found = held.current(model, name)
-
-    def noted(operation: Operation) -> FeatureSet:
-        operation.features[found.name] = found.digest
-        operation.notes.extend(doubt for doubt in found.doubts if doubt not in operation.notes)
-        return found
-
-    return model.operate("features", {"name": found.name}, noted)
+    return cast("FeatureSet", noted_set(model, name))
 
 
 def names(model: LoadedModel) -> list[str]:

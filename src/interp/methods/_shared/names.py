@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from interp.errors import InputError, closest
 from interp.sites import find
-from interp.spec import Node, plain, resolve_indices
+from interp.spec import FEATURE, Node, plain, resolve_indices
 
 if TYPE_CHECKING:
     from interp.engine.model.handle import Geometry
@@ -93,7 +93,8 @@ def head(name: str, refusal: str) -> Node:
     """
     node = _parsed(name)
     if node is None or node.kind != "head":
-        raise InputError(refusal)
+        of_feature = f"{name!r} is a feature, and this is about heads; ablate takes it as --feature {name}"
+        raise InputError(of_feature if FEATURE.fullmatch(name) else refusal)
     return node
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import directions, names, texts
+from interp.methods._shared.features import features_of
 from interp.methods._shared.intervals import interval, too_few
 from interp.methods._shared.models import predicted
 from interp.methods._shared.pairs import encode
@@ -20,12 +21,13 @@ from interp.results.tables import frame_of
 from interp.sites import Site
 from interp.spec import (
     Components,
+    Direction,
+    FeaturesName,
     Indices,
     MetricName,
     Pairs,
     StreamSite,
     Texts,
-    Variable,
     resolve_indices,
     resolve_metric,
 )
@@ -45,7 +47,8 @@ class AblationResult(Result):
     Attributes
     ----------
     components
-        What was taken away: heads ``"9.9"``, MLPs ``"3.mlp"``, directions ``"5.direction"``, edges ``"9.9:14->2"``.
+        What was taken away: heads ``"9.9"``, MLPs ``"3.mlp"``, directions ``"5.direction"``, edges ``"9.9:14->2"``,
+        features ``"F2.417"``.
     mode, replacement
         ``zero``, ``mean``, ``resample`` or ``noise``, and in words what the components' outputs, or the coordinates
         along directions, became. Edges are cut whatever the mode.
@@ -132,12 +135,14 @@ def ablate(
     heads: Components | None = None,
     mlps: Indices = None,
     knockout: Components | None = None,
-    direction: Variable = None,
+    direction: Direction = None,
     layer: Indices = None,
     site: StreamSite | None = None,
     mode: Literal["zero", "mean", "resample", "noise"] = "zero",
     metric: MetricName | None = None,
     seed: int = 0,
+    feature: Components | None = None,
+    features: FeaturesName | None = None,
 ) -> AblationResult:
     """Ablation: run the model without some components, each alone and all together.
 
@@ -146,7 +151,9 @@ def ablate(
     all positions but the first, which has its own; with ``resample`` its value on another prompt, drawn by `seed`; with
     ``noise`` itself and Gaussian noise of its own standard deviation over the prompts. An edge of attention that is
     knocked out is taken away before the softmax: the query's other keys share its weight. Of a direction it is the
-    coordinate of the residual stream along it that becomes so; with ``zero`` the direction is projected out.
+    coordinate of the residual stream along it that becomes so; with ``zero`` the direction is projected out. Of a
+    feature it is its activation; what its dictionary does not explain stays, and features of higher layers are read
+    anew in the run that those below have changed.
 
     Parameters
     ----------
@@ -160,7 +167,7 @@ def ablate(
         Edges of attention to cut, head:query->key, such as 9.9:14->2; 9.9:*->2 cuts every later query's.
     direction
         A direction to take out of the residual stream: an array [d_model], one per layer [n_layers, d_model], or a
-        result that has one, such as a probe's; in a magic, the name of a variable.
+        result that has one, such as a probe's, or a feature's decoder (F2.417); in a magic, the name of a variable.
     layer
         Layers at which it is taken out; the one where it was found when not given: a probe's best.
     site
@@ -172,6 +179,10 @@ def ablate(
         Of pairs: logit-diff, logit, logprob, prob, rank, kl (from the unablated run), or a function of yours.
     seed
         Of a task's pairs, and of what resample and noise draw.
+    feature
+        Features to ablate, such as 2.417,F3.5: layer and number.
+    features
+        The loaded set that they are of; the one loaded last when not given.
 
     Returns
     -------
@@ -200,11 +211,14 @@ def ablate(
     from interp.engine.forecast.costs import foresee
     from interp.engine.patching import ablation, foreseen
 
-    found, names = _parts(model, heads, mlps, knockout, direction is not None)
+    found, names = _parts(model, heads, mlps, knockout, directed=direction is not None or feature is not None)
     along, notes = _along(model, direction, layer, site)
+    of_features = _features(model, feature, features)
     for part in [*found, *along]:
         model.require_site("pattern" if part.site == "scores" else part.site, [part.layer])
-    found, names = [*found, *along], (*names, *(f"{part.layer}.direction" for part in along))
+    found = [*found, *along, *of_features]
+    directed = (f"{part.layer}.direction" for part in along)
+    names = (*names, *directed, *(f"F{part.layer}.{part.feature}" for part in of_features))
     if isinstance(data, Texts):
         if metric is not None:
             raise InputError("texts are measured by their loss; --metric goes with pairs or a --task")
@@ -243,14 +257,15 @@ def ablate(
 
 
 def _parts(
-    model: LoadedModel, heads: Components | None, mlps: Indices, knockout: Components | None, directed: bool
+    model: LoadedModel, heads: Components | None, mlps: Indices, knockout: Components | None, *, directed: bool
 ) -> tuple[list[Part], tuple[str, ...]]:
     from interp.engine.patching.ablation import Part
 
     geometry = model.geometry
     if heads is None and mlps is None and knockout is None and not directed:
         raise InputError(
-            "say what to ablate: --heads 9.9,10.0, --mlps 3, or --knockout 9.9:14->2, or --direction NAME --layer 5"
+            "say what to ablate: --heads 9.9,10.0, --mlps 3, or --knockout 9.9:14->2, or --feature 2.417, or "
+            "--direction NAME --layer 5"
         )
     nodes = names.heads(heads, geometry) if heads is not None else []
     layers = resolve_indices(mlps, geometry.n_layers, "mlp") if mlps is not None else ()
@@ -272,7 +287,7 @@ def _along(model: LoadedModel, value: Any, layer: Indices, site: str | None) -> 
             if one is not None:
                 raise InputError(f"--{flag} says where a direction is taken out: name it with --direction")
         return [], []
-    found_in, found_at = directions.place_of(value)
+    found_in, found_at = directions.place_of(model, value)
     if layer is None and found_at is None:
         raise InputError("say at which layers the direction is taken out: --layer 5, or 3-6")
     parts: list[Part] = []
@@ -283,6 +298,21 @@ def _along(model: LoadedModel, value: Any, layer: Indices, site: str | None) -> 
         notes += [note for note in said if note not in notes]
         parts.append(Part(place.name, at, direction=vector / vector.norm()))
     return parts, notes
+
+
+def _features(model: LoadedModel, named: Any, name: str | None) -> list[Part]:
+    """Return features as what is taken away."""
+    from interp.engine.features.edits import sites_of
+    from interp.engine.patching.ablation import Part
+
+    if named is None:
+        if name is not None:
+            raise InputError("--features names the set that features are of: say which with --feature 2.417")
+        return []
+    given = features_of(model, name)
+    listed = [given.feature(one) for one in names.words(named, "--feature")]
+    parts = [Part(sites_of(one)[0].name, one.layer, feature=number, dictionary=one) for one, number in listed]
+    return list(dict.fromkeys(parts))
 
 
 def _check_edges(model: LoadedModel, parts: Sequence[Part], names: Sequence[str], samples: Sequence[Sample]) -> None:

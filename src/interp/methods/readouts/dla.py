@@ -11,11 +11,12 @@ import numpy as np
 from interp.errors import InputError
 from interp.interface.registry import technique
 from interp.methods._shared import answers
-from interp.methods._shared.direct_effects import Run, attributed, frozen_note, sites
+from interp.methods._shared.direct_effects import Run, attributed, frozen_note, of_features, sites
+from interp.methods._shared.features import features_of
 from interp.methods._shared.models import predicted
 from interp.results import Result, resolve
 from interp.results.tables import frame_of
-from interp.spec import Node, Prompt, TokenName
+from interp.spec import FeaturesName, Node, Prompt, TokenName
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,6 +52,9 @@ class DLAResult(Result):
         value's own bias; sums over positions to `heads`.
     neurons
         (``"L5 neuron 123"``, part) of the neurons with the largest parts, strongest first; each is inside its MLP's.
+    features
+        (``"F5.417"``, part) of the features with the largest parts, strongest first, where a set of them was named;
+        each is inside of what stands where its dictionary writes.
     total
         Sum of the contributions.
     logit
@@ -65,6 +69,7 @@ class DLAResult(Result):
     heads: Float
     per_position: Float
     neurons: tuple[tuple[str, float], ...] = ()
+    features: tuple[tuple[str, float], ...] = ()
     total: float
     logit: float
 
@@ -135,6 +140,7 @@ def dla(
     wrong: TokenName | None = None,
     position: int | None = None,
     top: int = 10,
+    features: FeaturesName | None = None,
 ) -> DLAResult:
     """Direct logit attribution: what each head, MLP, embedding and bias adds to a logit, or to a difference of two.
 
@@ -149,7 +155,9 @@ def dla(
     position
         The position whose prediction is attributed, −1 for the last; the one that predict answers when not given.
     top
-        How many neurons to keep.
+        How many neurons, and features, to keep.
+    features
+        A loaded set of features, whose parts are told too.
 
     Returns
     -------
@@ -178,6 +186,7 @@ def dla(
 
     if top < 1:
         raise InputError(f"--top {top} keeps no neuron; use 1 or more")
+    given = None if features is None else features_of(model, features)
     encoded = model.encode(prompt)
     length = len(encoded.ids)
     if position is not None and not -length <= position < length:
@@ -203,6 +212,7 @@ def dla(
         heads=parts.heads,
         per_position=parts.per_position,
         neurons=parts.neurons,
+        features=() if given is None else of_features(run, encoded.ids, given, parts.slopes, top),
         total=total,
         logit=logit,
         notes=(

@@ -17,6 +17,7 @@ from interp.results import Result
 from interp.results.tables import frame_of
 from interp.sites import Site
 from interp.spec import (
+    Direction,
     Examples,
     Intervention,
     Metric,
@@ -25,7 +26,6 @@ from interp.spec import (
     Prompt,
     StreamSite,
     TokenName,
-    Variable,
     as_answers,
     resolve_indices,
     resolve_metric,
@@ -147,11 +147,11 @@ def steer(
     layer: int | None = None,
     toward: Examples | None = None,
     against: Examples | None = None,
-    direction: Variable = None,
+    direction: Direction = None,
     strength: float = 4.0,
     sweep: Numbers | None = None,
     n: int = 20,
-    site: StreamSite = "resid_post",
+    site: StreamSite | None = None,
     at: Literal["all", "prompt", "new"] = "all",
     answer: TokenName | None = None,
     wrong: TokenName | None = None,
@@ -166,13 +166,14 @@ def steer(
     prompt
         The text to go on with.
     layer
-        The layer at whose residual stream the direction is added; the middle one when not given.
+        The layer at whose residual stream the direction is added; the middle one when not given, a feature's own.
     toward, against
         Texts whose activations' difference of means is the direction; a text, or a file of texts (.txt, .csv, .json).
         Of each text the last token's activation counts; in Python a list of texts.
     direction
-        The direction itself instead: an array [d_model], one per layer [n_layers, d_model], or a result that has one,
-        such as a probe's; in a magic, the name of a variable.
+        The direction itself instead: an array [d_model], one per layer [n_layers, d_model], a result that has one, such
+        as a probe's, or a feature, F2.417: what its dictionary writes for an activation of 1; in a magic, the name of a
+        variable.
     strength
         What the direction is multiplied by; it is added as it is long, see norm and stream_norm.
     sweep
@@ -180,7 +181,7 @@ def steer(
     n
         How many tokens to write.
     site
-        resid_pre is before the layer, resid_mid between attention and MLP, resid_post after it.
+        resid_pre is before the layer, resid_mid between attention and MLP, resid_post (a feature's own first) after it.
     at
         Add it at the prompt's tokens, at new ones once they are read, or at all.
     answer, wrong
@@ -218,8 +219,10 @@ def steer(
     from interp.engine import metrics
     from interp.engine.model import generation
 
-    depth = model.geometry.n_layers
-    (at_layer,) = resolve_indices(depth // 2 if layer is None else layer, depth, "layer")
+    found_in, found_at = directions.place_of(model, direction) if directions.is_feature(direction) else ("", None)
+    depth, site = model.geometry.n_layers, site or found_in or "resid_post"
+    wanted = found_at if layer is None else layer
+    (at_layer,) = resolve_indices(depth // 2 if wanted is None else wanted, depth, "layer")
     model.require_site(site, [at_layer])
     place = Site(site, at_layer)
     strengths = _strengths(strength, sweep)
@@ -310,7 +313,7 @@ def _direction(
     """
     if (given is None) == (toward is None and against is None):
         raise InputError(
-            "steer needs a direction: --toward and --against texts, or --direction NAME of a variable such as a probe"
+            "steer needs a direction: --toward and --against texts, or --direction with a feature (F2.417) or a NAME"
         )
     if given is None:
         found, source, notes = directions.of_texts(model, place, length, toward, against)

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from interp.errors import InputError
-from interp.sites import SITES
+from interp.sites import FEATURES, SITES
 from interp.spec import Metric
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from interp.engine.model.loaded import LoadedModel
-    from interp.methods.patching.patch import PatchingResult
+    from interp.methods._shared.patching.result import PatchingResult
 
 
 def likeliest(
@@ -54,6 +54,8 @@ def likeliest(
 
     if result.provenance.arguments.get("from_model") is not None:
         raise InputError("the activations came from another model; run it with model.run and interventions instead")
+    if result.site == FEATURES.name:
+        return _said(model, *_with_features(model, result, cell), top)
     at = dict(zip(result.axes, cell, strict=True))
     layer, part, position = result.layers[at["layer"]], at.get("head", at.get("neuron")), at.get("position")
     base, source = _runs(result)
@@ -101,6 +103,36 @@ def likeliest(
         sample=lambda: map(exactness.difference, found[0], hooked()),
         length=len(base),
     ).answer
+    return _said(model, before, after, top)
+
+
+def _with_features(model: LoadedModel, result: PatchingResult, cell: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return the next tokens' probabilities without and with features patched, by the hooked forward."""
+    from interp.engine.features import held
+    from interp.engine.features.coded import coded
+    from interp.engine.metrics import Scorer
+    from interp.engine.patching.cases import Case
+    from interp.engine.patching.features import patched_logits
+
+    (name, digest), *_ = result.provenance.features.items()
+    given = held.sets_of(model).get(name)
+    if given is None or given.digest != digest:
+        raise InputError(f"the features {name} were unloaded or replaced; load them and run the sweep again")
+    at = dict(zip(result.axes, cell, strict=True))
+    layer, feature = result.layers[at.get("layer", 0)], None
+    if "feature" in at:
+        layer, feature = map(int, getattr(result, "features")[at["feature"]].split("."))  # noqa: B009
+    one = given.at(layer)
+    base, source = _runs(result)
+    case = Case(tuple(base), tuple(source), Scorer(Metric(), (), ()), len(base) - 1)
+    put = coded(model, source, [one])[0].codes
+    patched = patched_logits(model, [one], [put], case, [(0, feature, at.get("position"))])[0]
+    unpatched = model.activations_of(case.base, ["last_logits"])["last_logits"][0]
+    return unpatched.float().softmax(-1), patched.float().softmax(-1)
+
+
+def _said(model: LoadedModel, before: Tensor, after: Tensor, top: int) -> list[tuple[str, float, float]]:
+    """Return the likeliest tokens of both, with both probabilities, the likeliest afterwards first."""
     ids: set[int] = {
         *before.topk(min(top, len(before))).indices.tolist(),
         *after.topk(min(top, len(after))).indices.tolist(),

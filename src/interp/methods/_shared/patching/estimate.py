@@ -14,11 +14,9 @@ from interp.spec import Metric
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
-    from interp.engine.patching.attribution import Attributed
-    from interp.engine.patching.cases import Case
-    from interp.engine.patching.driver import OnStep
-    from interp.engine.patching.waves import Swept
-    from interp.methods.patching.patch import PatchingResult
+    from interp.engine.patching.attribution import Attributed, Job
+    from interp.engine.patching.waves import Sweep, Swept
+    from interp.methods._shared.patching.result import PatchingResult
     from interp.results.tables import Float
 
 _FACTOR = 2.0  # how far an estimate may be from the exact effect, either way, before it is called unsafe
@@ -120,18 +118,13 @@ def check(method: str, steps: int, verify: int, metric: Metric, model: LoadedMod
     metrics.require_gradient(metric, model.geometry.d_vocab_out, model.device)
 
 
-def estimate(
-    model: LoadedModel,
-    cases: Sequence[Case],
-    *,
-    site: str,
-    by: str,
-    layers: Sequence[int],
-    steps: int,
-    source_model: LoadedModel,
-    on_step: OnStep,
-) -> Estimate:
+def estimate(model: LoadedModel, job: Job, *, site: str, by: str, layers: Sequence[int]) -> Estimate:
     """Return the estimated effects of every node, and those of `site` divided as asked.
+
+    Parameters
+    ----------
+    job
+        What estimates them.
 
     Raises
     ------
@@ -139,13 +132,10 @@ def estimate(
         This model's forward does not show the site.
     """
     from interp.engine.model.interventions import require_read
-    from interp.engine.patching.attribution import attribute
 
     require_read(model, [Site(site, layer) for layer in layers])
     by_neuron = by == "neuron"
-    found = attribute(
-        model, cases, steps=steps, neurons=by_neuron, asked=site, source_model=source_model, on_step=on_step
-    )
+    found = job.run()
     if any(site not in nodes for nodes in found.nodes):
         raise InputError(f"{site} does not fire in {model.name}; use --method exact")
     rows = list(layers)
@@ -184,17 +174,15 @@ def _cuts(found: Attributed) -> Float:
     return np.mean([nodes["resid_pre"].sum(-1).numpy() for nodes in found.nodes], axis=0)
 
 
-def room(model: LoadedModel, cases: Sequence[Case], count: int, site: str, by: str, layers: Sequence[int]) -> None:
-    """Refuse to verify more cells than there are, before anything runs.
+def room(count: int, sweep: Sweep) -> None:
+    """Refuse to verify more cells than a sweep has, before anything runs.
 
     Raises
     ------
     InputError
         There are fewer.
     """
-    from interp.engine.patching import sweep
-
-    size = int(np.prod(sweep.shape_of(model, site, by, layers, len(cases[0].base))))
+    size = sweep.done.shape[1]
     if count > size:
         raise InputError(f"--verify {count} is more than the {size} cells; use --verify {size} or less")
 

@@ -209,6 +209,8 @@ class TraceResult(Result):
     _widget: ClassVar[str | None] = "interp.widgets.trace:TraceWidget"
 
     def __post_init__(self) -> None:
+        if self.fires.shape[-1] != len(self.tokens):
+            raise InputError(f"{len(self.tokens)} tokens do not fit {self.fires.shape[-1]} positions")
         object.__setattr__(self, "groups", Groups(self.groups, self.names, least=1))
 
     def summary(self) -> str:
