@@ -265,7 +265,7 @@ def graph(
         explored=count,
         kept=(asked.nodes, asked.edges),
         features=(given.name, given.digest),
-        labels={name: label.text for name, label in given.labels.items() if label.rule is not None},
+        labels={name: label.brief or label.text for name, label in given.labels.items() if label.rule is not None},
         notes=_notes(traced, held.frozen),
     )
 
