@@ -5,6 +5,8 @@ exit status counts the rows whose ratio is above their limit.
 
 - A training step, beside its bare products: of the encoder, ``[row, d_in] @ [d_in, width]``, and the four others that a
   step with dense activations has (what is written, and the gradients of activations, decoder and encoder).
+- A pass over texts that gathers all that `feature` shows of a dictionary of the bundled model's last layer, beside the
+  model's own forward of the same batches.
 - What all layers' features of 64 tokens are, beside the encoders' products alone.
 - An attribution graph of 2,000 features on a random model of SmolLM2's shape, beside its batched backward passes alone:
   the same readings carried down, with nothing credited on the way.
@@ -13,14 +15,18 @@ exit status counts the rows whose ratio is above their limit.
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+import interp
+from interp.engine import memory
+from interp.engine.features.activity import read
 from interp.engine.features.attribution import BATCH, Reading, Tracer, trace
 from interp.engine.features.dictionary import Act, Dictionary
 from interp.engine.features.frozen import Frozen
@@ -73,6 +79,45 @@ def training_step(width: int, dim: int, batch: int, kind: str, limit: float) -> 
         bare,
         limit,
     )
+
+
+def reading(width: int, tokens: int, limit: float) -> Row:
+    """Return a pass over random texts of 8 to 60 tokens for a random dictionary, beside bare forwards."""
+    model = interp.load(device="cpu")
+    last, dim = model.geometry.n_layers - 1, model.geometry.d_model
+    draw = torch.Generator().manual_seed(0)
+    encoder, decoder = (torch.randn(width, dim, generator=draw) / dim**0.5 for _ in range(2))
+    one = Dictionary(
+        "transcoder", Place(last, "mlp_normed"), (Place(last, "mlp_out"),), encoder, torch.zeros(width), (decoder,),
+        (None,), act=Act("topk", k=16),
+    )  # fmt: skip
+    lengths = torch.randint(8, 61, (tokens // 34,), generator=draw).tolist()
+    texts = [tuple(torch.randint(1, model.geometry.d_vocab, (n,), generator=draw).tolist()) for n in lengths]
+    batches = [
+        torch.tensor(some)
+        for _, own in itertools.groupby(sorted(texts, key=len), len)
+        for some in batched(list(own), memory.ROWS)
+    ]
+    keys = itertools.count()  # a pass that was made is not made again
+
+    def run() -> None:
+        key = next(keys)
+        model.operate(
+            "pass", {}, lambda _: read(model, [(one, [0])], texts, [0] * len(texts), key=key, context=10, seed=0)
+        )
+
+    def bare() -> None:
+        with torch.no_grad():
+            for ids in batches:
+                model.hf_model(ids)
+
+    return Row(f"a pass for {width:,} features over {sum(lengths):,} tokens", run, bare, limit)
+
+
+def batched(texts: list[tuple[int, ...]], rows: int) -> Iterator[list[tuple[int, ...]]]:
+    step = max(1, rows // len(texts[0]))
+    for first in range(0, len(texts), step):
+        yield texts[first : first + step]
 
 
 DEPTH, DIM, FEATURES = 30, 576, 4096  # SmolLM2's
@@ -163,6 +208,7 @@ def rows() -> list[Row]:
             for width, dim, limit in ((640, 128, 2.2), (8192, 576, 0.8))
             for kind in ("topk", "batchtopk")
         ),
+        reading(512, 100_000, 2.0),
     ]
 
 

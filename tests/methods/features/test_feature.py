@@ -281,3 +281,25 @@ def test_pictures_and_data(lend: Any, tmp_path: Any) -> None:
     assert len(frame) == len(result.exemplars)
     assert frame.activation.is_monotonic_decreasing
     assert "strongest tenth of its activations" in result.text()
+
+
+def test_on_a_real_model_it_is_the_hooked_runs(smollm2: Any) -> None:
+    """Counts, sums and places of a random transcoder's features in SmolLM2, beside plain runs text by text."""
+    from interp.engine.features.places import captured
+
+    one = made.random(11, smollm2.geometry.d_model, act=made.relu)
+    hold(smollm2, one)
+    result = interp.feature("11.3", TEXTS, context=2)
+    values = []
+    for text in TEXTS:
+        encoded = smollm2.encode(interp.Prompt(text))
+        first = int(encoded.ids[0] == smollm2.tokens.bos_id)
+        read = captured(smollm2, encoded, [one.reads])[one.reads].float()
+        values.append(one.encode(read).column(3)[first:])
+    every = torch.cat(values)
+    assert result.provenance.path == "forward"
+    assert result.fired == int((every > 0).sum()) > 0
+    assert result.most == pytest.approx(float(every.max()), rel=1e-3)
+    assert result.mean == pytest.approx(float(every[every > 0].mean()), rel=1e-3)
+    assert sum(one.times for one in result.exemplars) <= result.fired
+    assert len(result.promoted) == len(result.heads) == 8

@@ -198,6 +198,17 @@ def test_rules_of_two_features_are_compared(lend: Any) -> None:
         result.relation("0.0", "0.2", model)
 
 
+def test_graphs_have_the_labels(lend: Any) -> None:
+    import dictionaries
+
+    model = lend("llama")
+    dictionaries.hold(model)
+    name = held.current(model).name
+    held.label(model, name, {"0.1": held.Label("the token is “ Mary”", {}, Token((" Mary",)).data(), "Mary")})
+    held.label(model, name, {"0.2": held.Label(NONE)})
+    assert interp.trace("Mary gave the drink to").labels == {"0.1": "Mary"}
+
+
 def test_pictures_and_data(lend: Any, tmp_path: Any) -> None:
     model = lend("llama")
     hold(model, planted(model, " Mary", " the"))

@@ -30,8 +30,8 @@ class Label:
 
     Attributes
     ----------
-    text
-        In words.
+    text, brief
+        In words, and in few.
     scores
         ``precision``, ``recall`` and ``F1`` of a rule, on texts that it was not found on; empty of what no rule is.
     rule
@@ -41,6 +41,7 @@ class Label:
     text: str
     scores: Mapping[str, float] = field(default_factory=dict[str, float])
     rule: Mapping[str, Any] | None = None
+    brief: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -329,11 +329,15 @@ def _result(
 def _labels(result: FeaturesLabelResult) -> dict[str, Any]:
     from interp.engine.features.held import Label
 
+    names = ("precision", "recall", "F1")
     return {
-        name: Label(label, dict(zip(("precision", "recall", "F1"), scores, strict=True)), rule)
-        for name, label, rule, scores in zip(
-            result.features, result.labels, result.rules, result.scores.tolist(), strict=True
+        name: Label(
+            result.labels[n],
+            dict(zip(names, result.scores[n].tolist(), strict=True)),
+            result.rules[n],
+            "" if (rule := result.rule(name)) is None else rule.brief,
         )
+        for n, name in enumerate(result.features)
     }
 
 

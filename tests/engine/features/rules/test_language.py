@@ -75,6 +75,22 @@ def test_a_long_set_names_the_first() -> None:
     assert str(Token(tuple("abc"))) == "the token is “a”, “b” or “c”"
 
 
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        (Token((" Mary",)), "Mary"),
+        (Token((" Mary", "\n", "x"), 2), "2 after Mary/'\\n'…"),
+        (And(Token((" Mary",), called="name"), Not(Seen())), "name, not again"),
+        (Seen(1), "after a repeat"),
+        (After((" met",), 4), "near met"),
+        (And(Class("capital"), Position(4, below=True)), "capital, first 4"),
+        (Position(2), "at 2"),
+    ],
+)
+def test_in_few_words(rule: Rule, said: str) -> None:
+    assert rule.brief == said
+
+
 def test_classes() -> None:
     assert is_class("newline", " \n")
     assert is_class("punctuation", " ...")

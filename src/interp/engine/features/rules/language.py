@@ -39,6 +39,17 @@ class Rule:
         """Return what it is about and what it says of that, or that this is not so."""
         raise NotImplementedError
 
+    @property
+    def brief(self) -> str:
+        """It in a few words, for where there is no room.
+
+        Examples
+        --------
+        >>> And(Token((" Mary", " John", " Anna")), Seen()).brief, Not(Class("capital", 1)).brief
+        ('Mary/John…, again', 'not after capital')
+        """
+        raise NotImplementedError
+
     def __str__(self) -> str:
         return " ".join(self.said(False))
 
@@ -74,6 +85,10 @@ class Token(Rule):
     def on(self, corpus: Corpus) -> Bools:
         return corpus.table(self.tokens)[corpus.before(self.back)]
 
+    @property
+    def brief(self) -> str:
+        return _after(self.back, self.called or _few(self.tokens))
+
     def said(self, denied: bool) -> tuple[str, str]:
         if self.called:
             return _subject(self.back), f"is {'no' if denied else 'a'} {self.called}"
@@ -91,6 +106,10 @@ class Class(Rule):
     def on(self, corpus: Corpus) -> Bools:
         return corpus.classes(self.of)[corpus.before(self.back)]
 
+    @property
+    def brief(self) -> str:
+        return _after(self.back, self.of)
+
     def said(self, denied: bool) -> tuple[str, str]:
         return _subject(self.back), CLASSES[self.of][denied]
 
@@ -104,6 +123,10 @@ class Seen(Rule):
 
     def on(self, corpus: Corpus) -> Bools:
         return corpus.moved(corpus.seen, self.back, 0)
+
+    @property
+    def brief(self) -> str:
+        return _after(self.back, "again" if not self.back else "a repeat")
 
     def said(self, denied: bool) -> tuple[str, str]:
         return _subject(self.back), f"has {'not ' * denied}occurred before"
@@ -122,6 +145,10 @@ class After(Rule):
         table = corpus.table(self.tokens)
         return np.logical_or.reduce([table[corpus.before(back)] for back in range(1, self.within + 1)])
 
+    @property
+    def brief(self) -> str:
+        return f"near {self.called or _few(self.tokens)}"
+
     def said(self, denied: bool) -> tuple[str, str]:
         what = f"a {self.called}" if self.called else _listed(self.tokens)
         return what, f"is {'not ' * denied}among the {self.within} tokens before"
@@ -138,6 +165,10 @@ class Position(Rule):
     def on(self, corpus: Corpus) -> Bools:
         return corpus.positions < self.at if self.below else corpus.positions == self.at
 
+    @property
+    def brief(self) -> str:
+        return f"first {self.at}" if self.below else f"at {self.at}"
+
     def said(self, denied: bool) -> tuple[str, str]:
         of = f"among the first {self.at}" if self.below else f"at position {self.at}"
         return "the token", f"is {'not ' * denied}{of}"
@@ -152,6 +183,10 @@ class Not(Rule):
 
     def on(self, corpus: Corpus) -> Bools:
         return ~self.rule.on(corpus)
+
+    @property
+    def brief(self) -> str:
+        return f"not {self.rule.brief}"
 
     def said(self, denied: bool) -> tuple[str, str]:
         return self.rule.said(not denied)
@@ -171,6 +206,10 @@ class And(Rule):
 
     def on(self, corpus: Corpus) -> Bools:
         return self.first.on(corpus) & self.second.on(corpus)
+
+    @property
+    def brief(self) -> str:
+        return f"{self.first.brief}, {self.second.brief}"
 
     def said(self, denied: bool) -> tuple[str, str]:
         (about, first), (other, second) = self.first.said(False), self.second.said(False)
@@ -245,6 +284,14 @@ _READ: dict[str, tuple[Callable[[object], bool], str]] = {
 
 def _subject(back: int) -> str:
     return "the token" if not back else "the token before" if back == 1 else f"the token {back} before"
+
+
+def _after(back: int, what: str) -> str:
+    return what if not back else f"after {what}" if back == 1 else f"{back} after {what}"
+
+
+def _few(tokens: Sequence[str]) -> str:
+    return "/".join(token.strip() or repr(token) for token in tokens[:2]) + "…" * (len(tokens) > 2)
 
 
 def _listed(tokens: Sequence[str]) -> str:

@@ -272,6 +272,7 @@ def graph(
         explored=count,
         kept=(asked.nodes, asked.edges),
         features=(given.name, given.digest),
+        labels={name: label.brief or label.text for name, label in given.labels.items() if label.rule is not None},
         notes=_notes(traced, held.frozen),
     )
 
