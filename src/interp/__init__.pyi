@@ -318,6 +318,7 @@ def probe(
     seed: int = ...,
     bos: bool | None = ...,
     truncate: bool = ...,
+    features: Any = ...,
     model: Any = ...,
 ) -> _ProbeResult: ...
 def qk(

@@ -112,7 +112,7 @@ def require_known(*names: str) -> None:
     """
     unknown = next((name for name in names if not find(name).stage), None)
     if unknown is not None:
-        several = "features that write in several layers" if unknown == FEATURES.name else unknown
+        several = "features that write in several layers, behind norms," if unknown == FEATURES.name else unknown
         raise Unreadable(f"the forward without hooks does not know {several}")
 
 

@@ -28,7 +28,7 @@ def plotly(result: ProbeResult, *, theme: str = "light", width: int = 900, heigh
     import plotly.graph_objects as go
 
     view = _View(result)
-    layers = list(range(len(result.score)))
+    layers = list(result.numbers)
     accent, muted = themes.colour("accent", theme), themes.solid("muted", theme)
     figure = go.Figure()
     figure.add_scatter(
@@ -93,7 +93,7 @@ class _View:
             Curve("shuffled labels", result.control, MUTED, result.controls.min(1), result.controls.max(1)),
             Curve(result.metric, result.score, ACCENT, result.interval[:, 0], result.interval[:, 1], dots=True),
         ]
-        drawn = curves.chart([f"L{n}" for n in range(depth)], lines, self.ends, ring=result.best)
+        drawn = curves.chart([f"L{n}" for n in result.numbers], lines, self.ends, ring=result.row)
         folds, shuffles = result.scores.shape[1], result.controls.shape[1]
         spread = f", and the least and most of {shuffles} shuffles" if shuffles > 1 else ""
         cut = "; what is below the scale lies on its edge" if np.nanmin(result.control) < self.ends[0] else ""
@@ -105,10 +105,10 @@ class _View:
     def foot(self) -> list[page.Piece]:
         """The footer."""
         result = self.result
-        best = result.best
+        best = result.row
         low, high = result.interval[best]
         pieces: list[page.Piece] = [
-            ("best layer ", f"L{best}", False),
+            ("best layer ", f"L{result.best}", False),
             (f"{result.metric} ", f"{result.score[best]:.3f}", False),
             *([(f"{low:.3f} to {high:.3f}".replace("-", "−"), "", True)] if math.isfinite(low) else []),
             ("shuffled labels ", f"{result.control[best]:.3f}".replace("-", "−"), False),

@@ -62,14 +62,36 @@ def by_hand(model: Any, found: list[Dictionary], result: Any, base: list[int], s
 def test_cells_are_those_of_the_naive_forward(family: str, kind: str, lend: Any) -> None:
     model = lend(family)
     found = loaded(model, kind)
-    several = "hooked: the forward without hooks does not know features that write in several layers"
     for by in BY:
         result: Any = interp.patch(CLEAN, CORRUPTED, site="features", by=by, metric=logit)
-        assert result.provenance.path == (several if kind == "clt" else "replay")
+        assert result.provenance.path == "replay"
         expected = by_hand(model, found, result, CORRUPTED, CLEAN)
         np.testing.assert_allclose(result.patched, expected, atol=BOUND, rtol=0)
         assert len({round(value, 4) for value in expected.flatten().tolist()}) > (4 if "feature" in by else 1)
         assert result.provenance.features == {"made": model.feature_sets["made"].digest}
+
+
+@pytest.mark.usefixtures("clean_session")
+def test_what_a_cross_layer_feature_writes_above_is_added_on_the_way(monkeypatch: Any) -> None:
+    """Four layers, of pairs that stand at several positions: the replay and the hooked forward, cell by cell."""
+    from interp.engine import exactness
+    from interp.engine.transformer import network
+
+    model = interp.load("bundled", device="cpu")
+    depth, width = model.geometry.n_layers, model.geometry.d_model
+    made.load(model, *(made.random(layer, width, act=made.jump, n_layers=depth) for layer in range(depth)))
+    asked = [dict[str, Any](task="ioi", n=2, site="features", by=by) for by in BY]
+    lean = [interp.patch(**one) for one in asked]
+
+    def unreadable(*_: Any, **__: Any) -> Any:
+        raise exactness.Unreadable("not now")
+
+    monkeypatch.setattr(network, "read", unreadable)
+    for one, result in zip(asked, lean, strict=True):
+        hooked = interp.patch(**one)
+        assert (result.provenance.path, hooked.provenance.path) == ("replay", "hooked: not now")
+        np.testing.assert_allclose(result.per_pair, hooked.per_pair, atol=BOUND, rtol=0)
+        assert np.abs(result.effect).max() > 0.1
 
 
 def test_only_what_is_active_is_a_cell(lend: Any) -> None:
@@ -216,8 +238,15 @@ def test_forecasts(method: Any, lend: Any) -> None:
     assert told.forwards == taken.provenance.forwards == taken.provenance.forecast.forwards
 
 
-def test_a_stopped_sweep_keeps_what_is_done(lend: Any, clean_session: Any) -> None:
-    loaded(lend("llama"), "clt")  # cell by cell, with hooks
+def test_a_stopped_sweep_keeps_what_is_done(lend: Any, clean_session: Any, monkeypatch: Any) -> None:
+    from interp.engine import exactness
+    from interp.engine.transformer import network
+
+    def unreadable(*_: Any, **__: Any) -> Any:
+        raise exactness.Unreadable("not now")
+
+    loaded(lend("llama"), "clt")
+    monkeypatch.setattr(network, "read", unreadable)  # cell by cell, with hooks
     whole: Any = interp.patch(CLEAN, CORRUPTED, site="features", by="feature-position", metric=logit)
 
     def stop(done: int, *_: Any) -> None:

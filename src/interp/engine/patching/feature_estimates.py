@@ -15,7 +15,7 @@ from interp.engine.metrics import upcast
 from interp.engine.patching.attribution import Job
 from interp.engine.patching.cases import Case
 from interp.engine.patching.driver import OnStep, silent
-from interp.engine.patching.features import Difference, Features
+from interp.engine.patching.feature_plan import Difference, Features
 from interp.engine.patching.recorded import Recorded
 from interp.errors import InputError
 from interp.sites import FEATURES

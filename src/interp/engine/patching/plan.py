@@ -221,6 +221,9 @@ class Plan:
             single=patch.single,
         )
 
+    def later(self, layer: int, joined: ChangedRows) -> None:
+        """Add what interventions under way write once more, before `layer`, to their rows."""
+
     def _rows(self, patch: PatchGroup, positions: slice) -> Tensor:
         """Return ``[part, position, d_model]``."""
         index, base, source = patch.layer, self.base, self.source

@@ -321,6 +321,7 @@ class Sweep:
             finish,
             first=min(layer for layer, _ in entering),
             before=under.through,
+            later=lambda layer, joined: plans[joined.base].later(layer, joined),
         )
         under.settle()
         for case, parts in arrived.items():

@@ -71,6 +71,7 @@ def replay(
     finish: Callable[[int, Tensor, Tensor], None],
     first: int = 0,
     before: Callable[[int], None] = lambda layer: None,  # noqa: ARG005
+    later: Callable[[int, ChangedRows], None] = lambda layer, joined: None,  # noqa: ARG005
 ) -> None:
     """Send interventions up through the layers and hand their final residual streams to `finish`.
 
@@ -90,17 +91,24 @@ def replay(
         The first layer that anything joins at.
     before
         Called with each layer before anything of it is needed, so that the unchanged runs can be made on the way.
+    later
+        Called with each layer, and with the number of layers at the end, and what is under way before it, whose rows
+        it may add to: what one intervention writes in several layers.
     """
     active: list[ChangedRows] = []
     depth = len(network.layers)
     turns = [network.rotations(len(base)) for base in bases]
     for index in range(first, depth):
         before(index)
+        for joined in active:
+            later(index, joined)
         active += joins(index, "pre")
         last = index == depth - 1
         own = [each[index] for each in turns]
         active = _step(network.at(index), index, bases, own, active, joins, positions if last else None)
     before(depth - 1)
+    for joined in active:
+        later(depth, joined)
     active += [
         _at(joined, positions[joined.base])
         for joined in joins(depth, "pre")

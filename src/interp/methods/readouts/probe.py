@@ -12,12 +12,15 @@ import numpy as np
 from interp.errors import InputError, unknown, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import texts as files
+from interp.methods._shared.features import features_of
 from interp.methods._shared.intervals import too_few
+from interp.methods._shared.probe.features import read as of_features
 from interp.methods._shared.probe.fits import Fits
 from interp.methods._shared.probe.labels import enough, given, target_of, twice
 from interp.results import Result, resolve
 from interp.results.tables import frame_of
-from interp.spec import Variable, as_prompt
+from interp.sites import FEATURES, ranges
+from interp.spec import FeaturesName, Variable, as_prompt
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
     from interp.results.tables import Float
 
-ProbeSite = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"]
+ProbeSite = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "features"]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -59,6 +62,10 @@ class ProbeResult(Result):
     coef, intercept
         ``float64 [layer, class, d_model]`` and ``[layer, class]`` of the probe fitted to all texts, of activations as
         they are; one row for two classes (positive towards the second) and for real numbers.
+    layers
+        The layers of the first axis; all when empty.
+    features
+        Of a probe of features, each layer's, which are the last axis of `coef`; 0 stands there behind them.
     """
 
     site: str
@@ -75,6 +82,8 @@ class ProbeResult(Result):
     baseline: float
     coef: Float
     intercept: Float
+    layers: tuple[int, ...] = ()
+    features: tuple[tuple[str, ...], ...] = ()
 
     _html: ClassVar[str] = "interp.views.probe:html"
     _svg: ClassVar[str | None] = "interp.views.probe:svg"
@@ -101,7 +110,37 @@ class ProbeResult(Result):
     @property
     def best(self) -> int:
         """The layer with the highest score, the first of equals."""
+        return self.numbers[self.row]
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The layers of the first axis."""
+        return self.layers or tuple(range(len(self.score)))
+
+    @property
+    def row(self) -> int:
+        """Where on that axis the best layer is."""
         return int(np.nan_to_num(self.score, nan=-math.inf).argmax())
+
+    def top(self, n: int = 10, layer: int | None = None, label: str | None = None) -> list[tuple[str, float]]:
+        """Return the `n` features with the largest weights towards a label: (name, weight of an activation of 1).
+
+        Parameters
+        ----------
+        layer, label
+            As for `direction`.
+
+        Raises
+        ------
+        InputError
+            It is no probe of features, or no such layer or label.
+        """
+        if not self.features:
+            raise InputError(f"this is a probe of {self.site}; of --site features top() names the strongest")
+        row, weights = self._towards(layer, label)
+        order = np.argsort(-np.abs(weights), kind="stable")[:n]
+        names = self.features[row]
+        return [(names[at], float(weights[at])) for at in order.tolist() if at < len(names)]
 
     def direction(self, layer: int | None = None, label: str | None = None) -> Float:
         """Return the unit vector, ``float64 [d_model]``, along which a layer's activations move towards a label.
@@ -123,10 +162,19 @@ class ProbeResult(Result):
         >>> interp.steer("I think", layer=2, direction=result.direction(2)).layer
         2
         """
-        depth = len(self.score)
+        if self.features:
+            raise InputError("a probe of features has weights of features, which top() names, and no direction")
+        row, found = self._towards(layer, label)
+        size = float(np.linalg.norm(found))
+        if not size or not math.isfinite(size):
+            raise InputError(f"the probe of layer {self.numbers[row]} has no direction; choose another layer")
+        return found / size
+
+    def _towards(self, layer: int | None, label: str | None) -> tuple[int, Float]:
+        """Return a layer's place on the first axis, and its weights towards a label."""
         chosen = self.best if layer is None else layer
-        if not 0 <= chosen < depth:
-            raise InputError(f"no layer {chosen}; layers are 0–{depth - 1}")
+        if chosen not in self.numbers:
+            raise InputError(f"no layer {chosen}; layers are {ranges(self.numbers).replace('-', '–')}")
         if label is None and len(self.classes) > 2:
             raise InputError(f"there are {len(self.classes)} classes; name one: {', '.join(self.classes)}")
         row, sign = 0, 1.0
@@ -136,20 +184,17 @@ class ProbeResult(Result):
                 raise unknown("label", label, self.classes, f"labels are {known}")
             index = self.classes.index(label)
             row, sign = (index, 1.0) if len(self.classes) > 2 else (0, 1.0 if index else -1.0)
-        found = sign * self.coef[chosen, row]
-        size = float(np.linalg.norm(found))
-        if not size or not math.isfinite(size):
-            raise InputError(f"the probe of layer {chosen} has no direction; choose another layer")
-        return found / size
+        place = self.numbers.index(chosen)
+        return place, sign * self.coef[place, row]
 
     def summary(self) -> str:
         """Return the best layer's score beside its control."""
-        sure = _between(*self.interval[self.best])
+        sure = _between(*self.interval[self.row])
         what = " / ".join(self.classes[:4]) + " …" * (len(self.classes) > 4) if self.classes else "real numbers"
         return (
             f"{self.provenance.model}: {what} from {self.site} ({self.position}), {sum(self.counts)} texts; best layer "
-            f"{self.best}: {self.metric} {self.score[self.best]:.3f}{sure}, shuffled labels "
-            f"{self.control[self.best]:.3f}"
+            f"{self.best}: {self.metric} {self.score[self.row]:.3f}{sure}, shuffled labels "
+            f"{self.control[self.row]:.3f}"
         )
 
     def text(self) -> str:
@@ -157,7 +202,9 @@ class ProbeResult(Result):
         named = resolve("interp.errors:printable")
         lines = (
             f"L{n:<3} {score:7.3f} {_between(low, high, 6)}  shuffled {control:7.3f}"
-            for n, (score, (low, high), control) in enumerate(zip(self.score, self.interval, self.control, strict=True))
+            for n, score, (low, high), control in zip(
+                self.numbers, self.score, self.interval, self.control, strict=True
+            )
         )
         return "\n".join([named(super().text().partition("\n")[0]), *lines, *(f"note: {n}" for n in self.notes)])
 
@@ -165,7 +212,7 @@ class ProbeResult(Result):
         """Return one row per layer."""
         return frame_of(
             {
-                "layer": range(len(self.score)),
+                "layer": self.numbers,
                 self.metric: self.score,
                 "low": self.interval[:, 0],
                 "high": self.interval[:, 1],
@@ -199,6 +246,7 @@ def probe(
     seed: int = 0,
     bos: bool | None = None,
     truncate: bool = False,
+    features: FeaturesName | None = None,
 ) -> ProbeResult:
     """Linear probes: how well a label is read from each layer, cross-validated, beside shuffled labels.
 
@@ -215,7 +263,7 @@ def probe(
     label
         Its column that holds the label.
     site
-        The activation that is read.
+        The activation that is read; or features: those of loaded dictionaries, as far as they are active in any text.
     position
         last reads the last token; mean the mean over all tokens but special ones, such as BOS.
     folds
@@ -230,6 +278,8 @@ def probe(
         Put the tokenizer's BOS in front (default: as the model's config says).
     truncate
         Cut texts that are longer than the context window.
+    features
+        With --site features: a loaded set of features; the one loaded last when not given.
 
     Returns
     -------
@@ -272,14 +322,21 @@ def probe(
             raise InputError(f"--{name} {value} is too few; use {least} or more")
     if not 0 < strength < math.inf:
         raise InputError(f"--strength {strength} is no penalty; use a number above 0, such as 1")
+    if features is not None and site != FEATURES.name:
+        raise InputError(f"--features names a set of dictionaries, and {site} has none; add --site features")
+    given_set = features_of(model, features) if site == FEATURES.name else None
     prompts, held = given(texts, labels, text, column, label)
     target = target_of(held)
     encoded = files.encoded(model, [as_prompt(one, bos, truncate) for one in prompts])
     groups = np.unique([str(one.ids) for one in encoded], return_inverse=True)[1]
     enough(target, groups, folds)
-    found = pooled(model, encoded, site, position)
-    model.note(found.path, found.notes)
-    values = found.values.double().numpy()
+    codes = None if given_set is None else of_features(model, encoded, given_set, position)
+    if codes is None:
+        found = pooled(model, encoded, site, position)
+        model.note(found.path, found.notes)
+        values = found.values.double().numpy()
+    else:
+        values = codes.values
     for number, rows in enumerate(values):
         linalg.finite(rows, f"activations of {site} in layer {number}")
     fits = Fits(target, groups, folds, shuffles, strength, seed)
@@ -291,6 +348,8 @@ def probe(
         classes=target.classes,
         counts=target.counts,
         baseline=max(target.counts) / len(prompts) if target.classes else 0.0,
+        layers=() if codes is None else codes.layers,
+        features=() if codes is None else codes.names,
         notes=tuple(fitted.pop("notes") + twice(groups) + too_few(folds, "folds")),
         **fitted,
     )

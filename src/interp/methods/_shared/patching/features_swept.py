@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from interp.engine.patching.cases import Case
     from interp.engine.patching.driver import OnStep
     from interp.engine.patching.feature_estimates import FeatureJob
-    from interp.engine.patching.features import Features
+    from interp.engine.patching.feature_plan import Features
     from interp.engine.patching.waves import Sweep
 
 
@@ -65,7 +65,7 @@ class Asked:
         InputError
             None is active in any run.
         """
-        from interp.engine.patching.features import Features
+        from interp.engine.patching.feature_plan import Features
 
         found = Features(self.model, self.source_model, self.cases, self.dictionaries)
         if not found.offsets[-1]:
