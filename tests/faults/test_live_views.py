@@ -33,6 +33,8 @@ def returned(name):
 
 
 LIVE = [name for name in harness.bodied() if returned(name)._widget]
+# Those that show a value of every layer, bad ones too: a graph cannot be made of what is no number.
+LAYERED = [name for name in LIVE if "pattern" in returned(name).__annotations__]
 
 
 def test_there_are_live_views():
@@ -76,12 +78,13 @@ def shown(page):  # noqa: F811
 def test_rows_1_to_4_tokens_names_labels_and_notes(name, text, shell, lend, page, wire):  # noqa: F811
     lend("gpt2")
     result = harness.worked(harness.ask("python", shell, harness.valid(name)))
+    own = {"glyphs": {0: text}} if hasattr(result, "glyphs") else {}
     result = dataclasses.replace(
         result,
         tokens=(text, *result.tokens[1:]),
         labels={"0.1": text},
         notes=(text,),
-        glyphs={0: text},
+        **own,
         provenance=dataclasses.replace(result.provenance, model=text),
     )
     shell.user_ns["result"] = result
@@ -91,14 +94,16 @@ def test_rows_1_to_4_tokens_names_labels_and_notes(name, text, shell, lend, page
     assert any(visible(text, None)[:9] in words for words in sent)
     for words in sent:
         assert FORBIDDEN.search(words) is None, repr(words[:80])
-    saved, _ = ask(result.widget, wire, "picture", layer=0, head=1, mode="pattern", token=0, theme="dark")
+    asked = {"layer": 0, "head": 1, "mode": "pattern", "token": 0} if own else {"edges": 9, "chosen": "", "pinned": []}
+    saved, _ = ask(result.widget, wire, "picture", theme="dark", **asked)
     assert FORBIDDEN.search(read_svg(saved["reply"]["svg"])) is None
-    full, _ = ask(result.widget, wire, "token", position=0)
-    assert FORBIDDEN.search(full["reply"]["text"]) is None
+    if own:
+        full, _ = ask(result.widget, wire, "token", position=0)
+        assert FORBIDDEN.search(full["reply"]["text"]) is None
 
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
-@pytest.mark.parametrize("name", LIVE)
+@pytest.mark.parametrize("name", LAYERED)
 def test_row_9_the_first_bad_layer_is_named_and_hatched(name, broken, shell, folder, clean_session, page, wire):  # noqa: F811
     model = clean_session.load(folder("gpt2"), name="gpt2")
     with torch.no_grad():

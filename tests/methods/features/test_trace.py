@@ -317,7 +317,7 @@ def test_where_features_fire(model: Any, graph: TraceResult) -> None:
 
     def active(_: Any) -> dict[int, Any]:
         encoded = model.encode(interp.Prompt(PROMPT))
-        frozen = making.frozen_run(model, encoded, making.standing(model, given))
+        frozen = making.frozen_run(model, encoded, making.standing(model, given), given)
         dense = {}
         for layer, one in frozen.dictionaries.items():
             codes = one.activated(one.pre(frozen.shown(layer, one.reads.point)))

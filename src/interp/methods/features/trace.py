@@ -9,6 +9,7 @@ from interp.errors import InputError
 from interp.interface.registry import technique
 from interp.methods._shared import answers
 from interp.methods._shared.features import features_of
+from interp.methods._shared.models import require_causal
 from interp.methods._shared.trace.result import TraceResult
 from interp.methods._shared.trace.score_result import ScoreResult
 from interp.spec import FeaturesName, HeadName, Prompt, TokenName
@@ -90,6 +91,7 @@ def trace(
     from interp.engine.forecast.costs import foresee
     from interp.methods._shared.trace import foreseen, groups, making, scores
 
+    require_causal(model, "trace")
     score = _score_asked(head, from_, to)
     for which, share in (("nodes", nodes), ("edges", edges)):
         if not 0 < share <= 1:

@@ -100,6 +100,9 @@ def frozen_run(
     if known is not None and known[0] == key and model.state is not None and not model.user_hooks():
         return known[1]
 
+    # The model's own run comes first: it refuses what cannot fit, and the other one is compared with it.
+    model.activations(encoded, ["last_logits"])
+
     def lean(check: Check) -> Frozen:
         net = network.single(network.read(model, half=True))
         frozen = Frozen(net, encoded.ids, dictionaries, on_layer=lambda layer: model.alive(f"layer {layer}"))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from interp.errors import InputError, closest
+from interp.errors import InputError, closest, printable
 from interp.methods._shared.circuit.groups import Groups
 from interp.results import Result, resolve
 from interp.results.tables import frame_of
@@ -236,8 +236,10 @@ class TraceResult(Result):
             elif kind == "error":
                 found.append(f"{layer}.error@{position}")
             else:
-                token, _, _ = next(outputs)
-                found.append(f"logit:{token}" + ("" if self.against is None else f" against{self.against[0]}"))
+                token, index, _ = next(outputs)
+                name = f"logit:{printable(token)}"
+                name += "" if self.against is None else f" against{printable(self.against[0])}"
+                found.append(name if name not in found else f"{name} {index}")
         return tuple(found)
 
     @property
