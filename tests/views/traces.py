@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from interp.methods._shared.trace.result import TraceCheck, TraceResult
+from interp.methods._shared.trace.parts import TraceCheck
+from interp.methods._shared.trace.result import TraceResult
 from interp.results import Provenance
 
 TOKENS = ("<bos>", " When", " Mary", " and", " John")

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from interp.methods._shared.trace.result import TraceMove, TraceResult
+from interp.methods._shared.trace.parts import TraceMove
+from interp.methods._shared.trace.result import TraceResult
 from interp.results import Provenance
 from interp.selection import selection
 from interp.views.trace_layout import KINDS, arrange

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of all edges; Mueller et al. (2025)
 _RESAMPLES = 100  # of the pairs that chose a circuit
-_OF_GRAPHS = "interp.methods._shared.trace.checked:asked"
 
 
 @technique(body=None, forecasts=True)
@@ -94,7 +93,8 @@ def validate(
     """
     require_causal(model, "validate")
     if isinstance(circuit, TraceResult):
-        return resolve(_OF_GRAPHS)(model, circuit, top, {"on": on, "n": n, "seed": seed, "metric": metric})
+        of_graph = resolve("interp.methods._shared.trace.checked:asked")
+        return of_graph(model, circuit, top, {"on": on, "n": n, "seed": seed, "metric": metric})
     if not isinstance(circuit, CircuitResult):
         raise InputError(f"validate takes a circuit, not a {type(circuit).__name__}; %interp circuit makes one")
     made = _Evidence(model, circuit, on=on, n=n, seed=seed, random=random, top=top, metric=metric)
@@ -113,9 +113,7 @@ def validated(model: LoadedModel, circuit: CircuitResult, **options: Any) -> Cir
     unknown = next((name for name in options if name not in known), None)
     if unknown is not None:
         raise InputError(f"validate has no argument {unknown!r}; it takes {', '.join(known)}")
-    report = validate(model, circuit, **options)
-    assert isinstance(report, CircuitReport)
-    return report.circuit
+    return cast("CircuitReport", validate(model, circuit, **options)).circuit
 
 
 class _Evidence:

@@ -163,8 +163,7 @@ def features_train(
     Raises
     ------
     InputError
-        Texts that cannot be used, a layer or site that the model lacks, a folder that must not be written or that
-        holds another training.
+        Texts that cannot be used, a layer or site that the model lacks, a folder that is not to be written to.
     Interrupted
         Stopped by Ctrl-C: what was trained so far is the current set, in its ``result``, and in the folder.
 

@@ -14,7 +14,8 @@ from interp.engine.forecast.costs import foresee
 from interp.errors import InputError
 from interp.methods._shared.trace import making
 from interp.methods._shared.trace.foreseen import of_check
-from interp.methods._shared.trace.result import TraceCheck, TraceMove, TraceResult
+from interp.methods._shared.trace.parts import TraceCheck, TraceMove
+from interp.methods._shared.trace.result import TraceResult
 
 if TYPE_CHECKING:
     from torch import Tensor
