@@ -199,7 +199,9 @@ def test_waves_are_halved_and_go_on_at_the_same_cell(lend: Any, monkeypatch: pyt
     sizes: list[int] = []
     run = incremental.replay
 
-    def limited(net: Any, bases: Any, joins: Any, positions: Any, finish: Any, first: int, before: Any) -> None:
+    def limited(
+        net: Any, bases: Any, joins: Any, positions: Any, finish: Any, first: int, before: Any, **more: Any
+    ) -> None:
         rows = 0
         before(len(net.layers) - 1)
 
@@ -214,7 +216,7 @@ def test_waves_are_halved_and_go_on_at_the_same_cell(lend: Any, monkeypatch: pyt
         sizes.append(rows)
         if rows > 9:
             raise CUDA
-        run(net, bases, joins, positions, finish, first, before)
+        run(net, bases, joins, positions, finish, first, before, **more)
 
     monkeypatch.setattr(incremental, "replay", limited)
     assert np.abs(whole(ask(), "replay") - expected).max() < BOUND
