@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from interp.engine.features import held
-from interp.engine.features.dictionary import Dictionary
+from interp.engine.features.dictionary import Act, Dictionary
 from interp.engine.features.formats import saelens
 from interp.engine.features.places import Place
 
@@ -32,7 +32,9 @@ def transcoder(width: int, layer: int = 0) -> Dictionary:
     both = torch.cat([torch.eye(width), -torch.eye(width)])
     written = (0.1 * both.roll(1, 0),)
     places = Place(layer, "mlp_normed"), (Place(layer, "mlp_out"),)
-    return Dictionary("transcoder", *places, both, torch.zeros(2 * width), written, (torch.zeros(width),))
+    return Dictionary(
+        "transcoder", *places, both, torch.zeros(2 * width), written, (torch.zeros(width),), act=Act("topk", k=4)
+    )
 
 
 def hold(model: Any) -> None:

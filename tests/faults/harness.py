@@ -71,6 +71,9 @@ WITH: dict[tuple[str, str], Callable[[], dict[str, Any]]] = {
 # residual stream: a bidirectional one is refused.
 CAUSAL = frozenset({"generate", "steer", "ov", "qk", "compose", "circuit", "validate", "trace"})
 
+# What has no way with hooks.
+UNHOOKED = frozenset({"trace"})
+
 # What is about features that are loaded.
 FEATURED = frozenset({"trace", "feature", "features-label"})
 

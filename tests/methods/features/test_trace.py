@@ -133,6 +133,32 @@ def test_what_is_refused(model: Any, graph: TraceResult) -> None:
         graph.validate()
 
 
+def test_what_a_held_run_cannot_be_is_refused_in_one_line(model: Any) -> None:
+    import torch
+
+    handle = model.hf_model.transformer.h[0].register_forward_hook(lambda *_: None)  # pyright: ignore
+    with pytest.raises(InputError, match="hooks of the user's own"):
+        interp.trace(PROMPT)
+    handle.remove()
+    with torch.autocast("cpu", dtype=torch.bfloat16), pytest.raises(InputError, match="autocast"):
+        interp.trace(PROMPT)
+    model.bridge.train()
+    with pytest.raises(InputError, match="training"):
+        interp.trace(PROMPT)
+    model.bridge.eval()
+
+
+def test_the_same_graph_comes_from_the_store(model: Any, graph: TraceResult) -> None:
+    again = interp.trace(PROMPT, target=" Mary", against=" John")
+    assert again.provenance.forwards == 0
+    np.testing.assert_array_equal(again.weights, graph.weights)
+    np.testing.assert_array_equal(again.loadings, graph.loadings)
+    model.store.clear()
+    anew = interp.trace(PROMPT, target=" Mary", against=" John")
+    assert anew.provenance.forwards > 0
+    np.testing.assert_array_equal(anew.weights, graph.weights)
+
+
 def test_features_of_the_stream_make_no_graph(model: Any) -> None:
     from dataclasses import replace
 
@@ -276,7 +302,7 @@ def test_on_real_models(name: str, request: pytest.FixtureRequest, monkeypatch: 
     given = making.standing(model, held.current(model))
 
     def rows(_: Any) -> tuple[Any, Any]:
-        frozen = making.frozen_run(model, encoded, given, held.current(model))
+        frozen = making.frozen_run(model, encoded, given)
         asked = making.Asked(None, None, len(encoded.ids) - 1, 0.8, 0.98, 150)
         reads, _outputs = making.readings(model, frozen, asked)
         return making.traced_of(model, frozen, reads, asked, held.current(model)), frozen
@@ -317,7 +343,7 @@ def test_where_features_fire(model: Any, graph: TraceResult) -> None:
 
     def active(_: Any) -> dict[int, Any]:
         encoded = model.encode(interp.Prompt(PROMPT))
-        frozen = making.frozen_run(model, encoded, making.standing(model, given), given)
+        frozen = making.frozen_run(model, encoded, making.standing(model, given))
         dense = {}
         for layer, one in frozen.dictionaries.items():
             codes = one.activated(one.pre(frozen.shown(layer, one.reads.point)))

@@ -142,6 +142,10 @@ class Frozen:
         The prompt.
     dictionaries
         Layer → what its MLP is written as; only what skips through them is used here.
+    on_layer
+        Told which layer is done.
+    streams
+        The run's `streams`, where it was run before: what is held of each layer follows from them.
 
     Attributes
     ----------
@@ -159,6 +163,7 @@ class Frozen:
         ids: Sequence[int],
         dictionaries: Mapping[int, Dictionary] | None = None,
         on_layer: Callable[[int], object] | None = None,
+        streams: Tensor | None = None,
     ) -> None:
         self.network = network
         self.ids = tuple(ids)
@@ -169,7 +174,8 @@ class Frozen:
             x = self.start
             self.turns = network.rotations(len(ids))
             for index, turn in enumerate(self.turns):
-                layer, x = _held(network, index, x, turn)
+                layer, after = _held(network, index, x, turn)
+                x = after if streams is None else streams[index + 1]
                 self.layers.append(layer)
                 stoppable(x)
                 if on_layer is not None:
@@ -179,6 +185,11 @@ class Frozen:
 
     def __len__(self) -> int:
         return len(self.layers)
+
+    @property
+    def streams(self) -> Tensor:
+        """The stream before each layer and at the end, ``[layer + 1, position, d_model]``."""
+        return torch.stack([*(layer.before for layer in self.layers), self.end])
 
     # -- what a dictionary reads ---------------------------------------------------------------------------------------
 

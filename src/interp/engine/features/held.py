@@ -64,8 +64,6 @@ class FeatureSet:
         For each dictionary, what it is worth on them.
     said
         What else its files say.
-    last
-        What was computed with it last and may be asked for next; `clear` empties it, and it goes with the set.
     labels
         What features are labelled, by their names, such as ``"2.417"``.
     """
@@ -78,7 +76,6 @@ class FeatureSet:
     measured: tuple[Measured, ...] = ()
     said: Mapping[str, Any] = field(default_factory=dict[str, Any])
     labels: Mapping[str, Label] = field(default_factory=dict[str, "Label"])
-    last: dict[str, Any] = field(default_factory=dict[str, Any], repr=False)
 
     @cached_property
     def digest(self) -> str:

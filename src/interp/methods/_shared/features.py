@@ -58,12 +58,10 @@ def unloaded(model: LoadedModel, name: str) -> bool:
 
 
 def forgotten(model: LoadedModel) -> None:
-    """Forget what features did in texts and in the last graph, which is kept for what is asked of these next."""
-    from interp.engine.features import activity, held
+    """Forget what features did in texts, which is kept for what is asked of the same texts next."""
+    from interp.engine.features import activity
 
     activity.forget(model)
-    for given in held.sets_of(model).values():
-        given.last.clear()
 
 
 def sample_of(model: LoadedModel, texts: Sequence[Prompt]) -> list[Encoded]:

@@ -112,9 +112,9 @@ def trace(
     at = length - 1 if position is None else position % length
     foresee(model, lambda: foreseen.of_trace(model, encoded, dictionaries, 0 if score is not None else most))
     if score is not None:
-        return scores.score(model, making.frozen_run(model, encoded, dictionaries, given), encoded.strings, *score)
+        return scores.score(model, making.frozen_run(model, encoded, dictionaries), encoded.strings, *score)
     asked = making.Asked(ids[0], ids[1], at, nodes, edges, most)
-    frozen = making.frozen_run(model, encoded, dictionaries, given)
+    frozen = making.frozen_run(model, encoded, dictionaries)
     reads, outputs = making.readings(model, frozen, asked)
     traced = making.traced_of(model, frozen, reads, asked, given)
     result = making.graph(model, encoded, traced, outputs, asked, given)

@@ -52,11 +52,11 @@ def checked(model: LoadedModel, result: TraceResult, features: int) -> TraceResu
         result,
         check=TraceCheck(
             changed=np.array([place[entry] for entry in found.entries.tolist()], np.int32),
-            changes=found.changes.float().numpy(),
+            changes=found.changes.float().numpy().copy(),
             nodes=np.array(looked, np.int32),
-            foretold=found.foretold.float().cpu().numpy(),
-            measured=found.measured.float().cpu().numpy(),
-            downstream=found.downstream.cpu().numpy(),
+            foretold=found.foretold.float().cpu().numpy().copy(),
+            measured=found.measured.float().cpu().numpy().copy(),
+            downstream=found.downstream.cpu().numpy().copy(),
         ),
     )
 

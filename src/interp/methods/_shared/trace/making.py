@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 
 from interp.engine import exactness
-from interp.engine.exactness import Refusal
+from interp.engine.exactness import Refusal, Unreadable
 from interp.engine.features.attribution import Reading, Traced, Tracer, trace
 from interp.engine.features.frozen import Frozen, readable
 from interp.engine.features.influence import Influence
@@ -37,7 +38,7 @@ _ROUGH = 0.05  # half of what a forward in half precision may be off, by the siz
 _HEADS = 6  # of an edge's last heads that are kept by name
 
 
-_RUN, _GRAPH = "run", "graph"  # what is kept with a set of features, which goes with its model: it holds weights
+_STREAMS, _GRAPH = "trace:streams", "trace:graph"  # in the store
 
 
 @dataclass(frozen=True)
@@ -83,22 +84,19 @@ def standing(model: LoadedModel, given: FeatureSet) -> dict[int, Dictionary]:
     return {layer: one.to(model.device, torch.float32) for layer, one in found.items()}
 
 
-def frozen_run(
-    model: LoadedModel, encoded: Encoded, dictionaries: Mapping[int, Dictionary], given: FeatureSet
-) -> Frozen:
+def frozen_run(model: LoadedModel, encoded: Encoded, dictionaries: Mapping[int, Dictionary]) -> Frozen:
     """Return a prompt's run, held; compared with the plain hooked forward on each new state of the model.
-
-    The last one of a set of features is kept, for what is asked of it next.
 
     Raises
     ------
     InputError
         It cannot be computed without hooks.
     """
-    key = (model.state, encoded.ids)
-    known = given.last.get(_RUN)
-    if known is not None and known[0] == key and model.state is not None and not model.user_hooks():
-        return known[1]
+    known = model.recall(encoded.ids, [_STREAMS])
+    if known is not None:
+        with contextlib.suppress(Unreadable):
+            net = network.single(network.read(model, half=True))
+            return Frozen(net, encoded.ids, dictionaries, streams=known[_STREAMS])
 
     # The model's own run comes first: it refuses what cannot fit, and the other one is compared with it.
     model.activations(encoded, ["last_logits"])
@@ -135,7 +133,7 @@ def frozen_run(
     model.count(1)
     rounded = () if model.dtype in _EXACT else (f"of the model's {model.dtype} weights, computed in float32",)
     model.note(done.path, (*done.notes, *rounded))
-    given.last[_RUN] = (key, done.answer)
+    model.keep(encoded.ids, {_STREAMS: done.answer.streams})
     return done.answer
 
 
@@ -167,18 +165,19 @@ def readings(model: LoadedModel, frozen: Frozen, asked: Asked) -> tuple[list[Rea
 
 
 def traced_of(model: LoadedModel, frozen: Frozen, reads: Sequence[Reading], asked: Asked, given: FeatureSet) -> Traced:
-    """Return the whole attribution graph; the last one of a set of features is kept, for what is asked of it next."""
-    known = (id(frozen), asked.target, asked.against, asked.position, asked.most)
-    held = given.last.get(_GRAPH)
-    if held is not None and held[0] == known and held[1].sources.frozen is frozen:
-        return held[1]
+    """Return the whole attribution graph, from the store where it has it."""
+    key = (given.digest, asked.target, asked.against, asked.position, asked.most)
+    names = [(_GRAPH, key, part) for part in ("targets", "edges", "biases", "values")]
+    known = model.recall(frozen.ids, names)
+    if known is not None:
+        return Traced(sources(frozen), tuple(reads), *(known[name] for name in names))
     traced = trace(
         frozen,
         reads,
         most=asked.most,
         on_step=lambda done, total: model.on_step(done, total, f"{done}/{total} features"),
     )
-    given.last[_GRAPH] = (known, traced)
+    model.keep(frozen.ids, {name: getattr(traced, name[2]) for name in names})
     return traced
 
 
@@ -195,7 +194,7 @@ def again(model: LoadedModel, result: TraceResult) -> tuple[Traced, FeatureSet]:
     if given.digest != digest:
         raise InputError(f"{name} has other features now than this was traced with; run the cell again")
     ids = result.provenance.prompts[0]
-    frozen = frozen_run(model, Encoded(ids, result.tokens, {}), standing(model, given), given)
+    frozen = frozen_run(model, Encoded(ids, result.tokens, {}), standing(model, given))
     target = None if result.target is None else result.target[1]
     against = None if result.against is None else result.against[1]
     asked = Asked(target, against, result.position, *result.kept, result.most)
@@ -248,8 +247,8 @@ def graph(
         node_features=_ints(torch.cat([feature, torch.full((len(outputs),), -1)])),
         activations=_floats(torch.cat([_of(held.activations, chosen, first, nan), torch.full((len(outputs),), nan)])),
         preactivations=_floats(torch.cat([_of(held.pres, chosen, first, nan), traced.values[count:].float()])),
-        influences=torch.cat([influence.nodes[chosen], ends]).cpu().numpy(),
-        effects=torch.cat([_effects(traced, ends)[chosen], traced.values[count:].double()]).cpu().numpy(),
+        influences=torch.cat([influence.nodes[chosen], ends]).cpu().numpy().copy(),
+        effects=torch.cat([_effects(traced, ends)[chosen], traced.values[count:].double()]).cpu().numpy().copy(),
         fires=_floats(
             torch.cat([_fires(held, chosen, first), held.activations.new_zeros(len(outputs), held.n_positions)])
         ),
@@ -261,7 +260,7 @@ def graph(
         edge_sources=_ints(place[columns]),
         edge_targets=_ints(row_place[rows]),
         weights=_floats(traced.edges[rows, columns]),
-        edge_influences=shares.cpu().numpy(),
+        edge_influences=shares.cpu().numpy().copy(),
         direct=_floats(direct),
         heads=_ints(top.indices),
         loadings=_floats(top.values),
@@ -361,7 +360,7 @@ def _ints(values: Tensor) -> np.ndarray[Any, np.dtype[np.int32]]:
 
 
 def _floats(values: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
-    return values.float().cpu().numpy()
+    return values.float().cpu().numpy().copy()
 
 
 def _notes(traced: Traced, frozen: Frozen) -> tuple[str, ...]:

@@ -49,7 +49,7 @@ def score(model: LoadedModel, frozen: Frozen, strings: tuple[str, ...], head: st
         weight=float(frozen.layers[layer].pattern[number, query, key]),
         queries=(*(_named(tracer.sources, int(n)) for n in found.queries), _OTHERS, _BIASES),
         keys=(*(_named(tracer.sources, int(n)) for n in found.keys), _OTHERS, _BIASES),
-        pairs=found.pairs.cpu().numpy(),
+        pairs=found.pairs.cpu().numpy().copy(),
     )
 
 
