@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from interp.engine.features.dictionary import Dictionary
 from interp.engine.model.hooks import stoppable
 from interp.engine.transformer.block import Block
 from interp.engine.transformer.network import Network
-from interp.engine.transformer.parts import Norm
+from interp.engine.transformer.parts import Norm, Rotation
 from interp.sites import MLP_INPUTS
 
 
@@ -144,13 +145,11 @@ class Frozen:
         Layer → what its MLP is written as; only what skips through them is used here.
     on_layer
         Told which layer is done.
-    streams
-        The run's `streams`, where it was run before: what is held of each layer follows from them.
+    known
+        The run's `streams` and `patterns`, where it was run before: what is held of each layer follows from them.
 
     Attributes
     ----------
-    turns
-        For each layer, what turns its queries and keys.
     start
         ``[position, d_model]``: the embeddings.
     end
@@ -163,7 +162,7 @@ class Frozen:
         ids: Sequence[int],
         dictionaries: Mapping[int, Dictionary] | None = None,
         on_layer: Callable[[int], object] | None = None,
-        streams: Tensor | None = None,
+        known: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         self.network = network
         self.ids = tuple(ids)
@@ -172,10 +171,10 @@ class Frozen:
             self.start = network.begin([ids])[0]
             self.layers: list[Layer] = []
             x = self.start
-            self.turns = network.rotations(len(ids))
-            for index, turn in enumerate(self.turns):
-                layer, after = _held(network, index, x, turn)
-                x = after if streams is None else streams[index + 1]
+            for index in range(len(network.layers)):
+                pattern = None if known is None else known[1][index]
+                layer, after = _held(network, index, x, lambda index=index: self.turns[index], pattern)
+                x = after if known is None else known[0][index + 1]
                 self.layers.append(layer)
                 stoppable(x)
                 if on_layer is not None:
@@ -185,6 +184,16 @@ class Frozen:
 
     def __len__(self) -> int:
         return len(self.layers)
+
+    @cached_property
+    def turns(self) -> Sequence[Rotation | None]:
+        """What turns each layer's queries and keys."""
+        return self.network.rotations(len(self.ids))
+
+    @property
+    def patterns(self) -> Tensor:
+        """What the heads attend to, ``[layer, head, query, key]``."""
+        return torch.stack([layer.pattern for layer in self.layers])
 
     @property
     def streams(self) -> Tensor:
@@ -322,11 +331,14 @@ class Frozen:
         return x
 
 
-def _held(network: Network, index: int, x: Tensor, turn: Callable[[Tensor], Tensor] | None) -> tuple[Layer, Tensor]:
-    """Run a layer; return what is held of it, and the stream after it."""
+def _held(
+    network: Network, index: int, x: Tensor, turn: Callable[[], Rotation | None], pattern: Tensor | None
+) -> tuple[Layer, Tensor]:
+    """Run a layer, with a pattern that is known or its own; return what is held of it, and the stream after it."""
     block = network.at(index)
     q, k, v = block.project(x)
-    pattern = block.pattern(block.scores(block.turn_queries(q, turn), block.turn_keys(k, turn)))
+    if pattern is None:
+        pattern = block.pattern(block.scores(block.turn_queries(q, turn()), block.turn_keys(k, turn())))
     z = block.mix(pattern, v)
     raw = block.o.linear(z.flatten(-2))
     middle = block.middle(x, block.o.settled(raw))

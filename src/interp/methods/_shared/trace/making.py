@@ -38,7 +38,7 @@ _ROUGH = 0.05  # half of what a forward in half precision may be off, by the siz
 _HEADS = 6  # of an edge's last heads that are kept by name
 
 
-_STREAMS, _GRAPH = "trace:streams", "trace:graph"  # in the store
+_STREAMS, _PATTERNS, _GRAPH = "trace:streams", "trace:patterns", "trace:graph"  # in the store
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,11 @@ def frozen_run(model: LoadedModel, encoded: Encoded, dictionaries: Mapping[int, 
     InputError
         It cannot be computed without hooks.
     """
-    known = model.recall(encoded.ids, [_STREAMS])
+    known = model.recall(encoded.ids, [_STREAMS, _PATTERNS])
     if known is not None:
         with contextlib.suppress(Unreadable):
             net = network.single(network.read(model, half=True))
-            return Frozen(net, encoded.ids, dictionaries, streams=known[_STREAMS])
+            return Frozen(net, encoded.ids, dictionaries, known=(known[_STREAMS], known[_PATTERNS]))
 
     # The model's own run comes first: it refuses what cannot fit, and the other one is compared with it.
     model.activations(encoded, ["last_logits"])
@@ -133,7 +133,7 @@ def frozen_run(model: LoadedModel, encoded: Encoded, dictionaries: Mapping[int, 
     model.count(1)
     rounded = () if model.dtype in _EXACT else (f"of the model's {model.dtype} weights, computed in float32",)
     model.note(done.path, (*done.notes, *rounded))
-    model.keep(encoded.ids, {_STREAMS: done.answer.streams})
+    model.keep(encoded.ids, {_STREAMS: done.answer.streams, _PATTERNS: done.answer.patterns})
     return done.answer
 
 
