@@ -15,6 +15,7 @@ import torch
 from interp.engine.features import held
 from interp.engine.features.dictionary import Act, Dictionary
 from interp.engine.features.formats import saelens
+from interp.engine.features.measure import Measured
 from interp.engine.features.places import Place
 
 
@@ -43,7 +44,8 @@ def hold(model: Any) -> None:
         return
     shape, like = model.geometry, next(model.hf_model.parameters())
     layers = [transcoder(shape.d_model, layer).to(like.device, like.dtype) for layer in range(shape.n_layers)]
-    held.hold(model, held.FeatureSet("transcoders", "tests", "", tuple(layers)))
+    unknown = (Measured(0, *[float("nan")] * 3),) * len(layers)
+    held.hold(model, held.FeatureSet("transcoders", "tests", "", tuple(layers), measured=unknown))
 
 
 def written(folder: Path, width: int, layers: Iterable[int] = (0,), point: str = "resid_post") -> Path:
