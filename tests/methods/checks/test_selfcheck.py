@@ -39,6 +39,7 @@ def test_every_method_reaches_its_bar(whole: SelfcheckResult) -> None:
     assert (of(whole, "acdc") >= 0.95).all()
     assert (of(whole, "eap-ig") >= 0.90).all()
     assert np.abs(of(whole, "random") - 0.5).max() < 0.05
+    assert (of(whole, "trace") >= 0.99).all()
     assert whole.misses() == []
     assert np.isfinite(whole.seconds).all()
     assert (whole.true >= 4).all()
@@ -90,7 +91,7 @@ def test_every_worst_is_explained_with_its_interval(whole: SelfcheckResult) -> N
             assert [note for note in notes if note.startswith(said) and explained[method] in note], whole.notes
         else:
             assert not notes, notes
-        assert np.isfinite(whole.interval[..., column]).all() == (method in {"exact", "eap", "eap-ig"})
+        assert np.isfinite(whole.interval[..., column]).all() == (method in {"exact", "eap", "eap-ig", "trace"})
     assert not any("below 0.90" in note for note in whole.notes)
     table = whole.to_frame()
     assert (table.low.dropna() <= table.high.dropna()).all()
@@ -202,7 +203,7 @@ def test_an_interrupt_keeps_what_was_scored(monkeypatch: Any) -> None:
         interp.selfcheck(program="induction", n=4)
     result = stopped.value.result
     assert np.isfinite(result.auroc).sum() == 1
-    assert result.notes[0] == "partial: interrupted after 1 of 15 scores"
+    assert result.notes[0] == "partial: interrupted after 1 of 18 scores"
     assert result.provenance.technique == "selfcheck"
     assert "–" in result.text()
     assert result.png()[:4] == b"\x89PNG"
@@ -216,6 +217,6 @@ def test_steps_are_told(monkeypatch: Any) -> None:
 
     monkeypatch.setattr(session, "on_step", step)
     interp.selfcheck(program="induction", ablation="zero", n=2)
-    assert [done for done, _, _ in said] == [0, 1, 2, 3, 4, 5]
+    assert [done for done, _, _ in said] == [0, 1, 2, 3, 4, 5, 6]
     assert {total for _, total, _ in said} == {5}
     assert said[1][2] == "induction, zero ablation, acdc"
