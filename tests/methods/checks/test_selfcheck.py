@@ -218,5 +218,5 @@ def test_steps_are_told(monkeypatch: Any) -> None:
     monkeypatch.setattr(session, "on_step", step)
     interp.selfcheck(program="induction", ablation="zero", n=2)
     assert [done for done, _, _ in said] == [0, 1, 2, 3, 4, 5, 6]
-    assert {total for _, total, _ in said} == {5}
+    assert {total for _, total, _ in said} == {6}
     assert said[1][2] == "induction, zero ablation, acdc"
