@@ -171,6 +171,15 @@ def test_features_of_the_stream_make_no_graph(model: Any) -> None:
         interp.trace(PROMPT)
 
 
+def test_the_stream_that_an_mlp_reads_is_a_site_too(model: Any) -> None:
+    found = []
+    for point in ("mlp_in", "resid_mid"):
+        random_set(model, point=point)
+        found.append(interp.trace(PROMPT, target=" Mary", against=" John"))
+    assert found[0].names == found[1].names
+    np.testing.assert_array_equal(found[0].weights, found[1].weights)
+
+
 def test_layers_without_features_are_said(model: Any) -> None:
     held.hold(model, held.FeatureSet("one", "x", "x", (made.random(1, 128),)))
     found = interp.trace(PROMPT)

@@ -76,12 +76,6 @@ class Traced:
         scale = self.edges.double().abs().sum(1) + self.biases.abs()
         return float(((total - self.values).abs() / scale.clamp_min(1e-30)).max())
 
-    @property
-    def row_layers(self) -> Tensor:
-        """The layer that each row is of, ``int64 [row]``; readings come after the last one."""
-        last = torch.full((len(self.readings),), len(self.sources.frozen), device=self.targets.device)
-        return torch.cat([self.sources.layers[self.targets], last])
-
 
 class Tracer:
     """Edges of a held run, row by row."""

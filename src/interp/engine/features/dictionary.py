@@ -22,7 +22,6 @@ from interp.engine.features.codes import Codes
 from interp.engine.features.places import Place
 from interp.engine.transformer.linear import linear
 
-KINDS = ("sae", "transcoder", "clt")
 Normed = Literal["", "layer", "token"]
 
 
@@ -46,11 +45,6 @@ class Taken:
     normed: Normed = ""
     scale: float = 1.0
     offset: Tensor | None = None
-
-    @property
-    def plain(self) -> bool:
-        """Whether it is a linear map that undoes nothing by sizes of the activation itself."""
-        return not self.normed
 
     def sizes(self, x: Tensor) -> tuple[Tensor | float, Tensor | float]:
         """Return what is taken away from x and what the rest is divided by, ``[…, 1]``; before scale and offset."""

@@ -24,6 +24,8 @@ from interp.engine.transformer.network import Network
 from interp.engine.transformer.parts import Norm, Rotation
 from interp.sites import MLP_INPUTS
 
+_NORMED = ("mlp_normed", "mlp_unit")  # of the places where an MLP's input is read; elsewhere it is the stream itself
+
 
 @dataclass(frozen=True)
 class Held:
@@ -212,14 +214,14 @@ class Frozen:
     def reading(self, layer: int, point: str) -> Callable[[Tensor], Tensor]:
         """Return the linear map from the stream that an MLP reads to what a dictionary reads, without biases."""
         norm = self.layers[layer].mlp_norm
-        if point == "mlp_in":
+        if point not in _NORMED:
             return lambda x: x
         return norm if point == "mlp_normed" else _unit(norm)
 
     def reading_back(self, layer: int, point: str) -> Callable[[Tensor, Tensor | slice], Tensor]:
         """Return the transpose of `reading`, of readings of some positions."""
         norm = self.layers[layer].mlp_norm
-        if point == "mlp_in":
+        if point not in _NORMED:
             return lambda slope, at: slope  # noqa: ARG005
         return norm.back if point == "mlp_normed" else _unit(norm).back
 
@@ -390,6 +392,7 @@ def sizes(dictionary: Dictionary, shown: Tensor) -> Tensor:
     return size
 
 
-def readable(dictionary: Dictionary) -> bool:
-    """Return whether a dictionary stands for an MLP: it reads the MLP's input and writes its output."""
-    return dictionary.reads.point in MLP_INPUTS and all(to.point == "mlp_out" for to in dictionary.writes)
+def stands(dictionary: Dictionary, *, parallel: bool) -> bool:
+    """Return whether a dictionary reads an MLP's input, or the site that this is made of, and writes its output."""
+    read = (*MLP_INPUTS, "resid_pre" if parallel else "resid_mid")
+    return dictionary.reads.point in read and all(to.point == "mlp_out" for to in dictionary.writes)

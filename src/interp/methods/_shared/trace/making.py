@@ -13,10 +13,10 @@ import torch
 from interp.engine import exactness
 from interp.engine.exactness import Refusal, Unreadable
 from interp.engine.features.attribution import Reading, Traced, Tracer, trace
-from interp.engine.features.frozen import Frozen, readable
+from interp.engine.features.frozen import Frozen, stands
 from interp.engine.features.influence import Influence
 from interp.engine.features.loadings import head_loadings
-from interp.engine.features.places import captured
+from interp.engine.features.places import captured, parallel
 from interp.engine.features.sources import Sources, sources
 from interp.engine.model.tokens import Encoded
 from interp.engine.transformer import network
@@ -73,7 +73,7 @@ def standing(model: LoadedModel, given: FeatureSet) -> dict[int, Dictionary]:
     InputError
         The set has none: graphs are made of transcoders.
     """
-    found = {one.layer: one for one in given.dictionaries if readable(one)}
+    found = {one.layer: one for one in given.dictionaries if stands(one, parallel=parallel(model))}
     if not found:
         raise InputError(
             f"trace needs features that stand for MLPs (transcoders), and those of {given.name} read "
