@@ -13,6 +13,7 @@ import torch
 import interp
 from faults import harness
 from interp.engine import exactness
+from interp.engine.features import activity
 from interp.engine.patching import cases
 from interp.engine.transformer import network
 from interp.engine.transformer.block import Block
@@ -25,6 +26,8 @@ from interp.results import Result
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 BOUND = 1e-4
+# Adam's first step is as large whatever the gradient is, so that what is nearly none may go either way.
+BOUNDS = {"features-train": 0.05}
 MADE = {"provenance", "notes", "_live", "seconds", "forwards"}
 NAMES = tuple(f" {name}" for name in "Mary John Alice Bob James Emma Sarah David Paul Kate".split())  # noqa: SIM905  # of one token, for the task of two names
 
@@ -158,6 +161,7 @@ def answered(
 ) -> tuple[Any, str, int]:
     """Return what a call gives on a model of which nothing is known, its refusal, and how often the model was read."""
     exactness.forget(model)
+    activity.forget(model)
     model.store.clear()
     reading = Reading(fault)
     with monkeypatch.context() as patch:
@@ -204,7 +208,9 @@ def test_a_broken_reading_misleads_no_command(
         if refused:
             right = f"without hooks, and here that cannot be: {DIFFERED}" in refused and "\n" not in refused
         else:
-            right = off(found, expected) < BOUND and said is not None and said.path.startswith(f"hooked: {DIFFERED}")
+            bound = BOUNDS.get(name, BOUND)
+            right = off(found, expected) < bound and said is not None
+            right = right and said.path.startswith(f"hooked: {DIFFERED}")
         if not right:
             how = refused or f"off by {off(found, expected):.2g}, {found.provenance.path}"
             misled.append(f"{name}: {how}")

@@ -53,9 +53,10 @@ VALUES: dict[str, Callable[[], Any]] = {
     "feature list": lambda: "0.1",
 }
 
-# A command that needs one of several arguments → one of them; one that writes is told to write little.
+# A command that needs one of several arguments → one of them; one that writes or trains is told to do little.
 ONE_OF: dict[str, dict[str, Any]] = {
     "ablate": {"heads": "0.0"},
+    "features-train": {"steps": 2, "width": 32},
     "generate": {"n": 4},
     "probe": {"text": str(Path(__file__).parent / "labelled.csv")},
     "selfcheck": {"program": "induction", "ablation": "corrupted", "n": 2},

@@ -7,6 +7,7 @@ import functools
 import gc
 import sys
 import weakref
+from typing import Any
 
 import pytest
 import torch
@@ -121,7 +122,8 @@ def test_row_31_a_hook_of_the_users_own(family, hook, shell, own):
     model = own(family)
     if hook is by_add_hook and family == "bert":
         pytest.skip("reset_hooks takes BERT's own wiring away too")
-    clean = {name: cell_of(name, family, "magic", shell) for name in harness.bodied(family)}
+    unhooked = [name for name in harness.bodied(family) if name in harness.UNHOOKED]
+    clean = {name: cell_of(name, family, "magic", shell) for name in harness.bodied(family) if name not in unhooked}
     logits, baseline = harness.forward(model), harness.census(model)
     entries = model.store.ledger().entries
     model.store.clear()
@@ -141,6 +143,9 @@ def test_row_31_a_hook_of_the_users_own(family, hook, shell, own):
                     assert hooked.provenance.forwards >= computed[name], f"an answer of {name} came from the store"
                     assert hooked.provenance.path.startswith("hooked")
                     assert harness.answer(hooked) != harness.answer(before)
+        for name in unhooked:
+            for door in harness.DOORS:
+                harness.refused(harness.ask(door, shell, harness.valid(name, family)), "hooks of the user's own")
         assert model.store.ledger().entries == entries, "a hooked answer went into the store"
         assert hooked.provenance.user_hooks[0] in status(shell)
         with harness.unharmed(model, shell):
@@ -282,7 +287,14 @@ def test_row_32_an_edit_and_then_the_same_cell(family, edit, shell, own):
     except (NotImplementedError, AttributeError) as error:
         pytest.skip(f"transformer-lens does not do this to {family}: {error}")
     moved = not torch.equal(harness.forward(model).float(), logits)
-    after = {name: cell_of(name, family, "magic", shell) for name in before}
+    after: dict[str, Any] = {}
+    for name in before:
+        outcome = harness.ask("magic", shell, harness.valid(name, family))
+        if name in harness.UNHOOKED and outcome.error is not None:
+            harness.refused(outcome, "without hooks, and here that cannot be")
+            assert edit in {by_replaced_forward, by_a_new_epsilon}, edit.__name__
+        else:
+            after[name] = harness.worked(outcome)
     for name, result in after.items():
         assert harness.answer(result) == fresh_answer(model, name, family, shell), f"a stale answer of {name}"
         assert harness.content(before[name]) == kept[name], f"the earlier result of {name} has changed"

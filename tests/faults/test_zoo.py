@@ -34,7 +34,6 @@ IDS, OTHER = (5, 9, 12, 33, 7, 50), (5, 9, 13, 33, 7, 50)
 # Of as many steps as show that a command works.
 SHORT: dict[str, dict[str, Any]] = {
     "lens-train": {"steps": 2},
-    "features-train": {"steps": 2, "width": 32},
     "probe": {"shuffles": 1, "folds": 2},
 }
 

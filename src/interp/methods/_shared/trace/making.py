@@ -66,7 +66,9 @@ class Asked:
 
 
 def standing(model: LoadedModel, given: FeatureSet) -> dict[int, Dictionary]:
-    """Return layer → the dictionary that stands for its MLP; in single precision where the model is in half.
+    """Return layer → the dictionary that stands for its MLP, in the precision that the graph is computed in.
+
+    That is the model's, which may be another one than when they were loaded; single where it is in half.
 
     Raises
     ------
@@ -79,9 +81,8 @@ def standing(model: LoadedModel, given: FeatureSet) -> dict[int, Dictionary]:
             f"trace needs features that stand for MLPs (transcoders), and those of {given.name} read "
             f"{', '.join(given.points)}; load or train some: %interp features-train --site mlp"
         )
-    if model.dtype in _EXACT:
-        return found
-    return {layer: one.to(model.device, torch.float32) for layer, one in found.items()}
+    dtype = getattr(torch, model.dtype) if model.dtype in _EXACT else torch.float32
+    return {layer: one if one.encoder.dtype == dtype else one.to(model.device, dtype) for layer, one in found.items()}
 
 
 def frozen_run(model: LoadedModel, encoded: Encoded, dictionaries: Mapping[int, Dictionary]) -> Frozen:
