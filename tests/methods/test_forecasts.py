@@ -126,7 +126,7 @@ def test_a_cell_takes_the_flag_and_gives_one_line(shell: Any) -> None:
 @pytest.mark.usefixtures("model")
 def test_only_what_forecasts_takes_the_flag() -> None:
     takes = {name for name, one in registry.commands().items() if any(p.name == "dry_run" for p in one.parameters)}
-    assert takes == {"ablate", "circuit", "lens-train", "mediate", "neurons", "patch", "path", "validate"}
+    assert takes == {"ablate", "circuit", "lens-train", "mediate", "neurons", "patch", "path", "trace", "validate"}
     with pytest.raises(InputError, match="dry_run"):
         interp.tokens("The cat", dry_run=True)
 
