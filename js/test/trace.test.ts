@@ -64,8 +64,8 @@ function graph(given: Partial<Graph> = {}): Graph {
       ["1.3@2", "fires most at ␣gave", "␣gave 2", "3", "+2.000", "0.600"],
       ["0.7@1", "a name", "␣Mary 1", "2", "+1.000", "0.400"],
     ],
-    captions: ["Most influential features", "1 feature taken away"],
-    measured: null,
+    caption: "Most influential features",
+    measured: [],
     notes: [],
     ...given,
   };
@@ -349,6 +349,18 @@ describe("the graph", () => {
     button("0.7@1").click();
     expect(text(".interp-foot")).toContain("a name at ␣Mary 1");
     expect(text(".interp-count")).toContain("2 of 4");
+  });
+
+  it("shows what was measured in the model and of other prompts, each with its caption", async () => {
+    const measured: Graph["measured"] = [
+      ["1 feature taken away", 40, 20, "<path d='M0 0H9'/>"],
+      ["Alike in graphs of 5 paraphrases", 80, 30, "<circle r='2'/>"],
+    ];
+    const { el, text } = open({}, { measured });
+    await settled();
+    expect(el.querySelectorAll(".interp-measured").length).toBe(2);
+    expect(text(".interp-below")).toContain("Alike in graphs of 5 paraphrases");
+    expect(el.querySelectorAll(".interp-measured svg circle").length).toBe(1);
   });
 
   it("has its edges as a table that can be sorted", async () => {

@@ -408,6 +408,8 @@ def validate(
     random: int = ...,
     top: int = ...,
     metric: Any = ...,
+    paraphrases: Any = ...,
+    control: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
 ) -> _CircuitReport | _TraceResult: ...

@@ -14,12 +14,12 @@ from interp.errors import InputError
 from interp.methods._shared.trace.result import TraceResult
 from interp.results import Provenance
 from interp.views import trace as pictures
-from interp.views import trace_drawing, trace_report
+from interp.views import trace_drawing, trace_report, trace_stability
 from interp.views.trace_groups import collapsed
 from interp.views.trace_labels import NONE, place
 from interp.views.trace_layout import EDGES, LEFT, NEVER, NODES, Arrangement, arrange
 from views.pictures import HOSTILE
-from views.traces import check, planted, random
+from views.traces import check, planted, random, stable
 
 SHAPES = {
     "planted": planted,
@@ -227,6 +227,33 @@ def test_what_was_measured_is_drawn_with_its_misses() -> None:
     assert dots + misses == 1500 + 40
     assert abs(dots - misses) < 100
     assert len(drawn.body.encode()) < 100_000
+
+
+def test_stability_is_drawn_beside_its_controls_and_claimed_only_where_it_was_found() -> None:
+    plain = planted()
+    assert trace_stability.drawing(plain) is None
+    assert "not measured" in plain.html()
+    assert "interp.validate(g, paraphrases=[…]) measures it" in plain.html()
+    assert "Alike in graphs" not in plain.svg()
+    result = stable(plain, paraphrases=6, controls=3)
+    held = result.stability
+    assert held is not None
+    page, drawn = result.html(), trace_stability.drawing(result)
+    assert drawn is not None
+    assert "not measured" not in page
+    assert "Alike in graphs of 6 paraphrases; grey: of 3 with shuffled tokens; bar: mean; line: 95 % interval" in page
+    assert drawn.body.count("<circle") == 4 * (6 + 3)
+    for n, figure in enumerate(held.figures):
+        for control, values in ((False, held.paraphrased), (True, held.control)):
+            said = held.of(figure, control=control).said.replace("-", "−")
+            assert said in page
+            assert said.startswith(f"{values[:, n].mean():.2f}".replace("-", "−"))
+            assert ("[" in said) == (not control), "an interval of four prompts or more"
+    assert "line:" not in trace_stability.caption(stable(plain, paraphrases=3))
+    unknown = replace(held, paraphrased=np.full((6, 4), np.nan), control=np.zeros((0, 4)), controls=())
+    assert "unknown" in replace(plain, stability=unknown).html()
+    ElementTree.fromstring(replace(plain, stability=unknown).svg())
+    ElementTree.fromstring(result.svg("dark"))
 
 
 def test_hostile_tokens_and_labels_stay_text() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from interp.methods._shared.trace.parts import TraceCheck
+from interp.methods._shared.trace.parts import TraceCheck, TraceStability
 from interp.methods._shared.trace.result import TraceResult
 from interp.results import Provenance
 
@@ -110,6 +110,20 @@ def check(result: TraceResult, seed: int = 0) -> TraceCheck:
 def measured(result: TraceResult) -> TraceResult:
     """Return the graph with what could have been measured of it."""
     return replace(result, check=check(result))
+
+
+def stable(result: TraceResult, paraphrases: int = 5, controls: int = 5, seed: int = 0) -> TraceResult:
+    """Return the graph with what could be its likeness to those of paraphrases, and of controls."""
+    chance = np.random.default_rng(seed)
+    found = TraceStability(
+        paraphrases=tuple(f"paraphrase {n}" for n in range(paraphrases)),
+        controls=tuple(f"control {n}" for n in range(controls)),
+        paraphrased=chance.uniform(0.5, 1, (paraphrases, 4)),
+        control=chance.uniform(-0.4, 0.3, (controls, 4)).clip([0, 0, 0, -1], 1),
+        values=chance.standard_normal(paraphrases),
+        shuffled=True,
+    )
+    return replace(result, stability=found)
 
 
 def random(

@@ -15,10 +15,11 @@ from interp.methods._shared.trace.parts import TraceMove
 from interp.methods._shared.trace.result import TraceResult
 from interp.results import Provenance
 from interp.selection import selection
+from interp.views import trace_report, trace_stability
 from interp.views.trace_layout import KINDS, arrange
 from interp.widgets._base import _off_screen
 from interp.widgets.trace import TraceWidget
-from views.traces import HEADS, check, planted, random
+from views.traces import HEADS, check, planted, random, stable
 
 from .conftest import Wire, ask, deliver
 
@@ -84,6 +85,16 @@ def test_no_numbers_of_nodes_and_edges_travel_as_text() -> None:
         return max([own, *map(longest, value)])
 
     assert longest(graph) <= 3
+
+
+@pytest.mark.usefixtures("wire")
+def test_what_was_measured_is_sent_as_it_is_drawn() -> None:
+    assert TraceWidget(planted()).graph["measured"] == []
+    result = stable(replace(planted(), check=check(planted())))
+    sent = TraceWidget(result).graph["measured"]
+    drawn = trace_report.measured(result), trace_stability.drawing(result)
+    assert [one[0] for one in sent] == [trace_report.caption(result), trace_stability.caption(result)]
+    assert [one[1:] for one in sent] == [[one.width, one.height, one.body] for one in drawn if one is not None]
 
 
 @pytest.mark.usefixtures("wire")

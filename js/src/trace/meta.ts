@@ -24,8 +24,9 @@ export interface Graph {
   key: [kind: string, words: string][];
   scores: [name: string, value: string, said: string][];
   features: string[][];
-  captions: [features: string, measured: string];
-  measured: [width: number, height: number, body: string] | null;
+  /** Of the most influential features. */
+  caption: string;
+  measured: [caption: string, width: number, height: number, body: string][];
   notes: string[];
 }
 

@@ -17,7 +17,7 @@ export function scores({ graph, ends }: Viewer): HTMLElement {
   return element;
 }
 
-/** The most influential features, and what was measured of them in the model. */
+/** The most influential features, what was measured of them in the model, and of other prompts. */
 export function below(viewer: Viewer): HTMLElement {
   const { graph, drawing, there, ends } = viewer;
   const element = h("div.columns.below");
@@ -32,7 +32,7 @@ export function below(viewer: Viewer): HTMLElement {
     viewer.choose(at);
   };
   watch(ends, () => {
-    const { features, captions, measured } = graph.value;
+    const { features, caption: listed, measured } = graph.value;
     const parts: HTMLElement[] = [];
     if (features.length) {
       const head = HEADINGS.map((name) => h("span.muted", { role: "columnheader" }, name));
@@ -48,18 +48,13 @@ export function below(viewer: Viewer): HTMLElement {
       );
       const table = { role: "table", "aria-label": "Most influential features" };
       parts.push(
-        h(
-          "div.listed",
-          {},
-          caption(captions[0]),
-          h("div.features", table, h("div", { role: "row" }, ...head), ...rows),
-        ),
+        h("div.listed", {}, caption(listed), h("div.features", table, h("div", { role: "row" }, ...head), ...rows)),
       );
     }
-    if (measured) {
+    for (const [words, ...drawing] of measured) {
       const drawn = h("div");
-      place(drawn, ...measured);
-      parts.push(h("div.measured", {}, caption(captions[1]), drawn));
+      place(drawn, ...drawing);
+      parts.push(h("div.measured", {}, caption(words), drawn));
     }
     element.hidden = !parts.length;
     element.replaceChildren(...parts);

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from interp.views.kit import curves, draw, frame, page
+from interp.views.kit import curves, dots, draw, frame, page
 from interp.views.kit.curves import Curve
 from interp.views.kit.draw import ACCENT, FG, MUTED, Drawing, number
 from interp.views.kit.text import minus
@@ -147,7 +146,7 @@ def _strips(result: CircuitReport) -> Drawing:
     for n, (label, values, mean, colour) in enumerate(rows):
         middle = (n + 0.5) * _ROW
         body.append(draw.text(0, middle + 4, label, more=_size(colour)))
-        body += _dots([x(value) for value in values.tolist() if math.isfinite(value)], middle, colour)
+        body += dots.dots([x(value) for value in values.tolist() if math.isfinite(value)], middle, colour)
         if math.isfinite(mean):
             at = number(x(mean))
             body.append(
@@ -156,20 +155,6 @@ def _strips(result: CircuitReport) -> Drawing:
     body.append(draw.text(x(0), down + 28, "all ablated", anchor="middle"))
     body.append(draw.text(x(1), down + 28, "whole model", anchor="middle"))
     return Drawing(_LEFT + _TRACK + 34, down + 32, "".join(body))
-
-
-def _dots(places: Sequence[float], middle: float, colour: str) -> list[str]:
-    """Return dots that lie above each other where they would overlap."""
-    body: list[str] = []
-    taken: dict[int, int] = {}
-    for place in sorted(places):
-        column = round(place / 5)
-        level = taken.get(column, 0)
-        taken[column] = level + 1
-        up = (level + 1) // 2 * (4 if level % 2 else -4)
-        y = middle + max(-16, min(16, up))
-        body.append(f'<circle cx="{number(place)}" cy="{number(y)}" r="2.2" style="fill:{colour};fill-opacity:0.55"/>')
-    return body
 
 
 def _picture(result: CircuitReport) -> page.Picture:

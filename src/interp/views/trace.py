@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from interp.errors import InputError, closest
 from interp.views import trace_drawing as drawing
 from interp.views import trace_report as report
+from interp.views import trace_stability as stability
 from interp.views.kit import bars, draw, frame, page, theme
 from interp.views.kit.draw import Drawing, number
 from interp.views.kit.page import Block, Piece
@@ -169,6 +170,8 @@ class _View:
             stacks.append([(report.CAPTION, report.drawn_table(self.result))])
         if (measured := report.measured(self.result)) is not None:
             stacks.append([(report.caption(self.result), measured)])
+        if (alike := stability.drawing(self.result)) is not None:
+            stacks.append([(stability.caption(self.result), alike)])
         return stacks
 
     @property
@@ -215,10 +218,13 @@ class _View:
         if self.result.top(1):
             caption = f'<div class="interp-caption"><span>{escape(report.CAPTION)}</span></div>'
             parts.append(f'<div class="interp-listed">{caption}{report.table(self.result)}</div>')
-        if (measured := report.measured(self.result)) is not None:
-            words = report.caption(self.result)
-            caption = f'<div class="interp-caption"><span>{escape(words)}</span></div>'
-            parts.append(f'<div class="interp-measured">{caption}<div>{draw.inline(measured, words)}</div></div>')
+        for words, drawn in (
+            (report.caption(self.result), report.measured(self.result)),
+            (stability.caption(self.result), stability.drawing(self.result)),
+        ):
+            if drawn is not None:
+                caption = f'<div class="interp-caption"><span>{escape(words)}</span></div>'
+                parts.append(f'<div class="interp-measured">{caption}<div>{draw.inline(drawn, words)}</div></div>')
         return f'<div class="interp-columns interp-below">{"".join(parts)}</div>' if parts else ""
 
 

@@ -66,7 +66,17 @@ def scores(result: TraceResult) -> list[Score]:
             _small(result.gap),
             "is the most that edges and biases miss of what they lead into",
         ),
+        _stability(result),
     ]
+
+
+def _stability(result: TraceResult) -> Score:
+    """Return how much of the graph those of paraphrases have too, or how to find that out."""
+    held = result.stability
+    if held is None:
+        return Score("stability", "not measured", "over paraphrases; interp.validate(g, paraphrases=[…]) measures it")
+    own, other = (_two(held.of("influence", control=control).mean) for control in (False, True))
+    return Score("stability", own, f"of the influence is alike in paraphrases' graphs, beside {other} in controls'")
 
 
 def rows(result: TraceResult) -> list[Row]:

@@ -11,7 +11,7 @@ import traitlets
 
 from interp.errors import InputError
 from interp.views import trace as pictures
-from interp.views import trace_drawing, trace_report
+from interp.views import trace_drawing, trace_report, trace_stability
 from interp.views.kit.frame import visible_facts
 from interp.views.kit.text import visible
 from interp.views.kit.theme import THEMES
@@ -126,7 +126,10 @@ class TraceWidget(GroupingWidget):
 
 def _described(result: TraceResult, whole: Arrangement, drawn: Arrangement) -> dict[str, Any]:
     """Return the small things that the page needs at once."""
-    measured = trace_report.measured(result)
+    measured = (
+        (trace_report.caption(result), trace_report.measured(result)),
+        (trace_stability.caption(result), trace_stability.drawing(result)),
+    )
     return {
         "facts": trace_report.facts(result),
         "about": {
@@ -154,8 +157,8 @@ def _described(result: TraceResult, whole: Arrangement, drawn: Arrangement) -> d
         "key": [list(pair) for pair in pictures.KEY],
         "scores": [list(score) for score in trace_report.scores(result)],
         "features": [list(row) for row in trace_report.rows(result)],
-        "captions": [trace_report.CAPTION, trace_report.caption(result)],
-        "measured": None if measured is None else [measured.width, measured.height, measured.body],
+        "caption": trace_report.CAPTION,
+        "measured": [[words, one.width, one.height, one.body] for words, one in measured if one is not None],
         "notes": pictures.notes(result),
     }
 

@@ -111,10 +111,14 @@ def check(
         if on_step is not None:
             on_step(done, len(runs))
 
-    size = max(1, memory.WAVE_ROWS // (4 * held.n_positions))
-    memory.halving(range(len(runs)), size, some, model.device)
+    memory.halving(range(len(runs)), together(held.n_positions), some, model.device)
     told = foretold(traced, runs, amounts)[:, rows]
     return Checked(runs, amounts, rows, told, measured, told != 0)
+
+
+def together(length: int) -> int:
+    """Return how many changed runs of a prompt of `length` tokens go into one forward."""
+    return max(1, memory.WAVE_ROWS // (4 * length))
 
 
 class _Looked:

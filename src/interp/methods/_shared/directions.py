@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from interp.errors import InputError
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
 
 _UNUSUAL = 10.0  # times the usual length of the stream: where models rest attention
-_FILES = frozenset({".txt", ".csv", ".tsv", ".json", ".jsonl"})
 
 
 def given(model: LoadedModel, place: Site, value: Any) -> tuple[Tensor, str, list[str]]:
@@ -148,20 +146,12 @@ def of_texts(
     if toward is None or against is None:
         lacking = "toward" if toward is None else "against"
         raise InputError(f"a direction is a difference: give --{lacking} too, a text or a file of texts")
-    sides = [_listed(which, side) for which, side in (("toward", toward), ("against", against))]
+    sides = [running.of_argument(which, side) for which, side in (("toward", toward), ("against", against))]
     if sides[0].texts == sides[1].texts:
         raise InputError("the direction is zero: --toward and --against are the same; name texts that differ")
     (high, notes), (low, also) = (_mean(model, place, side, length) for side in sides)
     notes = [*(note for side in sides for note in side.notes), *notes, *also]
     return high - low, " − ".join(map(_named, sides)), notes
-
-
-def _listed(which: str, given: Any) -> Texts:
-    if isinstance(given, str) and PurePath(given).suffix.lower() in _FILES:
-        return running.from_file(given)
-    if isinstance(given, str) and not given:
-        raise InputError(f"--{which} is empty; type a text, such as ' love'")
-    return running.several(given)
 
 
 def _named(side: Texts) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, cast
 
 from interp import files
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.model.tokens import Encoded
 
+_FILES = frozenset({".txt", ".csv", ".tsv", ".json", ".jsonl"})
 _LINES = re.compile(r"\r\n|\n|\r")  # str.splitlines also cuts at a form feed, at U+2028 …
 _MANY_LINES = 8  # fewer without a blank one are one text, as a poem is
 _BLANK = re.compile(r"(?:\r\n|\n|\r)[ \t]*(?:\r\n|\n|\r)\s*")
@@ -133,6 +135,26 @@ def several(given: Any) -> Texts:
     if wrong is not None:
         raise InputError(f"texts are a list of texts, or of token ids; {type(wrong).__name__} is neither")
     return Texts(tuple(as_prompt(item) for item in items))
+
+
+def of_argument(which: str, given: Any) -> Texts:
+    """Return the texts that an argument gives: a text, the name of a file of texts, or a list of texts.
+
+    Raises
+    ------
+    InputError
+        It is empty, no such file, or something else.
+
+    Examples
+    --------
+    >>> len(of_argument("toward", ["I love you", "I like you"]).texts)
+    2
+    """
+    if isinstance(given, str) and PurePath(given).suffix.lower() in _FILES:
+        return from_file(given)
+    if isinstance(given, str) and not given:
+        raise InputError(f"--{which} is empty; type a text, such as ' love'")
+    return several(given)
 
 
 def encoded(model: LoadedModel, texts: Sequence[Prompt]) -> list[Encoded]:

@@ -19,7 +19,7 @@ from interp.methods._shared.models import require_causal
 from interp.methods._shared.pairs import Encodings, encode, from_task
 from interp.methods._shared.trace.result import TraceResult
 from interp.results import Provenance, resolve, views_of
-from interp.spec import MetricName, Variable
+from interp.spec import Examples, MetricName, Variable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
 
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of all edges; Mueller et al. (2025)
-_RESAMPLES = 100  # of the pairs that chose a circuit
 
 
 @technique(body=None, forecasts=True)
@@ -45,10 +44,13 @@ def validate(
     random: int = 20,
     top: int = 50,
     metric: MetricName | None = None,
+    paraphrases: Examples | None = None,
+    control: Examples | None = None,
 ) -> CircuitReport | TraceResult:
     """A circuit's evidence: faithfulness, completeness, minimality, random circuits of its size, stability.
 
-    Of an attribution graph: its strongest features taken away and doubled in the model, beside what it foretells.
+    Of an attribution graph: its strongest features taken away and doubled in the model, beside what it foretells; with
+    paraphrases of its prompt, how much of it their graphs have too.
 
     Parameters
     ----------
@@ -59,23 +61,30 @@ def validate(
     n
         How many pairs; as many as it was chosen by, when not given.
     seed
-        Of fresh pairs and of what is drawn; the one after the circuit's own when not given.
+        Of fresh pairs and of what is drawn; the one after the circuit's own when not given, 0 of a graph.
     random
         How many random circuits of its size to compare with; 0 for none.
     top
         How many of its strongest edges (of a graph: features) to take away, one at a time; 0 for none.
     metric
         Another metric than the one it was chosen by, or the name of a function of yours.
+    paraphrases
+        Of a graph: a file of texts that say what its prompt says, one to a line or a blank line between two, or a list.
+    control
+        Unrelated prompts, likewise, whose graphs stand beside those; the paraphrases with their tokens in random order
+        when not given.
 
     Returns
     -------
     CircuitReport
-        Everything with its interval; nothing as a bare number. Of a graph, the graph with its `check`.
+        Everything with its interval; nothing as a bare number. Of a graph, the graph with its `check` and, with
+        paraphrases, its `stability`.
 
     Raises
     ------
     InputError
-        What is no circuit, has no edges or is another model's, or pairs that cannot be had.
+        What is no circuit, has no edges or is another model's, or pairs that cannot be had; a paraphrase that is empty,
+        there twice, or behind which the target is another token.
     Interrupted
         Stopped by Ctrl-C: what was found so far is in its ``result``.
 
@@ -93,10 +102,13 @@ def validate(
     """
     require_causal(model, "validate")
     if isinstance(circuit, TraceResult):
-        of_graph = resolve("interp.methods._shared.trace.checked:asked")
-        return of_graph(model, circuit, top, {"on": on, "n": n, "seed": seed, "metric": metric})
+        of_graph = resolve("interp.methods._shared.trace.validated:asked")
+        prompts = {"paraphrases": paraphrases, "control": control, "seed": seed}
+        return of_graph(model, circuit, top, {"on": on, "n": n, "metric": metric}, prompts)
     if not isinstance(circuit, CircuitResult):
         raise InputError(f"validate takes a circuit, not a {type(circuit).__name__}; %interp circuit makes one")
+    if paraphrases is not None or control is not None:
+        raise InputError("--paraphrases are of an attribution graph's prompt; a circuit is judged on pairs: --on, --n")
     made = _Evidence(model, circuit, on=on, n=n, seed=seed, random=random, top=top, metric=metric)
     interrupt = made.run()
     report = made.report()
@@ -234,7 +246,8 @@ class _Evidence:
             "marginal": less,
         }
         self.found = {name: np.full((len(masks), pairs), np.nan) for name, masks in self.parts.items()}
-        self.stability = self._stability()  # of no run, and before them all: a report does not wait for it at a stop
+        # Of no run, and before them all: a report does not wait for it at a stop.
+        self.stability = choice.stability(circuit, self.seed)
 
     def run(self) -> BaseException | None:
         """Measure everything, or as much as there is until it stops; return the interrupt that stopped it."""
@@ -347,20 +360,6 @@ class _Evidence:
             "marginal_interval": of_ratio(lost.T, whole - nothing)[:, order],
             "removable": tuple(name for name, value in zip(names, marginal, strict=True) if value < REMOVABLE),
         }
-
-    def _stability(self) -> Float:
-        """Return the Jaccard index with the circuits that resampled pairs choose."""
-        circuit, kept = self.circuit, self.circuit.kept
-        each = np.nan_to_num(choice.of_pairs(circuit))
-        if circuit.method == "acdc" or len(each) < 2:
-            return np.zeros(0)
-        found: list[float] = []
-        chance = np.random.default_rng(self.seed)
-        for share in chance.multinomial(len(each), np.full(len(each), 1 / len(each)), _RESAMPLES) / len(each):
-            scores = np.tensordot(share.astype(np.float32), each, axes=1)
-            mask = choice.of_size(circuit, int(kept.sum()), scores.astype(np.float64))
-            found.append((mask & kept).sum() / (mask | kept).sum())
-        return np.array(found)
 
     def _said(self, whole: Float, span: Float) -> tuple[str, ...]:
         notes = list(self.notes)

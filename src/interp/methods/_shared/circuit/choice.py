@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     Mask = NDArray[np.bool_]
 
+_RESAMPLES = 100  # of the pairs that chose a circuit
 _FACTOR = 2.0  # how far the embedding's estimates may be from what they must sum to before that is said
 
 
@@ -193,6 +194,23 @@ def _exchanged(circuit: CircuitResult, chance: np.random.Generator) -> Mask:
     for kind in (mlps, ~mlps):
         there[kind] = chance.permutation(there[kind])
     return _between(np.nonzero(there)[0], circuit)
+
+
+def stability(circuit: CircuitResult, seed: int) -> Float:
+    """Return the Jaccard index of a circuit and those of its size that its pairs, resampled, choose, ``[draw]``.
+
+    None of ACDC's, whose pairs have no scores of their own, and none of a single pair.
+    """
+    kept, each = circuit.kept, np.nan_to_num(of_pairs(circuit))
+    if circuit.method == "acdc" or len(each) < 2:
+        return np.zeros(0)
+    found: list[float] = []
+    chance = np.random.default_rng(seed)
+    for share in chance.multinomial(len(each), np.full(len(each), 1 / len(each)), _RESAMPLES) / len(each):
+        scores = np.tensordot(share.astype(np.float32), each, axes=1)
+        mask = of_size(circuit, int(kept.sum()), scores.astype(np.float64))
+        found.append((mask & kept).sum() / (mask | kept).sum())
+    return np.array(found)
 
 
 def saturation(made: CircuitResult, steps: int | None) -> list[str]:

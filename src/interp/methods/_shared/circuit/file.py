@@ -72,7 +72,7 @@ def load_circuit(path: str | os.PathLike[str]) -> CircuitResult:
         raise InputError(f"{text!r} is not a circuit's file; give the .json file that a circuit's save(…) wrote")
     try:
         require_room(cast("dict[str, Any]", data), len(content))
-        found = checked(_made(CircuitResult, _fields(cast("dict[str, Any]", data))))
+        found = checked(value_of(CircuitResult, _fields(cast("dict[str, Any]", data))))
         for one in (found, found.report):
             if one is not None:  # what cannot be shown is not found out later
                 _ = (one.html(), one.to_frame(), one.text())
@@ -93,7 +93,7 @@ def _unpacked(data: Mapping[str, Any], scalar: type[np.generic]) -> NDArray[Any]
     kind = np.dtype(scalar).newbyteorder("<")
     if data["dtype"] != kind.str:
         raise ValueError(f"an array of {data['dtype']!r:.20} where {kind.str!r} is due")
-    shape = tuple(_made(int, size) for size in _listed(data["shape"]))
+    shape = tuple(value_of(int, size) for size in _listed(data["shape"]))
     if min(shape, default=0) < 0:
         raise ValueError("an array of a negative size")
     size = math.prod(shape) * kind.itemsize
@@ -130,7 +130,7 @@ def _fields(data: Mapping[str, Any]) -> dict[str, Any]:
     return held
 
 
-def _made(kind: Any, data: Any) -> Any:
+def value_of(kind: Any, data: Any) -> Any:
     """Return `data`, as `as_file` or `results.as_data` writes it, as a value of the type `kind`.
 
     Raises
@@ -144,24 +144,24 @@ def _made(kind: Any, data: Any) -> Any:
     if origin in {Union, types.UnionType}:
         if data is None and type(None) in inner:
             return None
-        return _made(next(one for one in inner if one is not type(None)), data)
+        return value_of(next(one for one in inner if one is not type(None)), data)
     if origin is np.ndarray:
         return _array(data, get_args(inner[1])[0])
     if dataclasses.is_dataclass(kind):
         return _of_fields(cast(type, kind), data)
     if isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_fields"):
         hints = get_type_hints(kind)
-        return kind(*(_made(hint, value) for hint, value in zip(hints.values(), _listed(data), strict=True)))
+        return kind(*(value_of(hint, value) for hint, value in zip(hints.values(), _listed(data), strict=True)))
     if origin is tuple:
         if len(inner) == 2 and inner[1] is Ellipsis:
-            return tuple(_made(inner[0], value) for value in _listed(data))
-        return tuple(_made(one, value) for one, value in zip(inner, _listed(data), strict=True))
+            return tuple(value_of(inner[0], value) for value in _listed(data))
+        return tuple(value_of(one, value) for one, value in zip(inner, _listed(data), strict=True))
     if origin is list:
-        return [_made(inner[0], value) for value in _listed(data)]
+        return [value_of(inner[0], value) for value in _listed(data)]
     if isinstance(origin, type) and issubclass(origin, Mapping):
         if not isinstance(data, dict):
             raise TypeError(f"{data!r:.40} is not a mapping")
-        return {key: _made(inner[1], value) for key, value in cast("dict[str, Any]", data).items()}
+        return {key: value_of(inner[1], value) for key, value in cast("dict[str, Any]", data).items()}
     if kind is float and isinstance(data, str) and data not in {"nan", "inf", "-inf"}:
         raise ValueError(f"{data!r:.40} is no number")
     if kind is float and not isinstance(data, bool):
@@ -176,7 +176,7 @@ def _of_fields(kind: type, data: Any) -> Any:
         raise TypeError(f"{data!r:.40} is not a {kind.__name__}")
     hints = get_type_hints(kind, localns=_KNOWN)
     held = cast("dict[str, Any]", data)
-    return kind(**{name: _made(hints[name], value) for name, value in held.items()})
+    return kind(**{name: value_of(hints[name], value) for name, value in held.items()})
 
 
 def _array(data: Any, scalar: type[np.generic]) -> Any:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -46,7 +45,6 @@ def checked(model: LoadedModel, result: TraceResult, features: int) -> TraceResu
     found = check(
         model, traced, chosen, rows, on_step=lambda done, total: model.on_step(done, total, f"{done}/{total} changes")
     )
-    model.count(len(found.entries))
     place = {entries[number]: number for number in strongest}
     return replace(
         result,
@@ -59,20 +57,6 @@ def checked(model: LoadedModel, result: TraceResult, features: int) -> TraceResu
             downstream=found.downstream.cpu().numpy().copy(),
         ),
     )
-
-
-def asked(model: LoadedModel, graph: TraceResult, top: int, others: Mapping[str, Any]) -> TraceResult:
-    """Return what the command `validate` gives of a graph; `others` are its arguments that are for circuits alone.
-
-    Raises
-    ------
-    InputError
-        One of them is given, or `checked` refuses.
-    """
-    given = next((name for name, value in others.items() if value is not None), None)
-    if given is not None:
-        raise InputError(f"a graph is of one prompt: --{given} is for circuits; --top says how many features to change")
-    return checked(model, graph, top)
 
 
 def moved(model: LoadedModel, result: TraceResult, name: str, change: float) -> list[TraceMove]:
@@ -93,7 +77,6 @@ def moved(model: LoadedModel, result: TraceResult, name: str, change: float) -> 
     logits = [n for n, kind in enumerate(result.kinds) if kind == "logit"]
     rows = _rows(traced, result, entries, logits)
     found = check(model, traced, torch.tensor([entries[number]]), rows, changes=(change,))
-    model.count(1)
     return [
         TraceMove(result.names[n], float(told), float(real))
         for n, told, real in zip(logits, found.foretold[0], found.measured[0], strict=True)

@@ -11,7 +11,9 @@ import numpy as np
 
 from interp import files
 from interp.errors import InputError
+from interp.methods._shared.circuit.file import value_of
 from interp.methods._shared.trace import derived
+from interp.methods._shared.trace.parts import TraceCheck, TraceStability
 from interp.methods._shared.trace.result import TraceResult
 from interp.results import Provenance
 from interp.results.saving import as_data, as_json
@@ -32,6 +34,7 @@ _TYPES = {
     "CLT": "feature",
     "PLT": "feature",
 }
+_MEASURED = {"check": TraceCheck, "stability": TraceStability}  # what `validate` adds
 _MOST = 200_000  # nodes or edges that a file may have
 
 
@@ -300,10 +303,12 @@ def _from_own(data: Mapping[str, Any]) -> TraceResult:
     }  # fmt: skip
     given: dict[str, Any] = {}
     for one in fields(TraceResult):
-        if one.name in {"provenance", "check"} or one.name.startswith("_") or one.name not in data:
+        if one.name == "provenance" or one.name.startswith("_") or one.name not in data:
             continue
         value = data[one.name]
-        if one.name in types:
+        if one.name in _MEASURED:
+            given[one.name] = None if value is None else value_of(_MEASURED[one.name], value)
+        elif one.name in types:
             given[one.name] = np.array(value, dtype=np.float64).astype(types[one.name])
         elif one.name in {"replacement", "completeness", "gap"}:
             given[one.name] = float(value)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
 
 PROBABILITY, MOST_LOGITS = 0.95, 10  # of the logits that are traced: together, and how many at most
+KEY = ("trace",)  # of what is trusted without hooks
 _EXACT = ("float32", "float64")
 _ROUGH = 0.05  # half of what a forward in half precision may be off, by the size of what is compared
 _HEADS = 6  # of an edge's last heads that are kept by name
@@ -123,7 +124,7 @@ def frozen_run(model: LoadedModel, encoded: Encoded, dictionaries: Mapping[int, 
 
     done = exactness.run(
         model,
-        ("trace",),
+        KEY,
         lean=lean,
         hooked=Refusal("attribution graphs are computed", "features can be patched all the same: %interp patch"),
         sample=sample,
@@ -182,6 +183,21 @@ def traced_of(model: LoadedModel, frozen: Frozen, reads: Sequence[Reading], aske
     return traced
 
 
+def set_of(model: LoadedModel, result: TraceResult) -> FeatureSet:
+    """Return the set of features that a result is of.
+
+    Raises
+    ------
+    InputError
+        It is gone, or has others now.
+    """
+    name, digest = result.features
+    given = features_of(model, name)
+    if given.digest != digest:
+        raise InputError(f"{name} has other features now than this was traced with; run the cell again")
+    return given
+
+
 def again(model: LoadedModel, result: TraceResult) -> tuple[Traced, FeatureSet]:
     """Return the whole graph that a result is a part of.
 
@@ -190,10 +206,7 @@ def again(model: LoadedModel, result: TraceResult) -> tuple[Traced, FeatureSet]:
     InputError
         Its features are gone, or are others now.
     """
-    name, digest = result.features
-    given = features_of(model, name)
-    if given.digest != digest:
-        raise InputError(f"{name} has other features now than this was traced with; run the cell again")
+    given = set_of(model, result)
     ids = result.provenance.prompts[0]
     frozen = frozen_run(model, Encoded(ids, result.tokens, {}), standing(model, given))
     target = None if result.target is None else result.target[1]

@@ -12,7 +12,7 @@ import numpy as np
 
 from interp.errors import InputError, closest, printable
 from interp.methods._shared.circuit.groups import Groups
-from interp.methods._shared.trace.parts import TraceCheck, TraceEdge, TraceMove, TraceNode
+from interp.methods._shared.trace.parts import TraceCheck, TraceEdge, TraceMove, TraceNode, TraceStability
 from interp.results import Result, resolve
 from interp.results.tables import frame_of
 
@@ -92,8 +92,9 @@ class TraceResult(Result):
         Feature (``2.417``) → what it is said to be.
     groups
         Super-nodes: a name and the nodes in it, in a `Groups`; yours to change.
-    check
-        What was measured in the model, of a graph that `validate` returned.
+    check, stability
+        What was measured in the model, and how alike the graphs of other prompts are, of a graph that `validate`
+        returned.
     """
 
     tokens: tuple[str, ...]
@@ -131,6 +132,7 @@ class TraceResult(Result):
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     groups: MutableMapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     check: TraceCheck | None = None
+    stability: TraceStability | None = None
 
     _html: ClassVar[str] = "interp.views.trace:html"
     _svg: ClassVar[str | None] = "interp.views.trace:svg"
@@ -150,6 +152,11 @@ class TraceResult(Result):
             f"{self.provenance.model}: {said}, {len(self.kinds)} nodes, {len(self.weights)} edges, "
             f"replacement {self.replacement:.2f}, completeness {self.completeness:.2f}"
         )
+
+    def text(self) -> str:
+        """Return the summary, and how stable the graph is over paraphrases where that was asked for."""
+        own, *notes = super().text().split("\n")
+        return "\n".join([own, *(() if self.stability is None else self.stability.lines()), *notes])
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -322,27 +329,26 @@ class TraceResult(Result):
             },
             kept=kept,
             check=None,
+            stability=None,
         )
 
-    def validate(self, features: int = 20) -> TraceResult:
+    def validate(self, features: int = 20, **prompts: Any) -> TraceResult:
         """Return the graph with its strongest features changed in the real model, one by one; needs the model loaded.
 
         Parameters
         ----------
         features
             How many: each is taken away, and doubled.
+        prompts
+            `paraphrases`, `control` and `seed`, as ``interp.validate`` takes them: `stability` is then found, too.
 
         Raises
         ------
         InputError
-            The model or its features are gone, busy, or have changed since.
+            The model or its features are gone, busy, or have changed since; prompts that cannot be compared.
         """
-        checked: Callable[..., TraceResult] = resolve("interp.methods._shared.trace.checked:checked")
-
-        def run(model: Any) -> TraceResult:
-            return checked(model, self, features)
-
-        return self._run(run, "measuring edges")
+        validated: Callable[..., TraceResult] = resolve("interp.methods._shared.trace.validated:validated")
+        return self._run(lambda model: validated(model, self, features, **prompts), "validating")
 
     def moved(self, name: str, change: float) -> list[TraceMove]:
         """Return what becomes of the logits where a feature's activation is changed; needs the model loaded.
