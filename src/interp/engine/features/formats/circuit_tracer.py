@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml  # of transformers and huggingface_hub, which need it
+import yaml
 
 from interp import files
 from interp.engine.features.dictionary import Act, Dictionary
