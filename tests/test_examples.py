@@ -38,7 +38,7 @@ RESULTS: dict[str, Callable[[], Any]] = {
     "interp.methods.readouts.dla": lambda: interp.dla("The capital of France is", answer=" Paris"),
     "interp.methods.readouts.lens": lambda: interp.lens("The capital of France is", target=" Paris"),
     "interp.methods.readouts.lens_train": lambda: interp.lens_train(["The cat sat on the mat."], steps=2),
-    "interp.methods.features.features_label": lambda: labelled(),
+    "interp.methods._shared.feature_labels": lambda: labelled(),
     "interp.methods.features.features_train": lambda: interp.features_train(["A cat sat."], width=32, steps=2),
     "interp.methods.readouts.neurons": lambda: interp.neurons("1.*", ["Once upon a time there was a cat"]),
     "interp.methods.readouts.saliency": lambda: interp.saliency("The capital of France is", answer=" Paris"),

@@ -31,6 +31,7 @@ _NAMED = {
     "Result": "interp.results:Result",
     "compare": "interp.results.comparison:compare",
     "load_circuit": "interp.methods._shared.circuit.file:load_circuit",
+    "load_labels": "interp.methods._shared.feature_labels:load_labels",
     "load_graph": "interp.methods._shared.trace.file:load_graph",
     "saliency_of_classifier": "interp.methods.readouts.saliency_of_classifier:saliency_of_classifier",
     "technique": "interp.interface.registry:technique",

@@ -13,6 +13,8 @@ from interp.interface.registry import technique as technique
 from interp.methods._shared.circuit.file import load_circuit as load_circuit
 from interp.methods._shared.circuit.report import CircuitReport as _CircuitReport
 from interp.methods._shared.circuit.result import CircuitResult as _CircuitResult
+from interp.methods._shared.feature_labels import FeaturesLabelResult as _FeaturesLabelResult
+from interp.methods._shared.feature_labels import load_labels as load_labels
 from interp.methods._shared.feature_result import FeatureResult as _FeatureResult
 from interp.methods._shared.features_result import FeaturesResult as _FeaturesResult
 from interp.methods._shared.patching.result import PatchingResult as _PatchingResult
@@ -21,7 +23,6 @@ from interp.methods._shared.trace.result import TraceResult as _TraceResult
 from interp.methods._shared.trace.score_result import ScoreResult as _ScoreResult
 from interp.methods.checks.selfcheck import SelfcheckResult as _SelfcheckResult
 from interp.methods.checks.task import TaskResult as _TaskResult
-from interp.methods.features.features_label import FeaturesLabelResult as _FeaturesLabelResult
 from interp.methods.features.features_train import FeaturesTrainResult as _FeaturesTrainResult
 from interp.methods.heads.attention import AttentionResult as _AttentionResult
 from interp.methods.heads.compose import ComposeResult as _ComposeResult
@@ -148,7 +149,14 @@ def features_label(
     model: Any = ...,
 ) -> _FeaturesLabelResult: ...
 def features_load(
-    path: Any, *, site: Any = ..., layer: Any = ..., text: Any = ..., name: str | None = ..., model: Any = ...
+    path: Any,
+    *,
+    site: Any = ...,
+    layer: Any = ...,
+    text: Any = ...,
+    name: str | None = ...,
+    labels: Any = ...,
+    model: Any = ...,
 ) -> _FeaturesResult: ...
 def features_train(
     texts: Any,

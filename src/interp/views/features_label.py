@@ -8,7 +8,7 @@ from interp.views.kit import frame
 from interp.views.kit.table import CSS, table
 
 if TYPE_CHECKING:
-    from interp.methods.features.features_label import FeaturesLabelResult
+    from interp.methods._shared.feature_labels import FeaturesLabelResult
 
 _ROWS = 40
 _NAMES = ("feature", "label", "precision", "recall", "F1", "single token", "its F1", "shuffled F1", "active")

@@ -5,143 +5,29 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from interp.errors import InputError, printable, unless_interrupted
+from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import feature_texts
+from interp.methods._shared.feature_labels import NONE, FeaturesLabelResult, labels_of, sample_of
 from interp.methods._shared.features import features_of
 from interp.methods._shared.names import words
-from interp.results import Result
-from interp.results.tables import frame_of
 from interp.spec import FeatureNames, FeaturesName, Texts, Variable
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from numpy.typing import NDArray
-
     from interp.engine.features.held import FeatureSet
     from interp.engine.features.rules.active import Active
     from interp.engine.features.rules.language import Rule
-    from interp.engine.features.rules.proofs import Relation
     from interp.engine.features.rules.search import Scores
     from interp.engine.model.loaded import LoadedModel
-    from interp.results.tables import Float
 
 _LAYER = re.compile(r"[FL]?(\d{1,9})\.\*", re.IGNORECASE)
 _HELD = 4  # one in so many texts is held out
 _RARE = 10  # tokens, below which nothing is looked for
-NONE = "no rule found"
 _ALONE = "there is one text alone: rules are scored on what they were found on"
-
-
-@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class FeaturesLabelResult(Result):
-    """Rules that say where features are active, one row per feature.
-
-    Attributes
-    ----------
-    of
-        The set of features.
-    features
-        Their names, such as ``"2.417"``.
-    labels
-        The rules in words; ``"no rule found"`` where none is good enough.
-    rules
-        The rules as plain data, see `rule`; ``None`` where there is none.
-    scores
-        ``float64 [feature, 3]``: precision, recall and F1 on texts held out; of the best rule, where none is found.
-    single, single_f1
-        The best rule of a single token, and ``float64 [feature]``: its F1 on the same texts.
-    shuffled_f1
-        ``float64 [feature]``: F1 of the best rule for the same number of activations at tokens drawn at random.
-    fired
-        ``int64 [feature]``: at how many tokens of all texts it is active.
-    tokens
-        How many were searched, and how many are held out.
-    least
-        The F1 that a rule must have to be a label.
-    source
-        Where the texts came from.
-    """
-
-    of: str
-    features: tuple[str, ...]
-    labels: tuple[str, ...]
-    rules: tuple[Mapping[str, Any] | None, ...]
-    scores: Float
-    single: tuple[str, ...]
-    single_f1: Float
-    shuffled_f1: Float
-    fired: NDArray[np.int64]
-    tokens: tuple[int, int]
-    least: float
-    source: str = ""
-
-    _html: ClassVar[str] = "interp.views.features_label:html"
-
-    def rule(self, feature: str) -> Rule | None:
-        """Return a feature's rule, which can be run on any text; ``None`` where none was found.
-
-        Examples
-        --------
-        >>> rule = result.rule(result.features[0])
-        >>> rule is None or rule.fires(["Once", " upon"]).shape == (2,)
-        True
-        """
-        from interp.engine.features.rules.language import from_data
-
-        if feature not in self.features:
-            raise InputError(f"{feature!r} is not in this result; it has {', '.join(self.features[:8])}")
-        data = self.rules[self.features.index(feature)]
-        return None if data is None else from_data(data)
-
-    def relation(self, first: str, second: str, model: LoadedModel) -> Relation:
-        """Return how the rules of two features go together in every text of a model's tokens, decided by Z3.
-
-        Raises
-        ------
-        InputError
-            One of them has no rule, or Z3 is not installed: ``pip install 'interp[prove]'``.
-        """
-        from interp.engine.features.rules.proofs import relation
-
-        one, other = self.rule(first), self.rule(second)
-        if one is None or other is None:
-            raise InputError(f"no rule was found for {first if one is None else second}; only rules can be compared")
-        return relation(one, other, [model.tokens.string(n) for n in range(model.geometry.d_vocab)])
-
-    def summary(self) -> str:
-        """Return of how many features there is a rule."""
-        found = sum(rule is not None for rule in self.rules)
-        searched, held = self.tokens
-        return f"{self.of}: rules for {found} of {len(self.features)} features, {searched:,} + {held:,} tokens"
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return one row per feature, the best rule first."""
-        columns = {
-            "feature": self.features,
-            "label": self.labels,
-            "precision": self.scores[:, 0],
-            "recall": self.scores[:, 1],
-            "F1": self.scores[:, 2],
-            "single token": self.single,
-            "its F1": self.single_f1,
-            "shuffled F1": self.shuffled_f1,
-            "active": self.fired,
-        }
-        order = np.argsort(-self.scores[:, 2], kind="stable")
-        return frame_of(columns).iloc[order].reset_index(drop=True)
-
-    def text(self) -> str:
-        """Return the summary and the rules, the best first."""
-        lines = [repr(self)]
-        for n in np.argsort(-self.scores[:, 2], kind="stable")[:40].tolist():
-            said = printable(self.labels[n])
-            lines.append(f"  {self.features[n]:8} F1 {self.scores[n, 2]:.2f}  {said}")
-        return "\n".join([*lines, *(f"note: {printable(note)}" for note in self.notes)])
 
 
 @technique(body=Texts, name="features-label")
@@ -178,7 +64,8 @@ def features_label(
     Returns
     -------
     FeaturesLabelResult
-        The labels are in the set from now on; ``r.rule("2.417").fires(tokens)`` runs one.
+        The labels are in the set from now on; ``r.rule("2.417").fires(tokens)`` runs one. ``r.save("labels.json")``, in
+        the set's folder, is read when that is loaded.
 
     Raises
     ------
@@ -239,7 +126,7 @@ def features_label(
             raise
         stopped = interrupt
     result = _result(given, wanted, names, rows, least, (*notes, *ready.notes), parts, texts.source, len(names))
-    sets_of.label(model, given.name, _labels(result))
+    sets_of.label(model, given.name, labels_of(result))
     return unless_interrupted(result, stopped)
 
 
@@ -309,6 +196,7 @@ def _result(
         )
     return FeaturesLabelResult(
         of=given.name,
+        encoders={str(dictionary.layer): sample_of(dictionary) for dictionary, _ in wanted},
         features=tuple(f"{wanted[n][0].layer}.{feature}" for n, feature in names[: len(rows)]),
         labels=tuple(str(row.rule) if fine else NONE for row, fine in zip(rows, good, strict=True)),
         rules=tuple(
@@ -324,21 +212,6 @@ def _result(
         source=source,
         notes=(*said, *notes),
     )
-
-
-def _labels(result: FeaturesLabelResult) -> dict[str, Any]:
-    from interp.engine.features.held import Label
-
-    names = ("precision", "recall", "F1")
-    return {
-        name: Label(
-            result.labels[n],
-            dict(zip(names, result.scores[n].tolist(), strict=True)),
-            result.rules[n],
-            "" if (rule := result.rule(name)) is None else rule.brief,
-        )
-        for n, name in enumerate(result.features)
-    }
 
 
 def _chosen(given: FeatureSet, which: Any) -> dict[int, list[int]]:

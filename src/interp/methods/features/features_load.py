@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from interp import bundled, files
 from interp.errors import InputError, printable
 from interp.interface.registry import technique
+from interp.methods._shared import feature_labels
 from interp.methods._shared import texts as running
 from interp.methods._shared.features import SAMPLE, features_of, sample_of
 from interp.methods._shared.features_result import FeaturesResult
@@ -34,6 +36,7 @@ def features_load(
     layer: Indices = None,
     text: Annotated[str, "file"] | None = None,
     name: str | None = None,
+    labels: Annotated[str, "file"] | None = None,
 ) -> FeaturesResult:
     """Load dictionaries of features (SAEs, transcoders, CLTs) and measure what they are worth on this model.
 
@@ -53,6 +56,8 @@ def features_load(
         A file of texts to measure on, instead of those that the files say, or plain sentences.
     name
         What to call the set here; its folder's name when not given.
+    labels
+        A file of labels, saved from the result of features-label; labels.json in the folder when not given.
 
     Returns
     -------
@@ -62,7 +67,8 @@ def features_load(
     Raises
     ------
     InputError
-        Nothing is there, it is of no known format, a pickle, damaged or too large, or does not fit the model.
+        Nothing is there, it is of no known format, a pickle, damaged or too large, or does not fit the model; or
+        labels of other features.
 
     Examples
     --------
@@ -96,9 +102,11 @@ def features_load(
         measured=tuple(found),
         said=read.said,
     )
+    found, more = feature_labels.in_folder(made, folder) if labels is None else feature_labels.fitting(made, labels)
+    made = replace(made, labels=found)
     held.hold(model, made)
     features_of(model, made.name)
-    return FeaturesResult.of([made], made.name, notes)
+    return FeaturesResult.of([made], made.name, (*notes, *more))
 
 
 def measured(
