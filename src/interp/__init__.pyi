@@ -17,13 +17,13 @@ from interp.methods._shared.feature_labels import FeaturesLabelResult as _Featur
 from interp.methods._shared.feature_labels import load_labels as load_labels
 from interp.methods._shared.feature_result import FeatureResult as _FeatureResult
 from interp.methods._shared.features_result import FeaturesResult as _FeaturesResult
+from interp.methods._shared.features_train_result import FeaturesTrainResult as _FeaturesTrainResult
 from interp.methods._shared.patching.result import PatchingResult as _PatchingResult
 from interp.methods._shared.trace.file import load_graph as load_graph
 from interp.methods._shared.trace.result import TraceResult as _TraceResult
 from interp.methods._shared.trace.score_result import ScoreResult as _ScoreResult
 from interp.methods.checks.selfcheck import SelfcheckResult as _SelfcheckResult
 from interp.methods.checks.task import TaskResult as _TaskResult
-from interp.methods.features.features_train import FeaturesTrainResult as _FeaturesTrainResult
 from interp.methods.heads.attention import AttentionResult as _AttentionResult
 from interp.methods.heads.compose import ComposeResult as _ComposeResult
 from interp.methods.heads.heads import HeadsResult as _HeadsResult
@@ -129,6 +129,7 @@ def feature(
     n: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
+    dry_run: Any = ...,
     model: Any = ...,
 ) -> _FeatureResult: ...
 def features(*, model: Any = ...) -> _FeaturesResult: ...
@@ -146,6 +147,7 @@ def features_label(
     n: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
+    dry_run: Any = ...,
     model: Any = ...,
 ) -> _FeaturesLabelResult: ...
 def features_load(
@@ -177,6 +179,7 @@ def features_train(
     n: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
+    dry_run: Any = ...,
     model: Any = ...,
 ) -> _FeaturesTrainResult: ...
 def generate(

@@ -10,15 +10,18 @@ from typing import Any
 import pytest
 import torch
 
+import dictionaries
 import interp
 import zoo
 from faults import harness
 from interp import bundled
+from interp.engine.features import activity
 from interp.errors import InputError
 from interp.interface import registry
 from interp.results.forecast import Forecast
 
 TEXTS = ["The cat sat on the mat.", "The dog sat on the rug and slept.", "Once upon a time"]
+MANY = [f"{TEXTS[n % 3]} {' '.join(TEXTS[:2] * (n % 5))}" for n in range(12)]
 PAIRS: Mapping[str, Any] = {"task": "ioi", "n": 4}
 
 
@@ -43,6 +46,13 @@ CALLS: dict[str, Callable[..., Any]] = {
     "exact circuit": lambda **k: interp.circuit(**PAIRS, method="exact", **k),
     "exact heads": lambda **k: interp.circuit(**PAIRS, method="exact", level="head", **k),
     "neurons": lambda **k: interp.neurons("1.5,2.3", TEXTS, **k),
+    "feature": lambda **k: interp.feature("1.17", TEXTS, **k),
+    "feature, another layer": lambda **k: interp.feature("2.17", [*TEXTS, " ".join(TEXTS * 4)], context=20, **k),
+    "features-label": lambda **k: interp.features_label("1.17,2.*", TEXTS * 3, **k),
+    "features-train": lambda **k: interp.features_train(MANY, width=32, k=4, steps=5, batch=64, **k),
+    "features-train, one site": lambda **k: interp.features_train(
+        MANY, site="neuron", layer="1-2", width=16, k=2, steps=3, batch=32, kind="topk", **k
+    ),
     "lens-train": lambda **k: interp.lens_train(TEXTS, steps=5, **k),
 }
 
@@ -57,6 +67,9 @@ def _loaded() -> Any:
 @pytest.fixture
 def model(_loaded: Any, clean_session: Any) -> Any:
     _loaded.store.clear()
+    _loaded.feature_sets.clear()
+    activity.forget(_loaded)
+    dictionaries.hold(_loaded)
     clean_session.models["bundled"], clean_session.current = _loaded, "bundled"
     return _loaded
 
@@ -80,6 +93,23 @@ def test_validation_is_forecast_too() -> None:
     found = circuit()
     told = interp.validate(found, n=4, random=3, top=2, dry_run=True)
     assert told.forwards == interp.validate(found, n=4, random=3, top=2).provenance.forwards
+
+
+@pytest.mark.usefixtures("model")
+def test_an_input_that_is_looked_for_is_forecast_and_a_pass_that_is_kept_is_not() -> None:
+    words: Mapping[str, Any] = {"optimise": True, "length": 4, "steps": 3}
+    told = interp.feature("1.18", TEXTS, **words, dry_run=True)
+    plain = interp.feature("1.18", TEXTS, dry_run=True)
+    assert told.forwards == interp.feature("1.18", TEXTS, **words).provenance.forwards > plain.forwards
+    assert interp.feature("1.19", TEXTS, dry_run=True).forwards == 0
+
+
+@pytest.mark.usefixtures("model")
+def test_a_graphs_validation_is_forecast_too() -> None:
+    graph = interp.trace("The capital of France is", target=" Paris", nodes=1.0, edges=1.0)
+    others = ["The largest city of France is", "In France the capital is, as everybody knows, called"]
+    told = interp.validate(graph, top=2, paraphrases=others, dry_run=True)
+    assert told.forwards == interp.validate(graph, top=2, paraphrases=others).provenance.forwards > 0
 
 
 @pytest.mark.usefixtures("model")
@@ -126,7 +156,8 @@ def test_a_cell_takes_the_flag_and_gives_one_line(shell: Any) -> None:
 @pytest.mark.usefixtures("model")
 def test_only_what_forecasts_takes_the_flag() -> None:
     takes = {name for name, one in registry.commands().items() if any(p.name == "dry_run" for p in one.parameters)}
-    assert takes == {"ablate", "circuit", "lens-train", "mediate", "neurons", "patch", "path", "trace", "validate"}
+    own = {"feature", "features-label", "features-train", "trace"}
+    assert takes == {"ablate", "circuit", "lens-train", "mediate", "neurons", "patch", "path", "validate"} | own
     with pytest.raises(InputError, match="dry_run"):
         interp.tokens("The cat", dry_run=True)
 

@@ -15,7 +15,7 @@ from interp.views.kit.draw import Drawing
 from interp.views.kit.text import minus
 
 if TYPE_CHECKING:
-    from interp.methods.features.features_train import FeaturesTrainResult
+    from interp.methods._shared.features_train_result import FeaturesTrainResult
 
 _TITLE = "Features in training"
 _WIDE = 400  # a chart

@@ -158,19 +158,18 @@ class Stream:
         self._seed, self._passes = seed, passes
         self._counts = [len(ids) - left for ids, left in zip(prompts, first, strict=True)]
         self.rows = sum(self._counts)
-        row = 4 * sum(tensor.shape[-1] for tensor in reader([prompts[0]]))
-        self._most = max(batch, budget // row)
+        self._most = most_rows(sum(tensor.shape[-1] for tensor in reader([prompts[0]])), batch, budget)
         self._held: tuple[tuple[int, ...], list[Tensor]] = ((), [])
 
     def seen(self) -> list[Tensor]:
         """Return the first pool, for each place ``[row, width]``: what trainings begin with."""
-        return self._pool(next(self._pools()))
+        return self._pool(next(pools(self._counts, self._most, self._seed)))
 
     def batches(self, skip: int = 0) -> Iterator[list[Tensor]]:
         """Yield batches for ever, for each place ``[row, width]``, but for the first `skip` ones."""
-        for number, chosen in enumerate(self._pools()):
+        for number, chosen in enumerate(pools(self._counts, self._most, self._seed)):
             count = sum(self._counts[index] for index in chosen)
-            parts = -(-count // self._batch)
+            parts = batches_of(count, self._batch)
             if skip >= parts * self._passes:
                 skip -= parts * self._passes
                 continue
@@ -182,30 +181,13 @@ class Stream:
                     yield [tensor[index] for tensor in pool]
                 skip = max(0, skip - parts)
 
-    def _pools(self) -> Iterator[tuple[int, ...]]:
-        """Yield the numbers of the prompts of pools, ascending in each of them."""
-        epoch = 0
-        while True:
-            chosen: list[int] = []
-            rows = 0
-            for index in np.random.default_rng([self._seed, 0, epoch]).permutation(len(self._prompts)).tolist():
-                if chosen and rows + self._counts[index] > self._most:
-                    yield tuple(sorted(chosen))
-                    chosen, rows = [], 0
-                chosen.append(index)
-                rows += self._counts[index]
-            yield tuple(sorted(chosen))
-            epoch += 1
-
     def _pool(self, chosen: tuple[int, ...]) -> list[Tensor]:
         if self._held[0] == chosen:
             return self._held[1]
         self._held = ((), [])  # two are not there at once
         found: list[list[Tensor]] = [[] for _ in self._reader.places]
-        groups: dict[tuple[int, int], list[Ids]] = {}
-        for index in chosen:
-            groups.setdefault((len(self._prompts[index]), self._first[index]), []).append(self._prompts[index])
-        for (length, left), prompts in sorted(groups.items()):
+        for (length, left), members in grouped(self._prompts, self._first, chosen):
+            prompts = [self._prompts[index] for index in members]
 
             def some(part: Sequence[Ids], left: int = left) -> None:
                 for rows, tensor in zip(found, self._reader(part), strict=True):
@@ -214,6 +196,50 @@ class Stream:
             memory.halving(prompts, max(1, memory.ROWS // length), some, self._model.device)
         self._held = (chosen, [torch.cat(rows) for rows in found])
         return self._held[1]
+
+
+def most_rows(width: int, batch: int, budget: int = POOL) -> int:
+    """Return how many rows a pool has at most, of `width` numbers each at all places together."""
+    return max(batch, budget // (4 * width))
+
+
+def batches_of(rows: int, batch: int) -> int:
+    """Return into how many batches a pool is cut."""
+    return -(-rows // batch)
+
+
+def pools(counts: Sequence[int], most: int, seed: int) -> Iterator[tuple[int, ...]]:
+    """Yield the numbers of the prompts of pools for ever, ascending in each of them.
+
+    Parameters
+    ----------
+    counts
+        Rows of each prompt.
+    most
+        Rows of a pool.
+    """
+    epoch = 0
+    while True:
+        chosen: list[int] = []
+        rows = 0
+        for index in np.random.default_rng([seed, 0, epoch]).permutation(len(counts)).tolist():
+            if chosen and rows + counts[index] > most:
+                yield tuple(sorted(chosen))
+                chosen, rows = [], 0
+            chosen.append(index)
+            rows += counts[index]
+        yield tuple(sorted(chosen))
+        epoch += 1
+
+
+def grouped(
+    prompts: Sequence[Ids], first: Sequence[int], chosen: Sequence[int]
+) -> list[tuple[tuple[int, int], list[int]]]:
+    """Return (length, positions left out at the beginning) and which prompts run together, by their numbers."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for index in chosen:
+        groups.setdefault((len(prompts[index]), first[index]), []).append(index)
+    return sorted(groups.items())
 
 
 def ids_of(prompts: Sequence[Sequence[int]]) -> list[Ids]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from interp.engine import exactness, memory
-from interp.engine.features.activations import Ids, Reader
+from interp.engine.features.activations import Ids, Reader, grouped
 from interp.engine.features.codes import Codes
 from interp.engine.features.dictionary import Dictionary
 from interp.engine.features.kept import Kept, drawn
@@ -31,7 +31,7 @@ _HELD = 64 * 2**20  # bytes of them in a dictionary, before there are fewer
 PER_OCTAVE, OCTAVES = 4, 24  # bins of the histogram: quarters of a factor of 2, from 2^−24 to 2^24
 PAIRED = 2048  # features of a dictionary, up to which all pairs are counted
 _CHUNK = 2**17  # tokens of texts that are grouped by length
-_ENTRIES = 2**24  # of rows × features at once
+ENTRIES = 2**24  # of rows × features at once
 _KEPT = 8  # dictionaries whose pass is kept for a model
 
 
@@ -89,8 +89,7 @@ class Activity:
 
     def __post_init__(self) -> None:
         window = 2 * self.context + 1
-        each = self.width * (4 * window + 20)
-        size = min(SAMPLE, max(LEAST_SAMPLE, _HELD // each - TOP))
+        size = sample_size(self.width, window)
         self.counts = torch.zeros(self.width, dtype=torch.int64)
         self.sums, self.most = (torch.zeros(self.width, dtype=torch.float64) for _ in range(2))
         self.bins = torch.zeros(self.width, 2 * OCTAVES * PER_OCTAVE, dtype=torch.int64)
@@ -175,6 +174,11 @@ class Activity:
         return int(self._row_of[feature]) >= 0
 
 
+def sample_size(width: int, window: int) -> int:
+    """Return how many entries of a feature's are in its sample: fewer of a wide dictionary."""
+    return min(SAMPLE, max(LEAST_SAMPLE, _HELD // (width * (4 * window + 20)) - TOP))
+
+
 def count_pairs(codes: Codes, row_of: Tensor, into: Tensor) -> None:
     """Add to ``into[row_of[a], b]`` at how many tokens a and b are active, for each a with a row.
 
@@ -250,23 +254,15 @@ def read(
     context, seed
         See `Activity`.
     """
-    operation = model.operation
-    kept = operation is not None and not (operation.user_hooks or operation.random)
-    held = _passes.setdefault(model, {})
-    keys: list[Hashable] = [(model.state, one.digest, key, context, seed) for one, _ in wanted]
-    found: list[Activity | None] = [held.get(own) if kept else None for own in keys]
-    found = [
-        one if one is not None and all(map(one.knows, chosen)) else None
-        for one, (_, chosen) in zip(found, wanted, strict=True)
-    ]
+    keys, found = known(model, wanted, key=key, context=context, seed=seed)
+    kept, held = _keeps(model), _passes.setdefault(model, {})
     missing = [n for n, one in enumerate(found) if one is None]
     if not missing:
         return Read([one for one in found if one is not None], len(texts))
     fresh: list[Activity] = []
     for n in missing:
         dictionary, chosen = wanted[n]
-        pairs = torch.arange(dictionary.width) if dictionary.width <= PAIRED else torch.tensor(sorted(set(chosen)))
-        fresh.append(Activity(dictionary.width, context, seed, pairs))
+        fresh.append(Activity(dictionary.width, context, seed, partners(dictionary, chosen)))
 
     def keep(n: int, codes: Codes, numbers: Tensor, left: int, length: int) -> None:
         if bool(codes.values.isfinite().all()):
@@ -284,6 +280,29 @@ def read(
         del held[old]
     done.activities = [one for one in found if one is not None]
     return done
+
+
+def known(
+    model: LoadedModel, wanted: Sequence[tuple[Dictionary, Sequence[int]]], *, key: Hashable, context: int, seed: int
+) -> tuple[list[Hashable], list[Activity | None]]:
+    """Return the keys of passes, see `read`, and of those that are kept what they gave."""
+    held = _passes.get(model, {}) if _keeps(model) else {}
+    keys: list[Hashable] = [(model.state, one.digest, key, context, seed) for one, _ in wanted]
+    found = [held.get(own) for own in keys]
+    return keys, [
+        one if one is not None and all(map(one.knows, chosen)) else None
+        for one, (_, chosen) in zip(found, wanted, strict=True)
+    ]
+
+
+def partners(dictionary: Dictionary, chosen: Sequence[int]) -> Tensor:
+    """Return the features whose pairs with all others are counted: all, or of a wide dictionary the `chosen`."""
+    return torch.arange(dictionary.width) if dictionary.width <= PAIRED else torch.tensor(sorted(set(chosen)))
+
+
+def _keeps(model: LoadedModel) -> bool:
+    operation = model.operation
+    return operation is not None and not (operation.user_hooks or operation.random)
 
 
 def forget(model: LoadedModel) -> None:
@@ -310,16 +329,12 @@ def over_texts(
 
     places = list(dict.fromkeys(one.reads for one in dictionaries))
     try:
-        for chunk in _chunks(texts):
-            reader = Reader(model, places, [as_ids(texts[n]) for n in _longest(texts, chunk)])
+        for chunk in chunks(texts):
+            reader = Reader(model, places, [as_ids(texts[n]) for n in longest(texts, chunk)])
             done.path, done.notes = reader.path, reader.notes
-            groups: dict[tuple[int, int], list[int]] = {}
-            for n in chunk:
-                if len(texts[n]) > first[n]:
-                    groups.setdefault((len(texts[n]), first[n]), []).append(n)
-                else:
-                    done.done += 1
-            for (length, _), members in sorted(groups.items()):
+            there = [n for n in chunk if len(texts[n]) > first[n]]
+            done.done += len(chunk) - len(there)
+            for (length, _), members in grouped(texts, first, there):
                 rows = max(1, memory.ROWS // length)
                 memory.halving(members, rows, lambda part, r=reader: some(r, part), model.device)
     except KeyboardInterrupt as interrupt:
@@ -327,7 +342,7 @@ def over_texts(
     return done
 
 
-def _chunks(texts: Sequence[Ids]) -> Iterator[list[int]]:
+def chunks(texts: Sequence[Ids]) -> Iterator[list[int]]:
     """Yield the numbers of texts, as many at a time as have `_CHUNK` tokens."""
     held: list[int] = []
     count = 0
@@ -341,14 +356,15 @@ def _chunks(texts: Sequence[Ids]) -> Iterator[list[int]]:
         yield held
 
 
-def _longest(texts: Sequence[Ids], chunk: Sequence[int]) -> list[int]:
+def longest(texts: Sequence[Ids], chunk: Sequence[int]) -> list[int]:
+    """Return the texts whose runs may be compared with hooked ones."""
     return sorted(chunk, key=lambda n: len(texts[n]))[-exactness.SAMPLE :]
 
 
 def _encoded(dictionary: Dictionary, rows: Tensor) -> Codes:
     """Return the features' activations in rows, on the CPU; of wide dictionaries some rows at a time."""
     with torch.no_grad():
-        parts = [dictionary.encode(some) for some in rows.split(max(1, _ENTRIES // dictionary.width))]
+        parts = [dictionary.encode(some) for some in rows.split(max(1, ENTRIES // dictionary.width))]
     joined = [torch.cat([getattr(part, name) for part in parts]).cpu() for name in ("features", "values")]
     counts = torch.cat([part.counts for part in parts]).cpu()
     starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 
 from interp.engine import exactness
 from interp.engine.forecast.costs import Foresight
-from interp.engine.forecast.work import NOTHING, Hooked, Through, Work, one_batch, passing
+from interp.engine.forecast.work import NOTHING, Hooked, Stored, Through, Work, one_batch, passing, total
+from interp.engine.readouts.favourite import TRIED
 
 if TYPE_CHECKING:
+    from interp.engine.features.dictionary import Dictionary
+    from interp.engine.features.places import Place
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.readouts.neurons import Reader
     from interp.spec import Prompt
@@ -67,3 +70,38 @@ def of_lens(
         peak=2 * streams + 7 * maps + 5 * logits,
         advice=("a smaller --batch", "some layers (--layer)", "fewer texts (--n)"),
     )
+
+
+def of_feature(model: LoadedModel, one: Dictionary) -> Work:
+    """Return the work of what a feature's weights say: its logits, the tokens and heads it reads, features like it."""
+    g = model.geometry
+    table = 4 * g.d_vocab * g.d_model
+    heads = one.layer * g.n_heads * 2.0 * 2 * g.d_model * g.d_head
+    like = 4.0 * one.width * g.d_model
+    return Work(
+        flops=4.0 * g.d_vocab * g.d_model + heads + like,
+        moved=8.0 * table + 3 * like,
+        calls=400 + 30 * one.layer,
+        peak=4 * table + int(2 * like),
+        advice=_FEWER,
+    )
+
+
+def of_favourite(sight: Foresight, place: Place, *, length: int, steps: int) -> Work:
+    """Return the work of looking for the input that drives something at `place` most, see `readouts.favourite`."""
+    model, sizes, stop, whole = sight.model, sight.sizes, place.layer + 1, length + 1
+    stored, rows = Stored(model), TRIED * whole
+    gains = 4 * length * sizes.vocabulary
+    step = Work(
+        forwards=1,
+        through=(Through(rows, stop, scores=rows * whole), Through(whole, stop, graded=whole, scores=whole * whole)),
+        flops=2.0 * length * sizes.unembed,
+        moved=4.0 * gains,
+        calls=30 * stop + 100,
+        peak=sizes.element * rows * sizes.hidden + 4 * gains,
+    )
+    begun = one_batch(model, whole, 1) if not exactness.trusted(model, ("favourite", place), whole) else NOTHING
+    # The start, and what is found is run once more.
+    stored.plain((-1,) * whole, place.hook(model))
+    found = Work(1, (Through(whole, stop, scores=whole * whole),)) + begun + stored.work
+    return total([found, *[step] * steps])

@@ -19,13 +19,15 @@ if TYPE_CHECKING:
     from interp.engine.features.activity import Activity
     from interp.engine.features.dictionary import Dictionary
     from interp.engine.features.kept import Kept
+    from interp.engine.forecast.costs import Foresight
+    from interp.engine.forecast.work import Work
     from interp.engine.model.loaded import LoadedModel
 
 _LISTED = 8  # tokens, heads and features of each list
 _TOP, _EACH = 10, 3  # exemplars of the strongest tenth, and of each other
 
 
-@technique(body=Texts)
+@technique(body=Texts, forecasts=True)
 def feature(
     model: LoadedModel,
     texts: Texts,
@@ -86,6 +88,9 @@ def feature(
     14
     """
     from interp.engine.features import activity
+    from interp.engine.features import foreseen as features_foreseen
+    from interp.engine.forecast.costs import foresee
+    from interp.engine.readouts import foreseen as readouts_foreseen
     from interp.engine.readouts.favourite import Aim
     from interp.engine.readouts.feature_weights import weights
     from interp.engine.readouts.ov_qk import unmixed
@@ -98,6 +103,17 @@ def feature(
     dictionary, number = given.feature(which)
     name = f"{dictionary.layer}.{number}"
     ready = feature_texts.ready(model, texts)
+
+    def foreseen() -> tuple[Foresight, Work]:
+        sight, work = features_foreseen.of_activity(
+            model, [(dictionary, [number])], ready.ids, ready.first, key=ready.key, context=context, seed=seed
+        )
+        work = work + readouts_foreseen.of_feature(model, dictionary)
+        if optimise:
+            work = work + readouts_foreseen.of_favourite(sight, dictionary.reads, length=length, steps=steps)
+        return sight, work
+
+    foresee(model, foreseen)
     done = activity.read(
         model, [(dictionary, [number])], ready.ids, ready.first, key=ready.key, context=context, seed=seed
     )

@@ -30,7 +30,7 @@ _RARE = 10  # tokens, below which nothing is looked for
 _ALONE = "there is one text alone: rules are scored on what they were found on"
 
 
-@technique(body=Texts, name="features-label")
+@technique(body=Texts, name="features-label", forecasts=True)
 def features_label(
     model: LoadedModel,
     texts: Texts,
@@ -90,9 +90,11 @@ def features_label(
     >>> interp.features_label("0.3", texts).labels
     (...)
     """
+    from interp.engine.features import foreseen
     from interp.engine.features import held as sets_of
     from interp.engine.features.rules.active import active
-    from interp.engine.features.rules.search import Search
+    from interp.engine.features.rules.search import Search, statements
+    from interp.engine.forecast.costs import foresee
 
     for name, value in (("above", above), ("least", least)):
         if not 0 <= value < 1:
@@ -105,9 +107,11 @@ def features_label(
     first = [int(one[0] == model.tokens.bos_id) for one in ids]
     strings = {n: model.tokens.string(n) for n in sorted({n for one in ids for n in one})}
     wanted = [(given.at(layer), numbers) for layer, numbers in chosen.items()]
+    asked = [([ids[n] for n in own], [first[n] for n in own]) for own in _split(len(ids))]
+    foresee(model, lambda: foreseen.of_rules(model, wanted, asked, statements=statements(named)))
     parts: list[Active] = []
-    for own in _split(len(ids)):
-        found, done = active(model, wanted, [ids[n] for n in own], [first[n] for n in own], strings)
+    for some, begins in asked:
+        found, done = active(model, wanted, some, begins, strings)
         if done.interrupt is not None:
             raise done.interrupt
         model.note(done.path, done.notes)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -15,17 +15,16 @@ from interp.interface.registry import technique
 from interp.methods._shared import held_out
 from interp.methods._shared import texts as running
 from interp.methods._shared.features import features_of
-from interp.results import Result
-from interp.results.tables import frame_of
+from interp.methods._shared.features_train_result import FeaturesTrainResult
 from interp.spec import Indices, Texts, resolve_indices
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from interp.engine.features.held import FeatureSet
     from interp.engine.features.measure import Measured
     from interp.engine.features.places import Place
     from interp.engine.features.training import Recipe, Trainer
+    from interp.engine.forecast.costs import Foresight
+    from interp.engine.forecast.work import Work
     from interp.engine.model.loaded import LoadedModel
     from interp.results.tables import Float
 
@@ -36,78 +35,7 @@ _PASSES = 4  # over a part of the texts, one after the other: running the model 
 _RATE = 0.11  # over √width of what is read: what the weights' entries are like
 
 
-@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class FeaturesTrainResult(Result):
-    """A training of dictionaries.
-
-    Attributes
-    ----------
-    name
-        What the set of them is called; it is the current one now.
-    layers
-        The layers that there is one for each.
-    reads, writes
-        The point of a layer that they read and that they write, such as ``"mlp_normed"`` and ``"mlp_out"``.
-    width, k
-        How many features there are, and how many are active at a token.
-    loss, batch_fvu, batch_l0, batch_dead
-        ``float64 [step, layer]``: of each step's tokens. The loss is a mean square, of what is written brought to a
-        mean square of 1; the dead are those that were idle for 2 % of the training.
-    fvu, l0, dead, ce_recovered
-        ``float64 [layer]``: on texts held out, as `Measured` says; NaN where nothing is measured yet.
-    steps
-        How many steps were taken, and how many were asked for.
-    tokens
-        How many tokens are trained on, over and over, and how many were measured on.
-    saved
-        The folder that was written, or an empty string.
-    """
-
-    name: str
-    layers: tuple[int, ...]
-    reads: str
-    writes: str
-    width: int
-    k: int
-    loss: Float
-    batch_fvu: Float
-    batch_l0: Float
-    batch_dead: Float
-    fvu: Float
-    l0: Float
-    dead: Float
-    ce_recovered: Float
-    steps: tuple[int, int]
-    tokens: tuple[int, int]
-    saved: str = ""
-
-    _html: ClassVar[str] = "interp.views.features_train:html"
-    _svg: ClassVar[str] = "interp.views.features_train:svg"
-
-    def summary(self) -> str:
-        """Return what was trained, and what it is worth."""
-        what = "transcoders" if self.reads != self.writes else "SAEs"
-        of = f"{len(self.layers)} {what if len(self.layers) > 1 else what[:-1]} of {self.width} features"
-        known = self.fvu[np.isfinite(self.fvu)]
-        worth = f"; FVU {known.min():.3f} to {known.max():.3f} on texts held out" if len(known) else ""
-        return f"{self.name}: {of}, {self.steps[0]} steps{worth}" + f", in {self.saved}" * bool(self.saved)
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return one row per layer: the last step's figures, and those of the texts held out."""
-        last = [float("nan")] * len(self.layers) if not len(self.loss) else self.loss[-1]
-        return frame_of(
-            {
-                "layer": self.layers,
-                "loss": last,
-                "FVU": self.fvu,
-                "L0": self.l0,
-                "dead": self.dead,
-                "CE recovered": self.ce_recovered,
-            }
-        )
-
-
-@technique(body=Texts, name="features-train")
+@technique(body=Texts, name="features-train", forecasts=True)
 def features_train(
     model: LoadedModel,
     texts: Texts,
@@ -179,6 +107,7 @@ def features_train(
     (4,)
     """
     from interp.engine.features import training
+    from interp.engine.forecast.costs import foresee
 
     asked = {"width": width, "k": k, "steps": steps, "batch": batch}
     for name, value in asked.items():
@@ -193,7 +122,9 @@ def features_train(
     layers = resolve_indices(layer, model.geometry.n_layers, "layer")
     folder = None if out is None else _folder(out, layers)
     job = _Job(model, texts, site, layers, folder)
-    recipe = training.Recipe(width, k, kind, steps, batch, rate or _RATE / job.wide**0.5, skip, seed)
+    recipe = training.Recipe(width, k, kind, steps, batch, 0.0, skip, seed)
+    foresee(model, lambda: job.foreseen(recipe))
+    recipe = replace(recipe, rate=rate or _RATE / job.ready() ** 0.5)
     stopped = job.train(recipe)
     return unless_interrupted(job.finished(stopped), stopped)
 
@@ -219,8 +150,8 @@ class _Job:
     def __init__(
         self, model: LoadedModel, texts: Texts, site: str, layers: tuple[int, ...], folder: Path | None
     ) -> None:
-        from interp.engine.features import activations, measure
-        from interp.engine.features.places import Place, captured
+        from interp.engine.features import measure
+        from interp.engine.features.places import Place
 
         self.model, self.layers, self.folder = model, layers, folder
         reads, writes = ("mlp_normed", "mlp_out") if site == "mlp" else (site, site)
@@ -231,13 +162,42 @@ class _Job:
         self.trained, self.held, self.alone = held_out.split(encoded)
         self.sample = held_out.plain_of(texts.texts, encoded, {one.ids for one in self.held})
         self.places = list(dict.fromkeys(place for pair in self.pairs for place in pair))
-        values = captured(model, self.trained[0], self.places)
-        self.wide = values[self.pairs[0][0]].shape[-1]
         self.first = [int(measure.begins(model, one)) for one in self.trained]
-        self.reader = activations.Reader(model, self.places, [one.ids for one in self.trained])
-        model.note(self.reader.path, self.reader.notes)
         self.trainers: list[Trainer] = []
         self.resumed = 0
+
+    def foreseen(self, recipe: Recipe) -> tuple[Foresight, Work]:
+        """Return the work of all that follows, from the first step on."""
+        from interp.engine.features import foreseen
+
+        return foreseen.of_training(
+            self.model,
+            self.pairs,
+            ([one.ids for one in self.trained], self.first),
+            [one.ids for one in held_out.first_of(self.held, _MOST_HELD)],
+            recipe,
+            passes=self._passes(recipe),
+            loss=self._predicts,
+        )
+
+    def ready(self) -> int:
+        """Run the first text, and return how wide what is read is."""
+        from interp.engine.features import activations
+        from interp.engine.features.places import captured
+
+        values = captured(self.model, self.trained[0], self.places)
+        self.reader = activations.Reader(self.model, self.places, [one.ids for one in self.trained])
+        self.model.note(self.reader.path, self.reader.notes)
+        return values[self.pairs[0][0]].shape[-1]
+
+    def _passes(self, recipe: Recipe) -> int:
+        rows = sum(len(one.ids) for one in self.trained)
+        return max(1, min(_PASSES, recipe.steps * recipe.batch // rows))
+
+    @property
+    def _predicts(self) -> bool:
+        """Whether there is a next-token loss to measure."""
+        return self.model.geometry.causal and not self.model.lacks_head
 
     def train(self, recipe: Recipe) -> BaseException | None:
         """Take the steps; return the interrupt that stopped them."""
@@ -246,7 +206,6 @@ class _Job:
 
         self.recipe = recipe
         ids = [one.ids for one in self.trained]
-        rows = sum(map(len, ids))
         self.stream = activations.Stream(
             self.model,
             self.reader,
@@ -254,7 +213,7 @@ class _Job:
             self.first,
             batch=recipe.batch,
             seed=recipe.seed,
-            passes=max(1, min(_PASSES, recipe.steps * recipe.batch // rows)),
+            passes=self._passes(recipe),
         )
         asked = {
             **vars(recipe),
@@ -355,7 +314,7 @@ class _Job:
             for trainer, (reads, writes) in zip(self.trainers, self.pairs, strict=True)
         ]
         held = held_out.first_of(self.held, _MOST_HELD if stopped is None else _SOON)
-        loss = stopped is None and self.model.geometry.causal and not self.model.lacks_head
+        loss = stopped is None and self._predicts
         measured = measure(self.model, made, held, loss=loss, on_step=self._measuring)
         made = [_declaring(one, found) for one, found in zip(made, measured, strict=True)]
         own = sets.FeatureSet(

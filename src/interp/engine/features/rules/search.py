@@ -185,6 +185,11 @@ def _statements(named: Mapping[str, Sequence[str]]) -> list[Rule]:
     return [*classes, Seen(0), Seen(1), Seen(2), *places, *sets, *after]
 
 
+def statements(named: Mapping[str, Sequence[str]]) -> int:
+    """Return how many statements are tried of every feature, at most: each one, and that it is not so."""
+    return 2 * len(_statements(named))
+
+
 def _both(first: Rule, second: Rule) -> Rule:
     """Return that both hold, what is said of the token itself first."""
 
