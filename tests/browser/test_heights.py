@@ -70,6 +70,7 @@ CASES: dict[str, Callable[[], Any]] = {
     "trace": lambda: traces.random(4, 15, 50, 200),
     "small trace": traces.planted,
     "measured trace": lambda: traces.measured(traces.random(4, 15, 50, 200)),
+    "stable trace": lambda: traces.stable(traces.measured(traces.random(4, 15, 50, 200)), 8, 8),
     "large trace": lambda: traces.random(26, 60, 600, 3000, logits=10),
 }
 
