@@ -152,10 +152,11 @@ class Counted(Each):
         kept, sought, largest = 0.0, 0.0, 0.0
         for most in (activity.TOP, self.sample):
             rarer = min(1.0, most / max(1, before))
-            merged = own * 2 * (most + rarer * min(most, rows)) * (4 * self.window + 20)
+            # Features that come up late have all of their entries still to be taken in.
+            merged = own * 2 * (most + math.sqrt(rarer) * min(most, rows)) * (4 * self.window + 20)
             new = min(entries, most * own) * rarer
-            kept += merged
-            sought += 400 * new * self.window  # each of a window is looked for among all entries
+            kept += 3 * merged
+            sought += 800 * new * self.window  # each of a window is looked for among all entries
             largest = max(largest, merged + 40 * new * self.window)
         return Work(
             flops=flops,
