@@ -271,8 +271,8 @@ def test_pictures_and_data(lend: Any, tmp_path: Any) -> None:
     page = view.html(result)
     assert "the token is a &lt;name&gt;" in page
     assert "F1 0.67 (precision 0.50, recall 1.00)" in page
-    assert page.count("interp-centred interp-code") == len(view._View(result).shown)
-    shown = view._View(result)
+    assert page.count("interp-centred interp-code") == len(view.Dashboard(result).shown)
+    shown = view.Dashboard(result)
     for _, one in shown.shown:
         np.testing.assert_array_equal(np.isnan(shown.values(one)), np.isnan(one.around))  # a BOS has no colour
     for suffix in ("svg", "html", "json", "npz"):

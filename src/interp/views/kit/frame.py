@@ -197,10 +197,11 @@ def ablation(name: str) -> str:
 
 
 # Live views that end with a table, which is closed at first.
-_TABLED = frozenset({"attention", "circuit", "trace"})
+_TABLED = frozenset({"attention", "circuit", "feature", "trace"})
 # What the views' parts follow.
 _LAYOUTS = {
     "circuit": ("circuit",),
+    "feature": ("feature",),
     "patching": ("patching",),
     "estimate": ("patching",),
     "trace": ("circuit", "trace"),
