@@ -5,8 +5,7 @@ import "../ui/graph.css";
 import "../ui/drawn.css";
 import "./feature.css";
 import { computed } from "@preact/signals-core";
-import { weights } from "../../../src/interp/views/kit/palette.json";
-import { colour, css, sequential } from "../draw/colours";
+import { sequential, steps } from "../draw/colours";
 import { h } from "../ui/dom";
 import { textUrl } from "../ui/download";
 import { buttons, frame as framed } from "../ui/frame";
@@ -74,11 +73,8 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
     table(view),
   );
 
-  // The kernel's drawings name the steps of the scale.
   watch(ends, () => {
-    const scale = weighted.value.table;
-    for (let n = 0; n <= weights.levels; n++)
-      frame.style.setProperty(`--interp-s${n}`, css(colour(scale, (n / weights.levels) ** (1 / weights.power))));
+    for (const [n, step] of steps(weighted.value.table).entries()) frame.style.setProperty(`--interp-s${n}`, step);
   });
   // A notebook without a kernel never answers: what needs one is not offered.
   live.then(() => frame.classList.add("interp-live"), fail);

@@ -25,7 +25,7 @@ export interface Feature {
 }
 
 /** A place where it is active, in words. */
-interface Named {
+export interface Named {
   tokens: string[];
   peak: number;
   /** 10 are the strongest; 0 is an input that is in no text. */
