@@ -200,11 +200,11 @@ def ablation(name: str) -> str:
 _TABLED = frozenset({"attention", "circuit", "feature", "trace"})
 # What the views' parts follow.
 _LAYOUTS = {
-    "circuit": ("circuit",),
-    "feature": ("feature",),
+    "circuit": ("circuit", "stacked"),
+    "feature": ("feature", "stacked"),
     "patching": ("patching",),
     "estimate": ("patching",),
-    "trace": ("circuit", "trace"),
+    "trace": ("circuit", "stacked", "trace"),
 }
 # Metrics that fall when the model does better.
 FALLING = frozenset({"loss", "rank", "kl"})
