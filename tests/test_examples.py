@@ -32,6 +32,7 @@ SLOW = ("selfcheck", "probe", "validate", "mediate", "checks.task")
 RESULTS: dict[str, Callable[[], Any]] = {
     "interp.methods.checks.selfcheck": lambda: interp.selfcheck(program="induction", ablation="corrupted", n=2),
     "interp.methods.heads.attention": lambda: interp.attention("The cat sat"),
+    "interp.methods._shared.feature_result": lambda: feature(),
     "interp.methods._shared.patching.result": lambda: interp.patch(task="ioi", n=2),
     "interp.methods.patching.mediate": lambda: interp.mediate(task="ioi", n=6),
     "interp.methods.patching.path": lambda: interp.path(task="ioi", n=2, from_="1.0", to="3.1.q"),
@@ -57,6 +58,11 @@ RESULTS: dict[str, Callable[[], Any]] = {
 def labelled() -> Any:
     interp.features_load("bundled")
     return interp.features_label("2.17", ["The cat sat on the mat.", "The dog sat on the rug."])
+
+
+def feature() -> Any:
+    interp.features_load("bundled")
+    return interp.feature("2.17", ["The cat sat on the mat.", "The dog sat on the rug."])
 
 
 def traced(**options: Any) -> Any:

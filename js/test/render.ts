@@ -4,7 +4,7 @@ import { bars, classes } from "../../src/interp/views/kit/palette.json";
 import { shown, totals } from "../src/circuit/graph";
 import { type Graph, unpack } from "../src/circuit/meta";
 import { Brush } from "../src/circuit/paint";
-import { colours, diverging, type Rgb, sequential, type Theme } from "../src/draw/colours";
+import { colours, diverging, type Rgb, sequential, steps, type Theme } from "../src/draw/colours";
 import { heat, measure, SCALE, type Signed, scale } from "../src/draw/diverging";
 import { step, width } from "../src/draw/graph";
 import { times } from "../src/draw/numbers";
@@ -99,6 +99,7 @@ export function render({ background, ink, heats, scales, graph, drawing, trace, 
     heats: heatmaps,
     scales: scales.map(([end, turned]) => ({ body: scale(end, turned, theme), ...SCALE })),
     weights: [...sequential(theme)],
+    levels: steps(sequential(theme)),
     signed: times(17, (i) => diverging(theme)(i / 8 - 1)),
     classes: classes[theme.name],
     steps: times(41, (i) => step(i / 20 - 1, 0.9)),

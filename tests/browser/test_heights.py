@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser
 
 from browser.lab import ROOT, Notebook, Server, write
 from browser.vscode import VIEW, CodePage
+from views import features, traces
 from views import test_patching as sweeps
-from views import traces
 from views.circuits import random
 from widgets.conftest import (
     Wire,
@@ -72,6 +73,11 @@ CASES: dict[str, Callable[[], Any]] = {
     "measured trace": lambda: traces.measured(traces.random(4, 15, 50, 200)),
     "stable trace": lambda: traces.stable(traces.measured(traces.random(4, 15, 50, 200)), 8, 8),
     "large trace": lambda: traces.random(26, 60, 600, 3000, logits=10),
+    "feature": features.planted,
+    "large feature": features.random,
+    "feature with an input that was found": features.optimised,
+    "feature that is never active": features.silent,
+    "feature without a direction": lambda: features.planted(direction=np.zeros(0, np.float32)),
 }
 
 
@@ -110,6 +116,7 @@ IN_NOTEBOOK = [
     "large circuit",
     "measured trace",
     "large trace",
+    "large feature",
 ]
 SETUP = f"""\
 import sys

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser
 from browser.lab import SHOTS
 from browser.vscode import COLOURS, VIEW, CodePage
 from interp.selection import selection
-from views import traces
+from views import features, traces
 from views.circuits import random
 from views.test_patching import SHAPES
 from widgets.conftest import (
@@ -28,12 +28,14 @@ RESULTS: dict[str, Callable[[], Any]] = {
     "patching": SHAPES["usual"],
     "circuit": lambda: random(3, 4, 30),
     "trace": lambda: traces.measured(traces.random(4, 15, 50, 200)),
+    "feature": features.random,
 }
 FORMATS = {
     "attention": ("PNG", "SVG"),
     "patching": ("PNG", "SVG"),
     "circuit": ("PNG", "SVG", "JSON"),
     "trace": ("PNG", "SVG", "JSON"),
+    "feature": ("PNG", "SVG", "JSON"),
 }
 # What can be focused, also what cannot be used at the moment.
 _PRESS = """(frame, [focusable, keys]) => {
@@ -66,7 +68,7 @@ _SPILLS = """frame => {
   }
   return spilt;
 }"""
-FOCUSABLE = "button, select, input, summary, [tabindex='0']"
+FOCUSABLE = "button, select, input, textarea, summary, [tabindex='0']"
 
 
 @pytest.fixture(params=list(RESULTS))
@@ -108,7 +110,8 @@ def test_every_saved_format_opens(opened: Callable[..., CodePage], kind: str) ->
         elif name == "SVG":
             assert ElementTree.fromstring(data.decode("utf-8")).tag.endswith("svg")
         else:
-            assert json.loads(data.decode("utf-8"))["edges"]
+            held = json.loads(data.decode("utf-8"))
+            assert held["exemplars" if kind == "feature" else "edges"]
     assert view.errors == [], "also of the content security policy"
 
 

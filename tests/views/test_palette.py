@@ -285,6 +285,9 @@ def test_weights_have_the_same_colours(name: str, live: dict[str, Any]) -> None:
     between = np.stack([np.interp(at, range(theme.LEVELS + 1), part) for part in zip(*steps, strict=True)], 1)
     table = np.array(live[name]["weights"])
     np.testing.assert_allclose(table.reshape(256, 3), between, atol=SHADE + 1)
+    # What the kernel draws names ours.
+    named = [found.colour(css) for css in live[name]["levels"]]
+    np.testing.assert_allclose(named, steps, atol=SHADE + 1)
 
 
 @pytest.mark.parametrize("name", theme.THEMES)

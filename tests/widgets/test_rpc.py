@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from interp.widgets._rpc import Reply, Request, Requests, parameters
+from interp.widgets._rpc import Reply, Request, Requests, Text, parameters
 
 
 def served(handlers: Any) -> tuple[Requests, list[tuple[dict[str, Any], list[bytes]]]]:
@@ -100,3 +100,10 @@ def test_parameters_are_exactly_those_expected() -> None:
     for wrong in ({"a": 5, "b": "x"}, {"a": 1, "b": "z"}, {"a": 1}, {"a": 1, "b": "x", "c": 0}, {"a": False, "b": "x"}):
         with pytest.raises(ValueError, match=r"cannot be|expected a, b"):
             parameters(wrong, a=range(5), b=("x", "y"))
+
+
+def test_a_text_may_be_as_long_as_is_said() -> None:
+    assert parameters({"a": "x" * 300}, a=Text(300)) == ["x" * 300]
+    for wrong, allowed in (("x" * 301, Text(300)), ("x" * 300, str), (3, Text(300)), (["x"], Text(300))):
+        with pytest.raises(ValueError, match="a cannot be"):
+            parameters({"a": wrong}, a=allowed)

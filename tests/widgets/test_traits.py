@@ -11,16 +11,18 @@ import pytest
 from interp.widgets._base import Widget
 from interp.widgets.attention import AttentionWidget
 from interp.widgets.circuit import CircuitWidget
+from interp.widgets.feature import FeatureWidget
 from interp.widgets.patching import PatchingWidget
 from interp.widgets.trace import TraceWidget
 from views.circuits import SMALL, planted
+from views.features import planted as feature
 from views.test_patching import sweep as swept
 from views.traces import planted as traced
 
 from .conftest import made
 
 SOURCES = Path(__file__).parents[2] / "js" / "src"
-WIDGETS = [AttentionWidget, CircuitWidget, PatchingWidget, TraceWidget]
+WIDGETS = [AttentionWidget, CircuitWidget, FeatureWidget, PatchingWidget, TraceWidget]
 # What is read by the front end's own machinery.
 THEIRS = {"_esm", "_css"}
 
@@ -71,6 +73,14 @@ def test_the_circuits_dicts_have_the_fields_that_are_read() -> None:
 @pytest.mark.usefixtures("wire")
 def test_the_traces_dict_has_the_fields_that_are_read() -> None:
     assert set(TraceWidget(traced()).graph) == fields("trace/meta.ts", "Graph")
+
+
+@pytest.mark.usefixtures("wire")
+def test_the_dashboards_dict_has_the_fields_that_are_read() -> None:
+    sent = FeatureWidget(feature()).feature
+    assert set(sent) == fields("feature/meta.ts", "Feature")
+    assert set(sent["steer"]) == fields("feature/meta.ts", "Steer")
+    assert set(sent["places"][0]) == fields("feature/meta.ts", "Named")
 
 
 @pytest.mark.usefixtures("wire")

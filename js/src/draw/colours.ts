@@ -64,6 +64,11 @@ export function sequential({ background, name }: Pick<Theme, "background" | "nam
   return Uint8ClampedArray.from(times(256, (i) => between(stops, (i / 255) ** weights.power)).flat());
 }
 
+/** The colours of such a table in the steps that the kernel's drawings name, `--interp-s0` and on. */
+export function steps(table: Uint8ClampedArray): string[] {
+  return times(weights.levels + 1, (n) => css(colour(table, (n / weights.levels) ** (1 / weights.power))));
+}
+
 /** The row of the table for a weight of 0 to 1. */
 export function level(weight: number): number {
   return weight >= 1 ? 255 : weight > 0 ? Math.round(weight * 255) : 0;

@@ -1,5 +1,5 @@
 import { h } from "../ui/dom";
-import { place } from "../ui/svg";
+import { drawn } from "../ui/svg";
 import { watch } from "../ui/watch";
 import type { Sweep } from "./meta";
 import type { Viewer } from "./view";
@@ -12,13 +12,7 @@ export function extras({ sweep, ends }: Viewer, where: keyof Sweep["extras"]): H
     const now = JSON.stringify(sweep.value.extras[where]);
     if (now === shown) return;
     shown = now;
-    element.replaceChildren(
-      ...sweep.value.extras[where].map(([caption, width, height, body]) => {
-        const drawing = h("div");
-        place(drawing, width, height, body);
-        return h("div.more", {}, h("div.caption", {}, h("span", {}, caption)), drawing);
-      }),
-    );
+    element.replaceChildren(...sweep.value.extras[where].map((extra) => h("div.more", {}, ...drawn(extra))));
   });
   return element;
 }

@@ -1,6 +1,7 @@
 import "../../../src/interp/views/kit/layout/frame.css";
 import "../../../src/interp/views/kit/layout/patching.css";
 import "../ui/frame.css";
+import "../ui/drawn.css";
 import "./patching.css";
 import { h, segmented } from "../ui/dom";
 import { buttons, frame as framed } from "../ui/frame";

@@ -1,4 +1,5 @@
 import type { Signed } from "../draw/diverging";
+import type { Drawn } from "../ui/svg";
 
 export type Axis = "layer" | "head" | "position" | "neuron";
 export type Quantity = "recovery" | "effect";
@@ -38,8 +39,6 @@ export interface Form {
   caption: string;
 }
 
-export type Extra = [caption: string, width: number, height: number, body: string];
-
 /** A sweep as the kernel has it at the moment. */
 export interface Sweep {
   facts: string;
@@ -70,7 +69,7 @@ export interface Sweep {
     answers: [lead: string, clean: string, corrupted: string][];
   };
   /** What the kernel draws: below the heatmap, before and after the list. */
-  extras: Record<"below" | "before" | "after", Extra[]>;
+  extras: Record<"below" | "before" | "after", Drawn[]>;
   /** How many lines the picture has below its list. */
   lines: number;
   notes: string[];

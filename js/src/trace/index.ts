@@ -1,5 +1,6 @@
 import "../../../src/interp/views/kit/layout/frame.css";
 import "../../../src/interp/views/kit/layout/circuit.css";
+import "../../../src/interp/views/kit/layout/stacked.css";
 import "../../../src/interp/views/kit/layout/trace.css";
 import "../ui/frame.css";
 import "../ui/graph.css";

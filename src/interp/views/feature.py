@@ -14,32 +14,28 @@ from interp.views.kit.draw import Drawing, number
 from interp.views.kit.text import escape, visible
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from interp.methods._shared.feature_result import Exemplar, FeatureResult, Ranked
 
-_TITLE = "Feature"
 _TOP = 9  # exemplars of the strongest tenth; of the others there is one each
 _LISTED, _EACH = 6, 5  # bars of a list; of what is promoted and suppressed
 _TOKEN = 14
-_SIDE, _TEXT, _VALUE, _TIMES = 272, 660, 64, 40
-_HIGH, _MOST_BARS = 74, 34  # of the histogram
+SIDE, HIGH = 272, 74  # of the column beside the places, and of the histogram in it
+_TEXT, _VALUE, _TIMES = 660, 64, 40
+_MOST_BARS = 34
 _LETTER, _LINES = 6.9, 4  # what a character of the label takes, and its lines
-_CSS = (
-    coloured_text.CENTRED
-    + """
-.interp-frame .interp-feature{display:grid;grid-template-columns:minmax(0,280px) minmax(0,1fr);gap:0 26px;width:100%}
-.interp-frame .interp-rows{display:grid;grid-template-columns:max-content minmax(0,1fr) max-content;gap:0 10px;
-align-items:center}
-.interp-frame .interp-rows .interp-v{text-align:right}
-.interp-frame .interp-rows .interp-head-of{grid-column:1/-1;color:var(--interp-muted);min-height:22px;padding-top:4px}
-.interp-frame .interp-lists{display:flex;flex-wrap:wrap;gap:14px 24px;width:100%}
-@media (max-width:640px){.interp-frame .interp-feature{grid-template-columns:minmax(0,1fr);gap:14px 0}}
-"""
-)
 
 
-class _View:
+class Dashboard:
+    """The parts of a feature's picture, for a page, for a standalone drawing and for the live view."""
+
     def __init__(self, result: FeatureResult) -> None:
         self.result = result
+
+    @property
+    def title(self) -> str:
+        return f"Feature {self.result.name}"
 
     @cached_property
     def facts(self) -> str:
@@ -56,12 +52,18 @@ class _View:
         """The label, the histogram, and the logits that it moves."""
         result = self.result
         stack: list[page.Block] = [(self._said, self._label)]
-        if result.histogram.sum():
+        if len(self.bars[0]):
             stack.append((self._dense, self._histogram()))
         moved = (*result.promoted[:_EACH], *reversed(result.suppressed[:_EACH]))
         if moved:
             stack.append(("logits it moves, for an activation of 1", _listed(moved, signed=True)))
         return stack
+
+    @cached_property
+    def own(self) -> list[page.Stack]:
+        """The same as a page has it: below each other, or beside each other where it stands above the places."""
+        moved = bool(self.result.promoted or self.result.suppressed)
+        return [self.left[:-1], self.left[-1:]] if moved else [self.left]
 
     @cached_property
     def _said(self) -> str:
@@ -75,14 +77,14 @@ class _View:
     @cached_property
     def _label(self) -> Drawing:
         """The label in words; without one, the tokens that it is strongest on."""
-        words = frame.visible_facts(self.result.label or self._strongest, 240).replace("“ ", "“␣")
-        lines = textwrap.wrap(words, int(_SIDE / _LETTER), max_lines=_LINES, placeholder=" …") or [""]
+        words = frame.visible_facts(self.result.label or self._firing, 240).replace("“ ", "“␣")
+        lines = textwrap.wrap(words, int(SIDE / _LETTER), max_lines=_LINES, placeholder=" …") or [""]
         style = ' style="font-size:12px;font-weight:600;fill:var(--interp-fg)"'
         body = "".join(draw.text(0, 12 + 16 * n, line, more=style) for n, line in enumerate(lines))
-        return Drawing(_SIDE, 16 * len(lines) + 2, body)
+        return Drawing(SIDE, 16 * len(lines) + 2, body)
 
     @cached_property
-    def _strongest(self) -> str:
+    def _firing(self) -> str:
         """The tokens that its strongest tenth is on, the most frequent first."""
         weights: dict[str, int] = {}
         for one in self.result.exemplars:
@@ -100,16 +102,24 @@ class _View:
         share = f"{result.density:.2%}" if result.density >= 1e-4 else f"{result.density:.1e}".replace("-", "−")
         return f"active at {share} of tokens ({result.fired:,})"
 
+    @cached_property
+    def bars(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """The histogram's bars, ``int64 [bar]``, and where they begin and the last one ends, ``float64 [bar + 1]``.
+
+        Of many bins some are one bar.
+        """
+        counts, edges = self.result.histogram, self.result.edges
+        if not counts.sum():
+            return counts[:0], edges[:1]
+        block = -(-len(counts) // _MOST_BARS)
+        return np.add.reduceat(counts, np.arange(0, len(counts), block)), np.append(edges[:-1:block], edges[-1])
+
     def _histogram(self) -> Drawing:
         """Its activations on a logarithmic axis, in the colours that tokens have at them."""
         result = self.result
-        counts, edges = result.histogram, result.edges
-        block = -(-len(counts) // _MOST_BARS)
-        if block > 1:
-            counts = np.add.reduceat(counts, np.arange(0, len(counts), block))
-            edges = np.append(edges[:-1:block], edges[-1])
-        wide, high = _SIDE / len(counts), _HIGH
-        levels = theme.level(np.minimum(1.0, np.sqrt(edges[:-1] * edges[1:]) / (result.most or 1.0)))
+        counts, edges = self.bars
+        wide, high = SIDE / len(counts), HIGH
+        levels = theme.level(np.minimum(1.0, np.sqrt(edges[:-1] * edges[1:]) / result.unit))
         body: list[str] = []
         for n, (count, level) in enumerate(zip(counts.tolist(), levels.tolist(), strict=True)):
             tall = high * count / counts.max()
@@ -120,13 +130,13 @@ class _View:
                     f'height="{number(tall)}" style="fill:var(--interp-s{level});stroke:var(--interp-line)">'
                     f"<title>{count:,} from {edges[n]:.3g} to {edges[n + 1]:.3g}</title></rect>"
                 )
-        body.append(f'<path class="interp-base" d="M0 {high}H{_SIDE}"/>')
-        ends = [(0.0, f"{edges[0]:.2g}", ""), (_SIDE, f"{result.most:.3g}", "end")]
+        body.append(f'<path class="interp-base" d="M0 {high}H{SIDE}"/>')
+        ends = [(0.0, f"{edges[0]:.2g}", ""), (SIDE, f"{result.most:.3g}", "end")]
         middle = len(counts) // 2
         if len(counts) > 3:
             ends.append((middle * wide, f"{edges[middle]:.2g}", "middle"))
         body += [draw.text(x, high + 13, said, anchor=anchor) for x, said, anchor in ends]
-        return Drawing(_SIDE, high + 16, "".join(body))
+        return Drawing(SIDE, high + 16, "".join(body))
 
     @cached_property
     def shown(self) -> list[tuple[str, Exemplar]]:
@@ -140,12 +150,12 @@ class _View:
                 rows += list(zip(heads, own[:_TOP], strict=False))
             else:
                 first = not any(one.decile < 10 for _, one in rows)
-                rows.append(("one from each of the other tenths" if first else "", own[0]))
+                rows.append(("one from each of the other tenths" if first else "", own[len(own) // 2]))
         return rows
 
     def values(self, one: Exemplar) -> list[float]:
         """Return activations over the feature's largest in the texts; NaN where it was not read."""
-        return np.minimum(np.array(one.around) / (self.result.most or 1.0), 1.0).tolist()
+        return np.minimum(np.array(one.around) / self.result.unit, 1.0).tolist()
 
     @cached_property
     def right(self) -> page.Stack:
@@ -168,9 +178,10 @@ class _View:
     @cached_property
     def rows(self) -> str:
         """Exemplars as a page has them, as wide as there is room."""
-        body: list[str] = []
-        for heading, one in self.shown:
-            if heading:
+        first = escape(self.shown[0][0])
+        body = [f'<div class="interp-caption interp-brief"><span>{first}</span></div><div class="interp-rows">']
+        for n, (heading, one) in enumerate(self.shown):
+            if heading and n:
                 body.append(f'<span class="interp-head-of">{escape(heading)}</span>')
             where = f"text {one.text}, position {one.position}" if one.text >= 0 else "no text has it"
             body.append(
@@ -178,7 +189,7 @@ class _View:
                 f"{coloured_text.centred(one.tokens, self.values(one), one.peak)}"
                 f'<span class="interp-q">{f"×{one.times}" if one.times > 1 else ""}</span>'
             )
-        return f'<div class="interp-rows">{"".join(body)}</div>'
+        return "".join([*body, "</div>"])
 
     @cached_property
     def below(self) -> list[page.Stack]:
@@ -196,28 +207,51 @@ class _View:
         return [[(caption, _listed(ranked[:_LISTED]))] for caption, ranked in lists if ranked]
 
     @cached_property
-    def columns(self) -> str:
-        """The page's columns."""
-        lists = "".join(f"<div>{page.captioned(stack)}</div>" for stack in self.below)
+    def steering(self) -> tuple[str, str] | None:
+        """What adding its direction is called, and how it is typed; of a feature without one, nothing."""
+        result = self.result
+        if not result.direction.size:
+            return None
+        size = f"{result.usual:.3g}"
         return (
-            f'<div class="interp-feature"><div>{page.captioned(self.left)}</div><div>{self.rows}</div></div>'
-            f'<div class="interp-lists">{lists}</div>'
+            f"steer: add it at every token ({result.site} of layer {result.layer})",
+            f'%%interp steer --direction NAME --strength {size}    or    NAME.steered("text", {size})',
         )
 
     @cached_property
-    def foot(self) -> list[page.Piece]:
-        """The footer."""
-        result = self.result
+    def columns(self) -> str:
+        """The page's columns."""
+        own = "".join(f"<div>{page.captioned(stack)}</div>" for stack in self.own)
+        lists = "".join(f"<div>{page.captioned(stack)}</div>" for stack in self.below)
+        places = f'<div class="interp-places">{self.rows}</div>' if self.shown else ""
+        parts = [
+            f'<div class="interp-dashboard"><div class="interp-own">{own}</div>{places}</div>',
+            f'<div class="interp-lists">{lists}</div>' if lists else "",
+        ]
+        if self.steering is not None:
+            caption, typed = map(escape, self.steering)
+            parts.append(
+                f'<div class="interp-steer"><div class="interp-caption interp-brief"><span>{caption}</span></div>'
+                f'<div class="interp-ask"><span class="interp-code interp-q">{typed}</span></div></div>'
+            )
+        return "".join(parts)
+
+    @cached_property
+    def strongest(self) -> list[page.Piece]:
+        """The footer's first piece: the strongest place, where there is one."""
+        if not self.result.exemplars:
+            return []
+        one = self.result.exemplars[0]
+        where = f"strongest: {visible(one.tokens[one.peak], 20)} in text {one.text}, position {one.position} "
+        return [(where, f"{one.activation:.3g}", False)]
+
+    @cached_property
+    def key(self) -> list[page.Piece]:
+        """What stands behind it."""
         pieces: list[page.Piece] = []
-        if result.exemplars:
-            one = result.exemplars[0]
-            where = f"strongest: {visible(one.tokens[one.peak], 20)} in text {one.text}, position {one.position} "
-            pieces.append((where, f"{one.activation:.3g}", False))
-        if result.label_scores:
+        if self.result.label_scores:
             pieces.append(("label: scored on texts held out", "", True))
-        if result.direction.size:
-            pieces.append(("steer(…, direction=this) adds it", "", True))
-        pieces.append(("colour: activation over the largest, ", theme.LIFT, True))
+        pieces.append((f"colour: activation over the largest, {theme.LIFT}", "", True))
         if any(one.times > 1 for _, one in self.shown):
             pieces.append(("×: places with the same tokens around", "", True))
         return pieces
@@ -227,17 +261,27 @@ def _listed(ranked: Sequence[tuple[str, float]], *, signed: bool = False) -> Dra
     return bars.bars([bars.Bar(visible(name, _TOKEN), value) for name, value in ranked], 1e-6, neutral=not signed)
 
 
-def _picture(result: FeatureResult) -> page.Picture:
-    view = _View(result)
-    return page.Picture(
-        f"{_TITLE} {result.name}",
+def html(result: FeatureResult) -> str:
+    """Return the dashboard as a self-contained HTML fragment."""
+    view = Dashboard(result)
+    foot = "".join(f'<span class="interp-line">{page.said(pieces)}</span>' for pieces in (view.strongest, view.key))
+    return frame.html(
+        view.title,
         view.facts,
-        [stack for stack in (view.left, view.right, *view.below) if stack],
-        view.foot,
-        result.notes,
-        columns=view.columns,
-        css=_CSS,
+        f'<div class="interp-columns">{view.columns}</div>',
+        foot=f'<div class="interp-stacked">{foot}</div>',
+        notes=result.notes,
+        plain=svg(result, theme.AUTO),
+        view="feature",
     )
 
 
-html, svg = page.pictures(_picture)
+def svg(result: FeatureResult, theme: str = "light") -> str:
+    """Return the same as a standalone SVG document in one theme."""
+    view = Dashboard(result)
+    steering: list[page.Stack] = []
+    if view.steering is not None:
+        caption, typed = view.steering
+        steering = [[(caption, Drawing(6.1 * len(typed), 16, draw.text(0, 11, typed, "m")))]]
+    stacks = [stack for stack in (view.left, view.right, *view.below, *steering) if stack]
+    return page.svg(page.Picture(view.title, view.facts, stacks, [*view.strongest, *view.key], result.notes), theme)

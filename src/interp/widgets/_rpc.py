@@ -47,6 +47,13 @@ class Request:
         self._send({"id": self.id, "progress": [done, total]}, [])
 
 
+@dataclass(frozen=True)
+class Text:
+    """What a parameter of a request can be: a string of at most `longest` characters."""
+
+    longest: int
+
+
 Handler = Callable[[Mapping[str, Any], Request], Reply]
 
 
@@ -110,11 +117,11 @@ class Requests:
             _log.exception("a view could not be answered")
 
 
-def parameters(params: Mapping[str, Any], **expected: type | tuple[str, ...] | range) -> list[Any]:
+def parameters(params: Mapping[str, Any], **expected: type | tuple[str, ...] | range | Text) -> list[Any]:
     """Return the values of `params` in the order of `expected`, or say what is wrong with them.
 
-    Each expectation is ``int``, a range that holds it, the strings allowed, ``str`` or ``list`` (of strings). Nothing
-    else may be there.
+    Each expectation is ``int``, a range that holds it, the strings allowed, ``str``, a `Text` that may be longer, or
+    ``list`` (of strings). Nothing else may be there.
 
     Examples
     --------
@@ -130,6 +137,8 @@ def parameters(params: Mapping[str, Any], **expected: type | tuple[str, ...] | r
             valid = isinstance(value, str) and value in allowed
         elif allowed is str:
             valid = _is_text(value)
+        elif isinstance(allowed, Text):
+            valid = _is_text(value, allowed.longest)
         elif allowed is list:
             valid = isinstance(value, list) and len(cast("list[Any]", value)) <= _LIST
             valid = valid and all(map(_is_text, cast("list[Any]", value)))
@@ -141,8 +150,8 @@ def parameters(params: Mapping[str, Any], **expected: type | tuple[str, ...] | r
     return [params[name] for name in expected]
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and len(value) <= _TEXT
+def _is_text(value: Any, longest: int = _TEXT) -> bool:
+    return isinstance(value, str) and len(value) <= longest
 
 
 def _line(error: Exception) -> str:

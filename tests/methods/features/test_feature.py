@@ -201,14 +201,15 @@ def test_of_an_encoder_weights_are_left_out_with_the_reason(lend: Any) -> None:
 def test_it_steers_as_its_decoder_does(family: str, lend: Any) -> None:
     """What is added is the decoder's row, at the layer's end; the command finds layer and site by itself."""
     model = lend(family)
-    one = made.random(1, model.geometry.d_model)
+    layer = 0  # not the middle one
+    one = made.random(layer, model.geometry.d_model)
     hold(model, one)
-    result = interp.feature("1.3", TEXTS)
+    result = interp.feature(f"{layer}.3", TEXTS)
     np.testing.assert_allclose(result.direction, one.decoders[0][3].numpy(), rtol=1e-6)
-    assert (result.layer, result.site) == (1, "resid_post")
+    assert (result.layer, result.site) == (layer, "resid_post")
     steered = interp.steer("Mary gave", direction=result, strength=3.0, n=2)
-    assert (steered.layer, steered.site) == (1, "resid_post")
-    name = "blocks.1.hook_resid_post"
+    assert (steered.layer, steered.site) == (layer, "resid_post")
+    name = f"blocks.{layer}.hook_resid_post"
     plain = model.run("Mary gave").activations[name]
     changed = model.run("Mary gave", interventions=[steered.intervention(3.0)]).activations[name]
     np.testing.assert_allclose((changed - plain)[0, -1].numpy(), 3 * result.direction, rtol=1e-3, atol=1e-4)
@@ -271,8 +272,8 @@ def test_pictures_and_data(lend: Any, tmp_path: Any) -> None:
     page = view.html(result)
     assert "the token is a &lt;name&gt;" in page
     assert "F1 0.67 (precision 0.50, recall 1.00)" in page
-    assert page.count("interp-centred interp-code") == len(view._View(result).shown)
-    shown = view._View(result)
+    assert page.count("interp-centred interp-code") == len(view.Dashboard(result).shown)
+    shown = view.Dashboard(result)
     for _, one in shown.shown:
         np.testing.assert_array_equal(np.isnan(shown.values(one)), np.isnan(one.around))  # a BOS has no colour
     for suffix in ("svg", "html", "json", "npz"):

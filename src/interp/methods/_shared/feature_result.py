@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from interp.errors import printable
+from interp.errors import InputError, printable
 from interp.methods._shared.favourites import Favourite
-from interp.results import Result
+from interp.prompts import as_prompt
+from interp.results import Result, resolve
 from interp.results.tables import frame_of
+from interp.sites import Site
+from interp.spec import Intervention
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from interp.methods._shared.steered import Steered
     from interp.results.tables import Float
 
 Ranked = tuple[tuple[str, float], ...]  # names and values
+_USUAL = 4  # times its largest activation
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,8 @@ class FeatureResult(Result):
         See `together`.
     direction, site
         ``float32 [d_model]``: what an activation of 1 adds to the residual stream in its layer, and where that is
-        there: ``interp.steer(text, direction=result, strength=4)`` adds four times as much. Empty where it is unknown.
+        there: ``interp.steer(text, direction=result, strength=4)`` adds four times as much, and `steered` asks so of
+        the live view. Empty where it is unknown.
     source
         Where the texts came from.
     favourite
@@ -125,6 +131,7 @@ class FeatureResult(Result):
 
     _html: ClassVar[str] = "interp.views.feature:html"
     _svg: ClassVar[str | None] = "interp.views.feature:svg"
+    _widget: ClassVar[str | None] = "interp.widgets.feature:FeatureWidget"
 
     @property
     def density(self) -> float:
@@ -151,6 +158,85 @@ class FeatureResult(Result):
         last = len(found.tokens) - 1
         return Exemplar(found.activation, 10, found.tokens, found.around, last, 1, -1, last)
 
+    @property
+    def opening(self) -> str:
+        """The text of the strongest exemplar, up to its place: what `steered` goes on with when it is given none."""
+        if not self.exemplars:
+            return ""
+        one = self.exemplars[0]
+        read = zip(one.tokens[: one.peak + 1], one.around, strict=False)
+        return "".join(token for token, value in read if not np.isnan(value)).lstrip()
+
+    @property
+    def unit(self) -> float:
+        """What strengths are counted in: its largest activation in the texts, or 1 where it is never active."""
+        return self.most or 1.0
+
+    @property
+    def usual(self) -> float:
+        """How strongly `steered` adds it when no strength is given: 4 units."""
+        return _USUAL * self.unit
+
+    def intervention(self, strength: float) -> Intervention:
+        """Return its direction, `strength` times as long, added to the residual stream, for ``interp.generate``.
+
+        Raises
+        ------
+        InputError
+            It has no direction there.
+
+        Examples
+        --------
+        >>> result.intervention(4.0).site.hook_name
+        'blocks.2.hook_resid_post'
+        """
+        if not self.direction.size:
+            layer, number = self.name.split(".")
+            raise InputError(
+                f"{self.name} has no direction of the residual stream; change its activation with interp.Intervention("
+                f"interp.Site('features', {layer}), feature={number}, mode='add', value=…) in generate"
+            )
+        return Intervention(Site(self.site, self.layer), mode="add", value=self.direction * np.float32(strength))
+
+    def steered(self, prompt: Any = None, strength: float | None = None, *, n: int = 20, top: int = 5) -> Steered:
+        """Return what the model says with its direction added, beside what it says as it is; needs the model loaded.
+
+        Parameters
+        ----------
+        prompt
+            The text to go on with; `opening` when not given.
+        strength
+            What the direction is multiplied by, as in ``interp.steer(prompt, direction=result, strength=…)``, which
+            writes the same; `usual`, 4 times its largest activation, when not given.
+        n
+            How many tokens to write.
+        top
+            How many of the likeliest next tokens of each.
+
+        Returns
+        -------
+        Steered
+            ``plain`` and ``steered``, how it goes on, and ``likeliest``, what comes next.
+
+        Raises
+        ------
+        InputError
+            It has no direction, or there is no text; the model is gone, busy, or has changed since.
+
+        Examples
+        --------
+        >>> said = result.steered("Once upon a time", 0.0, n=3)
+        >>> said.plain.text == said.steered.text
+        True
+        """
+        given = self.opening if prompt is None else prompt
+        if prompt is None and not given:
+            raise InputError(f"{self.name} is active nowhere in these texts; give steered a text to go on with")
+        size = self.usual if strength is None else float(strength)
+        self.intervention(size)  # whether it has a direction is known without the model
+        steered: Callable[..., Steered] = resolve("interp.methods._shared.steered:steered")
+        return self._run(lambda model: steered(model, self, as_prompt(given), size, n, top), "steering")
+
     def by_decile(self) -> Iterator[tuple[int, list[Exemplar]]]:
         """Yield the tenths of its activations that there is something of, the strongest first, and their exemplars."""
         for decile in range(10, 0, -1):
@@ -171,7 +257,7 @@ class FeatureResult(Result):
             lines.append(f"an input found by gradients: {self.favourite.activation:.3g}  {printable(words)}")
         for decile, own in self.by_decile():
             lines.append(f"tenth {decile} of its activations" if decile < 10 else "strongest tenth of its activations")
-            for one in own[: 6 if decile == 10 else 1]:
+            for one in own[:6] if decile == 10 else [own[len(own) // 2]]:
                 words = [f"[{token}]" if n == one.peak else token for n, token in enumerate(one.tokens)]
                 lines.append(
                     f"  {one.activation:8.3g}  {printable(''.join(words))}{f'  ×{one.times}' * (one.times > 1)}"

@@ -43,6 +43,16 @@ def predicted(model: LoadedModel, encoded: Encoded) -> int:
     return places[0]
 
 
+def likeliest_of_both(model: LoadedModel, before: Tensor, after: Tensor, top: int) -> list[tuple[str, float, float]]:
+    """Return the `top` tokens of both, ``[d_vocab]``, with both probabilities, the likeliest afterwards first."""
+    ids: set[int] = {
+        *before.topk(min(top, len(before))).indices.tolist(),
+        *after.topk(min(top, len(after))).indices.tolist(),
+    }
+    order = sorted(ids, key=lambda index: (-float(after[index]), -float(before[index])))
+    return [(model.tokens.string(index), float(before[index]), float(after[index])) for index in order]
+
+
 def require_causal(model: LoadedModel, what: str) -> None:
     """Refuse a bidirectional model.
 

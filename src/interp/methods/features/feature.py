@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
 
 _LISTED = 8  # tokens, heads and features of each list
-_TOP, _EACH = 10, 3  # exemplars of the strongest tenth, and of each other
+_EACH = 10  # exemplars of a tenth
 
 
 @technique(body=Texts, forecasts=True)
@@ -207,7 +207,7 @@ def _exemplars(model: LoadedModel, found: Activity, texts: list[tuple[int, ...]]
         ids = texts[text][max(0, position - found.context) : position + found.context + 1]
         groups.setdefault((min(position, found.context), *ids), []).append((value, (text, position), around))
     shown: list[Exemplar] = []
-    left = {decile: _TOP if decile == 10 else _EACH for decile in range(1, 11)}
+    left = dict.fromkeys(range(1, 11), _EACH)
     drawn = _drawn_first(found, number)
     # The strongest first; of the other tenths those that were drawn first, whatever their activations.
     order = sorted(groups.items(), key=lambda item: (-_decile(deciles, item[1][0][0]), _rank(item[1], deciles, drawn)))

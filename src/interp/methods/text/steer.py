@@ -166,7 +166,8 @@ def steer(
     prompt
         The text to go on with.
     layer
-        The layer at whose residual stream the direction is added; the middle one when not given, a feature's own.
+        The layer at whose residual stream the direction is added; the middle one when not given, a feature's or a
+        result's own.
     toward, against
         Texts whose activations' difference of means is the direction; a text, or a file of texts (.txt, .csv, .json).
         Of each text the last token's activation counts; in Python a list of texts.
@@ -181,7 +182,8 @@ def steer(
     n
         How many tokens to write.
     site
-        resid_pre is before the layer, resid_mid between attention and MLP, resid_post (a feature's own first) after it.
+        resid_pre is before the layer, resid_mid between attention and MLP, resid_post (a feature's or a result's own
+        first) after it.
     at
         Add it at the prompt's tokens, at new ones once they are read, or at all.
     answer, wrong
@@ -219,8 +221,8 @@ def steer(
     from interp.engine import metrics
     from interp.engine.model import generation
 
-    found_in, found_at = directions.place_of(model, direction) if directions.is_feature(direction) else ("", None)
-    depth, site = model.geometry.n_layers, site or found_in or "resid_post"
+    found_in, found_at = directions.place_of(model, direction)
+    depth, site = model.geometry.n_layers, site or found_in
     wanted = found_at if layer is None else layer
     (at_layer,) = resolve_indices(depth // 2 if wanted is None else wanted, depth, "layer")
     model.require_site(site, [at_layer])

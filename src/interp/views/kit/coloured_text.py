@@ -118,17 +118,17 @@ def line(tokens: Sequence[str], values: Sequence[float], peak: int, wide: float,
 
 
 def centred(tokens: Sequence[str], values: Sequence[float], peak: int) -> str:
-    """Return the same as markup for a page, as wide as there is room; see `CENTRED` for its rules.
+    """Return the same as markup for a page, as wide as there is room; see ``layout/feature.css`` for its rules.
 
     Examples
     --------
-    >>> centred(["a", "b", "c"], [0.0, 1.0, 0.0], 1).count("interp-held")
+    >>> centred(["a", "b", "c"], [0.0, 1.0, 0.0], 1).count("interp-peak")
     1
     """
 
     def shown(first: int, last: int) -> str:
         return "".join(
-            f'<span class="interp-w{" interp-held" * (n == peak)}"{_painted(values[n])}{tooltip(tokens[n], names[n])}>'
+            f'<span class="interp-w{" interp-peak" * (n == peak)}"{_painted(values[n])}{tooltip(tokens[n], names[n])}>'
             f"<bdi>{escape(names[n])}</bdi></span>"
             for n in range(first, last)
         )
@@ -143,15 +143,6 @@ def centred(tokens: Sequence[str], values: Sequence[float], peak: int) -> str:
 def _painted(value: float) -> str:
     fills, ink = heatmap.fills(value, signed=False)
     return f' style="background:{fills[0][0]};color:{ink}"' if fills else ""
-
-
-CENTRED = """
-.interp-frame .interp-centred{display:flex;min-width:0;white-space:nowrap}
-.interp-frame .interp-centred>span:first-child{flex:3 1 0;min-width:0;overflow:hidden;display:flex;
-justify-content:flex-end;white-space:pre}
-.interp-frame .interp-centred>span:last-child{flex:2 1 0;min-width:0;overflow:hidden;white-space:pre}
-.interp-frame .interp-centred .interp-w{flex:none}
-"""
 
 
 def spans(tokens: Sequence[str], values: Sequence[float] | None = None, *, ring: int | None = None) -> str:

@@ -197,13 +197,14 @@ def ablation(name: str) -> str:
 
 
 # Live views that end with a table, which is closed at first.
-_TABLED = frozenset({"attention", "circuit", "trace"})
+_TABLED = frozenset({"attention", "circuit", "feature", "trace"})
 # What the views' parts follow.
 _LAYOUTS = {
-    "circuit": ("circuit",),
+    "circuit": ("circuit", "stacked"),
+    "feature": ("feature", "stacked"),
     "patching": ("patching",),
     "estimate": ("patching",),
-    "trace": ("circuit", "trace"),
+    "trace": ("circuit", "stacked", "trace"),
 }
 # Metrics that fall when the model does better.
 FALLING = frozenset({"loss", "rank", "kl"})

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from interp.errors import InputError
+from interp.methods._shared.models import likeliest_of_both
 from interp.sites import FEATURES, SITES
 from interp.spec import Metric
 
@@ -55,7 +56,7 @@ def likeliest(
     if result.provenance.arguments.get("from_model") is not None:
         raise InputError("the activations came from another model; run it with model.run and interventions instead")
     if result.site == FEATURES.name:
-        return _said(model, *_with_features(model, result, cell), top)
+        return likeliest_of_both(model, *_with_features(model, result, cell), top)
     at = dict(zip(result.axes, cell, strict=True))
     layer, part, position = result.layers[at["layer"]], at.get("head", at.get("neuron")), at.get("position")
     base, source = _runs(result)
@@ -103,7 +104,7 @@ def likeliest(
         sample=lambda: map(exactness.difference, found[0], hooked()),
         length=len(base),
     ).answer
-    return _said(model, before, after, top)
+    return likeliest_of_both(model, before, after, top)
 
 
 def _with_features(model: LoadedModel, result: PatchingResult, cell: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -129,16 +130,6 @@ def _with_features(model: LoadedModel, result: PatchingResult, cell: Sequence[in
     patched = patched_logits(model, [one], [put], case, [(0, feature, at.get("position"))])[0]
     unpatched = model.activations_of(case.base, ["last_logits"])["last_logits"][0]
     return unpatched.float().softmax(-1), patched.float().softmax(-1)
-
-
-def _said(model: LoadedModel, before: Tensor, after: Tensor, top: int) -> list[tuple[str, float, float]]:
-    """Return the likeliest tokens of both, with both probabilities, the likeliest afterwards first."""
-    ids: set[int] = {
-        *before.topk(min(top, len(before))).indices.tolist(),
-        *after.topk(min(top, len(after))).indices.tolist(),
-    }
-    order = sorted(ids, key=lambda index: (-float(after[index]), -float(before[index])))
-    return [(model.tokens.string(index), float(before[index]), float(after[index])) for index in order]
 
 
 def _runs(result: PatchingResult) -> tuple[tuple[int, ...], tuple[int, ...]]:
