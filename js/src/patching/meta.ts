@@ -1,6 +1,6 @@
 import type { Signed } from "../draw/diverging";
 
-export type Axis = "layer" | "head" | "position" | "neuron";
+export type Axis = "layer" | "head" | "position" | "neuron" | "span";
 export type Quantity = "recovery" | "effect";
 export type Source = "exact" | "estimate";
 
@@ -69,8 +69,8 @@ export interface Sweep {
     sides: [string, string];
     answers: [lead: string, clean: string, corrupted: string][];
   };
-  /** What the kernel draws: below the heatmap, before and after the list. */
-  extras: Record<"below" | "before" | "after", Extra[]>;
+  /** What the kernel draws: above and below the heatmap, before and after the list. */
+  extras: Record<"above" | "below" | "before" | "after", Extra[]>;
   /** How many lines the picture has below its list. */
   lines: number;
   notes: string[];
