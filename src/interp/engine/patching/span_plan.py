@@ -66,9 +66,7 @@ class SpanPlan(Plan):
         if self.site == "resid_mid":
             return _put(base.mid[index], source.mid[index], span)[positions][None]
         if self.site in {"attn_out", "mlp_out"}:
-            read, write = (
-                (self._from_heads, self._middle) if self.site == "attn_out" else (self._from_mlp, self._after)
-            )
+            read, write = (self._from_heads, self._middle) if self.site == "attn_out" else (self._from_mlp, self._after)
             change = _change(read(base, index), read(source, index), span)
             return write(index, positions, change[positions])[None]
         if self.site == "neuron":
@@ -99,9 +97,9 @@ class SpanPlan(Plan):
         if all(taken == (at,) for at, taken in span):
             return _put(own, given, span)
         block, which = self.network.layers[index], "qk".index(self.site)
-        projected = [block.project(run.resid[index])[which] for run in (self.base, self.source)]
+        projected, other = (block.project(run.resid[index])[which] for run in (self.base, self.source))
         turn = block.turn_queries if self.site == "q" else block.turn_keys
-        turned = turn(_put(*projected, span), self.network.rotations(len(self.base))[index])
+        turned = turn(_put(projected, other, span), self.network.rotations(len(self.base))[index])
         return _put(own, turned, tuple((at, (at,)) for at, _ in span))
 
 

@@ -119,7 +119,10 @@ def cases(
     foreign: bool = False,
     align: str = "last",
 ) -> list[Case]:
-    """Return the pairs ready to run; `Encodings.runs` says which prompt is changed, `span_places.aligned` what `align` is."""
+    """Return the pairs ready to run.
+
+    `Encodings.runs` says which prompt is changed, `span_places.aligned` what `align` is.
+    """
     from interp.engine.metrics import Scorer
     from interp.engine.patching.cases import Case
 
