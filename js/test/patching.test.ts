@@ -78,7 +78,7 @@ function sweep(given: Partial<Sweep> = {}): Sweep {
     },
     notes: [],
     lines: 0,
-    extras: { below: [], before: [], after: [] },
+    extras: { above: [], below: [], before: [], after: [] },
     done: 12,
     total: 12,
     share: 100,

@@ -277,7 +277,8 @@ def ov(head: Any, *, tokens: Any = ..., top: int = ..., svd: int = ..., model: A
 def patch(
     *body: Any,
     site: Any = ...,
-    by: Literal["layer", "head", "position", "head-position", "neuron", "feature", "feature-position"] | None = ...,
+    by: Literal["layer", "head", "position", "head-position", "neuron", "span", "feature", "feature-position"]
+    | None = ...,
     metric: Any = ...,
     direction: Literal["denoise", "noise"] = ...,
     layer: Any = ...,
@@ -285,6 +286,7 @@ def patch(
     method: Literal["exact", "attribution"] = ...,
     steps: int = ...,
     verify: int = ...,
+    align: Literal["last", "mean", "each"] = ...,
     features: Any = ...,
     task: Any = ...,
     n: Any = ...,

@@ -8,6 +8,7 @@ from numbers import Integral
 from typing import Any, SupportsIndex, cast, overload
 
 from interp.errors import InputError, printable
+from interp.spans import Mark, marked, marks
 
 # What a tokenizer returns beside what the model reads.
 _BESIDE = {"special_tokens_mask", "offset_mapping", "length", "labels", "overflow_to_sample_mapping"}
@@ -105,6 +106,8 @@ class Prompt:
         The token type of each of `ids`; ``None`` where nothing is said of them.
     masked
         How many masked tokens were left out before and behind `ids`.
+    marks
+        The pieces of `text` that have a name.
 
     Examples
     --------
@@ -119,10 +122,11 @@ class Prompt:
     second: str | None = None
     types: tuple[int, ...] | None = None
     masked: tuple[int, int] = (0, 0)
+    marks: tuple[Mark, ...] = ()
 
     def __repr__(self) -> str:
         said = {"ids": self.ids, "bos": self.bos, "truncate": self.truncate or None, "second": self.second}
-        said |= {"types": self.types, "masked": self.masked if any(self.masked) else None}
+        said |= {"types": self.types, "masked": self.masked if any(self.masked) else None, "marks": self.marks or None}
         parts = [repr(self.text)] if self.text is not None else []
         parts += [f"{name}={value!r}" for name, value in said.items() if value is not None]
         return f"Prompt({', '.join(parts)})"
@@ -136,14 +140,16 @@ class Prompt:
         >>> Prompt("A man", second="A person").plain, Prompt(ids=(1, 2)).plain
         (('A man', 'A person'), [1, 2])
         """
+        if self.ids is None and self.second is None:
+            return marked(self.text or "", self.marks)
         if self.ids is None:
-            return self.text or "" if self.second is None else (self.text or "", self.second)
+            return self.text or "", self.second or ""
         types = self.types if self.types is not None else types_of(self.ids)
         ids = list(self.ids)
         return {"input_ids": ids, "token_type_ids": list(types)} if types else ids
 
 
-def as_prompt(prompt: Any, bos: bool | None = None, truncate: bool = False) -> Prompt:
+def as_prompt(prompt: Any, bos: bool | None = None, truncate: bool = False, *, literal: bool = False) -> Prompt:
     """Return `prompt` as a `Prompt`.
 
     Parameters
@@ -151,6 +157,8 @@ def as_prompt(prompt: Any, bos: bool | None = None, truncate: bool = False) -> P
     prompt
         A text; a tuple of two, which are a pair of sentences; ids, also as a tensor or an array; a mapping with
         ``input_ids``, as Hugging Face's tokenizers return it; or a Prompt.
+    literal
+        Whether a text is running text, in which ``[Mary]{IO}`` marks nothing.
 
     Raises
     ------
@@ -163,6 +171,8 @@ def as_prompt(prompt: Any, bos: bool | None = None, truncate: bool = False) -> P
     ((1, 2), 'A person')
     >>> as_prompt({"input_ids": [[0, 7, 8]], "attention_mask": [[0, 1, 1]]}).ids
     (7, 8)
+    >>> as_prompt("When [Mary]{IO} left").marks
+    (Mark(name='IO', start=5, stop=9),)
     """
     if isinstance(prompt, Prompt):
         return replace(prompt, bos=prompt.bos if bos is None else bos, truncate=prompt.truncate or truncate)
@@ -172,7 +182,8 @@ def as_prompt(prompt: Any, bos: bool | None = None, truncate: bool = False) -> P
         return _of_mapping(cast("Mapping[Any, Any]", prompt), truncate)
     ids: Any = plain(prompt)
     if isinstance(ids, str):
-        return Prompt(text=ids, bos=bos, truncate=truncate)
+        text, found = (ids, ()) if literal else marks(ids)
+        return Prompt(text=text, bos=bos, truncate=truncate, marks=found)
     if is_pair(ids):
         return Prompt(text=str(ids[0]), second=str(ids[1]), bos=bos, truncate=truncate)
     if isinstance(ids, list | tuple):

@@ -15,6 +15,7 @@ AXES = {
     "head": ("layer", "head"),
     "position": ("layer", "position"),
     "head-position": ("layer", "head", "position"),
+    "span": ("layer", "span"),
     "neuron": ("layer", "neuron"),
     "feature": ("feature",),
     "feature-position": ("feature", "position"),
@@ -164,6 +165,8 @@ def axes(site: str, by: str) -> tuple[str, ...]:
         raise InputError(f"cannot divide by {by!r}{closest(by, AXES)}; use {', '.join(AXES)}")
     if by in {"feature", "feature-position"} and kind is not FEATURES:
         raise InputError(f"{site} has no features; use --site features")
+    if by == "span" and (kind is FEATURES or kind.heads_first):
+        raise InputError(f"{site} is not put in span by span; use --by position, or another site")
     if kind is FEATURES and by in {"head", "head-position", "neuron"}:
         raise InputError(
             f"features have no {by.partition('-')[0]}s; use --by feature, feature-position, position or layer"

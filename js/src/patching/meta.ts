@@ -1,7 +1,7 @@
 import type { Signed } from "../draw/diverging";
 import type { Drawn } from "../ui/svg";
 
-export type Axis = "layer" | "head" | "position" | "neuron";
+export type Axis = "layer" | "head" | "position" | "neuron" | "span";
 export type Quantity = "recovery" | "effect";
 export type Source = "exact" | "estimate";
 
@@ -68,8 +68,8 @@ export interface Sweep {
     sides: [string, string];
     answers: [lead: string, clean: string, corrupted: string][];
   };
-  /** What the kernel draws: below the heatmap, before and after the list. */
-  extras: Record<"below" | "before" | "after", Drawn[]>;
+  /** What the kernel draws: above and below the heatmap, before and after the list. */
+  extras: Record<"above" | "below" | "before" | "after", Drawn[]>;
   /** How many lines the picture has below its list. */
   lines: number;
   notes: string[];

@@ -18,6 +18,7 @@ const HOLDS: Record<Form["hold"], string> = {
   head: "layers × positions of head",
   position: "layers × heads at position",
   neuron: "",
+  span: "",
 };
 
 /** How far a sweep is, for how long already, and how long it may still take; before its first cell the kernel knows. */
@@ -161,6 +162,6 @@ export function plot(viewer: Viewer, say: () => void): HTMLElement {
   });
   const above = h("div.caption", {}, caption, h("span.line", {}, count, stop(viewer)));
   const picker = three ? [h("div.slices.line", {}, "Show", which, number)] : [];
-  panel.append(above, ...picker, area, extras(viewer, "below"));
+  panel.append(extras(viewer, "above"), above, ...picker, area, extras(viewer, "below"));
   return panel;
 }

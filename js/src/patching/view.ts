@@ -62,7 +62,8 @@ export function viewer(mounted: Mounted, theme: ReadonlySignal<Theme>, width: Si
   });
   const hold = signal<Form["hold"]>("strongest");
   const pointer = signal<At | undefined>(undefined);
-  const neuron = signal<number | undefined>(undefined);
+  // Neurons and spans are not what the shared selection numbers.
+  const own = signal<{ neuron?: number | undefined; span?: number | undefined }>({});
 
   const link = selecting<Selected>(
     mounted,
@@ -78,7 +79,7 @@ export function viewer(mounted: Mounted, theme: ReadonlySignal<Theme>, width: Si
     if (axes.includes("head") && queries) at.head = head ?? -1;
     else if (axes.includes("head")) at.head = groups.value ?? -1;
     if (axes.includes("position")) at.position = position ?? -1;
-    if (axes.includes("neuron")) at.neuron = neuron.value ?? -1;
+    for (const axis of ["neuron", "span"] as const) if (axes.includes(axis)) at[axis] = own.value[axis] ?? -1;
     // By head and position, a head without a position is its strongest.
     return axes.every((axis) => at[axis] !== -1 || (axis === "position" && axes.length > 2)) ? at : undefined;
   });
@@ -94,7 +95,7 @@ export function viewer(mounted: Mounted, theme: ReadonlySignal<Theme>, width: Si
     // What is chosen is spoken of, wherever the pointer rests.
     pointer.value = undefined;
     groups.value = queries ? undefined : at.head;
-    neuron.value = at.neuron;
+    own.value = { neuron: at.neuron, span: at.span };
     // A token that an attention view holds would else stay the one that it shows.
     if (axes.includes("position")) Object.assign(part, { position: at.position ?? null, query: null, key: null });
     link.choose(part);
@@ -215,6 +216,7 @@ export function entryOf({ sweep, slice }: Viewer, at: At): Entry | undefined {
 export function nameOf({ layers, tokens, named, head }: Sweep, at: At): string {
   const layer = `L${layers[at.layer ?? 0]}`;
   if (at.neuron !== undefined) return `${layer} neuron ${at.neuron}`;
+  if (at.span !== undefined) return `${layer} ${tokens[at.span]}`;
   const name = at.head === undefined ? layer : layer + head + at.head;
   if (at.position === undefined || at.position < 0) return name;
   return named ? `${name} ${tokens[at.position]} (${at.position})` : `${name} position ${at.position}`;

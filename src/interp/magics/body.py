@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from interp.errors import InputError, closest
-from interp.spec import Pair, Pairs, Prompt
+from interp.spec import Pair, Pairs, Prompt, as_prompt
 
 _KEYS = ("clean", "corrupted", "answer", "wrong")
 _LINES = re.compile(r"\r\n|\n|\r")  # str.splitlines also cuts at a form feed, at U+2028 …
@@ -100,7 +100,7 @@ def divided(text: str, encoder: bool) -> str | tuple[str, str]:
 
 def _prompt(text: str, encoder: bool) -> Prompt:
     found = divided(text, encoder)
-    return Prompt(found) if isinstance(found, str) else Prompt(found[0], second=found[1])
+    return as_prompt(found)
 
 
 def _pair(entry: dict[str, str], number: int, count: int, encoder: bool) -> Pair:

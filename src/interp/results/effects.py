@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,8 @@ class PairChecks:
         The metric of each pair's own runs.
     warnings
         What to know before believing the result.
+    spans
+        ``[pair]``: name → the positions of a span in clean and in corrupted; empty where none were asked for.
     """
 
     clean: tuple[tuple[str, ...], ...]
@@ -45,6 +47,7 @@ class PairChecks:
     clean_metric: tuple[float, ...] = ()
     corrupted_metric: tuple[float, ...] = ()
     warnings: tuple[str, ...] = ()
+    spans: tuple[Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]], ...] = ()
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per pair."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from interp.errors import InputError
-from interp.views import effects, patching_estimate
+from interp.views import effects, patching_estimate, patching_spans
 from interp.views import patching_pair as pairs
 from interp.views.kit import bars, draw, figures, frame, heatmap, page
 from interp.views.kit import theme as themes
@@ -40,7 +40,7 @@ def _picture(result: PatchingResult) -> page.Picture:
     first, beside = _blocks(view)
     so_far = _so_far(view)
     heading = f"{first[0][0]}{so_far and ' · '}{so_far}"
-    stacks = [[(heading, first[0][1]), *first[1:]], beside, pairs.drawn(view)]
+    stacks = [[*patching_spans.drawn(view), (heading, first[0][1]), *first[1:]], beside, pairs.drawn(view)]
     if sum(page.width(stack) + _GAP for stack in stacks) > _ROOM:
         stacks = [stacks[0], [*beside, *stacks[2]]]
     least = math.ceil(max([_NARROW, *(drawing.width for _, drawing in beside)]))
@@ -143,12 +143,13 @@ def _blocks(view: PatchingView) -> tuple[list[Block], list[Block]]:
 
 
 def _extras(view: PatchingView) -> dict[str, list[Block]]:
-    """Return what the live view shows as the picture does: below the heatmap, before and after the list."""
+    """Return what the live view shows as the picture does: above and below the heatmap, before and after the list."""
     if view.result.axes == ("layer",):
-        return {"below": [], "before": [], "after": _agreeing(view)}
+        return {"above": [], "below": [], "before": [], "after": _agreeing(view)}
     where, agreeing = _where(view), _agreeing(view)
     # With strips above the list the other column has more room.
-    return {"below": _spread(view) or (agreeing if where else []), "before": where, "after": [] if where else agreeing}
+    below = _spread(view) or (agreeing if where else [])
+    return {"above": patching_spans.drawn(view), "below": below, "before": where, "after": [] if where else agreeing}
 
 
 def _spread(view: PatchingView) -> list[Block]:
@@ -162,10 +163,14 @@ def _spread(view: PatchingView) -> list[Block]:
 def _captioned(view: PatchingView, first: Sequence[Block]) -> str:
     """Return the first column as markup; it begins with how far the sweep came and room for the choice of a slice."""
     (caption, drawing), *below = first
-    more = "".join(f'<div class="interp-more">{page.captioned([part])}</div>' for part in below)
+    spans, more = (
+        "".join(f'<div class="interp-more">{page.captioned([part])}</div>' for part in parts)
+        for parts in (patching_spans.drawn(view), below)
+    )
+    spans = spans and f'<div class="interp-extras">{spans}</div>'
     slices = '<div class="interp-slices"></div>' if len(view.result.axes) > 2 else ""
     return (
-        f'<div class="interp-caption"><span>{escape(caption)}</span><span>{_so_far(view)}</span></div>{slices}'
+        f'{spans}<div class="interp-caption"><span>{escape(caption)}</span><span>{_so_far(view)}</span></div>{slices}'
         f"{draw.inline(drawing, caption)}{more}"
     )
 
@@ -321,7 +326,7 @@ def words(result: PatchingResult) -> dict[str, Any]:
         },
         "lines": len(_intervals(view)),
         "notes": _notes(view),
-        "tokens": view.tokens if "position" in result.axes else [],
+        "tokens": view.tokens if {"position", "span"} & set(result.axes) else [],
         "marked": view.differing,
     }
 

@@ -23,7 +23,17 @@ def prompts(view: PatchingView) -> list[tuple[str, list[tuple[str, bool]]]]:
     given = [("clean", pairs.clean[0])]
     if pairs.corrupted and not (view.source and not view.noising):
         given.append(("corrupted", pairs.corrupted[0]))
-    return [(name, _excerpt(tokens, set(view.differing))) for name, tokens in given]
+    lengths = {len(tokens) for _, tokens in given}
+    differing = [set(view.differing)] * len(given) if len(lengths) == 1 else _between(*(one for _, one in given))
+    return [(name, _excerpt(tokens, own)) for (name, tokens), own in zip(given, differing, strict=True)]
+
+
+def _between(first: Sequence[str], second: Sequence[str]) -> list[set[int]]:
+    """Return the positions in two prompts of different lengths between what both begin and both end with."""
+    least = min(len(first), len(second))
+    begin = next((n for n in range(least) if first[n] != second[n]), least)
+    end = next((n for n in range(least - begin) if first[-1 - n] != second[-1 - n]), least - begin)
+    return [set(range(begin, len(tokens) - end)) for tokens in (first, second)]
 
 
 def _excerpt(tokens: Sequence[str], differing: set[int]) -> list[tuple[str, bool]]:

@@ -139,6 +139,8 @@ class PatchingView:
         if result.axes[1:] == ("position",):
             names = self.tokens
             return Cells(values, done, rows, names, tokens=True, marked=self.differing)
+        if result.axes[1:] == ("span",):
+            return Cells(values, done, rows, list(result.positions), tokens=True)
         return Cells(values, done, rows, [str(n) for n in range(values.shape[1])])
 
     @cached_property
@@ -170,6 +172,8 @@ class PatchingView:
     def tokens(self) -> list[str]:
         count = self.result.patched.shape[-1]
         given = self.result.positions
+        if "span" in self.result.axes:
+            return list(given)
         return labels(given, _TOKEN) if len(given) == count else [str(n) for n in range(count)]
 
     @cached_property
@@ -197,6 +201,8 @@ class PatchingView:
         layer = self.result.layers[at["layer"]]
         if "neuron" in at:
             return f"L{layer} neuron {at['neuron']}"
+        if "span" in at:
+            return f"L{layer} {self.tokens[at['span']]}"
         name = f"L{layer}{head_word(self.result.site)}{at['head']}" if "head" in at else f"L{layer}"
         return f"{name} {self.position(at['position'])}" if "position" in at else name
 
@@ -233,6 +239,8 @@ def caption(result: PatchingResult) -> str:
     axes = result.axes
     if axes[1] == "neuron":
         return "Neurons: each layer's strongest, by rank"
+    if axes[1] == "span":
+        return "Spans: a row per layer"
     if axes[1] == "position":
         whose = " of pair 1" if len(result.per_pair) > 1 else ""
         return f"Positions{whose}: a row per layer"

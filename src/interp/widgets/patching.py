@@ -312,7 +312,7 @@ class _Slice:
         return f"Positions{whose}: a row per {self.axes[0]}"
 
     def _labels(self, said: Mapping[str, Any], rows: int, columns: int) -> dict[str, Any]:
-        wordy = len(self.axes) > 1 and self.axes[1] == "position" and bool(self.result.positions)
+        wordy = len(self.axes) > 1 and self.axes[1] in {"position", "span"} and bool(self.result.positions)
         below: Sequence[str] = [str(n) for n in range(columns)]
         if wordy:
             tokens: Sequence[str] = said["tokens"]
@@ -326,5 +326,5 @@ class _Slice:
             "columns": list(below),
             "tokens": wordy,
             # A shared column is labelled by its first token, which need not be the one that is marked.
-            "marked": list(said["marked"]) if wordy and self.block == 1 else [],
+            "marked": list(said["marked"]) if wordy and self.block == 1 and self.axes[1] == "position" else [],
         }

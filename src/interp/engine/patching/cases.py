@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
 
 Ids = tuple[int, ...]
+# A span as a patch takes it: positions of the base run, each with those of the source run whose mean it is given.
+Aligned = tuple[tuple[int, tuple[int, ...]], ...]
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,10 @@ class Case:
         The position whose logits are measured.
     clean_base
         Whether the base is the clean run.
+    source_position
+        The position whose logits are measured in the source run; `position` where the runs are of one length.
+    spans
+        What is patched span by span; only then may the runs be of different lengths.
     """
 
     base: Ids
@@ -41,6 +47,12 @@ class Case:
     scorer: Scorer
     position: int
     clean_base: bool = False
+    source_position: int = -1
+    spans: tuple[Aligned, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.source_position < 0:
+            object.__setattr__(self, "source_position", self.position)
 
     @property
     def start(self) -> int:
@@ -53,7 +65,7 @@ class Case:
         Parameters
         ----------
         base, source
-            Logits of the two unpatched runs at `position`, ``[1, d_vocab]``.
+            Logits of the two unpatched runs where they are measured, ``[1, d_vocab]``.
         """
         return replace(self, scorer=self.scorer.with_clean((base if self.clean_base else source)[0]))
 
@@ -66,7 +78,8 @@ def unpatched(model: LoadedModel, source_model: LoadedModel, case: Case) -> tupl
     tuple
         The case, its metric ready; the metric of its base run; that of its source run.
     """
-    logits = [_logits(of, ids, case.position) for of, ids in ((model, case.base), (source_model, case.source))]
+    runs = ((model, case.base, case.position), (source_model, case.source, case.source_position))
+    logits = [_logits(of, ids, at) for of, ids, at in runs]
     case = case.with_clean(*logits)
     base, source = (case.scorer.of_logits(end)[0] for end in logits)
     return case, base, source
@@ -96,8 +109,8 @@ def plain_ends(stored: Stored, there: Stored, cases: Iterable[Case]) -> Work:
     """
     before = stored.work
     for case in cases:
-        for store, ids in ((stored, case.base), (there, case.source)):
-            store.plain(ids, "last_logits" if case.position == len(ids) - 1 else "logits")
+        for store, ids, at in ((stored, case.base, case.position), (there, case.source, case.source_position)):
+            store.plain(ids, "last_logits" if at == len(ids) - 1 else "logits")
     return stored.work.less(before)
 
 

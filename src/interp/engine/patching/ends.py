@@ -38,7 +38,7 @@ class Ends:
     ) -> None:
         self._model, self._ids = model, cases[0].base
         other = None if source_model is model else (id(source_model), source_model.fingerprint())
-        pairs = tuple((case.base, case.source, case.position) for case in cases)
+        pairs = tuple((case.base, case.source, case.position, case.spans) for case in cases)
         self._names = tuple(("sweep", part, kind, other, pairs) for part in ("rows", "cells"))
         self._room = model.store.budget // _SHARE
         self._parts: list[tuple[int, Tensor, Tensor]] = []

@@ -101,7 +101,9 @@ def _standing(ids: Ids, net: Network, like: Ids | None = None) -> Base:
     if like is None:
         nothing = torch.zeros(2, len(ids), 1)
         return Base(there, *(_Layers(nothing) for _ in PARTS))  # pyright: ignore[reportArgumentType]
-    tokens = (there != torch.tensor(like)).float()[:, None]
+    shared = min(len(ids), len(like))  # what is longer differs
+    tokens = torch.ones(len(ids), 1)
+    tokens[:shared, 0] = (there[:shared] != torch.tensor(like[:shared])).float()
     later = tokens.max(0).values.expand_as(tokens) if net.both_ways else tokens.cummax(0).values
     first, above = _Layers(torch.stack([tokens, later])), _Layers(torch.stack([later, later]))
     return Base(there, first, above, first, first, first, above)  # pyright: ignore[reportArgumentType]

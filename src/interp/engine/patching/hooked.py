@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from interp.engine.metrics import upcast
@@ -15,10 +16,10 @@ if TYPE_CHECKING:
 
     from interp.engine.model.hooks import Hook
     from interp.engine.model.loaded import LoadedModel
-    from interp.engine.patching.cases import Case
+    from interp.engine.patching.cases import Aligned, Case
 
-# Layer, head or neuron, position; ``None`` is all of them.
-Place = tuple[int, int | None, int | None]
+# Layer, head or neuron, position or span; ``None`` is all of them.
+Place = tuple[int, int | None, "int | Aligned | None"]
 
 
 def patched_logits(
@@ -33,10 +34,17 @@ def patched_logits(
     def writing(layer: int) -> Hook:
         def write(tensor: Tensor, hook: HookPoint) -> Tensor:  # noqa: ARG001
             patched = tensor.clone()
-            for row, (there, part, position) in enumerate(places):
-                if there == layer:
+            for row, (there, part, at) in enumerate(places):
+                if there != layer:
+                    continue
+                given, less = source[layer]
+                for position, taken in at if isinstance(at, tuple) else [(at, None)]:
                     where = kind.index(part, position)
-                    patched[row][where] = source[layer][0][where].to(patched)
+                    if taken is None:
+                        value = given[where]
+                    else:
+                        value = torch.stack([given[kind.index(part, one)] for one in taken]).mean(0)
+                    patched[row][where] = (value if less is None else value - less[where]).to(patched)
             return patched
 
         return write
@@ -47,10 +55,13 @@ def patched_logits(
     return upcast(logits[:, -1 if last else case.position])
 
 
-def _source(model: LoadedModel, source_model: LoadedModel, case: Case, site: str, layer: int) -> Tensor:
+def _source(
+    model: LoadedModel, source_model: LoadedModel, case: Case, site: str, layer: int
+) -> tuple[Tensor, Tensor | None]:
+    """Return the source run's activation, and what of the base run's stands there already where it is put in."""
     name = Site(site, layer).hook_name
-    value = source_model.activations_of(case.source, [name])[name]
+    value = source_model.activations_of(case.source, [name])[name][0]
     if not SITES[site].through:
-        return value
+        return value, None
     before = Site("resid_pre", layer).hook_name
-    return value - model.activations_of(case.base, [before])[before]
+    return value, model.activations_of(case.base, [before])[before][0]

@@ -69,8 +69,8 @@ def _measured(model: LoadedModel, source_model: LoadedModel, cases: Sequence[Cas
     moved: list[Tensor] = []
     sizes: list[Tensor] = []
     for case in cases[:PAIRS]:
-        asked = ((model, case.base), (source_model, case.source))
-        runs = [_logits(of, ids, case.position, source) for of, ids in asked]
+        asked = ((model, case.base, case.position), (source_model, case.source, case.source_position))
+        runs = [_logits(of, ids, at, source) for of, ids, at in asked]
         case = case.with_clean(*(logits[:1] for logits in runs))
         for logits in runs:
             values = case.scorer.of_logits(logits).double()

@@ -38,6 +38,8 @@ class PatchGroup:
         Which heads or neurons; ``range(1)`` where the site is not divided.
     span
         How many rows each brings.
+    number
+        Where a pair's spans are patched: which of them.
     """
 
     case: int
@@ -46,6 +48,7 @@ class PatchGroup:
     single: bool
     parts: range
     span: int
+    number: int = 0
 
     @property
     def rows(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +15,7 @@ from interp.engine.patching.cases import Case
 from interp.engine.patching.driver import OnStep, silent
 from interp.engine.patching.hooked import Place, patched_logits
 from interp.engine.patching.plan import Plan
+from interp.engine.patching.span_plan import SpanPlan
 from interp.engine.patching.waves import Sweep, Swept, unfinished
 from interp.sites import SITES, Site, axes, find
 
@@ -24,11 +26,13 @@ if TYPE_CHECKING:
     from interp.engine.transformer.network import Network
 
 
-def shape_of(model: LoadedModel, site: str, by: str, layers: Sequence[int], length: int) -> tuple[int, ...]:
-    """Return the shape of a sweep's answer over one pair of prompts of `length` tokens."""
+def shape_of(
+    model: LoadedModel, site: str, by: str, layers: Sequence[int], length: int, spans: int = 0
+) -> tuple[int, ...]:
+    """Return the shape of a sweep's answer over one pair of prompts of `length` tokens, with so many spans."""
     geometry = model.geometry
     heads = geometry.n_kv_heads if find(site).kv_heads else geometry.n_heads
-    sizes = {"layer": len(layers), "head": heads, "position": length, "neuron": 0}
+    sizes = {"layer": len(layers), "head": heads, "position": length, "neuron": 0, "span": spans}
     if by == "neuron":
         sizes["neuron"] = min(map(model.neurons, layers))
     return tuple(sizes[axis] for axis in axes(site, by))
@@ -53,7 +57,7 @@ def sweep(
     model
         The model that runs.
     cases
-        Pairs; for a division by position all of one length.
+        Pairs; for a division by position all of one length, by span with as many spans each.
     site, by, layers
         What is swept, see `interp.patch`.
     source_model
@@ -66,7 +70,7 @@ def sweep(
         Called while the sweep is empty, and before `on_step` while cells are missing: `Swept.so_far` is what can be
         kept.
     """
-    swept = unfinished(len(cases), shape_of(model, site, by, layers, len(cases[0].base)))
+    swept = unfinished(len(cases), shape_of(model, site, by, layers, len(cases[0].base), len(cases[0].spans)))
 
     def step(done: int, total: int) -> None:
         if done < total:
@@ -107,7 +111,8 @@ class _Sites:
 
     def plan(self, net: Network, base: Base, source: Base, case: Case, number: int, start: int) -> Plan:
         """Return the cells of one pair, whose runs can differ from `start` on."""
-        return Plan(
+        kind = Plan if self.by != "span" else partial(SpanPlan, spans=case.spans)
+        return kind(
             net,
             base,
             source,
@@ -125,20 +130,21 @@ class _Sites:
 
     def hooked(self, case: Case, cells: Sequence[int]) -> Tensor:
         """Return the metric of the cells of one pair, ``[cell]``, each in its own row of one batch."""
-        places = [self._place(cell) for cell in cells]
+        places = [self._place(cell, case) for cell in cells]
         return case.scorer.of_logits(patched_logits(self.model, self.source_model, case, self.site, places))
 
     def foreseen(self, case: Case, cells: Sequence[int], stored: Stored, there: Stored) -> Work:
         """Return the work of `hooked`."""
-        layers = [self._place(cell)[0] for cell in cells]
+        layers = [self._place(cell, case)[0] for cell in cells]
         for layer in sorted(set(layers)):
             there.plain(case.source, Site(self.site, layer).hook_name)
             if SITES[self.site].through:
                 stored.plain(case.base, Site("resid_pre", layer).hook_name)
         return one_batch(self.model, len(cells) * len(case.base), len(cells))
 
-    def _place(self, cell: int) -> Place:
-        """Return layer, head or neuron, and position of a flattened cell."""
+    def _place(self, cell: int, case: Case) -> Place:
+        """Return layer, head or neuron, and position or span of a flattened cell of a pair."""
         index = [int(n) for n in torch.unravel_index(torch.tensor(cell), self.shape)]
         named = dict(zip(axes(self.site, self.by), index, strict=True))
-        return self.layers[named["layer"]], named.get("head", named.get("neuron")), named.get("position")
+        at = case.spans[named["span"]] if "span" in named else named.get("position")
+        return self.layers[named["layer"]], named.get("head", named.get("neuron")), at

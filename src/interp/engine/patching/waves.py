@@ -254,8 +254,8 @@ class Sweep:
     def _settle(self, net: Network, other: Network, runs: Sequence[tuple[Base, Base]]) -> None:
         """Take the unpatched runs in: their metrics, and the cells that are what the base run is."""
         for index, (case, (base, source)) in enumerate(zip(self.cases, runs, strict=True)):
-            last = case.position
-            ends = [(net, base.resid[-1][last : last + 1]), (other, source.resid[-1][last : last + 1])]
+            last, there = case.position, case.source_position
+            ends = [(net, base.resid[-1][last : last + 1]), (other, source.resid[-1][there : there + 1])]
             if case.scorer.metric.needs_clean:
                 case = case.with_clean(*(of.unembed(of.ending(end)) for of, end in ends))
             self.cases[index] = case

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from interp.errors import InputError
-from interp.methods._shared import answers
+from interp.methods._shared import answers, span_places
 from interp.methods._shared.models import logits_of, predicted
+from interp.methods._shared.span_places import Places
 from interp.prompts import differing
 from interp.results.effects import PairChecks
 from interp.spec import Metric, Pair, Pairs, Prompt
@@ -37,12 +38,15 @@ class Encodings:
         The prompts.
     answer, wrong
         Token ids.
+    spans
+        Name → the positions of a span in clean and in corrupted, where pairs line up by spans.
     """
 
     clean: Encoded
     corrupted: Encoded
     answer: tuple[int, ...]
     wrong: tuple[int, ...]
+    spans: Mapping[str, Places] = field(default_factory=dict[str, "Places"])
 
     @property
     def differing(self) -> tuple[int, ...]:
@@ -59,8 +63,8 @@ class Encodings:
         return (self.clean if direction == "noise" or foreign else self.corrupted), source
 
 
-def encode(model: LoadedModel, pairs: Pairs, metric: Metric) -> list[Encodings]:
-    """Return the pairs as tokens.
+def encode(model: LoadedModel, pairs: Pairs, metric: Metric, *, spans: bool = False) -> list[Encodings]:
+    """Return the pairs as tokens; with `spans` they line up by these, and may be of different lengths.
 
     Raises
     ------
@@ -69,16 +73,24 @@ def encode(model: LoadedModel, pairs: Pairs, metric: Metric) -> list[Encodings]:
     """
     if not pairs.pairs:
         raise InputError("there are no pairs; give clean and corrupted prompts, or --task")
-    return [_encoded(model, pair, metric, number, len(pairs.pairs)) for number, pair in enumerate(pairs.pairs)]
+    found = [_encoded(model, pair, metric, number, len(pairs.pairs), spans) for number, pair in enumerate(pairs.pairs)]
+    if not spans:
+        return found
+    every: list[dict[str, Places]] = []
+    for number, (pair, e) in enumerate(zip(pairs.pairs, found, strict=True)):
+        where = f"pair {number}: " if len(found) > 1 else ""
+        ends = (len(e.clean.ids) - 1, len(e.corrupted.ids) - 1) if model.geometry.causal else None
+        every.append(span_places.places(e.clean, e.corrupted, pair.slots, where, ends=ends))
+    return [replace(e, spans=own) for e, own in zip(found, span_places.common(every), strict=True)]
 
 
-def _encoded(model: LoadedModel, pair: Pair, metric: Metric, number: int, count: int) -> Encodings:
+def _encoded(model: LoadedModel, pair: Pair, metric: Metric, number: int, count: int, spans: bool) -> Encodings:
     where = f"pair {number}: " if count > 1 else ""
     clean, corrupted = model.encode(pair.clean), model.encode(pair.corrupted)
-    if len(clean.ids) != len(corrupted.ids):
+    if len(clean.ids) != len(corrupted.ids) and not spans:
         raise InputError(
             f"{where}clean has {len(clean.ids)} tokens and corrupted {len(corrupted.ids)}; they must line up: "
-            f"{aligned(clean, corrupted)}"
+            f"{aligned(clean, corrupted)}, or be patched --by span"
         )
     answer, wrong = (
         answers.tokens(model, pair.clean, given, which, where, literal=pair.literal)
@@ -99,9 +111,18 @@ def _encoded(model: LoadedModel, pair: Pair, metric: Metric, number: int, count:
 
 
 def cases(
-    model: LoadedModel, encoded: Sequence[Encodings], metric: Metric, direction: str, *, foreign: bool = False
+    model: LoadedModel,
+    encoded: Sequence[Encodings],
+    metric: Metric,
+    direction: str,
+    *,
+    foreign: bool = False,
+    align: str = "last",
 ) -> list[Case]:
-    """Return the pairs ready to run; `Encodings.runs` says which prompt is changed."""
+    """Return the pairs ready to run.
+
+    `Encodings.runs` says which prompt is changed, `span_places.aligned` what `align` is.
+    """
     from interp.engine.metrics import Scorer
     from interp.engine.patching.cases import Case
 
@@ -110,8 +131,13 @@ def cases(
             base=base.ids,
             source=source.ids,
             scorer=Scorer(metric, e.answer, e.wrong),
-            position=predicted(model, e.clean),
+            position=predicted(model, base if e.spans else e.clean),
             clean_base=direction == "noise",
+            source_position=predicted(model, source if e.spans else e.clean),
+            spans=tuple(
+                span_places.aligned(span, align, name, into_clean=direction == "noise", same=foreign)
+                for name, span in e.spans.items()
+            ),
         )
         for e in encoded
         for base, source in [e.runs(direction, foreign=foreign)]
@@ -153,6 +179,7 @@ def check(
         clean_metric=tuple(clean),
         corrupted_metric=tuple(corrupted),
         warnings=tuple(_warnings(model, encoded, metric, clean, corrupted, other)) if warn else (),
+        spans=tuple(e.spans for e in encoded if e.spans),
     )
 
 

@@ -134,7 +134,7 @@ def several(given: Any) -> Texts:
     wrong = next((item for item in items if not isinstance(item, str | Prompt | list | tuple | Mapping)), None)
     if wrong is not None:
         raise InputError(f"texts are a list of texts, or of token ids; {type(wrong).__name__} is neither")
-    return Texts(tuple(as_prompt(item) for item in items))
+    return Texts(tuple(as_prompt(item, literal=True) for item in items))
 
 
 def of_argument(which: str, given: Any) -> Texts:

@@ -12,6 +12,7 @@ import numpy as np
 from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import pairs as pairs_of
+from interp.methods._shared import span_places
 from interp.methods._shared.pairs import Encodings, encode
 from interp.methods._shared.patching import estimate, features_swept
 from interp.methods._shared.patching.effects import patched
@@ -42,7 +43,8 @@ def patch(
     pairs: Pairs,
     *,
     site: SiteName = "z",
-    by: Literal["layer", "head", "position", "head-position", "neuron", "feature", "feature-position"] | None = None,
+    by: Literal["layer", "head", "position", "head-position", "neuron", "span", "feature", "feature-position"]
+    | None = None,
     metric: MetricName | None = None,
     direction: Literal["denoise", "noise"] = "denoise",
     layer: Indices = None,
@@ -50,6 +52,7 @@ def patch(
     method: Literal["exact", "attribution"] = "exact",
     steps: int = 1,
     verify: int = 0,
+    align: Literal["last", "mean", "each"] = "last",
     features: FeaturesName | None = None,
 ) -> PatchingResult:
     """Activation patching: put one run's activations into the other, one place at a time.
@@ -57,12 +60,14 @@ def patch(
     Parameters
     ----------
     pairs
-        Clean and corrupted prompts of one length, with answers.
+        Clean and corrupted prompts, with answers: of one length, unless they are patched by span.
     site
         resid_pre, resid_mid, resid_post, attn_out, mlp_out, z, q, k, v (before rotary), pattern or neuron; or features:
         those of the dictionaries that are loaded.
     by
-        How the site is divided; by head when not given, features by feature.
+        How the site is divided; by head when not given, features by feature. Spans are pieces of a prompt with a name,
+        marked as [Mary]{IO}, or a task's slots; of a pair that marks none they are what both prompts begin with, what
+        differs, and what both end with. The last position is END.
     metric
         logit-diff, logit, logprob, prob, rank, kl, or the name of a function of yours.
     direction
@@ -77,6 +82,9 @@ def patch(
         Of an estimate: at how many points between the two prompts gradients are taken, 1 for first order.
     verify
         Of an estimate: how many of the cells where it is largest are patched exactly too.
+    align
+        By span: what a span is given whose prompts have different lengths of it. last gives its last token that of
+        the other prompt's, mean every token the other's mean, each refuses; of one length, each is given its own.
     features
         With --site features: a loaded set of features; the one loaded last when not given.
 
@@ -125,7 +133,7 @@ def patch(
         layers = resolve_indices(layer, model.geometry.n_layers, "layer")
         model.require_site(site, layers)
     metrics.try_out(chosen, model.geometry.d_vocab_out, model.device)
-    encoded = encode(model, pairs, chosen)
+    encoded = encode(model, pairs, chosen, spans=by == "span")
     other = _other(model, cast("LoadedModel | None", from_model))
     foreign = other is not model
     estimate.check(method, steps, verify, chosen, model, foreign=foreign)
@@ -134,9 +142,11 @@ def patch(
         raise InputError(
             f"the pairs have {min(lengths)} to {max(lengths)} tokens; by position they must have one length"
         )
-    cases = pairs_of.cases(model, encoded, chosen, direction, foreign=foreign)
+    cases = pairs_of.cases(model, encoded, chosen, direction, foreign=foreign, align=align)
+    if method == "attribution":
+        estimate.check_spans(cases)
     shown, _ = encoded[0].runs(direction, foreign=foreign)
-    positions = shown.strings if "position" in by else ()
+    positions = shown.strings if "position" in by else tuple(encoded[0].spans)
     swept_over = features_swept.Asked(model, other, cases, dictionaries, by) if dictionaries is not None else None
 
     def begin(**more: Any) -> Sweep:
@@ -166,7 +176,8 @@ def patch(
         if swept_over is not None and "feature" in by:
             kind = partial(FeaturePatchingResult, features=swept_over.names)
         result = kind(**found, site=site, by=by, axes=axes(site, by), layers=layers, positions=positions)
-        result = replace(result, notes=_notes(swept, result))
+        unequal = () if not encoded[0].spans or foreign else span_places.unequal([e.spans for e in encoded], align)
+        result = replace(result, notes=(*_notes(swept, result), *unequal))
         if estimated is None:
             return result
         return estimate.with_estimate(result, estimated, steps, foreign=foreign)

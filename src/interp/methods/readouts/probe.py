@@ -327,7 +327,7 @@ def probe(
     given_set = features_of(model, features) if site == FEATURES.name else None
     prompts, held = given(texts, labels, text, column, label)
     target = target_of(held)
-    encoded = files.encoded(model, [as_prompt(one, bos, truncate) for one in prompts])
+    encoded = files.encoded(model, [as_prompt(one, bos, truncate, literal=True) for one in prompts])
     groups = np.unique([str(one.ids) for one in encoded], return_inverse=True)[1]
     enough(target, groups, folds)
     codes = None if given_set is None else of_features(model, encoded, given_set, position)

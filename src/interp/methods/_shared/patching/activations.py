@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from interp.errors import InputError
+from interp.methods._shared import span_places
 from interp.methods._shared.models import likeliest_of_both
 from interp.sites import FEATURES, SITES
 from interp.spec import Metric
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from interp.engine.model.loaded import LoadedModel
+    from interp.engine.patching.cases import Aligned
     from interp.methods._shared.patching.result import PatchingResult
 
 
@@ -59,12 +62,13 @@ def likeliest(
         return likeliest_of_both(model, *_with_features(model, result, cell), top)
     at = dict(zip(result.axes, cell, strict=True))
     layer, part, position = result.layers[at["layer"]], at.get("head", at.get("neuron")), at.get("position")
+    place = position if "span" not in at else _span(result, at["span"])
     base, source = _runs(result)
     found: list[tuple[Tensor, Tensor]] = []
 
     def run(net: network.Network) -> tuple[Tensor, Tensor]:
         held: list[Tensor] = []
-        where = SITES[result.site].index(part, position)
+        index_of = partial(SITES[result.site].index, part)
 
         def take(index: int, tensor: Tensor) -> None:
             if index == layer:
@@ -74,7 +78,12 @@ def likeliest(
             if index != layer:
                 return None
             patched = tensor.clone()
-            patched[1][where] = held[0][0][where]
+            given = held[0][0]
+            if isinstance(place, tuple):
+                for to, taken in place:
+                    patched[1][index_of(to)] = torch.stack([given[index_of(one)] for one in taken]).mean(0)
+            else:
+                patched[1][index_of(place)] = given[index_of(place)]
             return patched
 
         before, after = (torch.tensor([ids], device=model.device) for ids in (source, base))
@@ -92,7 +101,7 @@ def likeliest(
 
     def hooked() -> tuple[Tensor, Tensor]:
         case = Case(tuple(base), tuple(source), Scorer(Metric(), (), ()), len(base) - 1)
-        patched = patched_logits(model, model, case, result.site, [(layer, part, position)])[0]
+        patched = patched_logits(model, model, case, result.site, [(layer, part, place)])[0]
         unpatched = model.activations_of(case.base, ["last_logits"])["last_logits"][0]
         return unpatched.float().softmax(-1), patched.float().softmax(-1)
 
@@ -105,6 +114,13 @@ def likeliest(
         length=len(base),
     ).answer
     return likeliest_of_both(model, before, after, top)
+
+
+def _span(result: PatchingResult, number: int) -> Aligned:
+    """Return what a span of the first pair is given."""
+    name, span = list(result.checks.spans[0].items())[number]
+    align = str(result.provenance.arguments.get("align", "last"))
+    return span_places.aligned(span, align, name, into_clean=result.direction == "noise")
 
 
 def _with_features(model: LoadedModel, result: PatchingResult, cell: Sequence[int]) -> tuple[Tensor, Tensor]:

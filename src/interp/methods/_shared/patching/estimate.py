@@ -15,6 +15,7 @@ from interp.spec import Metric
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.patching.attribution import Attributed, Job
+    from interp.engine.patching.cases import Aligned, Case
     from interp.engine.patching.waves import Sweep, Swept
     from interp.methods._shared.patching.result import PatchingResult
     from interp.results.tables import Float
@@ -142,12 +143,31 @@ def estimate(model: LoadedModel, job: Job, *, site: str, by: str, layers: Sequen
     if by_neuron:
         asked = np.mean([each.numpy()[rows] for each in found.neurons], axis=0)
     else:
-        asked = np.mean([_divided(site, by, nodes[site].numpy()[rows]) for nodes in found.nodes], axis=0)
+        each = [nodes[site].numpy()[rows] for nodes in found.nodes]
+        spans = [job.given[number].spans for number in found.kept]
+        asked = np.mean([_divided(site, by, *both) for both in zip(each, spans, strict=True)], axis=0)
     return Estimate(cast("Float", asked), _summed(found, rows), _cuts(found), found)
 
 
-def _divided(site: str, by: str, nodes: Float) -> Float:
+def check_spans(cases: Sequence[Case]) -> None:
+    """Refuse spans that are given what stands at other positions: gradients are taken position by position.
+
+    Raises
+    ------
+    InputError
+        There are such.
+    """
+    if any(taken != (at,) for case in cases for span in case.spans for at, taken in span):
+        raise InputError(
+            "an estimate needs spans at the same positions of both prompts; leave --method out: spans are few"
+        )
+
+
+def _divided(site: str, by: str, nodes: Float, spans: Sequence[Aligned] = ()) -> Float:
     """Return ``[layer, head, position]`` or ``[layer, position]`` summed to the axes that `by` names."""
+    if by == "span":
+        rows = _divided(site, "position", nodes)
+        return np.stack([rows[:, [at for at, _ in span]].sum(1) for span in spans], 1)
     if by == "head-position":
         return nodes
     if by == "layer":

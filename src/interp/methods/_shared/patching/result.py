@@ -34,7 +34,7 @@ class PatchingResult(PatchedResult):
     layers
         The layers of the first axis.
     positions
-        The token strings of the first pair's patched prompt, for a division by position.
+        The token strings of the first pair's patched prompt, for a division by position; the spans' names, by span.
     method
         ``"exact"``, or ``"attribution"``: then `estimate` is everywhere, and the rest where it was verified.
     estimate
@@ -73,7 +73,7 @@ class PatchingResult(PatchedResult):
         return estimate.agreement(self)
 
     def name(self, index: Sequence[int]) -> str:
-        """Return what the cell at `index` is called: a head ``"5.1"``, or ``"L5 position 3"``.
+        """Return what the cell at `index` is called: a head ``"5.1"``, ``"L5 position 3"``, or a span ``"L5 IO"``.
 
         Examples
         --------
@@ -87,6 +87,8 @@ class PatchingResult(PatchedResult):
             return f"{head} position {at['position']}" if "position" in at else head
         if "neuron" in at:
             return f"L{layer} neuron {at['neuron']}"
+        if "span" in at:
+            return f"L{layer} {self.positions[at['span']]}"
         return f"L{layer} position {at['position']}" if "position" in at else f"L{layer}"
 
     def top(self, n: int = 10) -> list[tuple[str, float, float]]:
@@ -135,6 +137,8 @@ class PatchingResult(PatchedResult):
         table = frame_of(dict(zip(self.axes, grid, strict=True)) | {"layer": np.array(self.layers)[grid[0]]})
         if self.positions and "position" in self.axes:
             table["token"] = [self.positions[index] for index in grid[self.axes.index("position")]]
+        if "span" in self.axes:
+            table["span"] = [self.positions[index] for index in grid[self.axes.index("span")]]
         table = table.assign(**self._columns(*grid))
         if self.estimate is not None:
             table["estimate"] = self.estimate.reshape(-1)

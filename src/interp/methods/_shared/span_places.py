@@ -1,0 +1,159 @@
+"""Spans of a pair of prompts: which there are, where each stands in both, and what is put where."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from interp.errors import InputError
+
+if TYPE_CHECKING:
+    from interp.engine.model.tokens import Encoded
+    from interp.engine.patching.cases import Aligned
+
+Align = Literal["last", "mean", "each"]
+Positions = tuple[int, ...]
+Places = tuple[Positions, Positions]  # of a span in clean, in corrupted
+END = "END"
+# Of a pair that marks none.
+BEFORE, MIDDLE, AFTER = "before", "middle", "after"
+
+
+def places(
+    clean: Encoded, corrupted: Encoded, slots: Mapping[str, Positions], where: str, *, ends: tuple[int, int] | None
+) -> dict[str, Places]:
+    """Return a pair's spans, in their order in the clean prompt.
+
+    They are what its prompts mark, and a task's slots. A pair of one length may mark one prompt alone. Where nothing is
+    marked, the tokens that both begin with are one span, those that both end with another, and what is between is the
+    one that differs.
+
+    Parameters
+    ----------
+    slots
+        Name → positions, the same in both prompts.
+    where
+        What an error calls the pair.
+    ends
+        Where either prompt's answer is asked for: a span ``END`` of its own; ``None`` for none.
+
+    Raises
+    ------
+    InputError
+        A name that one prompt of two lengths lacks, or two spans that share a token.
+    """
+    marked = [dict(one.spans) for one in (clean, corrupted)]
+    for mine, other, name in zip(marked, marked[::-1], ("corrupted", "clean"), strict=True):
+        for span in [span for span in mine if span not in other]:
+            if len(clean.ids) != len(corrupted.ids):
+                raise InputError(
+                    f"{where}{name} has no span {span}: where the prompts have {len(clean.ids)} and "
+                    f"{len(corrupted.ids)} tokens both are marked, such as [Mary]{{{span}}}"
+                )
+            other[span] = mine[span]
+    found = {name: (marked[0][name], marked[1][name]) for name in marked[0]}
+    if not found:
+        found = {name: (at, at) for name, at in slots.items()}
+    if not found:
+        found = _automatic(clean.ids, corrupted.ids)
+    _apart(found, where)
+    if ends is not None and END not in found:
+        held = [{position for span in found.values() for position in span[side]} for side in (0, 1)]
+        if not any(end in own for end, own in zip(ends, held, strict=True)):
+            found[END] = ((ends[0],), (ends[1],))
+    return dict(sorted(found.items(), key=lambda item: item[1][0]))
+
+
+def _automatic(clean: Sequence[int], corrupted: Sequence[int]) -> dict[str, Places]:
+    """Return the spans of a pair that marks none."""
+    least = min(len(clean), len(corrupted))
+    first = next((n for n in range(least) if clean[n] != corrupted[n]), least)
+    last = next((n for n in range(least - first) if clean[-1 - n] != corrupted[-1 - n]), least - first)
+    ranges = {
+        BEFORE: [(0, first)] * 2,
+        MIDDLE: [(first, len(ids) - last) for ids in (clean, corrupted)],
+        AFTER: [(len(ids) - last, len(ids)) for ids in (clean, corrupted)],
+    }
+    made = {name: [tuple(range(*one)) for one in both] for name, both in ranges.items()}
+    return {name: (both[0], both[1]) for name, both in made.items() if all(both)}
+
+
+def _apart(found: Mapping[str, Places], where: str) -> None:
+    for side, prompt in enumerate(("clean", "corrupted")):
+        owner: dict[int, str] = {}
+        for name, span in found.items():
+            for position in span[side]:
+                if owner.setdefault(position, name) != name:
+                    raise InputError(
+                        f"{where}the spans {owner[position]} and {name} share a token of {prompt}; a token is of one "
+                        "span"
+                    )
+
+
+def common(found: Sequence[Mapping[str, Places]]) -> list[dict[str, Places]]:
+    """Return each pair's spans in the order of the first pair's.
+
+    Raises
+    ------
+    InputError
+        A pair has others than the first.
+    """
+    names = list(found[0])
+    for number, spans in enumerate(found):
+        if set(spans) != set(names):
+            other = next(iter(set(names) ^ set(spans)))
+            has, lacks = (0, number) if other in names else (number, 0)
+            raise InputError(
+                f"pair {has} has a span {other} and pair {lacks} has none: mark the same names in every pair, such as "
+                f"[Mary]{{{other}}}"
+            )
+    return [{name: spans[name] for name in names} for spans in found]
+
+
+def aligned(span: Places, align: str, name: str, *, into_clean: bool, same: bool = False) -> Aligned:
+    """Return which positions of the run that is changed are given what of the other.
+
+    Parameters
+    ----------
+    align
+        For a span of different lengths: ``"last"`` gives its last token that of the other prompt's, and leaves the rest
+        as it is; ``"mean"`` gives every token the mean of the other's; ``"each"`` refuses it. Spans of one length are
+        given token by token.
+    into_clean
+        Whether the clean run is changed.
+    same
+        Whether both runs are of the clean prompt.
+
+    Raises
+    ------
+    InputError
+        ``"each"``, and lengths that differ.
+
+    Examples
+    --------
+    >>> aligned(((2, 3), (2,)), "last", "IO", into_clean=True), aligned(((2, 3), (2,)), "mean", "IO", into_clean=False)
+    (((3, (2,)),), ((2, (2, 3)),))
+    """
+    base, source = span if into_clean else span[::-1]
+    if same:
+        base = source = span[0]
+    if len(base) == len(source):
+        return tuple((at, (taken,)) for at, taken in zip(base, source, strict=True))
+    if align == "each":
+        raise InputError(
+            f"the span {name} has {len(span[0])} tokens in clean and {len(span[1])} in corrupted: --align each does "
+            "not say which goes where; use --align last or mean"
+        )
+    if align == "last":
+        return ((base[-1], (source[-1],)),)
+    return tuple((at, source) for at in base)
+
+
+def unequal(found: Sequence[Mapping[str, Places]], align: str) -> tuple[str, ...]:
+    """Return what is done with spans that have different lengths in a pair's prompts."""
+    names = [name for name in found[0] if any(len(spans[name][0]) != len(spans[name][1]) for spans in found)]
+    if not names:
+        return ()
+    done = "the last token is given the other's last" if align == "last" else "every token is given the other's mean"
+    several = f"the spans {', '.join(names)} have" if len(names) > 1 else f"the span {names[0]} has"
+    return (f"{several} different lengths in clean and in corrupted: {done} (--align {align})",)
