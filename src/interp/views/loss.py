@@ -111,7 +111,7 @@ class _View:
         result = self.result
         own = np.isfinite(result.loss)
         counts = int(own.sum()), int((own & result.repeated).sum()), int((own & ~result.repeated).sum())
-        rows = [
+        rows: list[tuple[str, int, float | None, Float]] = [
             ("all tokens", counts[0], result.mean, result.mean_interval),
             ("repeated bigrams", counts[1], result.repeated_mean, result.repeated_interval),
             ("other tokens", counts[2], result.other_mean, result.other_interval),
@@ -123,7 +123,7 @@ class _View:
         shown = [
             bars.Bar(f"{name} ({count:,})", value, float(ends[0]), float(ends[1]))
             for name, count, value, ends in rows
-            if count or name == "all tokens"
+            if value is not None
         ]
         return bars.bars(shown, _LEAST, neutral=True)
 
@@ -146,7 +146,7 @@ class _View:
         top = max(_LEAST, float(np.nanmax(means)) * 1.08)
         lines = [
             Curve("mean", np.full(len(means), result.mean), MUTED, dashed=True),
-            Curve("loss", means, ACCENT, dots=len(means) < last - 1 or last <= _POINTS),
+            Curve("loss", means, ACCENT, dots=True),
         ]
         each = "" if len(parts) == last - 1 else f", {len(parts[0])} to a point"
         of = f", mean of {len(self.texts)} texts" if len(self.texts) > 1 else ""
@@ -218,10 +218,10 @@ class _View:
         low, high = np.exp(result.mean_interval)
         if math.isfinite(low):
             pieces.append((f"95 % interval {low:.4g} to {high:.4g}", "", True))
-        if math.isfinite(result.repeated_mean):
+        if result.repeated_mean is not None and result.other_mean is not None:
             gained = result.repeated_mean - result.other_mean
             pieces.append(("repeated bigrams less others ", signed(gained), False))
-        if math.isfinite(result.in_context):
+        if result.in_context is not None:
             pieces.append(("token 500 less token 50 ", signed(result.in_context), False))
             pieces += self._interval(result.in_context_interval)
         if math.isfinite(mean := _mean(result.difference)):

@@ -53,10 +53,10 @@ class LossResult(Result):
     mean, mean_interval
         Over all tokens, and its 95 % interval over texts, ``[2]``; NaN for fewer than four.
     repeated_mean, repeated_interval, other_mean, other_interval
-        The same of repeated bigrams, and of all other tokens; NaN where there are none.
+        The same of repeated bigrams, and of all other tokens; ``None`` where there are none.
     in_context, in_context_interval
         The loss of the 500th token less that of the 50th, BOS not counted, over the texts that are so long: the more
-        negative, the more of the text is used. NaN where none is.
+        negative, the more of the text is used. ``None`` where none is.
     interventions
         How many changes there were of the model.
     against
@@ -81,11 +81,11 @@ class LossResult(Result):
     per_text: Float
     mean: float
     mean_interval: Float
-    repeated_mean: float
+    repeated_mean: float | None
     repeated_interval: Float
-    other_mean: float
+    other_mean: float | None
     other_interval: Float
-    in_context: float
+    in_context: float | None
     in_context_interval: Float
     interventions: int = 0
     against: str = ""
@@ -160,16 +160,17 @@ class LossResult(Result):
     def text(self) -> str:
         """Return what repetition and context give, and the largest losses."""
         visible = resolve("interp.views.kit.text:visible")
-        lines = [f"{value:8.3f}  {name}" for name, value in self._readings() if np.isfinite(value)]
+        lines = [f"{value:8.3f}  {name}" for name, value in self._readings() if value is not None]
         places = [f"{loss:8.3f}  {visible(token)} (text {n}, {at})" for loss, token, n, at in self.surprises()]
         return "\n".join([super().text(), *lines, *(["largest:"] if places else []), *places])
 
-    def _readings(self) -> list[tuple[str, float]]:
+    def _readings(self) -> list[tuple[str, float | None]]:
+        beside = self.mean - mean_of(self.against_loss) if self.against else None
         return [
             ("at repeated bigrams", self.repeated_mean),
             ("at other tokens", self.other_mean),
             (f"token {LATE} less token {EARLY}", self.in_context),
-            (f"less {self.against}", self.mean - float(mean_of(self.against_loss))),
+            (f"less {self.against}", beside),
         ]
 
     def to_frame(self) -> pd.DataFrame:

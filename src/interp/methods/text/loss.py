@@ -72,7 +72,7 @@ def loss(
     Examples
     --------
     >>> interp.loss("The capital of France is Paris.").loss.round(1)
-    array([nan, 2.2, 3.7, 0. , 2. , 0. , 0. , 0. ])
+    array([nan, 0.9, 2. , 0.6, 3.7, 0. , 0. , 0. ])
     """
     from interp.engine.readouts import loss as engine
 
@@ -201,13 +201,13 @@ def _result(
         names={index: model.tokens.string(index) for index in np.unique(top_ids).tolist() if index >= 0},
         repeated=again,
         per_text=np.array([mean_of(one) for one in losses]),
-        mean=mean,
+        mean=float("nan") if mean is None else mean,
         mean_interval=mean_interval,
         repeated_mean=repeated_mean,
         repeated_interval=repeated_interval,
         other_mean=other_mean,
         other_interval=other_interval,
-        in_context=mean_of(gained),
+        in_context=float(gained.mean()) if len(gained) else None,
         in_context_interval=interval(gained),
         against_loss=np.concatenate([_behind_first(one, np.nan) for one in compared]) if compared else nothing,
         notes=(*notes, *too_few(len(encoded), "texts")),
@@ -236,11 +236,11 @@ def _repeated(ids: Sequence[int]) -> NDArray[np.bool_]:
     return np.array(found)
 
 
-def _spread(losses: Sequence[Float], kept: Sequence[NDArray[np.bool_]]) -> tuple[float, Float]:
+def _spread(losses: Sequence[Float], kept: Sequence[NDArray[np.bool_]]) -> tuple[float | None, Float]:
     """Return the mean over some tokens of all texts, and its interval over the texts that have any."""
     held = [(float(one[keep].sum()), float(keep.sum())) for one, keep in zip(losses, kept, strict=True) if keep.any()]
     sums, counts = (np.array(part) for part in zip(*held, strict=True)) if held else (np.zeros(0), np.zeros(0))
-    mean = float(sums.sum() / counts.sum()) if held else float("nan")
+    mean = float(sums.sum() / counts.sum()) if held else None
     return mean, of_ratio(sums, counts)
 
 
