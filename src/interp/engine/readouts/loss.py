@@ -81,6 +81,12 @@ def known(
     return Known(logprobs, ranks, best, chances)
 
 
+def of_logits(logits: Tensor, wanted: Sequence[int]) -> Known:
+    """Return what logits ``[token, d_vocab]`` say of the tokens `wanted`."""
+    read = _read(upcast(logits), torch.tensor(wanted, dtype=torch.int64, device=logits.device), 1)
+    return Known(*(part.cpu().numpy().copy() for part in read))
+
+
 def _read(logits: Tensor, wanted: Tensor, top: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return log-probabilities and ranks of tokens, and the likeliest ones with theirs, of ``[token, d_vocab]``."""
     best = logits.topk(top, dim=-1)
