@@ -209,6 +209,7 @@ def lens(
     *,
     at: Literal["pre", "mid", "post"] = ...,
     target: Any = ...,
+    wrong: Any = ...,
     kind: Literal["logit", "tuned", "jacobian"] = ...,
     from_: str | None = ...,
     layer: Any = ...,
