@@ -91,11 +91,13 @@ def _read(logits: Tensor, wanted: Tensor, top: int) -> tuple[Tensor, Tensor, Ten
     """Return log-probabilities and ranks of tokens, and the likeliest ones with theirs, of ``[token, d_vocab]``."""
     best = logits.topk(top, dim=-1)
     peak = best.values[:, :1]
-    total = peak[:, 0].double() + (logits - peak).exp_().sum(-1, dtype=torch.float64).log()
+    scratch = (logits - peak).exp_()
+    total = peak[:, 0].double() + scratch.sum(-1).double().log()
     said = wanted < logits.shape[-1]  # some models read more tokens than they have logits for
     own = logits.gather(-1, torch.where(said, wanted, 0)[:, None])
     logprobs = torch.where(said, own[:, 0].double() - total, float("nan"))
-    ranks = torch.where(logprobs.isnan(), -1, (logits > own).sum(-1))
+    above = torch.gt(logits, own, out=scratch).sum(-1).long()  # exact in float32, below 2^24 tokens; no new memory
+    ranks = torch.where(logprobs.isnan(), -1, above)
     return logprobs, ranks, best.indices, (best.values.double() - total[:, None]).exp().float()
 
 
