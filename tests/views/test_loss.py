@@ -98,7 +98,7 @@ def test_several_texts_are_ranked_and_the_worst_are_written_out() -> None:
     assert "no interval" not in page
     sure = made((3, 9, 5, 7), mean_interval=np.array([1.0, 4.0])).html()
     assert "95 % interval over 4 texts" in sure
-    assert "95 % interval 2.718 to 54.6" in sure
+    assert "95 % interval 2.72 to 54.60" in sure
 
 
 def test_a_long_text_is_cut_and_its_chart_has_means() -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from interp.methods._shared.loss_result import LossResult
 
 _TITLE = "Loss"
-_WIDE, _SIDE = 600, 300  # the text; the chart
+_WIDE, _SIDE = 520, 300  # the text; the chart
 _ALONE, _EACH = 600, 160  # tokens of the only text, and of each of several
 _WORST, _LISTED, _SHORT, _LABEL = 3, 10, 20, 26
 _POINTS = 40  # of the chart: of more positions each is the mean of some
@@ -123,7 +123,7 @@ class _View:
         shown = [
             bars.Bar(f"{name} ({count:,})", value, float(ends[0]), float(ends[1]))
             for name, count, value, ends in rows
-            if value is not None
+            if value is not None and (name != "other tokens" or result.repeated_mean is not None)
         ]
         return bars.bars(shown, _LEAST, neutral=True)
 
@@ -214,10 +214,10 @@ class _View:
     def foot(self) -> list[page.Piece]:
         """The footer."""
         result = self.result
-        pieces: list[page.Piece] = [("perplexity ", f"{result.perplexity:.4g}", False)]
+        pieces: list[page.Piece] = [("perplexity ", _large(result.perplexity), False)]
         low, high = np.exp(result.mean_interval)
         if math.isfinite(low):
-            pieces.append((f"95 % interval {low:.4g} to {high:.4g}", "", True))
+            pieces.append((f"95 % interval {_large(low)} to {_large(high)}", "", True))
         if result.repeated_mean is not None and result.other_mean is not None:
             gained = result.repeated_mean - result.other_mean
             pieces.append(("repeated bigrams less others ", signed(gained), False))
@@ -245,6 +245,10 @@ class _View:
         elif max(map(len, self.texts)) > most:
             notes.append(f"the first {most} tokens of a text are written out; to_frame() has all")
         return notes
+
+
+def _large(value: float) -> str:
+    return f"{value:.2f}" if not value >= 100 else f"{value:,.0f}"
 
 
 def _mean(values: Float) -> float:
