@@ -33,6 +33,7 @@ RESULTS: dict[str, Callable[[], Any]] = {
     "interp.methods.checks.selfcheck": lambda: interp.selfcheck(program="induction", ablation="corrupted", n=2),
     "interp.methods.heads.attention": lambda: interp.attention("The cat sat"),
     "interp.methods._shared.feature_result": lambda: feature(),
+    "interp.methods._shared.loss_result": lambda: interp.loss("The capital of France is Paris."),
     "interp.methods._shared.patching.result": lambda: interp.patch(task="ioi", n=2),
     "interp.methods.patching.mediate": lambda: interp.mediate(task="ioi", n=6),
     "interp.methods.patching.path": lambda: interp.path(task="ioi", n=2, from_="1.0", to="3.1.q"),

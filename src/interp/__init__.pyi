@@ -18,6 +18,7 @@ from interp.methods._shared.feature_labels import load_labels as load_labels
 from interp.methods._shared.feature_result import FeatureResult as _FeatureResult
 from interp.methods._shared.features_result import FeaturesResult as _FeaturesResult
 from interp.methods._shared.features_train_result import FeaturesTrainResult as _FeaturesTrainResult
+from interp.methods._shared.loss_result import LossResult as _LossResult
 from interp.methods._shared.patching.result import PatchingResult as _PatchingResult
 from interp.methods._shared.trace.file import load_graph as load_graph
 from interp.methods._shared.trace.result import TraceResult as _TraceResult
@@ -208,6 +209,7 @@ def lens(
     *,
     at: Literal["pre", "mid", "post"] = ...,
     target: Any = ...,
+    wrong: Any = ...,
     kind: Literal["logit", "tuned", "jacobian"] = ...,
     from_: str | None = ...,
     layer: Any = ...,
@@ -234,6 +236,19 @@ def lens_train(
     dry_run: Any = ...,
     model: Any = ...,
 ) -> _LensTrainResult: ...
+def loss(
+    texts: Any,
+    *,
+    top: int = ...,
+    interventions: Any = ...,
+    against: Any = ...,
+    text: Any = ...,
+    column: Any = ...,
+    n: Any = ...,
+    bos: Any = ...,
+    truncate: Any = ...,
+    model: Any = ...,
+) -> _LossResult: ...
 def mediate(
     *body: Any,
     site: Any = ...,
@@ -314,7 +329,7 @@ def path(
     **more: Any,
 ) -> _PathResult: ...
 def predict(
-    prompt: Any, *, top: int = ..., bos: Any = ..., truncate: Any = ..., model: Any = ...
+    prompt: Any, *, top: int = ..., answer: Any = ..., bos: Any = ..., truncate: Any = ..., model: Any = ...
 ) -> _PredictResult: ...
 def probe(
     texts: Any = ...,

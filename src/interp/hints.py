@@ -14,6 +14,8 @@ ALIASES = {
     "path-patching": "path",
     "direct-logit-attribution": "dla",
     "integrated-gradients": "saliency",
+    "perplexity": "loss",
+    "surprisal": "loss",
 }
 
 # What is no command, in a magic or as interp.NAME → what gives it.

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from interp.views.kit import coloured_text, figures, frame, page
+from interp.views.kit import coloured_text, curves, draw, figures, frame, heatmap, page
 from interp.views.kit import theme as themes
+from interp.views.kit.curves import Curve
 from interp.views.kit.grid import Cell, grid
-from interp.views.kit.text import escape, labels, visible
+from interp.views.kit.text import escape, labels, signed, visible
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _TOKEN, _SHORT = 9, 20
 # What fits: positions beside each other, layers above each other.
 _WIDE, _HIGH = 18, 42
+_CHART, _LEAST = 320, 0.1
 _TITLE = {"logit": "Logit lens", "tuned": "Tuned lens", "jacobian": "Jacobian lens"}
 _WHERE = {"pre": "before", "mid": "in the middle of", "post": "after"}
 
@@ -33,7 +35,7 @@ def plotly(
     Parameters
     ----------
     show
-        What is shown first: ``"top"``, ``"target"``, ``"entropy"`` or ``"kl"``.
+        What is shown first: ``"top"``, ``"target"``, ``"entropy"``, ``"kl"`` or, with a wrong answer, ``"difference"``.
     """
     import plotly.graph_objects as go
 
@@ -53,6 +55,9 @@ def plotly(
         "entropy": ("entropy, nats", result.entropy, np.char.mod("%.1f", result.entropy).tolist(), None),
         "kl": ("divergence from the end, nats", result.kl, np.char.mod("%.1f", result.kl).tolist(), None),
     }
+    if result.difference is not None:
+        said = np.char.mod("%+.1f", result.difference).tolist()
+        shown["difference"] = ("logit difference", result.difference, said, None)
     if show not in shown:
         raise InputError(f"show {show!r} is none of {', '.join(shown)}{closest(show, shown)}")
     x = [f"{n} {escape(visible(token, _SHORT))}" for n, token in zip(result.positions, result.tokens, strict=True)]
@@ -75,6 +80,7 @@ def plotly(
     ]
     figure = go.Figure()
     for name, (_, values, text, end) in shown.items():
+        both = heatmap.limit(np.asarray(values, np.float64), _LEAST) if name == "difference" else None
         figure.add_heatmap(
             z=np.asarray(values, np.float32),
             x=x,
@@ -83,9 +89,9 @@ def plotly(
             texttemplate="%{text}" if len(x) <= 2 * _WIDE else "",
             customdata=hover,
             visible=name == show,
-            colorscale=sequential_scale(theme),
-            zmin=0,
-            zmax=end,
+            colorscale=sequential_scale(theme) if both is None else themes.scale(theme),
+            zmin=0 if both is None else -both,
+            zmax=end if both is None else both,
             colorbar={"thickness": 12},
             hovertemplate="%{y} · %{x}<br>%{customdata}<extra></extra>",
         )
@@ -120,6 +126,10 @@ class _View:
         return visible(self.result.target[0], _SHORT)
 
     @cached_property
+    def wrong(self) -> str:
+        return visible(self.result.wrong[0], _SHORT) if self.result.wrong is not None else ""
+
+    @cached_property
     def settled(self) -> int | None:
         """The index of the first layer from which on the target is on top at the last position."""
         away = np.flatnonzero(self.result.target_rank[:, -1] != 0)
@@ -151,10 +161,14 @@ class _View:
         else:
             pieces.append(("on top from ", f"L{result.layers[self.settled]}", False))
         rank = int(result.target_rank[-1, -1])
+        over = []
+        if result.difference is not None:
+            over = [(f"{last} logit over {self.wrong} ", signed(float(result.difference[-1, -1])), False)]
         return [
             *pieces,
             (f"{last} probability ", f"{result.target_probability[-1, -1]:.3f}", False),
             ("rank ", str(rank) if rank >= 0 else "none", False),
+            *over,
             (f"entropy {result.entropy[-1, -1]:.2f} nats", "", True),
             (f"divergence from the end {result.kl[0, -1]:.2f} nats at L{result.layers[0]}", "", True),
         ]
@@ -171,6 +185,37 @@ class _View:
         if len(self.rows) < len(result.layers):
             notes.append(f"every {-self.rows.step}. layer of {len(result.layers)} is drawn; to_frame() has all")
         return notes
+
+    @cached_property
+    def stacks(self) -> list[page.Stack]:
+        """The two grids, each with its caption, and what the target has over the wrong answer."""
+        return [*([block] for block in self.blocks), *self._difference()]
+
+    def _difference(self) -> list[page.Stack]:
+        """The logit difference at every position, and layer by layer at the last."""
+        result = self.result
+        if result.difference is None:
+            return []
+        end = heatmap.limit(result.difference, _LEAST)
+        held = [[float(result.difference[a, b]) for b in self.columns] for a in self.rows]
+        cells = [[Cell(_apart(value), value / end) for value in row] for row in held]
+        tokens = labels([result.tokens[n] for n in self.columns], _TOKEN)
+        drawn = grid(cells, [f"L{result.layers[n]}" for n in self.rows], tokens, signed=True)
+        stacks: list[page.Stack] = [
+            [(f"Logit of {self.target} less that of {self.wrong}; red is towards {self.target}", _keyed(drawn, end))]
+        ]
+        last = result.difference[:, -1]
+        if len(last) > 1 and np.isfinite(last).any():
+            low, high = min(0.0, float(np.nanmin(last))), max(0.0, float(np.nanmax(last)))
+            room = 0.06 * max(_LEAST, high - low)
+            curve = Curve("difference", last, draw.ACCENT, dots=True)
+            none = Curve("0", np.zeros(len(last)), draw.MUTED, dashed=True)
+            chart = curves.chart(
+                [f"L{n}" for n in result.layers], [none, curve], (low - room, high + room), wide=_CHART
+            )
+            where = f"{result.positions[-1]}, {visible(result.tokens[-1], _SHORT)}"
+            stacks.append([(f"The same, layer by layer at position {where}", chart)])
+        return stacks
 
     @cached_property
     def blocks(self) -> list[page.Block]:
@@ -206,6 +251,18 @@ class _View:
         return Cell(_brief(rank) if rank >= 0 else "", value)
 
 
+def _keyed(drawn: draw.Drawing, end: float) -> draw.Drawing:
+    """Return a grid of differences above the scale of its colours."""
+    return draw.stack([(0, drawn), (0, heatmap.scale(end))])
+
+
+def _apart(value: float) -> str:
+    """Return a difference in at most five columns; nothing for what rounds to zero."""
+    if not math.isfinite(value) or abs(value) < 0.05:
+        return ""
+    return format(value, "+.1f" if abs(value) < 100 else "+.0f").replace("-", "−")
+
+
 def _brief(rank: int) -> str:
     """Return a rank in at most four columns."""
     if rank < 10_000:
@@ -216,8 +273,7 @@ def _brief(rank: int) -> str:
 def _picture(result: LensResult) -> page.Picture:
     view = _View(result)
     text = coloured_text.spans(result.tokens, ring=len(result.tokens) - 1)
-    stacks = [[block] for block in view.blocks]
-    return page.Picture(_TITLE[result.kind], view.facts, stacks, view.foot, view.notes, text=text)
+    return page.Picture(_TITLE[result.kind], view.facts, view.stacks, view.foot, view.notes, text=text)
 
 
 html, svg = page.pictures(_picture)

@@ -58,6 +58,7 @@ def questions(one: spec.Pair) -> dict[str, Callable[[], Any]]:
         "compose": lambda: interp.compose(),
         "neurons": lambda: interp.neurons(["the cat sat", "one two three four"], "1.3"),
         "predict": lambda: interp.predict(prompt),
+        "loss": lambda: interp.loss([prompt]),
         "generate": lambda: interp.generate(prompt, n=3),
         "saliency": lambda: interp.saliency(prompt, answer=14),
         "circuit": lambda: interp.circuit(pairs=[one], method="eap"),

@@ -329,7 +329,13 @@ def test_the_tuned_lens_is_the_affine_map_and_the_models_head(trained: Any, clea
 
     prompt = "The capital of France is"
     result = interp.lens(prompt, kind="tuned", from_=str(file))
-    check(result, naive(model, MODEL, prompt, "post", mapped), naive(model, MODEL, prompt, "post")[-1])
+    logs = naive(model, MODEL, prompt, "post", mapped)
+    check(result, logs, naive(model, MODEL, prompt, "post")[-1])
+    against = interp.lens(prompt, kind="tuned", from_=str(file), wrong="Rome")
+    assert against.wrong is not None
+    assert against.difference is not None
+    apart = logs[..., against.target[1]] - logs[..., against.wrong[1]]
+    np.testing.assert_allclose(against.difference, apart, atol=1e-4)
 
 
 def test_training_again_gives_the_same_and_saving_later_too(trained: Any, clean_session: Any, tmp_path: Path) -> None:
@@ -590,3 +596,55 @@ def test_three_layers_of_smollm2_are_tuned(smollm2: Any) -> None:  # noqa: ARG00
     result = interp.lens_train(stories, layer=(5, 15, 25), steps=12, batch=64)
     assert result.weights.shape == (3, 576, 576)
     assert (result.tuned_kl < result.logit_kl).all()
+
+
+# -- the target beside a wrong answer ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", ["pre", "post"])
+@pytest.mark.parametrize("family", [*FAMILIES, "gemma2", "cohere"])
+def test_the_difference_is_that_of_the_models_own_head_on_the_stream(
+    lend: Any, folder: Any, family: str, at: str
+) -> None:
+    """Of a cap or a scale of logits, too, which the family's own head in Hugging Face's code leaves to the model."""
+    model = lend(family)
+    right, wrong = 280, 290
+    result = interp.lens(text(family), at=at, target=right, wrong=wrong)
+    tokens = model.encode(as_prompt(text(family)))
+    sites = [Site(f"resid_{at}", n).hook_name for n in range(model.geometry.n_layers)]
+    held = model.activations(tokens, sites)
+    after = {"gemma2": lambda x: 3.0 * torch.tanh(x / 3.0), "cohere": lambda x: 0.25 * x}.get(family, lambda x: x)
+    with torch.no_grad():
+        logits = torch.stack([after(own_head(folder(family))(held[site][0])) for site in sites])
+    assert result.difference is not None
+    np.testing.assert_allclose(result.difference, logits[..., right] - logits[..., wrong], atol=1e-4)
+    assert result.wrong == (model.tokens.string(wrong), wrong)
+    if at == "post":
+        end = model.run(text(family)).logits[0]
+        np.testing.assert_allclose(result.difference[-1], end[:, right] - end[:, wrong], atol=1e-4)
+    frame = result.to_frame()
+    np.testing.assert_allclose(frame["logit difference"], result.difference.reshape(-1))
+    plain = interp.lens(text(family), at=at, target=right)
+    assert plain.difference is None
+    assert plain.wrong is None
+    assert "logit difference" not in plain.to_frame()
+    np.testing.assert_array_equal(plain.target_probability, result.target_probability)
+
+
+def test_a_wrong_answer_is_held_against_the_models_own(lend: Any, tmp_path: Path) -> None:
+    lend("llama")
+    answer = interp.predict(text("llama")).top
+    result = interp.lens(text("llama"), wrong=answer[1][1], layer=[0, 1], position=[-1, 2])
+    assert result.target[1] == answer[0][1]
+    assert result.difference is not None
+    ratio = np.log(answer[0][2] / answer[1][2])
+    assert result.difference[-1, 0] == pytest.approx(ratio, abs=1e-4)
+    assert f"{result.difference[-1, -1]:+.3f} over {answer[1][0]!r}" in result.summary()
+    with pytest.raises(InputError, match="the target itself"):
+        interp.lens(text("llama"), target=5, wrong=5)
+    page = result.html()
+    assert "less that of" in page
+    assert "layer by layer" in page
+    assert "layer by layer" in result.svg("dark")
+    assert len(result.to_plotly(show="difference").data) == 5
+    np.testing.assert_array_equal(np.load(result.save(tmp_path / "r.npz"))["difference"], result.difference)

@@ -239,6 +239,25 @@ def project(
     return Projected(*joined, interrupt=interrupt)
 
 
+def difference(found: Readout, streams: Tensor, target: int, wrong: int) -> NDArray[np.float64]:
+    """Return the logit of one token less that of another that residual streams give, in the streams' own shape.
+
+    Parameters
+    ----------
+    streams
+        ``[layer, position, d_model]``.
+    """
+    both = torch.tensor([target, wrong], device=found.weight.device)
+    weight, bias = found.weight[both], None if found.bias is None else found.bias[both]
+    rows = streams.flatten(0, 1).split(ROWS)
+
+    def work() -> Tensor:
+        logits = [found.finished(functional.linear(found.norm(some), weight, bias)).double() for some in rows]
+        return torch.cat([some[:, 0] - some[:, 1] for some in logits])
+
+    return detached(work).view(streams.shape[:2]).cpu().numpy().copy()
+
+
 def _block(found: Readout, streams: Tensor, target: int, top: int) -> Projected:
     """Read ``[layer + 1, position, d_model]``, the end last, whose own prediction is not returned."""
     depth, length = streams.shape[:2]

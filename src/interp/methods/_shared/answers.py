@@ -76,7 +76,59 @@ def one(model: LoadedModel, prompt: Prompt, given: object, which: str) -> int | 
     return token(model, prompt, listed[0], which) if listed else None
 
 
+def whole(model: LoadedModel, prompt: Prompt, given: object, which: str = "answer") -> tuple[int, ...]:
+    """Return the token ids of an answer that may be several tokens, cut where it goes on after `prompt`.
+
+    Whether it begins a new word is settled as for a single token. Each token is written into the result's
+    ``tokens_taken``.
+
+    Raises
+    ------
+    InputError
+        There are several answers, it is empty, or the vocabulary lacks it.
+    """
+    listed = as_answers(given, which)
+    if len(listed) != 1:
+        raise InputError(f"{which} is one text here, and {len(listed)} were given; give one")
+    found = _pieces(model, prompt, listed[0], which, "", literal=False)
+    if not found:
+        raise InputError(f"the {which} {listed[0]!r} has no tokens; type a word, such as {which}: John")
+    outside = next((index for index in found if not 0 <= index < model.geometry.d_vocab_out), None)
+    if outside is not None:
+        raise InputError(
+            f"{which} {listed[0]!r} has the token id {outside}; the model has logits of "
+            f"0–{model.geometry.d_vocab_out - 1}"
+        )
+    for index in found:
+        model.took(str(listed[0]), model.tokens.string(index), index)
+    return tuple(found)
+
+
 def _token(model: LoadedModel, prompt: Prompt, given: str | int, which: str, where: str, literal: bool) -> int:
+    held, logits = model.tokens, model.geometry.d_vocab_out
+    found = _pieces(model, prompt, given, which, where, literal=literal)
+    if len(found) == 1:
+        if found[0] >= logits:
+            raise InputError(f"{where}{which} {given!r} is id {found[0]}; the model has logits of 0–{logits - 1}")
+        return found[0]
+    given = str(given)
+    split = "|".join(held.string(index) for index in found)
+    spelled = f" {given.strip()}"
+    alone = spelled != given and len(continued(model, before(model, prompt), spelled)) == 1
+    hint = (
+        f"; {spelled!r} with a space in front is one"
+        if alone
+        else f"; or take its first token, {held.string(found[0])!r}"
+        if found
+        else ""
+    )
+    raise InputError(f"{where}{which} {given!r} is {len(found)} tokens ({split}), and must be one{hint}")
+
+
+def _pieces(
+    model: LoadedModel, prompt: Prompt, given: str | int, which: str, where: str, *, literal: bool
+) -> list[int]:
+    """Return the token ids that an answer is cut into after `prompt`."""
     held, logits = model.tokens, model.geometry.d_vocab_out
     if isinstance(given, str) and held.tokenizer is None:
         if not given.strip().isdecimal():
@@ -85,7 +137,7 @@ def _token(model: LoadedModel, prompt: Prompt, given: str | int, which: str, whe
     if isinstance(given, int):
         if not 0 <= given < logits:
             raise InputError(f"{where}{which} {given} is outside the vocabulary; ids are 0–{logits - 1}")
-        return given
+        return [given]
     if not given.strip():
         raise InputError(f"{where}the {which} is empty; type a word, such as {which}: John")
     text = before(model, prompt)
@@ -97,21 +149,7 @@ def _token(model: LoadedModel, prompt: Prompt, given: str | int, which: str, whe
         raise InputError(
             f"{where}{which} {given!r} is not in the vocabulary of {model.name}; name a word that it has, or an id"
         )
-    if len(found) == 1:
-        if found[0] >= logits:
-            raise InputError(f"{where}{which} {given!r} is id {found[0]}; the model has logits of 0–{logits - 1}")
-        return found[0]
-    split = "|".join(held.string(index) for index in found)
-    spelled = f" {given.strip()}"
-    alone = spelled != given and len(continued(model, text, spelled)) == 1
-    hint = (
-        f"; {spelled!r} with a space in front is one"
-        if alone
-        else f"; or take its first token, {held.string(found[0])!r}"
-        if found
-        else ""
-    )
-    raise InputError(f"{where}{which} {given!r} is {len(found)} tokens ({split}), and must be one{hint}")
+    return found
 
 
 def begins_a_word(text: str, answer: str) -> bool:

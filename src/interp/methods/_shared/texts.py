@@ -183,7 +183,10 @@ def encode(model: LoadedModel, texts: Texts) -> list[Encoded]:
         An empty or too long text, one of a single token, or a model that predicts no next token.
     """
     if not model.geometry.causal:
-        raise InputError(f"{model.name} reads in both directions and predicts no next token: it has no loss on a text")
+        raise InputError(
+            f"{model.name} reads in both directions and predicts no next token: it has no loss on a text; load a "
+            "causal model"
+        )
     found = encoded(model, texts.texts)
     for number, one in enumerate(found):
         if len(one.ids) < 2:

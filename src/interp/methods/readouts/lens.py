@@ -57,6 +57,10 @@ class LensResult(Result):
         ``float32 [layer, position]``.
     target_rank
         ``int64 [layer, position]``; 0 is the top.
+    wrong
+        (string, id) of the token that the target is held against; ``None`` for none.
+    difference
+        ``float64 [layer, position]``: the target's logit less that of `wrong`; ``None`` without one.
     """
 
     kind: str
@@ -72,6 +76,8 @@ class LensResult(Result):
     target: tuple[str, int]
     target_probability: NDArray[np.float32]
     target_rank: NDArray[np.int64]
+    wrong: tuple[str, int] | None = None
+    difference: Float | None = None
 
     _html: ClassVar[str] = "interp.views.lens:html"
     _svg: ClassVar[str | None] = "interp.views.lens:svg"
@@ -92,9 +98,12 @@ class LensResult(Result):
         layers, positions, _ = self.ids.shape
         rank = int(self.target_rank[-1, -1])
         where = {"pre": "before", "mid": "in the middle of", "post": "after"}[self.at]
+        over = ""
+        if self.wrong is not None and self.difference is not None:
+            over = f", {self.difference[-1, -1]:+.3f} over {self.wrong[0]!r}"
         return (
             f"{self.provenance.model}: {self.kind} lens, {layers} layers × {positions} positions; {self.target[0]!r} "
-            f"{self.target_probability[-1, -1]:.3f}, rank {rank}, {where} layer {self.layers[-1]}"
+            f"{self.target_probability[-1, -1]:.3f}, rank {rank}{over}, {where} layer {self.layers[-1]}"
         )
 
     def text(self) -> str:
@@ -103,6 +112,7 @@ class LensResult(Result):
         lines = (
             f"L{layer:<3} {self.probabilities[n, -1, 0]:8.4f}  {visible(self.names[int(self.ids[n, -1, 0])]):20} "
             f"target {self.target_probability[n, -1]:8.4f}, rank {self.target_rank[n, -1]}"
+            + ("" if self.difference is None else f", logit difference {self.difference[n, -1]:+.3f}")
             for n, layer in enumerate(self.layers)
         )
         return "\n".join([super().text(), *lines])
@@ -131,7 +141,8 @@ class LensResult(Result):
         ]
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row per layer and position: the likeliest token, entropy, divergence, the target."""
+        """Return one row per layer and position: likeliest token, entropy, divergence, target, difference."""
+        held = {} if self.difference is None else {"logit difference": self.difference.reshape(-1)}
         layer, place = (grid.reshape(-1) for grid in np.indices(self.kl.shape))
         best = self.ids[..., 0].reshape(-1).tolist()
         return frame_of(
@@ -145,6 +156,7 @@ class LensResult(Result):
                 "kl": self.kl.reshape(-1),
                 "target probability": self.target_probability.reshape(-1),
                 "target rank": self.target_rank.reshape(-1),
+                **held,
             }
         )
 
@@ -160,6 +172,7 @@ def lens(
     *,
     at: Literal["pre", "mid", "post"] = "post",
     target: TokenName | None = None,
+    wrong: TokenName | None = None,
     kind: Literal["logit", "tuned", "jacobian"] = "logit",
     from_: str | None = None,
     layer: Indices = None,
@@ -176,6 +189,8 @@ def lens(
         Where in a layer: before it, between its attention and its MLP, or after it.
     target
         The token that is followed, such as " Paris"; the model's own answer when not given.
+    wrong
+        A token that the target is held against: the difference of their logits, layer by layer.
     kind
         logit reads the stream as it is; tuned and jacobian first map it to where the last layer would leave it.
     from_
@@ -190,8 +205,8 @@ def lens(
     Returns
     -------
     LensResult
-        ``ids`` is ``[layer, position, k]``; ``kl``, ``entropy``, ``target_probability``, ``target_rank`` are
-        ``[layer, position]``.
+        ``ids`` is ``[layer, position, k]``; ``kl``, ``entropy``, ``target_probability``, ``target_rank`` and, with
+        `wrong`, ``difference`` are ``[layer, position]``.
 
     Raises
     ------
@@ -220,6 +235,7 @@ def lens(
         raise InputError("the logit lens is read from nothing; add --kind tuned or --kind jacobian, or drop --from")
     encoded = model.encode(prompt)
     named = answers.one(model, prompt, target, "target")
+    against = answers.one(model, prompt, wrong, "wrong")
     found = engine.readout(model)
     maps = None if kind == "logit" else _translators(model, kind, from_)
     layers = _layers(model, layer, at, maps)
@@ -231,12 +247,15 @@ def lens(
     if goal is None:
         asked = predicted(model, encoded) if model.geometry.causal else places[-1]
         goal = int(engine.detached(lambda: found.logits(end[asked]).argmax()))
+    if against == goal:
+        raise InputError(f"--wrong is {model.tokens.string(goal)!r}, the target itself; name another token")
     if maps is not None:
         streams = engine.detached(lambda: _moved(maps, layers, at, streams))
     chosen = list(places)
     seen = engine.project(found, streams[:, chosen], end[chosen], goal, top, model.on_step)
     ids, entropy = seen.ids, seen.entropy
     reached = places[: ids.shape[1]]
+    apart = None if against is None else engine.difference(found, streams[:, list(reached)], goal, against)
     other = () if named is None else answers.likelier(model, named, logits)
     lost = ~np.isfinite(entropy).all(1)
     notes = [f"partial: interrupted after {len(reached)} of {len(places)} positions"] if seen.interrupt else []
@@ -256,6 +275,8 @@ def lens(
         target=(model.tokens.string(goal), goal),
         target_probability=seen.target_probability,
         target_rank=seen.target_rank,
+        wrong=None if against is None else (model.tokens.string(against), against),
+        difference=apart,
         notes=(*notes, *(maps.notes if maps is not None else ()), *other),
     )
     return unless_interrupted(result, seen.interrupt)

@@ -128,7 +128,7 @@ def generate(
     """
     from interp.engine.model import generation
 
-    changes = generation.Changes(_listed(interventions), at)
+    changes = generation.Changes(listed(interventions), at)
     encoded = model.encode(prompt)
     generation.check(model, len(encoded.ids), n, temperature, changes)
     made = generation.generate(
@@ -156,7 +156,14 @@ def generate(
     return unless_interrupted(result, made.interrupt)
 
 
-def _listed(given: Any) -> tuple[Intervention, ...]:
+def listed(given: Any) -> tuple[Intervention, ...]:
+    """Return interventions as a call gives them: none, one, or several.
+
+    Raises
+    ------
+    InputError
+        Something else.
+    """
     if given is None:
         return ()
     if isinstance(given, Intervention):

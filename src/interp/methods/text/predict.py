@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
 
 from interp.errors import InputError
 from interp.interface.registry import technique
+from interp.methods._shared import answers
 from interp.methods._shared.models import logits_of, predicted
 from interp.results import Result, resolve
 from interp.results.tables import frame_of
-from interp.spec import Prompt
+from interp.spec import Prompt, TokenName
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
+    from torch import Tensor
 
     from interp.engine.model.loaded import LoadedModel
+    from interp.engine.model.tokens import Encoded
+    from interp.engine.readouts.loss import Known
+    from interp.results.tables import Float
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -32,19 +41,39 @@ class PredictResult(Result):
         Which position's prediction this is: the last, or the masked one of a bidirectional model.
     entropy
         Of the whole distribution, in nats.
+    answer
+        The token strings of the answer that was asked about, in their order; empty where none was.
+    answer_ids
+        ``int64 [answer token]``.
+    answer_logprobs, answer_ranks
+        ``float64`` and ``int64 [answer token]``: of each after the prompt and the answer's tokens before it, in nats;
+        rank 0 is the top.
     """
 
     top: list[tuple[str, int, float]]
     tokens: tuple[str, ...]
     position: int
     entropy: float
+    answer: tuple[str, ...] = ()
+    answer_ids: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    answer_logprobs: Float = field(default_factory=lambda: np.zeros(0))
+    answer_ranks: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     _html: ClassVar[str] = "interp.views.predict:html"
 
+    @property
+    def answer_logprob(self) -> float | None:
+        """The log-probability of the whole answer, in nats: the sum over its tokens; ``None`` where none was asked."""
+        return float(self.answer_logprobs.sum()) if self.answer else None
+
     def summary(self) -> str:
-        """Return the model and the likeliest token."""
+        """Return the model, the likeliest token, and the answer's probability."""
         token, _, probability = self.top[0]
-        return f"{self.provenance.model}: {token!r} {probability:.3f}"
+        said = f"{self.provenance.model}: {token!r} {probability:.3f}"
+        if self.answer_logprob is None:
+            return said
+        chance = np.exp(self.answer_logprob)
+        return f"{said}; {''.join(self.answer)!r} {chance:.3g}, ln p {self.answer_logprob:.3f}"
 
     def text(self) -> str:
         """Return the tokens and their probabilities, one to a line."""
@@ -57,7 +86,7 @@ class PredictResult(Result):
 
 
 @technique(body=Prompt)
-def predict(model: LoadedModel, prompt: Prompt, *, top: int = 10) -> PredictResult:
+def predict(model: LoadedModel, prompt: Prompt, *, top: int = 10, answer: TokenName | None = None) -> PredictResult:
     """The likeliest next tokens; for a bidirectional model, what stands at its one mask token.
 
     Parameters
@@ -66,22 +95,29 @@ def predict(model: LoadedModel, prompt: Prompt, *, top: int = 10) -> PredictResu
         The text.
     top
         How many tokens to list.
+    answer
+        A text whose probability is asked, of one token or several; "the Eiffel Tower" after running text is that with a
+        space in front.
 
     Returns
     -------
     PredictResult
-        ``top`` is a list of (token string, id, probability), likeliest first.
+        ``top`` is a list of (token string, id, probability), likeliest first; ``answer_logprob`` is of the whole
+        answer, ``answer_logprobs`` are of its tokens, each after those before it.
 
     Raises
     ------
     InputError
-        An empty or too long prompt, a `top` below 1, a model without a language-model head, or a bidirectional model
-        and a prompt without exactly one mask token.
+        An empty or too long prompt, a `top` below 1, a model without a language-model head, a bidirectional model
+        and a prompt without exactly one mask token, or an answer that the vocabulary lacks or that goes beyond the
+        context window.
 
     Examples
     --------
     >>> interp.predict("The capital of France is").top[0][0]
     ' Paris'
+    >>> interp.predict("The capital of France is", answer="Paris.").answer_logprobs.round(2) + 0.0
+    array([0., 0.])
     """
     if top < 1:
         raise InputError(f"--top {top} lists nothing; use 1 or more")
@@ -91,10 +127,44 @@ def predict(model: LoadedModel, prompt: Prompt, *, top: int = 10) -> PredictResu
     best = logs.topk(min(top, logs.shape[-1]))
     ids: list[int] = best.indices.tolist()
     finite = bool(logs.isfinite().any())
+    asked = () if answer is None else answers.whole(model, prompt, answer)
+    likelier = answers.likelier(model, asked[0], logits) if len(asked) == 1 else ()
+    said = _answered(model, encoded, position, logits, asked)
     return PredictResult(
         top=[(model.tokens.string(i), i, p) for i, p in zip(ids, best.values.exp().tolist(), strict=True)],
         tokens=encoded.strings,
         position=position,
         entropy=float(-(logs.exp() * logs).nan_to_num().sum()),
-        notes=() if finite else ("the logits are NaN: these probabilities mean nothing",),
+        answer=tuple(model.tokens.string(index) for index in asked),
+        notes=(*(() if finite else ("the logits are NaN: these probabilities mean nothing",)), *likelier),
+        answer_ids=np.array(asked, np.int64),
+        answer_logprobs=said.logprobs,
+        answer_ranks=said.ranks,
     )
+
+
+def _answered(model: LoadedModel, encoded: Encoded, position: int, logits: Tensor, asked: Sequence[int]) -> Known:
+    """Return what the model says of each of an answer's tokens after those before it.
+
+    Raises
+    ------
+    InputError
+        Several tokens where a mask stands for one, or more than the context window holds behind the prompt.
+    """
+    from interp.engine.readouts import loss as engine
+
+    if len(asked) < 2:
+        return engine.of_logits(logits[None][: len(asked)], asked)
+    if not model.geometry.causal:
+        split = "|".join(model.tokens.string(index) for index in asked)
+        raise InputError(
+            f"{model.name} reads in both directions: its mask stands for one token, and the answer is {len(asked)} "
+            f"({split})"
+        )
+    length = len(encoded.ids) + len(asked) - 1  # the last token is not read
+    if length > model.geometry.n_ctx:
+        raise InputError(
+            f"the prompt and the answer but its last token are {length} tokens, and the context window holds "
+            f"{model.geometry.n_ctx}; shorten one of them"
+        )
+    return engine.known(model, (*encoded.ids, *asked[:-1]), asked, position)

@@ -61,7 +61,7 @@ def bars(rows: Sequence[Bar], least: float, turned: bool = False, *, neutral: bo
     turned
         Whether falling is towards the answer, so that negative bars are the red ones.
     neutral
-        Whether they are sizes, for or against nothing: of one colour.
+        Whether they are sizes, for or against nothing: of one colour, and without a sign in front.
 
     Examples
     --------
@@ -98,7 +98,8 @@ def bars(rows: Sequence[Bar], least: float, turned: bool = False, *, neutral: bo
                 body.append(_break(zero + value * unit * 0.8, middle, thick))
             body.append(_interval(row, zero, unit, middle, (left, left + _TRACK)))
         if row.done:
-            body.append(_value(left + _TRACK + _NUMBER, middle + 4, row.value))
+            said = signed(row.value).removeprefix("+" if neutral else "")
+            body.append(_value(left + _TRACK + _NUMBER, middle + 4, said))
     body.append(f'<path class="interp-base" d="M{number(zero)} 0V{number(len(rows) * pitch)}"/>')
     return Drawing(left + _TRACK + _NUMBER, len(rows) * pitch, "".join(body))
 
@@ -149,7 +150,7 @@ def strips(values: Float, done: NDArray[np.bool_], labels: Sequence[str], least:
         if not known[row].all() and bool((done[row] & ~known[row]).any()):
             body.append(cells.hatch(left, top, thick, thick))
         body.append(draw.text(left + _STRIP + 50, middle + 4, str(best[row]), "m", "end"))
-        body.append(_value(left + _STRIP + 54 + _NUMBER, middle + 4, float(values[row, best[row]])))
+        body.append(_value(left + _STRIP + 54 + _NUMBER, middle + 4, signed(float(values[row, best[row]]))))
     down = len(labels) * pitch
     body += [
         f'<path class="interp-base" d="M{number(zero)} 0V{number(down)}"/>',
@@ -164,8 +165,8 @@ def _finite(row: Bar) -> bool:
     return row.done and math.isfinite(row.value)
 
 
-def _value(x: float, y: float, value: float) -> str:
-    return draw.text(x, y, signed(value), "t", "end", more=' style="font-size:11.5px;fill:var(--interp-fg)"')
+def _value(x: float, y: float, said: str) -> str:
+    return draw.text(x, y, said, "t", "end", more=' style="font-size:11.5px;fill:var(--interp-fg)"')
 
 
 def _nothing(row: Bar, left: float, top: float, thick: float, wide: float = _TRACK) -> str:
