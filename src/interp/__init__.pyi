@@ -16,6 +16,7 @@ from interp.methods._shared.circuit.result import CircuitResult as _CircuitResul
 from interp.methods._shared.feature_result import FeatureResult as _FeatureResult
 from interp.methods._shared.features_result import FeaturesResult as _FeaturesResult
 from interp.methods._shared.patching.result import PatchingResult as _PatchingResult
+from interp.methods._shared.samples_result import SamplesResult as _SamplesResult
 from interp.methods._shared.trace.file import load_graph as load_graph
 from interp.methods._shared.trace.result import TraceResult as _TraceResult
 from interp.methods._shared.trace.score_result import ScoreResult as _ScoreResult
@@ -176,13 +177,16 @@ def generate(
     *,
     n: int = ...,
     temperature: float = ...,
+    top_k: int | None = ...,
+    top_p: float | None = ...,
     seed: int = ...,
+    samples: int | None = ...,
     interventions: Any = ...,
     at: Literal["all", "prompt", "new"] = ...,
     bos: Any = ...,
     truncate: Any = ...,
     model: Any = ...,
-) -> _GenerateResult: ...
+) -> _GenerateResult | _SamplesResult: ...
 def heads(
     *,
     n: int | None = ...,
@@ -362,6 +366,8 @@ def steer(
     wrong: Any = ...,
     metric: Any = ...,
     temperature: float = ...,
+    top_k: int | None = ...,
+    top_p: float | None = ...,
     seed: int = ...,
     bos: Any = ...,
     truncate: Any = ...,

@@ -11,23 +11,31 @@ from interp.views.kit import coloured_text, frame, page
 from interp.views.kit.text import visible
 
 if TYPE_CHECKING:
+    from interp.methods._shared.samples_result import SamplesResult
     from interp.methods.text.generate import GenerateResult
 
-_WIDE, _TAIL = 640, 200
+TAIL = 200  # tokens of a prompt that are shown
+ENDS = {"length": "stopped at the length asked for", "eos": "ended by itself", "window": "the context window is full"}
+_WIDE = 640
 _TITLE = "Generated text"
-_ENDS = {"length": "stopped at the length asked for", "eos": "ended by itself", "window": "the context window is full"}
+
+
+def drawn_with(result: GenerateResult | SamplesResult) -> list[str]:
+    """Return how tokens were taken and what was changed, in words."""
+    how = [f"temperature {result.temperature:g}" if result.temperature else "greedy"]
+    how += [f"top-k {result.top_k}"] * (result.top_k is not None)
+    how += [f"top-p {result.top_p:g}"] if result.top_p is not None else []
+    changed = f"{result.interventions} intervention{'s' * (result.interventions != 1)} at {result.at} tokens"
+    return [*how, *([changed] if result.interventions else [])]
 
 
 def _facts(result: GenerateResult) -> str:
     count, new = len(result.tokens), len(result.generated)
-    how = f"temperature {result.temperature:g}" if result.temperature else "greedy"
-    changed = f"{result.interventions} intervention{'s' * (result.interventions != 1)} at {result.at} tokens"
-    counted = f"{count} + {new} token{'s' * (new != 1)}"
-    return frame.facts(result, counted, how, *([changed] if result.interventions else []))
+    return frame.facts(result, f"{count} + {new} token{'s' * (new != 1)}", *drawn_with(result))
 
 
 def _stack(result: GenerateResult, on_page: bool) -> page.Stack:
-    before = result.tokens[-_TAIL:]
+    before = result.tokens[-TAIL:]
     chances = np.exp(result.logprobs).tolist()
     titles = [*[""] * len(before), *(f"{chance:.4f}" for _, chance in _both(result))]
     values = [*[math.nan] * len(before), *chances]
@@ -51,7 +59,7 @@ def _foot(result: GenerateResult) -> list[page.Piece]:
             ("perplexity ", f"{math.exp(-result.logprobs.mean()):.2f}", False),
             (f"least likely {visible(least[0], 20)} ", f"{least[1]:.4f}", True),
         ]
-    return [*pieces, (_ENDS.get(result.stopped, result.stopped), "", True)]
+    return [*pieces, (ENDS.get(result.stopped, result.stopped), "", True)]
 
 
 def _picture(result: GenerateResult) -> page.Picture:

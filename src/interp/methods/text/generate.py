@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
@@ -9,8 +10,9 @@ import numpy as np
 
 from interp.errors import InputError, printable, unless_interrupted
 from interp.interface.registry import technique
+from interp.methods._shared.samples_result import SamplesResult
 from interp.results import Result
-from interp.results.tables import frame_of
+from interp.results.tables import frame_of, padded
 from interp.spec import Intervention, Prompt, Variable
 
 if TYPE_CHECKING:
@@ -41,8 +43,8 @@ class GenerateResult(Result):
         The new tokens as one text.
     stopped
         Why it ended: ``"length"``, ``"eos"``, ``"window"`` (the context window is full), or what went wrong.
-    temperature
-        0 where the likeliest token was taken.
+    temperature, top_k, top_p
+        What they were drawn with; temperature 0 where the likeliest token was taken.
     interventions, at
         How many changes there were, and where: ``"all"``, ``"prompt"`` or ``"new"``.
     """
@@ -54,6 +56,8 @@ class GenerateResult(Result):
     continuation: str
     stopped: str
     temperature: float
+    top_k: int | None = None
+    top_p: float | None = None
     interventions: int = 0
     at: str = "all"
 
@@ -81,10 +85,13 @@ def generate(
     *,
     n: int = 20,
     temperature: float = 0.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
     seed: int = 0,
+    samples: int | None = None,
     interventions: Variable = None,
     at: Literal["all", "prompt", "new"] = "all",
-) -> GenerateResult:
+) -> GenerateResult | SamplesResult:
     """Let the model go on with a text, with any interventions.
 
     Parameters
@@ -95,8 +102,13 @@ def generate(
         How many tokens at most; an end-of-text token or a full context window ends it sooner.
     temperature
         0 takes the likeliest token; above, tokens are drawn from softmax(logits / temperature).
+    top_k, top_p
+        Draw from the k likeliest tokens alone; from the likeliest whose probabilities first sum to p.
     seed
         Of the draws.
+    samples
+        Write several texts side by side. The k-th, counted from 0, is the one that seed + k gives alone, however many
+        there are.
     interventions
         A list of interp.Intervention; in a magic, the name of a variable that holds one.
     at
@@ -108,52 +120,76 @@ def generate(
     -------
     GenerateResult
         ``continuation`` is the text, ``ids`` and ``logprobs`` its tokens.
+    SamplesResult
+        With `samples`: ``continuations``, ``ids`` and ``logprobs`` have an axis of samples in front.
 
     Raises
     ------
     InputError
-        A bidirectional model, an empty or too long prompt, an `n` below 1, an intervention on what is not there.
+        A bidirectional model, an empty or too long prompt, an `n` below 1, a top-k, a top-p or a number of samples that
+        draws nothing, or any of them at temperature 0; an intervention on what is not there.
     Interrupted
         Stopped by Ctrl-C: what was written so far is in its ``result``.
 
     Notes
     -----
     Greedy text is that of Hugging Face's ``generate(do_sample=False)``, with the model's own end-of-text tokens, but
-    without what a model's generation settings do to logits, such as a repetition penalty; a note names those.
+    without what a model's generation settings do to logits, such as a repetition penalty; a note names those. What
+    top-k and top-p leave is what Hugging Face's do, after the temperature and in this order (Fan et al. 2018,
+    "Hierarchical Neural Story Generation"; Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration").
 
     Examples
     --------
     >>> interp.generate("The capital of France is", n=1).continuation
     ' Paris'
+    >>> interp.generate("The capital of France is", n=2, temperature=1, top_k=5, samples=3).ids.shape
+    (3, 2)
     """
     from interp.engine.model import generation
+    from interp.engine.model.changes import Changes
+    from interp.engine.model.sampling import Sampling
 
-    changes = generation.Changes(_listed(interventions), at)
+    changes = Changes(_listed(interventions), at)
+    sampling = Sampling(temperature, top_k, top_p, seed)
     encoded = model.encode(prompt)
-    generation.check(model, len(encoded.ids), n, temperature, changes)
-    made = generation.generate(
+    count = 1 if samples is None else samples
+    generation.check(model, len(encoded.ids), n, sampling, changes, samples=count)
+    texts = generation.generate(
         model,
         encoded.ids,
         n,
-        temperature=temperature,
-        seed=seed,
+        sampling=sampling,
+        samples=count,
         changes=changes,
         on_token=lambda ids: model.on_step(len(ids), n, tail(model, ids)),
     )
+    how: dict[str, Any] = {
+        "tokens": encoded.strings,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "interventions": len(changes.interventions),
+        "at": at,
+    }
+    interrupt = next((made.interrupt for made in texts if made.interrupt is not None), None)
+    if samples is not None:
+        notes = dict.fromkeys(note for made in texts for note in ended(model, made, n))
+        result = SamplesResult(
+            **_side_by_side(model, texts), seeds=seed + np.arange(count), **how, notes=(*notes, *unapplied(model))
+        )
+        return unless_interrupted(result, interrupt)
+    (made,) = texts
     strings, _ = model.tokens.strings(made.ids)
     result = GenerateResult(
-        tokens=encoded.strings,
         generated=strings,
         ids=np.array(made.ids, np.int64),
         logprobs=np.array(made.logprobs, np.float64),
         continuation=generation.decoded(model, made.ids),
         stopped=made.stopped,
-        temperature=temperature,
-        interventions=len(changes.interventions),
-        at=at,
+        **how,
         notes=(*ended(model, made, n), *unapplied(model)),
     )
-    return unless_interrupted(result, made.interrupt)
+    return unless_interrupted(result, interrupt)
 
 
 def _listed(given: Any) -> tuple[Intervention, ...]:
@@ -164,6 +200,18 @@ def _listed(given: Any) -> tuple[Intervention, ...]:
     if not isinstance(given, list | tuple):
         raise InputError(f"interventions are a list of interp.Intervention, not {type(given).__name__}")
     return tuple(cast("list[Intervention]", given))
+
+
+def _side_by_side(model: LoadedModel, texts: Sequence[Generated]) -> dict[str, Any]:
+    from interp.engine.model import generation
+
+    return {
+        "generated": tuple(model.tokens.strings(made.ids)[0] for made in texts),
+        "ids": padded([made.ids for made in texts], -1, np.int64),
+        "logprobs": padded([made.logprobs for made in texts], np.nan, np.float64),
+        "continuations": tuple(generation.decoded(model, made.ids) for made in texts),
+        "stopped": tuple(made.stopped for made in texts),
+    }
 
 
 def tail(model: LoadedModel, ids: list[int], lead: str = "") -> str:
