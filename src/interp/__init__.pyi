@@ -15,6 +15,8 @@ from interp.methods._shared.circuit.report import CircuitReport as _CircuitRepor
 from interp.methods._shared.circuit.result import CircuitResult as _CircuitResult
 from interp.methods._shared.feature_result import FeatureResult as _FeatureResult
 from interp.methods._shared.features_result import FeaturesResult as _FeaturesResult
+from interp.methods._shared.generate_result import GenerateResult as _GenerateResult
+from interp.methods._shared.generate_trace_result import GenerateTraceResult as _GenerateTraceResult
 from interp.methods._shared.patching.result import PatchingResult as _PatchingResult
 from interp.methods._shared.samples_result import SamplesResult as _SamplesResult
 from interp.methods._shared.trace.file import load_graph as load_graph
@@ -38,7 +40,6 @@ from interp.methods.readouts.neurons import NeuronsResult as _NeuronsResult
 from interp.methods.readouts.probe import ProbeResult as _ProbeResult
 from interp.methods.readouts.saliency import SaliencyResult as _SaliencyResult
 from interp.methods.readouts.saliency_of_classifier import saliency_of_classifier as saliency_of_classifier
-from interp.methods.text.generate import GenerateResult as _GenerateResult
 from interp.methods.text.predict import PredictResult as _PredictResult
 from interp.methods.text.steer import SteeringResult as _SteeringResult
 from interp.methods.text.tokens import TokensResult as _TokensResult
@@ -183,10 +184,13 @@ def generate(
     samples: int | None = ...,
     interventions: Any = ...,
     at: Literal["all", "prompt", "new"] = ...,
+    trace: bool = ...,
+    features: Any = ...,
+    direction: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
     model: Any = ...,
-) -> _GenerateResult | _SamplesResult: ...
+) -> _GenerateResult | _SamplesResult | _GenerateTraceResult: ...
 def heads(
     *,
     n: int | None = ...,

@@ -11,8 +11,8 @@ from interp.views.kit import coloured_text, frame, page
 from interp.views.kit.text import visible
 
 if TYPE_CHECKING:
+    from interp.methods._shared.generate_result import GenerateResult
     from interp.methods._shared.samples_result import SamplesResult
-    from interp.methods.text.generate import GenerateResult
 
 TAIL = 200  # tokens of a prompt that are shown
 ENDS = {"length": "stopped at the length asked for", "eos": "ended by itself", "window": "the context window is full"}
@@ -29,12 +29,14 @@ def drawn_with(result: GenerateResult | SamplesResult) -> list[str]:
     return [*how, *([changed] if result.interventions else [])]
 
 
-def _facts(result: GenerateResult) -> str:
+def facts(result: GenerateResult) -> str:
+    """Return the line beside the title."""
     count, new = len(result.tokens), len(result.generated)
     return frame.facts(result, f"{count} + {new} token{'s' * (new != 1)}", *drawn_with(result))
 
 
-def _stack(result: GenerateResult, on_page: bool) -> page.Stack:
+def stack(result: GenerateResult, on_page: bool) -> page.Stack:
+    """Return the prompt and the new tokens as a drawing."""
     before = result.tokens[-TAIL:]
     chances = np.exp(result.logprobs).tolist()
     titles = [*[""] * len(before), *(f"{chance:.4f}" for _, chance in _both(result))]
@@ -50,7 +52,8 @@ def _both(result: GenerateResult) -> list[tuple[str, float]]:
     return list(zip(result.generated, np.exp(result.logprobs).tolist(), strict=True))
 
 
-def _foot(result: GenerateResult) -> list[page.Piece]:
+def foot(result: GenerateResult) -> list[page.Piece]:
+    """Return the footer."""
     pieces: list[page.Piece] = []
     if len(result.logprobs):
         least = min(_both(result), key=lambda pair: pair[1])
@@ -63,8 +66,8 @@ def _foot(result: GenerateResult) -> list[page.Piece]:
 
 
 def _picture(result: GenerateResult) -> page.Picture:
-    stacks, paged = ([_stack(result, on_page)] for on_page in (False, True))
-    return page.Picture(_TITLE, _facts(result), stacks, _foot(result), result.notes, paged)
+    stacks, paged = ([stack(result, on_page)] for on_page in (False, True))
+    return page.Picture(_TITLE, facts(result), stacks, foot(result), result.notes, paged)
 
 
 html, svg = page.pictures(_picture)

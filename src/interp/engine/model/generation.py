@@ -6,19 +6,20 @@ import inspect
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
 from interp.engine import memory
 from interp.engine.model.changes import AT, LOCAL, Changes, is_local
-from interp.engine.model.interventions import functions_of
+from interp.engine.model.interventions import composed, functions_of
 from interp.engine.model.sampling import Sampling
 from interp.errors import InputError, printable
 from interp.spec import Intervention
 
 if TYPE_CHECKING:
+    from interp.engine.model.hooks import Hook
     from interp.engine.model.loaded import LoadedModel
 
 
@@ -42,6 +43,13 @@ _SETTINGS: dict[str, Any] = {
 )
 
 OnToken = Callable[[list[int]], None]
+
+
+class Watch(Protocol):
+    """What looks at the runs that write a text: by functions on hooks, and at the end of each run."""
+
+    def functions(self) -> Mapping[str, Hook]: ...
+    def step(self, length: int, logits: Tensor) -> None: ...
 
 
 @dataclass
@@ -137,6 +145,7 @@ def generate(
     sampling: Sampling | None = None,
     samples: int = 1,
     changes: Changes | None = None,
+    watch: Watch | None = None,
     on_token: OnToken = lambda ids: None,  # noqa: ARG005
 ) -> list[Generated]:
     """Generate texts of up to `n` tokens; what `check` refuses is not checked here.
@@ -154,6 +163,8 @@ def generate(
     samples
         How many texts, which are read side by side. The k-th is the one that its own seed, that of `sampling` and k
         more, gives alone.
+    watch
+        Looks at every run, which none is spared then by the store; of one text only.
     on_token
         Called after every step with all new tokens of a text that went on.
 
@@ -166,7 +177,7 @@ def generate(
     changes, sampling = changes or Changes(), sampling or Sampling()
     going = dict(enumerate(texts))
     try:
-        _extend(model, prompt, n, sampling, changes, on_token, going)
+        _extend(model, prompt, n, sampling, _Reader(model, len(prompt), changes, watch), on_token, going)
     except KeyboardInterrupt as interrupt:
         for made in going.values():
             made.stopped, made.interrupt = f"interrupted after {len(made.ids)} of {n} tokens", interrupt
@@ -190,12 +201,11 @@ def _extend(
     prompt: Sequence[int],
     n: int,
     sampling: Sampling,
-    changes: Changes,
+    reader: _Reader,
     on_token: OnToken,
     going: dict[int, Generated],
 ) -> None:
     """Extend texts, by their numbers, and take out of `going` those that ended."""
-    reader = _Reader(model, len(prompt), changes)
     ends = end_ids(model)
     sources = sampling.sources(len(going))
     room = model.geometry.n_ctx - len(prompt) + 1
@@ -232,8 +242,8 @@ def _extend(
 class _Reader:
     """The logits of the next token of growing texts, which all begin with one prompt."""
 
-    def __init__(self, model: LoadedModel, prompt: int, changes: Changes) -> None:
-        self.model, self.prompt, self.changes = model, prompt, changes
+    def __init__(self, model: LoadedModel, prompt: int, changes: Changes, watch: Watch | None) -> None:
+        self.model, self.prompt, self.changes, self.watch = model, prompt, changes, watch
         self.name = changes.signature(model, prompt)
         hf: Any = model.hf_model
         takes_past = "past_key_values" in inspect.signature(hf.forward).parameters
@@ -262,11 +272,13 @@ class _Reader:
         return logits
 
     def _of_one(self, ids: list[int]) -> Tensor:
-        held = self.model.recall(ids, [self.name]) if self.name else None
+        held = self.model.recall(ids, [self.name]) if self.name and self.watch is None else None
         if held is not None:
             return held[self.name]
         logits = self._read([ids], self.read if self.past is not None else 0)[0].clone()
         self.read = len(ids)
+        if self.watch is not None:
+            self.watch.step(len(ids), logits)
         if self.name:
             self.model.keep(ids, {self.name: logits})
         return logits
@@ -281,6 +293,8 @@ class _Reader:
     def _read(self, rows: list[list[int]], start: int) -> Tensor:
         stop = len(rows[0])
         functions = self.changes.functions(self.model, self.prompt, start, stop)
+        for name, look in ({} if self.watch is None else self.watch.functions()).items():
+            functions[name] = composed([functions[name], look]) if name in functions else look
         logits = self.model.forward([ids[start:] for ids in rows], functions, past=self.past)[:, -1]
         if self.model.user_hooks():
             self.model.note("hooked: hooks of the user's own")

@@ -3,79 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
-from interp.errors import InputError, printable, unless_interrupted
+from interp.errors import InputError, Interrupted, printable, unless_interrupted
 from interp.interface.registry import technique
+from interp.methods._shared.features import features_of
+from interp.methods._shared.generate_result import GenerateResult
+from interp.methods._shared.generate_trace_result import GenerateTraceResult
 from interp.methods._shared.samples_result import SamplesResult
-from interp.results import Result
-from interp.results.tables import frame_of, padded
-from interp.spec import Intervention, Prompt, Variable
+from interp.methods._shared.text_trace import Watched, watched
+from interp.results.tables import padded
+from interp.spec import Direction, FeaturesName, Intervention, Prompt, Variable
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from numpy.typing import NDArray
-
     from interp.engine.model.generation import Generated
     from interp.engine.model.loaded import LoadedModel
 
 _TAIL = 80
-
-
-@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class GenerateResult(Result):
-    """A text that the model wrote.
-
-    Attributes
-    ----------
-    tokens
-        The prompt's token strings.
-    generated
-        The new tokens' strings; an end-of-text token is the last of them.
-    ids
-        ``int64 [new token]``.
-    logprobs
-        ``float64 [new token]``: the log-probability of each in the model as it was changed, at temperature 1, in nats.
-    continuation
-        The new tokens as one text.
-    stopped
-        Why it ended: ``"length"``, ``"eos"``, ``"window"`` (the context window is full), or what went wrong.
-    temperature, top_k, top_p
-        What they were drawn with; temperature 0 where the likeliest token was taken.
-    interventions, at
-        How many changes there were, and where: ``"all"``, ``"prompt"`` or ``"new"``.
-    """
-
-    tokens: tuple[str, ...]
-    generated: tuple[str, ...]
-    ids: NDArray[np.int64]
-    logprobs: NDArray[np.float64]
-    continuation: str
-    stopped: str
-    temperature: float
-    top_k: int | None = None
-    top_p: float | None = None
-    interventions: int = 0
-    at: str = "all"
-
-    _html: ClassVar[str] = "interp.views.generate:html"
-    _svg: ClassVar[str | None] = "interp.views.generate:svg"
-
-    def summary(self) -> str:
-        """Return the model and what it wrote."""
-        return f"{self.provenance.model}: {self.continuation!r}, {len(self.ids)} tokens"
-
-    def text(self) -> str:
-        """Return what was written, below the first line."""
-        return "\n".join([super().text(), *map(printable, self.continuation.split("\n"))])
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return one row per new token: its position in the whole text, token, id, log-probability."""
-        positions = range(len(self.tokens), len(self.tokens) + len(self.generated))
-        return frame_of({"position": positions, "token": self.generated, "id": self.ids, "logprob": self.logprobs})
 
 
 @technique(body=Prompt)
@@ -91,7 +37,10 @@ def generate(
     samples: int | None = None,
     interventions: Variable = None,
     at: Literal["all", "prompt", "new"] = "all",
-) -> GenerateResult | SamplesResult:
+    trace: bool = False,
+    features: FeaturesName | None = None,
+    direction: Direction = None,
+) -> GenerateResult | SamplesResult | GenerateTraceResult:
     """Let the model go on with a text, with any interventions.
 
     Parameters
@@ -115,6 +64,14 @@ def generate(
         Where interventions apply: at the prompt's tokens, at new ones, or at all. A new token is changed once it is
         read, so that with new the first of them is as without. An intervention that names a position applies there
         alone.
+    trace
+        Keep what every new token was written from, at the position before it: what the stream after each layer
+        predicts, what each head looks at. The runs that write the text are looked at; there is no second one.
+    features
+        With --trace: a loaded set of features, of which those that are active are kept.
+    direction
+        With --trace: how far the stream goes along it in each layer. An array [d_model], one per layer [n_layers,
+        d_model], a result that has one, such as a probe's, or a feature, F2.417; in a magic, the name of a variable.
 
     Returns
     -------
@@ -122,12 +79,16 @@ def generate(
         ``continuation`` is the text, ``ids`` and ``logprobs`` its tokens.
     SamplesResult
         With `samples`: ``continuations``, ``ids`` and ``logprobs`` have an axis of samples in front.
+    GenerateTraceResult
+        With `trace`: the same text with ``lens_ids`` and ``projection``, ``[layer, new token]``, ``attended``,
+        ``[layer, head, new token, rank]``, and the active features.
 
     Raises
     ------
     InputError
         A bidirectional model, an empty or too long prompt, an `n` below 1, a top-k, a top-p or a number of samples that
-        draws nothing, or any of them at temperature 0; an intervention on what is not there.
+        draws nothing, or any of them at temperature 0; an intervention on what is not there; features or a direction
+        without --trace.
     Interrupted
         Stopped by Ctrl-C: what was written so far is in its ``result``.
 
@@ -149,11 +110,16 @@ def generate(
     from interp.engine.model.changes import Changes
     from interp.engine.model.sampling import Sampling
 
+    if trace and samples is not None:
+        raise InputError("--trace follows one text; drop --samples, and give the --seed of the text that you mean")
+    if not trace and (features is not None or direction is not None):
+        raise InputError(f"--{'features' if direction is None else 'direction'} is about a trace; add --trace")
     changes = Changes(_listed(interventions), at)
     sampling = Sampling(temperature, top_k, top_p, seed)
     encoded = model.encode(prompt)
     count = 1 if samples is None else samples
     generation.check(model, len(encoded.ids), n, sampling, changes, samples=count)
+    watching = watched(model, features_of(model, features) if features else None, direction) if trace else None
     texts = generation.generate(
         model,
         encoded.ids,
@@ -161,6 +127,7 @@ def generate(
         sampling=sampling,
         samples=count,
         changes=changes,
+        watch=watching and watching.trace,
         on_token=lambda ids: model.on_step(len(ids), n, tail(model, ids)),
     )
     how: dict[str, Any] = {
@@ -179,17 +146,33 @@ def generate(
         )
         return unless_interrupted(result, interrupt)
     (made,) = texts
-    strings, _ = model.tokens.strings(made.ids)
-    result = GenerateResult(
-        generated=strings,
-        ids=np.array(made.ids, np.int64),
-        logprobs=np.array(made.logprobs, np.float64),
-        continuation=generation.decoded(model, made.ids),
-        stopped=made.stopped,
-        **how,
-        notes=(*ended(model, made, n), *unapplied(model)),
-    )
-    return unless_interrupted(result, interrupt)
+    how |= {
+        "generated": model.tokens.strings(made.ids)[0],
+        "ids": np.array(made.ids, np.int64),
+        "logprobs": np.array(made.logprobs, np.float64),
+        "continuation": generation.decoded(model, made.ids),
+        "stopped": made.stopped,
+    }
+    notes = (*ended(model, made, n), *unapplied(model))
+    if watching is None:
+        return unless_interrupted(GenerateResult(**how, notes=notes), interrupt)
+    return unless_interrupted(_traced(watching, made, how, notes), interrupt)
+
+
+def _traced(watching: Watched, made: Generated, how: dict[str, Any], notes: tuple[str, ...]) -> GenerateTraceResult:
+    """Return the text with its trace.
+
+    Raises
+    ------
+    Interrupted
+        Stopped while the lens was read: the text alone is in its ``result``.
+    """
+    try:
+        found = watching.found(made.ids)
+    except KeyboardInterrupt as interrupt:
+        cut = "partial: interrupted before what was traced had been read"
+        raise Interrupted(GenerateResult(**how, notes=(cut, *notes))) from interrupt
+    return GenerateTraceResult(**how, **found, notes=(*notes, *watching.notes))
 
 
 def _listed(given: Any) -> tuple[Intervention, ...]:
