@@ -85,11 +85,11 @@ def _card(result: GenerateTraceResult, n: int) -> str:
         f'<div><b class="interp-code interp-chosen">{escape(name)}</b> <span class="interp-q">'
         f"{escape(' · '.join(facts))}</span></div>"
     )
-    parts = [("The lens: each layer's likeliest token, and this one", _lens(result, n))]
+    parts = [("The lens: likeliest token, its probability, this one's", _lens(result, n))]
     if result.attention_layers:
         parts.append(
             (
-                f"Looked at from position {position - 1}: mean of all heads, and the head that does most",
+                f"Looked at from position {position - 1}: mean of all heads, and the head that looks most",
                 _looked(result, n),
             )
         )

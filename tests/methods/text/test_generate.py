@@ -11,11 +11,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+import dictionaries
 import interp
 import models
 import real
 from interp.engine.model.changes import Changes
 from interp.errors import InputError, Interrupted
+from interp.methods._shared import features
 from interp.sites import Site
 from interp.spec import Intervention
 
@@ -472,3 +474,112 @@ def test_smollm2_says_paris_as_huggingface_does(smollm2: Any, smollm2_folder: Pa
     assert result.ids.tolist() == huggingface(smollm2_folder, result.provenance.tokens[0], 12)
     assert smollm2.geometry.n_layers == 30
     assert "␣Paris" in result.html().replace("<tspan>␣</tspan>", "␣")
+
+
+# -- a trace -----------------------------------------------------------------------------------------------------------
+
+
+@families
+def test_a_traced_text_is_the_same_text_and_no_run_more(family: str, lend: Any) -> None:
+    model = lend(family)
+    plain = interp.generate(PROMPT, n=N)
+    model.store.clear()
+    result = interp.generate(PROMPT, n=N, trace=True)
+    assert result.provenance.forwards == len(result.ids)
+    assert result.ids.tolist() == plain.ids.tolist()
+    assert result.logprobs.tobytes() == plain.logprobs.tobytes()
+    count, g = len(result.ids), model.geometry
+    assert result.lens_ids.shape == result.written_logprobs.shape == (g.n_layers, count)
+    assert result.attended.shape == result.attended_weights.shape == (g.n_layers, g.n_heads, count, 5)
+    np.testing.assert_allclose(result.written_logprobs[-1], result.logprobs, atol=1e-5)
+    text = interp.lens([*result.provenance.tokens[0], *result.ids[:-1].tolist()])
+    at = len(result.tokens) - 1
+    assert (result.lens_ids == text.ids[:, at:, 0]).all()
+    np.testing.assert_allclose(result.lens_probabilities, text.probabilities[:, at:, 0], atol=1e-5)
+    assert result.settled.tolist() == [
+        next((n for n in range(g.n_layers) if (result.lens_ids[n:, k] == result.ids[k]).all()), -1)
+        for k in range(count)
+    ]
+    patterns = interp.attention([*result.provenance.tokens[0], *result.ids[:-1].tolist()]).pattern
+    mean = patterns.mean((0, 1))[at:]
+    for k in range(count):
+        for place, weight, head, most in result.looked_at(k):
+            assert weight == pytest.approx(mean[k, place], abs=1e-5)
+            if head:
+                assert most == pytest.approx(patterns[:, :, at + k, place].max(), abs=1e-5)
+
+
+def test_a_trace_of_a_changed_run_is_that_of_the_changed_run(lend: Any) -> None:
+    model = lend("llama")
+    one = Intervention(Site("resid_post", 1), mode="add", value=vector(model))
+    along = vector(model).numpy()
+    plain = interp.generate(PROMPT, n=1, trace=True, direction=along)
+    result = interp.generate(PROMPT, n=1, trace=True, direction=along, interventions=[one])
+    np.testing.assert_allclose(result.written_logprobs[-1], result.logprobs, atol=1e-5)
+    moved = result.projection - plain.projection
+    assert result.projection_layers == (0, 1)
+    np.testing.assert_allclose(moved[:, 0], [0, np.linalg.norm(along)], atol=1e-4)
+
+
+def test_a_trace_has_features_and_is_a_table_and_a_page(shell: Any, lend: Any, tmp_path: Path) -> None:
+    model = lend("gpt2")
+    interp.features_load(str(dictionaries.written(tmp_path / "axes", model.geometry.d_model)))
+    name = features.names(model)[-1]
+    shell.run_cell(f"%%interp generate --n 5 --trace --features {name} --direction F0.3 -o out\n{PROMPT}").raise_error()
+    result = shell.user_ns["out"]
+    ids = [*result.provenance.tokens[0], *result.ids[:-1].tolist()]
+    stream = model.run(ids).activations["blocks.0.hook_resid_post"][0, len(result.tokens) - 1 :]
+    for k, row in enumerate(stream):
+        found = dict(result.features_of(k))
+        assert len(found) == model.geometry.d_model
+        assert found["0.3" if row[3] > 0 else f"0.{3 + model.geometry.d_model}"] == pytest.approx(
+            abs(float(row[3])), abs=1e-5
+        )
+        assert list(found.values()) == sorted(found.values(), reverse=True)
+        assert result.projection[0, k] == pytest.approx(float(row[3]), abs=1e-5)
+    frame = result.to_frame()
+    assert len(frame) == len(result.ids)
+    assert {"settled", "looked at", "active", "strongest feature", "projection 0"} <= set(frame.columns)
+    page = result.html()
+    assert page.count('type="radio"') == len(result.ids)
+    assert page.count(" checked") == 1
+    assert f"Features of {name}" in page
+    assert "<script" not in page
+    assert result.svg()
+    result.save(tmp_path / "traced.npz")
+    with np.load(tmp_path / "traced.npz", allow_pickle=False) as again:
+        assert (again["attended"] == result.attended).all()
+
+
+def test_an_interrupted_trace_is_of_what_was_written(lend: Any) -> None:
+    lend("gpt2")
+    from interp.interface.session import session
+
+    def stop(done: int, total: int, said: str) -> None:  # noqa: ARG001
+        if done == 3:
+            raise KeyboardInterrupt
+
+    session.on_step = stop
+    with pytest.raises(Interrupted) as caught:
+        interp.generate(PROMPT, n=6, trace=True)
+    session.on_step = None
+    kept = caught.value.result
+    assert kept.lens_ids.shape[1] == len(kept.ids) == len(kept.attention) == 3
+    assert kept.html()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"trace": True, "samples": 2, "temperature": 1.0}, "--trace follows one text; drop --samples"),
+        ({"direction": "F0.3"}, "--direction is about a trace; add --trace"),
+        ({"features": "mine"}, "--features is about a trace; add --trace"),
+        ({"trace": True, "features": "mine"}, "no features are loaded"),
+        ({"trace": True, "direction": np.ones(5)}, "the direction has shape"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_traced_is_refused(options: dict[str, Any], words: str, lend: Any) -> None:
+    lend("gpt2")
+    with pytest.raises(InputError, match=words):
+        interp.generate(PROMPT, **options)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from interp.engine.features.dictionary import Dictionary
 from interp.engine.features.places import flat
@@ -128,18 +129,14 @@ class TextTrace:
             return torch.stack([step[name].to(self.model.device) for step in steps])
 
         streams = torch.stack([rows(name) for name in self._streams])
-        seen = lens.project(self._readout, streams, streams[-1], 0, 1)
-        if seen.interrupt is not None:
-            raise seen.interrupt
-        top, chances = seen.ids[..., 0], seen.probabilities[..., 0]
-        written = lens.detached(lambda: _written(self._readout, streams, top, ids))
+        top, chances, written = lens.detached(lambda: _read(self._readout, streams, ids))
         projections = [
             rows(s.hook_name).double() @ (v.double() / v.double().norm()) for s, v in self.directions.items()
         ]
         return Traced(
             lens_ids=top,
             lens_probabilities=chances,
-            written_logprobs=np.log(chances.astype(np.float64)) + written,
+            written_logprobs=written,
             attention_layers=self.attention_layers,
             **_looks(looks),
             projections=np.stack([_array(one) for one in projections]) if projections else np.zeros((0, count)),
@@ -213,16 +210,34 @@ def _looks(looks: Sequence[tuple[Tensor, Tensor, Tensor]]) -> dict[str, Any]:
     return {"attended": attended, "weights": weights, "attention": attention}
 
 
-def _written(readout: lens.Readout, streams: Tensor, top: NDArray[np.int64], ids: Sequence[int]) -> NDArray[np.float64]:
-    """Return the logits of the tokens that were written less those of the top ones, ``[layer, token]``."""
-    normed = readout.norm(streams)
+def _read(readout: lens.Readout, streams: Tensor, ids: Sequence[int]) -> tuple[NDArray[Any], ...]:
+    """Return what streams ``[layer, token, d_model]`` predict: the likeliest token, its probability, and the
+    log-probability of the token that was written, ``[layer, token]`` each.
 
-    def logit(tokens: Tensor) -> Tensor:
-        raw = (normed * readout.weight[tokens]).sum(-1)
-        return readout.finished(raw if readout.bias is None else raw + readout.bias[tokens]).double()
-
-    best, own = torch.from_numpy(top).to(streams.device), torch.tensor(list(ids), device=streams.device)
-    return _array(logit(own) - logit(best))
+    The vocabulary goes by in blocks, as in `lens.project`; entropy, divergence and ranks, which that has too, would
+    take as long again.
+    """
+    own = torch.tensor(list(ids), device=streams.device).repeat(len(streams))
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    for rows, marks in zip(streams.flatten(0, 1).split(lens.ROWS), own.split(lens.ROWS), strict=True):
+        normed = readout.norm(rows)
+        raw = (normed * readout.weight[marks]).sum(-1)
+        mark = readout.finished(raw if readout.bias is None else raw + readout.bias[marks])
+        best = normed.new_full((len(rows),), float("-inf"), dtype=torch.float64)
+        total, top = best.clone(), torch.zeros_like(marks)
+        for start in range(0, len(readout.weight), lens.COLUMNS):
+            block = slice(start, start + lens.COLUMNS)
+            logits = functional.linear(
+                normed, readout.weight[block], None if readout.bias is None else readout.bias[block]
+            )
+            logits = readout.finished(logits)
+            logits = logits if logits.dtype == torch.float64 else logits.float()
+            most, at = logits.max(-1)
+            top = torch.where(most > best, at + start, top)
+            best = torch.maximum(best, most.double())
+            total = torch.logaddexp(total, logits.logsumexp(-1).double())
+        parts.append((top, (best - total).exp().float(), mark.double() - total))
+    return tuple(_array(torch.cat(part).view(len(streams), -1)) for part in zip(*parts, strict=True))
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:

@@ -95,7 +95,7 @@ class GenerateTraceResult(GenerateResult):
         Examples
         --------
         >>> [place for place, *_ in result.looked_at(0, top=2)]
-        [0, 5]
+        [4, 3]
         """
         mean = np.nan_to_num(self.attention[token]) if len(self.attention) else np.zeros(0)
         places, weights = self.attended[:, :, token], np.nan_to_num(self.attended_weights[:, :, token])
