@@ -45,6 +45,7 @@ RESULTS: dict[str, Callable[[], Any]] = {
     "interp.methods.readouts.neurons": lambda: interp.neurons("1.*", ["Once upon a time there was a cat"]),
     "interp.methods.readouts.saliency": lambda: interp.saliency("The capital of France is", answer=" Paris"),
     "interp.methods.text.steer": lambda: interp.steer("I am", layer=2, toward="I love you", against="I hate you"),
+    "interp.methods._shared.generate_trace_result": lambda: interp.generate("The capital of France is", trace=True),
     "interp.methods._shared.circuit.result": lambda: interp.circuit(task="induction", n=2, edges=100),
     "interp.methods.readouts.probe": lambda: interp.probe(
         [f"a {word} {noun}" for word in ("great", "dull") for noun in ("film", "book", "song", "game", "play")],

@@ -65,6 +65,9 @@ ONE_OF: dict[str, dict[str, Any]] = {
 
 # An argument that is about another one → that one.
 WITH: dict[tuple[str, str], Callable[[], dict[str, Any]]] = {
+    **{(name, flag): lambda: {"temperature": 1.0} for name in ("generate", "steer") for flag in ("top_k", "top_p")},
+    ("generate", "samples"): lambda: {"temperature": 1.0},
+    **{("generate", flag): lambda: {"trace": True} for flag in ("features", "direction")},
     ("ablate", "layer"): lambda: {"direction": [1.0, 2.0] * (session.get().geometry.d_model // 2)},
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,3 +19,17 @@ def frame_of(data: Mapping[str, Any] | Iterable[Any], columns: list[str] | None 
     import pandas as pd
 
     return pd.DataFrame(data, columns=columns)
+
+
+def padded(rows: Sequence[Sequence[float]], fill: float, kind: type[np.generic]) -> NDArray[Any]:
+    """Return rows of several lengths as one array, filled up behind their ends.
+
+    Examples
+    --------
+    >>> padded([[1, 2], []], -1, np.int64).tolist()
+    [[1, 2], [-1, -1]]
+    """
+    found = np.full((len(rows), max(map(len, rows), default=0)), fill, kind)
+    for own, row in zip(found, rows, strict=True):
+        own[: len(row)] = row
+    return found

@@ -11,11 +11,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+import dictionaries
 import interp
 import models
 import real
-from interp.engine.model.generation import Changes
+from interp.engine.model.changes import Changes
 from interp.errors import InputError, Interrupted
+from interp.methods._shared import features
 from interp.sites import Site
 from interp.spec import Intervention
 
@@ -214,6 +216,113 @@ def test_draws_follow_the_softmax(lend: Any) -> None:
     assert abs(drawn.count(likely) / 300 - expected) < 4 * spread
 
 
+@families
+def test_a_sample_is_the_same_however_many_there_are(family: str, lend: Any) -> None:
+    model = lend(family)
+    drawn: dict[str, Any] = {"n": 10, "temperature": 1.2, "top_p": 0.95, "top_k": 200}
+    many = interp.generate(PROMPT, samples=5, seed=7, **drawn)
+    assert many.seeds.tolist() == [7, 8, 9, 10, 11]
+    assert len(set(many.continuations)) == 5
+    model.store.clear()
+    few = interp.generate(PROMPT, samples=2, seed=8, **drawn)
+    assert few.provenance.forwards == max(map(len, few.generated))  # they are read side by side, the prompt once
+    for seed in range(7, 12):
+        model.store.clear()
+        alone = interp.generate(PROMPT, seed=seed, **drawn)
+        for result in (many, few):
+            if seed in result.seeds:
+                (k,) = np.flatnonzero(result.seeds == seed)
+                assert result.generated[k] == alone.generated
+                assert result.continuations[k] == alone.continuation
+                assert result.stopped[k] == alone.stopped
+                own = len(alone.ids)
+                assert result.ids[k].tolist() == [*alone.ids, *[-1] * (result.ids.shape[1] - own)]
+                np.testing.assert_allclose(result.logprobs[k, :own], alone.logprobs, atol=1e-5)
+                assert np.isnan(result.logprobs[k, own:]).all()
+                assert result.perplexity[k] == pytest.approx(np.exp(-alone.logprobs.mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["add", "noise", "function"])
+def test_interventions_change_every_sample_alike(mode: str, lend: Any) -> None:
+    model = lend("llama")
+    value: Any = {"add": vector(model), "noise": 0.3, "function": lambda x, hook: x - x.mean(1, keepdim=True)}[mode]  # noqa: ARG005
+    one = Intervention(Site("resid_post", 0), mode=mode, value=value)
+    drawn: dict[str, Any] = {"n": 5, "temperature": 1.0, "interventions": [one]}
+    many = interp.generate(PROMPT, samples=3, **drawn)
+    for k in range(3):
+        model.store.clear()
+        alone = interp.generate(PROMPT, seed=k, **drawn)
+        assert many.generated[k] == alone.generated
+        np.testing.assert_allclose(many.logprobs[k, : len(alone.ids)], alone.logprobs, atol=1e-5)
+
+
+def test_samples_that_end_leave_the_others_as_they_are(lend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = lend("llama")
+    drawn: dict[str, Any] = {"n": 8, "temperature": 1.0}
+    free = interp.generate(PROMPT, samples=4, **drawn)
+    ends = [int(free.ids[1, 2]), int(free.ids[3, 4])]
+    monkeypatch.setattr(model.hf_model.generation_config, "eos_token_id", ends)
+    model.store.clear()
+    ended = interp.generate(PROMPT, samples=4, **drawn)
+    assert set(ended.stopped) == {"eos", "length"}
+    for k, ids in enumerate(free.ids.tolist()):
+        last = min((n for n, token in enumerate(ids) if token in ends), default=len(ids))
+        assert ended.ids[k, : last + 1].tolist() == ids[: last + 1]
+        assert (ended.ids[k, last + 1 :] == -1).all()
+        assert ended.stopped[k] == ("eos" if last < len(ids) else "length")
+
+
+def test_samples_are_drawn_as_often_as_the_prompt_foretells(lend: Any) -> None:
+    lend("gpt2")
+    top = interp.predict(PROMPT, top=8).top
+    count = 3000
+    result = interp.generate(PROMPT, n=1, temperature=1.0, top_k=8, samples=count)
+    assert result.provenance.forwards <= 1
+    whole = sum(p for _, _, p in top)
+    expected = np.array([p / whole * count for _, _, p in top])
+    found = np.array([(result.ids[:, 0] == token).sum() for _, token, _ in top])
+    assert found.sum() == count
+    statistic = ((found - expected) ** 2 / expected).sum()
+    chance = torch.special.gammaincc(torch.tensor(3.5), torch.tensor(statistic / 2))
+    assert chance > 0.001
+
+
+def test_interrupted_samples_are_kept(lend: Any) -> None:
+    lend("gpt2")
+    from interp.interface.session import session
+
+    def stop(done: int, total: int, said: str) -> None:  # noqa: ARG001
+        if done == 3:
+            raise KeyboardInterrupt
+
+    session.on_step = stop
+    with pytest.raises(Interrupted) as caught:
+        interp.generate(PROMPT, n=6, temperature=1.0, samples=3)
+    session.on_step = None
+    kept = caught.value.result
+    assert kept.ids.shape == (3, 3)
+    assert kept.notes == ("partial: interrupted after 3 of 6 tokens",)
+    assert kept.html()
+    assert kept.svg()
+
+
+def test_samples_are_a_table_and_a_picture(shell: Any, lend: Any) -> None:
+    lend("llama")
+    shell.run_cell(
+        f"%%interp generate --n 4 --temperature 1 --top-k 20 --top-p .9 --samples 3 --seed 5 -o out\n{PROMPT}"
+    )
+    result = shell.user_ns["out"]
+    frame = result.to_frame()
+    assert frame["seed"].tolist() == [5, 6, 7]
+    assert frame["text"].tolist() == list(result.continuations)
+    page = result.html()
+    assert "3 samples · temperature 1 · top-k 20 · top-p 0.9" in page
+    for seed in (5, 6, 7):
+        assert f"Seed {seed} · perplexity" in page
+    assert "3 of 3" in page
+    assert result.text().count("\n") >= 3
+
+
 def test_an_end_of_text_token_ends_it(lend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = lend("llama")
     free = interp.generate(PROMPT, n=8, temperature=2.0, seed=4)
@@ -312,6 +421,11 @@ def test_logits_that_are_no_numbers_end_it(lend: Any) -> None:
     [
         ({"n": 0}, "1 or more"),
         ({"temperature": -1.0}, "temperature"),
+        ({"temperature": 1.0, "top_k": 0}, "--top-k 0"),
+        ({"temperature": 1.0, "top_p": 1.01}, "--top-p 1.01"),
+        ({"temperature": 1.0, "samples": 0}, "--samples 0"),
+        ({"samples": 2}, "--samples changes nothing at temperature 0"),
+        ({"top_k": 3, "top_p": 0.5}, "--top-k and --top-p changes nothing at temperature 0"),
         ({"temperature": float("nan")}, "temperature"),
         ({"interventions": "x"}, "interp.Intervention"),
         ({"interventions": [3]}, "interp.Intervention"),
@@ -360,3 +474,112 @@ def test_smollm2_says_paris_as_huggingface_does(smollm2: Any, smollm2_folder: Pa
     assert result.ids.tolist() == huggingface(smollm2_folder, result.provenance.tokens[0], 12)
     assert smollm2.geometry.n_layers == 30
     assert "␣Paris" in result.html().replace("<tspan>␣</tspan>", "␣")
+
+
+# -- a trace -----------------------------------------------------------------------------------------------------------
+
+
+@families
+def test_a_traced_text_is_the_same_text_and_no_run_more(family: str, lend: Any) -> None:
+    model = lend(family)
+    plain = interp.generate(PROMPT, n=N)
+    model.store.clear()
+    result = interp.generate(PROMPT, n=N, trace=True)
+    assert result.provenance.forwards == len(result.ids)
+    assert result.ids.tolist() == plain.ids.tolist()
+    assert result.logprobs.tobytes() == plain.logprobs.tobytes()
+    count, g = len(result.ids), model.geometry
+    assert result.lens_ids.shape == result.written_logprobs.shape == (g.n_layers, count)
+    assert result.attended.shape == result.attended_weights.shape == (g.n_layers, g.n_heads, count, 5)
+    np.testing.assert_allclose(result.written_logprobs[-1], result.logprobs, atol=1e-5)
+    text = interp.lens([*result.provenance.tokens[0], *result.ids[:-1].tolist()])
+    at = len(result.tokens) - 1
+    assert (result.lens_ids == text.ids[:, at:, 0]).all()
+    np.testing.assert_allclose(result.lens_probabilities, text.probabilities[:, at:, 0], atol=1e-5)
+    assert result.settled.tolist() == [
+        next((n for n in range(g.n_layers) if (result.lens_ids[n:, k] == result.ids[k]).all()), -1)
+        for k in range(count)
+    ]
+    patterns = interp.attention([*result.provenance.tokens[0], *result.ids[:-1].tolist()]).pattern
+    mean = patterns.mean((0, 1))[at:]
+    for k in range(count):
+        for place, weight, head, most in result.looked_at(k):
+            assert weight == pytest.approx(mean[k, place], abs=1e-5)
+            if head:
+                assert most == pytest.approx(patterns[:, :, at + k, place].max(), abs=1e-5)
+
+
+def test_a_trace_of_a_changed_run_is_that_of_the_changed_run(lend: Any) -> None:
+    model = lend("llama")
+    one = Intervention(Site("resid_post", 1), mode="add", value=vector(model))
+    along = vector(model).numpy()
+    plain = interp.generate(PROMPT, n=1, trace=True, direction=along)
+    result = interp.generate(PROMPT, n=1, trace=True, direction=along, interventions=[one])
+    np.testing.assert_allclose(result.written_logprobs[-1], result.logprobs, atol=1e-5)
+    moved = result.projection - plain.projection
+    assert result.projection_layers == (0, 1)
+    np.testing.assert_allclose(moved[:, 0], [0, np.linalg.norm(along)], atol=1e-4)
+
+
+def test_a_trace_has_features_and_is_a_table_and_a_page(shell: Any, lend: Any, tmp_path: Path) -> None:
+    model = lend("gpt2")
+    interp.features_load(str(dictionaries.written(tmp_path / "axes", model.geometry.d_model)))
+    name = features.names(model)[-1]
+    shell.run_cell(f"%%interp generate --n 5 --trace --features {name} --direction F0.3 -o out\n{PROMPT}").raise_error()
+    result = shell.user_ns["out"]
+    ids = [*result.provenance.tokens[0], *result.ids[:-1].tolist()]
+    stream = model.run(ids).activations["blocks.0.hook_resid_post"][0, len(result.tokens) - 1 :]
+    for k, row in enumerate(stream):
+        found = dict(result.features_of(k))
+        assert len(found) == model.geometry.d_model
+        assert found["0.3" if row[3] > 0 else f"0.{3 + model.geometry.d_model}"] == pytest.approx(
+            abs(float(row[3])), abs=1e-5
+        )
+        assert list(found.values()) == sorted(found.values(), reverse=True)
+        assert result.projection[0, k] == pytest.approx(float(row[3]), abs=1e-5)
+    frame = result.to_frame()
+    assert len(frame) == len(result.ids)
+    assert {"settled", "looked at", "active", "strongest feature", "projection 0"} <= set(frame.columns)
+    page = result.html()
+    assert page.count('type="radio"') == len(result.ids)
+    assert page.count(" checked") == 1
+    assert f"Features of {name}" in page
+    assert "<script" not in page
+    assert result.svg()
+    result.save(tmp_path / "traced.npz")
+    with np.load(tmp_path / "traced.npz", allow_pickle=False) as again:
+        assert (again["attended"] == result.attended).all()
+
+
+def test_an_interrupted_trace_is_of_what_was_written(lend: Any) -> None:
+    lend("gpt2")
+    from interp.interface.session import session
+
+    def stop(done: int, total: int, said: str) -> None:  # noqa: ARG001
+        if done == 3:
+            raise KeyboardInterrupt
+
+    session.on_step = stop
+    with pytest.raises(Interrupted) as caught:
+        interp.generate(PROMPT, n=6, trace=True)
+    session.on_step = None
+    kept = caught.value.result
+    assert kept.lens_ids.shape[1] == len(kept.ids) == len(kept.attention) == 3
+    assert kept.html()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"trace": True, "samples": 2, "temperature": 1.0}, "--trace follows one text; drop --samples"),
+        ({"direction": "F0.3"}, "--direction is about a trace; add --trace"),
+        ({"features": "mine"}, "--features is about a trace; add --trace"),
+        ({"trace": True, "features": "mine"}, "no features are loaded"),
+        ({"trace": True, "direction": np.ones(5)}, "the direction has shape"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_traced_is_refused(options: dict[str, Any], words: str, lend: Any) -> None:
+    lend("gpt2")
+    with pytest.raises(InputError, match=words):
+        interp.generate(PROMPT, **options)

@@ -302,3 +302,14 @@ def test_smollm2_is_turned_from_hate_to_love(smollm2: Any) -> None:
     assert result.values[1] < result.values[0] < result.values[2]
     plain = interp.generate("I think that you are", n=8)
     assert result.ids[0].tolist() == plain.ids.tolist()
+
+
+def test_what_is_drawn_from_is_generates(lend: Any) -> None:
+    lend("gpt2")
+    drawn: dict[str, Any] = {"n": 8, "temperature": 1.5, "top_k": 6, "top_p": 0.8, "seed": 3}
+    result = interp.steer("I am", layer=1, toward="I love", against="I hate", sweep=[1.5], **drawn)
+    plain = interp.generate("I am", **drawn)
+    steered = interp.generate("I am", interventions=[result.intervention(1.5)], **drawn)
+    assert result.continuations == (plain.continuation, steered.continuation)
+    with pytest.raises(InputError, match="--top-k 0"):
+        interp.steer("I am", layer=1, toward="I love", against="I hate", temperature=1.0, top_k=0)

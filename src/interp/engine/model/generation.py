@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import inspect
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-import xxhash
 from torch import Tensor
 
 from interp.engine import memory
-from interp.engine.model.hooks import Hook
-from interp.engine.model.interventions import composed, functions_of, loaded_set
+from interp.engine.model.changes import AT, LOCAL, Changes, is_local
+from interp.engine.model.interventions import composed, functions_of
+from interp.engine.model.sampling import Sampling
 from interp.errors import InputError, printable
-from interp.sites import FEATURES
 from interp.spec import Intervention
 
 if TYPE_CHECKING:
-    from transformer_lens.hook_points import HookPoint
-
+    from interp.engine.model.hooks import Hook
     from interp.engine.model.loaded import LoadedModel
 
-AT = ("all", "prompt", "new")
-_COLDEST = 1e-4  # a logit divided by less is no number any more
-# Modes whose change of a position depends on that position alone.
-_LOCAL = frozenset({"replace", "zero", "add", "scale"})
 
 # What Hugging Face's search does to logits before it takes the largest → the value at which it does nothing.
 _SETTINGS: dict[str, Any] = {
@@ -51,104 +45,11 @@ _SETTINGS: dict[str, Any] = {
 OnToken = Callable[[list[int]], None]
 
 
-@dataclass(frozen=True)
-class Changes:
-    """Interventions on a text that grows, and where in it they apply.
+class Watch(Protocol):
+    """What looks at the runs that write a text: by functions on hooks, and at the end of each run."""
 
-    Attributes
-    ----------
-    interventions
-        As `LoadedModel.run` takes them. One that names a position applies there alone, whatever `at` says.
-    at
-        ``"prompt"``: at the prompt's positions; ``"new"``: at those of generated tokens, once they are read, so that
-        the first of them, which the prompt's last position predicts, is as without; ``"all"``: at both. A function is
-        given the activation at these positions.
-    """
-
-    interventions: tuple[Intervention, ...] = ()
-    at: str = "all"
-
-    def functions(self, model: LoadedModel, prompt: int, start: int, stop: int) -> dict[str, Hook]:
-        """Return hook name → function for a run that reads the positions from `start` to `stop`.
-
-        Parameters
-        ----------
-        prompt
-            How many tokens the prompt has.
-        """
-        first, last = {"prompt": (0, prompt), "new": (prompt, stop)}.get(self.at, (0, stop))
-        first, last = max(first, start) - start, min(last, stop) - start
-        found: dict[str, list[Hook]] = {}
-        features: list[Intervention] = []
-        for one in self.interventions:
-            at = None if one.position is None else one.position - start
-            where = slice(first, last) if at is None else slice(at, at + 1)
-            if not 0 <= where.start < min(where.stop, stop - start):
-                continue
-            if one.site.kind is FEATURES:  # those of one dictionary are made together
-                features.append(replace(one, position=at))
-                continue
-            alone = replace(one, position=None)
-            for name, function in functions_of(model, [alone], stop - start).items():
-                found.setdefault(name, []).append(_within(function, where, one.site.kind.heads_first))
-        for name, function in functions_of(model, features, stop - start, slice(first, last)).items():
-            found.setdefault(name, []).append(function)
-        return {name: composed(functions) for name, functions in found.items()}
-
-    @property
-    def stepwise(self) -> bool:
-        """Whether a position's change is the same however the text goes on, so that its keys and values stay."""
-        return all(_is_local(one) for one in self.interventions)
-
-    def signature(self, model: LoadedModel, prompt: int) -> str:
-        """Return a name for the changes that holds all that they depend on; an empty string where there is none."""
-        if any(one.mode == "function" for one in self.interventions):
-            return ""
-        hasher = xxhash.xxh3_128()
-        for one in self.interventions:
-            value = one.value
-            if value is not None:
-                tensor = torch.as_tensor(value).detach().cpu().double()
-                hasher.update(repr(tuple(tensor.shape)).encode() + tensor.contiguous().numpy().tobytes())
-            hasher.update(repr((one.site, one.head, one.position, one.neuron, one.mode)).encode())
-            if one.site.kind is FEATURES:
-                hasher.update(repr((one.feature, loaded_set(model, one.features).digest)).encode())
-        scope = (self.at, prompt if self.at != "all" else 0) if self.interventions else ()
-        return f"next:{scope}:{hasher.hexdigest()}"
-
-
-def _is_local(one: Intervention) -> bool:
-    if one.mode not in _LOCAL or one.site.kind.heads_first:
-        return False
-    if one.site.kind is FEATURES:
-        return one.value is None or torch.as_tensor(one.value).dim() == 0
-    inside = 1 + one.site.kind.headed - (one.head is not None) - (one.neuron is not None)
-    return one.value is None or torch.as_tensor(one.value).dim() <= inside
-
-
-def _is_numeric(value: Any) -> bool:
-    try:
-        return not torch.as_tensor(value).is_complex()
-    except (TypeError, ValueError, RuntimeError):
-        return False
-
-
-def _within(function: Hook, where: slice, is_pattern: bool) -> Hook:
-    """Return a function that changes some positions (a pattern's queries) and leaves the others."""
-
-    def run(tensor: Tensor, hook: HookPoint) -> Tensor:
-        axis = 2 if is_pattern else 1
-        count = where.stop - where.start
-        if count == tensor.shape[axis]:
-            changed = function(tensor, hook)
-            return tensor if changed is None else changed
-        part = tensor.narrow(axis, where.start, count).clone()
-        changed = function(part, hook)
-        whole = tensor.clone()
-        whole.narrow(axis, where.start, count).copy_(part if changed is None else changed)
-        return whole
-
-    return run
+    def functions(self) -> Mapping[str, Hook]: ...
+    def step(self, length: int, logits: Tensor) -> None: ...
 
 
 @dataclass
@@ -181,13 +82,13 @@ class Generated:
         return self.stopped in {"length", "eos", "window"}
 
 
-def check(model: LoadedModel, prompt: int, n: int, temperature: float, changes: Changes) -> None:
+def check(model: LoadedModel, prompt: int, n: int, sampling: Sampling, changes: Changes, *, samples: int = 1) -> None:
     """Refuse what cannot be generated, before anything runs.
 
     Raises
     ------
     InputError
-        A bidirectional model, no language-model head, a number of tokens below 1, a temperature below 0, or an
+        A bidirectional model, no language-model head, a number of tokens below 1, what `Sampling.check` refuses, or an
         intervention on what is not there.
     """
     if not model.geometry.causal:
@@ -203,13 +104,14 @@ def check(model: LoadedModel, prompt: int, n: int, temperature: float, changes: 
         )
     if n < 1:
         raise InputError(f"--n {n} generates nothing; use 1 or more")
-    if temperature != 0 and not _COLDEST <= temperature < float("inf"):
-        raise InputError(f"--temperature {temperature} is none; use 0 (the likeliest token) or more, such as 0.7")
-    needed, free = _bytes_of(model, prompt, n), memory.free_bytes(model.device)
+    sampling.check(samples)
+    needed, free = _bytes_of(model, prompt, n, samples), memory.free_bytes(model.device)
     if needed > free:
+        texts = f", {samples} times" if samples > 1 else ""
+        less = "ask for fewer samples" if _bytes_of(model, prompt, n) <= free else "shorten the prompt"
         raise InputError(
-            f"this needs {memory.readable(needed)} for {prompt} tokens and {n} more, and {memory.readable(free)} is "
-            f"free on {model.device}; shorten the prompt, or free some with %interp clear"
+            f"this needs {memory.readable(needed)} for {prompt} tokens and {n} more{texts}, and "
+            f"{memory.readable(free)} is free on {model.device}; {less}, or free some with %interp clear"
         )
     if changes.at not in AT:
         raise InputError(f"--at {changes.at!r} is not one of {', '.join(AT)}")
@@ -220,19 +122,19 @@ def check(model: LoadedModel, prompt: int, n: int, temperature: float, changes: 
             raise InputError(f"{one.mode} takes a number, an array or a tensor; {type(one.value).__name__} is none")
     functions_of(model, changes.interventions, prompt + n - 1)
     for one in changes.interventions:
-        listed = one.mode in _LOCAL and one.site.name != "pattern" and not _is_local(one)
+        listed = one.mode in LOCAL and one.site.name != "pattern" and not is_local(one)
         if listed and one.position is None and changes.at != "prompt":
             raise InputError(
                 f"a value with an axis of positions fits the prompt alone; use at='prompt' for {one.site.name}"
             )
 
 
-def _bytes_of(model: LoadedModel, prompt: int, n: int) -> int:
+def _bytes_of(model: LoadedModel, prompt: int, n: int, samples: int = 1) -> int:
     """Return the bytes of the keys and values that are kept and of the largest layer's work on the prompt."""
     g = model.geometry
     kept = 2 * g.n_layers * g.n_kv_heads * g.d_head * min(prompt + n, g.n_ctx)
     scores = 3 * g.n_heads * prompt * prompt
-    return (kept + scores + 3 * g.d_vocab_out) * next(model.hf_model.parameters()).element_size()
+    return (scores + samples * (kept + 3 * g.d_vocab_out)) * next(model.hf_model.parameters()).element_size()
 
 
 def generate(
@@ -240,12 +142,13 @@ def generate(
     prompt: Sequence[int],
     n: int,
     *,
-    temperature: float = 0.0,
-    seed: int = 0,
+    sampling: Sampling | None = None,
+    samples: int = 1,
     changes: Changes | None = None,
+    watch: Watch | None = None,
     on_token: OnToken = lambda ids: None,  # noqa: ARG005
-) -> Generated:
-    """Generate up to `n` tokens; what `check` refuses is not checked here.
+) -> list[Generated]:
+    """Generate texts of up to `n` tokens; what `check` refuses is not checked here.
 
     Keys and values of what was read are kept, unless a change can alter those of earlier positions as the text grows
     (a function, noise, a mean over positions, an attention pattern, hooks of the user's own): then the whole text is
@@ -255,79 +158,92 @@ def generate(
     ----------
     prompt
         Token ids.
-    temperature
-        0 takes the likeliest token; above, one is drawn.
-    seed
-        Of the draws.
+    sampling
+        How tokens are drawn; the likeliest ones when not given.
+    samples
+        How many texts, which are read side by side. The k-th is the one that its own seed, that of `sampling` and k
+        more, gives alone.
+    watch
+        Looks at every run, which none is spared then by the store; of one text only.
     on_token
-        Called after every token with all new ones.
+        Called after every step with all new tokens of a text that went on.
 
     Examples
     --------
-    >>> generate(model, model.tokens.encode(interp.Prompt("The capital of France is")).ids, 1).ids
+    >>> generate(model, model.tokens.encode(interp.Prompt("The capital of France is")).ids, 1)[0].ids
     [975]
     """
-    made = Generated()
-    changes = changes or Changes()
+    texts = [Generated() for _ in range(samples)]
+    changes, sampling = changes or Changes(), sampling or Sampling()
+    going = dict(enumerate(texts))
     try:
-        _extend(model, prompt, n, temperature, seed, changes, on_token, made)
+        _extend(model, prompt, n, sampling, _Reader(model, len(prompt), changes, watch), on_token, going)
     except KeyboardInterrupt as interrupt:
-        made.stopped, made.interrupt = f"interrupted after {len(made.ids)} of {n} tokens", interrupt
+        for made in going.values():
+            made.stopped, made.interrupt = f"interrupted after {len(made.ids)} of {n} tokens", interrupt
     except InputError:
         raise
     except Exception as error:
         reason = printable(f"{type(error).__name__}: {error}".partition("\n")[0])
         out_of_memory = memory.is_out_of_memory(error)
-        if not made.ids or not (out_of_memory or any(one.mode == "function" for one in changes.interventions)):
+        any_ids = any(made.ids for made in texts)
+        if not any_ids or not (out_of_memory or any(one.mode == "function" for one in changes.interventions)):
             raise
         traceback.clear_frames(error.__traceback__)
         what = "out of memory" if out_of_memory else f"an intervention failed ({reason})"
-        made.stopped = f"{what} after {len(made.ids)} of {n} tokens"
-    return made
+        for made in going.values():
+            made.stopped = f"{what} after {len(made.ids)} of {n} tokens"
+    return texts
 
 
 def _extend(
     model: LoadedModel,
     prompt: Sequence[int],
     n: int,
-    temperature: float,
-    seed: int,
-    changes: Changes,
+    sampling: Sampling,
+    reader: _Reader,
     on_token: OnToken,
-    made: Generated,
+    going: dict[int, Generated],
 ) -> None:
-    reader = _Reader(model, len(prompt), changes)
+    """Extend texts, by their numbers, and take out of `going` those that ended."""
     ends = end_ids(model)
-    draw = torch.Generator().manual_seed(seed)
+    sources = sampling.sources(len(going))
     room = model.geometry.n_ctx - len(prompt) + 1
-    while len(made.ids) < min(n, room):
-        logits = reader.next([*prompt, *made.ids])
+    for _ in range(min(n, room)):
+        logits = reader.next({number: [*prompt, *made.ids] for number, made in going.items()})
         logits = logits if logits.dtype == torch.float64 else logits.float()
-        if made.first is None:
-            made.first = logits
-        if logits.isnan().any():
-            made.stopped = f"the logits are NaN after {len(made.ids)} of {n} tokens"
+        lost = logits.isnan().any(-1).tolist()
+        tokens = sampling.next(logits.nan_to_num(), [sources[number] for number in going])
+        taken = logits.log_softmax(-1).gather(-1, torch.tensor(tokens, device=logits.device)[:, None])[:, 0].tolist()
+        ended: list[int] = []
+        for row, (number, made) in enumerate(going.items()):
+            if made.first is None:
+                made.first = logits[row]
+            if lost[row]:
+                made.stopped = f"the logits are NaN after {len(made.ids)} of {n} tokens"
+                ended.append(number)
+                continue
+            made.logprobs.append(taken[row])
+            made.ids.append(tokens[row])
+            if tokens[row] in ends:
+                ended.append(number)
+        on = [made for number, made in going.items() if number not in ended]
+        if on or not all(lost):
+            on_token((on or [made for row, made in enumerate(going.values()) if not lost[row]])[0].ids)
+        for number in ended:
+            made = going.pop(number)
+            made.stopped = made.stopped or "eos"
+        if not going:
             return
-        logs = logits.log_softmax(-1)
-        if temperature:
-            chances = (logits.cpu() / temperature).softmax(-1)
-            token = int(torch.multinomial(chances, 1, generator=draw))
-        else:
-            token = int(logits.argmax())
-        made.logprobs.append(float(logs[token]))
-        made.ids.append(token)
-        on_token(made.ids)
-        if token in ends:
-            made.stopped = "eos"
-            return
-    made.stopped = "length" if len(made.ids) == n else "window"
+    for made in going.values():
+        made.stopped = "length" if len(made.ids) == n else "window"
 
 
 class _Reader:
-    """The logits of the next token of a growing text."""
+    """The logits of the next token of growing texts, which all begin with one prompt."""
 
-    def __init__(self, model: LoadedModel, prompt: int, changes: Changes) -> None:
-        self.model, self.prompt, self.changes = model, prompt, changes
+    def __init__(self, model: LoadedModel, prompt: int, changes: Changes, watch: Watch | None) -> None:
+        self.model, self.prompt, self.changes, self.watch = model, prompt, changes, watch
         self.name = changes.signature(model, prompt)
         hf: Any = model.hf_model
         takes_past = "past_key_values" in inspect.signature(hf.forward).parameters
@@ -337,23 +253,61 @@ class _Reader:
 
             self.past = DynamicCache(config=hf.config)
         self.read = 0
+        self.rows: list[int] = []  # the texts whose keys and values the cache holds; empty while one row is all texts'
 
-    def next(self, ids: list[int]) -> Tensor:
-        """Return the logits after `ids`, ``[d_vocab]``, from the store where it has them."""
-        held = self.model.recall(ids, [self.name]) if self.name else None
+    def next(self, texts: Mapping[int, list[int]]) -> Tensor:
+        """Return the logits after each text, ``[text, d_vocab]``, from the store where it has them.
+
+        As long as all texts are the same one they are read once; what several of their own have is not stored.
+        """
+        first, *others = texts.values()
+        if all(ids == first for ids in others) and not self.rows:
+            return self._of_one(first).expand(len(texts), -1)
+        if self.past is None:  # what reads whole texts may look at all rows
+            logits = torch.stack([self._read([ids], 0)[0] for ids in texts.values()])
+        else:
+            self._select(list(texts))
+            logits = self._read(list(texts.values()), self.read)
+        self.read = len(first)
+        return logits
+
+    def _of_one(self, ids: list[int]) -> Tensor:
+        held = self.model.recall(ids, [self.name]) if self.name and self.watch is None else None
         if held is not None:
             return held[self.name]
-        start = self.read if self.past is not None else 0
-        functions = self.changes.functions(self.model, self.prompt, start, len(ids))
-        logits = self.model.forward([ids[start:]], functions, past=self.past)[0, -1].clone()
+        logits = self._read([ids], self.read if self.past is not None else 0)[0].clone()
         self.read = len(ids)
+        if self.watch is not None:
+            self.watch.step(len(ids), logits)
+        if self.name:
+            self.model.keep(ids, {self.name: logits})
+        return logits
+
+    def _select(self, texts: list[int]) -> None:
+        """Leave in the cache the keys and values of these texts, in their order."""
+        if self.read and self.rows != texts:
+            rows = [self.rows.index(number) for number in texts] if self.rows else [0] * len(texts)
+            self.past.reorder_cache(torch.tensor(rows, device=self.model.device))
+        self.rows = texts
+
+    def _read(self, rows: list[list[int]], start: int) -> Tensor:
+        stop = len(rows[0])
+        functions = self.changes.functions(self.model, self.prompt, start, stop)
+        for name, look in ({} if self.watch is None else self.watch.functions()).items():
+            functions[name] = composed([functions[name], look]) if name in functions else look
+        logits = self.model.forward([ids[start:] for ids in rows], functions, past=self.past)[:, -1]
         if self.model.user_hooks():
             self.model.note("hooked: hooks of the user's own")
         else:
             self.model.note("hooked: interventions" if self.changes.interventions else "forward")
-        if self.name:
-            self.model.keep(ids, {self.name: logits})
         return logits
+
+
+def _is_numeric(value: Any) -> bool:
+    try:
+        return not torch.as_tensor(value).is_complex()
+    except (TypeError, ValueError, RuntimeError):
+        return False
 
 
 def end_ids(model: LoadedModel) -> frozenset[int]:

@@ -82,7 +82,7 @@ def readout(model: LoadedModel) -> Readout:
         bias = None  # transformer-lens gives one of zeros to a model that has none
     norm: Callable[[Tensor], Tensor] = Constant(final)
     home = model.device
-    if isinstance(final, torch.nn.LayerNorm):
+    if type(final) is torch.nn.LayerNorm:  # Nemotron's adds 1 to its gain
         eps, shape = epsilon(bridge.ln_final), final.normalized_shape
         held: Any = final
         gain, shift = (None if one is None else one.detach().to(home) for one in (held.weight, held.bias))

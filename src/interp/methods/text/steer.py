@@ -14,7 +14,7 @@ from interp.interface.registry import technique
 from interp.methods._shared import answers, directions
 from interp.methods.text.generate import ended, tail, unapplied
 from interp.results import Result
-from interp.results.tables import frame_of
+from interp.results.tables import frame_of, padded
 from interp.sites import Site
 from interp.spec import (
     Direction,
@@ -157,6 +157,8 @@ def steer(
     wrong: TokenName | None = None,
     metric: MetricName | None = None,
     temperature: float = 0.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
     seed: int = 0,
 ) -> SteeringResult:
     """Steering: add a direction to the residual stream and compare what the model writes with and without it.
@@ -192,6 +194,8 @@ def steer(
         logit-diff, logit, logprob, prob, rank, kl (from the model as it is), or the name of a function of yours.
     temperature
         0 takes the likeliest token; above, tokens are drawn.
+    top_k, top_p
+        Draw from the k likeliest tokens alone; from the likeliest that hold p of the probability.
     seed
         Of the draws, which are the same for every strength.
 
@@ -220,6 +224,8 @@ def steer(
     """
     from interp.engine import metrics
     from interp.engine.model import generation
+    from interp.engine.model.changes import Changes
+    from interp.engine.model.sampling import Sampling
 
     found_in, found_at = directions.place_of(model, direction)
     depth, site = model.geometry.n_layers, site or found_in
@@ -229,7 +235,8 @@ def steer(
     place = Site(site, at_layer)
     strengths = _strengths(strength, sweep)
     encoded = model.encode(prompt)
-    generation.check(model, len(encoded.ids), n, temperature, generation.Changes((), at))
+    sampling = Sampling(temperature, top_k, top_p, seed)
+    generation.check(model, len(encoded.ids), n, sampling, Changes((), at))
     scorer = _scorer(model, prompt, answer, wrong, metric)
     metrics.try_out(scorer.metric, model.geometry.d_vocab_out, model.device)
     stream = model.activations(encoded, [place.hook_name])[place.hook_name][0].float()
@@ -242,15 +249,12 @@ def steer(
     failed = ""
     for number, size in enumerate(strengths):
         steps = (number * n, len(strengths) * n, f"strength {size:g}: ")
-        changes = generation.Changes()
-        if size:
-            changes = generation.Changes((Intervention(place, mode="add", value=added * size),), at)
-        made = generation.generate(
+        changes = Changes((Intervention(place, mode="add", value=added * size),), at) if size else Changes()
+        (made,) = generation.generate(
             model,
             encoded.ids,
             n,
-            temperature=temperature,
-            seed=seed,
+            sampling=sampling,
             changes=changes,
             on_token=lambda ids, steps=steps: model.on_step(steps[0] + len(ids), steps[1], tail(model, ids, steps[2])),
         )
@@ -365,19 +369,15 @@ def _result(
     from interp.engine.model import generation
 
     count = len(strengths)
-    longest = max([len(made.ids) for made in texts], default=0)
-    ids = np.full((count, longest), -1, np.int64)
-    logs, plainly = (np.full((count, longest), np.nan) for _ in range(2))
-    perplexity, measured = (np.full(count, np.nan) for _ in range(2))
+    rest = count - len(texts)
+    ids = padded([*(made.ids for made in texts), *[[]] * rest], -1, np.int64)
+    logs = padded([*(made.logprobs for made in texts), *[[]] * rest], np.nan, np.float64)
+    plainly, perplexity, measured = np.full(logs.shape, np.nan), *(np.full(count, np.nan) for _ in range(2))
     measured[: len(values)] = values
-    for k, made in enumerate(texts):
-        ids[k, : len(made.ids)] = made.ids
-        logs[k, : len(made.ids)] = made.logprobs
     for k, row in enumerate(plain):
         plainly[k, : len(row)] = row
         if row:
             perplexity[k] = np.exp(-np.mean(row))
-    rest = count - len(texts)
     return {
         "strengths": np.array(strengths, np.float64),
         "generated": (*(model.tokens.strings(made.ids)[0] for made in texts), *[()] * rest),
