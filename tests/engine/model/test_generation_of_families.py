@@ -118,8 +118,8 @@ def expect(model: Any, ids: list[int], found: Any, given: dict[str, Any]) -> Non
     with torch.no_grad():
         logits, cache = model.bridge.run_with_cache(text)
         at = range(len(IDS) - 1, text.shape[1])
-        depth, rows = model.geometry.n_layers, torch.arange(len(ids))
-        ends = [cache[Site("resid_post", layer).hook_name][0, at] for layer in range(depth)]
+        layers, rows = TextTrace(model).layers, torch.arange(len(ids))
+        ends = [cache[Site("resid_post", layer).hook_name][0, at] for layer in layers]
         logs = torch.stack([model.bridge.unembed(model.bridge.ln_final(end)) for end in ends])
         after = model.bridge.adapter.apply_output_logits_transform
         logs = after(logs).float().log_softmax(-1)
@@ -144,7 +144,8 @@ def expect(model: Any, ids: list[int], found: Any, given: dict[str, Any]) -> Non
         dense = torch.zeros(len(ids), 2 * model.geometry.d_model)
         dense[tokens.astype(np.int64), features.astype(np.int64)] = torch.from_numpy(values)
         stream = cache[Site("resid_post", 0).hook_name][0, at].float()
-        np.testing.assert_allclose(dense, torch.cat([stream, -stream], -1).relu(), atol=BOUND)
+        bound = BOUND * (1 + float(stream.abs().max()))
+        np.testing.assert_allclose(dense, torch.cat([stream, -stream], -1).relu(), atol=bound)
 
 
 def test_a_trace_is_what_one_forward_over_the_whole_text_has(model: Any) -> None:
@@ -169,3 +170,11 @@ def test_a_trace_of_two_hundred_tokens(family: str) -> None:
     ids, found = traced(model, 200, **given)
     assert len(ids) == 200
     expect(model, ids, found, given)
+
+
+def test_of_a_deep_model_every_second_layer_is_read() -> None:
+    model = loaded("gpt2", n_layer=19)
+    assert TextTrace(model).layers == tuple(range(0, 19, 2))
+    ids, found = traced(model, 4, dictionaries=[dictionaries.perfect(model.geometry.d_model)])
+    assert found.attention_layers == tuple(range(19))
+    expect(model, ids, found, {})

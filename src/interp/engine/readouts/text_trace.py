@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from interp.engine.model.hooks import Hook
     from interp.engine.model.loaded import LoadedModel
 
+# A lens over more layers takes longer than the run that writes the token: of deeper models every second, third … layer
+# is read, the last one among them.
+LAYERS = 16
 RANKS = 5  # of the tokens that a head looks at, those that are kept
 
 
@@ -81,10 +85,10 @@ class TextTrace:
     def __post_init__(self) -> None:
         depth, hooks = self.model.geometry.n_layers, self.model.site_hooks
         self._readout = lens.readout(self.model)
-        self.layers = tuple(range(depth))
+        self.layers = tuple(range(depth - 1, -1, -math.ceil(depth / LAYERS)))[::-1]
         self.model.require_site("resid_post", self.layers)
         self._streams = [Site("resid_post", layer).hook_name for layer in self.layers]
-        self.attention_layers = tuple(n for n in self.layers if SITES["pattern"].within(hooks, n))
+        self.attention_layers = tuple(n for n in range(depth) if SITES["pattern"].within(hooks, n))
         self._patterns = {SITES["pattern"].hook(n): n for n in self.attention_layers}
         self._reads = [one.reads.hook(self.model) for one in self.dictionaries]
         vectors = [*self._streams, *self._reads, *(site.hook_name for site in self.directions)]

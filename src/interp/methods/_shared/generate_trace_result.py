@@ -25,7 +25,7 @@ class GenerateTraceResult(GenerateResult):
     Attributes
     ----------
     layers
-        Of the axis of layers of the lens.
+        Of the axis of layers of the lens: all; of models with more than 16 every second, third … one up to the last.
     lens_ids, lens_probabilities
         ``int64 [layer, new token]`` and ``float32 [layer, new token]``: the likeliest token after each layer, read
         through the final norm and unembedding, and its probability.
@@ -78,7 +78,7 @@ class GenerateTraceResult(GenerateResult):
 
     @property
     def settled(self) -> NDArray[np.int64]:
-        """``int64 [new token]``: the first layer from which on the lens reads the written token; −1 if none."""
+        """``int64 [new token]``: the first of `layers` from which on the lens reads the written token; else −1."""
         there = self.lens_ids == self.ids
         after = np.logical_and.accumulate(there[::-1])[::-1]
         return np.where(after.any(0), np.array(self.layers, np.int64)[after.argmax(0)], -1)
