@@ -319,6 +319,7 @@ def path(
     freeze: Literal["all", "heads", "none"] = ...,
     metric: Any = ...,
     direction: Literal["denoise", "noise"] = ...,
+    features: Any = ...,
     task: Any = ...,
     n: Any = ...,
     seed: Any = ...,
