@@ -253,6 +253,8 @@ def mediate(
     *body: Any,
     site: Any = ...,
     head: Any = ...,
+    feature: Any = ...,
+    features: Any = ...,
     layer: Any = ...,
     metric: Any = ...,
     correction: Literal["holm", "fdr_bh", "bonferroni", "none"] = ...,

@@ -409,4 +409,4 @@ def test_without_any_features(lend: Any) -> None:
         InputError,
         match="features are patched by patch and taken away by ablate; here a site of the model is needed: resid_pre",
     ):
-        interp.mediate(task="ioi", site="features")
+        interp.model.require_site("features", [0])
