@@ -215,6 +215,7 @@ def lens(
     layer: Any = ...,
     position: Any = ...,
     top: int = ...,
+    features: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
     model: Any = ...,
