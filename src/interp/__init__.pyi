@@ -18,8 +18,11 @@ from interp.methods._shared.feature_labels import load_labels as load_labels
 from interp.methods._shared.feature_result import FeatureResult as _FeatureResult
 from interp.methods._shared.features_result import FeaturesResult as _FeaturesResult
 from interp.methods._shared.features_train_result import FeaturesTrainResult as _FeaturesTrainResult
+from interp.methods._shared.generate_result import GenerateResult as _GenerateResult
+from interp.methods._shared.generate_trace_result import GenerateTraceResult as _GenerateTraceResult
 from interp.methods._shared.loss_result import LossResult as _LossResult
 from interp.methods._shared.patching.result import PatchingResult as _PatchingResult
+from interp.methods._shared.samples_result import SamplesResult as _SamplesResult
 from interp.methods._shared.trace.file import load_graph as load_graph
 from interp.methods._shared.trace.result import TraceResult as _TraceResult
 from interp.methods._shared.trace.score_result import ScoreResult as _ScoreResult
@@ -39,7 +42,6 @@ from interp.methods.readouts.neurons import NeuronsResult as _NeuronsResult
 from interp.methods.readouts.probe import ProbeResult as _ProbeResult
 from interp.methods.readouts.saliency import SaliencyResult as _SaliencyResult
 from interp.methods.readouts.saliency_of_classifier import saliency_of_classifier as saliency_of_classifier
-from interp.methods.text.generate import GenerateResult as _GenerateResult
 from interp.methods.text.predict import PredictResult as _PredictResult
 from interp.methods.text.steer import SteeringResult as _SteeringResult
 from interp.methods.text.tokens import TokensResult as _TokensResult
@@ -188,13 +190,19 @@ def generate(
     *,
     n: int = ...,
     temperature: float = ...,
+    top_k: int | None = ...,
+    top_p: float | None = ...,
     seed: int = ...,
+    samples: int | None = ...,
     interventions: Any = ...,
     at: Literal["all", "prompt", "new"] = ...,
+    trace: bool = ...,
+    features: Any = ...,
+    direction: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
     model: Any = ...,
-) -> _GenerateResult: ...
+) -> _GenerateResult | _SamplesResult | _GenerateTraceResult: ...
 def heads(
     *,
     n: int | None = ...,
@@ -394,6 +402,8 @@ def steer(
     wrong: Any = ...,
     metric: Any = ...,
     temperature: float = ...,
+    top_k: int | None = ...,
+    top_p: float | None = ...,
     seed: int = ...,
     bos: Any = ...,
     truncate: Any = ...,

@@ -255,7 +255,7 @@ def lens(
     >>> interp.lens("The capital of France is", target=" Paris").target_rank[:, -1]
     array([269,   3,   0,   0])
     >>> features = interp.features_load("bundled")
-    >>> account = interp.lens("The capital of France is", target=" Paris", features="bundled")
+    >>> account = interp.lens("The capital of France is", target=" Paris", features="bundled-features")
     >>> account.target_rank.shape, account.whole_target_rank[:, -1]
     ((4, 6), array([269,   3,   0,   0]))
     """
