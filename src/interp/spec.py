@@ -234,14 +234,15 @@ class Node:
     """One end of a path through the model: what writes to the residual stream, or one input that reads it.
 
     `kind` is ``"embed"``, ``"head"`` or ``"mlp"`` for what writes, ``"q"``, ``"k"``, ``"v"``, ``"mlp"`` or ``"logits"``
-    for what reads; keys and values have the numbers of KV heads.
+    for what reads, and ``"feature"`` for one of a dictionary that does both. `head` is the number of a head, of a KV
+    head for keys and values, or of a feature.
 
     Examples
     --------
-    >>> Node("q", 8, 6).name, Node("mlp", 3).name, Node("embed").name
-    ('8.6.q', '3.mlp', 'embed')
-    >>> Node("q", 8, 6).drawn, Node("mlp", 3).drawn, Node("embed").drawn
-    ('L8H6 q', 'L3 MLP', 'embed')
+    >>> Node("q", 8, 6).name, Node("mlp", 3).name, Node("embed").name, Node("feature", 2, 417).name
+    ('8.6.q', '3.mlp', 'embed', 'F2.417')
+    >>> Node("q", 8, 6).drawn, Node("mlp", 3).drawn, Node("embed").drawn, Node("feature", 2, 417).drawn
+    ('L8H6 q', 'L3 MLP', 'embed', 'F2.417')
     """
 
     kind: str
@@ -262,6 +263,8 @@ class Node:
         --------
         >>> Node.parse("2.0") == Node.parse("L2H0"), Node.parse("L2.mlp").name, Node.parse("8.6.q")
         (True, '2.mlp', Node(kind='q', layer=8, head=6))
+        >>> Node.parse("F2.417")
+        Node(kind='feature', layer=2, head=417)
         """
         if text in {"embed", "logits"}:
             return Node(text)
@@ -269,6 +272,9 @@ class Node:
             return Node((match[3] or "head").lower(), int(match[1]), int(match[2]))
         if match := _MLP.fullmatch(text):
             return Node("mlp", int(match[1] or match[2]))
+        if FEATURE.fullmatch(text):
+            layer, _, number = text[1:].partition(".")
+            return Node("feature", int(layer), int(number))
         raise InputError(
             f"{text!r} is no part of a model; type a head (5.1), its input (5.1.q), an MLP (5.mlp), embed or logits"
         )
@@ -280,6 +286,8 @@ class Node:
             return self.kind
         if self.kind == "mlp":
             return f"{self.layer}.mlp"
+        if self.kind == "feature":
+            return f"F{self.layer}.{self.head}"
         return f"{self.layer}.{self.head}" + ("" if self.kind == "head" else f".{self.kind}")
 
     @property
@@ -289,6 +297,8 @@ class Node:
             return self.kind
         if self.kind == "mlp":
             return f"L{self.layer} MLP"
+        if self.kind == "feature":
+            return self.name
         return f"L{self.layer}H{self.head}" + ("" if self.kind == "head" else f" {self.kind}")
 
     def writers(self, group: int) -> tuple[Node, ...]:

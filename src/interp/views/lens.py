@@ -144,6 +144,7 @@ class _View:
         return frame.facts(
             result,
             f"{count} position{'s' * (count != 1)}",
+            f"as the features {result.features} have it" if result.features else "",
             f"read {_WHERE[result.at]} {'each of ' * (depth > 1)}{which}",
         )
 
@@ -229,6 +230,10 @@ class _View:
         ring = None
         if self.settled is not None and self.settled in self.rows:
             ring = (list(self.rows).index(self.settled), len(self.columns) - 1)
+        beside: list[page.Block] = []
+        if result.whole_target_rank is not None:
+            whole = [[self._rank(a, b, whole=True) for b in self.columns] for a in self.rows]
+            beside = [(f"{self.target}: its rank in the stream itself", grid(whole, rows, tokens))]
         return [
             (
                 f"Likeliest token: {themes.LIFT.replace('weight', 'probability')}",
@@ -238,6 +243,7 @@ class _View:
                 f"{self.target}: its rank, 0 is the top; colour = its probability",
                 grid(rank, rows, tokens, ring=ring),
             ),
+            *beside,
         ]
 
     def _top(self, a: int, b: int, names: dict[int, str]) -> Cell:
@@ -245,9 +251,12 @@ class _View:
         value = float(result.probabilities[a, b, 0])
         return Cell(names[int(result.ids[a, b, 0])] if math.isfinite(value) else "", value)
 
-    def _rank(self, a: int, b: int) -> Cell:
+    def _rank(self, a: int, b: int, *, whole: bool = False) -> Cell:
         result = self.result
-        value, rank = float(result.target_probability[a, b]), int(result.target_rank[a, b])
+        probability, ranks = result.target_probability, result.target_rank
+        if whole and result.whole_target_probability is not None and result.whole_target_rank is not None:
+            probability, ranks = result.whole_target_probability, result.whole_target_rank
+        value, rank = float(probability[a, b]), int(ranks[a, b])
         return Cell(_brief(rank) if rank >= 0 else "", value)
 
 

@@ -62,6 +62,8 @@ class _View:
     def label(self, cell: tuple[int, ...]) -> str:
         """Return what a mediator is called in the picture."""
         result = self.result
+        if result.features:
+            return result.name(cell)
         if result.by == "head":
             return head_label(result.layers[cell[0]], cell[1])
         layer = result.layers[cell[0]]

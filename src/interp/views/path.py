@@ -136,6 +136,9 @@ def _blocks(view: _View) -> list[Stack]:
             else (f"Into {Node.parse(result.receivers[0]).drawn}", result.senders, view.values[:, 0], view.known[:, 0])
         )
         best = view.order[0][1 if shape[0] == 1 else 0] if view.order else None
+        if all(Node.parse(name).kind == "feature" for name in names):  # too many to a layer for a grid: bars are all
+            caption = f"{fixed}: strongest paths, {view.quantity}"
+            return [[(caption, draw.stack([(0, listed), (0, _words(view))]))]]
         picture, lone = _grids(names, values, known, view.end, best)
         caption = f"{fixed}: a row per layer"
     else:
@@ -168,13 +171,13 @@ def _matrix(view: _View) -> tuple[Drawing, list[str]]:
 def _grids(
     names: Sequence[str], values: NDArray[np.float64], known: NDArray[np.bool_], end: float, best: int | None
 ) -> tuple[Drawing, list[str]]:
-    """Return a grid of layers for each kind of end, and in words those that have no layer."""
+    """Return a grid of layers for each kind of end but features, and in words those that have no layer."""
     nodes = [Node.parse(name) for name in names]
     layers = sorted({node.layer for node in nodes if node.kind in _KINDS})
     lone = [
         f"{name} {signed(float(value))}"
         for name, node, value, there in zip(names, nodes, values, known, strict=True)
-        if node.kind not in _KINDS and there
+        if node.kind not in _KINDS and node.kind != "feature" and there
     ]
     drawn: list[Drawing] = []
     for kind, called in _KINDS.items():

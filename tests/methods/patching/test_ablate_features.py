@@ -93,6 +93,7 @@ def test_with_heads_and_on_texts(lend: Any) -> None:
 
     assert result.values[2] == pytest.approx(loss(becoming({one: low.bias.new_zeros(())})), abs=BOUND)
     assert result.conditions == ("unablated", "1.2", f"F1.{one}", "all")
+    assert f"F1.{one}" in result.html()
 
 
 def test_by_hooks_it_is_the_same(lend: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,8 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import interp
+from engine.features import made
+from engine.features import naive as loop
 from interp.engine import memory
 from interp.engine.model import hooks
 from interp.engine.model.load import Options, load
@@ -99,6 +101,90 @@ def test_effects_are_those_of_the_definition(kind: str, site: str, use: Any) -> 
     assert result.total == pytest.approx(result.clean_metric - result.corrupted_metric)
     # A model of norms, softmaxes and activation functions is not linear.
     assert np.abs(result.interaction).max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["stream", "heads", "transcoder", "clt"])
+@pytest.mark.parametrize("family", ["gpt2", "llama", "neox", "gemma2"])
+def test_features_as_mediators(family: str, kind: str, lend: Any) -> None:
+    """Both ways as a naive hooked loop, with features dense, has them."""
+    model = lend(family)
+    found = [made.every(model, layer)[kind] for layer in range(model.geometry.n_layers)]
+    made.load(model, *found)
+    ids = [([5, 11, 23, 31, 8, 40], [5, 11, 29, 31, 8, 40]), ([7, 12, 9, 21], [7, 3, 9, 21])]
+    result: Any = interp.mediate(pairs=ids, site="features", metric=seventh)
+    assert result.provenance.path == "replay"
+    assert (result.axes, result.layers) == (("feature",), tuple(range(model.geometry.n_layers)))
+    assert result.provenance.features == {"made": model.feature_sets["made"].digest}
+
+    def run(base: Any, source: Any, one: Any, feature: int) -> float:
+        there = loop.plain(model, source, one)
+
+        def edit(now: torch.Tensor) -> torch.Tensor:
+            now[:, feature] = there[:, feature]
+            return now
+
+        return float(loop.hooked(model, base, [(one, edit)])[-1, 7])
+
+    for number, (clean, corrupted) in enumerate(ids):
+        plain = [float(loop.hooked(model, one, [])[-1, 7]) for one in (clean, corrupted)]
+        assert result.per_pair_total[number] == pytest.approx(plain[0] - plain[1], abs=1e-4)
+        for cell in [*result.strongest(3), *np.ndindex(result.indirect.shape)][::5]:
+            layer, feature = map(int, result.name(cell)[1:].split("."))
+            one = found[layer]
+            indirect = run(corrupted, clean, one, feature) - plain[1]
+            direct = run(clean, corrupted, one, feature) - plain[1]
+            assert result.per_pair_indirect[(number, *cell)] == pytest.approx(indirect, abs=1e-4)
+            assert result.per_pair_direct[(number, *cell)] == pytest.approx(direct, abs=1e-4)
+    assert np.abs(result.indirect).max() > 1e-3
+
+
+def seventh(logits: torch.Tensor) -> torch.Tensor:
+    return logits[:, 7]
+
+
+def test_some_features(lend: Any, tmp_path: Any) -> None:
+    model = lend("llama")
+    made.load(model, *(made.every(model, layer)["skip"] for layer in range(2)))
+    pair = [([5, 11, 23, 31, 8, 40], [5, 11, 29, 31, 8, 40])]
+    asked = dict[str, Any](pairs=pair, site="features", metric=seventh)
+    whole: Any = interp.mediate(**asked)
+    names = [whole.name(cell) for cell in whole.strongest(2)]
+    some: Any = interp.mediate(**asked, feature=",".join(names), features="made")
+    assert [some.name(tuple(cell)) for cell in np.argwhere(some.done)] == sorted(names)
+    for name in names:
+        assert some.indirect[some.index(name)] == pytest.approx(whole.indirect[whole.index(name)], abs=1e-5)
+    one: Any = interp.mediate(**asked, layer=1)
+    assert one.features == tuple(name for name in whole.features if name.startswith("F1."))
+    drawn = some.save(tmp_path / "some.svg").read_text("utf-8")
+    assert all(name in drawn for name in names)
+    assert whole.html()
+    assert whole.to_plotly().data
+    told = interp.mediate(**asked, dry_run=True)
+    assert told.path == "without hooks"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"feature": "1.99"}, "no feature 99 in layer 1; they are 0–23"),
+        ({"feature": "x"}, "'x' names no feature; type its layer and its number, such as 2.417"),
+        ({"feature": "1.3", "layer": 1}, "--feature names its layer already; leave --layer out"),
+        ({"site": "z", "feature": "1.3"}, "--feature is about features, and z has none; add --site features"),
+        ({"site": "z", "features": "made"}, "--features is about features, and z has none; add --site features"),
+        ({"head": "0.1"}, "features has no heads; leave --head out"),
+        ({"layer": 9}, "no layer 9"),
+    ],
+)
+def test_what_cannot_be_asked_of_features(options: dict[str, Any], said: str, lend: Any) -> None:
+    model = lend("gpt2")
+    made.load(model, *(made.every(model, layer)["skip"] for layer in range(2)))
+    with pytest.raises(InputError, match=said):
+        interp.mediate(pairs=[([5, 11], [5, 29])], **dict[str, Any]({"site": "features", "metric": seventh}, **options))
+    active = sum(loop.plain(model, [5, x], model.feature_sets["made"].at(1)).sum(0) for x in (11, 29))
+    dead = int(torch.as_tensor(active).argmin())
+    assert active[dead] == 0
+    with pytest.raises(InputError, match=f"F1.{dead} is active in none of the prompts"):
+        interp.mediate(pairs=[([5, 11], [5, 29])], site="features", feature=f"1.{dead}", metric=seventh)
 
 
 def linear() -> LoadedModel:

@@ -6,11 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torch import Tensor
 
+import dictionaries
 import interp
 from engine.features import made, naive
 from interp.engine.features.dictionary import Dictionary
+from interp.engine.features.places import flat
 from interp.errors import InputError, Interrupted
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -184,6 +187,112 @@ def test_estimates_are_decoder_times_gradient(family: str, kind: str, lend: Any)
     np.testing.assert_allclose(sums.estimate, result.estimate.sum(1), atol=1e-6)
 
 
+def along(model: Any, one: Dictionary, share: float) -> tuple[Tensor, Tensor | float, list[Tensor]]:
+    """Return features, what a unit is and the gradients where they write, at a point between the prompts' embeddings.
+
+    From embedding to metric it is the bridge's own forward.
+    """
+    ends: list[Tensor] = []
+    for ids in (CORRUPTED, CLEAN):
+        model.bridge.run_with_hooks(
+            torch.tensor([ids]),
+            fwd_hooks=[("blocks.0.hook_resid_pre", lambda tensor, hook: ends.append(tensor))],  # noqa: ARG005
+        )
+    x: list[Tensor] = []
+    written: list[Tensor] = []
+
+    def begin(tensor: Tensor, hook: Any) -> Tensor:  # noqa: ARG001
+        return (ends[0] + share * (ends[1] - ends[0])).detach().requires_grad_()
+
+    def read(tensor: Tensor, hook: Any) -> None:  # noqa: ARG001
+        x.append(flat(one.reads, tensor)[0].detach())
+
+    def write(tensor: Tensor, hook: Any) -> Tensor:  # noqa: ARG001
+        written.append(tensor)
+        return tensor
+
+    hooks: list[tuple[str, Any]] = [("blocks.0.hook_resid_pre", begin), (one.reads.hook(model), read)]
+    hooks += [(place.hook(model), write) for place in one.writes]
+    score = model.bridge.run_with_hooks(torch.tensor([CORRUPTED]), fwd_hooks=hooks)[0, -1, 7]
+    slopes = torch.autograd.grad(score, written)
+    flats = [flat(place, slope)[0] for place, slope in zip(one.writes, slopes, strict=True)]
+    return naive.encoded(one, x[0]), naive.unit(one, x[0]), flats
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_estimates_of_several_steps_are_the_integral_along_the_way(family: str, kind: str, lend: Any) -> None:
+    """Against a loop over points, in each of which every feature is dense."""
+    model = lend(family)
+    found = loaded(model, kind)
+    steps = 4
+    result: Any = interp.patch(
+        CLEAN, CORRUPTED, site="features", by="feature-position", metric=logit, method="attribution", steps=steps
+    )
+    assert result.provenance.path == "gradients"
+    dense: list[Tensor] = []
+    for one in found:
+        points = [along(model, one, k / (steps - 1)) for k in range(steps)]
+        total = torch.zeros_like(points[0][0])
+        for k, (_, unit, slopes) in enumerate(points):
+            moved = (points[min(k + 1, steps - 1)][0] - points[max(k - 1, 0)][0]) / 2
+            total += moved * unit * sum(slope @ table.T for slope, table in zip(slopes, one.decoders, strict=True))
+        dense.append(total)
+    names = [tuple(map(int, name.split("."))) for name in result.features]
+    expected = np.stack([dense[layer][:, feature].detach().numpy() for layer, feature in names])
+    np.testing.assert_allclose(result.estimate, expected, atol=BOUND, rtol=0)
+    assert np.abs(expected).max() > 0.01
+    by_layer: Any = interp.patch(
+        CLEAN, CORRUPTED, site="features", by="layer", metric=logit, method="attribution", steps=steps
+    )
+    sums = [float(total.sum()) for total in dense]  # with those that are active on the way alone
+    np.testing.assert_allclose(by_layer.estimate, sums, atol=len(names) * BOUND, rtol=0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_of_a_perfect_dictionary_the_estimates_sum_to_the_difference(family: str, lend: Any) -> None:
+    model = lend(family)
+    made.load(model, *(dictionaries.perfect(model.geometry.d_model, n) for n in range(model.geometry.n_layers)))
+    asked = dict[str, Any](by="layer", metric=logit, method="attribution", steps=65)
+    features: Any = interp.patch(CLEAN, CORRUPTED, site="features", **asked)
+    stream: Any = interp.patch(CLEAN, CORRUPTED, site="resid_post", **asked)
+    np.testing.assert_allclose(features.estimate, stream.estimate, atol=BOUND, rtol=0)
+    np.testing.assert_allclose(features.estimate, features.clean_metric - features.corrupted_metric, rtol=0.02)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_estimates_with_hooks(kind: str, steps: int, lend: Any, monkeypatch: Any) -> None:
+    from interp.engine import exactness
+    from interp.engine.transformer import network
+
+    def unreadable(*_: Any, **__: Any) -> Any:
+        raise exactness.Unreadable("not now")
+
+    loaded(lend("llama"), kind)
+    pairs = [(CLEAN, CORRUPTED), LONGER, (CLEAN, CORRUPTED)]
+    asked = dict[str, Any](site="features", metric=logit, method="attribution", steps=steps, pairs=pairs)
+    lean: Any = interp.patch(**asked)
+    monkeypatch.setattr(network, "read", unreadable)
+    hooked: Any = interp.patch(**asked)
+    assert (lean.provenance.path, hooked.provenance.path) == ("gradients", "hooked: not now")
+    np.testing.assert_allclose(hooked.estimate, lean.estimate, atol=BOUND, rtol=0)
+
+
+def test_a_way_that_is_cut_is_the_whole_one(lend: Any, monkeypatch: Any) -> None:
+    """A pair's points in pieces, each of which knows its own ends: as where memory is short."""
+    from interp.engine.patching import attribution
+
+    model = lend("llama")
+    loaded(model, "stream")
+    asked = dict[str, Any](site="features", by="feature-position", metric=logit, method="attribution", steps=6)
+    whole: Any = interp.patch(CLEAN, CORRUPTED, **asked)
+    monkeypatch.setattr(attribution.Job, "_rows_that_fit", lambda self: 2 * len(CLEAN))  # noqa: ARG005
+    cut: Any = interp.patch(CLEAN, CORRUPTED, **asked)
+    assert cut.provenance.forwards > whole.provenance.forwards
+    np.testing.assert_allclose(cut.estimate, whole.estimate, atol=1e-6, rtol=0)
+
+
 def test_what_is_said_next_with_a_feature_patched(lend: Any) -> None:
     model = lend("llama")
     found = loaded(model, "stream")
@@ -225,12 +334,12 @@ def test_the_store_holds_codes_and_nothing_dense(lend: Any) -> None:
     assert all(tensor.shape[-1] != made.WIDTH for tensor in held.values() if tensor.dim())
 
 
-@pytest.mark.parametrize("method", ["exact", "attribution"])
-def test_forecasts(method: Any, lend: Any) -> None:
+@pytest.mark.parametrize("method", [{}, {"method": "attribution"}, {"method": "attribution", "steps": 4}])
+def test_forecasts(method: dict[str, Any], lend: Any) -> None:
     """Which features are cells is known when the prompts are run: that is done before, and counted."""
     model = lend("llama")
     loaded(model, "stream")
-    asked = dict[str, Any](site="features", metric=logit, method=method)
+    asked = dict[str, Any](site="features", metric=logit, **method)
     told = interp.patch(CLEAN, CORRUPTED, **asked, dry_run=True)
     assert told.path == "without hooks"
     model.store.clear()
@@ -281,7 +390,6 @@ def test_pictures(by: Any, lend: Any, tmp_path: Any) -> None:
         ({"by": "head"}, "features have no heads; use --by feature, feature-position, position or layer"),
         ({"layer": 7}, "no layer 7"),
         ({"features": "mde"}, r"no features are called 'mde' \(did you mean made\?\)"),
-        ({"method": "attribution", "steps": 3}, "features are estimated from one gradient"),
         ({"method": "attribution", "verify": 9999}, "--verify 9999 is more than the"),
         ({"site": "z", "features": "made"}, "--features names a set of dictionaries, and z has none"),
         ({"site": "z", "by": "feature"}, "z has no features; use --site features"),
@@ -301,4 +409,4 @@ def test_without_any_features(lend: Any) -> None:
         InputError,
         match="features are patched by patch and taken away by ablate; here a site of the model is needed: resid_pre",
     ):
-        interp.mediate(task="ioi", site="features")
+        interp.model.require_site("features", [0])

@@ -78,8 +78,8 @@ class Codes:
 
     def column(self, feature: int) -> Tensor:
         """Return one feature's activation in each row, ``[row]``."""
-        out, own = self.values.new_zeros(len(self)), self.features == feature
-        out[self.rows[own]] = self.values[own]
+        out, own = self.values.new_zeros(len(self)), (self.features == feature).nonzero()[:, 0]
+        out[torch.searchsorted(self.starts, own, right=True) - 1] = self.values[own]
         return out
 
     def with_values(self, values: Tensor) -> Codes:

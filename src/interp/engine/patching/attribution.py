@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from interp.engine import exactness, memory
+from interp.engine.forecast.work import NOTHING, Work
 from interp.engine.metrics import upcast
 from interp.engine.patching.cases import Case, measured, ready, unpatched_differ
 from interp.engine.patching.driver import OnStep, silent
@@ -21,6 +22,7 @@ from interp.engine.patching.runs import keep_end
 from interp.sites import SITES
 
 if TYPE_CHECKING:
+    from interp.engine.features.places import Place
     from interp.engine.memory import Stretch
     from interp.engine.model.loaded import LoadedModel
 
@@ -134,6 +136,7 @@ class Job:
         self.neurons = neurons
         self.on_step = on_step
         self.sites = model.sites
+        self.reads: tuple[Place, ...] = ()  # where dictionaries of features read that the runs are to show
         self.answer, self.done = self._empty()
 
     def _empty(self) -> tuple[Attributed, Tensor]:
@@ -190,13 +193,13 @@ class Job:
                 check()
             self.on_step(done, total)
 
-        self._all(LeanRuns(self.model, self.source_model, self.sites), step)
+        self._all(LeanRuns(self.model, self.source_model, self.sites, self.reads), step)
         check(stopped=self.answer.interrupt is not None)
 
     def _with_hooks(self, fallback: exactness.Fallback) -> None:
         self.answer, self.done = self._empty()
         self.answer.path, self.answer.notes = fallback.path, list(fallback.notes)
-        self._all(HookedRuns(self.model, self.source_model, self.sites), self.on_step)
+        self._all(HookedRuns(self.model, self.source_model, self.sites, self.reads), self.on_step)
 
     def _all(self, runner: Runner, step: OnStep) -> None:
         try:
@@ -246,6 +249,10 @@ class Job:
         if found.ends is not None:
             self._keep(piece, found.ends)
         self._add(piece, nodes, singles, ends)
+
+    def beside(self, rows: int) -> Work:  # noqa: ARG002
+        """Return the work of what is done at `rows` differentiated positions beside running them."""
+        return NOTHING
 
     def _nodes(self, found: Recorded, piece: Stretch) -> tuple[dict[str, Tensor], Tensor | None]:  # noqa: ARG002
         """Return site → what its nodes get, ``[case, …]``, and of single neurons, ``[case, layer, neuron]``."""

@@ -1,16 +1,19 @@
-"""Attribution patching of features: from one gradient at each place that dictionaries write, all features at once."""
+"""Attribution patching of features: from gradients at each place that dictionaries write, all features at once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from interp.engine import exactness
+from interp.engine.features.codes import Codes
+from interp.engine.features.dictionary import Dictionary
 from interp.engine.features.edits import sites_of
 from interp.engine.features.places import flat
+from interp.engine.forecast.work import NOTHING, Work
 from interp.engine.metrics import upcast
 from interp.engine.patching.attribution import Job
 from interp.engine.patching.cases import Case
@@ -34,6 +37,11 @@ class FeatureJob(Job):
     gradients of the base run's metric by what its dictionary writes. Features write linearly there, so this is first
     order in what follows alone (Nanda 2023; Marks et al. 2024, "Sparse Feature Circuits", without their error nodes).
 
+    With more steps it is ∫ decoder · ∂m/∂x da along the way that `attribution.attribute` goes, by the trapezoidal rule:
+    features are read anew at each of its points. (Marks et al. go from a to a' themselves, in a run of their own for
+    each place; over the embeddings all places have the same few runs.) A feature that is active on the way alone is
+    counted where all features of a layer are, but is no cell of its own: patching it changes nothing.
+
     Parameters
     ----------
     features, by
@@ -46,16 +54,27 @@ class FeatureJob(Job):
         cases: Sequence[Case],
         by: str,
         source_model: LoadedModel,
+        steps: int = 1,
         on_step: OnStep = silent,
     ) -> None:
         places = [site for one in features.dictionaries for site in sites_of(one)]
-        super().__init__(features.model, cases, 1, False, places[0].name, source_model, on_step)
+        super().__init__(features.model, cases, steps, False, places[0].name, source_model, on_step)
         self.features = features
         self.by = by
-        wanted = {site.name for site in places}
-        if "resid_mid" in wanted:  # it is put together of these
-            wanted |= {"resid_pre", "attn_out"}
+        wanted = {"resid_pre", *(site.name for site in places)}  # the runs begin before layer 0
+        if "resid_mid" in wanted:  # it is put together of resid_pre and this
+            wanted.add("attn_out")
         self.sites = [site for site in self.model.sites if site in wanted]
+        if steps > 1:
+            self.reads = tuple(dict.fromkeys(one.reads for one in features.dictionaries))
+
+    def beside(self, rows: int) -> Work:
+        """Return the work of reading the features of `rows` positions on the way anew."""
+        if self.steps == 1:
+            return NOTHING
+        shapes = [one.encoder.shape for one in self.features.dictionaries]
+        size = max(width for width, _ in shapes) * rows * self.features.dictionaries[0].encoder.element_size()
+        return Work(flops=2.0 * rows * sum(width * d_in for width, d_in in shapes), calls=20 * len(shapes), peak=size)
 
     def _nodes(self, found: Recorded, piece: Stretch) -> tuple[dict[str, Tensor], Tensor | None]:
         lacking = next(
@@ -68,45 +87,64 @@ class FeatureJob(Job):
         places = list(dict.fromkeys(place for one in self.features.dictionaries for place in one.writes))
         graph = [found.graph[place.point][place.layer] for place in places]
         gradients = torch.autograd.grad(found.scores.sum(), graph, allow_unused=True, materialize_grads=True)
+        points = 1 if self.steps == 1 else len(found.scores)
         slopes = {
-            place: flat(place, upcast(gradient.view_as(found.values[place.point][place.layer][:1])[0]))
+            place: flat(place, upcast(gradient.view_as(found.values[place.point][place.layer][:points])))
             for place, gradient in zip(places, gradients, strict=True)
-        }  # [case, position from start, d_out]
+        }  # [point, case, position from start, d_out]
         rows: list[Tensor] = []
         for row, index in enumerate(piece.cases):
-            parts: list[Tensor] = []
-            for one, difference in zip(self.features.dictionaries, self.features.differences[index], strict=True):
-                effects = difference.change.values.new_zeros(len(difference.change.values), dtype=torch.float64)
-                for to, place in enumerate(one.writes):
-                    effects += self._effects(one.decoders[to], difference, slopes[place][row], found.start)
-                parts.append(effects)
-            rows.append(self._divided(parts, self.features.differences[index], len(self.cases[index].base)))
+            shape = self.features.shape(self.by, len(self.cases[index].base))
+            sums = torch.zeros(shape, dtype=torch.float64).view(shape[0], -1)
+            for number, one in enumerate(self.features.dictionaries):
+                difference = self.features.differences[index][number]
+                for point, (change, unit) in enumerate(self._moved(one, difference, found, row)):
+                    effects = change.values.new_zeros(len(change.values), dtype=torch.float64)
+                    for to, place in enumerate(one.writes):
+                        effects += self._effects(one.decoders[to], change, unit, slopes[place][point, row])
+                    self._divide(sums, number, change, effects, found.start)
+            rows.append(sums.view(shape))
         return {FEATURES.name: torch.stack(rows)}, None
 
-    def _effects(self, table: Tensor, difference: Difference, slope: Tensor, start: int) -> Tensor:
+    def _moved(
+        self, one: Dictionary, difference: Difference, found: Recorded, row: int
+    ) -> Iterator[tuple[Codes, Tensor]]:
+        """Yield by how much features move at each point of one pair's way, from `start` on, and what a unit is there.
+
+        What stands before that is the same in both runs. Of several points it is half of the steps before and after.
+        """
+        if self.steps == 1:
+            change, unit = difference.change, difference.unit.expand(len(difference.change), 1)
+            yield change.cut(found.start, len(change)), unit[found.start :]
+            return
+        read = found.read[one.reads][:, row]  # [point, position from start, d_in]
+        count, length = read.shape[:2]
+        every, x = one.encode(read.flatten(0, 1)), read.to(one.encoder.dtype)
+        codes = [every.cut(point * length, (point + 1) * length) for point in range(count)]
+        for point in range(count):
+            moved = codes[min(point + 1, count - 1)].minus(codes[max(point - 1, 0)])
+            unit = torch.as_tensor(one.taken.factor(x[point])).to(moved.values).expand(length, 1)
+            yield moved.with_values(moved.values / 2), unit
+
+    def _effects(self, table: Tensor, change: Codes, unit: Tensor, slope: Tensor) -> Tensor:
         """Return what each entry of the change does at one place, ``float64 [entry]``."""
-        change, unit = difference.change, difference.unit
         found: list[Tensor] = []
         for at in range(0, len(change.values), _ENTRIES):
             some = slice(at, at + _ENTRIES)
             rows, features = change.rows[some], change.features[some]
             atoms = table[features.to(table.device)].to(slope)
-            # What stands before the first difference is the same in both runs: it has no entries.
-            along = (atoms * slope[rows - start]).sum(-1)
-            own = unit.expand(len(change), 1)[rows, 0]
-            found.append((change.values[some] * own).double() * along.double())
+            along = (atoms * slope[rows]).sum(-1)
+            found.append((change.values[some] * unit[rows, 0]).double() * along.double())
         return torch.cat(found) if found else torch.zeros(0, dtype=torch.float64, device=slope.device)
 
-    def _divided(self, parts: Sequence[Tensor], differences: Sequence[Difference], length: int) -> Tensor:
-        """Return the sums over cells, ``float64 [*shape]``, of what each dictionary's entries do."""
-        shape = self.features.shape(self.by, length)
-        sums = torch.zeros(shape, dtype=torch.float64).view(shape[0], -1)
-        for number, (effects, difference) in enumerate(zip(parts, differences, strict=True)):
-            change = difference.change
-            first = torch.full_like(change.features, number)
-            if "feature" in self.by:
-                active = self.features.active[number]
-                first = torch.searchsorted(active, change.features) + self.features.offsets[number]
-            at = change.rows if "position" in self.by else torch.zeros_like(first)
-            sums.index_put_((first.cpu(), at.cpu()), effects.cpu(), accumulate=True)
-        return sums.view(shape)
+    def _divide(self, sums: Tensor, number: int, change: Codes, effects: Tensor, start: int) -> None:
+        """Add what the entries of one dictionary's change do to the cells, ``float64 [feature or layer, position]``."""
+        first, at = torch.full_like(change.features, number), change.rows + start
+        if "feature" in self.by:
+            active = self.features.active[number]
+            place = torch.searchsorted(active, change.features)
+            there = active[place.clamp(max=len(active) - 1)] == change.features if len(active) else place < 0
+            first, at, effects = (place + self.features.offsets[number])[there], at[there], effects[there]
+        if "position" not in self.by:
+            at = torch.zeros_like(at)
+        sums.index_put_((first.cpu(), at.cpu()), effects.cpu(), accumulate=True)

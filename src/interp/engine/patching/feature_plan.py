@@ -14,6 +14,7 @@ from interp.engine.features.coded import coded
 from interp.engine.features.codes import Codes
 from interp.engine.features.dictionary import Dictionary
 from interp.engine.features.edits import sites_of
+from interp.engine.features.places import Place
 from interp.engine.patching.cases import Case
 from interp.engine.patching.plan import PatchGroup, Plan
 from interp.engine.transformer.base_runs import Base
@@ -70,6 +71,7 @@ class Features:
         self.dictionaries = tuple(dictionaries)
         for one in self.dictionaries:
             sites_of(one)
+        self._runs = [(case.base, case.source) for case in cases]
         self.differences = [
             [
                 Difference(base.codes, source.codes, source.codes.minus(base.codes), base.unit)
@@ -80,11 +82,21 @@ class Features:
             for case in cases
         ]
 
+    def of(self, case: Case) -> list[Difference]:
+        """Return a pair's differences; its metric may know more by now than when they were taken."""
+        return self.differences[self._runs.index((case.base, case.source))]
+
     @cached_property
     def active(self) -> list[Tensor]:
         """For each dictionary, the features that are active in any run, ascending, ``int64 [feature]``."""
         by_dictionary = zip(*self.differences, strict=True)
         return [torch.cat([run.features for d in own for run in (d.base, d.source)]).unique() for own in by_dictionary]
+
+    @cached_property
+    def moving(self) -> list[Tensor]:
+        """For each dictionary, those of them whose activation differs between the runs of any pair."""
+        by_dictionary = zip(*self.differences, strict=True)
+        return [torch.cat([difference.change.features for difference in own]).unique() for own in by_dictionary]
 
     @cached_property
     def offsets(self) -> list[int]:
@@ -102,6 +114,12 @@ class Features:
         """Return the shape of a sweep's answer over one pair of prompts of `length` tokens."""
         first = self.offsets[-1] if "feature" in by else len(self.dictionaries)
         return (first, length) if "position" in by else (first,)
+
+
+def entering(place: Place) -> tuple[int, str]:
+    """Return the layer and stage at which what a dictionary writes at a place enters."""
+    stage = SITES[place.point].stage
+    return (place.layer + 1, "pre") if stage == "post" else (place.layer, stage)
 
 
 class FeaturePlan(Plan):
@@ -164,9 +182,7 @@ class FeaturePlan(Plan):
 
     def stage(self, layer: int) -> tuple[int, str]:
         """Return the layer and stage at which what a dictionary writes enters."""
-        place = self.features.dictionaries[layer].writes[0]
-        stage = SITES[place.point].stage
-        return (place.layer + 1, "pre") if stage == "post" else (place.layer, stage)
+        return entering(self.features.dictionaries[layer].writes[0])
 
     def moves(self, patch: PatchGroup) -> bool:  # noqa: ARG002
         """Whether the two runs differ there: others are no patches."""
@@ -175,7 +191,8 @@ class FeaturePlan(Plan):
     def changed_rows(self, patch: PatchGroup) -> ChangedRows:
         """Return the patch's rows of the residual stream."""
         stop = patch.start + 1 if patch.single else len(self.base)
-        rows = self._entered(patch.layer, slice(patch.start, stop), self._written(patch, stop))
+        place = self.features.dictionaries[patch.layer].writes[0]
+        rows = self.entered(place, slice(patch.start, stop), self._written(patch, stop))
         return ChangedRows(
             base=self.case,
             start=patch.start,
@@ -197,26 +214,6 @@ class FeaturePlan(Plan):
         values = own.values.new_zeros(len(moving), len(own))
         values[torch.searchsorted(moving, own.features), own.rows] = own.values
         return values[..., None] * unit * one.atoms(moving)[:, None]
-
-    def _entered(self, number: int, positions: slice, change: Tensor) -> Tensor:
-        """Return the base run's stream where what a dictionary writes is `change` more."""
-        place = self.features.dictionaries[number].writes[0]
-        base, index, block = self.base, place.layer, self.network.layers[place.layer]
-        change = change.to(base.resid)
-        if place.point in {"resid_pre", "resid_post"}:
-            return base.resid[index + (place.point == "resid_post")][positions] + change
-        if place.point == "resid_mid":
-            return base.mid[index][positions] + change
-        if place.point == "attn_out":
-            return self._middle(index, positions, change)
-        if place.point == "mlp_out":
-            return self._after(index, positions, change)
-        if place.point == "neuron":
-            raw = change @ block.down.weight.T
-            more = block.down.change(lambda: self._activated(base, index)[positions], raw)
-            return self._after(index, positions, more)
-        raw = torch.einsum("nphd,mhd->npm", change.unflatten(-1, (self.network.n_heads, -1)), block.head_weights())
-        return self._middle(index, positions, block.rewritten(base.z[index][positions], raw))
 
     # -- dictionaries that write in several layers --------------------------------------------------------------------
 

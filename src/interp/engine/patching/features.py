@@ -72,7 +72,7 @@ def sweep_features(
     return Sweep(
         features.model,
         cases,
-        _Cells(features, cases, by),
+        _Cells(features, by),
         swept,
         step,
         source_model=source_model,
@@ -87,9 +87,8 @@ class _Cells:
     rides = True
     refusal: exactness.Refusal | None = None
 
-    def __init__(self, features: Features, cases: Sequence[Case], by: str) -> None:
+    def __init__(self, features: Features, by: str) -> None:
         self.features = features
-        self.cases = list(cases)
         self.by = by
         digests = tuple(one.digest for one in features.dictionaries)
         self.key: exactness.Key = ("features", by, digests)
@@ -118,9 +117,7 @@ class _Cells:
 
     def hooked(self, case: Case, cells: Sequence[int]) -> Tensor:
         """Return the metric of the cells of one pair, ``[cell]``, each in its own row of one batch."""
-        # A case's metric may know more by now than when the sweep was asked for.
-        number = next(n for n, one in enumerate(self.cases) if (one.base, one.source) == (case.base, case.source))
-        sources = [difference.source for difference in self.features.differences[number]]
+        sources = [difference.source for difference in self.features.of(case)]
         places = [self._place(cell, len(case.base)) for cell in cells]
         return case.scorer.of_logits(
             patched_logits(self.features.model, self.features.dictionaries, sources, case, places)

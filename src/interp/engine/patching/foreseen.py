@@ -313,6 +313,7 @@ def of_estimate(job: attribution.Job, stored: Stored) -> tuple[Foresight, Work]:
     for piece in pieces:
         some = [cases[n] for n in piece.cases]
         work = work + _of_piece(sight, some, piece, job.steps, foreign=there is not stored)
+        work = work + job.beside(len(some) * (piece.last - piece.first + 1) * len(some[0].base))
     if sight.net is not None and not exactness.trusted(model, job.key, max(len(case.base) for case in cases)):
         work = work + plain_ends(stored, there, cases[: exactness.sample_of(model)]) + of_noise(model, cases)
     return sight, work + (there.work if there is not stored else NOTHING)

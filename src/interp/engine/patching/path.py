@@ -10,11 +10,14 @@ Goldowsky-Dill et al. (2023), "Localizing Model Behavior with Path Patching". Of
 4. what it then makes of its input enters the incremental forward as a patch does: a head's queries, keys or values
    through the z that they make, in the middle of the block, an MLP's output before the next layer, the logits' input
    after the last.
+
+A feature of a dictionary sends what it writes; of what arrives it makes another activation, and so writes otherwise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,8 +27,11 @@ from interp.engine import exactness
 from interp.engine.forecast.work import Sizes, Through, Work
 from interp.engine.patching.cases import Case
 from interp.engine.patching.driver import OnStep, silent
+from interp.engine.patching.feature_plan import Features, entering
+from interp.engine.patching.path_ends import NONE, below, height, ordered, parallel, reaching, read, written
+from interp.engine.patching.path_features import FeatureEnds
 from interp.engine.patching.path_hooked import FROZEN, HookedPaths
-from interp.engine.patching.plan import PatchGroup, Plan
+from interp.engine.patching.plan import PatchGroup
 from interp.engine.patching.waves import Sweep, unfinished
 from interp.engine.transformer.base_runs import Base
 from interp.engine.transformer.forward import Edit, forward
@@ -39,54 +45,6 @@ if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
 
 FREEZES = tuple(FROZEN)
-_KINDS = ("embed", "head", "q", "k", "v", "mlp", "logits")
-
-
-def parallel(model: LoadedModel) -> bool:
-    """Return whether a block's MLP reads the residual stream before its attention: it has no middle then."""
-    return "resid_mid" not in model.sites
-
-
-def written(node: Node, parallel: bool) -> int:
-    """Return how many half blocks lie below the place where a sender writes.
-
-    Examples
-    --------
-    >>> written(Node("head", 5, 1), False), written(Node("head", 5, 1), True), written(Node("embed"), False)
-    (11, 12, 0)
-    """
-    if node.kind == "embed":
-        return 0
-    return 2 * node.layer + (1 if node.kind == "head" and not parallel else 2)
-
-
-def read(node: Node, parallel: bool, depth: int) -> int:
-    """Return how many half blocks lie below the place where a receiver reads; it sees what is written there or below.
-
-    Examples
-    --------
-    >>> read(Node("mlp", 5), False, 12), read(Node("mlp", 5), True, 12), read(Node("logits"), False, 12)
-    (11, 10, 24)
-    """
-    if node.kind == "logits":
-        return 2 * depth
-    return 2 * node.layer + (1 if node.kind == "mlp" and not parallel else 0)
-
-
-def ordered(model: LoadedModel, senders: Sequence[Node], receivers: Sequence[Node]) -> tuple[list[Node], list[Node]]:
-    """Return both from the model's bottom to its top, each once."""
-    same, depth = parallel(model), model.geometry.n_layers
-    return (
-        sorted(set(senders), key=lambda node: (written(node, same), _KINDS.index(node.kind), node.head)),
-        sorted(set(receivers), key=lambda node: (read(node, same, depth), _KINDS.index(node.kind), node.head)),
-    )
-
-
-def reaching(model: LoadedModel, senders: Sequence[Node], receivers: Sequence[Node]) -> Tensor:
-    """Return which sender writes below which receiver reads, ``bool [sender, receiver]``."""
-    same, depth = parallel(model), model.geometry.n_layers
-    below = torch.tensor([written(sender, same) for sender in senders])
-    return below[:, None] <= torch.tensor([read(receiver, same, depth) for receiver in receivers])
 
 
 def sweep_paths(
@@ -96,6 +54,7 @@ def sweep_paths(
     senders: Sequence[Node],
     receivers: Sequence[Node],
     freeze: str,
+    features: Features | None = None,
     on_step: OnStep = silent,
 ) -> Sweep:
     """Return what patches every path from a sender to a receiver into the base run, one path at a time.
@@ -108,12 +67,14 @@ def sweep_paths(
         As `ordered` returns them.
     freeze
         ``"all"``, ``"heads"`` or ``"none"``, see `interp.path`.
+    features
+        Of the pairs' runs, where features are among the ends.
     """
     swept = unfinished(len(cases), (len(senders), len(receivers)))
-    return Sweep(model, cases, Paths(model, senders, receivers, freeze), swept, on_step)
+    return Sweep(model, cases, Paths(model, senders, receivers, freeze, features=features), swept, on_step)
 
 
-class PathPlan(Plan):
+class PathPlan(FeatureEnds):
     """The paths of one pair; a patch's `layer` is the number of its receiver, its parts are senders."""
 
     def __init__(
@@ -128,10 +89,11 @@ class PathPlan(Plan):
         case: int,
         start: int,
         stop: int,
+        features: Features | None = None,
     ) -> None:
-        super().__init__(network, base, source, site="path", by="path", layers=(), case=case, start=start, stop=stop)
+        whole = {"site": "path", "by": "path", "layers": (), "case": case, "start": start, "stop": stop}
+        super().__init__(network, base, source, receivers=receivers, features=features, **whole)
         self.senders = senders
-        self.receivers = receivers
         self.freeze = freeze
         self._changes: dict[int, Tensor] | None = None
         self._mixed: tuple[tuple[str, int, range], Tensor] | None = None
@@ -158,14 +120,14 @@ class PathPlan(Plan):
 
     def forget(self) -> None:
         """Let go of what the senders change; it is computed anew where it is needed again."""
+        super().forget()
         self._changes = self._mixed = self._held = None
 
     def patches(self) -> Iterator[PatchGroup]:
         """Yield the paths into each receiver."""
         if self.start > self.stop:
             return
-        for number, receiver in enumerate(self.receivers):
-            count = len([node for node in self.senders if self._written(node) <= self._read(receiver)])
+        for number, count in enumerate(self._below):
             if count:
                 yield PatchGroup(self.case, number, self.start, False, range(count), len(self.base) - self.start)
 
@@ -176,6 +138,8 @@ class PathPlan(Plan):
     def stage(self, layer: int) -> tuple[int, str]:
         """Return where what a receiver makes of its input enters."""
         receiver = self.receivers[layer]
+        if receiver.kind == "feature":
+            return entering(self.of[receiver.layer].writes[0])
         if receiver.kind == "logits":
             return len(self.network.layers), "pre"
         return (receiver.layer + 1, "pre") if receiver.kind == "mlp" else (receiver.layer, "mid")
@@ -183,8 +147,10 @@ class PathPlan(Plan):
     def changed_rows(self, patch: PatchGroup) -> ChangedRows:
         """Return the patch's rows of the residual stream."""
         receiver = self.receivers[patch.layer]
-        changes = self._arriving()[self._read(receiver)][patch.parts.start : patch.parts.stop]
-        if receiver.kind == "logits":
+        changes = self.arriving(patch.layer)[patch.parts.start : patch.parts.stop]
+        if receiver.kind == "feature":
+            rows = self._through_feature(patch.layer, patch.parts)
+        elif receiver.kind == "logits":
             rows = self.base.resid[-1][self.start :] + changes
         elif receiver.kind == "mlp":
             rows = self._through_mlp(receiver.layer, changes)
@@ -193,12 +159,22 @@ class PathPlan(Plan):
         return ChangedRows(base=self.case, start=self.start, cells=self.cells(patch), rows=rows, single=False)
 
     def _written(self, node: Node) -> int:
-        return written(node, self.network.parallel)
+        return written(node, self.network.parallel, self.of)
 
     def _read(self, node: Node) -> int:
-        return read(node, self.network.parallel, len(self.network.layers))
+        return read(node, self.network.parallel, len(self.network.layers), self.of)
 
     # -- what a sender changes at the places where receivers read ----------------------------------------------------
+
+    @cached_property
+    def _below(self) -> list[int]:
+        """How many senders write below each receiver; they are the first ones."""
+        network = self.network
+        return below(self.senders, self.receivers, network.parallel, len(network.layers), self.of).sum(0).tolist()
+
+    def arriving(self, number: int) -> Tensor:
+        """Return what arrives at a receiver from the senders below it, ``[sender, position from start, d_model]``."""
+        return self._arriving()[self._read(self.receivers[number])][: self._below[number]]
 
     def _arriving(self) -> Mapping[int, Tensor]:
         """Return place → the change of the residual stream there, ``[sender, position from start, d_model]``.
@@ -219,9 +195,30 @@ class PathPlan(Plan):
             yield Node(kind, layer), heads
 
     def _direct(self, places: Sequence[int]) -> dict[int, Tensor]:
-        """Return the senders' own differences, which are the same wherever they are read."""
-        own = torch.cat([self._difference(node, heads) for node, heads in self._groups()])
-        return {place: own[: sum(self._written(node) <= place for node in self.senders)] for place in places}
+        """Return the senders' own differences, which are the same wherever they are read.
+
+        But for cross-layer features, which write once more above.
+        """
+        parts: list[Tensor] = []
+        above: list[tuple[int, slice, Tensor]] = []  # height, senders, what they add there
+        for node, heads in self._groups():
+            first = sum(map(len, parts))
+            if node.kind != "feature":
+                parts.append(self._difference(node, heads))
+                continue
+            (_, change), *later = self.added_by(node.layer, heads)
+            parts.append(change)
+            rows = slice(first, first + len(heads))
+            above += [(height(place, self.network.parallel), rows, more) for place, more in later]
+        own, found = torch.cat(parts), dict[int, Tensor]()
+        for place in places:
+            found[place] = own[: sum(self._written(node) <= place for node in self.senders)]
+            seen = [(rows, more) for at, rows, more in above if at <= place]
+            if seen:
+                found[place] = found[place].clone()
+                for rows, more in seen:
+                    found[place][rows] += more
+        return found
 
     def _difference(self, node: Node, heads: Sequence[int]) -> Tensor:
         base, source, index = self.base, self.source, node.layer
@@ -250,6 +247,10 @@ class PathPlan(Plan):
         """Run the base with each of some heads, or one other sender, as in the source run; note what arrives where."""
         base, network, below = self.base, self.network, self._written(node)
         first, resid = node.layer, base.resid[node.layer].expand(len(heads), -1, -1)
+        sent = self.sent(node.layer, heads) if node.kind == "feature" else []
+        if sent and sent[0][0].point == "resid_pre":  # where the run begins
+            resid = resid.clone()
+            resid[:, self.start :] += sent.pop(0)[1]
         if node.kind == "embed":
             resid = self.source.resid[0][None]
         elif node.kind == "mlp":
@@ -277,6 +278,9 @@ class PathPlan(Plan):
         }
         if not network.parallel:
             edits["resid_mid"] = lambda index, tensor: note(2 * index + 1, tensor, base.mid[index])
+        if sent:
+            point = sent[0][0].point
+            edits[point] = self.sending(sent, edits.get(point))
         stop = (max(arrived) + 1) // 2
         end = forward(network, edits=edits, resid=resid, first=first, stop=max(first, stop))
         if max(arrived) == 2 * stop:
@@ -365,15 +369,17 @@ class Paths(HookedPaths):
         make: Callable[..., PathPlan] = PathPlan,
         given: Callable[[Case, Site], Tensor] | None = None,
         refusal: exactness.Refusal | None = None,
+        features: Features | None = None,
     ) -> None:
-        super().__init__(model, senders, receivers, freeze, reaching(model, senders, receivers), given)
-        self.key: exactness.Key = ("path", freeze)
+        of = {one.layer: one for one in features.dictionaries} if features is not None else NONE
+        super().__init__(model, senders, receivers, freeze, reaching(model, senders, receivers, of), given, features)
+        self.key: exactness.Key = ("path", freeze, *(one.digest for one in of.values()))
         self.make = make
         self.refusal = refusal
 
     def plan(self, net: Network, base: Base, source: Base, case: Case, number: int, start: int) -> PathPlan:
         """Return the paths of one pair, whose runs can differ from `start` on."""
-        ends = {"senders": self.senders, "receivers": self.receivers, "freeze": self.freeze}
+        ends = {"senders": self.senders, "receivers": self.receivers, "freeze": self.freeze, "features": self.features}
         return self.make(net, base, source, **ends, case=number, start=start, stop=case.position)
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from interp.engine.features.codes import Codes
+from interp.engine.features.dictionary import Dictionary
+from interp.engine.features.edits import sites_of
+from interp.engine.features.places import flat
 from interp.engine.forecast.work import NOTHING, one_batch
 from interp.engine.metrics import upcast
+from interp.engine.model.interventions import composed, written
 from interp.engine.patching.cases import Case, Ids
+from interp.engine.patching.feature_plan import Difference, Features
 from interp.sites import Site
 from interp.spec import Node
 
@@ -33,6 +39,8 @@ class HookedPaths:
         ``bool [sender, receiver]``: which paths there are.
     given
         What a sender writes instead, ``[1, position, …]``; the source run's own when not given.
+    features
+        Of the pairs' runs, where features are among the ends.
     """
 
     def __init__(
@@ -43,6 +51,7 @@ class HookedPaths:
         freeze: str,
         exists: Tensor,
         given: Callable[[Case, Site], Tensor] | None = None,
+        features: Features | None = None,
     ) -> None:
         self.model = model
         self.senders = senders
@@ -50,6 +59,7 @@ class HookedPaths:
         self.freeze = freeze
         self.exists = exists
         self.given = given or self._of_source
+        self.features = features
         self._received: tuple[tuple[Ids, Ids, int], dict[str, Tensor]] | None = None
 
     def _of_source(self, asked: Case, site: Site) -> Tensor:
@@ -58,7 +68,9 @@ class HookedPaths:
     def written(self) -> list[Site]:
         """Return the activations that the hooked forward writes to."""
         depth = self.model.geometry.n_layers
-        ends = {Site(_site(node), node.layer) for node in (*self.senders, *self.receivers) if node.kind != "logits"}
+        ends = {
+            site for node in (*self.senders, *self.receivers) if node.kind != "logits" for site in self._writes(node)
+        }
         between = {Site(site, layer) for site in FROZEN[self.freeze] for layer in range(depth)}
         return sorted(ends | between, key=lambda site: (site.layer, site.name))
 
@@ -76,8 +88,14 @@ class HookedPaths:
             else:
                 running.append((row, receiver, self._heard(case, sender)))
         if running:
-            functions = {_name(receiver): self._writing(receiver, running) for _, receiver, _ in running}
-            logits = self.model.forward([case.base] * len(running), functions, last_only=False)
+            functions = {
+                _name(node): [self._writing(node, running)] for _, node, _ in running if node.kind != "feature"
+            }
+            for layer in {node.layer for _, node, _ in running if node.kind == "feature"}:
+                for name, function in self._answering(case, layer, running):
+                    functions.setdefault(name, []).append(function)
+            together = {name: composed(some) for name, some in functions.items()}
+            logits = self.model.forward([case.base] * len(running), together, last_only=False)
             rows = torch.tensor([row for row, _, _ in running])
             scores[rows] = case.scorer.of_logits(upcast(logits[:, case.position])).double().cpu()
         return scores
@@ -97,7 +115,8 @@ class HookedPaths:
             if FROZEN[self.freeze]:
                 names = [Site(s, layer).hook_name for s in ("z", "mlp_out") for layer in range(node.layer, depth)]
                 stored.plain(case.base, *names)
-            there.plain(case.source, Site(_site(node), node.layer).hook_name)
+            if node.kind != "feature":  # of which all that is asked for is known
+                there.plain(case.source, Site(_site(node), node.layer).hook_name)
             work = work + one_batch(self.model, length, 2 * depth, last_only=False)
         return work + one_batch(self.model, running * length, running, last_only=False) if running else work
 
@@ -110,7 +129,7 @@ class HookedPaths:
         def write(tensor: Tensor, hook: HookPoint) -> Tensor:  # noqa: ARG001
             changed = tensor.clone()
             for place, (_, node, heard) in enumerate(running):
-                if _name(node) == name:
+                if node.kind != "feature" and _name(node) == name:
                     part = (place,) if node.kind == "mlp" else (place, slice(None), node.head)
                     changed[part] = heard[name][(0, *part[1:])]
             return changed
@@ -125,8 +144,11 @@ class HookedPaths:
         frozen = FROZEN[self.freeze]
         sites = {Site(site, layer).hook_name: site for site in ("z", "mlp_out") for layer in range(node.layer, depth)}
         pinned = self.model.activations_of(asked.base, list(sites)) if frozen else {}
-        own = Site(_site(node), node.layer)
-        sent, given = own.hook_name, self.given(asked, own)
+        own, sent, given = self._writes(node), "", torch.zeros(0)
+        if own[0].name == "neuron":  # what its MLP makes of it is not frozen
+            del sites[Site("mlp_out", node.layer).hook_name]
+        if node.kind != "feature":
+            sent, given = own[0].hook_name, self.given(asked, own[0])
         heard: dict[str, Tensor] = {}
 
         def through(site: str, name: str) -> Hook:
@@ -140,12 +162,80 @@ class HookedPaths:
 
             return write
 
-        inner = {_name(receiver): "" for receiver in self.receivers if receiver.kind != "logits"}
-        functions = {name: through(site, name) for name, site in ({sent: ""} | inner | sites).items()}
-        logits = self.model.forward([asked.base], functions, last_only=False)
+        inner = {_name(receiver): "" for receiver in self.receivers if receiver.kind not in {"logits", "feature"}}
+        every = {name: site for name, site in ({sent: ""} | inner | sites).items() if name}
+        functions = {name: [through(site, name)] for name, site in every.items()}
+        if node.kind == "feature":
+            for name, function in self._sending(asked, node):
+                functions.setdefault(name, []).append(function)
+        for name, function in self._hearing(asked, heard):
+            functions.setdefault(name, []).append(function)
+        together = {name: composed(some) for name, some in functions.items()}
+        logits = self.model.forward([asked.base], together, last_only=False)
         heard["logits"] = upcast(logits[:, asked.position])
         self._received = ((asked.base, asked.source, sender), heard)
         return heard
+
+    # -- features ------------------------------------------------------------------------------------------------------
+
+    def _writes(self, node: Node) -> list[Site]:
+        """Return where an end writes: a receiver, what it makes of its input."""
+        return sites_of(self._of(node.layer)[0]) if node.kind == "feature" else [Site(_site(node), node.layer)]
+
+    def _of(self, layer: int, case: Case | None = None) -> tuple[Dictionary, Difference]:
+        assert self.features is not None
+        differences = self.features.differences[0] if case is None else self.features.of(case)
+        return next(own for own in zip(self.features.dictionaries, differences, strict=True) if own[0].layer == layer)
+
+    def _sending(self, asked: Case, node: Node) -> Iterator[tuple[str, Hook]]:
+        """Yield what adds a sender's difference to the base run."""
+        one, difference = self._of(node.layer, asked)
+        yield from _adding(one, difference.unit, [(node.head, difference.change.column(node.head)[None])], [0])
+
+    def _hearing(self, asked: Case, heard: dict[str, Tensor]) -> Iterator[tuple[str, Hook]]:
+        """Yield what takes by how much receivers' activations change, ``[position]``."""
+        for layer in {node.layer for node in self.receivers if node.kind == "feature"}:
+            one, difference = self._of(layer, asked)
+            own = [node for node in self.receivers if (node.kind, node.layer) == ("feature", layer)]
+
+            def look(
+                tensor: Tensor,
+                hook: HookPoint,  # noqa: ARG001
+                one: Dictionary = one,
+                own: Sequence[Node] = own,
+                base: Codes = difference.base,
+            ) -> None:
+                now = one.encode(flat(one.reads, tensor)[0])
+                for node in own:
+                    heard[node.name] = now.column(node.head) - base.column(node.head)
+
+            yield one.reads.hook(self.model), look
+
+    def _answering(
+        self, case: Case, layer: int, running: Sequence[tuple[int, Node, dict[str, Tensor]]]
+    ) -> Iterator[tuple[str, Hook]]:
+        """Yield what gives each row of a batch what its receiver, of one dictionary, makes of its input."""
+        one, difference = self._of(layer, case)
+        rows = [n for n, (_, node, _) in enumerate(running) if (node.kind, node.layer) == ("feature", layer)]
+        changes = [(running[n][1].head, running[n][2][running[n][1].name][None]) for n in rows]
+        yield from _adding(one, difference.unit, changes, rows)
+
+
+def _adding(
+    one: Dictionary, unit: Tensor, changes: Sequence[tuple[int, Tensor]], rows: Sequence[int]
+) -> Iterator[tuple[str, Hook]]:
+    """Yield what adds what features write for changes of activations, ``[1, position]``, each to a row of its own."""
+    numbers = torch.tensor([feature for feature, _ in changes], device=one.encoder.device)
+    values = torch.cat([change for _, change in changes])[..., None] * unit
+    for to, site in enumerate(sites_of(one)):
+        more = values * one.atoms(numbers, to)[:, None]
+
+        def add(tensor: Tensor, hook: HookPoint, more: Tensor = more) -> Tensor:  # noqa: ARG001
+            out = tensor.clone()
+            out[list(rows)] += more.view_as(out[list(rows)]).to(out)
+            return out
+
+        yield from written(site, add)
 
 
 def _site(node: Node) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from interp.engine.features.places import Place
 from interp.engine.forecast.work import NOTHING, Sizes, Work
 from interp.engine.transformer.base_runs import PARTS, Base
 from interp.engine.transformer.incremental import ChangedRows
@@ -263,6 +264,35 @@ class Plan:
         if block.after_norm is None:
             return base.resid[index + 1][positions] + change
         return block.after(base.mid[index][positions], self._from_mlp(base, index)[positions] + change)
+
+    def entered(self, place: Place, positions: slice, change: Tensor) -> Tensor:
+        """Return the base run's stream where what stands at a place is `change` more, ``[…, position, d_model]``.
+
+        Parameters
+        ----------
+        change
+            ``[…, position, width]``, of heads' z side by side.
+        """
+        base, index, more = self.base, place.layer, self.added(place, positions, change)
+        if place.point in {"resid_pre", "resid_post"}:
+            return base.resid[index + (place.point == "resid_post")][positions] + more
+        if place.point == "resid_mid":
+            return base.mid[index][positions] + more
+        enter = self._middle if SITES[place.point].stage == "mid" else self._after
+        return enter(index, positions, more)
+
+    def added(self, place: Place, positions: slice, change: Tensor) -> Tensor:
+        """Return by how much more is added to the stream then, ``[…, position, d_model]``; before a norm behind it."""
+        base, index, block = self.base, place.layer, self.network.layers[place.layer]
+        change = change.to(base.resid)
+        if place.point == "neuron":
+            raw = change @ block.down.weight.T
+            return block.down.change(lambda: self._activated(base, index)[positions], raw)
+        if place.point == "z":
+            heads = change.unflatten(-1, (self.network.n_heads, -1))
+            raw = torch.einsum("nphd,mhd->npm", heads, block.head_weights())
+            return block.rewritten(base.z[index][positions], raw)
+        return change
 
     def _from_heads(self, run: Base, index: int) -> Tensor:
         """Return what the heads add to a run's stream, ``[position, d_model]``."""

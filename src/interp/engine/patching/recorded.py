@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
+from interp.engine.exactness import Unreadable
+from interp.engine.features.edits import shown
+from interp.engine.features.places import Place, flat
 from interp.engine.metrics import upcast
 from interp.engine.model import hooks
-from interp.engine.model.interventions import unread
+from interp.engine.model.interventions import composed, unread
 from interp.engine.patching.cases import Case, Ids
 from interp.engine.transformer import network
 from interp.engine.transformer.network import Network
 from interp.engine.transformer.shared_prefix import paired
-from interp.sites import Site
+from interp.sites import MLP_INPUTS, Site
 
 if TYPE_CHECKING:
     from transformer_lens.hook_points import HookPoint
@@ -42,6 +45,8 @@ class Recorded:
         The first position at which the pairs differ; what is before it has no effect.
     ends
         ``[point, pair, d_model]``: the stream after the last layer at the position asked about; ``None`` with hooks.
+    read
+        What dictionaries of features read at places, ``[point, pair, position, width]`` from position `start` on.
     """
 
     values: Sites
@@ -49,6 +54,7 @@ class Recorded:
     scores: Tensor
     start: int
     ends: Tensor | None = None
+    read: Mapping[Place, Tensor] = field(default_factory=dict[Place, Tensor])
 
 
 class Runner(Protocol):
@@ -62,14 +68,26 @@ class Runner(Protocol):
 
 
 class LeanRuns:
-    """The runs of a model that `network.read` knows."""
+    """The runs of a model that `network.read` knows.
 
-    def __init__(self, model: LoadedModel, source_model: LoadedModel, sites: Sequence[str]) -> None:
+    Parameters
+    ----------
+    reads
+        Where dictionaries read that is wanted, too.
+    """
+
+    def __init__(
+        self, model: LoadedModel, source_model: LoadedModel, sites: Sequence[str], reads: Sequence[Place] = ()
+    ) -> None:
         self.model = model
         self.source_model = source_model
         self.network = network.read(model, half=True, encoders=())
         self.source = self.network if source_model is model else network.read(source_model, half=True, encoders=())
         self.sites = [site for site in sites if site not in self.network.normed]
+        self.reads = {place: "mlp_in" if place.point in MLP_INPUTS else place.point for place in reads}
+        lacking = self.network.normed.intersection(self.reads.values())
+        if lacking:
+            raise Unreadable(f"its hooks show {min(lacking)} normed, as part of the stream")
 
     def ends(self, cases: Sequence[Case]) -> Recorded:
         base, source = self._embedded(cases)
@@ -110,12 +128,18 @@ class LeanRuns:
         of, start = of or self.network, prefix.shape[1]
         values: Sites = {site: [] for site in self.sites}
         graph: Sites = {site: [] for site in self.sites}
+        read: dict[Place, Tensor] = {}
 
-        def keep(site: str, layer: int, fixed: Tensor, moving: Tensor) -> None:  # noqa: ARG001
+        def keep(site: str, layer: int, fixed: Tensor, moving: Tensor) -> None:
+            there = [place for place, own in self.reads.items() if (own, place.layer) == (site, layer)]
+            if site not in values and not there:
+                return
+            value = torch.cat([moving.detach().view(len(graded), *fixed.shape[1:]), fixed])
             if site in values:
-                rows = moving.detach().view(len(graded), *fixed.shape[1:])
-                values[site].append(torch.cat([rows, fixed]))
+                values[site].append(value)
                 graph[site].append(moving)
+            for place in there:
+                read[place] = shown(of, place, value)
 
         ends = paired(of, prefix, frozen, graded.detach().requires_grad_(), keep)
         self.model.count(1)
@@ -126,15 +150,18 @@ class LeanRuns:
             torch.stack([case.scorer.of_residual(of, end[:, n]) for n, case in enumerate(cases)], 1) for end in last
         )
         both = torch.cat([last[1].detach(), last[0]])
-        return Recorded(values, graph, torch.cat([moving, fixed.detach()]), start, both)
+        return Recorded(values, graph, torch.cat([moving, fixed.detach()]), start, both, read)
 
 
 class HookedRuns:
-    """The runs of any model, through its own forward."""
+    """The runs of any model, through its own forward; the parameters are those of `LeanRuns`."""
 
-    def __init__(self, model: LoadedModel, source_model: LoadedModel, sites: Sequence[str]) -> None:
+    def __init__(
+        self, model: LoadedModel, source_model: LoadedModel, sites: Sequence[str], reads: Sequence[Place] = ()
+    ) -> None:
         self.model = model
         self.source_model = source_model
+        self.reads = tuple(reads)
         read = [site for site in sites if not unread(model, Site(site, 0))]
         self.sites = [site for site in read if site != "resid_mid"]
         self.middle = "resid_mid" in read
@@ -182,7 +209,18 @@ class HookedRuns:
 
             return read
 
+        seen: dict[Place, Tensor] = {}
+
+        def look(place: Place) -> hooks.Hook:
+            def read(tensor: Tensor, hook: HookPoint) -> None:  # noqa: ARG001
+                seen[place] = flat(place, tensor.detach())
+
+            return read
+
         points = {Site(site, layer).hook_name: keep(site, layer) for site in self.sites for layer in range(depth)}
+        for place in self.reads:  # after what is kept: that may put another stream there
+            name = place.hook(model)
+            points[name] = composed([points[name], look(place)]) if name in points else look(place)
         logits = model.forward(ids, points, last_only=False, gradients=recording)
         logits = upcast(logits).unflatten(0, (-1, len(cases)))
         scores = torch.stack([case.scorer.of_logits(logits[:, n, case.position]) for n, case in enumerate(cases)], 1)
@@ -194,7 +232,8 @@ class HookedRuns:
             values["resid_mid"] = [before + written for before, written in both]
             graph["resid_mid"] = graph["attn_out"]
         by_point = {site: [value.unflatten(0, (-1, len(cases))) for value in layers] for site, layers in values.items()}
-        return Recorded(by_point, graph, scores, 0)
+        read = {place: tensor.unflatten(0, (-1, len(cases))) for place, tensor in seen.items()}
+        return Recorded(by_point, graph, scores, 0, read=read)
 
 
 def _ids(cases: Sequence[Case]) -> tuple[list[Ids], list[Ids]]:

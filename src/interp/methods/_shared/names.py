@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from interp.errors import InputError, closest
@@ -12,11 +12,57 @@ from interp.sites import find
 from interp.spec import FEATURE, Node, plain, resolve_indices
 
 if TYPE_CHECKING:
+    from interp.engine.features.held import FeatureSet
     from interp.engine.model.handle import Geometry
 
 _CUT = re.compile(r"(.+):(\d+|\*)->(\d+|\*)")
+_OF_LAYER = re.compile(r"F(\d{1,9})\.\*", re.IGNORECASE)
 _SENDERS = ("all", "heads", "mlps", "embed")
 _RECEIVERS = ("all", "q", "k", "v", "mlps", "logits")
+_FEATURES = "features"
+
+
+@dataclass
+class Ends:
+    """What paths begin or end at.
+
+    Attributes
+    ----------
+    nodes
+        What is named.
+    chosen
+        What of it is named one by one.
+    layers
+        The layers of which all features that are active in any prompt are meant.
+    """
+
+    nodes: list[Node] = field(default_factory=list[Node])
+    chosen: set[Node] = field(default_factory=set[Node])
+    layers: list[int] = field(default_factory=list[int])
+
+    @property
+    def featured(self) -> list[int]:
+        """The layers that features are named of."""
+        return sorted({*self.layers, *(node.layer for node in self.nodes if node.kind == "feature")})
+
+    def takes(self, name: str, loaded: Callable[[], FeatureSet]) -> bool:
+        """Take in a name of features, and return whether it was one."""
+        if name == _FEATURES:
+            self.layers += loaded().layers
+        elif match := _OF_LAYER.fullmatch(name):
+            self.layers.append(loaded().at(int(match[1])).layer)
+        elif FEATURE.fullmatch(name):
+            one, number = loaded().feature(name)
+            self.add(Node("feature", one.layer, number))
+        else:
+            return False
+        return True
+
+    def add(self, node: Node) -> None:
+        """Take in what is named by itself."""
+        self.chosen.add(node)
+        if node not in self.nodes:
+            self.nodes.append(node)
 
 
 @dataclass(frozen=True)
@@ -154,53 +200,51 @@ def cuts(given: Any, geometry: Geometry, flag: str = "--knockout") -> list[Cut]:
     return list(dict.fromkeys(found))
 
 
-def senders(given: Any, geometry: Geometry) -> tuple[list[Node], set[Node]]:
-    """Return what `given` names of what writes to the residual stream, and which of it is named one by one.
+def senders(given: Any, geometry: Geometry, loaded: Callable[[], FeatureSet]) -> Ends:
+    """Return what `given` names of what writes to the residual stream; features are of the set that is `loaded`.
 
     Raises
     ------
     InputError
         What is none, or not there.
     """
-    found: list[Node] = []
-    chosen: set[Node] = set()
+    found = Ends()
     for name in words(given, "--from"):
         if name in _SENDERS:
-            found += _every(_SENDERS[1:] if name == "all" else (name,), geometry)
+            found.nodes += _every(_SENDERS[1:] if name == "all" else (name,), geometry)
+            continue
+        if found.takes(name, loaded):
             continue
         node = _parsed(name)
         if node is not None and node.kind in {"q", "k", "v"}:
             raise InputError(f"--from {name!r} is an input; what writes is the head: type {name[:-2]}")
         if node is None or node.kind == "logits":
-            near = closest(name, _SENDERS)
+            near = closest(name, [*_SENDERS, _FEATURES])
             raise InputError(
-                f"--from {name!r} is no sender{near}; type a head (5.1), an MLP (5.mlp), embed, heads, mlps or all"
+                f"--from {name!r} is no sender{near}; type a head (5.1), an MLP (5.mlp), embed, heads, mlps or all, or "
+                "a feature (F5.417), those of a layer (F5.*) or features"
             )
-        found.append(_there(node, geometry))
-        chosen.add(node)
-    return list(dict.fromkeys(found)), chosen
+        found.add(_there(node, geometry))
+    return found
 
 
-def receivers(given: Any, geometry: Geometry) -> tuple[list[Node], set[Node]]:
-    """Return what `given` names of what reads the residual stream, and which of it is named one by one.
+def receivers(given: Any, geometry: Geometry, loaded: Callable[[], FeatureSet]) -> Ends:
+    """Return what `given` names of what reads the residual stream; features are of the set that is `loaded`.
 
     Raises
     ------
     InputError
         What is none, or not there.
     """
-    found: list[Node] = []
-    chosen: set[Node] = set()
+    found = Ends()
     for name in words(given, "--to"):
         if name in _RECEIVERS:
-            found += _every(_RECEIVERS[1:] if name == "all" else (name,), geometry)
+            found.nodes += _every(_RECEIVERS[1:] if name == "all" else (name,), geometry)
             if name == "logits":
-                chosen |= set(found[-1:])
-            continue
-        node = _input(name, geometry)
-        found.append(node)
-        chosen.add(node)
-    return list(dict.fromkeys(found)), chosen
+                found.chosen |= set(found.nodes[-1:])
+        elif not found.takes(name, loaded):
+            found.add(_input(name, geometry))
+    return found
 
 
 def _input(name: str, geometry: Geometry) -> Node:
@@ -212,10 +256,10 @@ def _input(name: str, geometry: Geometry) -> Node:
             f"--to {name!r} is a head, which has three inputs: type {node.name}.q, {shared}.k or {shared}.v"
         )
     if node is None or node.kind == "embed":
-        near = closest(name, _RECEIVERS)
+        near = closest(name, [*_RECEIVERS, _FEATURES])
         raise InputError(
             f"--to {name!r} is no receiver{near}; type a head's input (8.6.q), an MLP (8.mlp), logits, q, k, v, mlps "
-            "or all"
+            "or all, or a feature (F8.417), those of a layer (F8.*) or features"
         )
     return _there(node, geometry)
 

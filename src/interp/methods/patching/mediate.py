@@ -14,22 +14,19 @@ from interp.errors import InputError, unknown, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import names
 from interp.methods._shared import pairs as pairs_of
-from interp.methods._shared.intervals import interval
-from interp.methods._shared.intervals import too_few as no_interval
-from interp.methods._shared.pairs import Encodings, check, encode
-from interp.methods._shared.patching.effects import rounding
-from interp.methods._shared.permutation import LEVEL, assignments, corrector, sign_flips, too_few
+from interp.methods._shared.pairs import encode
+from interp.methods._shared.patching import features_swept, mediated
+from interp.methods._shared.permutation import LEVEL, corrector
 from interp.results.effects import EffectsResult
 from interp.results.tables import frame_of
 from interp.sites import axes, find
-from interp.spec import Components, Indices, Metric, MetricName, Pairs, SiteName, plain, resolve_metric
+from interp.spec import Components, FeaturesName, Indices, MetricName, Pairs, SiteName, plain, resolve_metric
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
     from interp.engine.model.loaded import LoadedModel
-    from interp.engine.patching.waves import Swept
     from interp.results.tables import Float
 
 
@@ -48,6 +45,8 @@ class MediationResult(EffectsResult):
     ----------
     site, by, axes, layers
         What the mediators are, and the axes of the arrays, such as ``("layer", "head")``.
+    features
+        Of features, the names of the axis, such as ``"F2.417"``: those that are active in any run.
     total, total_interval, total_p
         Mean over pairs, its 95 % interval ``float64 [2]``, its p-value.
     indirect, direct, interaction
@@ -84,6 +83,7 @@ class MediationResult(EffectsResult):
     per_pair_total: Float
     per_pair_indirect: Float
     per_pair_direct: Float
+    features: tuple[str, ...] = ()
 
     _html: ClassVar[str] = "interp.views.mediate:html"
     _svg: ClassVar[str | None] = "interp.views.mediate:svg"
@@ -108,6 +108,8 @@ class MediationResult(EffectsResult):
         >>> result.name((2, 1))
         '2.1'
         """
+        if self.features:
+            return self.features[index[0]]
         layer = self.layers[index[0]]
         return f"{layer}.{index[1]}" if len(index) == 2 else f"L{layer} {self.site}"
 
@@ -255,6 +257,8 @@ def mediate(
     *,
     site: SiteName = "z",
     head: Components | None = None,
+    feature: Components | None = None,
+    features: FeaturesName | None = None,
     layer: Indices = None,
     metric: MetricName | None = None,
     correction: Literal["holm", "fdr_bh", "bonferroni", "none"] = "holm",
@@ -266,9 +270,14 @@ def mediate(
     pairs
         Clean and corrupted prompts of one length, with answers; the cause is the change from corrupted to clean.
     site
-        z, q, k, v and pattern are divided by head, neuron by neuron, the others by layer; at all positions.
+        z, q, k, v and pattern are divided by head, neuron by neuron, features of loaded dictionaries by feature, the
+        others by layer; at all positions.
     head
         Heads, such as 5.1,5.7; all when not given.
+    feature
+        With --site features: features, such as 5.417,5.3; all that are active in a prompt when not given.
+    features
+        With --site features: a loaded set of features; the one loaded last when not given.
     layer
         Layers, such as 5, 0-3 or 0,5,7; all when not given.
     metric
@@ -293,7 +302,8 @@ def mediate(
     -----
     Pearl (2001), "Direct and Indirect Effects"; Vig et al. (2020), "Investigating Gender Bias in Language Models Using
     Causal Mediation Analysis". Every effect is exact: the indirect one is denoising patching, the direct one is noising
-    patching less the corrupted run. Intervals are over pairs, by Student's t without the skewness (Hall
+    patching less the corrupted run; of a feature that is its activation's, with what its dictionary does not explain as
+    it is in the run. Intervals are over pairs, by Student's t without the skewness (Hall
     1992). p-values are by sign-flip permutation over pairs, of the indirect effects; they assume that without an effect
     a pair's is as likely up as down.
 
@@ -312,89 +322,37 @@ def mediate(
     by = "head" if kind.headed else kind.parts or "layer"
     named = axes(site, by)
     layers, heads = names.heads_of_site(model.geometry, site, head, layer)
-    model.require_site(site, layers)
+    chosen_features = mediated.features_asked(model, site, feature, features, layer)
+    if not chosen_features:
+        model.require_site(site, layers)
     metrics.try_out(chosen, model.geometry.d_vocab_out, model.device)
     encoded = encode(model, pairs, chosen)
-    shape = sweep.shape_of(model, site, by, layers, 1)
-    cells = None if heads is None else [layers.index(at) * shape[1] + number for at, number in heads]
-    count = int(np.prod(shape)) if cells is None else len(cells)
 
     # Both ways in one sweep: it goes from layer to layer, so that what an interrupt leaves is whole for its mediators.
     ways = ("denoise", "noise")
     cases = [case for way in ways for case in pairs_of.cases(model, encoded, chosen, way)]
-    job = sweep.sweep(model, cases, site=site, by=by, layers=layers, cells=cells, on_step=model.on_step)
+    if chosen_features:
+        layers = tuple(one.layer for one in chosen_features)
+        over = features_swept.Asked(model, model, cases, list(chosen_features), by)
+        of = tuple(f"F{name}" for name in over.names)
+        cells = mediated.cells_of(chosen_features, of)
+        shape, job = (len(of),), over.sweep(cells=cells, on_step=model.on_step)
+    else:
+        of, shape = (), sweep.shape_of(model, site, by, layers, 1)
+        cells = None if heads is None else [layers.index(at) * shape[1] + number for at, number in heads]
+        job = sweep.sweep(model, cases, site=site, by=by, layers=layers, cells=cells, on_step=model.on_step)
+    count = int(np.prod(shape)) if cells is None else len(cells)
     foresee(model, lambda: pairs_of.swept(model, job, encoded))
     swept = job.run()
     model.note(swept.path, swept.notes)
     result = MediationResult(
-        **_result(model, encoded, swept, chosen, correction, count),
+        **mediated.effects(model, encoded, swept, chosen, correction, count),
         site=site,
         by=by,
         axes=named,
         layers=layers,
+        features=of,
         correction=correction,
         task=pairs.task,
     )
     return unless_interrupted(result, swept.interrupt)
-
-
-def _result(
-    model: LoadedModel,
-    encoded: Sequence[Encodings],
-    swept: Swept,
-    metric: Metric,
-    correction: str,
-    count: int,
-) -> dict[str, Any]:
-    pairs = len(encoded)
-    patched = [swept.values[:pairs].numpy(), swept.values[pairs:].numpy()]  # indirect, direct
-    corrupted: Float = swept.base[:pairs].numpy()
-    clean: Float = swept.source[:pairs].numpy()
-    reached = np.asarray(swept.done.numpy().all(0))
-    across = corrupted.reshape(-1, *[1] * (patched[0].ndim - 1))
-    each = [np.where(reached, values - across, np.nan) for values in patched]
-    total = clean - corrupted
-    indirect, direct = (values.mean(0) for values in each)
-    draws = assignments(len(encoded), count)
-    p = np.full(indirect.shape, np.nan)
-    corrected = p.copy()
-    known = np.isfinite(indirect)
-    if known.any():
-        p[known] = sign_flips(each[0][:, known], draws)
-        corrected[known] = corrector(correction)(p[known])
-    checks = check(model, encoded, metric, clean.tolist(), corrupted.tolist())
-    notes = list(checks.warnings)
-    lost = reached & ~known
-    if lost.any():
-        notes.append(f"the metric is NaN or infinite for {int(lost.sum())} mediators")
-    notes += [*no_interval(len(encoded)), *too_few(len(encoded), count, draws, correction)]
-    noise = swept.noise / np.sqrt(pairs)
-    below = int((np.abs(indirect[known]) < noise).sum())
-    notes += rounding(model, noise, f"{below:,} of {int(known.sum()):,} indirect effects are")
-    if swept.stopped:
-        notes.insert(
-            0, f"partial: {swept.stopped}; mediators that were not reached, both ways and for all pairs, are NaN"
-        )
-    whole = np.isfinite(total).all()
-    return {
-        "metric": metric.name,
-        "total": float(total.mean()),
-        "total_interval": interval(total),
-        "total_p": float(sign_flips(total[:, None], draws)[0]) if whole else float("nan"),
-        "indirect": indirect,
-        "direct": direct,
-        "interaction": total.mean() - direct - indirect,
-        "indirect_interval": interval(each[0]),
-        "direct_interval": interval(each[1]),
-        "p": p,
-        "corrected": corrected,
-        "draws": min(draws, 2 ** len(encoded)),
-        "per_pair_total": total,
-        "per_pair_indirect": each[0],
-        "per_pair_direct": each[1],
-        "clean_metric": float(clean.mean()),
-        "corrupted_metric": float(corrupted.mean()),
-        "done": reached,
-        "checks": checks,
-        "notes": tuple(notes),
-    }

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
 from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import answers
+from interp.methods._shared.features import features_of
 from interp.methods._shared.models import predicted
 from interp.results import Result, resolve
 from interp.results.tables import frame_of
 from interp.sites import Site
-from interp.spec import Indices, Prompt, TokenName, resolve_indices
+from interp.spec import FeaturesName, Indices, Prompt, TokenName, resolve_indices
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.model.tokens import Encoded
+    from interp.engine.readouts.lens import Projected
     from interp.engine.readouts.translators import Translators
     from interp.results.tables import Float
 
@@ -61,6 +63,10 @@ class LensResult(Result):
         (string, id) of the token that the target is held against; ``None`` for none.
     difference
         ``float64 [layer, position]``: the target's logit less that of `wrong`; ``None`` without one.
+    features
+        The set of features whose account of the stream was read; empty where it was the stream itself.
+    whole_kl, whole_target_probability, whole_target_rank
+        With features, the same of the stream itself; else ``None``.
     """
 
     kind: str
@@ -78,6 +84,10 @@ class LensResult(Result):
     target_rank: NDArray[np.int64]
     wrong: tuple[str, int] | None = None
     difference: Float | None = None
+    features: str = ""
+    whole_kl: Float | None = None
+    whole_target_probability: NDArray[np.float32] | None = None
+    whole_target_rank: NDArray[np.int64] | None = None
 
     _html: ClassVar[str] = "interp.views.lens:html"
     _svg: ClassVar[str | None] = "interp.views.lens:svg"
@@ -98,12 +108,14 @@ class LensResult(Result):
         layers, positions, _ = self.ids.shape
         rank = int(self.target_rank[-1, -1])
         where = {"pre": "before", "mid": "in the middle of", "post": "after"}[self.at]
+        of = f" of {self.features}" if self.features else ""
         over = ""
         if self.wrong is not None and self.difference is not None:
             over = f", {self.difference[-1, -1]:+.3f} over {self.wrong[0]!r}"
         return (
-            f"{self.provenance.model}: {self.kind} lens, {layers} layers × {positions} positions; {self.target[0]!r} "
-            f"{self.target_probability[-1, -1]:.3f}, rank {rank}{over}, {where} layer {self.layers[-1]}"
+            f"{self.provenance.model}: {self.kind} lens{of}, {layers} layers × {positions} positions; "
+            f"{self.target[0]!r} {self.target_probability[-1, -1]:.3f}, rank {rank}{over}, {where} layer "
+            f"{self.layers[-1]}"
         )
 
     def text(self) -> str:
@@ -145,6 +157,12 @@ class LensResult(Result):
         held = {} if self.difference is None else {"logit difference": self.difference.reshape(-1)}
         layer, place = (grid.reshape(-1) for grid in np.indices(self.kl.shape))
         best = self.ids[..., 0].reshape(-1).tolist()
+        whole: dict[str, Any] = {
+            "kl": self.whole_kl,
+            "target probability": self.whole_target_probability,
+            "target rank": self.whole_target_rank,
+        }
+        beside = {f"whole {name}": values.reshape(-1) for name, values in whole.items() if values is not None}
         return frame_of(
             {
                 "layer": np.array(self.layers)[layer],
@@ -158,6 +176,7 @@ class LensResult(Result):
                 "target rank": self.target_rank.reshape(-1),
                 **held,
             }
+            | beside
         )
 
 
@@ -178,6 +197,7 @@ def lens(
     layer: Indices = None,
     position: Indices = None,
     top: int = 5,
+    features: FeaturesName | None = None,
 ) -> LensResult:
     """The lens: each layer's residual stream read as a prediction, through the model's own final norm and unembedding.
 
@@ -201,6 +221,8 @@ def lens(
         Positions to read, likewise.
     top
         How many of the likeliest tokens to keep.
+    features
+        A loaded set of features whose account of each layer's stream is read, beside the stream itself.
 
     Returns
     -------
@@ -222,23 +244,38 @@ def lens(
     Latent Predictions from Transformers with the Tuned Lens". Jacobian lens: transformer-lens'. After the last layer
     all of them are the model's own output. A BERT-type model is read through its whole prediction head.
 
+    With features, what is read of a layer is its stream less what its dictionary does not explain: of a dictionary of
+    the stream all that it gives back, x̂; of one of the MLP's or the attention's output (a transcoder, too) the stream
+    with x̂ in the place of that output. Layers are taken one by one: lower ones are the model's own, and this says what
+    would be predicted if the model stopped there, not what it would do with the dictionary in its forward (CE recovered
+    of `features-load` is about that).
+
     Examples
     --------
     >>> interp.lens("The capital of France is", target=" Paris").target_rank[:, -1]
     array([269,   3,   0,   0])
+    >>> features = interp.features_load("bundled")
+    >>> account = interp.lens("The capital of France is", target=" Paris", features="bundled-features")
+    >>> account.target_rank.shape, account.whole_target_rank[:, -1]
+    ((4, 6), array([269,   3,   0,   0]))
     """
+    import torch
+
+    from interp.engine.features import explained
     from interp.engine.readouts import lens as engine
 
     if top < 1:
         raise InputError(f"--top {top} keeps nothing; use 1 or more")
     if kind == "logit" and from_ is not None:
         raise InputError("the logit lens is read from nothing; add --kind tuned or --kind jacobian, or drop --from")
+    given = None if features is None else features_of(model, features)
     encoded = model.encode(prompt)
     named = answers.one(model, prompt, target, "target")
     against = answers.one(model, prompt, wrong, "wrong")
     found = engine.readout(model)
     maps = None if kind == "logit" else _translators(model, kind, from_)
-    layers = _layers(model, layer, at, maps)
+    layers = _layers(model, given.layers if given is not None and layer is None else layer, at, maps)
+    dictionaries = [] if given is None else [given.at(index) for index in layers]
     length = len(encoded.ids)
     places = resolve_indices(position, length, "position")
     streams, end, logits = _streams(model, encoded, layers, at)
@@ -249,13 +286,17 @@ def lens(
         goal = int(engine.detached(lambda: found.logits(end[asked]).argmax()))
     if against == goal:
         raise InputError(f"--wrong is {model.tokens.string(goal)!r}, the target itself; name another token")
+    if dictionaries:
+        account = engine.detached(lambda: explained.explained(model, encoded, dictionaries, at))
+        streams = torch.cat([account.to(streams), streams])
     if maps is not None:
-        streams = engine.detached(lambda: _moved(maps, layers, at, streams))
+        streams = engine.detached(lambda: _moved(maps, [*layers, *layers][: len(streams)], at, streams))
     chosen = list(places)
     seen = engine.project(found, streams[:, chosen], end[chosen], goal, top, model.on_step)
-    ids, entropy = seen.ids, seen.entropy
+    read = slice(len(layers))  # behind it, with features, stand the streams themselves
+    ids, entropy = seen.ids[read], seen.entropy[read]
     reached = places[: ids.shape[1]]
-    apart = None if against is None else engine.difference(found, streams[:, list(reached)], goal, against)
+    apart = None if against is None else engine.difference(found, streams[read][:, list(reached)], goal, against)
     other = () if named is None else answers.likelier(model, named, logits)
     lost = ~np.isfinite(entropy).all(1)
     notes = [f"partial: interrupted after {len(reached)} of {len(places)} positions"] if seen.interrupt else []
@@ -268,18 +309,29 @@ def lens(
         layers=layers,
         positions=reached,
         ids=ids,
-        probabilities=seen.probabilities,
+        probabilities=seen.probabilities[read],
         names={int(index): model.tokens.string(int(index)) for index in np.unique(ids)},
         entropy=entropy,
-        kl=seen.kl,
+        kl=seen.kl[read],
         target=(model.tokens.string(goal), goal),
-        target_probability=seen.target_probability,
-        target_rank=seen.target_rank,
+        target_probability=seen.target_probability[read],
+        target_rank=seen.target_rank[read],
+        **_whole(given.name, seen, len(layers)) if given is not None else {},
         wrong=None if against is None else (model.tokens.string(against), against),
         difference=apart,
         notes=(*notes, *(maps.notes if maps is not None else ()), *other),
     )
     return unless_interrupted(result, seen.interrupt)
+
+
+def _whole(name: str, seen: Projected, count: int) -> dict[str, Any]:
+    """Return what stands beside the account of features: of the streams, which were read behind it."""
+    return {
+        "features": name,
+        "whole_kl": seen.kl[count:],
+        "whole_target_probability": seen.target_probability[count:],
+        "whole_target_rank": seen.target_rank[count:],
+    }
 
 
 def _translators(model: LoadedModel, kind: Literal["tuned", "jacobian"], source: str | None) -> Translators:

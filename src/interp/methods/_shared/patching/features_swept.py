@@ -84,18 +84,10 @@ class Asked:
         return sweep_features(self.features, self.cases, by=self.by, source_model=self.source_model, **more)
 
     def estimate(self, steps: int, on_step: OnStep) -> FeatureJob:
-        """Return the estimate of it.
-
-        Raises
-        ------
-        InputError
-            It is asked for with steps.
-        """
+        """Return the estimate of it."""
         from interp.engine.patching.feature_estimates import FeatureJob
 
-        if steps > 1:
-            raise InputError("features are estimated from one gradient; leave out --steps, or verify with --verify 20")
-        return FeatureJob(self.features, self.cases, self.by, self.source_model, on_step)
+        return FeatureJob(self.features, self.cases, self.by, self.source_model, steps, on_step)
 
     def estimated(self, steps: int, on_step: OnStep) -> Estimate:
         """Return what the estimate gives."""
