@@ -72,6 +72,8 @@ def steered(model: LoadedModel, feature: FeatureResult, prompt: Prompt, strength
     import torch
 
     from interp.engine.model import generation
+    from interp.engine.model.changes import Changes
+    from interp.engine.model.sampling import Sampling
 
     if not math.isfinite(strength):
         raise InputError(f"strength {strength} is not finite; use a number such as 4")
@@ -79,11 +81,11 @@ def steered(model: LoadedModel, feature: FeatureResult, prompt: Prompt, strength
         raise InputError(f"top={top} lists nothing; use 1 or more")
     encoded = model.encode(prompt)
     added = feature.intervention(strength)
-    changes = generation.Changes((added,) if strength else ())
-    generation.check(model, len(encoded.ids), n, 0.0, changes)
+    changes = Changes((added,) if strength else ())
+    generation.check(model, len(encoded.ids), n, Sampling(), changes)
     name = added.site.hook_name
     stream = model.activations(encoded, [name])[name][0].float().norm(dim=-1).median()
-    made = [generation.generate(model, encoded.ids, n, changes=one) for one in (generation.Changes(), changes)]
+    made = [generation.generate(model, encoded.ids, n, changes=one)[0] for one in (Changes(), changes)]
     for one in made:
         if one.interrupt is not None:
             raise one.interrupt
