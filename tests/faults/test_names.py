@@ -266,7 +266,7 @@ def test_row_24_a_component_that_this_family_lacks(shell, lend):
         ("patch", {"site": "featurs"}, "did you mean features?"),
         ("patch", {"site": "features", "by": "head"}, "use --by feature"),
         ("patch", {"site": "z", "by": "feature"}, "use --site features"),
-        ("mediate", {"site": "features"}, "here a site of the model is needed: resid_pre"),
+        ("mediate", {"site": "features", "feature": "0.99999"}, "they are 0–63"),
         ("ablate", {"feature": "0.99999"}, "they are 0–63"),
         ("ablate", {"feature": "9.1"}, "it has layers 0-1, at resid_post"),
         ("ablate", {"feature": "0"}, "such as 2.417"),
