@@ -141,7 +141,8 @@ class Prompt:
         (('A man', 'A person'), [1, 2])
         """
         if self.ids is None and self.second is None:
-            return marked(self.text or "", self.marks)
+            text: Any = self.text
+            return marked(text, self.marks) if isinstance(text, str) else text or ""
         if self.ids is None:
             return self.text or "", self.second or ""
         types = self.types if self.types is not None else types_of(self.ids)
