@@ -166,7 +166,7 @@ def axes(site: str, by: str) -> tuple[str, ...]:
     if by in {"feature", "feature-position"} and kind is not FEATURES:
         raise InputError(f"{site} has no features; use --site features")
     if by == "span" and (kind is FEATURES or kind.heads_first):
-        raise InputError(f"{site} is not put in span by span; use --by position, or another site")
+        raise InputError(f"{site} cannot be patched by span; use --by position, or another site")
     if kind is FEATURES and by in {"head", "head-position", "neuron"}:
         raise InputError(
             f"features have no {by.partition('-')[0]}s; use --by feature, feature-position, position or layer"
