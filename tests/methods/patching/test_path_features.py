@@ -13,6 +13,7 @@ from torch import Tensor
 import dictionaries
 import interp
 from engine.features import made, naive
+from interp.engine import exactness
 from interp.engine.features.dictionary import Dictionary
 from interp.engine.features.places import flat
 from interp.errors import InputError, Interrupted
@@ -237,11 +238,13 @@ def test_a_wrong_replay_is_noticed(lend: Any, monkeypatch: Any) -> None:
 
     model = lend("gpt2")
     found = loaded(model, "transcoder")
+    exactness.forget(model)
     own = FeatureEnds._unit
     monkeypatch.setattr(FeatureEnds, "_unit", lambda self, difference: 1.5 * own(self, difference))
     result: Any = interp.path(CLEAN, CORRUPTED, from_="F0.*", to="logits,1.mlp", metric=logit)
     assert result.provenance.path.startswith("hooked: the forward without hooks differed by")
     compare(Loop(model, found, CORRUPTED, CLEAN, "all"), result, every=5)
+    exactness.forget(model)
 
 
 def test_with_nothing_frozen_a_path_to_the_logits_is_patching_the_feature(lend: Any) -> None:
