@@ -407,6 +407,6 @@ def test_without_any_features(lend: Any) -> None:
         interp.patch(CLEAN, CORRUPTED, site="features", metric=logit)
     with pytest.raises(
         InputError,
-        match="patched by patch and mediate and taken away by ablate; here a site of the model is needed: resid_pre",
+        match="patched by patch and mediate, taken away by ablate; here a site of the model is needed: resid_pre",
     ):
         interp.model.require_site("features", [0])

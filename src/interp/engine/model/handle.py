@@ -175,7 +175,7 @@ class Handle:
         kind, hooks_of = find(name), self.site_hooks
         if kind is FEATURES:
             raise InputError(
-                "features are patched by patch and mediate and taken away by ablate; here a site of the model is needed: "
+                "features are patched by patch and mediate, taken away by ablate; here a site of the model is needed: "
                 + ", ".join(self.sites)
             )
         there = [layer for layer in range(self.geometry.n_layers) if kind.within(hooks_of, layer)]
