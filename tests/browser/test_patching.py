@@ -38,7 +38,23 @@ strings = tuple({HOSTILE!r})
 strange = sweep("position", (2, len(strings)), site="resid_pre", tokens=strings, task=strings[1], notes=(strings[0],))
 replace(strange, provenance=Provenance(model=strings[1]))"""
 SHAPES = "from views.test_patching import SHAPES\nSHAPES['{}']()"
-CELLS = [LOAD, ATTENTION, SLOW, STOPPED, QUICK, SILENT, STRANGE, *(SHAPES.format(n) for n in ("positions", "layers"))]
+SPANS = """\
+%%interp patch --site resid_pre --by span -o spans
+clean: When [Mary]{IO} and [John]{S1} went to the store, [John]{S2} gave a drink to
+corrupted: When [Mr Alice Smith]{IO} and [John]{S1} went to the store, [John]{S2} gave a drink to
+answer: Mary
+wrong: John"""
+CELLS = [
+    LOAD,
+    ATTENTION,
+    SLOW,
+    STOPPED,
+    QUICK,
+    SILENT,
+    STRANGE,
+    *(SHAPES.format(n) for n in ("positions", "layers")),
+    SPANS,
+]
 BOX = re.compile(r"M([\d.]+) ([\d.]+)h")
 
 
@@ -327,3 +343,23 @@ def test_nothing_but_this_machine_is_contacted_and_no_message_is_large(sweeps: N
     assert sweeps.traffic.foreign() == []
     assert max(sweeps.traffic.received) < 500_000
     assert [error for error in sweeps.traffic.errors if "blob:" in error] == []
+
+
+def test_spans_are_named_joined_and_asked(sweeps: Notebook) -> None:
+    sweeps.run(CELLS.index(SPANS))
+    heatmap = Heatmap(sweeps, CELLS.index(SPANS))
+    heatmap.frame.scroll_into_view_if_needed()
+    sweeps.until(lambda: "strongest of 16" in heatmap.said(), "nothing is chosen")
+    drawn = heatmap.frame.locator(".interp-extras svg").first.text_content() or ""
+    assert [name for name in ("IO", "S1", "S2", "END") if name in drawn] == ["IO", "S1", "S2", "END"]
+    effect = float(sweeps.kernel.value("float(spans.recovery[2, 3])"))
+    heatmap.drawing.click(position=heatmap.middle(2, 3, 4, 4))
+    sweeps.until(lambda: heatmap.said().startswith("L2 END"), "the cell that was clicked is named by its span")
+    assert f"{effect:+.3f}".replace("-", "−") in heatmap.said()
+    heatmap.drawing.dblclick(position=heatmap.middle(1, 0, 4, 4))
+    sweeps.until(lambda: "L1 IO patched: what the model says" in heatmap.frame.inner_text(), "it was asked")
+    for width in (1500, 700):
+        sweeps.page.set_viewport_size({"width": width, "height": 1100})
+        sweeps.until(lambda: heatmap.frame.evaluate("e => e.scrollWidth <= e.clientWidth + 1"), f"it fits {width}")
+        sweeps.shot(heatmap.frame, f"spans {sweeps.front_end} {width}")
+    sweeps.page.set_viewport_size({"width": 1500, "height": 1100})
