@@ -92,7 +92,8 @@ export function plot(viewer: Viewer, say: () => void): HTMLElement {
     ends,
     () => {
       const { body, width, height } = current.value;
-      panel.style.setProperty("--wide", `${width}px`);
+      const above = sweep.value.extras.above.map(([, wide]) => wide);
+      panel.style.setProperty("--wide", `${Math.max(width, ...above)}px`);
       place(drawing, width, height, body);
     },
     () => put(ring, chosen.value),

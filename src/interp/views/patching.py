@@ -45,8 +45,9 @@ def _picture(result: PatchingResult) -> page.Picture:
         stacks = [stacks[0], [*beside, *stacks[2]]]
     least = math.ceil(max([_NARROW, *(drawing.width for _, drawing in beside)]))
     listed = f'<div class="interp-list">{page.captioned(beside)}</div>' if beside else ""
+    wide = math.ceil(max(drawing.width for _, drawing in (*patching_spans.drawn(view), first[0])))
     columns = (
-        f'<div class="interp-part" style="--wide:{math.ceil(first[0][1].width)}px">{_captioned(view, first)}</div>'
+        f'<div class="interp-part" style="--wide:{wide}px">{_captioned(view, first)}</div>'
         f'<div class="interp-columns interp-beside" style="--least:{least}px">'
         f"{listed}{pairs.markup(view)}</div>"
     )
