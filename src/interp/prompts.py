@@ -86,6 +86,20 @@ def differing(first: Sequence[int], second: Sequence[int]) -> tuple[int, ...]:
     return tuple(n for n, (a, b) in enumerate(zip(*both, strict=False)) if a != b)
 
 
+def between(first: Sequence[Any], second: Sequence[Any]) -> tuple[range, range]:
+    """Return the positions of two prompts of any lengths between what both begin and what both end with.
+
+    Examples
+    --------
+    >>> between((5, 6, 7), (5, 8, 9, 7))
+    (range(1, 2), range(1, 3))
+    """
+    least = min(len(first), len(second))
+    begin = next((n for n in range(least) if first[n] != second[n]), least)
+    end = next((n for n in range(least - begin) if first[-1 - n] != second[-1 - n]), least - begin)
+    return range(begin, len(first) - end), range(begin, len(second) - end)
+
+
 @dataclass(frozen=True)
 class Prompt:
     """One text, a pair of sentences, or the token ids that stand for one.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from interp.prompts import between
 from interp.views.kit import draw
 from interp.views.kit.draw import Drawing
 from interp.views.kit.text import columns, escape, labels, signed, visible
@@ -23,17 +24,10 @@ def prompts(view: PatchingView) -> list[tuple[str, list[tuple[str, bool]]]]:
     given = [("clean", pairs.clean[0])]
     if pairs.corrupted and not (view.source and not view.noising):
         given.append(("corrupted", pairs.corrupted[0]))
-    lengths = {len(tokens) for _, tokens in given}
-    differing = [set(view.differing)] * len(given) if len(lengths) == 1 else _between(*(one for _, one in given))
+    differing = [set(view.differing)] * len(given)
+    if len({len(tokens) for _, tokens in given}) > 1:
+        differing = [set(middle) for middle in between(*(tokens for _, tokens in given))]
     return [(name, _excerpt(tokens, own)) for (name, tokens), own in zip(given, differing, strict=True)]
-
-
-def _between(first: Sequence[str], second: Sequence[str]) -> list[set[int]]:
-    """Return the positions in two prompts of different lengths between what both begin and both end with."""
-    least = min(len(first), len(second))
-    begin = next((n for n in range(least) if first[n] != second[n]), least)
-    end = next((n for n in range(least - begin) if first[-1 - n] != second[-1 - n]), least - begin)
-    return [set(range(begin, len(tokens) - end)) for tokens in (first, second)]
 
 
 def _excerpt(tokens: Sequence[str], differing: set[int]) -> list[tuple[str, bool]]:

@@ -90,7 +90,7 @@ def _encoded(model: LoadedModel, pair: Pair, metric: Metric, number: int, count:
     if len(clean.ids) != len(corrupted.ids) and not spans:
         raise InputError(
             f"{where}clean has {len(clean.ids)} tokens and corrupted {len(corrupted.ids)}; they must line up: "
-            f"{aligned(clean, corrupted)}, or be patched --by span"
+            f"{aligned(clean, corrupted)}; %interp patch --by span takes any lengths"
         )
     answer, wrong = (
         answers.tokens(model, pair.clean, given, which, where, literal=pair.literal)

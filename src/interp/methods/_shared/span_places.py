@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from interp.errors import InputError
+from interp.prompts import between
 
 if TYPE_CHECKING:
     from interp.engine.model.tokens import Encoded
@@ -66,16 +67,14 @@ def places(
 
 def _automatic(clean: Sequence[int], corrupted: Sequence[int]) -> dict[str, Places]:
     """Return the spans of a pair that marks none."""
-    least = min(len(clean), len(corrupted))
-    first = next((n for n in range(least) if clean[n] != corrupted[n]), least)
-    last = next((n for n in range(least - first) if clean[-1 - n] != corrupted[-1 - n]), least - first)
-    ranges = {
-        BEFORE: [(0, first)] * 2,
-        MIDDLE: [(first, len(ids) - last) for ids in (clean, corrupted)],
-        AFTER: [(len(ids) - last, len(ids)) for ids in (clean, corrupted)],
+    middles = between(clean, corrupted)
+    both = tuple(zip((clean, corrupted), middles, strict=True))
+    made = {
+        BEFORE: [tuple(range(middle.start)) for middle in middles],
+        MIDDLE: [tuple(middle) for middle in middles],
+        AFTER: [tuple(range(middle.stop, len(ids))) for ids, middle in both],
     }
-    made = {name: [tuple(range(*one)) for one in both] for name, both in ranges.items()}
-    return {name: (both[0], both[1]) for name, both in made.items() if all(both)}
+    return {name: (own[0], own[1]) for name, own in made.items() if all(own)}
 
 
 def _apart(found: Mapping[str, Places], where: str) -> None:
