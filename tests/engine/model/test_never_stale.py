@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from tokenizers import normalizers
 from torch import nn
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedModel
 from transformers.models.llama import modeling_llama
 
 import interp
@@ -280,6 +280,37 @@ def test_a_forward_is_no_change_and_a_plain_model_runs_nothing_of_the_users(fami
     bridged(made)
     bridged(made, range(3, 40))
     assert made.fingerprint() == digest
+
+
+class _Keeping(nn.Module):
+    """Keeps counters and caches in its class, as libraries do."""
+
+    looked: bool
+    other = 1
+    made = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        _Keeping.made += 1
+        self.other = 2
+
+    @classmethod
+    def look(cls) -> None:
+        cls.looked = True
+
+
+def test_what_a_class_notes_of_itself_is_no_change(model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training goes on in another process, where transformers has asked its class other things, or nothing."""
+    kinds = [kind for kind in type(model.hf_model).__mro__ if issubclass(kind, PreTrainedModel)]
+    for kind in kinds:
+        monkeypatch.delattr(kind, "_can_set_attn_implementation_cached_value", raising=False)
+    digest = model.fingerprint()
+    for kind in kinds:
+        kind._can_set_attn_implementation()
+    assert vars(kinds[0])["_can_set_attn_implementation_cached_value"]
+    assert model.fingerprint() == digest
+    assert code._rebound(_Keeping, True) >= {"looked", "made"}
+    assert "other" not in code._rebound(_Keeping, True)
 
 
 _ELSEWHERE = """

@@ -17,7 +17,7 @@ import sys
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from operator import attrgetter, is_, itemgetter
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, cast
@@ -125,13 +125,11 @@ class _Space:
         """Yield what is another one than when it was first seen, in any reading of any model's code."""
         known = id(self.owner) in _first
         _, first = _first.setdefault(id(self.owner), (self.owner, {}))
-        for name, value in self.held.items():
+        now = self.held | {name: _ABSENT for name in first.keys() - self.held.keys() if self._whole}
+        for name, value in now.items():
             before = first.setdefault(name, _ABSENT if known and self._whole else value)
-            if before is not value and name not in _NOISE and (self._whole or name not in _rebound(self._space)):
+            if before is not value and name not in _NOISE and name not in _rebound(self.owner, self._whole):
                 yield f"{self.label}.{name}", value
-        if self._whole:
-            gone = first.keys() - self.held.keys()
-            yield from ((f"{self.label}.{name}", _ABSENT) for name in gone if first[name] is not _ABSENT)
 
 
 class _Reach:
@@ -298,23 +296,44 @@ def _imported(name: str, package: str) -> ModuleType | None:
 _rebinding: dict[int, frozenset[str]] = {}
 
 
-def _rebound(space: Mapping[str, Any]) -> frozenset[str]:
-    """Return the names that functions of a module bind anew themselves (``global``): counters and caches of its own."""
-    if id(space) not in _rebinding:
-        held = list(space.values())
-        held += [value for kind in held if isinstance(kind, type) for value in vars(kind).values()]
-        codes = [function.__code__ for value in held for function in functions_in(value)]
-        _rebinding[id(space)] = frozenset(
-            str(step.argval)
-            for code in codes
-            if _STORE in code.co_code[::2]
-            for step in dis.get_instructions(code)
-            if step.opname == "STORE_GLOBAL"
-        )
-    return _rebinding[id(space)]
+def _rebound(owner: Any, whole: bool) -> frozenset[str]:
+    """Return the names that the code of a module or a class binds anew itself: counters and caches of its own."""
+    if id(owner) not in _rebinding:
+        if isinstance(owner, type):
+            found = {name for base in owner.__mro__ for code in _codes(vars(base)) for name in _stored(code, base)}
+        else:
+            held = {} if whole else owner  # a registry has no code
+            inner = [code for kind in held.values() if isinstance(kind, type) for code in _codes(vars(kind))]
+            codes = [*_codes(held), *inner]
+            found = {str(step.argval) for code in codes for step in _steps(code) if step.opname == "STORE_GLOBAL"}
+        _rebinding[id(owner)] = frozenset(found)
+    return _rebinding[id(owner)]
 
 
-_STORE = dis.opmap["STORE_GLOBAL"]
+def _codes(space: Mapping[str, Any]) -> list[CodeType]:
+    return [function.__code__ for value in space.values() for function in functions_in(value)]
+
+
+def _steps(code: CodeType) -> list[dis.Instruction]:
+    return list(dis.get_instructions(code)) if not _STORES.isdisjoint(code.co_code[::2]) else []
+
+
+_STORES = {dis.opmap["STORE_GLOBAL"], dis.opmap["STORE_ATTR"]}
+
+
+def _stored(code: CodeType, kind: type) -> Iterator[str]:
+    """Yield the attributes that a method sets on its class: ``cls.name = …``, ``Kind.name = …``, ``Kind.name += …``."""
+    steps = [step for step in _steps(code) if step.opname not in ("COPY", "CACHE")]
+    first = code.co_varnames[0] if code.co_argcount and isinstance(vars(kind).get(code.co_name), classmethod) else None
+    read: set[str] = set()
+    for before, step in pairwise(steps):
+        # Two loads may be one instruction, which names both.
+        loaded: Any = before.argval[-1] if isinstance(before.argval, tuple) and before.argval else before.argval
+        of_kind = loaded == (kind.__name__ if before.opname == "LOAD_GLOBAL" else first) is not None
+        if of_kind and step.opname == "LOAD_ATTR":
+            read.add(str(step.argval))
+        elif step.opname == "STORE_ATTR" and (of_kind or step.argval in read):
+            yield str(step.argval)
 
 
 @functools.cache
