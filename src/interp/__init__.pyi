@@ -13,6 +13,7 @@ from interp.interface.registry import technique as technique
 from interp.methods._shared.circuit.file import load_circuit as load_circuit
 from interp.methods._shared.circuit.report import CircuitReport as _CircuitReport
 from interp.methods._shared.circuit.result import CircuitResult as _CircuitResult
+from interp.methods._shared.diff_result import DiffResult as _DiffResult
 from interp.methods._shared.feature_labels import FeaturesLabelResult as _FeaturesLabelResult
 from interp.methods._shared.feature_labels import load_labels as load_labels
 from interp.methods._shared.feature_result import FeatureResult as _FeatureResult
@@ -105,6 +106,22 @@ def circuit(
 ) -> _CircuitResult: ...
 def clear() -> _Table: ...
 def compose(*, kind: Literal["q", "k", "v"] | None = ..., model: Any = ...) -> _ComposeResult: ...
+def diff(
+    *body: Any,
+    what: Literal["weights", "activations"] = ...,
+    metric: Any = ...,
+    share: float = ...,
+    tokens: int = ...,
+    task: Any = ...,
+    n: Any = ...,
+    seed: Any = ...,
+    corruption: Any = ...,
+    bos: Any = ...,
+    text: Any = ...,
+    column: Any = ...,
+    truncate: Any = ...,
+    **more: Any,
+) -> _DiffResult: ...
 def dla(
     prompt: Any,
     *,

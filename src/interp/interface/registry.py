@@ -118,6 +118,8 @@ class Command:
         Whether the function's first argument is the current model.
     examples
         What stands behind the docstring's ``>>>``, each on one line.
+    model
+        The argument that names the function's model, where it needs one.
     """
 
     name: str
@@ -128,6 +130,7 @@ class Command:
     summary: str
     doc: str
     examples: tuple[str, ...] = ()
+    model: str = "model"
 
     @property
     def bodies(self) -> tuple[type, ...]:
@@ -187,7 +190,9 @@ _SHARED: dict[type, tuple[Parameter, ...]] = {
 }
 
 
-def technique(*, body: Body, name: str | None = None, forecasts: bool = False) -> Callable[[Function], Function]:
+def technique(
+    *, body: Body, name: str | None = None, forecasts: bool = False, model: str = "model"
+) -> Callable[[Function], Function]:
     """Declare a technique: a function ``(model, body, …) -> Result``.
 
     Parameters
@@ -199,6 +204,8 @@ def technique(*, body: Body, name: str | None = None, forecasts: bool = False) -
         The command's name; the function's name with hyphens when not given.
     forecasts
         Whether it calls `foresee` before its work starts, on every way through it: it then takes ``--dry-run``.
+    model
+        Of a technique over several models: what the first is called, which is then given by its place, not by a flag.
 
     Returns
     -------
@@ -217,7 +224,7 @@ def technique(*, body: Body, name: str | None = None, forecasts: bool = False) -
     >>> @technique(body=None)  # doctest: +SKIP
     ... def layers(model) -> Result: ...
     """
-    return lambda function: _declare(function, body, needs_model=True, name=name, forecasts=forecasts)
+    return lambda function: _declare(function, body, needs_model=True, name=name, forecasts=forecasts, model=model)
 
 
 def command(function: Function) -> Function:
@@ -226,7 +233,13 @@ def command(function: Function) -> Function:
 
 
 def _declare(
-    function: Function, body: Body, *, needs_model: bool, name: str | None, forecasts: bool = False
+    function: Function,
+    body: Body,
+    *,
+    needs_model: bool,
+    name: str | None,
+    forecasts: bool = False,
+    model: str = "model",
 ) -> Function:
     called = name or function.__name__.replace("_", "-")
     held = _commands.get(called)
@@ -234,7 +247,10 @@ def _declare(
         raise ValueError(f"{held.function.__module__} already declares a command named {called!r}")
     doc = inspect.getdoc(function) or ""
     own = _parameters(function, skip=2 if body else 1, descriptions=_described(doc))
-    shared = _shared(body, {parameter.name for parameter in own}, needs_model=needs_model, forecasts=forecasts)
+    if model != "model":
+        own = (replace(_MODEL_PARAMETER, name=model, positional=True, default=_MISSING, help="a loaded model"), *own)
+    flag = needs_model and model == "model"
+    shared = _shared(body, {parameter.name for parameter in own}, needs_model=flag, forecasts=forecasts)
     _commands[called] = Command(
         name=called,
         function=function,
@@ -244,6 +260,7 @@ def _declare(
         summary=doc.partition("\n")[0],
         doc=doc,
         examples=_examples(doc),
+        model=model,
     )
     return function
 

@@ -265,13 +265,13 @@ class Session:
             given: value if given in unflagged else command.parameter(given).check(value)
             for given, value in arguments.items()
         }
-        asked, dry = arguments.pop("model", None), bool(arguments.pop("dry_run", False))
+        asked, dry = arguments.pop(command.model, None), bool(arguments.pop("dry_run", False))
         model = self.get(asked)
         watcher, phase = self.on_step or _nobody, self.on_phase or _deaf
         phase(f"{command.name}: reading the input")
         inputs, given = inputs_of(command, model, body, arguments)
         if asked is not None:
-            given["model"] = asked
+            given = {command.model: asked, **given} if command.model != "model" else {**given, "model": asked}
         if dry:
             given["dry_run"] = True
         seed = seed_of(command, given)
@@ -352,7 +352,9 @@ def bound(command: registry.Command, session: Session) -> Callable[..., Any]:
 
     own = list(inspect.signature(command.function).parameters.values())[1:]
     first = {p.name for p in command.parameters if p.positional}
-    own.sort(key=lambda p: (p.kind is p.KEYWORD_ONLY, p.name not in first))
+    if command.model in first:
+        own.append(inspect.Parameter(command.model, inspect.Parameter.POSITIONAL_OR_KEYWORD))
+    own.sort(key=lambda p: (p.kind is p.KEYWORD_ONLY, p.name not in first, p.name != command.model))
     shared = [
         inspect.Parameter(p.name, inspect.Parameter.KEYWORD_ONLY, default=p.default)
         for p in command.parameters

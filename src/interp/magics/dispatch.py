@@ -108,7 +108,11 @@ def _run(shell: InteractiveShell, line: str, cell: str | None, began: float) -> 
 
 def _reads_pairs(call: Call, text: str) -> bool:
     """Whether bars in a typed text divide two sentences: they do for an encoder, and are text for every other model."""
-    return "|||" in text and call.command.needs_model and session.get(call.arguments.get("model")).tokens.bidirectional
+    return (
+        "|||" in text
+        and call.command.needs_model
+        and session.get(call.arguments.get(call.command.model)).tokens.bidirectional
+    )
 
 
 def _prompt(text: str, call: Call) -> str | Prompt:

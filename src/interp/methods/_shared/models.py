@@ -68,6 +68,19 @@ def require_causal(model: LoadedModel, what: str) -> None:
         )
 
 
+def require_shape(model: LoadedModel, other: LoadedModel) -> None:
+    """Refuse another model that is of another shape.
+
+    Raises
+    ------
+    InputError
+        Its layers, heads or width are others.
+    """
+    ours, theirs = ((of.n_layers, of.n_heads, of.n_kv_heads, of.d_model) for of in (model.geometry, other.geometry))
+    if ours != theirs:
+        raise InputError(f"{other.name} is not of the shape of {model.name}: its activations do not fit")
+
+
 def way(model: LoadedModel) -> str:
     """Return how sweeps of `model` as it is now are computed: without hooks, and from where, or with hooks and why."""
     from interp.engine import exactness

@@ -13,6 +13,7 @@ from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import pairs as pairs_of
 from interp.methods._shared import span_places
+from interp.methods._shared.models import require_shape
 from interp.methods._shared.pairs import Encodings, encode
 from interp.methods._shared.patching import estimate, features_swept
 from interp.methods._shared.patching.effects import patched
@@ -235,12 +236,5 @@ def _notes(swept: Swept, result: PatchingResult) -> tuple[str, ...]:
 def _other(model: LoadedModel, named: LoadedModel | None) -> LoadedModel:
     if named is None:
         return model
-    ours, theirs = model.geometry, named.geometry
-    if (ours.n_layers, ours.n_heads, ours.n_kv_heads, ours.d_model) != (
-        theirs.n_layers,
-        theirs.n_heads,
-        theirs.n_kv_heads,
-        theirs.d_model,
-    ):
-        raise InputError(f"{named.name} is not of the shape of {model.name}: its activations do not fit")
+    require_shape(model, named)
     return named

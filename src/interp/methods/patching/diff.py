@@ -1,0 +1,185 @@
+"""What a fine-tune changed: components of one model, put into another of its shape."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from interp.errors import InputError, unless_interrupted
+from interp.interface.registry import technique
+from interp.methods._shared import texts
+from interp.methods._shared.diff_result import DiffResult
+from interp.methods._shared.intervals import of_ratio, too_few
+from interp.methods._shared.models import predicted, require_shape
+from interp.methods._shared.pairs import encode
+from interp.spec import MetricName, ModelName, Pairs, Texts, resolve_metric
+
+if TYPE_CHECKING:
+    from interp.engine.model.loaded import LoadedModel
+    from interp.engine.patching.ablation import Sample
+    from interp.engine.patching.difference import Carried
+
+
+_CONTINUED = 3  # prompts that both models go on with
+
+
+@technique(body=Pairs | Texts, model="base")
+def diff(
+    model: LoadedModel,
+    data: Pairs | Texts,
+    tuned: ModelName,
+    *,
+    what: Literal["weights", "activations"] = "weights",
+    metric: MetricName | None = None,
+    share: float = 0.9,
+    tokens: int = 12,
+) -> DiffResult:
+    """What a fine-tune changed: each component of one model put into another, and the fewest that carry the change.
+
+    Of two models of one shape, such as a base and its fine-tune, each component of the second is put into the first,
+    alone, and the metric measured. With ``weights`` a component is a function: a head is the other model's head (its
+    norm, queries, keys, values and output) on the residual stream of the first, and so are MLPs, the embedding and the
+    unembedding. What was not trained then has an effect of exactly zero. With ``activations`` it is what the component
+    was in the other model's run, which contains what came from below. Then a small set that together carries `share` of
+    the difference is looked for: the strongest are taken until it is carried, and what is not needed is left out again.
+
+    Parameters
+    ----------
+    data
+        Pairs, of which the clean prompts are run, or texts, whose loss is measured.
+    tuned
+        The other model.
+    what
+        weights puts components in as functions, activations as what they were in the other model's run.
+    metric
+        Of pairs: logit-diff, logit, logprob, prob, rank, kl (from the other model), or a function of yours.
+    share
+        How much of the difference the set is to carry; 0 looks for none.
+    tokens
+        How many tokens both models go on with after the first three prompts, the likeliest each; 0 for none.
+
+    Returns
+    -------
+    DiffResult
+        Each component's effect and share, how far its weights have moved, and the set.
+
+    Raises
+    ------
+    InputError
+        Models of two shapes, or that cut the prompts into other tokens, or one whose blocks are not known.
+    Interrupted
+        Stopped by Ctrl-C: the components so far are in its ``result``.
+
+    Notes
+    -----
+    Activations between models: Prakash et al. (2024), "Fine-Tuning Enhances Existing Mechanisms" (cross-model
+    activation patching). A set found so carries the change; it need not be the only one, nor the smallest.
+
+    Examples
+    --------
+    >>> interp.diff("bundled", "bundled", task="ioi", n=4).effect.any()
+    False
+    """
+    from interp.engine.patching.difference import Difference
+
+    other: Any = tuned
+    require_shape(model, other)
+    if not 0 <= share <= 1:
+        raise InputError(f"--share {share} is no share of the difference; use 0 to 1")
+    if tokens < 0:
+        raise InputError(f"--tokens {tokens} is less than none; use 0 or more")
+    samples, measured, task = _samples(model, other, data, metric)
+    mark = other.fingerprint()
+    job = Difference(model, other, samples, weights=what == "weights", share=share, on_step=model.on_step)
+    found = job.run()
+    model.note(found.path, found.notes)
+    how: dict[str, Any] = {"what": what, "metric": measured, "task": task, "wanted": share, "tuned_fingerprint": mark}
+    if found.interrupt is None and tokens:
+        how["continuations"] = _continued(
+            model, other, list(dict.fromkeys(one.ids for one in samples))[:_CONTINUED], tokens
+        )
+    result = _result(found, model, other, **how)
+    return unless_interrupted(result, found.interrupt)
+
+
+def _samples(model: LoadedModel, other: LoadedModel, data: Pairs | Texts, metric: Any) -> tuple[list[Sample], str, str]:
+    """Return the prompts with what is measured, its name, and where they came from."""
+    from interp.engine import metrics
+    from interp.engine.patching.ablation import Sample
+
+    if isinstance(data, Texts):
+        if metric is not None:
+            raise InputError("texts are measured by their loss; --metric goes with pairs or a --task")
+        encoded = texts.encode(model, data)
+        prompts, measured, source = list(data.texts), "loss", data.source
+        samples = [Sample(one.ids, len(one.ids) - 1) for one in encoded]
+    else:
+        chosen = resolve_metric(metric or data.metric or "logit-diff")
+        metrics.try_out(chosen, model.geometry.d_vocab_out, model.device)
+        prompts, measured, source = [pair.clean for pair in data.pairs], chosen.name, data.task
+        pairs = encode(model, data, chosen)
+        encoded = [e.clean for e in pairs]
+        samples = [
+            Sample(e.clean.ids, predicted(model, e.clean), metrics.Scorer(chosen, e.answer, e.wrong)) for e in pairs
+        ]
+    for prompt, one in zip(prompts, encoded, strict=True):
+        if other.encode(prompt).ids != one.ids:
+            raise InputError(f"{other.name} cuts the prompts into other tokens than {model.name}: no part is the same")
+    return samples, measured, source
+
+
+def _continued(
+    model: LoadedModel, other: LoadedModel, prompts: Sequence[tuple[int, ...]], tokens: int
+) -> tuple[tuple[str, str, str], ...]:
+    """Return the first prompts, and what both models go on with; nothing where they generate nothing."""
+    from interp.engine.model import generation
+
+    g = model.geometry
+    if not g.causal or model.lacks_head or g.d_vocab_out > g.d_vocab:
+        return ()
+    found: list[tuple[str, str, str]] = []
+    for ids in prompts:
+        n = min(tokens, g.n_ctx - len(ids))
+        both = [
+            generation.decoded(of, generation.generate(of, ids, n)[0].ids) if n > 0 else "" for of in (model, other)
+        ]
+        found.append((generation.decoded(model, ids), both[0], both[1]))
+    return tuple(found)
+
+
+def _result(found: Carried, model: LoadedModel, other: LoadedModel, **said: Any) -> DiffResult:
+    values, base, tuned = (one.numpy().copy() for one in (found.values, found.base, found.other))
+    change = tuned - base
+    each = (values - base).T  # [prompt, component]
+    differ = bool(change.mean())
+    effect = each.mean(0)
+    notes = too_few(len(base), "prompts")
+    if found.stopped:
+        notes.append(f"partial: {found.stopped}; what was not reached is NaN, and no set was looked for")
+    elif not change.any():
+        notes.append(f"{model.name} and {other.name} do the same on these prompts")
+    elif said["wanted"] and not found.kept:
+        notes.append(f"no set of components that help carries {said['wanted']:.0%} of the difference")
+    nothing = np.full(each.shape[1], np.nan)
+    shares = {}
+    if found.together is not None and found.without is not None:
+        kept, without = (float((one.numpy() - base).mean() / change.mean()) for one in (found.together, found.without))
+        shares = {"kept_share": kept, "lost_share": 1 - without}
+    return DiffResult(
+        base=model.name,
+        tuned=other.name,
+        components=tuple(one.name for one in found.components),
+        base_values=base,
+        tuned_values=tuned,
+        values=values,
+        effect=effect,
+        share=effect / change.mean() if differ else nothing,
+        share_interval=of_ratio(each, change) if differ else np.stack([nothing, nothing]),
+        weight_change=np.array(found.weight_change or nothing),
+        kept=tuple(found.components[n].name for n in found.kept),
+        notes=tuple(notes),
+        **shares,
+        **said,
+    )
