@@ -127,8 +127,8 @@ def _stacks(result: DiffResult) -> list[page.Stack]:
             for name, effect, n in listed
         ]
         side = [("Largest effects", bars.bars(shown, _LEAST, turned))]
-        if result.kept:
-            side.append(_kept(result))
+        if result.kept_share is not None and result.lost_share is not None:
+            side.append(_kept(result, result.kept_share, result.lost_share))
         found.append(side)
     moved = _cells(result, result.weight_change)
     if np.isfinite(moved.values).any():
@@ -152,16 +152,14 @@ def _continued(result: DiffResult) -> draw.Drawing:
     return draw.words(lines)
 
 
-def _kept(result: DiffResult) -> tuple[str, draw.Drawing]:
+def _kept(result: DiffResult, share: float, lost: float) -> tuple[str, draw.Drawing]:
     """Return the set that suffices, four names to a line."""
     count = len(result.kept)
     names = [_named(name) for name in result.kept[:_LISTED]]
     lines = [", ".join(names[n : n + 4]) for n in range(0, len(names), 4)]
     lines[-1] += " …" * (count > len(names))
-    lines.append(
-        f"{'together they carry' if count > 1 else 'alone it carries'} {result.kept_share:.0%} of the difference;"
-    )
-    lines.append(f"without {'them' if count > 1 else 'it'}, {result.lost_share:.0%} of it is gone")
+    lines.append(f"{'together they carry' if count > 1 else 'alone it carries'} {share:.0%} of the difference;")
+    lines.append(f"without {'them' if count > 1 else 'it'}, {lost:.0%} of it is gone")
     return (f"{count} component{'s' * (count != 1)} that suffice{'s' * (count == 1)}", draw.words(lines))
 
 

@@ -51,7 +51,7 @@ class DiffResult(Result):
         A small set of components that together carry `wanted` of the difference, the strongest first; empty where
         none was looked for.
     kept_share
-        What they carry together, as a share of the whole difference.
+        What they carry together, as a share of the whole difference; ``None`` where there is no set.
     lost_share
         What of the difference is gone where these are the first model's, and all others the second's.
     wanted
@@ -76,8 +76,8 @@ class DiffResult(Result):
     share_interval: Float
     weight_change: Float
     kept: tuple[str, ...] = ()
-    kept_share: float = float("nan")
-    lost_share: float = float("nan")
+    kept_share: float | None = None
+    lost_share: float | None = None
     wanted: float = 0.9
     continuations: tuple[tuple[str, str, str], ...] = ()
     task: str = ""
@@ -117,7 +117,7 @@ class DiffResult(Result):
             f"{self.base} → {self.tuned}: {self.metric} {self.base_values.mean():+.3f} → "
             f"{self.tuned_values.mean():+.3f} over {count} prompt{'s' * (count != 1)}"
         )
-        if self.kept:
+        if self.kept_share is not None:
             listed = ", ".join(self.kept[:6]) + (" …" if len(self.kept) > 6 else "")
             return f"{said}; {self.kept_share:.0%} of it from {len(self.kept)} of {len(self.components)}: {listed}"
         return said

@@ -79,8 +79,8 @@ def diff(
 
     Examples
     --------
-    >>> interp.diff("bundled", "bundled", task="ioi", n=4).effect.any()
-    False
+    >>> interp.diff("bundled", "bundled", task="ioi", n=4).change
+    0.0
     """
     from interp.engine.patching.difference import Difference
 
@@ -163,7 +163,7 @@ def _result(found: Carried, model: LoadedModel, other: LoadedModel, **said: Any)
     elif said["wanted"] and not found.kept:
         notes.append(f"no set of components that help carries {said['wanted']:.0%} of the difference")
     nothing = np.full(each.shape[1], np.nan)
-    shares = {}
+    shares: dict[str, float] = {}
     if found.together is not None and found.without is not None:
         kept, without = (float((one.numpy() - base).mean() / change.mean()) for one in (found.together, found.without))
         shares = {"kept_share": kept, "lost_share": 1 - without}
