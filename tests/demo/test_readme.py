@@ -28,6 +28,7 @@ def typed(row: str) -> list[str]:
     found = re.findall(r"`(%%?interp [^`]*)`", row.replace("\\|", "|"))
     given = {
         "use NAME": "use bundled",
+        "BASE TUNED": "bundled bundled",
         " [NAME]": "",
         "[COMMAND]": "patch",
         "FILE": "texts.txt",

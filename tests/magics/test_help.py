@@ -76,9 +76,10 @@ def test_the_code_of_every_result_gives_it_again(name: str, door: str, shell: An
     again = eval(code, {"interp": interp, **held})
     assert harness.answer(again) == harness.answer(first), code
     assert again.code() == first.code()
-    if harness.commands()[name].needs_model:
-        named = harness.worked(harness.ask(door, shell, harness.valid(name, model=model.name)))
-        assert f"model={model.name!r}" in named.code()
+    command = harness.commands()[name]
+    if command.needs_model:
+        named = harness.worked(harness.ask(door, shell, harness.valid(name, **{command.model: model.name})))
+        assert f"{command.model}={model.name!r}" in named.code()
 
 
 @pytest.mark.parametrize("name", harness.techniques())
