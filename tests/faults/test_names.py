@@ -200,7 +200,7 @@ def test_row_24_arguments_too_many_or_too_few(name, shell, lend):
 def test_row_24_a_misspelt_model(name, door, shell, lend):
     model = lend("gpt2")
     with harness.unharmed(model, shell):
-        cell = harness.valid(name, model="gtp2")
+        cell = harness.valid(name, **{harness.commands()[name].model: "gtp2"})
         harness.refused(harness.ask(door, shell, cell), "gtp2", "did you mean gpt2?")
 
 
