@@ -11,6 +11,7 @@ from typing import Any, Protocol, SupportsFloat, SupportsIndex
 
 from interp import files, sites
 from interp.errors import InputError, closest, unknown
+from interp.spans import END, NAME, UNMARKED, marks
 from interp.spec import FEATURE, METRICS, as_answers
 
 _MOST = 10_000  # numbers that ranges name in all
@@ -65,6 +66,10 @@ class Kind:
 
     def complete(self, partial: str, session: Loaded, commands: Iterable[str]) -> Iterable[str]:  # noqa: ARG002
         """Return what could be typed, of which what begins with `partial` is offered."""
+        return ()
+
+    def in_cell(self, cell: str, session: Loaded) -> Iterable[str]:  # noqa: ARG002
+        """Return what could be typed because of what else the `cell` says."""
         return ()
 
 
@@ -229,6 +234,66 @@ class Indices(Open):
         return self.parse(value, name) if isinstance(value, str) else value
 
 
+@dataclass(frozen=True)
+class Positions(Open):
+    """Positions of a prompt: numbers, or names of its spans.
+
+    Attributes
+    ----------
+    words
+        What may stand there instead.
+    """
+
+    words: tuple[str, ...] = ()
+
+    def parse(self, text: str, flag: str) -> Any:
+        """Return a number or a name, or those of a list.
+
+        Examples
+        --------
+        >>> kind = Positions()
+        >>> kind.parse("S2", "--at"), kind.parse("-1", "--at"), kind.parse("IO,4-6", "--at")
+        ('S2', -1, ('IO', 4, 5, 6))
+        """
+        if text.lower() in self.words:
+            return text.lower()
+        parts = [part.strip() for part in text.split(",")]
+        if not any(NAME.fullmatch(part) or re.fullmatch(r"-\d+", part) for part in parts):
+            return Indices().parse(text, flag)
+        found: list[Any] = []
+        for part in parts:
+            one = part if NAME.fullmatch(part) else Indices().parse(part, flag)
+            found.extend(one if isinstance(one, tuple) else (one,))
+        return found[0] if len(found) == 1 else tuple(found)
+
+    def check(self, value: Any, name: str) -> Any:
+        return self.parse(value, name) if isinstance(value, str) else value
+
+    def complete(self, partial: str, session: Loaded, commands: Iterable[str]) -> Iterable[str]:  # noqa: ARG002
+        return self.words
+
+    def in_cell(self, cell: str, session: Loaded) -> Iterable[str]:
+        """Return the names of the spans that the cell's prompts have: what they mark, or their task's slots."""
+        found = [mark.name for mark in marks(cell)[1]]
+        asked = re.search(r"--task[ =](\S+)", cell.partition("\n")[0])
+        if not found and asked is not None and session.current is not None:
+            found = _slots(asked[1], session.get().tokens.tokenizer)
+        elif not found and re.search(r"^clean:", cell, re.MULTILINE):
+            found = list(UNMARKED)
+        return found if END.lower() in map(str.lower, found) else [*found, END]
+
+
+def _slots(task: str, tokenizer: Any) -> list[str]:
+    """Return the names of a task's slots; none where there is no such task for the tokenizer."""
+    from interp import tasks
+
+    try:
+        vocabulary = tasks.Vocabulary(lambda text: tuple(tokenizer(text, add_special_tokens=False)["input_ids"]))
+        return list(tasks.build(task, vocabulary, n=1).pairs[0].slots) if tokenizer is not None else []
+    except InputError:
+        return []
+
+
 class Task(Kind):
     """A task's name; behind a colon may stand which of its kinds."""
 
@@ -315,6 +380,8 @@ TASK = Task()
 # What an annotation in `spec` names → the kind; a parameter of none of them is a text, a number or a choice.
 KINDS: dict[str, Kind] = {
     "indices": Indices(),
+    "positions": Positions(),
+    "steered positions": Positions(words=("all", "prompt", "new")),
     "metric": Metric(several=False),
     "token": Token(several=False),
     "prompt": Open(several=False),
