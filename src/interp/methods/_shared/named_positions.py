@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from interp.errors import InputError, closest
-from interp.spans import END
+from interp.spans import END, marks
 from interp.spec import Pairs, Prompt, plain, resolve_indices
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def named(asked: Any) -> str:
     ('S2', 'IO, 4', '-1')
     """
     given = plain(asked)
-    return given if isinstance(given, str) else ", ".join(map(str, given)) if isinstance(given, list | tuple) else str(given)
+    return ", ".join(map(str, given)) if isinstance(given, list | tuple) else str(given)
 
 
 def is_named(asked: Any) -> bool:
@@ -157,15 +157,24 @@ def of_pairs(model: LoadedModel, pairs: Pairs, *, both: bool = False) -> list[Sp
     return found
 
 
-def of_texts(model: LoadedModel, prompts: Sequence[Prompt]) -> list[Spanned]:
+def of_texts(model: LoadedModel, encoded: Sequence[Encoded]) -> list[Spanned]:
     """Return texts with what they mark."""
-    from interp.methods._shared import texts
+    several = len(encoded) > 1
+    return [of_prompt(model, one, where=f"text {number}: " if several else "") for number, one in enumerate(encoded)]
 
-    several = len(prompts) > 1
-    return [
-        of_prompt(model, one, where=f"text {number}: " if several else "")
-        for number, one in enumerate(texts.encoded(model, prompts))
-    ]
+
+def read(prompt: Prompt) -> Prompt:
+    """Return running text as a prompt whose marks are read, which it is only where names are asked for.
+
+    Examples
+    --------
+    >>> read(Prompt("When [Mary]{IO} left")).text
+    'When Mary left'
+    """
+    if prompt.text is None or prompt.second is not None or prompt.marks:
+        return prompt
+    text, found = marks(prompt.text)
+    return replace(prompt, text=text, marks=found)
 
 
 def lengths(asked: Any, prompts: Sequence[Spanned]) -> tuple[str, ...]:
