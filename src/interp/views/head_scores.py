@@ -86,7 +86,7 @@ def _lists(result: HeadsResult) -> list[Drawing]:
     drawn: list[Drawing] = []
     if result.spans:
         lines = [(Node.parse(name).drawn, _sure(result, name)) for name in result.top(n=_LISTED)]
-        drawn.append(maps.listing("strongest heads", lines, 0))
+        drawn.append(maps.listing("strongest heads", lines))
     for label in result.criteria:
         named = result.top(label)
         if not named:

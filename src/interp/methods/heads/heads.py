@@ -20,6 +20,7 @@ from interp.results import Result
 from interp.results.tables import frame_of
 from interp.spans import Positions
 from interp.spec import Node, Variable
+from interp.tasks import find
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -154,9 +155,8 @@ class HeadsResult(Result):
         label, at = self.labels.get(node.name, ""), (node.layer, node.head)
         name = self.measured[label] if label else next(iter(self.scores))
         chance, spread = float(self.chance[name][at]), float(self.spread[name][at])
-        times = (
-            f" ({value / chance:.0f} times as much)" if value > (0 if label else 1.5 * chance) and chance > 1e-9 else ""
-        )
+        beyond = chance > 1e-9 and (label or value >= 1.5 * chance)
+        times = f" ({value / chance:.0f} times as much)" if beyond else ""
         if not label:
             low, high = self.interval[name][(slice(None), *at)]
             sure = f" [{low:.2f}, {high:.2f}]" if np.isfinite(low) else ""
@@ -245,7 +245,7 @@ def heads(
         raise InputError("heads takes --relation or --task, not both")
     if from_ is not None or to is not None or prompts is not None:
         return _between(model, n, seed, relation, task, from_, to, prompts)
-    if task not in {None, "ioi"}:
+    if task is not None and find(task).name != "ioi":
         raise InputError(f"heads' parts are known in ioi; in {task} say where they look: --from END --to …")
     kind = "relation" if relation is not None else "task" if task is not None else "random"
     count = _DRAWS[kind] if n is None else n
