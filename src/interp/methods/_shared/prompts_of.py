@@ -21,44 +21,41 @@ class Read:
     Attributes
     ----------
     spanned
-        The prompts; of pairs the clean ones, or each clean one with its corrupted one behind.
+        The prompts; of pairs the clean ones.
     task
         The task that they came from, or an empty string.
-    paired
-        Whether they are of pairs.
     """
 
     spanned: list[Spanned]
     task: str = ""
-    paired: bool = False
 
 
-def prompts_of(
-    model: LoadedModel, given: Any, task: str | None = None, *, n: int = 32, seed: int = 0, both: bool = False
-) -> Read:
+def prompts_of(model: LoadedModel, given: Any, task: str | None = None, *, n: int = 32, seed: int = 0) -> Read:
     """Return prompts as they are given, or a task's.
 
     Parameters
     ----------
     given
-        `Pairs`, a list of `Pair`, a task's result; or texts, in which marks are read.
-    both
-        Whether the corrupted prompts of pairs are wanted, too.
+        `Pairs`, a list of `Pair`, a task's result: their clean prompts; or texts, in which marks are read.
 
     Raises
     ------
     InputError
         What is none of these, no such task, or a prompt that cannot be read.
     """
-    found = pairs.from_task(model, task, n=n, seed=seed) if task is not None else _pairs(given)
+    found = pairs_of(model, given, task, n=n, seed=seed)
     if found is not None:
-        return Read(named_positions.of_pairs(model, found, both=both), found.task, paired=True)
+        return Read(named_positions.of_pairs(model, found), found.task)
     prompts = [named_positions.read(one) for one in texts.several(given).texts]
     return Read(named_positions.of_texts(model, texts.encoded(model, prompts)))
 
 
-def _pairs(given: Any) -> Pairs | None:
-    """Return pairs, where that is what is given."""
+def pairs_of(
+    model: LoadedModel, given: Any, task: str | None = None, *, n: int = 32, seed: int = 0, bos: bool | None = None
+) -> Pairs | None:
+    """Return a task's pairs, or pairs where that is what is given."""
+    if task is not None:
+        return pairs.from_task(model, task, n=n, seed=seed, bos=bos)
     if isinstance(given, Pairs):
         return given
     held = getattr(given, "pairs", None)
