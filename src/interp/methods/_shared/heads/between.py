@@ -75,7 +75,7 @@ def score(model: LoadedModel, prompts: Sequence[Spanned], from_: Any, to: Any) -
         interrupt = stopped
         notes.insert(0, f"partial: interrupted after {len(done)} of {len(prompts)} prompts")
     kept = sorted(done)
-    even = np.mean([_even(*ends[n], causal, len(prompts[n].encoded.ids)) for n in kept])
+    even = float(np.mean([_even(*ends[n], causal, len(prompts[n].encoded.ids)) for n in kept]))
     name = name_of(from_, to)
     chance = {name: np.full(each.shape[1:], even)}
     return Scored({name: each[kept]}, chance, notes=tuple(dict.fromkeys(notes)), interrupt=interrupt)
