@@ -137,7 +137,8 @@ def test_a_span_of_one_token_is_its_position(family: str, lend: Any) -> None:
     words = ("cat", "mat", "sat", "store", "Mary", "John", "one", "two", "three", "four", "five", "six", "seven")
     texts = [marked for word in words if places(model, marked := f"{word} [to]{{A}} the")["A"] == [at]]
     labels = [n % 2 for n in range(len(texts))]
-    probes = [interp.probe(texts, labels, at=one, folds=2).coef for one in ("A", at)]
+    plain = [text.replace("[to]{A}", "to") for text in texts]
+    probes = [interp.probe(read, labels, at=one, folds=2).coef for read, one in ((texts, "A"), (plain, at))]
     assert len(texts) >= 4
     assert probes[0].any()
     assert same(*probes)
@@ -497,7 +498,9 @@ def planted(session: Any, n: int) -> list[Any]:
     for pair in made.pairs(n).pairs:
         ids = pair.clean.ids or ()
         io, s1 = (2, 4) if ids[2] != ids[7] else (4, 2)
-        pairs.append(replace(pair, slots={"io": (io,), "s1": (s1,), "s2": (7,), "end": (9,)}))
+        other = interp.Prompt(ids=(*ids[:7], ids[io], *ids[8:]))  # the same people, the other one repeated
+        slots = {"io": (io,), "s1": (s1,), "s2": (7,), "end": (9,)}
+        pairs.append(replace(pair, corrupted=other, wrong=(ids[s1],), slots=slots))
     return pairs
 
 
@@ -509,7 +512,7 @@ def test_where_planted_heads_look_and_what_flows_where_is_found(clean_session: A
         assert looked.of(head) > 0.9 > looked.of(looked.top(n=2)[1])
     for cut, counts in (("2.1:END->IO", True), ("1.2:END->S2", True), ("0.0:S2->S1", True), ("2.1:END->S2", False)):
         found = interp.ablate(pairs=pairs, knockout=cut)
-        assert (abs(found.effect[1]) > 0.3 * found.values[0]) is counts, cut
+        assert bool(abs(found.effect[1]) > 0.3 * found.values[0]) is counts, cut
     assert interp.ablate(pairs=pairs, heads="0.0", at="S2").effect[1] < -0.3 * found.values[0]
     assert abs(interp.ablate(pairs=pairs, heads="0.0", at="IO,S1").effect[1]) < 0.05 * found.values[0]
     for sender, receiver, place in (("0.0", "1.2.v", "s2"), ("1.2", "2.1.q", "end")):
