@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _TOP = 10
 _FEW = 12  # paths that bars alone show
-_ROWS, _COLUMNS = 40, 60  # of a grid of senders and receivers
+_ROWS, _COLUMNS, _PLACED = 40, 60, 24  # of a grid of senders and receivers, and of those that read at spans
 _KINDS = {"head": "heads", "q": "queries", "k": "keys", "v": "values", "mlp": "MLP"}
 _BETWEEN = {
     "all": "everything between frozen",
@@ -156,7 +156,7 @@ def _matrix(view: _View) -> tuple[Drawing, list[str]]:
     size = np.where(view.known & np.isfinite(view.values), np.abs(view.values), -1.0)
     held = [
         np.sort(np.argsort(-size.max(axis=1 - axis), kind="stable")[:most])
-        for axis, most in ((0, _ROWS), (1, _COLUMNS))
+        for axis, most in ((0, _ROWS), (1, _PLACED if result.places else _COLUMNS))
     ]
     at = np.ix_(*held)
     rows, heard = [Node.parse(result.senders[n]).drawn for n in held[0]], _heard(result)

@@ -178,9 +178,14 @@ def read(prompt: Prompt) -> Prompt:
 
 
 def lengths(asked: Any, prompts: Sequence[Spanned]) -> tuple[str, ...]:
-    """Return a note on names that mean several tokens in some prompt, where all of them are meant."""
-    counts = sorted({len(one.positions(asked)) for one in prompts})
-    if not is_named(asked) or counts[-1] == 1:
-        return ()
-    size = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return (f"{named(asked)} is {size} tokens; all of them are meant",)
+    """Return a note on each name that means several tokens in some prompt, where all of them are meant."""
+    given = plain(asked)
+    found: list[str] = []
+    for name in given if isinstance(given, list | tuple) else [given]:
+        if not isinstance(name, str):
+            continue
+        counts = sorted({len(one.positions(name)) for one in prompts})
+        if counts[-1] > 1:
+            size = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+            found.append(f"{name} is {size} tokens; all of them are meant")
+    return tuple(found)

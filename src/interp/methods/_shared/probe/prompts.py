@@ -41,9 +41,8 @@ class Probed:
 
     def notes(self, at: Any, position: str) -> list[str]:
         """Return what is meant where a name has several tokens."""
-        if at is None or not (said := named_positions.lengths(at, self.spanned)):
-            return []
-        return [said[0].replace("all of them are meant", "the last is read")] if position == "last" else list(said)
+        said = () if at is None else named_positions.lengths(at, self.spanned)
+        return [one.replace("all of them are meant", "the last is read") if position == "last" else one for one in said]
 
 
 def prompts(
