@@ -449,7 +449,7 @@ def test_groups_change_nothing_but_what_is_compared_within_them(
         ("gpt2", {"relation": "modifier", "task": "ioi"}, "not both"),
         ("gpt2", {"relation": "object"}, "is not one of"),
         ("gpt2", {"task": "facts"}, "known in ioi"),
-        ("gpt2", {"task": "nothing"}, "tasks are"),
+        ("gpt2", {"task": "nothing", "from_": "END", "to": "IO"}, "tasks are"),
         ("gpt2", {"task": "ioi"}, "names of one token"),
         ("bert", {"task": "ioi"}, "leave --task out"),
     ],

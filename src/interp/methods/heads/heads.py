@@ -20,7 +20,6 @@ from interp.results import Result
 from interp.results.tables import frame_of
 from interp.spans import Positions
 from interp.spec import Node, Variable
-from interp.tasks import find
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -245,7 +244,7 @@ def heads(
         raise InputError("heads takes --relation or --task, not both")
     if from_ is not None or to is not None or prompts is not None:
         return _between(model, n, seed, relation, task, from_, to, prompts)
-    if task is not None and find(task).name != "ioi":
+    if task is not None and task.lower() != "ioi":
         raise InputError(f"heads' parts are known in ioi; in {task} say where they look: --from END --to …")
     kind = "relation" if relation is not None else "task" if task is not None else "random"
     count = _DRAWS[kind] if n is None else n
