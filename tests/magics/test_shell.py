@@ -166,6 +166,7 @@ def test_tab_offers_the_spans_of_a_cell(
     from interp.tasks import _registry
 
     lend("gpt2")
+    assert tasks.names()  # all of them are there
     monkeypatch.setattr(_registry, "_tasks", dict(_registry._tasks))
 
     @tasks.task("letters")
