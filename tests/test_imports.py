@@ -33,7 +33,8 @@ ALLOWED: dict[str, set[str]] = {
     "tasks": PLAIN,
     "truth": PLAIN,
     "bundled": set(),
-    "interface.kinds": {*PLAIN, "tasks"},
+    "interface.positions": {*PLAIN, "tasks"},
+    "interface.kinds": {*PLAIN, "tasks", "interface.positions"},
     "interface.registry": {*PLAIN, "hints", "results", "interface.kinds"},
     "interface.inputs": {*PLAIN, "interface.registry", "methods._shared", "engine.model"},
     "interface.session": {

@@ -5,7 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
+# Positions of a prompt, by number or by the name of a span; on a line 5, 0-3, -1, S2 or IO,S2.
+Positions = Annotated[int | str | Sequence[int | str] | None, "positions"]
+# The same beside the words all, prompt and new.
+SteeredPositions = Annotated[int | str | Sequence[int | str], "steered positions"]
+# The span of the position whose prediction is measured.
+END = "END"
+# Those of a pair that marks none: what both prompts begin with, what differs, what both end with.
+UNMARKED = (BEFORE, MIDDLE, AFTER) = ("before", "middle", "after")
 # A name as tasks and papers have them: IO, S2, subject.
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _MARK = re.compile(r"(\\)?\[([^\[\]]+)\]\{(" + NAME.pattern + r")\}")

@@ -146,6 +146,37 @@ def test_tab_offers(shell: Any, lend: Any, typed: str, offered: set[str]) -> Non
         assert {o for o in completions(shell, typed) if not o.startswith("%")} == offered
 
 
+@pytest.mark.parametrize(
+    ("typed", "below", "offered"),
+    [
+        ("%%interp lens --position ", "\nWhen [Mary]{IO} met [John]{S1}", {"IO", "S1", "END"}),
+        ("%%interp lens --position I", "\nWhen [Mary]{IO} met [John]{S1}", {"IO"}),
+        ("%%interp steer --at ", "\nWhen [Mary]{IO} met", {"IO", "END", "all", "prompt", "new"}),
+        ("%%interp path --at ", "\nclean: Mary met\ncorrupted: John met", {"before", "middle", "after", "END"}),
+        ("%%interp ablate --at ", "\nclean: [Mary]{IO} met\ncorrupted: [John]{IO} met", {"IO", "END"}),
+        ("%interp heads --task letters --from ", "", {"letter", "end"}),
+        ("%interp probe --task letters --at le", "", {"letter"}),
+        ("%interp heads --task nothing --from ", "", {"END"}),
+    ],
+)
+def test_tab_offers_the_spans_of_a_cell(
+    shell: Any, lend: Any, typed: str, below: str, offered: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from interp import tasks
+    from interp.tasks import _registry
+
+    lend("gpt2")
+    assert tasks.names()  # all of them are there
+    monkeypatch.setattr(_registry, "_tasks", dict(_registry._tasks))
+
+    @tasks.task("letters")
+    def letters(vocabulary: Any, rng: Any, n: int) -> Any:  # noqa: ARG001
+        """Letters."""
+        yield tasks.make_pair(vocabulary, "Mary {letter} the", {"letter": "to"}, {"letter": "and"}, (" to",), (" and",))
+
+    assert {word for word in completions(shell, typed, below=below) if not word.startswith("%")} == offered
+
+
 def test_tab_offers_every_command_and_folders(shell: Any, folder: Any) -> None:
     assert set(registry.commands()) <= set(completions(shell, "%interp "))
     path = folder("gpt2")

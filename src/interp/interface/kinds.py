@@ -4,68 +4,16 @@ from __future__ import annotations
 
 import operator
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, SupportsFloat, SupportsIndex
+from typing import Any, SupportsFloat, SupportsIndex
 
 from interp import files, sites
 from interp.errors import InputError, closest, unknown
+from interp.interface.positions import Indices, Kind, Loaded, Open, Positions
 from interp.spec import FEATURE, METRICS, as_answers
 
-_MOST = 10_000  # numbers that ranges name in all
 _LAST_SEED = 2**32 - 1
-
-
-class Loaded(Protocol):
-    """What a name can be looked up in: the session, as far as a kind of argument needs to know it."""
-
-    @property
-    def models(self) -> Mapping[str, Any]: ...
-    @property
-    def current(self) -> str | None: ...
-    @property
-    def feature_names(self) -> Sequence[str]: ...
-    def get(self, name: str | None = None) -> Any: ...
-
-
-class Kind:
-    """A text of any sort; the other kinds say what they do otherwise.
-
-    Attributes
-    ----------
-    several
-        Whether a value can be a list, typed with commas.
-    """
-
-    several = False
-
-    @property
-    def choices(self) -> Sequence[str]:
-        """All values that there are; empty where any is."""
-        return ()
-
-    def parse(self, text: str, flag: str) -> Any:  # noqa: ARG002
-        """Return what a line's `text` after `flag` means; `InputError` where that is no such value."""
-        return text
-
-    def check(self, value: Any, name: str) -> Any:
-        """Return what a Python call gives as the technique takes it; `InputError` where a line could not give it."""
-        if not isinstance(value, str):
-            raise InputError(f"{name} {value!r} is not a text")
-        return value
-
-    def named(self, value: Any, flag: str, variables: Mapping[str, Any]) -> Any:  # noqa: ARG002
-        """Return what a typed `value` stands for in a notebook with `variables`; `InputError` where that is nothing."""
-        return value
-
-    def resolve(self, value: Any, session: Loaded) -> Any:  # noqa: ARG002
-        """Return what a checked `value` names in `session`; `InputError` where that is nothing."""
-        return value
-
-    def complete(self, partial: str, session: Loaded, commands: Iterable[str]) -> Iterable[str]:  # noqa: ARG002
-        """Return what could be typed, of which what begins with `partial` is offered."""
-        return ()
 
 
 @dataclass(frozen=True)
@@ -189,46 +137,6 @@ class Offered(Kind):
         return self.offers(partial, session, commands)
 
 
-@dataclass(frozen=True)
-class Open(Kind):
-    """What Python may give as something else than the text that is typed; the technique checks it itself."""
-
-    several: bool = True
-
-    def check(self, value: Any, name: str) -> Any:  # noqa: ARG002
-        return value
-
-
-class Indices(Open):
-    """Indices, whose range the technique knows."""
-
-    def parse(self, text: str, flag: str) -> int | tuple[int, ...]:
-        """Return a number, or the numbers of ranges and lists.
-
-        Examples
-        --------
-        >>> Indices().parse("5", "--layer"), Indices().parse("0-2,5", "--layer")
-        (5, (0, 1, 2, 5))
-        """
-        if re.fullmatch(r"-?\d{1,100}", text):
-            return int(text)
-        if named := re.fullmatch(r"L?(\d+)[.H](\d+)", text, re.IGNORECASE):
-            raise InputError(f"{flag} {text!r} is one head of one layer: type --layer {named[1]} --head {named[2]}")
-        chosen: list[int] = []
-        for part in text.replace("–", "-").split(","):
-            found = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part.strip())
-            if found is None or (found.group(2) and int(found.group(2)) < int(found.group(1))):
-                raise InputError(f"{flag} {text!r} cannot be read; write a number, a range or a list: 5, 0-3 or 0,5,7")
-            first, last = int(found.group(1)), int(found.group(2) or found.group(1))
-            if len(chosen) + last - first >= _MOST:
-                raise InputError(f"{flag} {text!r} names more than {_MOST} numbers; type what there is, such as 0-3")
-            chosen.extend(range(first, last + 1))
-        return tuple(chosen)
-
-    def check(self, value: Any, name: str) -> Any:
-        return self.parse(value, name) if isinstance(value, str) else value
-
-
 class Task(Kind):
     """A task's name; behind a colon may stand which of its kinds."""
 
@@ -315,6 +223,8 @@ TASK = Task()
 # What an annotation in `spec` names → the kind; a parameter of none of them is a text, a number or a choice.
 KINDS: dict[str, Kind] = {
     "indices": Indices(),
+    "positions": Positions(),
+    "steered positions": Positions(words=("all", "prompt", "new")),
     "metric": Metric(several=False),
     "token": Token(several=False),
     "prompt": Open(several=False),

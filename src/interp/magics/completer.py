@@ -31,7 +31,8 @@ def complete(context: Any) -> SimpleMatcherResult:
         return SimpleMatcherResult(completions=[])
     before, _, partial = found.group(1).rpartition(" ")
     words = before.split()
-    offered = sorted({word for word in _offered(words, partial) if word.startswith(partial)})
+    cell = "\n".join(lines[context.cursor_line :])
+    offered = sorted({word for word in _offered(words, partial, cell) if word.startswith(partial)})
     return SimpleMatcherResult(
         completions=[SimpleCompletion(text=word, type="keyword") for word in offered],
         matched_fragment=partial,
@@ -39,7 +40,7 @@ def complete(context: Any) -> SimpleMatcherResult:
     )
 
 
-def _offered(words: list[str], partial: str) -> Iterable[str]:
+def _offered(words: list[str], partial: str, cell: str) -> Iterable[str]:
     known = registry.commands()
     if not words:
         return known
@@ -48,13 +49,13 @@ def _offered(words: list[str], partial: str) -> Iterable[str]:
         return ()
     taking = flags(command)
     if words[-1] in taking and taking[words[-1]][1] is None and len(words) > 1:
-        return _values(taking[words[-1]][0], partial)
+        return _values(taking[words[-1]][0], partial, cell)
     if words[-1] in {"-o", "--out"}:
         return ()
     if partial.startswith("-"):
         return [*taking, "-o"]
     place = _next_positional(command, words[1:])
-    return _values(place, partial) if place is not None else [*taking, "-o"]
+    return _values(place, partial, cell) if place is not None else [*taking, "-o"]
 
 
 def _next_positional(command: Command, words: list[str]) -> Parameter | None:
@@ -72,5 +73,6 @@ def _next_positional(command: Command, words: list[str]) -> Parameter | None:
     return places[given] if given < len(places) else None
 
 
-def _values(parameter: Parameter, partial: str) -> Iterable[str]:
-    return parameter.values.complete(partial, session, registry.commands())
+def _values(parameter: Parameter, partial: str, cell: str) -> Iterable[str]:
+    values = parameter.values
+    return [*values.complete(partial, session, registry.commands()), *values.in_cell(cell, session)]

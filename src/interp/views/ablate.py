@@ -47,10 +47,13 @@ def plotly(result: AblationResult, *, theme: str = "light", width: int = 760, he
 
 
 def _named(name: str) -> str:
-    head, colon, edge = name.partition(":")
+    if "->" in name:
+        head, _, edge = name.rpartition(":")
+        whose = Node.parse(head).drawn if "." in head else f"L{head.replace('-', '–')}" if head else ""
+        return f"{whose} {edge.replace('->', ' → ')}".strip()
     if name.endswith(".direction"):
         return f"L{name.partition('.')[0]} direction"
-    return f"{Node.parse(head).drawn} {edge.replace('->', ' → ')}" if colon else Node.parse(name).drawn
+    return Node.parse(name).drawn
 
 
 def _quantity(result: AblationResult) -> str:
@@ -101,6 +104,7 @@ def _facts(result: AblationResult) -> str:
     return frame.facts(
         result,
         what,
+        f"at {frame.visible_facts(result.at, 40)}" if result.at else "",
         "" if result.replacement.startswith("edges") else frame.ablation(result.mode),
         f"{frame.visible_facts(result.task, 40)}, {number}" if result.task else number,
         _quantity(result),

@@ -41,7 +41,7 @@ def _groups(result: HeadsResult) -> list[tuple[str, list[Drawing]]]:
     shape = next(iter(result.scores.values())).shape
     side = maps.side_of((shape[0], shape[1]), len(result.scores))
     drawn = [maps.draw_map(_map(result, name), side) for name in result.scores]
-    return [("score", drawn), ("class", _lists(result))]
+    return [("score", drawn), ("heads" if result.spans else "class", _lists(result))]
 
 
 def _map(result: HeadsResult, name: str) -> Map:
@@ -56,7 +56,7 @@ def _map(result: HeadsResult, name: str) -> Map:
         for node in [Node.parse(key)]
     }
     return Map(
-        _TITLES.get(name, name.replace("_", " ")),
+        _TITLES.get(name, name if result.spans else name.replace("_", " ")),
         _captions(result, name),
         values,
         [f"L{n}" for n in range(layers)],
@@ -84,6 +84,9 @@ def _kind(result: HeadsResult, label: str) -> int:
 
 def _lists(result: HeadsResult) -> list[Drawing]:
     drawn: list[Drawing] = []
+    if result.spans:
+        lines = [(Node.parse(name).drawn, _sure(result, name)) for name in result.top(n=_LISTED)]
+        drawn.append(maps.listing("strongest heads", lines))
     for label in result.criteria:
         named = result.top(label)
         if not named:
@@ -101,6 +104,13 @@ def _number(result: HeadsResult, name: str) -> str:
     return value.replace("-", "−")
 
 
+def _sure(result: HeadsResult, name: str) -> str:
+    (score,) = result.scores
+    node = Node.parse(name)
+    low, high = result.interval[score][:, node.layer, node.head]
+    return f"{result.of(name):.2f}" + (f" [{low:.2f}, {high:.2f}]" if math.isfinite(low) else "")
+
+
 def _foot(result: HeadsResult) -> list[Piece]:
     pieces: list[Piece] = []
     if math.isfinite(result.losses[0]):
@@ -108,6 +118,13 @@ def _foot(result: HeadsResult) -> list[Piece]:
         pieces = [
             ("loss on random tokens ", f"{first:.2f} nats", False),
             ("on their repeat ", f"{repeat:.2f} nats", False),
+        ]
+    if result.spans:
+        sure = "95 % interval over prompts; " if math.isfinite(next(iter(result.interval.values())).flat[0]) else ""
+        even = "chance is even attention to what the queries see"
+        return [
+            ("attention, added up over the keys, mean over the queries and the prompts", "", True),
+            (sure + even, "", True),
         ]
     says = f"above each map its largest; mean ± sd over prompts; a dot marks a head of a class; {theme.LIFT}"
     return [*pieces, (says, "", True)]

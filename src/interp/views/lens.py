@@ -149,6 +149,13 @@ class _View:
         )
 
     @cached_property
+    def spans(self) -> dict[str, list[int]]:
+        """Which of the columns that are shown are of which span."""
+        shown = {self.result.positions[n]: at for at, n in enumerate(self.columns)}
+        found = {name: [shown[n] for n in own if n in shown] for name, own in self.result.spans.items()}
+        return {name: own for name, own in found.items() if own}
+
+    @cached_property
     def foot(self) -> list[page.Piece]:
         """The footer."""
         result = self.result
@@ -201,7 +208,7 @@ class _View:
         held = [[float(result.difference[a, b]) for b in self.columns] for a in self.rows]
         cells = [[Cell(_apart(value), value / end) for value in row] for row in held]
         tokens = labels([result.tokens[n] for n in self.columns], _TOKEN)
-        drawn = grid(cells, [f"L{result.layers[n]}" for n in self.rows], tokens, signed=True)
+        drawn = grid(cells, [f"L{result.layers[n]}" for n in self.rows], tokens, signed=True, spans=self.spans)
         stacks: list[page.Stack] = [
             [(f"Logit of {self.target} less that of {self.wrong}; red is towards {self.target}", _keyed(drawn, end))]
         ]
@@ -233,15 +240,15 @@ class _View:
         beside: list[page.Block] = []
         if result.whole_target_rank is not None:
             whole = [[self._rank(a, b, whole=True) for b in self.columns] for a in self.rows]
-            beside = [(f"{self.target}: its rank in the stream itself", grid(whole, rows, tokens))]
+            beside = [(f"{self.target}: its rank in the stream itself", grid(whole, rows, tokens, spans=self.spans))]
         return [
             (
                 f"Likeliest token: {themes.LIFT.replace('weight', 'probability')}",
-                grid(top, rows, tokens, level=True),
+                grid(top, rows, tokens, level=True, spans=self.spans),
             ),
             (
                 f"{self.target}: its rank, 0 is the top; colour = its probability",
-                grid(rank, rows, tokens, ring=ring),
+                grid(rank, rows, tokens, ring=ring, spans=self.spans),
             ),
             *beside,
         ]

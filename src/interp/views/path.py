@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _TOP = 10
 _FEW = 12  # paths that bars alone show
-_ROWS, _COLUMNS = 40, 60  # of a grid of senders and receivers
+_ROWS, _COLUMNS, _PLACED = 40, 60, 24  # of a grid of senders and receivers, and of those that read at spans
 _KINDS = {"head": "heads", "q": "queries", "k": "keys", "v": "values", "mlp": "MLP"}
 _BETWEEN = {
     "all": "everything between frozen",
@@ -42,7 +42,7 @@ def plotly(result: PathResult, *, theme: str = "light", width: int = 760, height
 
     view = _View(result)
     values = np.where(view.known & np.isfinite(view.values), view.values, np.nan)
-    senders, receivers = ([Node.parse(name).drawn for name in names] for names in (result.senders, result.receivers))
+    senders, receivers = [Node.parse(name).drawn for name in result.senders], _heard(result)
     figure = go.Figure()
     if 1 in values.shape:
         names, fixed = (receivers, f"from {senders[0]}") if len(senders) == 1 else (senders, f"to {receivers[0]}")
@@ -69,7 +69,7 @@ def plotly(result: PathResult, *, theme: str = "light", width: int = 760, height
             hoverongaps=False,
             hovertemplate="%{y} → %{x}<br><b>%{z:+.4f}</b><extra></extra>",
         )
-        figure.update_xaxes(type="category", title="receiver")
+        figure.update_xaxes(type="category", title=_columns(result))
         figure.update_yaxes(title="sender")
     figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
     figure.update_xaxes(showgrid=False, zeroline=False)
@@ -129,20 +129,23 @@ def _blocks(view: _View) -> list[Stack]:
     listed = _listed(view)
     if count <= _FEW:
         return [[(f"Paths, {view.quantity}", draw.stack([(0, listed), (0, _words(view))]))]]
-    if 1 in shape:
+    if len(set(result.places)) > 1 and shape[0] == 1:
+        picture, lone = _by_place(view)
+        caption = f"From {Node.parse(result.senders[0]).drawn}: rows are receivers, columns where they read"
+    elif 1 in shape:
         fixed, names, values, known = (
             (f"From {Node.parse(result.senders[0]).drawn}", result.receivers, view.values[0], view.known[0])
             if shape[0] == 1
-            else (f"Into {Node.parse(result.receivers[0]).drawn}", result.senders, view.values[:, 0], view.known[:, 0])
+            else (f"Into {_heard(result, whole=True)[0]}", result.senders, view.values[:, 0], view.known[:, 0])
         )
         best = view.order[0][1 if shape[0] == 1 else 0] if view.order else None
         if all(Node.parse(name).kind == "feature" for name in names):  # too many to a layer for a grid: bars are all
             caption = f"{fixed}: strongest paths, {view.quantity}"
             return [[(caption, draw.stack([(0, listed), (0, _words(view))]))]]
         picture, lone = _grids(names, values, known, view.end, best)
-        caption = f"{fixed}: a row per layer"
+        caption = f"{fixed}: a row per layer{_there(result) if shape[0] == 1 else ''}"
     else:
-        picture, lone, caption = *_matrix(view), "Rows are senders, columns receivers"
+        picture, lone, caption = *_matrix(view), f"Rows are senders, columns {_plural(result)}{_there(result)}"
     legend = draw.stack([(0, picture), (0, heatmap.scale(view.end)), (0, _words(view, lone))])
     return [[(caption, legend)], [(f"Strongest paths, {view.quantity}", listed)]]
 
@@ -153,19 +156,64 @@ def _matrix(view: _View) -> tuple[Drawing, list[str]]:
     size = np.where(view.known & np.isfinite(view.values), np.abs(view.values), -1.0)
     held = [
         np.sort(np.argsort(-size.max(axis=1 - axis), kind="stable")[:most])
-        for axis, most in ((0, _ROWS), (1, _COLUMNS))
+        for axis, most in ((0, _ROWS), (1, _PLACED if result.places else _COLUMNS))
     ]
     at = np.ix_(*held)
-    rows, columns = (
-        [Node.parse(names[n]).drawn for n in held[axis]]
-        for axis, names in enumerate((result.senders, result.receivers))
-    )
+    rows, heard = [Node.parse(result.senders[n]).drawn for n in held[0]], _heard(result)
+    columns = [heard[n] for n in held[1]]
     ring = None
     if view.order:
         ring = int(np.searchsorted(held[0], view.order[0][0])), int(np.searchsorted(held[1], view.order[0][1]))
     whole = size.shape == (len(rows), len(columns))
     left = [] if whole else [f"the {len(rows)} senders and {len(columns)} receivers with the strongest paths"]
     return heatmap.heat(Cells(view.values[at], view.known[at], rows, columns, tokens=True), view.end, ring), left
+
+
+def _by_place(view: _View) -> tuple[Drawing, list[str]]:
+    """Return what one sender sends: a row per receiver, a column per place; of very many receivers the strongest."""
+    result = view.result
+    places = list(dict.fromkeys(result.places))
+    size = np.where(view.known[0] & np.isfinite(view.values[0]), np.abs(view.values[0]), -1.0)
+    most: dict[str, float] = {}
+    for name, value in zip(result.receivers, size.tolist(), strict=True):
+        most[name] = max(value, most.get(name, -1.0))
+    strong = set(sorted(most, key=lambda name: -most[name])[:_ROWS])
+    names = [name for name in most if name in strong]
+    values, known = np.full((len(names), len(places)), np.nan), np.zeros((len(names), len(places)), bool)
+    ring = None
+    for n, (name, place) in enumerate(zip(result.receivers, result.places, strict=True)):
+        if name not in strong:
+            continue
+        at = names.index(name), places.index(place)
+        values[at], known[at] = view.values[0, n], view.known[0, n]
+        ring = at if view.order and view.order[0][1] == n else ring
+    left = [] if len(names) == len(most) else [f"the {len(names)} receivers with the strongest paths"]
+    rows = [Node.parse(name).drawn for name in names]
+    return heatmap.heat(Cells(values, known, rows, places, tokens=True), view.end, ring), left
+
+
+def _heard(result: PathResult, *, whole: bool = False) -> list[str]:
+    """Return what the receivers are called, and where they read as far as that tells them apart, or `whole`."""
+    drawn = [Node.parse(name).drawn for name in result.receivers]
+    if not result.places or (not whole and len(set(result.places)) == 1):
+        return drawn
+    if not whole and len(set(drawn)) == 1:
+        return list(result.places)
+    return [f"{name} at {place}" for name, place in zip(drawn, result.places, strict=True)]
+
+
+def _columns(result: PathResult) -> str:
+    alone = len(set(result.receivers)) == 1 and len(set(result.places)) > 1
+    return f"span that {Node.parse(result.receivers[0]).drawn} reads at" if alone else "receiver"
+
+
+def _plural(result: PathResult) -> str:
+    return _columns(result).replace("span that", "the spans that") if "span" in _columns(result) else "receivers"
+
+
+def _there(result: PathResult) -> str:
+    places = set(result.places)
+    return f", reading at {next(iter(places))}" if len(places) == 1 else ""
 
 
 def _grids(
@@ -213,7 +261,7 @@ def _listed(view: _View) -> Drawing:
         low, high = (float(view.interval[end][cell]) for end in (0, 1))
         name = _path(result, cell)
         if 1 in result.exists.shape and result.exists.size > 1:
-            name = name.split(" → ")[1 if result.exists.shape[0] == 1 else 0]
+            name = name.partition(" → ")[2 if result.exists.shape[0] == 1 else 0]
         return bars.Bar(name, float(view.values[cell]), low, high, bool(view.known[cell]))
 
     return bars.bars([bar(cell) for cell in cells], view.least)
@@ -254,7 +302,8 @@ def _facts(view: _View) -> str:
     done = int(view.known.sum())
     return frame.facts(
         result,
-        f"{_several(result.senders, 'sender')} → {_several(result.receivers, 'receiver')}",
+        f"{_several(result.senders, 'sender')} → {_several(tuple(dict.fromkeys(result.receivers)), 'receiver')}",
+        _where(result),
         _BETWEEN[result.freeze],
         effects.pairs(result),
         "corrupted into clean" if result.direction == "noise" else "clean into corrupted",
@@ -263,11 +312,13 @@ def _facts(view: _View) -> str:
     )
 
 
+def _where(result: PathResult) -> str:
+    places = list(dict.fromkeys(result.places))
+    return "" if not places else f"reading at {places[0]}" if len(places) == 1 else f"by {len(places)} spans"
+
+
 def _path(result: PathResult, cell: tuple[int, int]) -> str:
-    sender, receiver = (
-        Node.parse(names[n]).drawn for names, n in zip((result.senders, result.receivers), cell, strict=True)
-    )
-    return f"{sender} → {receiver}"
+    return f"{Node.parse(result.senders[cell[0]]).drawn} → {_heard(result, whole=True)[cell[1]]}"
 
 
 def _several(names: Sequence[str], what: str) -> str:

@@ -69,7 +69,8 @@ class _View:
         result = self.result
         count = len(result.classes)
         labels = " / ".join(result.classes) if 0 < count <= 4 else f"{count} classes" if count else "real numbers"
-        where = "last token" if result.position == "last" else "mean over tokens"
+        of = f" of {frame.visible_facts(result.at, 40)}" if result.at else ""
+        where = f"last token{of}" if result.position == "last" else f"mean over tokens{of}"
         folds = result.scores.shape[1]
         return frame.facts(result, labels, f"{sum(result.counts)} texts", f"{result.site}, {where}", f"{folds} folds")
 

@@ -63,7 +63,7 @@ class _View:
     def facts(self) -> str:
         result = self.result
         where = SITES[result.site].drawn.format(result.layer)
-        return frame.facts(result, frame.visible_facts(result.source, 60), where, f"at {_AT[result.at]}")
+        return frame.facts(result, frame.visible_facts(result.source, 60), where, f"at {_AT.get(result.at, result.at)}")
 
     @cached_property
     def end(self) -> float:
@@ -85,10 +85,11 @@ class _View:
         )
         held = result.tokens[-_PROMPT:]
         cut = "… " if len(held) < len(result.tokens) else ""
+        ring = {n - (len(result.tokens) - len(held)) for n in result.positions}
         prompt = coloured_text.text(
-            held, [math.nan] * len(held), wide, muted=len(held), titles=() if self.on_page else None
+            held, [math.nan] * len(held), wide, muted=len(held), ring=ring, titles=() if self.on_page else None
         )
-        before = (f"{cut}The prompt", prompt)
+        before = (f"{cut}The prompt{f'; outlined: {result.at}' if ring else ''}", prompt)
         if count == 2:
             return [[before, texts[0]], [texts[1], ("How much likelier each token became", legend)]]
         return [[before, *texts, ("How much likelier each token became", legend)]]

@@ -70,7 +70,8 @@ def _filling(fillings: Fillings, numbers: Sequence[int], chosen: Sequence[int]) 
             value = torch.stack([fillings.of(n, sample, positions) for sample in chosen]).to(now)
             if value.dim() == 1:  # zeros
                 value = torch.zeros_like(now)
-            after = after.with_column(feature, (now + value if fillings.mode == "noise" else value).flatten())
+            becomes = fillings.within(now, now + value if fillings.mode == "noise" else value, chosen)
+            after = after.with_column(feature, becomes.flatten())
         return after.minus(codes)
 
     return change

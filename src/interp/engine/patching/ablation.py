@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -35,11 +35,28 @@ Change = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Sample:
-    """A prompt that is measured: by a metric at one position, or by its loss where there is no scorer."""
+    """A prompt that is measured: by a metric at one position, or by its loss where there is no scorer.
+
+    Attributes
+    ----------
+    ends
+        What ends of edges are called that are no positions → the positions that are meant.
+    """
 
     ids: Ids
     position: int
     scorer: Scorer | None = None
+    ends: Mapping[int | str, Ids] = field(default_factory=dict[int | str, Ids], compare=False)
+
+    def edges(self, part: Part, causal: bool) -> Iterator[tuple[list[int], int]]:
+        """Yield each key that a part cuts in this prompt, with the queries that no longer see it."""
+        for key in self.ends.get(part.key, (part.key,)):
+            assert isinstance(key, int)
+            if part.query is None:
+                yield [n for n in range(key + 1 if causal else 0, len(self.ids)) if n != key], key
+                continue
+            queries = self.ends.get(part.query, (part.query,))
+            yield [n for n in queries if isinstance(n, int) and (not causal or n >= key)], key
 
 
 class Ablated(Outcome):
@@ -50,15 +67,21 @@ class Ablated(Outcome):
     """
 
 
-def conditions(count: int) -> list[tuple[int, ...]]:
+def conditions(components: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
     """Return the parts that are taken away in each condition.
+
+    Parameters
+    ----------
+    components
+        The parts of which each is made.
 
     Examples
     --------
-    >>> conditions(2), conditions(1)
-    ([(), (0,), (1,), (0, 1)], [(), (0,)])
+    >>> conditions([[0], [1, 2]]), conditions([[0]])
+    ([(), (0,), (1, 2), (0, 1, 2)], [(), (0,)])
     """
-    return [(), *((n,) for n in range(count)), *([tuple(range(count))] if count > 1 else [])]
+    each = [tuple(one) for one in components]
+    return [(), *each, *([tuple(n for one in each for n in one)] if len(each) > 1 else [])]
 
 
 def ablate(
@@ -68,6 +91,8 @@ def ablate(
     *,
     mode: str,
     references: Sequence[Ids],
+    components: Sequence[Sequence[int]] | None = None,
+    at: Sequence[Sequence[int]] = (),
     taken: Sequence[int] = (),
     seed: int = 0,
     on_step: OnStep = silent,
@@ -82,10 +107,16 @@ def ablate(
         deviation.
     references
         The prompts that means and deviations are taken over and activations are taken from.
+    components
+        Which parts are taken away together; each alone when not given.
+    at
+        For each sample, the positions at which outputs and coordinates become so; everywhere when empty. Edges are cut
+        where they are.
     taken
         For each sample, which reference.
     """
-    return Job(model, samples, parts, Fillings(parts, mode, references, taken, seed), on_step)
+    held = [(n,) for n in range(len(parts))] if components is None else components
+    return Job(model, samples, parts, Fillings(parts, mode, references, taken, seed, at), on_step, held)
 
 
 class Job:
@@ -96,12 +127,13 @@ class Job:
         parts: Sequence[Part],
         fillings: Fillings,
         on_step: OnStep,
+        components: Sequence[Sequence[int]],
     ) -> None:
         self.model = model
         self.samples = list(samples)
         self.parts = list(parts)
         self.fillings = fillings
-        self.conditions = conditions(len(self.parts))
+        self.conditions = conditions(components)
         self.found = Ablated(*nothing(len(self.conditions), len(self.samples)), path="forward")
         self.driver = Driver(model, self.found, self.found.done.numel(), on_step)
         self.before: dict[tuple[int, int], Tensor] = {}  # sample, layer → the unablated residual stream
@@ -197,23 +229,26 @@ class Job:
                 value = torch.stack([self.fillings.of(n, sample, length) for sample in chosen]).to(tensor)
                 if value.dim() == 1:  # zeros
                     value = torch.zeros_like(now)
-                becomes = now + value if self.fillings.mode == "noise" else value
+                becomes = self.fillings.within(now, now + value if self.fillings.mode == "noise" else value, chosen)
                 if part.direction is None:
                     changed[where] = becomes
                 else:
                     changed = changed + (becomes - now) * part.direction.to(tensor)
             return changed
 
-        return (lambda scores: self._cut(scores, numbers, float("-inf"))) if site == "scores" else fill
+        return (lambda scores: self._cut(scores, numbers, chosen, float("-inf"))) if site == "scores" else fill
 
-    def _cut(self, scores: Tensor, numbers: Sequence[int], value: float) -> Tensor:
+    def _cut(self, scores: Tensor, numbers: Sequence[int], chosen: Sequence[int], value: float) -> Tensor:
         """Return scores or weights, ``[n, head, query, key]``, with `value` at the edges that are cut."""
-        changed, length = scores.clone(), scores.shape[2]
+        changed = scores.clone()
         for n in numbers:
-            part = self.parts[n]
-            first = part.key + 1 if self.model.geometry.causal else 0
-            every = [query for query in range(first, length) if query != part.key]
-            changed[:, part.head, every if part.query is None else [part.query], part.key] = value
+            head = slice(None) if self.parts[n].head is None else self.parts[n].head
+            named = {self.parts[n].query, self.parts[n].key} & self.samples[chosen[0]].ends.keys()
+            for row in range(len(chosen)) if named else [slice(None)]:  # numbers are the same in all
+                sample = self.samples[chosen[row if isinstance(row, int) else 0]]
+                for queries, key in sample.edges(self.parts[n], self.model.geometry.causal):
+                    if queries:
+                        changed[row, head, queries, key] = value
         return changed
 
     # -- without hooks -------------------------------------------------------------------------------------------------
@@ -303,7 +338,7 @@ class Job:
                     return change(tensor)
                 # Not every model reads its scores after their hook; what is left of the weights, made 1 again, is the
                 # softmax of what is left of the scores. A sink (gpt-oss) has its share beside them.
-                left = self._cut(tensor, numbers, 0.0)
+                left = self._cut(tensor, numbers, chosen, 0.0)
                 sink = 1 - upcast(tensor).sum(-1, keepdim=True)
                 sink = torch.where(sink > 64 * torch.finfo(tensor.dtype).eps, sink, 0)
                 return (left / (upcast(left).sum(-1, keepdim=True) + sink)).to(tensor)

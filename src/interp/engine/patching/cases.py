@@ -40,6 +40,8 @@ class Case:
         The position whose logits are measured in the source run; `position` where the runs are of one length.
     spans
         What is patched span by span; only then may the runs be of different lengths.
+    heard
+        Of paths: for each receiver where it reads what is sent, ``None`` for everywhere; empty where all do so.
     """
 
     base: Ids
@@ -49,6 +51,7 @@ class Case:
     clean_base: bool = False
     source_position: int = -1
     spans: tuple[Aligned, ...] = ()
+    heard: tuple[tuple[int, ...] | None, ...] = ()
 
     def __post_init__(self) -> None:
         if self.source_position < 0:

@@ -29,7 +29,10 @@ class Part:
         ``"z"`` (a head), ``"mlp_out"``, ``"scores"`` (an edge of a head's attention, cut before the softmax), or a site
         of the residual stream, in which a direction's coordinate is taken away.
     query, key
-        The edge; a query of ``None`` is every one but the key's own that sees the key.
+        The edges: positions, or names of spans of each prompt (`ablation.Sample.ends`), all of whose tokens are meant;
+        a query of ``None`` is every one but the key's own that sees the key.
+    head
+        Of an edge, ``None`` is every head of the layer.
     direction
         ``float32 [d_model]``, of length 1.
     feature, dictionary
@@ -38,9 +41,9 @@ class Part:
 
     site: str
     layer: int
-    head: int = 0
-    query: int | None = None
-    key: int = 0
+    head: int | None = 0
+    query: int | str | None = None
+    key: int | str = 0
     direction: Tensor | None = field(default=None, compare=False)
     feature: int = 0
     dictionary: Dictionary | None = field(default=None, compare=False)
@@ -88,12 +91,21 @@ class Fillings:
     ----------
     mode, references, taken
         As for `ablation.ablate`.
+    at
+        For each sample, the positions where parts become something else; everywhere when empty.
     """
 
     def __init__(
-        self, parts: Sequence[Part], mode: str, references: Sequence[Ids], taken: Sequence[int], seed: int
+        self,
+        parts: Sequence[Part],
+        mode: str,
+        references: Sequence[Ids],
+        taken: Sequence[int],
+        seed: int,
+        at: Sequence[Sequence[int]] = (),
     ) -> None:
         self.parts = list(parts)
+        self.at = at
         self.mode = mode
         self.references = list(references)
         self.taken = list(taken)
@@ -103,6 +115,15 @@ class Fillings:
     def of(self, part: int, sample: int, length: int) -> Tensor:
         """Return what a part becomes in a prompt, ``[position, width]``, or what is added to it."""
         return self._filled[part](sample, length)
+
+    def within(self, now: Tensor, becomes: Tensor, chosen: Sequence[int]) -> Tensor:
+        """Return what samples' activation, ``[n, position, …]``, becomes where it is to change, and elsewhere is."""
+        if not self.at:
+            return becomes
+        there = torch.zeros(now.shape[:2], dtype=torch.bool, device=now.device)
+        for row, sample in enumerate(chosen):
+            there[row, list(self.at[sample])] = True
+        return torch.where(there[..., None], becomes, now)
 
     @property
     def needed(self) -> Sequence[int]:

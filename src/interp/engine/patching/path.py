@@ -90,13 +90,15 @@ class PathPlan(FeatureEnds):
         start: int,
         stop: int,
         features: Features | None = None,
+        heard: Sequence[Sequence[int] | None] = (),
     ) -> None:
         whole = {"site": "path", "by": "path", "layers": (), "case": case, "start": start, "stop": stop}
         super().__init__(network, base, source, receivers=receivers, features=features, **whole)
         self.senders = senders
         self.freeze = freeze
+        self.heard = heard
         self._changes: dict[int, Tensor] | None = None
-        self._mixed: tuple[tuple[str, int, range], Tensor] | None = None
+        self._mixed: tuple[tuple[object, ...], Tensor] | None = None
 
     calls = 150
 
@@ -155,7 +157,7 @@ class PathPlan(FeatureEnds):
         elif receiver.kind == "mlp":
             rows = self._through_mlp(receiver.layer, changes)
         else:
-            rows = self._through_head(receiver, patch.parts, changes)
+            rows = self._through_head(patch.layer, patch.parts, changes)
         return ChangedRows(base=self.case, start=self.start, cells=self.cells(patch), rows=rows, single=False)
 
     def _written(self, node: Node) -> int:
@@ -173,8 +175,18 @@ class PathPlan(FeatureEnds):
         return below(self.senders, self.receivers, network.parallel, len(network.layers), self.of).sum(0).tolist()
 
     def arriving(self, number: int) -> Tensor:
-        """Return what arrives at a receiver from the senders below it, ``[sender, position from start, d_model]``."""
-        return self._arriving()[self._read(self.receivers[number])][: self._below[number]]
+        """Return what arrives at a receiver from the senders below it, ``[sender, position from start, d_model]``.
+
+        Where a receiver reads nothing that is sent, it is 0.
+        """
+        every = self._arriving()[self._read(self.receivers[number])][: self._below[number]]
+        there = self.heard[number] if self.heard else None
+        if there is None:
+            return every
+        kept = torch.zeros_like(every)
+        places = [at - self.start for at in there if at >= self.start]
+        kept[:, places] = every[:, places]
+        return kept
 
     def _arriving(self) -> Mapping[int, Tensor]:
         """Return place → the change of the residual stream there, ``[sender, position from start, d_model]``.
@@ -293,15 +305,16 @@ class PathPlan(FeatureEnds):
         before = block.mlp_reads(base.resid[index], base.mid[index])[self.start :]
         return base.resid[index + 1][self.start :] + (block.mlp(before + changes) - block.mlp(before))
 
-    def _through_head(self, receiver: Node, parts: range, changes: Tensor) -> Tensor:
+    def _through_head(self, number: int, parts: range, changes: Tensor) -> Tensor:
         """Return the middle of the block where one head's queries, or one KV head's keys or values, are changed."""
+        receiver = self.receivers[number]
         network, index = self.network, receiver.layer
         block, base = network.layers[index], self.base
         if block.together and receiver.kind in {"q", "k"}:
             change = self._z_of(receiver.kind, index, changes, receiver.head) - base.z[index][self.start :]
             raw = torch.einsum("nphd,mhd->npm", change, block.head_weights())
             return base.mid[index][self.start :] + block.rewritten(base.z[index][self.start :], raw)
-        asked = (receiver.kind, index, parts)
+        asked = (receiver.kind, index, parts, self.heard[number] if self.heard else None)
         if self._mixed is None or self._mixed[0] != asked:
             # Heads do not meet before W_O: one attention with all heads changed holds every head's own answer.
             self._mixed = (asked, self._z_of(receiver.kind, index, changes) - self.base.z[index][self.start :])
@@ -380,7 +393,8 @@ class Paths(HookedPaths):
     def plan(self, net: Network, base: Base, source: Base, case: Case, number: int, start: int) -> PathPlan:
         """Return the paths of one pair, whose runs can differ from `start` on."""
         ends = {"senders": self.senders, "receivers": self.receivers, "freeze": self.freeze, "features": self.features}
-        return self.make(net, base, source, **ends, case=number, start=start, stop=case.position)
+        more = {"heard": case.heard} if case.heard else {}
+        return self.make(net, base, source, **ends, **more, case=number, start=start, stop=case.position)
 
 
 __all__ = ["FREEZES", "PathPlan", "Paths", "ordered", "parallel", "reaching", "sweep_paths"]

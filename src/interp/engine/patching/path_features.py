@@ -42,7 +42,9 @@ class FeatureEnds(Plan):
         super().__init__(*runs, **more)
         self.receivers = receivers
         self.features = features
-        self._read_anew: dict[int, tuple[Codes, Codes]] = {}  # layer → its features in the base run, and with arrivals
+        self.heard: Sequence[Sequence[int] | None] = ()
+        # Layer → its features in the base run, and with what arrives at which receivers.
+        self._read_anew: dict[tuple[int, object], tuple[Codes, Codes]] = {}
 
     @cached_property
     def of(self) -> Dictionaries:
@@ -104,14 +106,15 @@ class FeatureEnds(Plan):
         """Return by how much a receiver's activation changes, ``[sender, position from start]``."""
         receiver, changes = self.receivers[number], self.arriving(number)
         layer = receiver.layer
-        if layer not in self._read_anew:
+        asked = layer, self.heard[number] if self.heard else None
+        if asked not in self._read_anew:
             one, stream = self.of[layer], self._stream(self.of[layer].reads)[self.start :]
             size = max(1, _ENCODED // (one.width * max(1, len(stream))))
             parts = [
                 one.encode(shown(self.network, one.reads, stream + some).flatten(0, 1)) for some in changes.split(size)
             ]
-            self._read_anew[layer] = one.encode(shown(self.network, one.reads, stream)), Codes.stacked(parts)
-        before, after = self._read_anew[layer]
+            self._read_anew[asked] = one.encode(shown(self.network, one.reads, stream)), Codes.stacked(parts)
+        before, after = self._read_anew[asked]
         return after.column(receiver.head).view(len(changes), -1) - before.column(receiver.head)
 
     def _stream(self, place: Place) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -78,25 +79,26 @@ class HookedPaths:
         """Return the metric of paths of one pair, ``[cell]``."""
         placed = [divmod(cell, len(self.receivers)) for cell in cells]
         scores = torch.full((len(cells),), float("nan"), dtype=torch.float64)
-        running: list[tuple[int, Node, dict[str, Tensor]]] = []  # row of the answer, receiver, what it makes
+        running: list[_Running] = []
         for row, (sender, column) in enumerate(placed):
-            receiver = self.receivers[column]
-            if not self.exists[sender, column]:
+            receiver, there = self.receivers[column], case.heard[column] if case.heard else None
+            nothing = receiver.kind == "logits" and there is not None and case.position not in there
+            if nothing or not self.exists[sender, column]:
                 scores[row] = float(case.scorer.of_logits(self._ends(case))[0])
             elif receiver.kind == "logits":
                 scores[row] = float(case.scorer.of_logits(self._heard(case, sender)["logits"])[0])
             else:
-                running.append((row, receiver, self._heard(case, sender)))
+                running.append(_Running(row, receiver, self._heard(case, sender), there))
         if running:
             functions = {
-                _name(node): [self._writing(node, running)] for _, node, _ in running if node.kind != "feature"
+                _name(one.node): [self._writing(one.node, running)] for one in running if one.node.kind != "feature"
             }
-            for layer in {node.layer for _, node, _ in running if node.kind == "feature"}:
+            for layer in {one.node.layer for one in running if one.node.kind == "feature"}:
                 for name, function in self._answering(case, layer, running):
                     functions.setdefault(name, []).append(function)
             together = {name: composed(some) for name, some in functions.items()}
             logits = self.model.forward([case.base] * len(running), together, last_only=False)
-            rows = torch.tensor([row for row, _, _ in running])
+            rows = torch.tensor([one.row for one in running])
             scores[rows] = case.scorer.of_logits(upcast(logits[:, case.position])).double().cpu()
         return scores
 
@@ -123,15 +125,16 @@ class HookedPaths:
     def _ends(self, asked: Case) -> Tensor:
         return upcast(self.model.activations_of(asked.base, ["logits"])["logits"][:, asked.position])
 
-    def _writing(self, receiver: Node, running: Sequence[tuple[int, Node, dict[str, Tensor]]]) -> Hook:
+    def _writing(self, receiver: Node, running: Sequence[_Running]) -> Hook:
         name = _name(receiver)
 
         def write(tensor: Tensor, hook: HookPoint) -> Tensor:  # noqa: ARG001
             changed = tensor.clone()
-            for place, (_, node, heard) in enumerate(running):
-                if node.kind != "feature" and _name(node) == name:
-                    part = (place,) if node.kind == "mlp" else (place, slice(None), node.head)
-                    changed[part] = heard[name][(0, *part[1:])]
+            for place, one in enumerate(running):
+                if one.node.kind != "feature" and _name(one.node) == name:
+                    there = slice(None) if one.there is None else list(one.there)
+                    part = (there,) if one.node.kind == "mlp" else (there, one.node.head)
+                    changed[(place, *part)] = one.heard[name][(0, *part)]
             return changed
 
         return write
@@ -211,14 +214,32 @@ class HookedPaths:
 
             yield one.reads.hook(self.model), look
 
-    def _answering(
-        self, case: Case, layer: int, running: Sequence[tuple[int, Node, dict[str, Tensor]]]
-    ) -> Iterator[tuple[str, Hook]]:
+    def _answering(self, case: Case, layer: int, running: Sequence[_Running]) -> Iterator[tuple[str, Hook]]:
         """Yield what gives each row of a batch what its receiver, of one dictionary, makes of its input."""
         one, difference = self._of(layer, case)
-        rows = [n for n, (_, node, _) in enumerate(running) if (node.kind, node.layer) == ("feature", layer)]
-        changes = [(running[n][1].head, running[n][2][running[n][1].name][None]) for n in rows]
+        rows = [n for n, own in enumerate(running) if (own.node.kind, own.node.layer) == ("feature", layer)]
+        changes = [(own.node.head, own.change[None]) for own in (running[n] for n in rows)]
         yield from _adding(one, difference.unit, changes, rows)
+
+
+@dataclass(frozen=True)
+class _Running:
+    """A path that a batch runs: its row of the answer, its receiver, what that makes of what it reads, and where."""
+
+    row: int
+    node: Node
+    heard: dict[str, Tensor]
+    there: tuple[int, ...] | None
+
+    @property
+    def change(self) -> Tensor:
+        """By how much a feature's activation changes, ``[position]``: by 0 where it reads nothing that is sent."""
+        whole = self.heard[self.node.name]
+        if self.there is None:
+            return whole
+        kept = torch.zeros_like(whole)
+        kept[list(self.there)] = whole[list(self.there)]
+        return kept
 
 
 def _adding(

@@ -48,7 +48,9 @@ class Pooled:
     notes: tuple[str, ...] = ()
 
 
-def pooled(model: LoadedModel, texts: Sequence[Encoded], site: str, position: str) -> Pooled:
+def pooled(
+    model: LoadedModel, texts: Sequence[Encoded], site: str, position: str, at: Sequence[Sequence[int]] | None = None
+) -> Pooled:
     """Run texts, those of equal length together, and keep one vector of `site` for each and every layer.
 
     Nothing is padded, and no more than a batch's activations of one layer are there beside what is returned.
@@ -60,6 +62,8 @@ def pooled(model: LoadedModel, texts: Sequence[Encoded], site: str, position: st
         ``"mlp_out"``.
     position
         ``"last"``, or ``"mean"`` over all tokens but the special ones (BOS, ``[CLS]``, ``[SEP]``).
+    at
+        For each text the positions of which that is the last, or all of which count; all of the text when not given.
 
     Raises
     ------
@@ -73,13 +77,21 @@ def pooled(model: LoadedModel, texts: Sequence[Encoded], site: str, position: st
         raise InputError(
             f"{len(texts)} texts need {memory.readable(needed)} and {memory.readable(free)} is free; give fewer texts"
         )
-    return hooks.guarded(_Job(model, texts, site, position).run)
+    return hooks.guarded(_Job(model, texts, site, position, at).run)
 
 
 class _Job:
     net: network.Network
 
-    def __init__(self, model: LoadedModel, texts: Sequence[Encoded], site: str, position: str) -> None:
+    def __init__(
+        self,
+        model: LoadedModel,
+        texts: Sequence[Encoded],
+        site: str,
+        position: str,
+        at: Sequence[Sequence[int]] | None,
+    ) -> None:
+        self.at = at
         self.model, self.texts, self.site, self.position = model, texts, site, position
         self.values = torch.empty(model.geometry.n_layers, len(texts), model.geometry.d_model)
         self.done = 0
@@ -127,19 +139,23 @@ class _Job:
     def _one(self, runner: _Runner, indices: Sequence[int]) -> None:
         """Run texts of one length and write what they give into their places."""
         ids = [self.texts[index].ids for index in indices]
-        weights = self._weights(ids)
+        weights = self._weights(ids, indices)
+        last = [-1 if self.at is None else self.at[index][-1] for index in indices]
 
         def keep(layer: int, tensor: Tensor) -> None:
-            found = tensor[:, -1] if weights is None else torch.einsum("np,npd->nd", weights, tensor.float())
+            rows = range(len(last))
+            found = tensor[rows, last] if weights is None else torch.einsum("np,npd->nd", weights, tensor.float())
             self.values[layer, list(indices)] = found.detach().float().cpu()
 
         runner(ids, keep)
 
-    def _weights(self, ids: Sequence[Sequence[int]]) -> Tensor | None:
+    def _weights(self, ids: Sequence[Sequence[int]], indices: Sequence[int]) -> Tensor | None:
         """Return how much each token counts, ``[n, position]``; ``None`` where the last alone does."""
         if self.position == "last":
             return None
         of_words = [[index not in self.special for index in row] for row in ids]
+        if self.at is not None:
+            of_words = [[n in self.at[index] for n in range(len(ids[0]))] for index in indices]
         plain = torch.tensor(of_words, device=self.model.device)
         plain[~plain.any(1)] = True  # a text of special tokens alone
         return plain.float() / plain.sum(1, keepdim=True)

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 from interp.errors import InputError, closest
 from interp.sites import find
+from interp.spans import NAME
 from interp.spec import FEATURE, Node, plain, resolve_indices
 
 if TYPE_CHECKING:
     from interp.engine.features.held import FeatureSet
     from interp.engine.model.handle import Geometry
 
-_CUT = re.compile(r"(.+):(\d+|\*)->(\d+|\*)")
+_END = rf"-?\d+|\*|{NAME.pattern}"
+_CUT = re.compile(rf"(?:([^:]+):)?({_END})->({_END})")
 _OF_LAYER = re.compile(r"F(\d{1,9})\.\*", re.IGNORECASE)
 _SENDERS = ("all", "heads", "mlps", "embed")
 _RECEIVERS = ("all", "q", "k", "v", "mlps", "logits")
@@ -67,27 +69,24 @@ class Ends:
 
 @dataclass(frozen=True)
 class Cut:
-    """An edge of one head's attention that is taken away.
+    """Edges of attention that are taken away together.
 
     Attributes
     ----------
-    layer, head
-        The head.
+    heads
+        (layer, head) of those whose attention is cut; a head of ``None`` is every one of the layer.
     query
-        The position that looks; ``None`` for every one after the key.
+        The position that looks, or the name of a span of which every token does; ``None`` for every one after the key.
     key
-        The position that it no longer sees.
+        The position that it no longer sees, or a span's name.
+    name
+        How it is typed.
     """
 
-    layer: int
-    head: int
-    query: int | None
-    key: int
-
-    @property
-    def name(self) -> str:
-        """Return the edge as it is typed."""
-        return f"{self.layer}.{self.head}:{'*' if self.query is None else self.query}->{self.key}"
+    heads: tuple[tuple[int, int | None], ...]
+    query: int | str | None
+    key: int | str
+    name: str
 
 
 def words(given: Any, flag: str) -> list[str]:
@@ -173,7 +172,7 @@ def heads(given: Any, geometry: Geometry, flag: str = "--heads") -> list[Node]:
 
 
 def cuts(given: Any, geometry: Geometry, flag: str = "--knockout") -> list[Cut]:
-    """Return the edges that `given` names, ``"9.9:14->2,9.9:*->2"``.
+    """Return the edges that `given` names, ``"9.9:14->2,9.9:*->2"``, of some layers ``"3-6:END->IO"`` or of all.
 
     Raises
     ------
@@ -183,21 +182,36 @@ def cuts(given: Any, geometry: Geometry, flag: str = "--knockout") -> list[Cut]:
     found: list[Cut] = []
     for name in words(given, flag):
         match = _CUT.fullmatch(name.replace("→", "->").replace(" ", ""))
-        refusal = f"{flag} {name!r} is no edge; type head:query->key, such as 9.9:14->2 or 9.9:*->2"
+        refusal = f"{flag} {name!r} is no edge; type head:query->key, such as 9.9:14->2, 9.9:*->2 or 9.9:END->IO"
         if match is None:
             raise InputError(refusal)
         looks, query, key = match.groups()
-        node = _there(head(looks, refusal), geometry)
+        heads, called = _looking(looks, geometry, refusal)
         if key == "*":
             raise InputError(
                 f"{flag} {name!r} cuts every key of the query: something must be left; name one key, such as 2"
             )
-        if geometry.causal and query != "*" and int(query) < int(key):
+        ends = [int(end) if re.fullmatch(r"-?\d+", end) else end for end in (query, key)]
+        at, seen = ends
+        if geometry.causal and isinstance(at, int) and isinstance(seen, int) and 0 <= at < seen:
             raise InputError(
-                f"{flag} {name!r} cuts nothing: position {query} does not see position {key}, which is later"
+                f"{flag} {name!r} cuts nothing: position {at} does not see position {seen}, which is later"
             )
-        found.append(Cut(node.layer, node.head, None if query == "*" else int(query), int(key)))
+        found.append(Cut(heads, None if query == "*" else at, seen, f"{called}{query}->{key}"))
     return list(dict.fromkeys(found))
+
+
+def _looking(looks: str | None, geometry: Geometry, refusal: str) -> tuple[tuple[tuple[int, int | None], ...], str]:
+    """Return the heads that a typed head, some layers, or nothing means, and how a name begins that says so."""
+    if looks is None:
+        return tuple((layer, None) for layer in range(geometry.n_layers)), ""
+    some = re.fullmatch(r"L?(\d{1,9})(?:[-–](\d{1,9}))?", looks, re.IGNORECASE)
+    if some is None:
+        node = _there(head(looks, refusal), geometry)
+        return ((node.layer, node.head),), f"{node.name}:"
+    first, last = int(some[1]), int(some[2] or some[1])
+    layers = resolve_indices(range(first, last + 1), geometry.n_layers, "layer")
+    return tuple((layer, None) for layer in layers), f"{first}-{last}:" if last > first else f"{first}:"
 
 
 def senders(given: Any, geometry: Geometry, loaded: Callable[[], FeatureSet]) -> Ends:

@@ -63,8 +63,12 @@ class Encodings:
         return (self.clean if direction == "noise" or foreign else self.corrupted), source
 
 
-def encode(model: LoadedModel, pairs: Pairs, metric: Metric, *, spans: bool = False) -> list[Encodings]:
+def encode(
+    model: LoadedModel, pairs: Pairs, metric: Metric, *, spans: bool = False, any_length: bool = False
+) -> list[Encodings]:
     """Return the pairs as tokens; with `spans` they line up by these, and may be of different lengths.
+
+    With `any_length` they may be so without lining up.
 
     Raises
     ------
@@ -73,7 +77,8 @@ def encode(model: LoadedModel, pairs: Pairs, metric: Metric, *, spans: bool = Fa
     """
     if not pairs.pairs:
         raise InputError("there are no pairs; give clean and corrupted prompts, or --task")
-    found = [_encoded(model, pair, metric, number, len(pairs.pairs), spans) for number, pair in enumerate(pairs.pairs)]
+    apart, count = spans or any_length, len(pairs.pairs)
+    found = [_encoded(model, pair, metric, number, count, apart) for number, pair in enumerate(pairs.pairs)]
     if not spans:
         return found
     every: list[dict[str, Places]] = []
@@ -84,10 +89,10 @@ def encode(model: LoadedModel, pairs: Pairs, metric: Metric, *, spans: bool = Fa
     return [replace(e, spans=own) for e, own in zip(found, span_places.common(every), strict=True)]
 
 
-def _encoded(model: LoadedModel, pair: Pair, metric: Metric, number: int, count: int, spans: bool) -> Encodings:
+def _encoded(model: LoadedModel, pair: Pair, metric: Metric, number: int, count: int, apart: bool) -> Encodings:
     where = f"pair {number}: " if count > 1 else ""
     clean, corrupted = model.encode(pair.clean), model.encode(pair.corrupted)
-    if len(clean.ids) != len(corrupted.ids) and not spans:
+    if len(clean.ids) != len(corrupted.ids) and not apart:
         raise InputError(
             f"{where}clean has {len(clean.ids)} tokens and corrupted {len(corrupted.ids)}; they must line up: "
             f"{aligned(clean, corrupted)}; %interp patch --by span takes any lengths"

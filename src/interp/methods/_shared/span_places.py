@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from interp.errors import InputError
 from interp.prompts import between
+from interp.spans import AFTER, BEFORE, END, MIDDLE
 
 if TYPE_CHECKING:
     from interp.engine.model.tokens import Encoded
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
 Align = Literal["last", "mean", "each"]
 Positions = tuple[int, ...]
 Places = tuple[Positions, Positions]  # of a span in clean, in corrupted
-END = "END"
-# Of a pair that marks none.
-BEFORE, MIDDLE, AFTER = "before", "middle", "after"
 
 
 def places(

@@ -1,10 +1,10 @@
-"""What every attention head does: on repeated random tokens, between words that depend on each other, in ioi."""
+"""What every attention head does: on repeated random tokens, between words, in ioi, from a span to another."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -14,9 +14,12 @@ from interp.methods._shared import labels as kept
 from interp.methods._shared import names
 from interp.methods._shared.heads.scores import Scored
 from interp.methods._shared.intervals import interval, too_few
+from interp.methods._shared.named_positions import named
+from interp.methods._shared.prompts_of import prompts_of
 from interp.results import Result
 from interp.results.tables import frame_of
-from interp.spec import Node
+from interp.spans import Positions
+from interp.spec import Node, Variable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +40,7 @@ class HeadsResult(Result):
     Attributes
     ----------
     kind
-        ``"random tokens"``, the relation's name, or the task's.
+        ``"random tokens"``, the relation's name, the task's, or ``"prompts"``.
     n
         How many prompts, sentences or pairs the scores are the means of.
     scores, spread
@@ -56,6 +59,9 @@ class HeadsResult(Result):
         Class → the score that its heads are listed by.
     losses
         Mean loss on the random tokens and on their repeat, in nats; NaN elsewhere.
+    spans
+        From where to where attention was scored, where that was asked for: the only score is called ``"END → IO"``
+        then, and no head has a class.
     """
 
     kind: str
@@ -68,12 +74,16 @@ class HeadsResult(Result):
     criteria: Mapping[str, str]
     measured: Mapping[str, str]
     losses: tuple[float, float] = field(default=(float("nan"), float("nan")))
+    spans: tuple[str, ...] = ()
 
     _html: ClassVar[str] = "interp.views.head_scores:html"
     _svg: ClassVar[str | None] = "interp.views.head_scores:svg"
 
     def summary(self) -> str:
-        """Return how many heads of each class there are."""
+        """Return how many heads of each class there are; of spans, the strongest heads."""
+        if self.spans:
+            strongest = ", ".join(f"{name} {self.of(name, *self.scores):.2f}" for name in self.top(n=5))
+            return f"{self.provenance.model}: {self.kind}, n = {self.n}: {' → '.join(self.spans)}: {strongest}"
         held = list(self.labels.values())
         counts = ", ".join(f"{held.count(label)} {label}" for label in self.criteria if label in held)
         return f"{self.provenance.model}: {self.kind}, n = {self.n}: {counts or 'no head fits a class'}"
@@ -81,20 +91,33 @@ class HeadsResult(Result):
     def text(self) -> str:
         """Return each class with its strongest heads, one class to a line."""
         lines = [super().text()]
+        if self.spans:
+            lines += [self.evidence(name) for name in self.top(n=8)]
         for label in self.criteria:
             named = [f"{name} {self.of(name):.2f}" for name in self.top(label, 8)]
             if named:
                 lines.append(f"{label} ({self.measured[label].replace('_', ' ')}): {', '.join(named)}")
         return "\n".join(lines)
 
-    def top(self, label: str, n: int | None = None) -> list[str]:
-        """Return the heads of a class, strongest first.
+    def top(self, label: str | None = None, n: int | None = None) -> list[str]:
+        """Return the heads of a class, strongest first; of spans, and where no class is named, all heads so.
+
+        Raises
+        ------
+        InputError
+            No class is named, and there are several scores.
 
         Examples
         --------
         >>> interp.heads().top("induction", 1)
         ['1.0']
         """
+        if label is None:
+            if len(self.scores) > 1:
+                raise InputError(f"name a class of heads: {', '.join(self.criteria)}")
+            (values,) = self.scores.values()
+            order = np.argsort(-np.nan_to_num(values, nan=-1.0), axis=None, kind="stable")[:n]
+            return [f"{at // values.shape[1]}.{at % values.shape[1]}" for at in order.tolist()]
         held = [name for name, own in self.labels.items() if own == label]
         return sorted(held, key=lambda name: -abs(self.of(name)))[:n]
 
@@ -111,6 +134,8 @@ class HeadsResult(Result):
         node = names.head(head, refusal)
         if node.layer >= layers or node.head >= heads:
             raise InputError(refusal)
+        if score is None and self.spans:
+            (score,) = self.scores
         name = score or self.measured.get(self.labels.get(node.name, ""), "")
         if name not in self.scores:
             raise InputError(f"name a score of head {head}: {', '.join(self.scores)}")
@@ -127,9 +152,14 @@ class HeadsResult(Result):
         value = self.of(head)
         node = Node.parse(head)
         label, at = self.labels.get(node.name, ""), (node.layer, node.head)
-        name = self.measured[label]
+        name = self.measured[label] if label else next(iter(self.scores))
         chance, spread = float(self.chance[name][at]), float(self.spread[name][at])
-        times = f" ({value / chance:.0f} times as much)" if chance > 1e-9 else ""
+        beyond = chance > 1e-9 and (label or value >= 1.5 * chance)
+        times = f" ({value / chance:.0f} times as much)" if beyond else ""
+        if not label:
+            low, high = self.interval[name][(slice(None), *at)]
+            sure = f" [{low:.2f}, {high:.2f}]" if np.isfinite(low) else ""
+            return f"{node.name} {name}: {value:.2f}{sure}, even attention {chance:.2f}{times}"
         return f"{label}: {value:.2f} ± {spread:.2f}, chance {chance:.2f}{times}; {self.criteria[label]}"
 
     def to_frame(self) -> pd.DataFrame:
@@ -152,7 +182,10 @@ def heads(
     n: int | None = None,
     seed: int = 0,
     relation: Literal["subject-verb", "modifier"] | None = None,
-    task: Literal["ioi"] | None = None,
+    task: Annotated[str, "task"] | None = None,
+    from_: Positions = None,
+    to: Positions = None,
+    prompts: Variable = None,
 ) -> HeadsResult:
     """What every head does: previous-token, duplicate-token, induction, copying … heads, with chance and spread.
 
@@ -166,7 +199,13 @@ def heads(
         Score attention between words that depend on each other instead.
     task
         Name the parts that heads play in a task instead: duplicate token, S-inhibition, name mover, negative and backup
-        name mover. Not every model has them all: SmolLM2-135M, of 32 pairs, has no backup.
+        name mover, in ioi alone. Not every model has them all: SmolLM2-135M, of 32 pairs, has no backup. With --from
+        and --to, the task whose clean prompts are read, which may be any.
+    from_, to
+        Score attention from one span's tokens to another's instead, such as --from END --to IO: by the names of spans,
+        or by positions. What goes to all of the one's tokens is added up, the mean over the other's is taken.
+    prompts
+        With --from and --to, and no task: marked prompts, pairs, or a task's result; in a magic, a variable's name.
 
     Returns
     -------
@@ -189,15 +228,24 @@ def heads(
     al. 2021), ``position_only`` is `explained`, ``anti_induction`` is minus the head's direct effect on the logit of
     the token that comes again, over the mean logit, the final norm frozen.
 
+    From span to span a head's score is its attention summed over the keys of `to`, with the mean over the queries of
+    `from_` and over prompts; its chance is even attention to all that these queries see.
+
     Examples
     --------
     >>> interp.heads(n=10).top("induction")
     ['1.0']
+    >>> interp.heads(task="ioi", from_="END", to="IO", n=16).top(n=2)
+    ['2.1', '1.0']
     """
     from interp.methods._shared.heads import relations, roles, scores
 
     if relation is not None and task is not None:
         raise InputError("heads takes --relation or --task, not both")
+    if from_ is not None or to is not None or prompts is not None:
+        return _between(model, n, seed, relation, task, from_, to, prompts)
+    if task is not None and task.lower() != "ioi":
+        raise InputError(f"heads' parts are known in ioi; in {task} say where they look: --from END --to …")
     kind = "relation" if relation is not None else "task" if task is not None else "random"
     count = _DRAWS[kind] if n is None else n
     if count < 2:
@@ -233,6 +281,42 @@ def heads(
         notes=(*scored.notes, *too_few(len(next(iter(scored.each.values()))), "prompts")),
     )
     return unless_interrupted(result, interrupt)
+
+
+def _between(
+    model: LoadedModel,
+    n: int | None,
+    seed: int,
+    relation: str | None,
+    task: str | None,
+    from_: Any,
+    to: Any,
+    given: Any,
+) -> HeadsResult:
+    """Return every head's attention from one span to another."""
+    from interp.methods._shared.heads import between
+
+    if from_ is None or to is None:
+        raise InputError("--from and --to go together: from where to where attention is scored, --from END --to IO")
+    if relation is not None or (task is None) == (given is None):
+        raise InputError("attention from span to span is read in one of them: a --task, or prompts=… with marks")
+    found = prompts_of(model, given, task, n=_DRAWS["task"] if n is None else n, seed=seed)
+    scored = between.score(model, found.spanned, from_, to)
+    count = len(next(iter(scored.each.values())))
+    result = HeadsResult(
+        kind=found.task or "prompts",
+        n=count,
+        scores={name: each.mean(0) for name, each in scored.each.items()},
+        spread={name: each.std(0, ddof=1) if count > 1 else each[0] * np.nan for name, each in scored.each.items()},
+        chance=scored.chance,
+        interval={name: interval(each) for name, each in scored.each.items()},
+        labels={},
+        criteria={},
+        measured={},
+        spans=(named(from_), named(to)),
+        notes=(*scored.notes, *too_few(count, "prompts")),
+    )
+    return unless_interrupted(result, scored.interrupt)
 
 
 # The scores that the roles of `head_roles` are listed by, in their order.

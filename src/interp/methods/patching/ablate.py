@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -11,14 +9,14 @@ import numpy as np
 
 from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
-from interp.methods._shared import directions, names, texts
-from interp.methods._shared.features import features_of
+from interp.methods._shared import named_positions, texts
 from interp.methods._shared.intervals import interval, too_few
 from interp.methods._shared.models import predicted
 from interp.methods._shared.pairs import encode
+from interp.methods._shared.patching import taken_away
 from interp.results import Result
 from interp.results.tables import frame_of
-from interp.sites import Site
+from interp.spans import Positions
 from interp.spec import (
     Components,
     Direction,
@@ -28,7 +26,6 @@ from interp.spec import (
     Pairs,
     StreamSite,
     Texts,
-    resolve_indices,
     resolve_metric,
 )
 
@@ -36,7 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from interp.engine.model.loaded import LoadedModel
-    from interp.engine.patching.ablation import Ablated, Part, Sample
+    from interp.engine.patching.ablation import Ablated
     from interp.results.tables import Float
 
 
@@ -48,7 +45,7 @@ class AblationResult(Result):
     ----------
     components
         What was taken away: heads ``"9.9"``, MLPs ``"3.mlp"``, directions ``"5.direction"``, edges ``"9.9:14->2"``,
-        features ``"F2.417"``.
+        also between spans and of several heads, ``"END->IO"``, features ``"F2.417"``.
     mode, replacement
         ``zero``, ``mean``, ``resample`` or ``noise``, and in words what the components' outputs, or the coordinates
         along directions, became. Edges are cut whatever the mode.
@@ -75,6 +72,8 @@ class AblationResult(Result):
         The task, or the file of texts, that the prompts came from, or an empty string.
     seed
         What `resample` and `noise` were drawn with.
+    at
+        The positions, or the span, where outputs and coordinates were taken away; empty where that was everywhere.
     """
 
     components: tuple[str, ...]
@@ -94,6 +93,7 @@ class AblationResult(Result):
     weights: Float
     task: str = ""
     seed: int = 0
+    at: str = ""
 
     _html: ClassVar[str] = "interp.views.ablate:html"
     _svg: ClassVar[str | None] = "interp.views.ablate:svg"
@@ -109,7 +109,8 @@ class AblationResult(Result):
             values = [value.replace("not finite", "not computed") for value in values]
         count = self.per_prompt.shape[1]
         return (
-            f"{self.provenance.model}: {self.metric} {values[0]}, without {named} {values[1]} "
+            f"{self.provenance.model}: {self.metric} {values[0]}, without {named}{self.at and f' at {self.at}'} "
+            f"{values[1]} "
             f"({self.mode}, {count} prompt{'s' * (count != 1)}){part}"
         )
 
@@ -135,6 +136,7 @@ def ablate(
     heads: Components | None = None,
     mlps: Indices = None,
     knockout: Components | None = None,
+    at: Positions = None,
     direction: Direction = None,
     layer: Indices = None,
     site: StreamSite | None = None,
@@ -164,7 +166,11 @@ def ablate(
     mlps
         Layers whose MLPs to ablate, such as 3,5.
     knockout
-        Edges of attention to cut, head:query->key, such as 9.9:14->2; 9.9:*->2 cuts every later query's.
+        Edges of attention to cut, head:query->key, such as 9.9:14->2; 9.9:*->2 cuts every later query's. Ends may be
+        spans, all of whose tokens are meant: 9.9:END->IO; of all heads of some layers 3-6:END->IO, of all END->IO.
+    at
+        Positions at which heads, MLPs, directions and features become so, by number or by the names of spans, such as
+        S2 or IO,END; everywhere when not given.
     direction
         A direction to take out of the residual stream: an array [d_model], one per layer [n_layers, d_model], or a
         result that has one, such as a probe's, or a feature's decoder (F2.417); in a magic, the name of a variable.
@@ -211,18 +217,12 @@ def ablate(
     from interp.engine.forecast.costs import foresee
     from interp.engine.patching import ablation, foreseen
 
-    found, names = _parts(model, heads, mlps, knockout, directed=direction is not None or feature is not None)
-    along, notes = _along(model, direction, layer, site)
-    of_features = _features(model, feature, features)
-    for part in [*found, *along]:
-        model.require_site("pattern" if part.site == "scores" else part.site, [part.layer])
-    found = [*found, *along, *of_features]
-    directed = (f"{part.layer}.direction" for part in along)
-    names = (*names, *directed, *(f"F{part.layer}.{part.feature}" for part in of_features))
+    away = taken_away.asked(model, heads, mlps, knockout, (direction, layer, site), (feature, features), at=at)
     if isinstance(data, Texts):
         if metric is not None:
             raise InputError("texts are measured by their loss; --metric goes with pairs or a --task")
-        encoded = texts.encode(model, data)
+        encoded = texts.encode(model, away.read(data))
+        prompts = named_positions.of_texts(model, encoded) if away.named else []
         samples = [ablation.Sample(one.ids, len(one.ids) - 1) for one in encoded]
         if (most := max(index for one in samples for index in one.ids[1:] or (0,))) >= model.geometry.d_vocab_out:
             raise InputError(
@@ -232,124 +232,30 @@ def ablate(
     else:
         chosen = resolve_metric(metric or data.metric or "logit-diff")
         metrics.try_out(chosen, model.geometry.d_vocab_out, model.device)
-        pairs = encode(model, data, chosen)
+        pairs = encode(model, data, chosen, any_length=away.named)
+        prompts = named_positions.of_pairs(model, data) if away.named else []
         samples = [
             ablation.Sample(e.clean.ids, predicted(model, e.clean), metrics.Scorer(chosen, e.answer, e.wrong))
             for e in pairs
         ]
         references, measured, task = [i for e in pairs for i in (e.clean.ids, e.corrupted.ids)], chosen.name, data.task
     references = list(dict.fromkeys(references))
-    _check_edges(model, found, names, samples)
-    replaced = any(part.site != "scores" for part in found)
+    samples = away.placed(model, samples, prompts)
     taken: list[int] = []
-    if mode == "resample" and replaced:
+    if mode == "resample" and away.replaces:
         exact = isinstance(data, Pairs) or not model.geometry.causal
         taken = ablation.donors(samples, references, exact=exact, seed=seed)
     options: Any = {"mode": mode, "references": references, "taken": taken, "seed": seed}
-    job = ablation.ablate(model, samples, found, **options, on_step=model.on_step)
+    options |= {"components": away.components, "at": away.where(prompts)}
+    job = ablation.ablate(model, samples, away.parts, **options, on_step=model.on_step)
     foresee(model, lambda: foreseen.of_ablation(job))
     ran = job.run()
-    model.note(ran.path, [*ran.notes, *notes])
-    said = _replacement(mode, references, seed) if replaced else "edges cut before the softmax"
+    model.note(ran.path, [*ran.notes, *away.notes])
+    said = taken_away.replacement(mode, references, seed) if away.replaces else "edges cut before the softmax"
     weights = np.array([len(s.ids) - 1 if s.scorer is None else 1 for s in samples], np.float64)
-    result = _result(ran, names, weights, mode=mode, replacement=said, metric=measured, task=task, seed=seed)
+    words: Any = {"mode": mode, "replacement": said, "metric": measured, "task": task, "seed": seed, "at": away.at}
+    result = _result(ran, away.names, weights, **words)
     return unless_interrupted(result, ran.interrupt)
-
-
-def _parts(
-    model: LoadedModel, heads: Components | None, mlps: Indices, knockout: Components | None, *, directed: bool
-) -> tuple[list[Part], tuple[str, ...]]:
-    from interp.engine.patching.ablation import Part
-
-    geometry = model.geometry
-    if heads is None and mlps is None and knockout is None and not directed:
-        raise InputError(
-            "say what to ablate: --heads 9.9,10.0, --mlps 3, or --knockout 9.9:14->2, or --feature 2.417, or "
-            "--direction NAME --layer 5"
-        )
-    nodes = names.heads(heads, geometry) if heads is not None else []
-    layers = resolve_indices(mlps, geometry.n_layers, "mlp") if mlps is not None else ()
-    cuts = names.cuts(knockout, geometry) if knockout is not None else []
-    parts = [
-        *(Part("z", node.layer, node.head) for node in nodes),
-        *(Part("mlp_out", layer) for layer in layers),
-        *(Part("scores", cut.layer, cut.head, cut.query, cut.key) for cut in cuts),
-    ]
-    return parts, (*(node.name for node in nodes), *(f"{n}.mlp" for n in layers), *(cut.name for cut in cuts))
-
-
-def _along(model: LoadedModel, value: Any, layer: Indices, site: str | None) -> tuple[list[Part], list[str]]:
-    """Return the direction as what is taken away at each of its layers, and notes on it."""
-    from interp.engine.patching.ablation import Part
-
-    if value is None:
-        for flag, one in (("layer", layer), ("site", site)):
-            if one is not None:
-                raise InputError(f"--{flag} says where a direction is taken out: name it with --direction")
-        return [], []
-    found_in, found_at = directions.place_of(model, value)
-    if layer is None and found_at is None:
-        raise InputError("say at which layers the direction is taken out: --layer 5, or 3-6")
-    parts: list[Part] = []
-    notes: list[str] = []
-    for at in resolve_indices(found_at if layer is None else layer, model.geometry.n_layers, "layer"):
-        place = Site(site or found_in, at)
-        vector, _, said = directions.given(model, place, value)
-        notes += [note for note in said if note not in notes]
-        parts.append(Part(place.name, at, direction=vector / vector.norm()))
-    return parts, notes
-
-
-def _features(model: LoadedModel, named: Any, name: str | None) -> list[Part]:
-    """Return features as what is taken away."""
-    from interp.engine.features.edits import sites_of
-    from interp.engine.patching.ablation import Part
-
-    if named is None:
-        if name is not None:
-            raise InputError("--features names the set that features are of: say which with --feature 2.417")
-        return []
-    given = features_of(model, name)
-    listed = [given.feature(one) for one in names.words(named, "--feature")]
-    parts = [Part(sites_of(one)[0].name, one.layer, feature=number, dictionary=one) for one, number in listed]
-    return list(dict.fromkeys(parts))
-
-
-def _check_edges(model: LoadedModel, parts: Sequence[Part], names: Sequence[str], samples: Sequence[Sample]) -> None:
-    """Refuse edges at positions that a prompt does not have, and those that leave a query without any key."""
-    edges = [(part, name) for part, name in zip(parts, names, strict=True) if part.site == "scores"]
-    for number, sample in enumerate(samples):
-        length = len(sample.ids)
-        where = f"prompt {number}" if len(samples) > 1 else "the prompt"
-        gone: dict[tuple[int, int, int], set[int]] = defaultdict(set)
-        for part, name in edges:
-            far = max(part.key + (part.query is None and model.geometry.causal), part.query or 0)
-            if far >= length:
-                raise InputError(f"--knockout {name!r} is beyond {where}, whose positions are 0–{length - 1}")
-            queries = range(length) if part.query is None else [part.query]
-            for query in queries:
-                if part.query is not None or query > part.key or (query != part.key and not model.geometry.causal):
-                    gone[part.layer, part.head, query].add(part.key)
-        for (layer, head, query), keys in gone.items():
-            if len(keys) == (query + 1 if model.geometry.causal else length):
-                raise InputError(
-                    f"--knockout cuts every key of query {query} in {layer}.{head}: something must be left; "
-                    f"leave out one of {', '.join(f'{layer}.{head}:{query}->{key}' for key in sorted(keys)[:3])}"
-                )
-
-
-def _replacement(mode: str, references: Sequence[tuple[int, ...]], seed: int) -> str:
-    from interp.engine.patching.ablation import by_position
-
-    over = f"{len(references)} prompt{'s' * (len(references) != 1)}"
-    if mode == "zero":
-        return "zero"
-    if mode == "mean":
-        way = "position by position" if by_position(references) else "and all positions, the first apart"
-        return f"mean over {over}, {way}" if by_position(references) else f"mean over {over} {way}"
-    if mode == "resample":
-        return f"another prompt's, drawn from {over}, seed {seed}"
-    return f"itself and Gaussian noise of its own standard deviation over {over}, seed {seed}"
 
 
 def _result(
@@ -362,6 +268,7 @@ def _result(
     metric: str,
     task: str,
     seed: int,
+    at: str,
 ) -> AblationResult:
     per_prompt: Float = ran.values.numpy()
     each = per_prompt.T  # [prompt, condition]
@@ -395,5 +302,6 @@ def _result(
         weights=weights,
         task=task,
         seed=seed,
+        at=at,
         notes=tuple(notes),
     )

@@ -15,9 +15,11 @@ from interp.methods._shared import pairs as pairs_of
 from interp.methods._shared.features import features_of
 from interp.methods._shared.pairs import encode
 from interp.methods._shared.patching.effects import patched
+from interp.methods._shared.patching.read_at import read_at
 from interp.results.effects import PatchedResult
 from interp.results.tables import frame_of
 from interp.sites import ranges
+from interp.spans import Positions
 from interp.spec import Components, FeaturesName, MetricName, Node, Pairs, resolve_metric
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ class PathResult(PatchedResult):
         ``"8.mlp"``, ``"logits"``; ``"F5.417"``. Keys and values have the numbers of KV heads.
     freeze
         What lies between a sender and a receiver and was kept as in the base run: ``all``, ``heads`` or ``none``.
+    places
+        Where each receiver reads what is sent to it: a span's name, or positions; empty where all read it everywhere.
     exists
         ``bool [sender, receiver]``: whether the sender writes below where the receiver reads. All arrays are NaN
         elsewhere, and `done` is true there.
@@ -51,6 +55,7 @@ class PathResult(PatchedResult):
     receivers: tuple[str, ...]
     freeze: str
     exists: NDArray[np.bool_]
+    places: tuple[str, ...] = ()
 
     axes: ClassVar[tuple[str, str]] = ("sender", "receiver")
     _html: ClassVar[str] = "interp.views.path:html"
@@ -62,8 +67,10 @@ class PathResult(PatchedResult):
         count, done = int(self.exists.sum()), int((self.done & self.exists).sum())
         senders, receivers = (
             f"{len(names)} {kind}s" if len(names) > 1 else " ".join(names)
-            for names, kind in ((self.senders, "sender"), (self.receivers, "receiver"))
+            for names, kind in ((self.senders, "sender"), (tuple(dict.fromkeys(self.receivers)), "receiver"))
         )
+        there = tuple(dict.fromkeys(self.places))
+        receivers += f" at {there[0] if len(there) == 1 else f'each of {len(there)} spans'}" if there else ""
         named = f"{senders} → {receivers}" + (f", {count} paths" if count > 1 else "")
         part = "" if done == count else f", {done}/{count} done"
         return f"{self.provenance.model}: {named}, {len(self.per_pair)} pairs{part}"
@@ -76,13 +83,15 @@ class PathResult(PatchedResult):
         >>> result.name((0, 0))
         '1.0 → 3.1.q'
         """
-        return f"{self.senders[index[0]]} → {self.receivers[index[1]]}"
+        at = f" at {self.places[index[1]]}" if self.places else ""
+        return f"{self.senders[index[0]]} → {self.receivers[index[1]]}{at}"
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row per path that exists: sender, receiver, patched metric, effect, recovery and interval."""
+        """Return one row per path that exists: sender, receiver, where, patched metric, effect, recovery, interval."""
         sender, receiver = np.nonzero(self.exists)
         ends = {"sender": np.array(self.senders)[sender], "receiver": np.array(self.receivers)[receiver]}
-        return frame_of(ends | self._columns(sender, receiver))
+        where = {"at": np.array(self.places)[receiver]} if self.places else {}
+        return frame_of(ends | where | self._columns(sender, receiver))
 
 
 @technique(body=Pairs, forecasts=True)
@@ -92,6 +101,8 @@ def path(
     *,
     from_: Components = "all",
     to: Components = "logits",
+    at: Positions = None,
+    by: Literal["path", "span"] = "path",
     freeze: Literal["all", "heads", "none"] = "all",
     metric: MetricName | None = None,
     direction: Literal["denoise", "noise"] = "denoise",
@@ -118,6 +129,11 @@ def path(
     to
         Receivers: a head's input (8.6.q, 8.6.k, 8.6.v), an MLP (8.mlp), logits, q, k, v, mlps or all; and features that
         read the stream, whose activation is reached: F8.417; F8.* and features are those that are active in a prompt.
+    at
+        Positions at which a receiver reads what is sent, by number or by the names of spans, such as S2 or IO,END; it
+        reads the base run's stream elsewhere. Everywhere when not given.
+    by
+        span takes every span by itself, those of --at or all that the prompts have: what of a path goes through it.
     freeze
         What between a sender and a receiver is kept as in the base run.
     metric
@@ -170,6 +186,8 @@ def path(
     known = Features(model, model, cases, ends.dictionaries) if ends.dictionaries else None
     if ends.open:
         senders, receivers = ends.found(known)
+    heard = read_at(model, pairs, cases, receivers, at, by, direction)
+    receivers, cases = heard.receivers, heard.cases
     job = path.sweep_paths(
         model, cases, senders=senders, receivers=receivers, freeze=freeze, features=known, on_step=model.on_step
     )
@@ -178,7 +196,7 @@ def path(
     model.note(swept.path, swept.notes)
     exists = path.reaching(model, senders, receivers, ends.of).numpy()
     found = patched(model, pairs, encoded, swept, chosen, direction, exists=exists)
-    notes = list(found["checks"].warnings)
+    notes = [*found["checks"].warnings, *heard.notes]
     lost = found["done"] & exists & ~np.isfinite(found["patched"])
     if lost.any():
         notes.append(f"the metric is NaN or infinite on {int(lost.sum())} paths")
@@ -190,6 +208,7 @@ def path(
         receivers=tuple(node.name for node in receivers),
         freeze=freeze,
         exists=exists,
+        places=heard.places,
         notes=tuple(notes),
     )
     return unless_interrupted(result, swept.interrupt)

@@ -10,12 +10,13 @@ import numpy as np
 
 from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
-from interp.methods._shared import answers
+from interp.methods._shared import answers, named_positions
 from interp.methods._shared.features import features_of
 from interp.methods._shared.models import predicted
 from interp.results import Result, resolve
 from interp.results.tables import frame_of
 from interp.sites import Site
+from interp.spans import Positions
 from interp.spec import FeaturesName, Indices, Prompt, TokenName, resolve_indices
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ class LensResult(Result):
         (string, id) of the token that the target is held against; ``None`` for none.
     difference
         ``float64 [layer, position]``: the target's logit less that of `wrong`; ``None`` without one.
+    spans
+        Name → the positions of the prompt's spans, as far as they were read.
     features
         The set of features whose account of the stream was read; empty where it was the stream itself.
     whole_kl, whole_target_probability, whole_target_rank
@@ -84,6 +87,7 @@ class LensResult(Result):
     target_rank: NDArray[np.int64]
     wrong: tuple[str, int] | None = None
     difference: Float | None = None
+    spans: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
     features: str = ""
     whole_kl: Float | None = None
     whole_target_probability: NDArray[np.float32] | None = None
@@ -195,7 +199,7 @@ def lens(
     kind: Literal["logit", "tuned", "jacobian"] = "logit",
     from_: str | None = None,
     layer: Indices = None,
-    position: Indices = None,
+    position: Positions = None,
     top: int = 5,
     features: FeaturesName | None = None,
 ) -> LensResult:
@@ -218,7 +222,7 @@ def lens(
     layer
         Layers to read, such as 5, 0-3 or 0,5,7; all when not given.
     position
-        Positions to read, likewise.
+        Positions to read, likewise, −1 for the last; or spans by their names, such as S2 or IO,END.
     top
         How many of the likeliest tokens to keep.
     features
@@ -277,7 +281,8 @@ def lens(
     layers = _layers(model, given.layers if given is not None and layer is None else layer, at, maps)
     dictionaries = [] if given is None else [given.at(index) for index in layers]
     length = len(encoded.ids)
-    places = resolve_indices(position, length, "position")
+    spanned = named_positions.of_prompt(model, encoded)
+    places = tuple(range(length)) if position is None else spanned.positions(position)
     streams, end, logits = _streams(model, encoded, layers, at)
     engine.require(model, found, end[-1], logits)
     goal = named
@@ -319,6 +324,7 @@ def lens(
         **_whole(given.name, seen, len(layers)) if given is not None else {},
         wrong=None if against is None else (model.tokens.string(against), against),
         difference=apart,
+        spans=spanned.within(reached, position),
         notes=(*notes, *(maps.notes if maps is not None else ()), *other),
     )
     return unless_interrupted(result, seen.interrupt)

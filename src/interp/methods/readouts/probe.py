@@ -5,22 +5,24 @@ from __future__ import annotations
 import importlib.util
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
 
 from interp.errors import InputError, unknown, unless_interrupted
 from interp.interface.registry import technique
-from interp.methods._shared import texts as files
+from interp.methods._shared import named_positions
 from interp.methods._shared.features import features_of
 from interp.methods._shared.intervals import too_few
 from interp.methods._shared.probe.features import read as of_features
 from interp.methods._shared.probe.fits import Fits
-from interp.methods._shared.probe.labels import enough, given, target_of, twice
+from interp.methods._shared.probe.labels import enough, groups_of, target_of, twice
+from interp.methods._shared.probe.prompts import prompts
 from interp.results import Result, resolve
 from interp.results.tables import frame_of
 from interp.sites import FEATURES, ranges
-from interp.spec import FeaturesName, Variable, as_prompt
+from interp.spans import Positions
+from interp.spec import FeaturesName, Variable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +41,8 @@ class ProbeResult(Result):
     ----------
     site, position
         The activation, and ``"last"`` or ``"mean"`` of its tokens.
+    at
+        Of which of them: what the positions, or the span, are called; empty for all.
     metric
         ``"accuracy"``, or ``"R²"`` where the labels are real numbers.
     classes
@@ -84,6 +88,7 @@ class ProbeResult(Result):
     intercept: Float
     layers: tuple[int, ...] = ()
     features: tuple[tuple[str, ...], ...] = ()
+    at: str = ""
 
     _html: ClassVar[str] = "interp.views.probe:html"
     _svg: ClassVar[str | None] = "interp.views.probe:svg"
@@ -190,9 +195,10 @@ class ProbeResult(Result):
     def summary(self) -> str:
         """Return the best layer's score beside its control."""
         sure = _between(*self.interval[self.row])
+        where = f"{self.position} of {self.at}" if self.at else self.position
         what = " / ".join(self.classes[:4]) + " …" * (len(self.classes) > 4) if self.classes else "real numbers"
         return (
-            f"{self.provenance.model}: {what} from {self.site} ({self.position}), {sum(self.counts)} texts; best layer "
+            f"{self.provenance.model}: {what} from {self.site} ({where}), {sum(self.counts)} texts; best layer "
             f"{self.best}: {self.metric} {self.score[self.row]:.3f}{sure}, shuffled labels "
             f"{self.control[self.row]:.3f}"
         )
@@ -240,6 +246,9 @@ def probe(
     label: str = "label",
     site: ProbeSite = "resid_post",
     position: Literal["last", "mean"] = "last",
+    at: Positions = None,
+    task: Annotated[str, "task"] | None = None,
+    n: int = 32,
     folds: int = 5,
     shuffles: int = 3,
     strength: float = 1.0,
@@ -253,9 +262,10 @@ def probe(
     Parameters
     ----------
     texts
-        A list of texts, or a DataFrame; in a magic, the name of a variable.
+        A list of texts, or a DataFrame; or pairs, such as a task's; in a magic, the name of a variable.
     labels
-        As many labels: names and whole numbers are classes, real numbers are values.
+        As many labels: names and whole numbers are classes, real numbers are values. Pairs without labels are told
+        apart: their prompts are of the classes clean and corrupted; with a label for each pair, clean prompts are read.
     text
         A file of texts and labels instead: .csv, .tsv, .json or .jsonl.
     column
@@ -266,6 +276,13 @@ def probe(
         The activation that is read; or features: those of loaded dictionaries, as far as they are active in any text.
     position
         last reads the last token; mean the mean over all tokens but special ones, such as BOS.
+    at
+        Of which tokens: the last, or the mean, of a span's by its name, such as S2, or of positions; texts are read for
+        marks then, [Mary]{IO}. Of all when not given.
+    task
+        A task whose pairs are told apart instead of texts.
+    n
+        How many pairs the task makes.
     folds
         Into how many parts the texts are cut, each of them held out once; equal texts are in one part.
     shuffles
@@ -325,14 +342,16 @@ def probe(
     if features is not None and site != FEATURES.name:
         raise InputError(f"--features names a set of dictionaries, and {site} has none; add --site features")
     given_set = features_of(model, features) if site == FEATURES.name else None
-    prompts, held = given(texts, labels, text, column, label)
-    target = target_of(held)
-    encoded = files.encoded(model, [as_prompt(one, bos, truncate, literal=True) for one in prompts])
-    groups = np.unique([str(one.ids) for one in encoded], return_inverse=True)[1]
+    asked = prompts(
+        model, texts, labels, text, column, label, task=task, n=n, seed=seed, at=at, bos=bos, truncate=truncate
+    )
+    target = target_of(asked.labels)
+    encoded, places = [one.encoded for one in asked.spanned], asked.positions(at)
+    groups = groups_of([one.ids for one in encoded], asked.together)
     enough(target, groups, folds)
-    codes = None if given_set is None else of_features(model, encoded, given_set, position)
+    codes = None if given_set is None else of_features(model, encoded, given_set, position, places)
     if codes is None:
-        found = pooled(model, encoded, site, position)
+        found = pooled(model, encoded, site, position, places)
         model.note(found.path, found.notes)
         values = found.values.double().numpy()
     else:
@@ -347,10 +366,11 @@ def probe(
         metric="accuracy" if target.classes else "R²",
         classes=target.classes,
         counts=target.counts,
-        baseline=max(target.counts) / len(prompts) if target.classes else 0.0,
+        baseline=max(target.counts) / len(encoded) if target.classes else 0.0,
         layers=() if codes is None else codes.layers,
         features=() if codes is None else codes.names,
-        notes=tuple(fitted.pop("notes") + twice(groups) + too_few(folds, "folds")),
+        at="" if at is None else named_positions.named(at),
+        notes=tuple(fitted.pop("notes") + twice(encoded) + too_few(folds, "folds") + asked.notes(at, position)),
         **fitted,
     )
     return unless_interrupted(result, fits.interrupt)

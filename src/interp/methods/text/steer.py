@@ -5,30 +5,29 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from interp.errors import InputError, printable, unless_interrupted
 from interp.interface.registry import technique
-from interp.methods._shared import answers, directions
+from interp.methods._shared import directions
+from interp.methods._shared import steering_asked as asked
 from interp.methods.text.generate import ended, tail, unapplied
 from interp.results import Result
 from interp.results.tables import frame_of, padded
 from interp.sites import Site
+from interp.spans import SteeredPositions
 from interp.spec import (
     Direction,
     Examples,
     Intervention,
-    Metric,
     MetricName,
     Numbers,
     Prompt,
     StreamSite,
     TokenName,
-    as_answers,
     resolve_indices,
-    resolve_metric,
 )
 
 if TYPE_CHECKING:
@@ -49,7 +48,9 @@ class SteeringResult(Result):
     ----------
     site, layer, at
         Where the direction was added: the activation, its layer, and ``"all"`` tokens, the ``"prompt"``'s or ``"new"``
-        ones.
+        ones, or what the positions of the prompt are called: ``"S2"``.
+    positions
+        These positions; empty for all, prompt and new.
     source
         Where the direction comes from, in words.
     direction
@@ -95,6 +96,7 @@ class SteeringResult(Result):
     metric: str
     values: Float
     stopped: tuple[str, ...]
+    positions: tuple[int, ...] = ()
 
     _html: ClassVar[str] = "interp.views.steer:html"
     _svg: ClassVar[str | None] = "interp.views.steer:svg"
@@ -108,12 +110,29 @@ class SteeringResult(Result):
     def intervention(self, strength: float) -> Intervention:
         """Return the steering as an intervention, for ``model.run`` or ``interp.generate``.
 
+        Raises
+        ------
+        InputError
+            It was at several positions, which `interventions` has.
+
         Examples
         --------
         >>> len(interp.generate("I think", n=3, interventions=[result.intervention(4)]).ids)
         3
         """
-        return Intervention(Site(self.site, self.layer), mode="add", value=self.direction * np.float32(strength))
+        if len(self.positions) > 1:
+            raise InputError(f"{self.at} is {len(self.positions)} tokens: interventions({strength:g}) has one for each")
+        return self.interventions(strength)[0]
+
+    def interventions(self, strength: float) -> tuple[Intervention, ...]:
+        """Return the steering as interventions, one for each of `positions`.
+
+        Examples
+        --------
+        >>> [one.position for one in result.interventions(4)]
+        [None]
+        """
+        return asked.added(Site(self.site, self.layer), self.direction * np.float32(strength), self.positions)
 
     def summary(self) -> str:
         """Return where and how strongly, and the strongest text."""
@@ -152,7 +171,7 @@ def steer(
     sweep: Numbers | None = None,
     n: int = 20,
     site: StreamSite | None = None,
-    at: Literal["all", "prompt", "new"] = "all",
+    at: SteeredPositions = "all",
     answer: TokenName | None = None,
     wrong: TokenName | None = None,
     metric: MetricName | None = None,
@@ -187,7 +206,8 @@ def steer(
         resid_pre is before the layer, resid_mid between attention and MLP, resid_post (a feature's or a result's own
         first) after it.
     at
-        Add it at the prompt's tokens, at new ones once they are read, or at all.
+        Add it at the prompt's tokens, at new ones once they are read, or at all; or at some of the prompt's tokens
+        alone, by number or by the names of spans, such as S2 or IO,END.
     answer, wrong
         Next words whose log-probability, or logit difference, is measured after the prompt.
     metric
@@ -233,11 +253,12 @@ def steer(
     (at_layer,) = resolve_indices(depth // 2 if wanted is None else wanted, depth, "layer")
     model.require_site(site, [at_layer])
     place = Site(site, at_layer)
-    strengths = _strengths(strength, sweep)
+    strengths = asked.strengths(strength, sweep)
     encoded = model.encode(prompt)
+    when, positions, meant = asked.where(model, encoded, at)
     sampling = Sampling(temperature, top_k, top_p, seed)
-    generation.check(model, len(encoded.ids), n, sampling, Changes((), at))
-    scorer = _scorer(model, prompt, answer, wrong, metric)
+    generation.check(model, len(encoded.ids), n, sampling, Changes((), "all" if positions else when))
+    scorer = asked.scorer(model, prompt, answer, wrong, metric)
     metrics.try_out(scorer.metric, model.geometry.d_vocab_out, model.device)
     stream = model.activations(encoded, [place.hook_name])[place.hook_name][0].float()
     length = float(stream.norm(dim=-1).median())
@@ -249,7 +270,8 @@ def steer(
     failed = ""
     for number, size in enumerate(strengths):
         steps = (number * n, len(strengths) * n, f"strength {size:g}: ")
-        changes = Changes((Intervention(place, mode="add", value=added * size),), at) if size else Changes()
+        steered = asked.added(place, added * size, positions)
+        changes = Changes(steered, "all" if positions else when) if size else Changes()
         (made,) = generation.generate(
             model,
             encoded.ids,
@@ -271,40 +293,17 @@ def steer(
         **_result(model, strengths, texts, plain, values),
         site=site,
         layer=at_layer,
-        at=at,
+        at=when,
+        positions=positions,
         source=source,
         direction=added.cpu().numpy().copy(),  # not the tensor's own memory
         norm=float(added.double().norm()),
         stream_norm=length,
         tokens=encoded.strings,
         metric=scorer.metric.name,
-        notes=(*_notes(model, strengths, texts, n, failed), *notes),
+        notes=(*_notes(model, strengths, texts, n, failed), *notes, *meant),
     )
     return unless_interrupted(result, texts[-1].interrupt)
-
-
-def _strengths(strength: float, sweep: Any) -> list[float]:
-    """Return the strengths, 0 among them and first."""
-    if sweep is None:
-        listed: list[Any] = [strength]
-    elif isinstance(sweep, str):
-        listed = [part.strip() for part in sweep.split(",") if part.strip()]
-    elif hasattr(sweep, "tolist"):
-        listed = np.atleast_1d(np.asarray(sweep)).tolist()
-    elif isinstance(sweep, list | tuple):
-        listed = list(cast("Sequence[Any]", sweep))
-    else:
-        listed = [sweep]
-    try:
-        found = [float(value) for value in listed]
-    except (TypeError, ValueError):
-        raise InputError(f"--sweep {sweep!r} cannot be read; write strengths with commas, such as 0,2,4,8") from None
-    if not found:
-        raise InputError("--sweep names no strength; write some with commas, such as 0,2,4,8")
-    lost = next((value for value in found if not math.isfinite(value)), None)
-    if lost is not None:
-        raise InputError(f"strength {lost} is not finite; use a number such as 4")
-    return list(dict.fromkeys([0.0, *(value + 0.0 for value in found)]))
 
 
 def _direction(
@@ -328,22 +327,6 @@ def _direction(
     if not bool(found.any()):
         notes.append("the direction is zero: the model is in the same state after both texts")
     return found, source, notes
-
-
-def _scorer(model: LoadedModel, prompt: Prompt, answer: Any, wrong: Any, named: Any) -> Any:
-    from interp.engine.metrics import Scorer
-
-    default = "kl" if answer is None else "logprob" if wrong is None else "logit-diff"
-    chosen: Metric = resolve_metric(named or default)
-    right, other = (
-        answers.tokens(model, prompt, as_answers(given, which), which)
-        for which, given in (("answer", answer), ("wrong", wrong))
-    )
-    if chosen.needs_answer and not right:
-        raise InputError(f"{chosen.name} needs an answer: add --answer WORD, or use --metric kl, which needs none")
-    if chosen.needs_wrong and not other:
-        raise InputError(f"{chosen.name} needs a wrong answer: add --wrong WORD, or use --metric logprob")
-    return Scorer(chosen, right, other)
 
 
 def _measured(scorer: Any, made: Generated, plain: Generated) -> tuple[float, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ def text(
     *,
     signed: bool = False,
     muted: int = 0,
-    ring: int | None = None,
+    ring: int | Collection[int] | None = None,
     titles: Sequence[str] | None = None,
     numbers: Sequence[str] | None = None,
 ) -> Drawing:
@@ -41,7 +41,7 @@ def text(
     muted
         How many tokens at the beginning are pale and not coloured.
     ring
-        The token to outline.
+        The token to outline, or several.
     titles
         What the pointer says of each token, behind what is cut of it; ``None`` where there is no pointer.
     numbers
@@ -53,6 +53,7 @@ def text(
     (20.0, 40.0)
     """
     below = numbers is not None
+    rings = ring if isinstance(ring, Collection) else (ring,)
     advance = _FONT * draw.ADVANCE
     top, high, pitch, gap, pad = (0.0, 18, 40, 3, 6) if below else (1.5, 17, 20, 2, 0)
     names = labels(tokens, _NUMBERED if below else min(_TOKEN, max(4, int(wide / advance) - 1)))
@@ -68,7 +69,7 @@ def text(
         body += [f'<rect {box} style="fill:{css}{draw.faint(opacity)}"/>' for css, opacity in fills if opacity]
         if below and not math.isfinite(value):
             body.append(cells.hatch(x, y, room, high))
-        if n == ring:
+        if n in rings:
             body.append(f'<rect class="interp-ring" style="stroke-width:1.5" {box}/>')
         title = "" if titles is None else _title(tokens[n], name, titles[n] if titles else "")
         at, end = (x + room / 2, ' text-anchor="middle"') if below else (x, "")

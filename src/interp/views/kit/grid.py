@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from interp.views.kit.text import columns
 
 _FONT = 10.0
 _HIGH, _PAD, _LEAST = 17, 8, 26
+_ABOVE = 18  # what the names of spans take
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ def grid(
     signed: bool = False,
     level: bool = False,
     ring: tuple[int, int] | None = None,
+    spans: Mapping[str, Sequence[int]] | None = None,
 ) -> Drawing:
     """Return the cells, ``[row][column]``, as wide as the longest text in them, labelled at the left and below.
 
@@ -55,6 +57,8 @@ def grid(
         Whether cells are made as wide as the columns' labels, so that these need not be turned.
     ring
         The (row, column) to outline.
+    spans
+        Name → columns that it is written over.
 
     Examples
     --------
@@ -92,7 +96,30 @@ def grid(
         cells.outlined(ring, size) if ring is not None else "",
         "</g>",
     ]
-    return Drawing(max(left + across, right) + 2, bottom + 2, "".join(body))
+    whole = Drawing(max(left + across, right) + 2, bottom + 2, "".join(body))
+    if not spans:
+        return whole
+    over = "".join(_bracket(name, run, left, wide) for name, own in spans.items() for run in _runs(own))
+    return Drawing(whole.width, whole.height + _ABOVE, over + draw.group(whole, 0, _ABOVE))
+
+
+def _runs(columns_: Sequence[int]) -> list[range]:
+    """Return neighbours together: a range of columns for each piece of a span."""
+    found: list[range] = []
+    for at in sorted(columns_):
+        found[-1:] = (
+            [range(found[-1].start, at + 1)] if found and found[-1].stop == at else [*found[-1:], range(at, at + 1)]
+        )
+    return found
+
+
+def _bracket(name: str, run: range, left: float, wide: float) -> str:
+    start, stop = left + run.start * wide + 2, left + run.stop * wide - 2
+    path = f"M{number(start)} {_ABOVE - 2}v-3H{number(stop)}v3"
+    room = max(2, int((stop - start + 2) / (_FONT * ADVANCE)))
+    shown = name if columns(name) <= room else f"{name[: room - 1]}…"
+    line = '<path style="fill:none;stroke:var(--interp-muted);stroke-width:1"'
+    return f'{line} d="{path}"/>' + draw.text((start + stop) / 2, _ABOVE - 8, shown, "t", "middle")
 
 
 def _written(cell: Cell, x: int, y: int, wide: float, signed: bool) -> str:

@@ -37,8 +37,14 @@ class Read:
     names: tuple[tuple[str, ...], ...]
 
 
-def read(model: LoadedModel, texts: Sequence[Encoded], given: FeatureSet, position: str) -> Read:
-    """Return features at each text's last token, or their mean over all but special tokens.
+def read(
+    model: LoadedModel,
+    texts: Sequence[Encoded],
+    given: FeatureSet,
+    position: str,
+    at: Sequence[Sequence[int]] | None = None,
+) -> Read:
+    """Return features at each text's last token, or their mean over all but special tokens; of those `at` where given.
 
     Raises
     ------
@@ -54,7 +60,7 @@ def read(model: LoadedModel, texts: Sequence[Encoded], given: FeatureSet, positi
     dictionaries = [given.at(layer) for layer in given.layers]
     rows: list[list[Codes]] = [[] for _ in dictionaries]
     for number, text in enumerate(texts):
-        counts = _counts(model, text.ids, position)
+        counts = _counts(model, text.ids, position, None if at is None else at[number])
         for own, held in zip(rows, coded(model, text.ids, dictionaries), strict=True):
             codes, weights = held.codes, counts.to(held.codes.values)
             whole = codes.values * weights[codes.rows]
@@ -82,15 +88,16 @@ def read(model: LoadedModel, texts: Sequence[Encoded], given: FeatureSet, positi
     return Read(values, given.layers, names)
 
 
-def _counts(model: LoadedModel, ids: Sequence[int], position: str) -> Any:
+def _counts(model: LoadedModel, ids: Sequence[int], position: str, at: Sequence[int] | None) -> Any:
     """Return how much each token counts, ``float64 [position]``."""
     import torch
 
     special = set[int](getattr(model.tokens.tokenizer, "all_special_ids", ()))
     there = torch.tensor([index not in special for index in ids], dtype=torch.float64)
-    if position == "last":
+    if position == "last" or at is not None:
         there = torch.zeros_like(there)
-        there[-1] = 1.0
+        chosen = (-1,) if at is None else at
+        there[list(chosen[-1:] if position == "last" else chosen)] = 1.0
     elif not there.any():  # a text of special tokens alone
         there[:] = 1.0
     return there / there.sum()

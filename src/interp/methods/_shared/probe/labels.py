@@ -16,6 +16,8 @@ from interp.spec import as_prompt
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from interp.engine.model.tokens import Encoded
+
 
 def given(texts: Any, labels: Any, text: str | None, column: str, label: str) -> tuple[list[Any], list[Any]]:
     """Return the texts and as many labels.
@@ -152,7 +154,22 @@ def enough(target: Target, groups: NDArray[np.int_], folds: int) -> None:
         )
 
 
-def twice(groups: NDArray[np.int_]) -> list[str]:
+def groups_of(ids: Sequence[Sequence[int]], together: Sequence[int] = ()) -> NDArray[np.int_]:
+    """Return a number for each text, the same for equal ones and for those that are told to stay `together`.
+
+    Examples
+    --------
+    >>> groups_of([(1,), (2,), (1,), (3,)]).tolist(), groups_of([(1,), (2,), (1,), (3,)], [0, 0, 1, 1]).tolist()
+    ([0, 1, 0, 2], [0, 0, 0, 0])
+    """
+    groups = np.unique([str(one) for one in ids], return_inverse=True)[1]
+    for number in dict.fromkeys(together):
+        own = groups[np.asarray(together) == number]
+        groups[np.isin(groups, own)] = own.min()
+    return np.unique(groups, return_inverse=True)[1]
+
+
+def twice(texts: Sequence[Encoded]) -> list[str]:
     """Return a note where texts are there more than once."""
-    again = len(groups) - len(np.unique(groups))
+    again = len(texts) - len({one.ids for one in texts})
     return [f"{again} texts are there more than once: equal texts are in one fold"] if again else []

@@ -1,0 +1,96 @@
+"""How much every head's attention goes from one span of prompts to another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from interp.errors import InputError
+from interp.methods._shared import named_positions
+from interp.methods._shared.heads.scores import Scored, together
+from interp.methods._shared.heads.watched import watch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from interp.engine.model.loaded import LoadedModel
+    from interp.methods._shared.named_positions import Span, Spanned
+
+
+def name_of(from_: Any, to: Any) -> str:
+    """Return what the score is called.
+
+    Examples
+    --------
+    >>> name_of("END", ["IO", "S1"])
+    'END → IO, S1'
+    """
+    return f"{named_positions.named(from_)} → {named_positions.named(to)}"
+
+
+def score(model: LoadedModel, prompts: Sequence[Spanned], from_: Any, to: Any) -> Scored:
+    """Return the attention from the queries of one span to the keys of another: Σ over keys, mean over queries.
+
+    The other side is what even attention to all that a query sees would give. An interrupt leaves the scores of the
+    prompts that were run.
+
+    Raises
+    ------
+    InputError
+        A span that a prompt lacks, or keys that no query sees.
+    """
+    import torch
+
+    causal = model.geometry.causal
+    ends = [(one.positions(from_), one.positions(to)) for one in prompts]
+    for one, (queries, keys) in zip(prompts, ends, strict=True):
+        if causal and max(queries) < min(keys):
+            raise InputError(
+                f"{one.where}no token of {named_positions.named(from_)} comes after {named_positions.named(to)}, and "
+                "none sees what is behind it: name them the other way round"
+            )
+    geometry = model.geometry
+    each = np.full((len(prompts), geometry.n_layers, geometry.n_heads), np.nan)
+    batches = _batches(prompts)
+    done: list[int] = []
+    interrupt: KeyboardInterrupt | None = None
+    notes = [note for asked in (from_, to) for note in named_positions.lengths(asked, prompts)]
+    try:
+        for number, some in enumerate(batches):
+
+            def see(layer: int, pattern: Tensor, z: Tensor, some: Sequence[int] = some) -> None:  # noqa: ARG001
+                for row, n in enumerate(some):
+                    queries, keys = (list(end) for end in ends[n])
+                    looked = pattern[row][:, queries][:, :, keys].double()
+                    each[n, layer] = looked.sum(-1).mean(-1).cpu().numpy()
+
+            ids = torch.tensor([prompts[n].encoded.ids for n in some], device=model.device)
+            watch(model, ids, see, group=(number, len(batches)))
+            done += some
+    except KeyboardInterrupt as stopped:
+        if not done:
+            raise
+        interrupt = stopped
+        notes.insert(0, f"partial: interrupted after {len(done)} of {len(prompts)} prompts")
+    kept = sorted(done)
+    even = float(np.mean([_even(*ends[n], causal, len(prompts[n].encoded.ids)) for n in kept]))
+    name = name_of(from_, to)
+    chance = {name: np.full(each.shape[1:], even)}
+    return Scored({name: each[kept]}, chance, notes=tuple(dict.fromkeys(notes)), interrupt=interrupt)
+
+
+def _batches(prompts: Sequence[Spanned]) -> list[list[int]]:
+    """Return which prompts run together: some of one length."""
+    by_length: dict[int, list[int]] = {}
+    for n, one in enumerate(prompts):
+        by_length.setdefault(len(one.encoded.ids), []).append(n)
+    return [own[part] for length, own in by_length.items() for part in together(len(own), length) if own[part]]
+
+
+def _even(queries: Span, keys: Span, causal: bool, length: int) -> float:
+    """Return what even attention over the visible keys gives."""
+    if not causal:
+        return len(keys) / length
+    return float(np.mean([sum(key <= query for key in keys) / (query + 1) for query in queries]))
