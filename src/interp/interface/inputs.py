@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
+from interp import files
 from interp.errors import InputError
 from interp.interface.registry import Command
-from interp.spec import Pair, Pairs, Prompt, Texts, as_prompt
+from interp.spec import Pair, Pairs, Prompt, Prompts, Texts, as_prompt
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
@@ -19,6 +20,7 @@ _EXAMPLE = '("clean prompt", "corrupted prompt", "answer", "wrong")'
 # Arguments of a Python call that have no flag, by the kind of body.
 INPUTS: dict[type, tuple[str, ...]] = {
     Prompt: ("prompt",),
+    Prompts: ("prompt", "pairs"),
     Pairs: ("clean", "corrupted", "answer", "wrong", "pairs"),
     Texts: ("texts",),
 }
@@ -47,6 +49,8 @@ def inputs_of(
         Too few or too many inputs, or ones of the wrong kind.
     """
     given = dict(arguments)
+    if Prompts in command.bodies:
+        return _prompts(command, model, body, arguments, given)
     if command.body is Prompt:
         return _prompt(command, body, arguments, given)
     if Texts in command.bodies and (Pairs not in command.bodies or _running(body, arguments)):
@@ -65,6 +69,53 @@ def _prompt(
         raise InputError(f"{command.name} takes one prompt; {len(body)} were given")
     prompt = as_prompt(body[0], arguments.pop("bos", None), bool(arguments.pop("truncate", False)))
     return (prompt,), {"prompt": _plain(prompt, given.get("bos"), bool(given.get("truncate"))), **given}
+
+
+def _prompts(
+    command: Command, model: LoadedModel, body: Sequence[Any], arguments: dict[str, Any], given: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return one prompt, or many, of a command that reads either."""
+    from interp.methods._shared import prompts
+
+    bos, truncate = arguments.pop("bos", None), bool(arguments.pop("truncate", False))
+    n, seed, column = (arguments.pop(name, value) for name, value in (("n", 32), ("seed", 0), ("column", "text")))
+    task, text = arguments.pop("task", None), arguments.pop("text", None)
+    listed = [*body, *(arguments.pop(name) for name in INPUTS[Prompts] if name in arguments)]
+    if len(listed) + (task is not None) + (text is not None) != 1:
+        count = len(listed)
+        said = f"; {count} prompts were given: put them into a list" if count > 1 else ""
+        raise InputError(f"{command.name} takes one of them: a prompt, a list of prompts, --text FILE or a task{said}")
+    drawn = task is not None or (isinstance(text, str) and files.is_texts(text))
+    idle = next((name for name in ("n", "seed", "column") if name in given and not drawn), None)
+    table = bool(listed) and hasattr(listed[0], "columns")
+    if idle is not None and not (idle == "column" and table):
+        raise InputError(f"--{idle} is about a task's prompts or a file's, and these are given; leave it out")
+    if n < 1:
+        raise InputError(f"--n {n} takes no prompt; use 1 or more")
+    if task is not None:
+        from interp.methods._shared.pairs import from_task
+
+        many: Prompts | None = prompts.of_pairs(from_task(model, task, n=n, seed=seed, bos=bos))
+    elif text is not None and files.is_texts(text):
+        many = prompts.from_file(text, column, n)
+    else:
+        listed = listed or [text]
+        given.pop("text", None)
+        pairs = "pairs" in given
+        many = prompts.of_pairs(pairs_of(listed[0])) if pairs else prompts.several(listed[0], column)
+        if many is None:
+            prompt = as_prompt(listed[0], bos, truncate)
+            return (prompt,), {"prompt": _plain(prompt, bos, truncate), **given}
+    found = tuple(
+        replace(prompt, bos=prompt.bos if bos is None else bos, truncate=prompt.truncate or truncate)
+        for prompt in many.prompts
+    )
+    many = replace(many, prompts=found)
+    if not drawn and "pairs" not in given:
+        answered = many.answer or many.wrong
+        given.pop("prompt", None)
+        given = {"prompt": many if answered else [_plain(prompt, bos, truncate) for prompt in found], **given}
+    return (many,), given
 
 
 def _pairs(
