@@ -113,8 +113,27 @@ def _spans(
 ) -> list[Mapping[str, tuple[int, ...]]] | None:
     """Return each prompt's spans: those that it marks, else a task's slots; ``None`` unless all have the same."""
     every = [one.spans or (slots[n] if slots else {}) for n, one in enumerate(encoded)]
-    names = set(every[0])
-    return every if names and all(set(own) == names for own in every) else None
+    names = list(every[0])
+    if not names or any(set(own) != set(names) for own in every):
+        return None
+    # A task may call one place by two names: END, say, and the last digit of a year.
+    called: dict[tuple[tuple[int, ...], ...], list[str]] = {}
+    for name in names:
+        called.setdefault(tuple(tuple(own[name]) for own in every), []).append(name)
+    found = [{", ".join(of): at[n] for at, of in called.items()} for n in range(len(every))]
+    for number, own in enumerate(found):
+        _apart(own, number)
+    return found
+
+
+def _apart(spans: Mapping[str, tuple[int, ...]], number: int) -> None:
+    owner: dict[int, str] = {}
+    for name, at in spans.items():
+        for position in at:
+            if owner.setdefault(position, name) != name:
+                raise InputError(
+                    f"prompt {number}: the spans {owner[position]} and {name} share a token; a token is of one span"
+                )
 
 
 def _by_span(
