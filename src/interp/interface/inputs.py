@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from interp import files
 from interp.errors import InputError
 from interp.interface.registry import Command
+from interp.methods._shared.python_pairs import FIELDS, pairs_of
 from interp.spec import Pair, Pairs, Prompt, Prompts, Texts, as_prompt
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
 
-_EXAMPLE = '("clean prompt", "corrupted prompt", "answer", "wrong")'
-
 # Arguments of a Python call that have no flag, by the kind of body.
 INPUTS: dict[type, tuple[str, ...]] = {
     Prompt: ("prompt",),
     Prompts: ("prompt", "pairs"),
-    Pairs: ("clean", "corrupted", "answer", "wrong", "pairs"),
+    Pairs: (*FIELDS, "pairs"),
     Texts: ("texts",),
 }
 
@@ -164,51 +163,6 @@ def _pairs(
 
         found = replace(found, pairs=tuple(with_bos(pair, bos) for pair in found.pairs))
     return (found,), given
-
-
-def pairs_of(given: Any) -> Pairs:
-    """Return pairs from what Python code has: `Pairs`, a task's result, a table, or a list of `Pair`, tuples or rows.
-
-    Raises
-    ------
-    InputError
-        One of them is no pair; what one looks like is said.
-
-    Examples
-    --------
-    >>> pairs_of([("A is", "B is", "C", "D")]).pairs[0].wrong
-    ('D',)
-    """
-    if isinstance(given, Pairs):
-        return given
-    held = getattr(given, "pairs", None)
-    if isinstance(held, tuple):  # a TaskResult
-        return replace(pairs_of(held), task=str(getattr(given, "task", "")), metric=str(getattr(given, "metric", "")))
-    if hasattr(given, "to_dict") and hasattr(given, "columns"):  # a table with a column for each
-        given = given.to_dict("records")
-    # Of two tuples each may be a pair of prompts; an answer behind them says that they are prompts, of two sentences.
-    is_one = isinstance(given, Pair | Mapping) or (
-        isinstance(given, tuple)
-        and 2 <= len(given) <= 4
-        and (isinstance(given[0], str | Prompt) or isinstance(given[-1], str | int))
-    )
-    listed: Any = [given] if is_one else given
-    if not isinstance(listed, Iterable) or isinstance(listed, str):
-        raise InputError(f"pairs=… takes a list of pairs, such as {_EXAMPLE}; this is a {type(given).__name__}")
-    return Pairs(tuple(_pair(one, number) for number, one in enumerate(cast("Iterable[Any]", listed))))
-
-
-def _pair(one: Any, number: int) -> Pair:
-    if isinstance(one, Pair):
-        return one
-    row: Any = dict(zip(INPUTS[Pairs], one, strict=False)) if isinstance(one, list | tuple) else one
-    if not isinstance(row, Mapping) or not {"clean", "corrupted"} <= set(cast("Mapping[str, Any]", row)):
-        raise InputError(f"pair {number} is no pair: write {_EXAMPLE}, or interp.Pair(clean=…, corrupted=…, …)")
-    fields = cast("Mapping[str, Any]", row)
-    try:
-        return Pair(**{name: fields[name] for name in INPUTS[Pairs][:4] if name in fields})
-    except InputError as error:
-        raise InputError(f"pair {number}: {error}") from None
 
 
 def _running(body: Sequence[Any], arguments: dict[str, Any]) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from interp import files
 from interp.errors import InputError
 from interp.methods._shared import answers, texts
+from interp.methods._shared.python_pairs import pairs_of
 from interp.prompts import TypedIds, is_pair
 from interp.spec import Pair, Pairs, Prompt, Prompts, as_answers, as_prompt, plain
 
@@ -104,8 +105,6 @@ def _numbered(item: Any, number: int) -> Prompt:
 
 
 def _of_python_pairs(given: Any) -> Prompts:
-    from interp.interface.inputs import pairs_of
-
     return of_pairs(pairs_of(given))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -329,7 +330,7 @@ def _as_set(ids: Ids) -> tuple[int, ...]:
     return () if ids is None else (ids,) if isinstance(ids, int) else ids
 
 
-def _named(model: LoadedModel, ids: tuple[int, ...]) -> tuple[str, int]:
+def _named(model: LoadedModel, ids: Sequence[int]) -> tuple[str, int]:
     """Return a token as it is told; of a set its first, with how many more there are."""
     more = f" and {len(ids) - 1} more" if len(ids) > 1 else ""
     return model.tokens.string(ids[0]) + more, ids[0]
@@ -340,7 +341,7 @@ def _over(model: LoadedModel, prompts: Prompts, asked: _Asked, answer: object, w
     rights = answered(model, prompts, answer, prompts.answer, "answer")
     wrongs = answered(model, prompts, wrong, prompts.wrong, "wrong answer")
     if asked.metric not in {None, "logit-diff"} and wrong is None:
-        wrongs = [() for _ in wrongs]  # a task's wrong answers are for what compares
+        wrongs = [tuple[int, ...]() for _ in wrongs]  # a task's wrong answers are for what compares
 
     def read(number: int, encoded: Encoded) -> SaliencyResult:
         if asked.method == "rollout":

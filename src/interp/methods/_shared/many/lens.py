@@ -69,7 +69,7 @@ def over(
                 "another token"
             )
         if maps is not None:
-            rows = engine.detached(lambda: moved(maps, layers, asked.at, rows))
+            rows = engine.detached(lambda maps=maps: moved(maps, layers, asked.at, rows))
         chosen = [at[-1] for at in places.where[number]]
         some = engine.project(found, rows[:, chosen], end[chosen], goal, asked.top)
         if some.interrupt is not None:  # a prompt is read whole or not at all

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from interp.engine.model.tokens import Encoded
-    from interp.results.tables import Float
 
 By = Literal["span", "position", "end"]
 REST, BEFORE = "other tokens", "before"
@@ -44,7 +43,7 @@ class Places:
         """Whether every place is one token."""
         return all(len(positions) == 1 for row in self.where for positions in row)
 
-    def summed(self, prompt: int, values: Float) -> Float:
+    def summed(self, prompt: int, values: NDArray[Any]) -> NDArray[Any]:
         """Return values over positions, the last axis, as sums over places; 0 where a place has no token."""
         return np.stack([values[..., list(at)].sum(-1) for at in self.where[prompt]], axis=-1)
 
@@ -120,7 +119,9 @@ def _spans(
     called: dict[tuple[tuple[int, ...], ...], list[str]] = {}
     for name in names:
         called.setdefault(tuple(tuple(own[name]) for own in every), []).append(name)
-    found = [{", ".join(of): at[n] for at, of in called.items()} for n in range(len(every))]
+    found: list[Mapping[str, tuple[int, ...]]] = [
+        {", ".join(of): at[n] for at, of in called.items()} for n in range(len(every))
+    ]
     for number, own in enumerate(found):
         _apart(own, number)
     return found

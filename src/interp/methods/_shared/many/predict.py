@@ -78,21 +78,20 @@ def over(model: LoadedModel, given: Prompts, top: int, answer: object, intervent
         found = logs.topk(min(top, logs.shape[-1]))
         best[number] = found.indices.tolist(), found.values.exp().tolist()
         own = asked[number]
-        if not own:
-            said = (np.nan, np.nan, -1)
-        elif len(own) == 1:
+        said: tuple[float, float, int] = (np.nan, np.nan, -1)
+        if len(own) == 1:
             try:
                 known = answered(model, encoded[number], at[number], logits, own[0], reading.changes)
             except InputError as error:
                 raise InputError(reading.where(number) + str(error)) from None
             logprob = float(known.logprobs.sum())
             said = float(np.exp(logprob)), logprob, int(known.ranks[0])
-        else:  # a set of answers: whichever of them
+        elif own:  # a set of answers: whichever of them
             first = [one[0] for one in own]
             logprob = float(logs[first].double().logsumexp(0))
             above = (logs > logs[first].max()).sum()
             said = float(np.exp(logprob)), logprob, int(above)
-        chances[number] = (*said, entropy(logs))
+        chances[number] = said[0], said[1], said[2], entropy(logs)
 
     reading.activations([site], read)
     probability, logprob, rank, spread = (np.array(one) for one in zip(*reading.held(chances), strict=True))
