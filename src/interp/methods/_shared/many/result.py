@@ -58,6 +58,10 @@ class ManyResult(Result):
         whose = f"{self.source}: " if self.source else ""
         return f"{whose}{self.n} prompt{'s' * (self.n != 1)} of {tokens}"
 
+    def mean_of(self, each: NDArray[Any]) -> Spread:
+        """Return the mean of ``[prompt, …]`` and how sure it is: of one of the arrays, or of what is made of them."""
+        return spread(each)
+
 
 @dataclass(frozen=True)
 class Spread:
