@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -86,7 +87,7 @@ def _prompts(
         raise InputError(f"{command.name} takes one of them: a prompt, a list of prompts, --text FILE or a task{said}")
     drawn = task is not None or (isinstance(text, str) and files.is_texts(text))
     idle = next((name for name in ("n", "seed", "column") if name in given and not drawn), None)
-    table = bool(listed) and hasattr(listed[0], "columns")
+    table = bool(listed) and (hasattr(listed[0], "columns") or isinstance(listed[0], os.PathLike))
     if idle is not None and not (idle == "column" and table):
         raise InputError(f"--{idle} is about a task's prompts or a file's, and these are given; leave it out")
     if n < 1:
