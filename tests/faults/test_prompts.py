@@ -13,7 +13,7 @@ from faults import harness
 from interp.engine.model import forward as passes
 from interp.spec import Prompt
 
-PROMPTED = [name for name, command in harness.commands().items() if command.body is Prompt]
+PROMPTED = [name for name, command in harness.commands().items() if Prompt in command.bodies]
 each_family = pytest.mark.parametrize("family", harness.FAMILIES)
 each_prompted = pytest.mark.parametrize("name", PROMPTED)
 each_bodied = pytest.mark.parametrize("name", harness.bodied())

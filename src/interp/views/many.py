@@ -29,9 +29,9 @@ def facts(result: ManyResult, *parts: str) -> str:
     return frame.facts(result, frame.visible_facts(result.over, 80), *parts, changed)
 
 
-def sure(result: ManyResult, spread: Spread) -> str:
+def sure(spread: Spread) -> str:
     """Return what a caption says of the thin lines; nothing where there are none."""
-    return f"; thin line: 95 % interval over {result.n} prompts" if np.isfinite(spread.interval).any() else ""
+    return "; thin line: 95 % interval" if np.isfinite(spread.interval).any() else ""
 
 
 def bar(label: str, spread: Spread, at: Any) -> bars.Bar:

@@ -27,7 +27,8 @@ class _View:
     def __init__(self, result: AttentionManyResult) -> None:
         self.result = result
         self.one = result.averaged()
-        self.top = result.top(_TOP)
+        # One weight of each head: a head that looks at the token before would fill the list alone.
+        self.top = result.top(_TOP, each_head=True)
         self.head, self.edge = self._opening()
 
     def _opening(self) -> tuple[tuple[int, int], tuple[int, int] | None]:
@@ -77,7 +78,7 @@ class _View:
             label = f"{node.drawn} {visible(query, _TOKEN)} → {visible(key, _TOKEN)}"
             rows.append(bars.Bar(label, weight, low, high))
         drawn = bars.bars(rows, 1e-3, neutral=True) if rows else Drawing(1, 1, "")
-        return f"Largest mean weights on other tokens{many.sure(result, found)}", drawn
+        return f"Largest mean weight of a head{many.sure(found)}", drawn
 
     @cached_property
     def foot(self) -> list[page.Piece]:
@@ -86,9 +87,10 @@ class _View:
         name = head_label(result.layers[self.head[0]], result.heads[self.head[1]])
         pieces: list[page.Piece] = [("", name, False)]
         if self.top:
-            _, query, key, weight, error = self.top[0]
-            sure = f" ± {error:.3f}" if np.isfinite(error) else ""
-            pieces.append((f"{visible(query, _TOKEN)} → {visible(key, _TOKEN)} ", f"{weight:.3f}{sure}", False))
+            _, query, key, _, _ = self.top[0]
+            at = *self.head, result.places.index(query), result.places.index(key)
+            said = many.said(result.spread, at).removeprefix("+")
+            pieces.append((f"{visible(query, _TOKEN)} → {visible(key, _TOKEN)} ", said, False))
         for stat, values in result.stats.items():
             own = result.mean_of(values[:, self.head[0], self.head[1]])
             pieces.append((f"{stat.replace('_', ' ')} {many.said(own).removeprefix('+')}", "", True))

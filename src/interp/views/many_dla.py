@@ -85,9 +85,7 @@ class _View:
         if others:
             rest = result.mean_of(result.contributions[:, others].sum(1))
             listed.append(many.bar(f"{len(others)} others", rest, ()))
-        side: list[page.Block] = [
-            (f"Largest mean parts, in logits{many.sure(result, self.spread)}", bars.bars(listed, _LEAST))
-        ]
+        side: list[page.Block] = [(f"Largest mean parts, in logits{many.sure(self.spread)}", bars.bars(listed, _LEAST))]
         if result.neurons:
             neurons = [bars.Bar(name, value) for name, value, _ in result.neurons[:_NEURONS]]
             side.append(("Largest neurons on the mean, inside their MLPs", bars.bars(neurons, _LEAST)))
@@ -121,7 +119,7 @@ class _View:
         rows = [[Cell(_short(v), v / end if math.isfinite(v) else math.nan) for v in row] for row in values.tolist()]
         names = labels([result.places[n] for n in held], _TOKEN)
         drawn = grid(rows, [head_label(*place) for place in order], names, signed=True)
-        return [[(f"Strongest heads: what each reads from where (by {result.by}), mean in logits", drawn)]]
+        return [[(f"Strongest heads: what each reads, by {result.by}, in logits", drawn)]]
 
     @cached_property
     def foot(self) -> list[page.Piece]:

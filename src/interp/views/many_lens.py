@@ -100,7 +100,7 @@ class _View:
         stacks: list[page.Stack] = []
         band = "; band: 95 % interval" if np.isfinite(low).any() else ""
         if len(result.layers) > 1:
-            said = f"The answer at {self.where}: share on top, mean probability{band}"
+            said = f"Target at {self.where}: share on top, mean probability{band}"
             stacks.append([(said, self._chart(shown, (0, 1)))])
             stacks.append([(f"Its mean rank there, 0 is the top{band}", self._ranks(rank))])
             if result.difference is not None:
@@ -133,7 +133,7 @@ class _View:
         chance, rank = result.spread("probability").mean, result.spread("rank").mean
         cells = [[Cell(_brief(float(rank[a, b])), float(chance[a, b])) for b in self.columns] for a in self.rows]
         blocks: list[page.Block] = [
-            (f"Mean rank of the answer by {result.by}; colour = its mean probability", grid(cells, rows, names))
+            (f"Mean rank of the target by {result.by}; colour = its mean probability", grid(cells, rows, names))
         ]
         if result.difference is not None:
             apart = result.spread("difference").mean
@@ -141,7 +141,7 @@ class _View:
             values = [[float(apart[a, b]) for b in self.columns] for a in self.rows]
             held = [[Cell(_apart(value), value / end) for value in row] for row in values]
             drawn = grid(held, rows, names, signed=True)
-            blocks.append(("Mean logit over the wrong answer; red is towards the answer", drawn))
+            blocks.append(("Mean logit over the wrong answer; red is towards the target", drawn))
         return blocks
 
     @cached_property

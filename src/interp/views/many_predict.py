@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from interp.methods._shared.many.predict_result import PredictManyResult
 
 _TITLE = "Next token over prompts"
-_ROWS, _TAIL, _TOKEN, _TOP = 40, 64, 20, 10
-_COLUMNS = ("prompt", "ends in", "likeliest", "its probability", "answer", "probability of the answer", "rank")
+_ROWS, _TAIL, _TOKEN, _TOP = 40, 48, 20, 8
+_COLUMNS = ("prompt", "ends in", "likeliest", "probability", "answer", "its probability", "its rank")
 
 
 class _View:
@@ -35,10 +35,10 @@ class _View:
     def stacks(self) -> list[page.Stack]:
         """The means as bars and each prompt's probability as a dot; what is likeliest over all prompts."""
         result = self.result
-        counts = [bars.Bar(visible(token, _TOKEN), float(count)) for token, count, _ in result.tops[:_TOP]]
+        counts = [bars.Bar(visible(token, _TOKEN), count / result.n) for token, count, _ in result.tops[:_TOP]]
         more = len(result.tops) - _TOP
         some = f", the {_TOP} commonest of {len(result.tops)}" if more > 0 else ""
-        caption = f"Likeliest token: in how many prompts{some}"
+        caption = f"Likeliest token: its share of the prompts{some}"
         likeliest: page.Stack = [(caption, bars.bars(counts, 1e-3, neutral=True))]
         if not self.asked:
             return [likeliest]
@@ -50,8 +50,7 @@ class _View:
             bars.Bar("on top", accuracy, low, high),
             bars.Bar("mean probability", float(found.mean), first, last),
         ]
-        asked = int(result.asked.sum())
-        sure = f"thin line: 95 % interval over {asked} prompts"
+        sure = "thin line: 95 % interval"
         said = draw.words(["on top: the share of prompts whose likeliest token is the answer"])
         means = draw.stack([(0, bars.bars(rows, 1e-3, neutral=True)), (0, said)])
         dots = many.each(result.probability, found, (0.0, 1.0))
@@ -82,14 +81,14 @@ class _View:
             row: list[object] = [
                 int(result.numbers[n]),
                 f"…{text[-_TAIL:]}" if len(text) > _TAIL else text,
-                visible(result.names[int(result.ids[n, 0])], _TOKEN),
+                result.names[int(result.ids[n, 0])],
                 float(result.probabilities[n, 0]),
             ]
             if self.asked:
                 own = result.answers[n]
                 more = f" and {len(own) - 1} more" if len(own) > 1 else ""
                 chance = float(result.probability[n])
-                row += [visible(own[0], _TOKEN) + more if own else "", chance if math.isfinite(chance) else math.nan]
+                row += [own[0] + more if own else "", chance if math.isfinite(chance) else math.nan]
                 row.append(int(result.rank[n]))
             found.append(row)
         return found

@@ -73,7 +73,7 @@ class _View:
         names = labels(result.places, _TOKEN)
         listed = [many.bar(names[n], self.spread, n) for n in held]
         drawn = bars.bars(listed, _LEAST, neutral=not result.answers)
-        caption = f"Mean, in {self.units}{many.sure(result, self.spread)}"
+        caption = f"Mean, in {self.units}{many.sure(self.spread)}"
         return [[(caption, drawn)], [self._rows(names)]]
 
     def _rows(self, names: list[str]) -> page.Block:

@@ -153,7 +153,7 @@ def test_attention_by_span_is_summed_over_keys_and_averaged_over_queries(tiny: A
     where = [(own["A"], own["B"]) for own in spans]
     many = interp.attention(texts)
     assert many.by == "span"
-    assert many.places == ("A", "B", "END", "other tokens")
+    assert many.places == ("A", "B", "END", "elsewhere")
     for number, (text, (first, second)) in enumerate(zip(texts, where, strict=True)):
         pattern = interp.attention(text).pattern
         last = (pattern.shape[-1] - 1,)
@@ -266,7 +266,7 @@ def test_a_tasks_answers_and_slots_are_used() -> None:
     np.testing.assert_array_equal(by_task.contributions, by_pairs.contributions)
     assert [string for string, _ in by_task.answers] == [pair.answer[0] for pair in pairs]
     assert [string for string, _ in by_task.wrongs] == [pair.wrong[0] for pair in pairs]
-    assert by_task.places == ("io", "s1", "s2", "end", "other tokens")
+    assert by_task.places == ("io", "s1", "s2", "end", "elsewhere")
     np.testing.assert_allclose(by_task.per_place.sum(-1), by_task.heads, atol=1e-5)
     assert by_task.source == "ioi"
     one = interp.dla(pairs[2].clean, answer=pairs[2].answer[0], wrong=pairs[2].wrong[0])

@@ -11,6 +11,7 @@ import numpy as np
 
 from interp.errors import InputError
 from interp.methods._shared import names
+from interp.methods._shared.many.places import BEFORE, REST
 from interp.methods._shared.many.result import ManyResult, Spread, spread
 from interp.results import resolve
 from interp.results.tables import frame_of
@@ -102,27 +103,39 @@ class AttentionManyResult(ManyResult):
         found = self.spread
         return Spread(found.n, found.mean[at], found.standard_error[at], found.interval[(slice(None), *at)])
 
-    def top(self, n: int = 10) -> list[tuple[str, str, str, float, float]]:
-        """Return the `n` largest mean weights: (head, from, to, weight, standard error), but those on a first place.
+    def top(self, n: int = 10, *, each_head: bool = False) -> list[tuple[str, str, str, float, float]]:
+        """Return the `n` largest mean weights: (head, from, to, weight, standard error), largest first.
+
+        What a place gives itself is left out, and what rests on BOS or on what is of no span.
+
+        Parameters
+        ----------
+        each_head
+            Whether each head comes at most once.
 
         Examples
         --------
         >>> interp.attention(task="ioi", n=4, by="span").top(1)[0][:3]
-        ('1.2', 's2', 's1')
+        ('2.2', 'end', 's2')
         """
         found = self.spread
         sizes = np.nan_to_num(found.mean, nan=-1.0).copy()
         sizes[..., resting(self)] = -1.0
         sizes[..., np.arange(len(self.places)), np.arange(len(self.places))] = -1.0
-        order = np.argsort(-sizes, axis=None, kind="stable")[:n]
-        rows: list[tuple[str, str, str, float, float]] = []
-        for layer, head, query, key in zip(*np.unravel_index(order, sizes.shape), strict=True):
-            at = int(layer), int(head), int(query), int(key)
+        flat = sizes.reshape(-1)
+        among = np.arange(flat.size)
+        if each_head:
+            rows = sizes.reshape(sizes.shape[0] * sizes.shape[1], -1)
+            among = rows.argmax(1) + np.arange(len(rows)) * rows.shape[1]
+        order = among[np.argsort(-flat[among], kind="stable")[:n]]
+        listed: list[tuple[str, str, str, float, float]] = []
+        for layer, head, query, key in zip(*(one.tolist() for one in np.unravel_index(order, sizes.shape)), strict=True):
+            at = layer, head, query, key
             if sizes[at] > 0:
-                whose = Node("head", self.layers[at[0]], self.heads[at[1]]).name
+                whose = Node("head", self.layers[layer], self.heads[head]).name
                 error = float(found.standard_error[at])
-                rows.append((whose, self.places[at[2]], self.places[at[3]], float(found.mean[at]), error))
-        return rows
+                listed.append((whose, self.places[query], self.places[key], float(found.mean[at]), error))
+        return listed
 
     def summary(self) -> str:
         """Return the model, the size of the patterns and over what they are."""
@@ -159,4 +172,4 @@ class AttentionManyResult(ManyResult):
 def resting(result: AttentionManyResult) -> list[int]:
     """Return the places where attention rests, and from which little is read: BOS, or what is of no span."""
     first = [0] if result.by == "position" else []
-    return [*first, *(n for n, name in enumerate(result.places) if name in {"other tokens", "before"})]
+    return [*first, *(n for n, name in enumerate(result.places) if name in {REST, BEFORE})]

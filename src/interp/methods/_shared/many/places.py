@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from interp.engine.model.tokens import Encoded
 
 By = Literal["span", "position", "end"]
-REST, BEFORE = "other tokens", "before"
+REST, BEFORE = "elsewhere", "before"
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _spans(
     for name in names:
         called.setdefault(tuple(tuple(own[name]) for own in every), []).append(name)
     found: list[Mapping[str, tuple[int, ...]]] = [
-        {", ".join(of): at[n] for at, of in called.items()} for n in range(len(every))
+        {"/".join(of): at[n] for at, of in called.items()} for n in range(len(every))
     ]
     for number, own in enumerate(found):
         _apart(own, number)
