@@ -70,7 +70,7 @@ def are_pairs(cell: str) -> bool:
 
     Examples
     --------
-    >>> are_pairs("clean: A is\ncorrupted: B is"), are_pairs("Question: who?\nAnswer:")
+    >>> are_pairs("clean: A is\\ncorrupted: B is"), are_pairs("Question: who?\\nAnswer:")
     (True, False)
     """
     lines = [_LINE.match(line) for line in _LINES.split(cell) if line.strip()]

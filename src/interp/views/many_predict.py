@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _TITLE = "Next token over prompts"
 _ROWS, _TAIL, _TOKEN, _TOP = 40, 48, 20, 8
-_COLUMNS = ("prompt", "ends in", "likeliest", "probability", "answer", "its probability", "its rank")
+_COLUMNS = ("prompt", "ends in", "likeliest", "p", "answer", "its p", "rank")
 
 
 class _View:

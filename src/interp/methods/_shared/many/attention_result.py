@@ -129,7 +129,9 @@ class AttentionManyResult(ManyResult):
             among = rows.argmax(1) + np.arange(len(rows)) * rows.shape[1]
         order = among[np.argsort(-flat[among], kind="stable")[:n]]
         listed: list[tuple[str, str, str, float, float]] = []
-        for layer, head, query, key in zip(*(one.tolist() for one in np.unravel_index(order, sizes.shape)), strict=True):
+        for layer, head, query, key in zip(
+            *(one.tolist() for one in np.unravel_index(order, sizes.shape)), strict=True
+        ):
             at = layer, head, query, key
             if sizes[at] > 0:
                 whose = Node("head", self.layers[layer], self.heads[head]).name
