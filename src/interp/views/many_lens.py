@@ -105,7 +105,7 @@ class _View:
             stacks.append([(f"Its mean rank there, 0 is the top{band}", self._ranks(rank))])
             if result.difference is not None:
                 stacks.append([(f"Its mean logit over the wrong answer{band}", self._difference())])
-        return [*stacks, *([grids] if (grids := self._grids()) else [])]
+        return [*stacks, *([block] for block in self._grids())]
 
     def _chart(self, shown: list[Curve], ends: tuple[float, float]) -> draw.Drawing:
         return curves.chart([f"L{n}" for n in self.result.layers], shown, ends, wide=_CHART)

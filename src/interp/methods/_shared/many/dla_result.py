@@ -79,7 +79,7 @@ class DLAManyResult(ManyResult):
         Examples
         --------
         >>> interp.dla(task="ioi", n=4).top(1)[0][0]
-        'mlp 3'
+        'mlp 2'
         """
         found = self.spread
         order = np.argsort(-np.nan_to_num(np.abs(found.mean), nan=-1.0), kind="stable")[:n]
