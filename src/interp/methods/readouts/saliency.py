@@ -218,7 +218,7 @@ def saliency(
             "use --method ig"
         )
     changes = edits.listed(interventions)
-    asked = _Asked(method, metric, baseline, steps, changes, by)
+    asked = _Asked(method, metric, baseline, steps, changes, by, isinstance(prompt, Prompts))
     if by is not None and not isinstance(prompt, Prompts):
         raise InputError("--by is how many prompts line up; leave it out for one")
     if method == "rollout":
@@ -258,6 +258,7 @@ class _Asked:
     steps: int
     changes: tuple[Intervention, ...]
     by: str | None
+    many: bool
 
     def named(self, wrong: object) -> str:
         """Return the metric's name, of prompts with a wrong answer or without.
@@ -300,7 +301,9 @@ def _read(
         if asked.method == "gradient-input":
             return engine.gradient_times_input(function, function.tokens)
         begin = _begin(function, other, asked.baseline)
-        return engine.integrated(function, function.tokens, begin, asked.steps, model.on_step)
+        # Of many prompts it is these that are counted.
+        step = _quiet if asked.many else model.on_step
+        return engine.integrated(function, function.tokens, begin, asked.steps, step)
 
     # What was asked, by which the store knows the answer; what interventions do is in no key.
     key = f"saliency:{(asked.method, named, right, against, asked.baseline, asked.steps, other and other.ids)}"
@@ -324,6 +327,10 @@ def _read(
         interventions=len(asked.changes),
     )
     return noted(result, partial=found.interrupt is not None), logits, found.interrupt
+
+
+def _quiet(done: int, total: int) -> None:
+    """Count nothing."""
 
 
 def _as_set(ids: Ids) -> tuple[int, ...]:
