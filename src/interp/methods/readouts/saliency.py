@@ -302,8 +302,8 @@ def _read(
             return engine.gradient_times_input(function, function.tokens)
         begin = _begin(function, other, asked.baseline)
         # Of many prompts it is these that are counted.
-        step = _quiet if asked.many else model.on_step
-        return engine.integrated(function, function.tokens, begin, asked.steps, step)
+        counted = () if asked.many else (model.on_step,)
+        return engine.integrated(function, function.tokens, begin, asked.steps, *counted)
 
     # What was asked, by which the store knows the answer; what interventions do is in no key.
     key = f"saliency:{(asked.method, named, right, against, asked.baseline, asked.steps, other and other.ids)}"
@@ -327,10 +327,6 @@ def _read(
         interventions=len(asked.changes),
     )
     return noted(result, partial=found.interrupt is not None), logits, found.interrupt
-
-
-def _quiet(done: int, total: int) -> None:
-    """Count nothing."""
 
 
 def _as_set(ids: Ids) -> tuple[int, ...]:
