@@ -22,6 +22,11 @@ from interp.methods._shared.features_train_result import FeaturesTrainResult as 
 from interp.methods._shared.generate_result import GenerateResult as _GenerateResult
 from interp.methods._shared.generate_trace_result import GenerateTraceResult as _GenerateTraceResult
 from interp.methods._shared.loss_result import LossResult as _LossResult
+from interp.methods._shared.many.attention_result import AttentionManyResult as _AttentionManyResult
+from interp.methods._shared.many.dla_result import DLAManyResult as _DLAManyResult
+from interp.methods._shared.many.lens_result import LensManyResult as _LensManyResult
+from interp.methods._shared.many.predict_result import PredictManyResult as _PredictManyResult
+from interp.methods._shared.many.saliency_result import SaliencyManyResult as _SaliencyManyResult
 from interp.methods._shared.patching.result import PatchingResult as _PatchingResult
 from interp.methods._shared.samples_result import SamplesResult as _SamplesResult
 from interp.methods._shared.trace.file import load_graph as load_graph
@@ -83,8 +88,22 @@ def ablate(
     **more: Any,
 ) -> _AblationResult: ...
 def attention(
-    prompt: Any, *, layer: Any = ..., head: Any = ..., bos: Any = ..., truncate: Any = ..., model: Any = ...
-) -> _AttentionResult: ...
+    prompt: Any = ...,
+    *,
+    layer: Any = ...,
+    head: Any = ...,
+    interventions: Any = ...,
+    by: Literal["position", "span", "end"] | None = ...,
+    pairs: Any = ...,
+    bos: Any = ...,
+    truncate: Any = ...,
+    task: Any = ...,
+    n: Any = ...,
+    seed: Any = ...,
+    text: Any = ...,
+    column: Any = ...,
+    model: Any = ...,
+) -> _AttentionResult | _AttentionManyResult: ...
 def circuit(
     *body: Any,
     method: Literal["eap-ig", "eap", "acdc", "exact"] = ...,
@@ -124,17 +143,25 @@ def diff(
     **more: Any,
 ) -> _DiffResult: ...
 def dla(
-    prompt: Any,
+    prompt: Any = ...,
     *,
     answer: Any = ...,
     wrong: Any = ...,
     position: int | None = ...,
     top: int = ...,
     features: Any = ...,
+    interventions: Any = ...,
+    by: Literal["span", "position", "end"] | None = ...,
+    pairs: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
+    task: Any = ...,
+    n: Any = ...,
+    seed: Any = ...,
+    text: Any = ...,
+    column: Any = ...,
     model: Any = ...,
-) -> _DLAResult: ...
+) -> _DLAResult | _DLAManyResult: ...
 def feature(
     which: Any,
     texts: Any,
@@ -234,7 +261,7 @@ def heads(
 ) -> _HeadsResult: ...
 def help(command: Any = ...) -> _Table: ...
 def lens(
-    prompt: Any,
+    prompt: Any = ...,
     *,
     at: Literal["pre", "mid", "post"] = ...,
     target: Any = ...,
@@ -245,10 +272,18 @@ def lens(
     position: Any = ...,
     top: int = ...,
     features: Any = ...,
+    interventions: Any = ...,
+    by: Literal["span", "position", "end"] | None = ...,
+    pairs: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
+    task: Any = ...,
+    n: Any = ...,
+    seed: Any = ...,
+    text: Any = ...,
+    column: Any = ...,
     model: Any = ...,
-) -> _LensResult: ...
+) -> _LensResult | _LensManyResult: ...
 def lens_train(
     texts: Any,
     *,
@@ -364,8 +399,21 @@ def path(
     **more: Any,
 ) -> _PathResult: ...
 def predict(
-    prompt: Any, *, top: int = ..., answer: Any = ..., bos: Any = ..., truncate: Any = ..., model: Any = ...
-) -> _PredictResult: ...
+    prompt: Any = ...,
+    *,
+    top: int = ...,
+    answer: Any = ...,
+    interventions: Any = ...,
+    pairs: Any = ...,
+    bos: Any = ...,
+    truncate: Any = ...,
+    task: Any = ...,
+    n: Any = ...,
+    seed: Any = ...,
+    text: Any = ...,
+    column: Any = ...,
+    model: Any = ...,
+) -> _PredictResult | _PredictManyResult: ...
 def probe(
     texts: Any = ...,
     labels: Any = ...,
@@ -391,7 +439,7 @@ def qk(
     head: Any, *, tokens: Any = ..., top: int = ..., svd: int = ..., offset: int = ..., model: Any = ...
 ) -> _OVQKResult: ...
 def saliency(
-    prompt: Any,
+    prompt: Any = ...,
     *,
     method: Any = ...,
     answer: Any = ...,
@@ -400,10 +448,18 @@ def saliency(
     counterfactual: Any = ...,
     baseline: Any = ...,
     steps: int = ...,
+    interventions: Any = ...,
+    by: Literal["span", "position", "end"] | None = ...,
+    pairs: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
+    task: Any = ...,
+    n: Any = ...,
+    seed: Any = ...,
+    text: Any = ...,
+    column: Any = ...,
     model: Any = ...,
-) -> _SaliencyResult: ...
+) -> _SaliencyResult | _SaliencyManyResult: ...
 def selfcheck(
     *,
     program: Literal["reverse", "histogram", "induction", "ioi"] | None = ...,

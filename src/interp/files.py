@@ -9,12 +9,25 @@ import os
 import stat
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from interp.errors import InputError
 
+# Files of texts: a word with one of these at its end is not itself a text.
+_TEXTS = frozenset({".txt", ".csv", ".tsv", ".json", ".jsonl"})
 _NAME_BYTES, _PATH_BYTES = 255, 4095  # the most that file systems take
+
+
+def is_texts(text: str) -> bool:
+    """Return whether what could be a text names a file of texts.
+
+    Examples
+    --------
+    >>> is_texts("prompts.csv"), is_texts("The cat sat")
+    (True, False)
+    """
+    return PurePath(text).suffix.lower() in _TEXTS
 
 
 def path_of(given: Any) -> Path:

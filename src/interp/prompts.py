@@ -164,6 +164,40 @@ class Prompt:
         return {"input_ids": ids, "token_type_ids": list(types)} if types else ids
 
 
+@dataclass(frozen=True)
+class Prompts:
+    """Several prompts that are read alike, and the answers that belong to them.
+
+    Parameters
+    ----------
+    prompts
+        The prompts; of pairs the clean ones.
+    answer, wrong
+        Each prompt's own right and wrong answers, as words or token ids; empty where none came with them.
+    slots
+        Each prompt's parts with a name, name → positions, where a task made it; empty where none did.
+    literal
+        Whether answers are to be taken letter by letter, as in `Pair`.
+    source
+        The task or the file that they came from.
+    notes
+        On how a file was cut.
+
+    Examples
+    --------
+    >>> len(Prompts((Prompt("The capital of France is"), Prompt("The capital of Italy is"))).prompts)
+    2
+    """
+
+    prompts: tuple[Prompt, ...]
+    answer: tuple[tuple[str | int, ...], ...] = ()
+    wrong: tuple[tuple[str | int, ...], ...] = ()
+    slots: tuple[Mapping[str, tuple[int, ...]], ...] = ()
+    literal: bool = False
+    source: str = ""
+    notes: tuple[str, ...] = ()
+
+
 def as_prompt(prompt: Any, bos: bool | None = None, truncate: bool = False, *, literal: bool = False) -> Prompt:
     """Return `prompt` as a `Prompt`.
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, SupportsIndex, cast
 
 from interp.errors import InputError, unknown
 from interp.prompts import Prompt as Prompt
+from interp.prompts import Prompts as Prompts
 from interp.prompts import as_prompt as as_prompt
 from interp.prompts import plain as plain
 from interp.sites import FEATURES, Site, SiteKind

@@ -37,6 +37,7 @@ BODIES: dict[str, Callable[[str], str]] = {
     "Prompt": lambda text: text,
     "Pairs": lambda text: f"clean: {text}\ncorrupted: {text}\nanswer: Mary\nwrong: John",
     "Texts": lambda text: text,
+    "Prompts": lambda text: text,
 }
 
 # What a required argument names → a value that is there.
@@ -107,7 +108,7 @@ def techniques() -> list[str]:
 
 def bodied(family: str = "gpt2") -> list[str]:
     """Return the names of the commands whose cell body is one prompt, and that a model of `family` can answer."""
-    known = [name for name, command in commands().items() if command.body is Prompt]
+    known = [name for name, command in commands().items() if Prompt in command.bodies]
     return [name for name in known if applies(name, family)]
 
 

@@ -298,7 +298,6 @@ def test_a_pair_is_cut_and_bare_as_it_is_asked(bert: Both) -> None:
         (("a", ""), "second sentence of the prompt is empty"),
         (("", "b"), "first sentence of the prompt is empty"),
         (("a", "b", "c"), r"a tuple of 3 texts is none.*\('first', 'second'\)"),
-        (["a", "b"], r"2 were given.*\('first', 'second'\)"),
         (("a", 3), "one prompt at a time"),
         (("a\ud800", "b"), "surrogate"),
         (Prompt(second="b"), "first sentence of the prompt is empty"),
@@ -311,6 +310,12 @@ def test_what_is_no_pair_is_refused_in_one_line(bert: Both, prompt: Any, words: 
         interp.attention(prompt)
     assert len(str(refused.value)) <= 400
     assert "\n" not in str(refused.value)
+
+
+def test_a_list_of_two_is_no_pair(bert: Both) -> None:  # noqa: ARG001
+    assert interp.attention(["a", "b"]).n == 2
+    with pytest.raises(InputError, match=r"2 were given.*\('first', 'second'\)"):
+        interp.tokens(["a", "b"])
 
 
 def test_a_decoder_refuses_a_pair_and_says_what_to_type(lend: Any) -> None:

@@ -324,8 +324,8 @@ def usage(found: registry.Command) -> str:
 
     Examples
     --------
-    >>> usage(registry.find("predict"))
-    '%%interp predict [--top N] [--answer ANSWER]'
+    >>> usage(registry.find("compose"))
+    '%interp compose [--kind q|k|v]'
     """
     hidden = {"bos", "truncate", "dry_run", "model"} if found.needs_model else set[str]()
     words = [_spelled(p) if p.required else f"[{_spelled(p)}]" for p in found.parameters if p.name not in hidden]

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
+from interp import files
 from interp.errors import InputError
 from interp.interface.registry import Command
-from interp.spec import Pair, Pairs, Prompt, Texts, as_prompt
+from interp.methods._shared.python_pairs import FIELDS, pairs_of
+from interp.spec import Pair, Pairs, Prompt, Prompts, Texts, as_prompt
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
 
-_EXAMPLE = '("clean prompt", "corrupted prompt", "answer", "wrong")'
-
 # Arguments of a Python call that have no flag, by the kind of body.
 INPUTS: dict[type, tuple[str, ...]] = {
     Prompt: ("prompt",),
-    Pairs: ("clean", "corrupted", "answer", "wrong", "pairs"),
+    Prompts: ("prompt", "pairs"),
+    Pairs: (*FIELDS, "pairs"),
     Texts: ("texts",),
 }
 
@@ -47,6 +49,8 @@ def inputs_of(
         Too few or too many inputs, or ones of the wrong kind.
     """
     given = dict(arguments)
+    if Prompts in command.bodies:
+        return _prompts(command, model, body, arguments, given)
     if command.body is Prompt:
         return _prompt(command, body, arguments, given)
     if Texts in command.bodies and (Pairs not in command.bodies or _running(body, arguments)):
@@ -65,6 +69,53 @@ def _prompt(
         raise InputError(f"{command.name} takes one prompt; {len(body)} were given")
     prompt = as_prompt(body[0], arguments.pop("bos", None), bool(arguments.pop("truncate", False)))
     return (prompt,), {"prompt": _plain(prompt, given.get("bos"), bool(given.get("truncate"))), **given}
+
+
+def _prompts(
+    command: Command, model: LoadedModel, body: Sequence[Any], arguments: dict[str, Any], given: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return one prompt, or many, of a command that reads either."""
+    from interp.methods._shared import prompts
+
+    bos, truncate = arguments.pop("bos", None), bool(arguments.pop("truncate", False))
+    n, seed, column = (arguments.pop(name, value) for name, value in (("n", 32), ("seed", 0), ("column", "text")))
+    task, text = arguments.pop("task", None), arguments.pop("text", None)
+    listed = [*body, *(arguments.pop(name) for name in INPUTS[Prompts] if name in arguments)]
+    if len(listed) + (task is not None) + (text is not None) != 1:
+        count = len(listed)
+        said = f"; {count} prompts were given: put them into a list" if count > 1 else ""
+        raise InputError(f"{command.name} takes one of them: a prompt, a list of prompts, --text FILE or a task{said}")
+    drawn = task is not None or (isinstance(text, str) and files.is_texts(text))
+    idle = next((name for name in ("n", "seed", "column") if name in given and not drawn), None)
+    table = bool(listed) and (hasattr(listed[0], "columns") or isinstance(listed[0], os.PathLike))
+    if idle is not None and not (idle == "column" and table):
+        raise InputError(f"--{idle} is about a task's prompts or a file's, and these are given; leave it out")
+    if n < 1:
+        raise InputError(f"--n {n} takes no prompt; use 1 or more")
+    if task is not None:
+        from interp.methods._shared.pairs import from_task
+
+        many: Prompts | None = prompts.of_pairs(from_task(model, task, n=n, seed=seed, bos=bos))
+    elif text is not None and files.is_texts(text):
+        many = prompts.from_file(text, column, n)
+    else:
+        listed = listed or [text]
+        given.pop("text", None)
+        pairs = "pairs" in given
+        many = prompts.of_pairs(pairs_of(listed[0])) if pairs else prompts.several(listed[0], column)
+        if many is None:
+            prompt = as_prompt(listed[0], bos, truncate)
+            return (prompt,), {"prompt": _plain(prompt, bos, truncate), **given}
+    found = tuple(
+        replace(prompt, bos=prompt.bos if bos is None else bos, truncate=prompt.truncate or truncate)
+        for prompt in many.prompts
+    )
+    many = replace(many, prompts=found)
+    if not drawn and "pairs" not in given:
+        answered = many.answer or many.wrong
+        given.pop("prompt", None)
+        given = {"prompt": many if answered else [_plain(prompt, bos, truncate) for prompt in found], **given}
+    return (many,), given
 
 
 def _pairs(
@@ -113,51 +164,6 @@ def _pairs(
 
         found = replace(found, pairs=tuple(with_bos(pair, bos) for pair in found.pairs))
     return (found,), given
-
-
-def pairs_of(given: Any) -> Pairs:
-    """Return pairs from what Python code has: `Pairs`, a task's result, a table, or a list of `Pair`, tuples or rows.
-
-    Raises
-    ------
-    InputError
-        One of them is no pair; what one looks like is said.
-
-    Examples
-    --------
-    >>> pairs_of([("A is", "B is", "C", "D")]).pairs[0].wrong
-    ('D',)
-    """
-    if isinstance(given, Pairs):
-        return given
-    held = getattr(given, "pairs", None)
-    if isinstance(held, tuple):  # a TaskResult
-        return replace(pairs_of(held), task=str(getattr(given, "task", "")), metric=str(getattr(given, "metric", "")))
-    if hasattr(given, "to_dict") and hasattr(given, "columns"):  # a table with a column for each
-        given = given.to_dict("records")
-    # Of two tuples each may be a pair of prompts; an answer behind them says that they are prompts, of two sentences.
-    is_one = isinstance(given, Pair | Mapping) or (
-        isinstance(given, tuple)
-        and 2 <= len(given) <= 4
-        and (isinstance(given[0], str | Prompt) or isinstance(given[-1], str | int))
-    )
-    listed: Any = [given] if is_one else given
-    if not isinstance(listed, Iterable) or isinstance(listed, str):
-        raise InputError(f"pairs=… takes a list of pairs, such as {_EXAMPLE}; this is a {type(given).__name__}")
-    return Pairs(tuple(_pair(one, number) for number, one in enumerate(cast("Iterable[Any]", listed))))
-
-
-def _pair(one: Any, number: int) -> Pair:
-    if isinstance(one, Pair):
-        return one
-    row: Any = dict(zip(INPUTS[Pairs], one, strict=False)) if isinstance(one, list | tuple) else one
-    if not isinstance(row, Mapping) or not {"clean", "corrupted"} <= set(cast("Mapping[str, Any]", row)):
-        raise InputError(f"pair {number} is no pair: write {_EXAMPLE}, or interp.Pair(clean=…, corrupted=…, …)")
-    fields = cast("Mapping[str, Any]", row)
-    try:
-        return Pair(**{name: fields[name] for name in INPUTS[Pairs][:4] if name in fields})
-    except InputError as error:
-        raise InputError(f"pair {number}: {error}") from None
 
 
 def _running(body: Sequence[Any], arguments: dict[str, Any]) -> bool:

@@ -26,7 +26,7 @@ from interp.errors import InputError, closest, unknown
 from interp.hints import ALIASES, HINTS
 from interp.interface import kinds
 from interp.interface.kinds import Kind
-from interp.spec import ModelName, Pairs, Prompt, Texts
+from interp.spec import ModelName, Pairs, Prompt, Prompts, Texts
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _MISSING = inspect.Parameter.empty
@@ -180,11 +180,20 @@ _TEXTS_PARAMETERS = (
     Parameter("n", int, 32, False, help="how many of the file's texts, from the first on"),
     *_PROMPT_PARAMETERS,
 )
+# What every command over one prompt or many takes besides: where many come from, when not from the cell.
+_PROMPTS_PARAMETERS = (
+    Parameter("task", str, None, False, names="task", help="a task whose clean prompts are read: ioi, facts:landmarks"),
+    Parameter("n", int, 32, False, help="how many prompts the task makes, or how many of the file's are read"),
+    Parameter("seed", int, 0, False, names="seed", help="of the task's prompts"),
+    Parameter("text", str, None, False, names="file", help="the prompt; or a file of prompts: .txt, .csv, .json"),
+    Parameter("column", str, "text", False, help="the file's or the table's column that holds the prompt"),
+)
 _MODEL_PARAMETER = Parameter("model", str, None, False, names="model", help="a loaded model, if not the current one")
 # What a technique that can say what it takes before it starts takes besides.
 _DRY_PARAMETER = Parameter("dry_run", bool, False, False, help="say what it would take, and run nothing")
 _SHARED: dict[type, tuple[Parameter, ...]] = {
     Prompt: _PROMPT_PARAMETERS,
+    Prompts: _PROMPTS_PARAMETERS,
     Pairs: _PAIRS_PARAMETERS,
     Texts: _TEXTS_PARAMETERS,
 }

@@ -18,7 +18,7 @@ from interp.interface.inputs import inputs_of, named, seed_of
 from interp.methods._shared import features
 from interp.methods._shared.models import way
 from interp.results import Result
-from interp.spec import Texts
+from interp.spec import Prompts, Texts
 
 if TYPE_CHECKING:
     from interp.engine.model.load import OnStep
@@ -306,7 +306,7 @@ class Session:
 
             operation.on_step, operation.on_forward, operation.dry = step, forward, dry
             phase(f"{command.name}: preparing")
-            operation.notes.extend(note for one in inputs if isinstance(one, Texts) for note in one.notes)
+            operation.notes.extend(note for one in inputs if isinstance(one, Prompts | Texts) for note in one.notes)
 
             def whole(result: Result) -> Result:
                 live = Live(model, operation.fingerprint, operation.tokens[0] if operation.tokens else ())
@@ -355,6 +355,9 @@ def bound(command: registry.Command, session: Session) -> Callable[..., Any]:
     if command.model in first:
         own.append(inspect.Parameter(command.model, inspect.Parameter.POSITIONAL_OR_KEYWORD))
     own.sort(key=lambda p: (p.kind is p.KEYWORD_ONLY, p.name not in first, p.name != command.model))
+    if Prompts in command.bodies:  # a task or a file may stand for them
+        own[0] = own[0].replace(default=None)
+        own.append(inspect.Parameter("pairs", inspect.Parameter.KEYWORD_ONLY, default=None))
     shared = [
         inspect.Parameter(p.name, inspect.Parameter.KEYWORD_ONLY, default=p.default)
         for p in command.parameters

@@ -65,6 +65,19 @@ def spells_pairs(cell: str) -> bool:
     return any(match is not None and match.group(1).lower() in _KEYS for match in found)
 
 
+def are_pairs(cell: str) -> bool:
+    """Whether a body is pairs and nothing else, where it could also be a prompt, such as one with ``Answer:`` in it.
+
+    Examples
+    --------
+    >>> are_pairs("clean: A is\\ncorrupted: B is"), are_pairs("Question: who?\\nAnswer:")
+    (True, False)
+    """
+    lines = [_LINE.match(line) for line in _LINES.split(cell) if line.strip()]
+    keys = {match.group(1).lower() if match else "" for match in lines}
+    return {"clean", "corrupted"} <= keys <= set(_KEYS)
+
+
 def divided(text: str, encoder: bool) -> str | tuple[str, str]:
     r"""Return a typed prompt as the pair of sentences that it spells for an `encoder`, ``first ||| second``.
 

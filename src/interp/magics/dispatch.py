@@ -13,12 +13,12 @@ from IPython.display import display
 from interp.errors import InputError, Interrupted, OutOfMemory
 from interp.interface.kinds import KINDS, TASK
 from interp.interface.session import session
-from interp.magics.body import divided, pairs, spells_pairs
+from interp.magics.body import are_pairs, divided, pairs, spells_pairs
 from interp.magics.live import LiveView
 from interp.magics.parser import Call, parse
 from interp.magics.progress import Progress
 from interp.results import Result
-from interp.spec import Pairs, Prompt, Texts
+from interp.spec import Pairs, Prompt, Prompts, Texts
 
 # A body that is one text in quotes, or a Python assignment of one.
 _QUOTED = re.compile(r"""\s*(?:\w+\s*=\s*)?(?:"[^"\n]+"|'[^'\n]+')\s*""")
@@ -57,9 +57,9 @@ def _run(shell: InteractiveShell, line: str, cell: str | None, began: float) -> 
         cell = call.prompt
     body: list[Any] = []
     bodies = call.command.bodies
-    if cell is None and Texts in bodies and "text" in call.arguments:
+    if cell is None and _named_elsewhere(call):
         pass
-    elif Pairs in bodies and cell is not None and (Texts not in bodies or spells_pairs(cell)):
+    elif cell is not None and _spells_pairs(bodies, cell):
         body = [pairs(cell, _reads_pairs(call, cell))]
     elif Pairs in bodies and cell is None:
         if "task" not in call.arguments:
@@ -71,9 +71,10 @@ def _run(shell: InteractiveShell, line: str, cell: str | None, began: float) -> 
     elif call.command.body is not None:
         if cell is None:
             missing = "the prompt is empty" if empty else f"{call.command.name} needs a prompt"
+            many = ", or name a --task or a --text FILE of prompts" if Prompts in bodies else ""
             raise InputError(
                 f"{missing}: type it on the line below %%interp {call.command.name}, or in "
-                f'quotes: %interp {call.command.name} "The cat sat"'
+                f'quotes: %interp {call.command.name} "The cat sat"{many}'
             )
         body = [_prompt(cell.removesuffix("\n"), call)]
     elif cell is not None and cell.strip():
@@ -104,6 +105,19 @@ def _run(shell: InteractiveShell, line: str, cell: str | None, began: float) -> 
         if not call.silent and not live.finish(result):
             progress.become(result)
     return None if call.silent else result
+
+
+def _named_elsewhere(call: Call) -> bool:
+    """Whether the line names where texts or prompts come from."""
+    names = {"text"} if Texts in call.command.bodies else {"text", "task"} if Prompts in call.command.bodies else set()
+    return bool(names & set(call.arguments))
+
+
+def _spells_pairs(bodies: tuple[type, ...], cell: str) -> bool:
+    """Whether a body is pairs: of a command that takes texts or prompts, too, as far as it cannot be these."""
+    if Pairs in bodies:
+        return Texts not in bodies or spells_pairs(cell)
+    return Prompts in bodies and are_pairs(cell)
 
 
 def _reads_pairs(call: Call, text: str) -> bool:

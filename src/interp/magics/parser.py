@@ -8,10 +8,11 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
+from interp import files
 from interp.errors import InputError, closest
 from interp.interface import kinds, registry
 from interp.interface.registry import Command, Parameter
-from interp.spec import Pairs, Prompt
+from interp.spec import Pairs, Prompt, Prompts
 
 _WORD = re.compile(r"""(?:[^\s"']|"[^"]*"|'[^']*')+""")
 _OUTPUT = ("-o", "--out")
@@ -133,7 +134,7 @@ def parse(line: str) -> Call:
         if re.fullmatch("-[a-z]", word) and f"-{word}" in flags(command):
             word = f"-{word}"  # -n as --n
         flag, equals, attached = word.partition("=")
-        if flag in _BODY and Prompt in command.bodies and flag not in flags(command) and prompt is None:
+        if flag in _BODY and prompt is None and _is_prompt(command, flag, attached if equals else "".join([*rest][:1])):
             prompt = attached if equals else _next(rest, word)
         elif word in outputs or (equals and flag in outputs):
             if output is not None:
@@ -154,7 +155,8 @@ def parse(line: str) -> Call:
             if place is None and prompt is None and isinstance(word, Quoted) and Prompt in command.bodies:
                 prompt = str(word)
                 continue
-            if place is None and Pairs in command.bodies and "task" not in arguments and kinds.TASK.known(word):
+            tasked = Pairs in command.bodies or (Prompts in command.bodies and not isinstance(word, Quoted))
+            if place is None and tasked and "task" not in arguments and kinds.TASK.known(word):
                 arguments["task"] = word
                 continue
             if place is None:
@@ -166,6 +168,13 @@ def parse(line: str) -> Call:
             f"{command.name} needs {missing[0].name.upper()}; %interp help {command.name} says what it takes"
         )
     return Call(command, arguments, output, silent, prompt)
+
+
+def _is_prompt(command: Command, flag: str, value: str) -> bool:
+    """Whether the `value` behind a flag is the prompt: where a file could be meant, it is what names none."""
+    if Prompt not in command.bodies:
+        return False
+    return flag not in flags(command) or (Prompts in command.bodies and not files.is_texts(value))
 
 
 def _surplus(command: Command, word: str, before: str, last: Parameter | None) -> str:

@@ -96,7 +96,7 @@ class _View:
     def listed(self) -> list[tuple[str, float]]:
         """The largest parts, and what all others add, so that the bars sum to the total."""
         parts = self.result.top(len(self.result.contributions))
-        shown = [(_name(name), value) for name, value in parts[:_TOP]]
+        shown = [(component(name), value) for name, value in parts[:_TOP]]
         rest = parts[_TOP:]
         if rest:
             shown.append((f"{len(rest)} others", sum(value for _, value in rest)))
@@ -190,12 +190,12 @@ class _View:
         return notes
 
 
-def _name(name: str) -> str:
+def component(name: str) -> str:
     """Return a component as it is drawn.
 
     Examples
     --------
-    >>> _name("5.1"), _name("attn_bias 3")
+    >>> component("5.1"), component("attn_bias 3")
     ('L5H1', 'L3 attn bias')
     """
     if "." in name:

@@ -102,7 +102,7 @@ def test_patterns_that_are_large_are_in_a_file(lend: Any, monkeypatch: pytest.Mo
     plain = interp.attention(ids, head=[0, 2, 3])
     model.store.clear()
     one_layer = 4 * model.geometry.n_heads * len(ids) ** 2
-    monkeypatch.setattr("interp.methods.heads.attention._IN_MEMORY", one_layer)
+    monkeypatch.setattr("interp.methods._shared.patterns._IN_MEMORY", one_layer)
     large = interp.attention(ids, head=[0, 2, 3])
     assert isinstance(large.pattern, np.memmap)
     assert not isinstance(plain.pattern, np.memmap)

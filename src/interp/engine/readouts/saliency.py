@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -91,12 +91,31 @@ class Embedded:
         With its own embeddings put back, the model says something else than it did.
     """
 
-    def __init__(self, model: LoadedModel, ids: tuple[int, ...], position: int, scorer: Scorer, logits: Tensor) -> None:
-        """Read the model; `logits`, ``[d_vocab]``, are its own, which what is read here must give."""
+    def __init__(
+        self,
+        model: LoadedModel,
+        ids: tuple[int, ...],
+        position: int,
+        scorer: Scorer,
+        logits: Tensor,
+        functions: Mapping[str, hooks.Hook] | None = None,
+        *,
+        together: bool = True,
+    ) -> None:
+        """Read the model; `logits`, ``[d_vocab]``, are its own, which what is read here must give.
+
+        With `functions` on its hooks they are those of a run with them; `together` says whether these do to each of
+        several rows what they do to it alone.
+        """
+        self.functions, self.together = dict(functions or {}), together
         self.model, self.ids, self.position, self.scorer = model, ids, position, scorer
         self.scale = 1.0
         self._network: network.Network | None = None
         self.tokens = self.embed(ids)
+        if self.functions:
+            self._put_back(logits)
+            self.path, self.notes = "hooked: interventions", ()
+            return
         done = exactness.run(
             model,
             ("saliency", exactness.of_metric(scorer.metric)),
@@ -142,13 +161,19 @@ class Embedded:
             end = forward(self._network, resid=self._network.embed.stream(embeddings, ids, types))
             return self.scorer.of_residual(self._network, end[:, self.position])
 
-        def put(tensor: Tensor, hook: HookPoint) -> Tensor:  # noqa: ARG001
-            return embeddings.to(tensor)
+        if not self.together and len(embeddings) > 1:
+            return torch.cat([self(one[None]) for one in embeddings])
+        own = self.functions.get(_EMBEDDED)
+
+        def put(tensor: Tensor, hook: HookPoint) -> Tensor:
+            rows = embeddings.to(tensor)
+            changed = None if own is None else own(rows, hook)
+            return rows if changed is None else changed
 
         causal = self.model.geometry.causal
-        logits = self.model.forward(
-            [self.ids] * len(embeddings), {_EMBEDDED: put}, last_only=causal, gradients=torch.is_grad_enabled()
-        )
+        put_in = {**self.functions, _EMBEDDED: put}
+        rows = [self.ids] * len(embeddings)
+        logits = self.model.forward(rows, put_in, last_only=causal, gradients=torch.is_grad_enabled())
         return self.scorer.of_logits(upcast(logits[:, -1 if causal else self.position]))
 
     def embed(self, ids: tuple[int, ...]) -> Tensor:
@@ -357,29 +382,3 @@ def with_gradients(work: Callable[[], Value]) -> Value:
             "there are no gradients inside torch.inference_mode; use torch.no_grad there, or --method rollout"
         )
     return hooks.guarded(work, gradients=True)
-
-
-def rollout(patterns: list[Tensor]) -> Tensor:
-    """Return what each query reads of each token through all layers, ``float64 [query, token]``; rows sum to 1.
-
-    Parameters
-    ----------
-    patterns
-        One ``[head, query, key]`` for each layer, from the first on.
-
-    Notes
-    -----
-    Abnar and Zuidema (2020), "Quantifying Attention Flow in Transformers": the heads' mean, half of it the residual
-    stream's identity, multiplied from layer to layer.
-
-    Examples
-    --------
-    >>> rollout([torch.eye(2)[None]]).tolist()
-    [[1.0, 0.0], [0.0, 1.0]]
-    """
-    length = patterns[0].shape[-1]
-    seen = torch.eye(length, dtype=torch.float64)
-    for pattern in patterns:
-        mean = pattern.double().mean(0).cpu()
-        seen = (mean + torch.eye(length, dtype=torch.float64)) / 2 @ seen
-    return seen

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from interp.sites import Site
+from interp.spec import Node
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,6 +28,21 @@ if TYPE_CHECKING:
 
 # What the residual stream begins with → the component's name.
 _STARTS = {"embed": "embed", "pos_embed": "pos_embed", "token_type_embed": "type_embed"}
+
+
+def place(name: str) -> tuple[str, int | None, int | None]:
+    """Return a component's kind, layer and head.
+
+    Examples
+    --------
+    >>> place("5.1"), place("mlp 3"), place("embed")
+    (('head', 5, 1), ('mlp', 3, None), ('embed', None, None))
+    """
+    if "." in name:
+        node = Node.parse(name)
+        return node.kind, node.layer, node.head
+    kind, space, number = name.partition(" ")
+    return kind, int(number) if space else None, None
 
 
 def sites(model: LoadedModel) -> list[str]:
@@ -95,6 +111,7 @@ class Parts:
     heads: Float
     per_position: Float
     neurons: tuple[tuple[str, float], ...]
+    each_neuron: Mapping[int, Tensor]  # layer → float64 [neuron]
     slopes: Mapping[tuple[str, int], Tensor]  # site, layer → the direction along which what is written there counts
 
 
@@ -109,6 +126,7 @@ def attributed(run: Run, found: Readout, right: int, wrong: int | None, top: int
     heads = torch.zeros(geometry.n_layers, geometry.n_heads, dtype=torch.float64)
     sources = torch.zeros(*heads.shape, len(run.end), dtype=torch.float64)
     neurons: list[tuple[float, int, int]] = []
+    each_neuron: dict[int, Tensor] = {}
     others: dict[str, float] = {}
     slopes: dict[tuple[str, int], Tensor] = {}
     at = run.at
@@ -126,6 +144,7 @@ def attributed(run: Run, found: Readout, right: int, wrong: int | None, top: int
             acting = run.of("neuron", layer)[at]
             slopes["neuron", layer] = _times(block.mlp.W_out.double(), written)
             each = (acting * _times(block.mlp.W_out, written.to(acting.dtype))).double()
+            each_neuron[layer] = each.cpu()
             best = each.abs().topk(min(top, len(each))).indices.tolist()
             neurons += [(float(each[n]), layer, n) for n in best]
         direction = _back(run, f"blocks.{layer}.ln1", direction, biases)
@@ -156,6 +175,7 @@ def attributed(run: Run, found: Readout, right: int, wrong: int | None, top: int
         heads=heads.numpy().copy(),
         per_position=sources.numpy().copy(),
         neurons=tuple((f"L{layer} neuron {n}", value) for value, layer, n in neurons[:top]),
+        each_neuron=each_neuron,
         slopes=slopes,
     )
 

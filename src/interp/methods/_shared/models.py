@@ -7,18 +7,23 @@ from typing import TYPE_CHECKING
 from interp.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
+    from interp.engine.model.hooks import Hook
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.model.tokens import Encoded
     from interp.engine.transformer.network import Network
 
 
-def logits_of(model: LoadedModel, encoded: Encoded) -> Tensor:
-    """Return the logits of the position that is predicted, ``[d_vocab]``."""
+def logits_of(model: LoadedModel, encoded: Encoded, functions: Mapping[str, Hook] | None = None) -> Tensor:
+    """Return the logits of the position that is predicted, ``[d_vocab]``; with `functions`, of a run with them."""
+    from interp.engine.model.each import activations
+
     if model.geometry.causal:
-        return model.activations(encoded, ["last_logits"])["last_logits"][0]
-    return model.activations(encoded, ["logits"])["logits"][0, predicted(model, encoded)]
+        return activations(model, encoded, ["last_logits"], functions)["last_logits"][0]
+    return activations(model, encoded, ["logits"], functions)["logits"][0, predicted(model, encoded)]
 
 
 def predicted(model: LoadedModel, encoded: Encoded) -> int:

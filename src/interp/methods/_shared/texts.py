@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, cast
 
 from interp import files
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.model.tokens import Encoded
 
-_FILES = frozenset({".txt", ".csv", ".tsv", ".json", ".jsonl"})
 _LINES = re.compile(r"\r\n|\n|\r")  # str.splitlines also cuts at a form feed, at U+2028 …
 _MANY_LINES = 8  # fewer without a blank one are one text, as a poem is
 _BLANK = re.compile(r"(?:\r\n|\n|\r)[ \t]*(?:\r\n|\n|\r)\s*")
@@ -34,7 +32,7 @@ def from_file(path: str | os.PathLike[str], column: str = "text") -> Texts:
     InputError
         There is no such file or column, it is not UTF-8, or it holds no text.
     """
-    held, notes = _rows(path)
+    held, notes = cut(path)
     texts = [cell(row, column, str(path)) for row in held]
     found = tuple(Prompt(text) for text in texts if text.strip())
     if not found:
@@ -50,11 +48,11 @@ def rows(path: str | os.PathLike[str]) -> list[Any]:
     InputError
         There is no such file, or it is not UTF-8, or no JSON.
     """
-    return _rows(path)[0]
+    return cut(path)[0]
 
 
-def _rows(path: str | os.PathLike[str]) -> tuple[list[Any], tuple[str, ...]]:
-    """Return the rows of a file, and what is worth knowing of how it was cut."""
+def cut(path: str | os.PathLike[str]) -> tuple[list[Any], tuple[str, ...]]:
+    """Return the rows of a file as `rows` does, and what is worth knowing of how it was cut."""
     content = files.read_text(path, "type the path of a file of texts")
     kind = files.path_of(path).suffix.lower()
     if kind in {".csv", ".tsv"}:
@@ -150,15 +148,15 @@ def of_argument(which: str, given: Any) -> Texts:
     >>> len(of_argument("toward", ["I love you", "I like you"]).texts)
     2
     """
-    if isinstance(given, str) and PurePath(given).suffix.lower() in _FILES:
+    if isinstance(given, str) and files.is_texts(given):
         return from_file(given)
     if isinstance(given, str) and not given:
         raise InputError(f"--{which} is empty; type a text, such as ' love'")
     return several(given)
 
 
-def encoded(model: LoadedModel, texts: Sequence[Prompt]) -> list[Encoded]:
-    """Return the texts as tokens.
+def encoded(model: LoadedModel, texts: Sequence[Prompt], called: str = "text") -> list[Encoded]:
+    """Return the texts, or what else they are `called`, as tokens.
 
     Raises
     ------
@@ -170,7 +168,7 @@ def encoded(model: LoadedModel, texts: Sequence[Prompt]) -> list[Encoded]:
         try:
             found.append(model.encode(prompt))
         except InputError as error:
-            raise InputError(f"text {number}: {error}" if len(texts) > 1 else str(error)) from None
+            raise InputError(f"{called} {number}: {error}" if len(texts) > 1 else str(error)) from None
     return found
 
 

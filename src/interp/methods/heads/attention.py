@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import math
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
 from interp.errors import InputError
 from interp.interface.registry import technique
+from interp.methods._shared import interventions as edits
 from interp.methods._shared import labels, names
+from interp.methods._shared.many import attention as many
+from interp.methods._shared.many.attention_result import AttentionManyResult
+from interp.methods._shared.patterns import patterns, statistics
 from interp.results import Result, resolve
 from interp.results.tables import frame_of
 from interp.sites import Site
-from interp.spec import Indices, Node, Prompt, resolve_indices
+from interp.spec import Indices, Node, Prompt, Prompts, Variable, resolve_indices
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
     from interp.engine.model.loaded import LoadedModel
-    from interp.engine.model.tokens import Encoded
 
     Float = NDArray[np.float32]
-
-_IN_MEMORY = 2**30  # bytes of patterns; more are in a file
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -52,6 +50,10 @@ class AttentionResult(Result):
         Whether a query sees only itself and what is before it.
     labels
         Head (``"5.1"``) → its class, where `interp.heads` has classified the heads of the model as it is.
+    interventions
+        How many changes there were of the run.
+    averaged
+        Over how many prompts the patterns are averaged; 0 for those of one.
     """
 
     tokens: tuple[str, ...]
@@ -62,6 +64,8 @@ class AttentionResult(Result):
     stats: Mapping[str, Float]
     causal: bool = True
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    interventions: int = 0
+    averaged: int = 0
 
     _html: ClassVar[str] = "interp.views.attention:html"
     _svg: ClassVar[str | None] = "interp.views.attention:svg"
@@ -121,8 +125,11 @@ class AttentionResult(Result):
         Raises
         ------
         InputError
-            The model is gone, busy, or has changed since.
+            The model is gone, busy, or has changed since; or the patterns are averaged, or of a changed run.
         """
+        if self.averaged or self.interventions:
+            why = f"are averaged over {self.averaged} prompts" if self.averaged else "are of a run with interventions"
+            raise InputError(f"value-weighted attention is of one prompt's own run, and these patterns {why}")
 
         def norms(model: LoadedModel) -> Float:
             return value_norms(model, self._live.ids, self.layers, self.heads)
@@ -149,28 +156,49 @@ def _span(indices: tuple[int, ...]) -> str:
     return f"{first}–{last}" if consecutive else ", ".join(map(str, indices))
 
 
-@technique(body=Prompt)
-def attention(model: LoadedModel, prompt: Prompt, *, layer: Indices = None, head: Indices = None) -> AttentionResult:
+@technique(body=Prompt | Prompts)
+def attention(
+    model: LoadedModel,
+    prompt: Prompt | Prompts,
+    *,
+    layer: Indices = None,
+    head: Indices = None,
+    interventions: Variable = None,
+    by: Literal["position", "span", "end"] | None = None,
+) -> AttentionResult | AttentionManyResult:
     """Attention patterns of a prompt: who looks at whom, in every head.
 
     Parameters
     ----------
     prompt
-        The text.
+        The text; or many: a list, a table's column, a file, a task's or pairs' clean prompts.
     layer
         Layers to compute, such as 5, 0-3 or 0,5,7; all when not given.
     head
         Query heads to keep, likewise.
+    interventions
+        A list of interp.Intervention, in whose run the patterns are read; in a magic, the name of a variable that holds
+        one.
+    by
+        How tokens line up over many prompts: by position where all have one length, by span, or from the end; the
+        first of position and span that there is when not given. Weights onto a span are summed over its tokens, and
+        averaged over the tokens of the span that looks.
 
     Returns
     -------
     AttentionResult
         ``pattern`` is ``float32 [layer, head, query, key]``.
+    AttentionManyResult
+        Of many prompts: ``each`` is ``float32 [prompt, layer, head, query place, key place]``, and ``spread`` its mean
+        over prompts with standard error and 95 % interval.
 
     Raises
     ------
     InputError
-        An empty or too long prompt, a layer or head that the model lacks, or patterns that the disk has no room for.
+        An empty or too long prompt, a layer or head that the model lacks, patterns that the disk has no room for, or
+        prompts of which no token of one is any other's.
+    Interrupted
+        Stopped by Ctrl-C over many prompts: those that were read are in its ``result``.
 
     Notes
     -----
@@ -181,11 +209,19 @@ def attention(model: LoadedModel, prompt: Prompt, *, layer: Indices = None, head
     --------
     >>> interp.attention("When Mary and John went to the store", layer=1).pattern.shape
     (1, 4, 9, 9)
+    >>> interp.attention(task="ioi", n=4, by="span").each.shape
+    (4, 4, 4, 5, 5)
     """
     layers = resolve_indices(layer, model.geometry.n_layers, "layer")
     heads = resolve_indices(head, model.geometry.n_heads, "head")
+    if isinstance(prompt, Prompts):
+        return many.over(model, prompt, layers, heads, interventions, by)
+    if by is not None:
+        raise InputError("--by is how many prompts line up; leave it out for one")
     encoded = model.encode(prompt)
-    pattern, notes = _patterns(model, encoded, layers, heads)
+    changes = edits.listed(interventions)
+    (functions,) = edits.functions(model, changes, [encoded])
+    pattern, notes = patterns(model, encoded, layers, heads, functions)
     return AttentionResult(
         tokens=encoded.strings,
         glyphs=encoded.glyphs,
@@ -196,73 +232,14 @@ def attention(model: LoadedModel, prompt: Prompt, *, layer: Indices = None, head
         causal=model.geometry.causal,
         labels={name: label for name, label in labels.of(model).items() if _held(name, layers, heads)},
         notes=(*notes, *_warnings(pattern, layers)),
+        interventions=len(changes),
     )
-
-
-def _patterns(
-    model: LoadedModel, encoded: Encoded, layers: tuple[int, ...], heads: tuple[int, ...]
-) -> tuple[Float, list[str]]:
-    """Return ``float32 [layer, head, query, key]``, in a file where that is large, and what is worth knowing.
-
-    Raises
-    ------
-    InputError
-        The disk has no room for the file.
-    """
-    length = len(encoded.ids)
-    shape = (len(layers), len(heads), length, length)
-    size = 4 * math.prod(shape)
-    notes: list[str] = []
-    pattern: Float
-    if size <= _IN_MEMORY:
-        pattern = np.empty(shape, np.float32)
-    else:
-        room = shutil.disk_usage(tempfile.gettempdir()).free
-        if size > room:
-            raise InputError(
-                f"the patterns are {size / 1e9:.1f} GB, and {tempfile.gettempdir()} has room for {room / 1e9:.1f}: "
-                "choose layers with --layer, or heads with --head"
-            )
-        with tempfile.TemporaryFile(prefix="interp-") as file:  # it goes when nothing reads the array any more
-            pattern = np.memmap(file, np.float32, "w+", shape=shape)
-        notes.append(f"the patterns are {size / 1e9:.1f} GB: they are in a temporary file, not in memory")
-    together = max(1, _IN_MEMORY // (4 * model.geometry.n_heads * length**2))
-    for start in range(0, len(layers), together):
-        sites = [Site("pattern", layer).hook_name for layer in layers[start : start + together]]
-        held = model.activations(encoded, sites)
-        for number, site in enumerate(sites, start):
-            pattern[number] = held[site][0, list(heads)].float().cpu().numpy()
-    return pattern, notes
 
 
 def _stacked(pattern: Float) -> dict[str, list[Float]]:
     """Return the statistics layer by layer: at once they would take several times what the pattern takes."""
     parts = [statistics(pattern[layer : layer + 1]) for layer in range(len(pattern))]
     return {name: [part[name] for part in parts] for name in parts[0]}
-
-
-def statistics(pattern: Float) -> dict[str, Float]:
-    """Return the numbers that describe each head, ``float32 [layer, head]`` each, as `AttentionResult.stats` has them.
-
-    Parameters
-    ----------
-    pattern
-        ``[layer, head, query, key]``, rows summing to 1.
-
-    Examples
-    --------
-    >>> float(statistics(np.eye(4, dtype=np.float32)[None, None])["focus"][0, 0])
-    1.0
-    """
-    positions = np.arange(pattern.shape[-1])
-    distance = np.abs(positions[:, None] - positions[None, :]).astype(np.float32)
-    logs = np.log(pattern, out=np.zeros_like(pattern), where=pattern > 0)
-    return {
-        "entropy": -(pattern * logs).sum(-1).mean(-1),
-        "distance": np.einsum("lhqk,qk->lhq", pattern, distance).mean(-1),
-        "focus": pattern.max(-1).mean(-1),
-        "first_token": pattern[..., 0].mean(-1),
-    }
 
 
 def _held(name: str, layers: tuple[int, ...], heads: tuple[int, ...]) -> bool:

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
 from interp.errors import InputError
 from interp.interface.registry import technique
 from interp.methods._shared import answers
-from interp.methods._shared.direct_effects import Run, attributed, frozen_note, of_features, sites
+from interp.methods._shared import interventions as edits
+from interp.methods._shared.direct_effects import Run, of_features, place, sites
 from interp.methods._shared.features import features_of
+from interp.methods._shared.many import dla as many
+from interp.methods._shared.many.dla_result import DLAManyResult
+from interp.methods._shared.many.reading import at as at_position
 from interp.methods._shared.models import predicted
 from interp.results import Result, resolve
 from interp.results.tables import frame_of
-from interp.spec import FeaturesName, Node, Prompt, TokenName
+from interp.spec import FeaturesName, Prompt, Prompts, TokenName, Variable
 
 if TYPE_CHECKING:
     import pandas as pd
-    from torch import Tensor
 
     from interp.engine.model.loaded import LoadedModel
     from interp.results.tables import Float
-
-# Of the sum of the parts' sizes: what rounding in the model's own dtype can make the parts miss its logit by.
-_EXACT = ("float32", "float64")
-_ROUNDING, _ROUGH = 1e-5, 0.05
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -59,6 +58,8 @@ class DLAResult(Result):
         Sum of the contributions.
     logit
         The model's own logit, or difference.
+    interventions
+        How many changes there were of the run; what they add to the stream themselves is the part ``interventions``.
     """
 
     tokens: tuple[str, ...]
@@ -72,6 +73,7 @@ class DLAResult(Result):
     features: tuple[tuple[str, float], ...] = ()
     total: float
     logit: float
+    interventions: int = 0
 
     _html: ClassVar[str] = "interp.views.dla:html"
     _svg: ClassVar[str | None] = "interp.views.dla:svg"
@@ -116,138 +118,108 @@ class DLAResult(Result):
         return table.astype({"layer": "Int64", "head": "Int64"})
 
 
-def place(name: str) -> tuple[str, int | None, int | None]:
-    """Return a component's kind, layer and head.
-
-    Examples
-    --------
-    >>> place("5.1"), place("mlp 3"), place("embed")
-    (('head', 5, 1), ('mlp', 3, None), ('embed', None, None))
-    """
-    if "." in name:
-        node = Node.parse(name)
-        return node.kind, node.layer, node.head
-    kind, space, number = name.partition(" ")
-    return kind, int(number) if space else None, None
-
-
-@technique(body=Prompt)
+@technique(body=Prompt | Prompts)
 def dla(
     model: LoadedModel,
-    prompt: Prompt,
+    prompt: Prompt | Prompts,
     *,
     answer: TokenName | None = None,
     wrong: TokenName | None = None,
     position: int | None = None,
     top: int = 10,
     features: FeaturesName | None = None,
-) -> DLAResult:
+    interventions: Variable = None,
+    by: Literal["span", "position", "end"] | None = None,
+) -> DLAResult | DLAManyResult:
     """Direct logit attribution: what each head, MLP, embedding and bias adds to a logit, or to a difference of two.
 
     Parameters
     ----------
     prompt
-        The text.
+        The text; or many: a list, a table's column, a file, a task's or pairs' clean prompts.
     answer
-        The token, such as " Mary"; the model's own answer when not given.
+        The token, such as " Mary"; the model's own answer when not given, of a task or pairs theirs. Of many prompts
+        it may be a list, one for each.
     wrong
-        The token whose logit is taken off, such as " John".
+        The token whose logit is taken off, such as " John"; of a task or pairs theirs.
     position
         The position whose prediction is attributed, −1 for the last; the one that predict answers when not given.
     top
         How many neurons, and features, to keep.
     features
-        A loaded set of features, whose parts are told too.
+        A loaded set of features, whose parts are told too; of one prompt.
+    interventions
+        A list of interp.Intervention, in whose run the parts are measured; in a magic, the name of a variable that
+        holds one. What they add to the stream themselves is a part of its own.
+    by
+        How the positions that heads read from line up over many prompts: by span, by position where all have one
+        length, or from the end; the first of these that there is when not given.
 
     Returns
     -------
     DLAResult
         ``contributions`` is component → part, and sums to ``total``, which is the model's ``logit``.
+    DLAManyResult
+        Of many prompts: ``contributions`` is ``float64 [prompt, component]``, and ``spread`` its mean over prompts
+        with standard error and 95 % interval.
 
     Raises
     ------
     InputError
         A prompt, token or position that cannot be used, or a model whose layers do more than add to the residual
         stream.
+    Interrupted
+        Stopped by Ctrl-C over many prompts: those that were read are in its ``result``.
 
     Notes
     -----
     Elhage et al. (2021), "A Mathematical Framework for Transformer Circuits". The final norm's scale is frozen at this
     run; LayerNorm's centering is part of the direction that the parts are measured along. So are frozen, where a model
     has them: norms behind a part (BERT, Gemma 2, BLOOM's embedding), the activation of BERT's head, and a soft cap or a
-    scale of the logits (Gemma 2, Cohere), each part then in units of the logit that comes out.
+    scale of the logits (Gemma 2, Cohere), each part then in units of the logit that comes out. Over many prompts the
+    parts are averaged, each frozen at its own run.
 
     Examples
     --------
     >>> interp.dla("The capital of France is", answer=" Paris").top(2)
     [('mlp 3', 6.80...), ('1.0', 4.39...)]
+    >>> interp.dla(task="ioi", n=4).contributions.shape
+    (4, 27)
     """
-    from interp.engine.readouts import lens as engine
-
     if top < 1:
         raise InputError(f"--top {top} keeps no neuron; use 1 or more")
+    if features is not None and interventions is not None:
+        raise InputError("--features reads the model's own run; leave --interventions out")
+    if isinstance(prompt, Prompts):
+        if features is not None:
+            raise InputError("--features tells the parts of one prompt's features; give one prompt, or leave it out")
+        return many.over(model, prompt, answer, wrong, position, top, interventions, by)
+    if by is not None:
+        raise InputError("--by is how many prompts line up; leave it out for one")
+    from interp.engine.model.each import activations
+    from interp.engine.readouts import lens as engine
+
     given = None if features is None else features_of(model, features)
     encoded = model.encode(prompt)
-    length = len(encoded.ids)
-    if position is not None and not -length <= position < length:
-        raise InputError(f"no position {position}; positions are 0–{length - 1}, and −1 is the last")
-    at = predicted(model, encoded) if position is None else position % length
+    at = predicted(model, encoded) if position is None else at_position(position, len(encoded.ids))
     ids = [answers.one(model, prompt, given, which) for which, given in (("answer", answer), ("wrong answer", wrong))]
+    changes = edits.listed(interventions)
+    (functions,) = edits.functions(model, changes, [encoded])
+    run = Run(model, activations(model, encoded, sites(model), functions), at)
     found = engine.readout(model)
-    run = Run(model, model.activations(encoded, sites(model)), at)
-    engine.require(model, found, run.end[-1], run.held["last_logits"][0])
-    logits: Tensor = engine.detached(lambda: found.logits(run.end[at])).double()
-    right = int(logits.argmax()) if ids[0] is None else ids[0]
-    if right == ids[1]:
-        raise InputError(f"answer and wrong answer are both {model.tokens.string(right)!r}; they must differ")
-    parts = engine.detached(lambda: attributed(run, found, right, ids[1], top))
-    total = float(sum(parts.contributions.values()))
-    logit = float(logits[right] - (0.0 if ids[1] is None else logits[ids[1]]))
+    one = many.measured(run, found, ids[0], ids[1], top, changed=bool(changes))
     return DLAResult(
         tokens=encoded.strings,
         position=at,
-        answer=(model.tokens.string(right), right),
+        answer=(model.tokens.string(one.right), one.right),
         wrong=None if ids[1] is None else (model.tokens.string(ids[1]), ids[1]),
-        contributions=parts.contributions,
-        heads=parts.heads,
-        per_position=parts.per_position,
-        neurons=parts.neurons,
-        features=() if given is None else of_features(run, encoded.ids, given, parts.slopes, top),
-        total=total,
-        logit=logit,
-        notes=(
-            *_notes(model, frozen_note(run, found), parts.contributions, total, logit),
-            *(answers.likelier(model, right, logits) if ids[0] is not None else ()),
-        ),
+        contributions=one.contributions,
+        heads=one.parts.heads,
+        per_position=one.parts.per_position,
+        neurons=one.parts.neurons,
+        features=() if given is None else of_features(run, encoded.ids, given, one.parts.slopes, top),
+        total=one.total,
+        logit=one.logit,
+        interventions=len(changes),
+        notes=(*one.notes, *(answers.likelier(model, one.right, one.logits) if ids[0] is not None else ())),
     )
-
-
-def _notes(model: LoadedModel, frozen: str, parts: Mapping[str, float], total: float, logit: float) -> tuple[str, ...]:
-    """Return what is worth knowing; refuse a model whose parts do not add up to its logit.
-
-    Raises
-    ------
-    InputError
-        They do not, and neither hooks of the user's own nor rounding can be why.
-    """
-    if not np.isfinite(total):
-        return (frozen, f"the parts are NaN or infinite, first in {_first(parts)}")
-    gap = abs(total - logit)
-    size = sum(abs(value) for value in parts.values())
-    if gap <= 1e-4 + _ROUNDING * size:
-        return (frozen,)
-    said = f"the parts add up to {total:+.4f} and the model's own logit is {logit:+.4f}"
-    if model.user_hooks():
-        return (frozen, f"{said}: hooks of yours change the residual stream between them")
-    import torch
-
-    rough = torch.is_autocast_enabled(model.device.type) or model.dtype not in _EXACT
-    if gap <= _ROUGH * size and rough:
-        return (frozen, f"{said}: the model rounds in less than float32")
-    raise InputError(f"{said}: {model.name} does more than add attention and MLPs, and dla would be wrong")
-
-
-def _first(parts: Mapping[str, float]) -> str:
-    lost = [name for name, value in parts.items() if not np.isfinite(value)]
-    order: Sequence[str] = sorted(lost, key=lambda name: (place(name)[1] is None, place(name)[1] or 0))
-    return order[0] if order else "their sum"

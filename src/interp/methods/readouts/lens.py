@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -11,23 +11,24 @@ import numpy as np
 from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import answers, named_positions
+from interp.methods._shared import interventions as edits
 from interp.methods._shared.features import features_of
+from interp.methods._shared.lens_layers import layers_of, moved, sites, translators
+from interp.methods._shared.lens_layers import streams as streams_of
+from interp.methods._shared.many import lens as many
+from interp.methods._shared.many.lens_result import LensManyResult
 from interp.methods._shared.models import predicted
 from interp.results import Result, resolve
 from interp.results.tables import frame_of
-from interp.sites import Site
 from interp.spans import Positions
-from interp.spec import FeaturesName, Indices, Prompt, TokenName, resolve_indices
+from interp.spec import FeaturesName, Indices, Prompt, Prompts, TokenName, Variable
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
-    from torch import Tensor
 
     from interp.engine.model.loaded import LoadedModel
-    from interp.engine.model.tokens import Encoded
     from interp.engine.readouts.lens import Projected
-    from interp.engine.readouts.translators import Translators
     from interp.results.tables import Float
 
 
@@ -70,6 +71,8 @@ class LensResult(Result):
         The set of features whose account of the stream was read; empty where it was the stream itself.
     whole_kl, whole_target_probability, whole_target_rank
         With features, the same of the stream itself; else ``None``.
+    interventions
+        How many changes there were of the run.
     """
 
     kind: str
@@ -92,6 +95,7 @@ class LensResult(Result):
     whole_kl: Float | None = None
     whole_target_probability: NDArray[np.float32] | None = None
     whole_target_rank: NDArray[np.int64] | None = None
+    interventions: int = 0
 
     _html: ClassVar[str] = "interp.views.lens:html"
     _svg: ClassVar[str | None] = "interp.views.lens:svg"
@@ -184,14 +188,10 @@ class LensResult(Result):
         )
 
 
-# Where in a layer a stream is read → how many layers are behind it, from which the map's place follows.
-_PLACES = {"pre": 0, "post": 1}
-
-
-@technique(body=Prompt)
+@technique(body=Prompt | Prompts)
 def lens(
     model: LoadedModel,
-    prompt: Prompt,
+    prompt: Prompt | Prompts,
     *,
     at: Literal["pre", "mid", "post"] = "post",
     target: TokenName | None = None,
@@ -202,19 +202,23 @@ def lens(
     position: Positions = None,
     top: int = 5,
     features: FeaturesName | None = None,
-) -> LensResult:
+    interventions: Variable = None,
+    by: Literal["span", "position", "end"] | None = None,
+) -> LensResult | LensManyResult:
     """The lens: each layer's residual stream read as a prediction, through the model's own final norm and unembedding.
 
     Parameters
     ----------
     prompt
-        The text.
+        The text; or many: a list, a table's column, a file, a task's or pairs' clean prompts.
     at
         Where in a layer: before it, between its attention and its MLP, or after it.
     target
-        The token that is followed, such as " Paris"; the model's own answer when not given.
+        The token that is followed, such as " Paris"; the model's own answer when not given, of a task or pairs theirs.
+        Of many prompts it may be a list, one for each.
     wrong
-        A token that the target is held against: the difference of their logits, layer by layer.
+        A token that the target is held against: the difference of their logits, layer by layer. Of a task or pairs it
+        is theirs.
     kind
         logit reads the stream as it is; tuned and jacobian first map it to where the last layer would leave it.
     from_
@@ -226,13 +230,23 @@ def lens(
     top
         How many of the likeliest tokens to keep.
     features
-        A loaded set of features whose account of each layer's stream is read, beside the stream itself.
+        A loaded set of features whose account of each layer's stream is read, beside the stream itself; of one prompt.
+    interventions
+        A list of interp.Intervention, in whose run the streams are read; in a magic, the name of a variable that holds
+        one.
+    by
+        How positions line up over many prompts: by span, of which the last token is read, by position where all have
+        one length, or from the end. The first of span and position that there is when not given; where there is
+        neither, the position of the answer alone is read.
 
     Returns
     -------
     LensResult
         ``ids`` is ``[layer, position, k]``; ``kl``, ``entropy``, ``target_probability``, ``target_rank`` and, with
         `wrong`, ``difference`` are ``[layer, position]``.
+    LensManyResult
+        Of many prompts: the same, ``[prompt, layer, place]``; ``spread("rank")`` is a mean over prompts, with standard
+        error and 95 % interval.
 
     Raises
     ------
@@ -240,7 +254,7 @@ def lens(
         A prompt or target that cannot be used, a place that the model lacks, a lens of another model, or a model whose
         logits are not its final norm and unembedding.
     Interrupted
-        Stopped by Ctrl-C once some positions were read: they are in its ``result``.
+        Stopped by Ctrl-C once some positions, or some of many prompts, were read: they are in its ``result``.
 
     Notes
     -----
@@ -262,28 +276,44 @@ def lens(
     >>> account = interp.lens("The capital of France is", target=" Paris", features="bundled-features")
     >>> account.target_rank.shape, account.whole_target_rank[:, -1]
     ((4, 6), array([269,   3,   0,   0]))
+    >>> interp.lens(task="ioi", n=4).difference.shape
+    (4, 4, 4)
     """
     import torch
 
     from interp.engine.features import explained
+    from interp.engine.model.each import activations
     from interp.engine.readouts import lens as engine
 
     if top < 1:
         raise InputError(f"--top {top} keeps nothing; use 1 or more")
     if kind == "logit" and from_ is not None:
         raise InputError("the logit lens is read from nothing; add --kind tuned or --kind jacobian, or drop --from")
+    if features is not None and interventions is not None:
+        raise InputError("--features reads the model's own run; leave --interventions out")
+    if isinstance(prompt, Prompts):
+        if features is not None:
+            raise InputError("--features is read of one prompt; give one, or leave it out")
+        asked = many.Asked(kind, at, from_, layer, position, top, by)
+        return many.over(model, prompt, target, wrong, interventions, asked)
+    if by is not None:
+        raise InputError("--by is how many prompts line up; leave it out for one")
     given = None if features is None else features_of(model, features)
     encoded = model.encode(prompt)
+    changes = edits.listed(interventions)
+    (functions,) = edits.functions(model, changes, [encoded])
     named = answers.one(model, prompt, target, "target")
     against = answers.one(model, prompt, wrong, "wrong")
     found = engine.readout(model)
-    maps = None if kind == "logit" else _translators(model, kind, from_)
-    layers = _layers(model, given.layers if given is not None and layer is None else layer, at, maps)
+    maps = None if kind == "logit" else translators(model, kind, from_)
+    layers = layers_of(model, given.layers if given is not None and layer is None else layer, at, maps)
     dictionaries = [] if given is None else [given.at(index) for index in layers]
     length = len(encoded.ids)
     spanned = named_positions.of_prompt(model, encoded)
     places = tuple(range(length)) if position is None else spanned.positions(position)
-    streams, end, logits = _streams(model, encoded, layers, at)
+    streams, end, logits = streams_of(
+        model, activations(model, encoded, sites(model, layers, at), functions), layers, at
+    )
     engine.require(model, found, end[-1], logits)
     goal = named
     if goal is None:
@@ -295,7 +325,7 @@ def lens(
         account = engine.detached(lambda: explained.explained(model, encoded, dictionaries, at))
         streams = torch.cat([account.to(streams), streams])
     if maps is not None:
-        streams = engine.detached(lambda: _moved(maps, [*layers, *layers][: len(streams)], at, streams))
+        streams = engine.detached(lambda: moved(maps, [*layers, *layers][: len(streams)], at, streams))
     chosen = list(places)
     seen = engine.project(found, streams[:, chosen], end[chosen], goal, top, model.on_step)
     read = slice(len(layers))  # behind it, with features, stand the streams themselves
@@ -325,6 +355,7 @@ def lens(
         wrong=None if against is None else (model.tokens.string(against), against),
         difference=apart,
         spans=spanned.within(reached, position),
+        interventions=len(changes),
         notes=(*notes, *(maps.notes if maps is not None else ()), *other),
     )
     return unless_interrupted(result, seen.interrupt)
@@ -338,58 +369,3 @@ def _whole(name: str, seen: Projected, count: int) -> dict[str, Any]:
         "whole_target_probability": seen.target_probability[count:],
         "whole_target_rank": seen.target_rank[count:],
     }
-
-
-def _translators(model: LoadedModel, kind: Literal["tuned", "jacobian"], source: str | None) -> Translators:
-    from interp.engine.readouts import translators
-
-    if source is None:
-        made = {
-            "tuned": "%%interp lens-train --out lens.safetensors makes one",
-            "jacobian": "transformer_lens.tools.analysis.JacobianLens.fit(interp.model.bridge, …).save(FILE) makes one",
-        }
-        raise InputError(f"the {kind} lens is read from a file: add --from FILE; {made[kind]}")
-    return translators.load(source, kind, model)
-
-
-def _layers(model: LoadedModel, chosen: Indices, at: str, maps: Translators | None) -> tuple[int, ...]:
-    """Return the layers to read: those asked for, or all that there are maps for."""
-    depth = model.geometry.n_layers
-    if f"resid_{at}" not in model.sites:
-        raise InputError(f"{model.name} has no resid_mid: its attention and MLP run side by side; use --at pre or post")
-    layers = resolve_indices(chosen, depth, "layer")
-    if maps is None:
-        return layers
-    if at not in _PLACES:
-        raise InputError("these lenses read the stream between layers; use --at pre or --at post")
-    there = [n for n in range(depth) if n + _PLACES[at] in maps.maps or n + _PLACES[at] == depth]
-    if chosen is None:
-        return tuple(there)
-    absent = [n for n in layers if n not in there]
-    if absent:
-        raise InputError(
-            f"this lens has no map for layer {absent[0]} --at {at}; it has layers {', '.join(map(str, there))}"
-        )
-    return layers
-
-
-def _streams(model: LoadedModel, encoded: Encoded, layers: Sequence[int], at: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Return ``[layer, position, d_model]``, the stream after the last layer, and the last position's logits."""
-    import torch
-
-    sites = [Site(f"resid_{at}", layer).hook_name for layer in layers]
-    final = Site("resid_post", model.geometry.n_layers - 1).hook_name
-    held = model.activations(encoded, list(dict.fromkeys([*sites, final, "last_logits"])))
-    return torch.stack([held[site][0] for site in sites]), held[final][0], held["last_logits"][0]
-
-
-def _moved(maps: Translators, layers: Sequence[int], at: str, streams: Tensor) -> Tensor:
-    """Return the streams as the maps translate them; the one after the last layer has no map and stays."""
-    import torch
-
-    every = zip(layers, streams, strict=True)
-    return torch.stack([maps.maps.get(n + _PLACES[at], _same)(rows) for n, rows in every])
-
-
-def _same(rows: Tensor) -> Tensor:
-    return rows

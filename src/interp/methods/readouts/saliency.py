@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -12,13 +11,16 @@ import numpy as np
 from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import answers
+from interp.methods._shared import interventions as edits
+from interp.methods._shared.many import saliency as many
+from interp.methods._shared.many.saliency_result import SaliencyManyResult
 from interp.methods._shared.models import logits_of, predicted
-from interp.methods._shared.pairs import aligned
-from interp.prompts import types_of
+from interp.methods._shared.prompts import answered
+from interp.methods._shared.saliency_checks import check, noted, refuse, require_captum, same_length, start
 from interp.results import Result, resolve
 from interp.results.tables import frame_of
-from interp.sites import Site
-from interp.spec import Metric, Prompt, PromptName, TokenName, as_prompt
+from interp.sites import FEATURES, Site
+from interp.spec import Intervention, Metric, Prompt, PromptName, Prompts, TokenName, Variable, as_prompt
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
 Method = Literal["ig", "gradient-input", "deeplift", "rollout"]
 Baseline = Literal["zero", "mean"]
-_WARNED = 0.05
+Ids = int | tuple[int, ...] | None
 _SMALL = 1e-3  # logits: a difference that is all rounding has no percentages
 
 
@@ -62,6 +64,8 @@ class SaliencyResult(Result):
         The metric of the prompt and of the baseline; NaN for a rollout.
     steps
         At how many points gradients were taken.
+    interventions
+        How many changes there were of the run.
     """
 
     method: str
@@ -76,6 +80,7 @@ class SaliencyResult(Result):
     value: float = float("nan")
     reference: float = float("nan")
     steps: int = 0
+    interventions: int = 0
 
     _html: ClassVar[str] = "interp.views.saliency:html"
     _svg: ClassVar[str | None] = "interp.views.saliency:svg"
@@ -131,10 +136,10 @@ class SaliencyResult(Result):
         return table.assign(counterfactual=self.counterfactual) if self.counterfactual else table
 
 
-@technique(body=Prompt)
+@technique(body=Prompt | Prompts)
 def saliency(
     model: LoadedModel,
-    prompt: Prompt,
+    prompt: Prompt | Prompts,
     *,
     method: Method = "ig",
     answer: TokenName | None = None,
@@ -143,20 +148,23 @@ def saliency(
     counterfactual: PromptName | None = None,
     baseline: Baseline | None = None,
     steps: int = 50,
-) -> SaliencyResult:
+    interventions: Variable = None,
+    by: Literal["span", "position", "end"] | None = None,
+) -> SaliencyResult | SaliencyManyResult:
     """Saliency: what each token adds to the answer, by integrated gradients or attention rollout.
 
     Parameters
     ----------
     prompt
-        The text.
+        The text; or many: a list, a table's column, a file, a task's or pairs' clean prompts.
     method
         ig (integrated gradients), gradient-input, or rollout of attention. deeplift is for classifiers without
         attention alone: its rule is for functions of one value, and attention multiplies two.
     answer
-        The token, such as " Mary"; the model's own answer when not given.
+        The token, such as " Mary"; the model's own answer when not given, of a task or pairs theirs. Of many prompts
+        it may be a list, one for each.
     wrong
-        The token that it is compared with, such as " John".
+        The token that it is compared with, such as " John"; of a task or pairs theirs.
     metric
         logit-diff (the default with --wrong), logit (the default without), logprob or prob.
     counterfactual
@@ -166,11 +174,19 @@ def saliency(
         norms turn so sharply that the gap is often large.
     steps
         At how many points ig takes gradients at first; more where the parts miss the difference by over 1 %.
+    interventions
+        A list of interp.Intervention, in whose run it is measured; in a magic, the name of a variable that holds one.
+    by
+        How tokens line up over many prompts: by span, over whose tokens the parts are summed, by position where all
+        have one length, or from the end; the first of these that there is when not given.
 
     Returns
     -------
     SaliencyResult
         ``attribution`` is ``float64 [position]``; with ig it sums to ``value - reference`` but for ``gap``.
+    SaliencyManyResult
+        Of many prompts: ``attribution`` is ``float64 [prompt, place]``, and ``spread`` its mean over prompts with
+        standard error and 95 % interval.
 
     Raises
     ------
@@ -180,7 +196,7 @@ def saliency(
     Interrupted
         Stopped by Ctrl-C while ig takes more gradients for a smaller gap: the parts so far, of the whole way, are in
         its ``result``. Before the first `steps` gradients are there, and with the other methods, there is nothing to
-        keep.
+        keep. Of many prompts those that were read are in it.
 
     Notes
     -----
@@ -193,69 +209,152 @@ def saliency(
     --------
     >>> interp.saliency("The capital of France is", answer=" Paris").top(1)
     [(5, ' is', 7.74...)]
+    >>> interp.saliency(task="ioi", n=4).attribution.shape
+    (4, 5)
     """
     if method == "deeplift":
         raise InputError(
             f"DeepLIFT has no rule for products of activations, which {model.name}'s attention and norms are; "
             "use --method ig"
         )
+    changes = edits.listed(interventions)
+    asked = _Asked(method, metric, baseline, steps, changes, by, isinstance(prompt, Prompts))
+    if by is not None and not isinstance(prompt, Prompts):
+        raise InputError("--by is how many prompts line up; leave it out for one")
     if method == "rollout":
         given = {"answer": answer, "wrong": wrong, "metric": metric, "counterfactual": counterfactual}
         refuse(method, given | {"baseline": baseline}, "it reads attention alone")
-        return _rollout(model, model.encode(prompt))
+        if isinstance(prompt, Prompts):
+            return _over(model, prompt, asked, None, None)
+        return _rollout(model, model.encode(prompt), changes)
     if method == "gradient-input":
         refuse(method, {"counterfactual": counterfactual, "baseline": baseline}, "it has no baseline")
+    if any(one.site.kind is FEATURES for one in changes):
+        raise InputError(
+            "gradients do not go through changes of features; use --method rollout, or change another site"
+        )
     require_captum()
     check(steps, counterfactual, baseline)
-    named = metric or ("logit" if wrong is None else "logit-diff")
-    if (named == "logit-diff") != (wrong is not None):
-        change = "add --wrong TOKEN" if wrong is None else "drop --wrong"
-        raise InputError(f"--metric {named} {'needs' if wrong is None else 'takes no'} wrong answer; {change}")
+    if isinstance(prompt, Prompts):
+        if counterfactual is not None:
+            raise InputError("a counterfactual is of one prompt; give one prompt, or start from --baseline mean")
+        return _over(model, prompt, asked, answer, wrong)
     encoded = model.encode(prompt)
     other = None if counterfactual is None else _other(model, prompt, encoded, counterfactual)
     ids = [answers.one(model, prompt, given, which) for which, given in (("answer", answer), ("wrong answer", wrong))]
-    position, logits = predicted(model, encoded), logits_of(model, encoded)
-    right = int(logits.argmax()) if ids[0] is None else ids[0]
-    if right == ids[1]:
-        raise InputError(f"answer and wrong answer are both {model.tokens.string(right)!r}; they must differ")
+    result, logits, interrupt = _read(model, encoded, asked, ids[0], ids[1], other)
+    if ids[0] is not None and result.answer is not None:
+        result = replace(result, notes=(*result.notes, *answers.likelier(model, result.answer[1], logits)))
+    return unless_interrupted(result, interrupt)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is asked of every prompt."""
+
+    method: Method
+    metric: str | None
+    baseline: Baseline | None
+    steps: int
+    changes: tuple[Intervention, ...]
+    by: str | None
+    many: bool
+
+    def named(self, wrong: object) -> str:
+        """Return the metric's name, of prompts with a wrong answer or without.
+
+        Raises
+        ------
+        InputError
+            It does not go with that.
+        """
+        named = self.metric or ("logit" if wrong is None else "logit-diff")
+        if (named == "logit-diff") != (wrong is not None):
+            change = "add --wrong TOKEN" if wrong is None else "drop --wrong"
+            raise InputError(f"--metric {named} {'needs' if wrong is None else 'takes no'} wrong answer; {change}")
+        return named
+
+
+def _read(
+    model: LoadedModel, encoded: Encoded, asked: _Asked, answer: Ids, wrong: Ids, other: Encoded | None = None
+) -> tuple[SaliencyResult, Tensor, KeyboardInterrupt | None]:
+    """Return what each token of one prompt adds, the prompt's logits, and what stopped it."""
+    named = asked.named(wrong)
+    (functions,) = edits.functions(model, asked.changes, [encoded])
+    position, logits = predicted(model, encoded), logits_of(model, encoded, functions)
+    right = _as_set(answer) or (int(logits.argmax()),)
+    against = _as_set(wrong)
+    shared = set(right) & set(against)
+    if shared:
+        raise InputError(f"answer and wrong answer are both {model.tokens.string(min(shared))!r}; they must differ")
 
     from interp.engine.metrics import Scorer
     from interp.engine.readouts import saliency as engine
 
-    scorer = Scorer(Metric(named), (right,), () if ids[1] is None else (ids[1],))
+    scorer = Scorer(Metric(named), right, against)
 
     def work() -> Attributed:
-        function = engine.Embedded(model, encoded.ids, position, scorer, logits)
+        function = engine.Embedded(
+            model, encoded.ids, position, scorer, logits, functions, together=edits.alike(asked.changes)
+        )
         model.note(function.path, function.notes)
-        if method == "gradient-input":
+        if asked.method == "gradient-input":
             return engine.gradient_times_input(function, function.tokens)
-        begin = _begin(function, other, baseline)
-        return engine.integrated(function, function.tokens, begin, steps, model.on_step)
+        begin = _begin(function, other, asked.baseline)
+        # Of many prompts it is these that are counted.
+        counted = () if asked.many else (model.on_step,)
+        return engine.integrated(function, function.tokens, begin, asked.steps, *counted)
 
-    # What was asked, by which the store knows the answer.
-    asked = f"saliency:{(method, named, right, ids[1], baseline, steps, other and other.ids)}"
-    held = model.recall(encoded.ids, [asked])
-    found = engine.Attributed.of(held[asked]) if held else engine.with_gradients(work)
-    if found.interrupt is None:
-        model.keep(encoded.ids, {asked: found.packed()})
+    # What was asked, by which the store knows the answer; what interventions do is in no key.
+    key = f"saliency:{(asked.method, named, right, against, asked.baseline, asked.steps, other and other.ids)}"
+    held = None if asked.changes else model.recall(encoded.ids, [key])
+    found = engine.Attributed.of(held[key]) if held else engine.with_gradients(work)
+    if found.interrupt is None and not asked.changes:
+        model.keep(encoded.ids, {key: found.packed()})
     result = SaliencyResult(
-        method=method,
+        method=asked.method,
         tokens=encoded.strings,
         attribution=found.parts.numpy().copy(),
         position=position,
         metric=named,
-        answer=(model.tokens.string(right), right),
-        wrong=None if ids[1] is None else (model.tokens.string(ids[1]), ids[1]),
-        baseline=start(method, counterfactual, baseline),
+        answer=_named(model, right),
+        wrong=_named(model, against) if against else None,
+        baseline=start(asked.method, other, asked.baseline),
         counterfactual=() if other is None else other.strings,
         value=found.value,
         reference=found.reference,
         steps=found.steps,
+        interventions=len(asked.changes),
     )
-    result = noted(result, partial=found.interrupt is not None)
-    if ids[0] is not None:
-        result = replace(result, notes=(*result.notes, *answers.likelier(model, right, logits)))
-    return unless_interrupted(result, found.interrupt)
+    return noted(result, partial=found.interrupt is not None), logits, found.interrupt
+
+
+def _as_set(ids: Ids) -> tuple[int, ...]:
+    return () if ids is None else (ids,) if isinstance(ids, int) else ids
+
+
+def _named(model: LoadedModel, ids: Sequence[int]) -> tuple[str, int]:
+    """Return a token as it is told; of a set its first, with how many more there are."""
+    more = f" and {len(ids) - 1} more" if len(ids) > 1 else ""
+    return model.tokens.string(ids[0]) + more, ids[0]
+
+
+def _over(model: LoadedModel, prompts: Prompts, asked: _Asked, answer: object, wrong: object) -> SaliencyManyResult:
+    """Return what tokens add over many prompts, each as `_read` has it."""
+    rights = answered(model, prompts, answer, prompts.answer, "answer")
+    wrongs = answered(model, prompts, wrong, prompts.wrong, "wrong answer")
+    if asked.metric not in {None, "logit-diff"} and wrong is None:
+        wrongs = [tuple[int, ...]() for _ in wrongs]  # a task's wrong answers are for what compares
+
+    def read(number: int, encoded: Encoded) -> SaliencyResult:
+        if asked.method == "rollout":
+            return _rollout(model, encoded, asked.changes)
+        result, _, interrupt = _read(model, encoded, asked, rights[number] or None, wrongs[number] or None)
+        if interrupt is not None:  # a prompt is read whole or not at all
+            raise interrupt
+        return result
+
+    return many.over(model, prompts, asked.changes, asked.by, read)
 
 
 def _begin(function: Embedded, other: Encoded | None, baseline: str | None) -> Tensor:
@@ -266,11 +365,13 @@ def _begin(function: Embedded, other: Encoded | None, baseline: str | None) -> T
     return nothing if baseline == "zero" else nothing + function.mean().to(nothing)
 
 
-def _rollout(model: LoadedModel, encoded: Encoded) -> SaliencyResult:
-    from interp.engine.readouts.saliency import rollout
+def _rollout(model: LoadedModel, encoded: Encoded, changes: tuple[Intervention, ...] = ()) -> SaliencyResult:
+    from interp.engine.model.each import activations
+    from interp.engine.readouts.rollout import rollout
 
     sites = [Site("pattern", layer).hook_name for layer in range(model.geometry.n_layers)]
-    held = model.activations(encoded, sites)
+    (functions,) = edits.functions(model, changes, [encoded])
+    held = activations(model, encoded, sites, functions)
     seen = rollout([held[site][0] for site in sites])
     position = len(encoded.ids) - 1 if model.geometry.causal else _asked(model, encoded)
     return noted(
@@ -280,6 +381,7 @@ def _rollout(model: LoadedModel, encoded: Encoded) -> SaliencyResult:
             attribution=seen[position].numpy().copy(),
             position=position,
             metric="attention",
+            interventions=len(changes),
         )
     )
 
@@ -295,95 +397,3 @@ def _other(model: LoadedModel, prompt: Prompt, encoded: Encoded, counterfactual:
     other = model.encode(as_prompt(counterfactual, prompt.bos, prompt.truncate))
     same_length(encoded, other)
     return other
-
-
-def same_length(encoded: Encoded, other: Encoded) -> None:
-    """Refuse a counterfactual whose tokens do not line up with the prompt's, or are the same.
-
-    Raises
-    ------
-    InputError
-        The two are of different lengths, shown where they part, or equal.
-    """
-    if len(encoded.ids) != len(other.ids):
-        raise InputError(
-            f"the prompt has {len(encoded.ids)} tokens and the counterfactual {len(other.ids)}; they must line up: "
-            f"{aligned(encoded, other)}"
-        )
-    if types_of(encoded.ids) != types_of(other.ids):
-        raise InputError(
-            "the prompt and the counterfactual part their two sentences at different tokens; they must line up: give "
-            "each sentence one of as many tokens"
-        )
-    if encoded.ids == other.ids:
-        raise InputError("the counterfactual is the prompt itself; change the words whose part is asked for")
-
-
-def require_captum() -> None:
-    """Refuse where captum is missing.
-
-    Raises
-    ------
-    InputError
-        With the command that installs it.
-    """
-    if importlib.util.find_spec("captum") is None:
-        raise InputError(
-            "saliency by gradients needs captum: pip install 'interp[saliency]'; --method rollout does not"
-        )
-
-
-def refuse(method: str, given: Mapping[str, Any], why: str) -> None:
-    """Refuse arguments that a method has no use for.
-
-    Raises
-    ------
-    InputError
-        One of them is given.
-    """
-    named = next((name for name, value in given.items() if value is not None), None)
-    if named is not None:
-        raise InputError(f"{method} takes no {named}: {why}; drop it, or use method ig")
-
-
-def check(steps: int, counterfactual: Any, baseline: str | None) -> None:
-    """Refuse a way of integrating that cannot be.
-
-    Raises
-    ------
-    InputError
-        No steps, or two baselines.
-    """
-    if steps < 1:
-        raise InputError(f"--steps {steps} takes no gradient; use 1 or more")
-    if counterfactual is not None and baseline is not None:
-        raise InputError("the counterfactual is the baseline; give one of them")
-
-
-def start(method: str, counterfactual: Any, baseline: str | None) -> str:
-    """Return the name of what a method starts from: gradient × input is compared with zero."""
-    if counterfactual is not None:
-        return "counterfactual"
-    return "zero" if method == "gradient-input" else baseline or "mean"
-
-
-def noted(result: SaliencyResult, *, partial: bool = False) -> SaliencyResult:
-    """Return `result` with what must be known before it is believed."""
-    stopped = f"partial: interrupted after {result.steps} gradients, before the parts met the difference"
-    notes = [stopped] if partial else []
-    lost = ~np.isfinite(result.attribution)
-    if lost.any():
-        first = int(lost.argmax())
-        notes.append(f"the attribution is NaN or infinite at {int(lost.sum())} positions, from position {first} on")
-    elif result.relative_gap > _WARNED:
-        first = "this method is a first-order estimate" if result.steps == 1 else f"after {result.steps} gradients"
-        easier = "" if result.counterfactual else "a counterfactual prompt is an easier baseline, or "
-        more = "" if result.steps == 1 else f"; {easier}raise the steps"
-        notes.append(
-            f"warning: the parts sum to {result.total:+.3f} and the {result.metric} differs by "
-            f"{result.value - result.reference:+.3f} from the baseline, a gap of {result.relative_gap:.0%}: "
-            f"{first}{more}"
-        )
-    if result.method == "rollout":
-        notes.append("rollout follows attention alone, without values and MLPs: it says what can be reached, not used")
-    return replace(result, notes=tuple(notes))

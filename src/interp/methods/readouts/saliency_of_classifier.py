@@ -111,7 +111,7 @@ def saliency_of_classifier(
 
 
 def _rollout(classifier: Classifier, text: Any) -> tuple[SaliencyResult, Encoded]:
-    from interp.engine.readouts.saliency import rollout
+    from interp.engine.readouts.rollout import rollout
 
     encoded = classifier.encode(text)
     seen = rollout(classifier.patterns(encoded))[0].numpy().copy()

@@ -12,8 +12,8 @@ from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import texts as running
 from interp.methods._shared.intervals import interval, of_ratio, too_few
+from interp.methods._shared.interventions import listed
 from interp.methods._shared.loss_result import EARLY, LATE, LossResult, mean_of
-from interp.methods.text.generate import listed
 from interp.spec import Intervention, ModelName, Texts, Variable
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
@@ -11,19 +10,19 @@ import numpy as np
 from interp.errors import InputError
 from interp.interface.registry import technique
 from interp.methods._shared import answers
+from interp.methods._shared import interventions as edits
+from interp.methods._shared.many import predict as many
+from interp.methods._shared.many.predict_result import PredictManyResult
 from interp.methods._shared.models import logits_of, predicted
 from interp.results import Result, resolve
 from interp.results.tables import frame_of
-from interp.spec import Prompt, TokenName
+from interp.spec import Prompt, Prompts, TokenName, Variable
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
-    from torch import Tensor
 
     from interp.engine.model.loaded import LoadedModel
-    from interp.engine.model.tokens import Encoded
-    from interp.engine.readouts.loss import Known
     from interp.results.tables import Float
 
 
@@ -48,6 +47,8 @@ class PredictResult(Result):
     answer_logprobs, answer_ranks
         ``float64`` and ``int64 [answer token]``: of each after the prompt and the answer's tokens before it, in nats;
         rank 0 is the top.
+    interventions
+        How many changes there were of the run.
     """
 
     top: list[tuple[str, int, float]]
@@ -58,6 +59,7 @@ class PredictResult(Result):
     answer_ids: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     answer_logprobs: Float = field(default_factory=lambda: np.zeros(0))
     answer_ranks: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    interventions: int = 0
 
     _html: ClassVar[str] = "interp.views.predict:html"
 
@@ -85,25 +87,37 @@ class PredictResult(Result):
         return frame_of(self.top, columns=["token", "id", "probability"])
 
 
-@technique(body=Prompt)
-def predict(model: LoadedModel, prompt: Prompt, *, top: int = 10, answer: TokenName | None = None) -> PredictResult:
+@technique(body=Prompt | Prompts)
+def predict(
+    model: LoadedModel,
+    prompt: Prompt | Prompts,
+    *,
+    top: int = 10,
+    answer: TokenName | None = None,
+    interventions: Variable = None,
+) -> PredictResult | PredictManyResult:
     """The likeliest next tokens; for a bidirectional model, what stands at its one mask token.
 
     Parameters
     ----------
     prompt
-        The text.
+        The text; or many: a list, a table's column, a file, a task's or pairs' clean prompts.
     top
         How many tokens to list.
     answer
         A text whose probability is asked, of one token or several; "the Eiffel Tower" after running text is that with a
-        space in front.
+        space in front. Of many prompts it may be a list, one for each; of a task or pairs it is theirs.
+    interventions
+        A list of interp.Intervention, with which the model is run; in a magic, the name of a variable that holds one.
 
     Returns
     -------
     PredictResult
         ``top`` is a list of (token string, id, probability), likeliest first; ``answer_logprob`` is of the whole
         answer, ``answer_logprobs`` are of its tokens, each after those before it.
+    PredictManyResult
+        Of many prompts: ``probability`` and ``rank``, ``[prompt]``, are those of each prompt's answer, ``accuracy`` is
+        the share of prompts whose likeliest token is the answer's first.
 
     Raises
     ------
@@ -111,6 +125,8 @@ def predict(model: LoadedModel, prompt: Prompt, *, top: int = 10, answer: TokenN
         An empty or too long prompt, a `top` below 1, a model without a language-model head, a bidirectional model
         and a prompt without exactly one mask token, or an answer that the vocabulary lacks or that goes beyond the
         context window.
+    Interrupted
+        Stopped by Ctrl-C over many prompts: those that were read are in its ``result``.
 
     Examples
     --------
@@ -118,53 +134,34 @@ def predict(model: LoadedModel, prompt: Prompt, *, top: int = 10, answer: TokenN
     ' Paris'
     >>> interp.predict("The capital of France is", answer="Paris.").answer_logprobs.round(2) + 0.0
     array([0., 0.])
+    >>> interp.predict(task="ioi", n=8).accuracy
+    1.0
     """
     if top < 1:
         raise InputError(f"--top {top} lists nothing; use 1 or more")
+    if isinstance(prompt, Prompts):
+        return many.over(model, prompt, top, answer, interventions)
     encoded = model.encode(prompt)
-    position, logits = predicted(model, encoded), logits_of(model, encoded)
+    changes = edits.listed(interventions)
+    position = predicted(model, encoded)
+    (functions,) = edits.functions(model, changes, [encoded])
+    logits = logits_of(model, encoded, functions)
     logs = logits.float().log_softmax(-1)
     best = logs.topk(min(top, logs.shape[-1]))
     ids: list[int] = best.indices.tolist()
     finite = bool(logs.isfinite().any())
     asked = () if answer is None else answers.whole(model, prompt, answer)
     likelier = answers.likelier(model, asked[0], logits) if len(asked) == 1 else ()
-    said = _answered(model, encoded, position, logits, asked)
+    said = many.answered(model, encoded, position, logits, asked, changes)
     return PredictResult(
         top=[(model.tokens.string(i), i, p) for i, p in zip(ids, best.values.exp().tolist(), strict=True)],
         tokens=encoded.strings,
         position=position,
-        entropy=float(-(logs.exp() * logs).nan_to_num().sum()),
+        entropy=many.entropy(logs),
         answer=tuple(model.tokens.string(index) for index in asked),
         notes=(*(() if finite else ("the logits are NaN: these probabilities mean nothing",)), *likelier),
         answer_ids=np.array(asked, np.int64),
         answer_logprobs=said.logprobs,
         answer_ranks=said.ranks,
+        interventions=len(changes),
     )
-
-
-def _answered(model: LoadedModel, encoded: Encoded, position: int, logits: Tensor, asked: Sequence[int]) -> Known:
-    """Return what the model says of each of an answer's tokens after those before it.
-
-    Raises
-    ------
-    InputError
-        Several tokens where a mask stands for one, or more than the context window holds behind the prompt.
-    """
-    from interp.engine.readouts import loss as engine
-
-    if len(asked) < 2:
-        return engine.of_logits(logits[None][: len(asked)], asked)
-    if not model.geometry.causal:
-        split = "|".join(model.tokens.string(index) for index in asked)
-        raise InputError(
-            f"{model.name} reads in both directions: its mask stands for one token, and the answer is {len(asked)} "
-            f"({split})"
-        )
-    length = len(encoded.ids) + len(asked) - 1  # the last token is not read
-    if length > model.geometry.n_ctx:
-        raise InputError(
-            f"the prompt and the answer but its last token are {length} tokens, and the context window holds "
-            f"{model.geometry.n_ctx}; shorten one of them"
-        )
-    return engine.known(model, (*encoded.ids, *asked[:-1]), asked, position)
