@@ -12,7 +12,7 @@ from interp.engine.circuits.subgraph import BYTES
 from interp.engine.forecast.costs import Foresight
 from interp.engine.forecast.work import NOTHING, Stored, Through, Work
 from interp.engine.memory import Stretch
-from interp.engine.patching.cases import Case, by_length, plain_ends, ready_work
+from interp.engine.patching.cases import Case, by_length, by_shape, plain_ends, ready_work
 from interp.engine.patching.driver import silent
 from interp.engine.patching.foreseen import of_noise, of_sweep
 from interp.engine.patching.path import reaching
@@ -144,7 +144,8 @@ def _gradients(
     sizes = sight.sizes
     n, points = len(cases), piece.last - piece.first
     corrupted = ablation == "corrupted"
-    start = min(min(case.start, case.position) for case in cases) if corrupted else 0
+    apart = corrupted and cases[0].aligned is not None  # the corrupted run by itself
+    start = min(min(case.start, case.position) for case in cases) if corrupted and not apart else 0
     length, whole = len(cases[0].base) - start, len(cases[0].base)
     own, inputs = n * length, sizes.heads + 2 * sizes.kv_heads
     product = 2.0 * own * sizes.width * sum(below)
@@ -154,6 +155,11 @@ def _gradients(
     layer = 8 * sizes.width + 2 * (sizes.heads + sizes.kv_heads) * sizes.d_head + 3 * sizes.d_mlp
     layer += 3 * sizes.heads * whole
     beside = Work(calls=_CALLS * sizes.depth + 120 * n, advice=_FEWER)
+    if apart:
+        source = sizes.element * n * len(cases[0].source) * sizes.depth * (sizes.width + sizes.heads * sizes.d_head)
+        kept += source
+        beside = beside + _plain(sight, [case.source for case in cases])
+        beside = beside + Work(calls=8 * sizes.depth * n, moved=3.0 * source)
     if integral and not corrupted:
         graded = points * own
         stages = [(layer_, part) for layer_ in range(sizes.depth) for part in (0, 1)]
@@ -172,7 +178,7 @@ def _gradients(
             calls=_CALLS * sum(one.layers for one in through),
             peak=int(peak),
         )
-    frozen = (corrupted + integral) * own
+    frozen = ((corrupted and not apart) + integral) * own
     graded = (points if integral else 1) * own
     rows = n * start + frozen + graded
     scores = n * start * start + (frozen + graded) * whole
@@ -216,10 +222,13 @@ def _carried(sight: Foresight, cases: Sequence[Case], ablation: str) -> Work:
     kept = sizes.element * rows * width
     if ablation != "corrupted":
         work = NOTHING
-        for _ in by_length([case.base for case in cases]):
+        for _ in by_shape(cases):
             work = work + _written(sight, cases, ablation)
         return work + Work(held=sizes.element * rows * sizes.width, peak=kept // max(1, len(cases)))
-    return _plain(sight, [case.source for case in cases]) + Work(held=kept, peak=2 * kept, moved=4.0 * kept)
+    aligned = [case.base for case in cases if case.aligned is not None]  # which carry some of the clean run's own
+    return _plain(sight, [*(case.source for case in cases), *aligned]) + Work(
+        held=kept, peak=2 * kept, moved=4.0 * kept, calls=6 * sizes.depth * len(aligned)
+    )
 
 
 def _masks(sight: Foresight, cases: Sequence[Case], masks: int, *, layered: bool, thin: float = 1.0) -> Work:
@@ -227,7 +236,8 @@ def _masks(sight: Foresight, cases: Sequence[Case], masks: int, *, layered: bool
     model, sizes, work = sight.model, sight.sizes, NOTHING
     writers, readers = ends(model)
     inputs = sizes.heads + 2 * sizes.kv_heads
-    for length, those in by_length([case.base for case in cases]).items():
+    for those in by_shape(cases):
+        length = len(cases[those[0]].base)
         live = int(len(writers) * thin)
         each = sizes.element * (length * sizes.width * (live + 3 * inputs) + len(writers) * len(readers))
         room = min(BYTES, memory.free_bytes(model.device) // 4)

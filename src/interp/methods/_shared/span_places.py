@@ -10,7 +10,7 @@ from interp.prompts import between
 
 if TYPE_CHECKING:
     from interp.engine.model.tokens import Encoded
-    from interp.engine.patching.cases import Aligned
+    from interp.engine.patching.cases import Aligned, Case
 
 Align = Literal["last", "mean", "each"]
 Positions = tuple[int, ...]
@@ -204,6 +204,19 @@ def _gaps(spans: Sequence[Positions], length: int) -> list[Positions]:
         elif owner[position] != owner.get(position - 1):
             gaps.append([])
     return [tuple(gap) for gap in gaps]
+
+
+def of_two_lengths(cases: Sequence[Case], align: str) -> tuple[str, ...]:
+    """Return how pairs were aligned whose prompts have different lengths."""
+    those = [case for case in cases if case.aligned is not None]
+    if not those:
+        return ()
+    own = sum(len(case.base) - len(case.aligned or ()) for case in those)
+    left = f"; {own} of their clean tokens have no counterpart and are never ablated" if own else ""
+    return (
+        f"the prompts of {len(those)} of {len(cases)} pairs have different lengths and are aligned by spans "
+        f"(--align {align}){left}",
+    )
 
 
 def unequal(found: Sequence[Mapping[str, Places]], align: str) -> tuple[str, ...]:
