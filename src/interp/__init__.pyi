@@ -94,6 +94,7 @@ def circuit(
     ablation: Literal["corrupted", "mean", "zero"] = ...,
     metric: Any = ...,
     positions: bool = ...,
+    align: Literal["last", "mean", "each"] = ...,
     task: Any = ...,
     n: Any = ...,
     seed: Any = ...,

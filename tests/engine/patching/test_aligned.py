@@ -1,4 +1,4 @@
-"""Pairs of two lengths: estimates by span are the derivative of the exact span patch, and equal it where all is linear."""
+"""Pairs of two lengths: estimates by span are the derivative of the exact patch, and equal it where all is linear."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Naive:
         return bridge.run_with_hooks(torch.tensor([list(ids)]), fwd_hooks=list(writing)), None
 
     def moved(self, site: str, layer: int, span: Aligned) -> torch.Tensor:
-        """Return what a patch adds at a site, ``[1, position, …]``, from the definition: token by token, or the mean."""
+        """Return what a patch adds at a site, ``[1, position, …]``: token by token, or the mean."""
         name = SITES[site].hook(layer)
         own, given = (held[name][0] for held in self.held)
         change = torch.zeros_like(own)

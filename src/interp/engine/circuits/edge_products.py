@@ -116,9 +116,8 @@ class EdgeProducts:
         start, weights = self.start, self.weights
         both = ([case.base for case in self.cases], [case.source for case in self.cases])
         with torch.no_grad():
-            clean, corrupted = (
-                torch.stack([self.net.embed(prompt) for prompt in torch.tensor(run, device=weights.device)]) for run in both
-            )
+            prompts = [torch.tensor(run, device=weights.device) for run in both]
+            clean, corrupted = (torch.stack([self.net.embed(prompt) for prompt in run]) for run in prompts)
         if self.cases[0].aligned is not None:
             if self.asked.constant is None:
                 self.source = written_by(self.asked.model, self.net, both[1])

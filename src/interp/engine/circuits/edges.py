@@ -156,7 +156,7 @@ def written_by(model: LoadedModel, net: Network, prompts: Sequence[Sequence[int]
     Returns
     -------
     tuple
-        What is written, each ``[prompt, position, …]``; the stream after the last layer, ``[prompt, position, d_model]``.
+        What is written, ``[prompt, position, …]``; the stream after the last layer, ``[prompt, position, d_model]``.
     """
     depth = len(net.layers)
     held: dict[str, list[list[Tensor]]] = {site: [[] for _ in range(depth)] for site in ("resid_pre", "z", "mlp_out")}

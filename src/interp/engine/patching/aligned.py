@@ -41,7 +41,8 @@ def aligned_to(own: Tensor, given: Tensor, cases: Sequence[Case]) -> Tensor:
     own, given
         The base runs', ``[case, position, …]``, and the source runs', ``[case, source position, …]``.
     """
-    return torch.stack([put(*runs, case.aligned or ()) for *runs, case in zip(own, given, cases, strict=True)])
+    runs = zip(own, given, cases, strict=True)
+    return torch.stack([put(mine, theirs, case.aligned or ()) for mine, theirs, case in runs])
 
 
 def given_at(cases: Sequence[Case], device: torch.device) -> Tensor:

@@ -78,10 +78,10 @@ def attribute(
     activation takes, ``∫ ∂m/∂a · da``, by the trapezoidal rule. Of the nodes through which everything passes, such as
     ``resid_pre`` at all positions of one layer, the parts then sum to the difference of the two runs' metrics.
 
-    Of pairs that are aligned by spans (`Case.aligned`), ``a_source`` is what the exact sweep puts in, and positions that
-    are given nothing have no effect. The way then ends in the base run with the aligned embeddings; what an activation
-    is there is not yet what it is given, and it goes the rest of its way at the same pace beside. Patterns are left
-    out: their keys have no counterparts.
+    Of pairs that are aligned by spans (`Case.aligned`), ``a_source`` is what the exact sweep puts in, and positions
+    that are given nothing have no effect. The way then ends in the base run with the aligned embeddings; what an
+    activation is there is not yet what it is given, and the rest is spread evenly over the way. Patterns are left out:
+    their keys have no counterparts.
 
     Parameters
     ----------

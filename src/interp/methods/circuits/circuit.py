@@ -136,7 +136,8 @@ def circuit(
     cases = pairs_of.cases(model, encoded, chosen, "noise", align=align, whole=True)
 
     def result(scored: EdgeScores, notes: Sequence[str] = ()) -> CircuitResult:
-        said = [*_notes(cases, ablation, chosen, method), *span_places.of_two_lengths(cases, align)]
+        said = _notes(cases, ablation, chosen, method)
+        said += span_places.of_two_lengths(cases, align) if ablation == "corrupted" else ()
         made = _result(model, pairs, encoded, scored, chosen, [*said, *notes])
         return replace(made, method=method, steps=scored.steps, ablation=ablation, level=level)
 
@@ -170,7 +171,8 @@ def circuit(
     else:
         scored = _estimated(model, cases, ablation, steps if method == "eap-ig" else 1, positions=positions)
         made = result(scored)
-        made = replace(made, notes=(*made.notes, *choice.saturation(made, steps)))
+        if all(case.aligned is None for case in cases):  # else the embedding does not carry all the difference
+            made = replace(made, notes=(*made.notes, *choice.saturation(made, steps)))
         if level == "head":
             made = replace(made, per_node=np.nansum(made.per_pair, axis=2))
     model.note(scored.path, scored.notes)
