@@ -92,10 +92,11 @@ def encode(
     found = [_encoded(model, pair, metric, number, count, every_length) for number, pair in enumerate(pairs.pairs)]
     if known:
         return [replace(e, spans=own) for e, own in zip(found, known, strict=True)]
-    if not (spans or any(len(e.clean.ids) != len(e.corrupted.ids) for e in found)):
-        return found
     every: list[dict[str, Places]] = []
     for number, (pair, e) in enumerate(zip(pairs.pairs, found, strict=True)):
+        if not spans and len(e.clean.ids) == len(e.corrupted.ids):
+            every.append({})
+            continue
         where = f"pair {number}: " if len(found) > 1 else ""
         ends = (len(e.clean.ids) - 1, len(e.corrupted.ids) - 1) if model.geometry.causal else None
         every.append(span_places.places(e.clean, e.corrupted, pair.slots, where, ends=ends))
@@ -213,7 +214,7 @@ def check(
         clean_metric=tuple(clean),
         corrupted_metric=tuple(corrupted),
         warnings=tuple(_warnings(model, encoded, metric, clean, corrupted, other)) if warn else (),
-        spans=tuple(e.spans for e in encoded if e.spans),
+        spans=tuple(e.spans for e in encoded) if any(e.spans for e in encoded) else (),
     )
 
 

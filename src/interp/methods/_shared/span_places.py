@@ -179,14 +179,15 @@ def whole(
     given = {at: taken for name, own in spans.items() for at, taken in aligned(own, align, name, into_clean=True)}
     gaps = [_gaps([own[side] for own in spans.values()], len(one.ids)) for side, one in enumerate((clean, corrupted))]
     if len(gaps[0]) != len(gaps[1]):
+        pieces = [len(some) // 2 for some in gaps]
         raise InputError(
-            f"{where}the spans stand in {len(gaps[0]) - 1} pieces in clean and in {len(gaps[1]) - 1} in corrupted, so "
-            "that what is between them does not line up; mark as many pieces in both prompts"
+            f"{where}the spans stand in {pieces[0]} pieces in clean and in {pieces[1]} in corrupted, so that what is "
+            "between them does not line up; mark as many pieces in both prompts"
         )
     for own, other in zip(*gaps, strict=True):
         mine, theirs = between([clean.ids[at] for at in own], [corrupted.ids[at] for at in other])
         given |= {own[n]: (other[n],) for n in range(mine.start)}
-        given |= {own[n]: (other[n - len(own)],) for n in range(mine.stop - len(own), 0)}
+        given |= {own[n]: (other[n],) for n in range(mine.stop - len(own), 0)}
         if mine and theirs:
             middle = (own[mine.start : mine.stop], other[theirs.start : theirs.stop])
             given |= dict(aligned(middle, align, MIDDLE, into_clean=True))
@@ -195,14 +196,25 @@ def whole(
 
 
 def _gaps(spans: Sequence[Positions], length: int) -> list[Positions]:
-    """Return the positions before, between and behind the pieces that spans stand in."""
+    """Return the positions of no span: before the first piece, inside it, between it and the next one, inside that …
+
+    Inside a piece is what stands between its own tokens, such as a space that is a token by itself.
+    """
     owner = {position: number for number, span in enumerate(spans) for position in span}
     gaps: list[list[int]] = [[]]
+    last, waiting = -1, list[int]()
     for position in range(length):
         if position not in owner:
-            gaps[-1].append(position)
-        elif owner[position] != owner.get(position - 1):
-            gaps.append([])
+            waiting.append(position)
+            continue
+        if owner[position] == last:
+            gaps[-1] += waiting
+        else:
+            gaps += [waiting, []] if last >= 0 else [[]]
+            gaps[0] += waiting if last < 0 else []
+        last, waiting = owner[position], []
+    gaps += [waiting] if last >= 0 else []
+    gaps[0] += waiting if last < 0 else []
     return [tuple(gap) for gap in gaps]
 
 
