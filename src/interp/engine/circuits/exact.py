@@ -155,7 +155,9 @@ class _Aligned(Paths):
 
     def foreseen(self, case: Case, cells: Sequence[int], stored: Stored, there: Stored) -> Work:
         """Return the work of `hooked`."""
-        if case.aligned is not None:
+        placed = [divmod(cell, len(self.receivers)) for cell in cells]
+        sent = any(self.senders[row].kind == "embed" and self.exists[row, column] for row, column in placed)
+        if case.aligned is not None and sent:  # what heads and MLPs write is read to be frozen in any case
             stored.plain(case.base, Site("resid_pre", 0).hook_name)
         return super().foreseen(case, cells, stored, there)
 

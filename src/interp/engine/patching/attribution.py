@@ -221,14 +221,14 @@ class Job:
             self.model,
             self.cases,
             run,
-            last=self._end,
+            last=self.last,
             closed=True,
             limit=min(memory.GRADIENT_ROWS, self._rows_that_fit()),
             on_step=step,
         )
 
     @property
-    def _end(self) -> int:
+    def last(self) -> int:
         """The number of the path's last point; the first is 0."""
         return max(1, self.steps - 1)
 
@@ -282,7 +282,7 @@ class Job:
         for row, case in enumerate(self.cases[index] for index in piece.cases):
             if piece.first == 0 and case.position == len(case.base) - 1:
                 keep_end(self.model, case.base, ends[0, row])
-            if piece.last == self._end and case.source_position == len(case.source) - 1:
+            if piece.last == self.last and case.source_position == len(case.source) - 1:
                 keep_end(self.source_model, case.source, ends[-1, row])
 
     def _add(self, piece: Stretch, found: dict[str, Tensor], singles: Tensor | None, ends: Tensor) -> None:
@@ -297,7 +297,7 @@ class Job:
                 answer.neurons[index] += singles[row]
             if piece.first == 0:
                 answer.base[index] = ends[0, row]
-            if piece.last == self._end:
+            if piece.last == self.last:
                 answer.source[index] = ends[-1, row]
                 self.done[index] = True
 

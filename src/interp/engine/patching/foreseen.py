@@ -32,6 +32,7 @@ from interp.engine.memory import Stretch
 from interp.engine.patching import ablation, attribution, noise
 from interp.engine.patching.cases import Case, Ids, by_length, plain_ends, ready_work
 from interp.engine.patching.driver import silent
+from interp.engine.patching.gradients import first_done
 from interp.engine.patching.plan import waves_of
 from interp.engine.patching.runs import NAMES
 from interp.engine.patching.waves import Sweep, sampled
@@ -315,7 +316,8 @@ def of_estimate(job: attribution.Job, stored: Stored) -> tuple[Foresight, Work]:
         work = work + _of_piece(sight, some, piece, job.steps, foreign=there is not stored)
         work = work + job.beside(len(some) * (piece.last - piece.first + 1) * len(some[0].base))
     if sight.net is not None and not exactness.trusted(model, job.key, max(len(case.base) for case in cases)):
-        work = work + plain_ends(stored, there, cases[: exactness.sample_of(model)]) + of_noise(model, cases)
+        some = first_done(cases, pieces, job.last)[: exactness.sample_of(model)]
+        work = work + plain_ends(stored, there, some) + of_noise(model, cases)
     return sight, work + (there.work if there is not stored else NOTHING)
 
 

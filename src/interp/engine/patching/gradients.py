@@ -51,6 +51,17 @@ def require_slope(scores: Tensor, cases: Sequence[Case]) -> None:
         raise InputError(f"the metric {cases[0].scorer.metric.name} has no gradient here; use --method exact")
 
 
+def first_done(cases: Sequence[Case], pieces: Sequence[Stretch], last: int) -> list[Case]:
+    """Return the cases that are done, in their order, as soon as the longest is: it is then that some are compared."""
+    longest = max(range(len(cases)), key=lambda number: len(cases[number].base))
+    done: set[int] = set()
+    for piece in pieces:
+        done.update(piece.cases if piece.last == last else ())
+        if longest in done:
+            break
+    return [cases[number] for number in sorted(done)]
+
+
 def over_cases(
     model: LoadedModel,
     cases: Sequence[Case],
