@@ -115,6 +115,7 @@ def circuit(
     ablation: Literal["corrupted", "mean", "zero"] = ...,
     metric: Any = ...,
     positions: bool = ...,
+    align: Literal["last", "mean", "each"] = ...,
     task: Any = ...,
     n: Any = ...,
     seed: Any = ...,

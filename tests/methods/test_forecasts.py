@@ -23,6 +23,13 @@ from interp.results.forecast import Forecast
 TEXTS = ["The cat sat on the mat.", "The dog sat on the rug and slept.", "Once upon a time"]
 MANY = [f"{TEXTS[n % 3]} {' '.join(TEXTS[:2] * (n % 5))}" for n in range(12)]
 PAIRS: Mapping[str, Any] = {"task": "ioi", "n": 4}
+# Of two lengths, and one of one length among them.
+LENGTHS: Mapping[str, Any] = {
+    "pairs": [
+        (f"When Mary and {s} went, {s} gave it to", f"When Mary and {s} went, {who} gave it to", " Mary", f" {s}")
+        for s, who in (("John", "Mary Ann"), ("Tom", "Mr Smith and Mary"), ("Paul", "Mary"))
+    ]
+}
 
 
 def circuit() -> Any:
@@ -36,6 +43,17 @@ CALLS: dict[str, Callable[..., Any]] = {
     "patch neurons": lambda **k: interp.patch(**PAIRS, site="neuron", by="neuron", layer=1, **k),
     "attribution": lambda **k: interp.patch(**PAIRS, method="attribution", **k),
     "attribution, steps": lambda **k: interp.patch(**PAIRS, method="attribution", steps=5, **k),
+    "spans of two lengths": lambda **k: interp.patch(**LENGTHS, site="z", by="span", **k),
+    "attribution of two lengths": lambda **k: interp.patch(
+        **LENGTHS, site="z", by="span", method="attribution", verify=2, **k
+    ),
+    "attribution of two lengths, steps": lambda **k: interp.patch(
+        **LENGTHS, site="z", by="span", method="attribution", steps=4, **k
+    ),
+    "eap of two lengths": lambda **k: interp.circuit(**LENGTHS, method="eap", **k),
+    "eap of two lengths, means": lambda **k: interp.circuit(**LENGTHS, method="eap", align="mean", **k),
+    "exact circuit of two lengths": lambda **k: interp.circuit(**LENGTHS, method="exact", **k),
+    "exact heads of two lengths": lambda **k: interp.circuit(**LENGTHS, method="exact", level="head", **k),
     "path": lambda **k: interp.path(**PAIRS, from_="heads", to="logits", **k),
     "path, heads frozen": lambda **k: interp.path(**PAIRS, from_="0.0,1.mlp", to="2.1.q", freeze="heads", **k),
     "mediate": lambda **k: interp.mediate(**PAIRS, correction="none", **k),
@@ -96,6 +114,13 @@ def test_validation_is_forecast_too() -> None:
 
 
 @pytest.mark.usefixtures("model")
+def test_validation_over_pairs_of_two_lengths_is_forecast_too() -> None:
+    found = interp.circuit(**LENGTHS, edges=40, method="eap")
+    told = interp.validate(found, on="same", random=3, top=2, dry_run=True)
+    assert told.forwards == interp.validate(found, on="same", random=3, top=2).provenance.forwards
+
+
+@pytest.mark.usefixtures("model")
 def test_an_input_that_is_looked_for_is_forecast_and_a_pass_that_is_kept_is_not() -> None:
     words: Mapping[str, Any] = {"optimise": True, "length": 4, "steps": 3}
     told = interp.feature("1.18", TEXTS, **words, dry_run=True)
@@ -114,9 +139,10 @@ def test_a_graphs_validation_is_forecast_too() -> None:
 
 @pytest.mark.usefixtures("model")
 def test_an_integral_is_forecast_as_most_converge() -> None:
-    told = interp.circuit(**PAIRS, dry_run=True)
-    taken = interp.circuit(**PAIRS).provenance
-    assert 0.5 < told.forwards / taken.forwards < 2
+    for pairs in (PAIRS, LENGTHS):
+        told = interp.circuit(**pairs, dry_run=True)
+        taken = interp.circuit(**pairs).provenance
+        assert 0.5 < told.forwards / taken.forwards < 2
 
 
 def test_with_hooks_of_the_users_own_every_cell_is_a_run(model: Any) -> None:

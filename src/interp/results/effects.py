@@ -36,7 +36,8 @@ class PairChecks:
     warnings
         What to know before believing the result.
     spans
-        ``[pair]``: name → the positions of a span in clean and in corrupted; empty where none were asked for.
+        ``[pair]``: name → the positions of a span in clean and in corrupted; empty where none were asked for, and for
+        a pair that lines up token by token.
     """
 
     clean: tuple[tuple[str, ...], ...]

@@ -164,7 +164,6 @@ def test_pairs_of_many_lengths_go_together_and_as_alone(lend: Any) -> None:
         ("[A]{X} b", "A big [C]{Y} b", {}, "has no span X"),
         ("[A]{X} b", "[A big]{X} b", {"align": "each"}, "--align last or mean"),
         ("[A b]{X} [c]{Y} d", "[A b]{X} [c]{Y} d", {"site": "pattern"}, "cannot be patched by span"),
-        ("[A]{X} b c", "[A big]{X} b c", {"method": "attribution"}, "leave --method out"),
         ("[ ]{X} b c", "[A]{X} b c d", {}, "marks no token"),
     ],
 )

@@ -60,10 +60,14 @@ def attribute_edges(
     many Gauss-Legendre points are taken and no more; a few pairs are then integrated to the end besides, to say how far
     off that is.
 
+    Where a pair's prompts have two lengths (`Case.aligned`), the corrupted run aligned to the clean one takes the
+    corrupted run's place: in what writers write, and in the embeddings that the way begins with.
+
     Parameters
     ----------
     cases
-        Pairs: `base` is the clean prompt, `source` the corrupted one. Those of one length are run together.
+        Pairs: `base` is the clean prompt, `source` the corrupted one. Those of one length are run together. Of those
+        that are aligned, the position asked about is given the other's.
     ablation
         What an ablated edge carries: ``"corrupted"`` (the corrupted run's value), ``"mean"`` (over the cases' corrupted
         prompts, at each position) or ``"zero"``. An MLP's output bias is no part of it, and stays.
@@ -283,7 +287,8 @@ class _Job:
         points, weights = (
             each[piece.first : piece.last].to(self.asked.network.unembed.weight) for each in (self.points, self.weights)
         )
-        start = min(min(case.start, case.position) for case in cases) if self.asked.constant is None else 0
+        shared = self.asked.constant is None and cases[0].aligned is None
+        start = min(min(case.start, case.position) for case in cases) if shared else 0
         found = EdgeProducts(self.asked, cases, start, weights)
         found.run(points)
         # Only now, all at once: memory may have run out on the way, and the piece is then done again.

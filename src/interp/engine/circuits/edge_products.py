@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from interp.engine.circuits.edges import Written, left
+from interp.engine.circuits.edges import Written, left, written_by
+from interp.engine.patching.aligned import aligned_to
 from interp.engine.patching.cases import Case
 from interp.engine.patching.gradients import require_slope
 from interp.engine.patching.runs import keep_end
@@ -106,15 +107,21 @@ class EdgeProducts:
         self.cases = cases
         self.start = start
         self.weights = weights
+        self.source: tuple[Written, Tensor] | None = None  # what aligned corrupted runs write, and how they end
         self.values = weights.new_zeros(len(cases), *asked.shape)
         self.by_position = weights.new_zeros(*asked.shape, len(cases[0].base) - start) if asked.positions else None
 
     def run(self, points: Tensor) -> None:
         """Run the pairs at `points` of the integral, and fill what is found."""
         start, weights = self.start, self.weights
-        ids = torch.tensor([[case.base, case.source] for case in self.cases], device=weights.device)
+        both = ([case.base for case in self.cases], [case.source for case in self.cases])
         with torch.no_grad():
-            clean, corrupted = (torch.stack([self.net.embed(prompt) for prompt in ids[:, run]]) for run in (0, 1))
+            prompts = [torch.tensor(run, device=weights.device) for run in both]
+            clean, corrupted = (torch.stack([self.net.embed(prompt) for prompt in run]) for run in prompts)
+        if self.cases[0].aligned is not None:
+            if self.asked.constant is None:
+                self.source = written_by(self.asked.model, self.net, both[1])
+            corrupted = aligned_to(clean, corrupted, self.cases)
         prefix, clean, corrupted = clean[:, :start], clean[:, start:], corrupted[:, start:]
         self.changes = clean.new_empty(
             self.asked.shape[0], *clean.shape
@@ -130,19 +137,20 @@ class EdgeProducts:
         """Take every reader's gradient in the same runs: the clean one, or those between the prompts' embeddings."""
         constant, along = self.asked.constant, self.asked.integral
         graded = corrupted + points.view(-1, 1, 1, 1) * (clean - corrupted) if along else clean[None]
-        quiet = ([corrupted] if constant is None else []) + ([clean] if along else [])
+        apart = constant is not None or self.source is not None  # what is ablated is no run beside these
+        quiet = ([] if apart else [corrupted]) + ([clean] if along else [])
         graph = _Graph(len(graded))
 
         def keep(site: str, layer: int, frozen: Tensor, moving: Tensor) -> None:
             graph.keep(site, layer, moving)
             if site in {"z", "mlp_out"} or (site == "resid_pre" and layer == 0):
-                own = frozen[1] if along else moving.detach().view(*clean.shape[:2], *moving.shape[1:])
-                self._note(site, layer, own, frozen[0] if constant is None else None)
+                own = frozen[-1] if along else moving.detach().view(*clean.shape[:2], *moving.shape[1:])
+                self._note(site, layer, own, None if apart else frozen[0])
 
         frozen = torch.stack(quiet) if quiet else graded[:0]
         ends = paired(self.net, prefix, frozen, graded.detach().requires_grad_(), keep)
         self.asked.model.count((len(frozen) + len(graded)) * len(self.cases))
-        self._measure((ends[0][1] if along else ends[1][0]).detach(), ends[0][0] if constant is None else None)
+        self._measure((ends[0][-1] if along else ends[1][0]).detach(), None if apart else ends[0][0])
         self._contract(graph, ends[1], slice(None))
 
     def _by_stages(self, prefix: Tensor, clean: Tensor, points: Tensor) -> None:
@@ -205,7 +213,9 @@ class EdgeProducts:
 
     def _note(self, site: str, layer: int, own: Tensor, other: Tensor | None) -> None:
         """Write down by how much writers differ: the clean run's value, and the ablated one if it is a run's."""
-        if other is None:
+        if other is None and self.source is not None:
+            other = aligned_to(own, self.source[0].of(site, layer), self.cases)
+        elif other is None:
             assert self.asked.constant is not None
             other = self.asked.constant.of(site, layer)
         change = own - other
@@ -224,7 +234,9 @@ class EdgeProducts:
     def _measure(self, end: Tensor, corrupted: Tensor | None) -> None:
         """Take the metric of the whole model, and with every writer ablated, of those runs' ends."""
         ablated = corrupted
-        if ablated is None:
+        if ablated is None and self.source is not None:
+            ablated = aligned_to(end, self.source[1], self.cases)
+        elif ablated is None:
             assert self.asked.constant is not None
             ablated = left(self.net, self.asked.constant, end.shape[1]).expand_as(end)
         places = [case.position - self.start for case in self.cases]

@@ -116,10 +116,14 @@ def require_one_length(cases: Sequence[Case], ablation: str, positions: bool) ->
         They have several lengths.
     """
     lengths = {len(case.base) for case in cases}
+    if ablation == "mean":
+        lengths |= {len(case.source) for case in cases}
     if len(lengths) > 1 and (positions or ablation == "mean"):
-        what = "--positions" if positions else "--ablation mean"
+        what, instead = "--ablation mean", "corrupted and zero take any"
+        if positions:
+            what, instead = "--positions", "the scores without it take any"
         raise InputError(
-            f"the pairs have {min(lengths)} to {max(lengths)} tokens; with {what} they must have one length"
+            f"the pairs have {min(lengths)} to {max(lengths)} tokens; with {what} they must have one length, {instead}"
         )
 
 
@@ -144,6 +148,29 @@ class Written:
     def of(self, site: str, layer: int) -> Tensor:
         """Return what is written at ``resid_pre`` (of layer 0), ``z`` or ``mlp_out``."""
         return self.embed if site == "resid_pre" else (self.z if site == "z" else self.mlp)[layer]
+
+
+def written_by(model: LoadedModel, net: Network, prompts: Sequence[Sequence[int]]) -> tuple[Written, Tensor]:
+    """Return what writers write in plain runs of prompts of one length, and how these end.
+
+    Returns
+    -------
+    tuple
+        What is written, ``[prompt, position, …]``; the stream after the last layer, ``[prompt, position, d_model]``.
+    """
+    depth = len(net.layers)
+    held: dict[str, list[list[Tensor]]] = {site: [[] for _ in range(depth)] for site in ("resid_pre", "z", "mlp_out")}
+    ends: list[Tensor] = []
+
+    def keep(site: str) -> Edit:
+        return lambda index, tensor: held[site][index].append(tensor) if index == 0 or site != "resid_pre" else None
+
+    with torch.no_grad():
+        for part in torch.tensor(prompts, device=model.device).split(max(1, memory.WAVE_ROWS // len(prompts[0]))):
+            ends.append(forward(net, part, {site: keep(site) for site in held}))
+            model.count(len(part))
+    z, mlp = ([torch.cat(parts) for parts in held[site]] for site in ("z", "mlp_out"))
+    return Written(torch.cat(held["resid_pre"][0]), z, mlp), torch.cat(ends)
 
 
 def key_of(model: LoadedModel, cases: Sequence[Case], ablation: str) -> exactness.Key:
@@ -212,7 +239,7 @@ def corrupted(model: LoadedModel, net: Network, cases: Sequence[Case]) -> Tensor
         with torch.no_grad():
             ends = forward(net, ids)
             for end, n in zip(ends, numbers, strict=True):
-                found[n] = cases[n].scorer.of_residual(net, end[cases[n].position][None])[0]
+                found[n] = cases[n].scorer.of_residual(net, end[cases[n].source_position][None])[0]
         model.count(len(numbers))
 
     for length, those in by_length([case.source for case in cases]).items():

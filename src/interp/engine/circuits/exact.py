@@ -12,16 +12,21 @@ from torch import Tensor
 from interp.engine import exactness
 from interp.engine.circuits.edges import EdgeScores, Written, corrupted, ends, left, require_one_length, written
 from interp.engine.model import hooks
+from interp.engine.patching.aligned import aligned_to, put
 from interp.engine.patching.cases import Case, measured, ready, unpatched
 from interp.engine.patching.driver import OnStep, silent
 from interp.engine.patching.path import PathPlan, Paths
 from interp.engine.patching.waves import Sweep, unfinished
 from interp.engine.transformer import network
+from interp.engine.transformer.base_runs import Base
+from interp.engine.transformer.network import Network
 from interp.sites import Site
 from interp.spec import Node
 
 if TYPE_CHECKING:
+    from interp.engine.forecast.work import Stored, Work
     from interp.engine.model.loaded import LoadedModel
+    from interp.engine.patching.cases import Aligned
 
 
 def exact_edges(
@@ -83,7 +88,7 @@ def exact_edges(
 def _planner(model: LoadedModel, ablation: str, constant: Written | None, refusal: exactness.Refusal | None) -> Paths:
     """Return the edges as paths; what ablated writers write is `constant` where it is no run's."""
     writers, readers = ends(model)
-    planner = Paths(model, writers, readers, "all")
+    planner = _Aligned(model, writers, readers, "all")
     if ablation != "corrupted":
         given = None if constant is None else functools.partial(_given, constant)
         make = functools.partial(_EdgePlan, constant=constant)
@@ -138,20 +143,65 @@ def _given(constant: Written, case: Case, site: Site) -> Tensor:
     return own.expand(len(case.base), *own.shape[1:])[None]
 
 
-class _EdgePlan(PathPlan):
-    """Edges whose ablated value is no run's, and so differs from the first position on."""
+class _Aligned(Paths):
+    """Edges that carry the corrupted run's values, aligned to the clean run where a pair has two lengths."""
 
-    def __init__(self, *runs: Any, constant: Written | None, **options: Any) -> None:
+    def plan(self, net: Network, base: Base, source: Base, case: Case, number: int, start: int) -> PathPlan:
+        """Return the edges of one pair, whose runs can differ from `start` on."""
+        if case.aligned is None:
+            return super().plan(net, base, source, case, number, start)
+        own: dict[str, Any] = {"senders": self.senders, "receivers": self.receivers, "freeze": self.freeze}
+        return _EdgePlan(net, base, source, **own, case=number, stop=case.position, aligned=case.aligned)
+
+    def foreseen(self, case: Case, cells: Sequence[int], stored: Stored, there: Stored) -> Work:
+        """Return the work of `hooked`."""
+        placed = [divmod(cell, len(self.receivers)) for cell in cells]
+        sent = any(self.senders[row].kind == "embed" and self.exists[row, column] for row, column in placed)
+        if case.aligned is not None and sent:  # what heads and MLPs write is read to be frozen in any case
+            stored.plain(case.base, Site("resid_pre", 0).hook_name)
+        return super().foreseen(case, cells, stored, there)
+
+    def _of_source(self, asked: Case, site: Site) -> Tensor:
+        given = super()._of_source(asked, site)
+        if asked.aligned is None:
+            return given
+        return aligned_to(self.model.activations_of(asked.base, [site.hook_name])[site.hook_name], given, [asked])
+
+
+class _EdgePlan(PathPlan):
+    """Edges whose ablated value is no run's, and so differs from the first position on.
+
+    Parameters
+    ----------
+    constant, aligned
+        What ablated writers write, or how the source run is aligned that writes it.
+    """
+
+    def __init__(
+        self, *runs: Any, constant: Written | None = None, aligned: Aligned | None = None, **options: Any
+    ) -> None:
         super().__init__(*runs, **(options | {"start": 0}))
         self.constant = constant
+        self.aligned = aligned
 
     def _difference(self, node: Node, heads: Sequence[int]) -> Tensor:
-        base, index = self.base, node.layer
-        assert self.constant is not None
-        if node.kind == "embed":
-            return (self.constant.embed - base.resid[0])[None]
+        site = {"embed": "resid_pre", "mlp": "mlp_out"}.get(node.kind, "z")
+        index, own = node.layer, self._written_in(self.base, site, node.layer)
+        if self.aligned is not None:
+            ablated = put(own, self._written_in(self.source, site, index), self.aligned)
+        else:
+            assert self.constant is not None
+            ablated = self.constant.of(site, index)
+        if site != "z":
+            return (ablated - own)[None]
+        layer, change = self.network.layers[index], (ablated - own)[:, heads]
+        return layer.rewritten(own, torch.einsum("phd,mhd->hpm", change, layer.head_weights(heads)))
+
+    def _written_in(self, run: Base, site: str, index: int) -> Tensor:
+        """Return what is written in a run, ``[position, …]``."""
+        if site == "resid_pre":
+            return run.resid[0]
+        if site == "z":
+            return run.z[index]
         layer = self.network.layers[index]
-        if node.kind == "mlp":
-            return (self.constant.mlp[index] - layer.mlp(layer.mlp_reads(base.resid[index], base.mid[index])))[None]
-        change = (self.constant.z[index] - base.z[index])[:, heads]
-        return layer.rewritten(base.z[index], torch.einsum("phd,mhd->hpm", change, layer.head_weights(heads)))
+        return layer.mlp(layer.mlp_reads(run.resid[index], run.mid[index]))

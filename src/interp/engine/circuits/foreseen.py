@@ -12,9 +12,10 @@ from interp.engine.circuits.subgraph import BYTES
 from interp.engine.forecast.costs import Foresight
 from interp.engine.forecast.work import NOTHING, Stored, Through, Work
 from interp.engine.memory import Stretch
-from interp.engine.patching.cases import Case, by_length, plain_ends, ready_work
+from interp.engine.patching.cases import Case, by_length, by_shape, plain_ends, ready_work
 from interp.engine.patching.driver import silent
 from interp.engine.patching.foreseen import of_noise, of_sweep
+from interp.engine.patching.gradients import first_done, over_cases
 from interp.engine.patching.path import reaching
 
 if TYPE_CHECKING:
@@ -42,7 +43,11 @@ def of_estimate(
     work = work + ready_work(stored, stored, cases) + _integral(sight, cases, ablation, steps, positions)
     if steps is not None and steps > 1:
         work = work + _integral(sight, cases[: eap.JUDGED], ablation, None, positions=False, constant=True)
-    return sight, work + _compared(model, eap.key_of(model, cases, ablation, steps), cases, stored)
+    points = _HALVINGS[0][0] if steps is None else steps
+    some = first_done(cases, _pieces(sight, cases, points), points)
+    if exactness.trusted(model, eap.key_of(model, cases, ablation, steps), max(len(case.base) for case in cases)):
+        return sight, work
+    return sight, work + _compared(model, some, stored)
 
 
 def of_exact(
@@ -57,7 +62,7 @@ def of_exact(
         few = cases[: exactness.sample_of(model)]
         work = work + _written(sight, cases, ablation)
         if not exactness.trusted(model, exact.key_of(model, cases), max(len(case.base) for case in few)):
-            work = work + _plain(sight, [case.source for case in few]) + _compared(model, None, few, stored)
+            work = work + _plain(sight, [case.source for case in few]) + _compared(model, few, stored)
     return sight, work + swept
 
 
@@ -88,14 +93,12 @@ def of_subset(
     key = key_of(model, cases, ablation)
     if not exactness.trusted(model, key, max(len(case.base) for case in cases)):
         few = cases[: exactness.sample_of(model)]
-        work = work + _masks(sight, few, 2, layered=False) + _compared(model, None, few, stored)
+        work = work + _masks(sight, few, 2, layered=False) + _compared(model, few, stored)
     return sight, work + _masks(sight, cases, masks, layered=layered, thin=thin)
 
 
-def _compared(model: LoadedModel, key: exactness.Key | None, cases: Sequence[Case], stored: Stored) -> Work:
-    """Return the work of comparing the unpatched runs of a few pairs, unless what is called `key` was compared."""
-    if key is not None and exactness.trusted(model, key, max(len(case.base) for case in cases)):
-        return NOTHING
+def _compared(model: LoadedModel, cases: Sequence[Case], stored: Stored) -> Work:
+    """Return the work of comparing the unpatched runs of a few pairs."""
     return plain_ends(stored, stored, cases[: exactness.sample_of(model)])
 
 
@@ -112,22 +115,27 @@ def _integral(
     constant: bool = False,
 ) -> Work:
     """Return the work of the gradients; `constant` says that what ablated writers write is there already."""
-    model, sizes = sight.model, sight.sizes
+    model = sight.model
     writers, readers = ends(model)
     below = reaching(model, writers, readers).sum(0).tolist()
     kept = 4 * len(cases) * len(writers) * len(readers)
     work = Work(held=kept, peak=kept)
     if ablation != "corrupted" and not constant:
         work = work + _written(sight, cases, ablation) + _plain(sight, [case.source for case in cases])
-    limit = eap.rows_that_fit(model, sizes.d_mlp, sizes.element, len(writers), cases)
     for points, _ in _HALVINGS if steps is None else ((steps, 0),):
-        pieces: list[Stretch] = []
-        eap.over_cases(model, cases, pieces.append, last=points, closed=False, limit=limit, on_step=silent)
-        for piece in pieces:
+        for piece in _pieces(sight, cases, points):
             some = [cases[n] for n in piece.cases]
             work = work + _gradients(sight, some, piece, ablation, steps != 1, len(writers), below, positions)
         work = work + Work(moved=3.0 * kept, peak=2 * kept if steps is None else 0)
     return work
+
+
+def _pieces(sight: Foresight, cases: Sequence[Case], points: int) -> list[Stretch]:
+    """Return what is differentiated together, in order."""
+    model, sizes, pieces = sight.model, sight.sizes, list[Stretch]()
+    limit = eap.rows_that_fit(model, sizes.d_mlp, sizes.element, len(ends(model)[0]), cases)
+    over_cases(model, cases, pieces.append, last=points, closed=False, limit=limit, on_step=silent)
+    return pieces
 
 
 def _gradients(
@@ -144,7 +152,8 @@ def _gradients(
     sizes = sight.sizes
     n, points = len(cases), piece.last - piece.first
     corrupted = ablation == "corrupted"
-    start = min(min(case.start, case.position) for case in cases) if corrupted else 0
+    apart = corrupted and cases[0].aligned is not None  # the corrupted run by itself
+    start = min(min(case.start, case.position) for case in cases) if corrupted and not apart else 0
     length, whole = len(cases[0].base) - start, len(cases[0].base)
     own, inputs = n * length, sizes.heads + 2 * sizes.kv_heads
     product = 2.0 * own * sizes.width * sum(below)
@@ -154,6 +163,11 @@ def _gradients(
     layer = 8 * sizes.width + 2 * (sizes.heads + sizes.kv_heads) * sizes.d_head + 3 * sizes.d_mlp
     layer += 3 * sizes.heads * whole
     beside = Work(calls=_CALLS * sizes.depth + 120 * n, advice=_FEWER)
+    if apart:
+        source = sizes.element * n * len(cases[0].source) * sizes.depth * (sizes.width + sizes.heads * sizes.d_head)
+        kept += source
+        beside = beside + _plain(sight, [case.source for case in cases])
+        beside = beside + Work(calls=8 * sizes.depth * n, moved=3.0 * source)
     if integral and not corrupted:
         graded = points * own
         stages = [(layer_, part) for layer_ in range(sizes.depth) for part in (0, 1)]
@@ -172,7 +186,7 @@ def _gradients(
             calls=_CALLS * sum(one.layers for one in through),
             peak=int(peak),
         )
-    frozen = (corrupted + integral) * own
+    frozen = ((corrupted and not apart) + integral) * own
     graded = (points if integral else 1) * own
     rows = n * start + frozen + graded
     scores = n * start * start + (frozen + graded) * whole
@@ -216,10 +230,13 @@ def _carried(sight: Foresight, cases: Sequence[Case], ablation: str) -> Work:
     kept = sizes.element * rows * width
     if ablation != "corrupted":
         work = NOTHING
-        for _ in by_length([case.base for case in cases]):
+        for _ in by_shape(cases):
             work = work + _written(sight, cases, ablation)
         return work + Work(held=sizes.element * rows * sizes.width, peak=kept // max(1, len(cases)))
-    return _plain(sight, [case.source for case in cases]) + Work(held=kept, peak=2 * kept, moved=4.0 * kept)
+    aligned = [case.base for case in cases if case.aligned is not None]  # which carry some of the clean run's own
+    return _plain(sight, [*(case.source for case in cases), *aligned]) + Work(
+        held=kept, peak=2 * kept, moved=4.0 * kept, calls=6 * sizes.depth * len(aligned)
+    )
 
 
 def _masks(sight: Foresight, cases: Sequence[Case], masks: int, *, layered: bool, thin: float = 1.0) -> Work:
@@ -227,7 +244,8 @@ def _masks(sight: Foresight, cases: Sequence[Case], masks: int, *, layered: bool
     model, sizes, work = sight.model, sight.sizes, NOTHING
     writers, readers = ends(model)
     inputs = sizes.heads + 2 * sizes.kv_heads
-    for length, those in by_length([case.base for case in cases]).items():
+    for those in by_shape(cases):
+        length = len(cases[those[0]].base)
         live = int(len(writers) * thin)
         each = sizes.element * (length * sizes.width * (live + 3 * inputs) + len(writers) * len(readers))
         room = min(BYTES, memory.free_bytes(model.device) // 4)

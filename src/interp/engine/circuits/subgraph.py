@@ -21,11 +21,12 @@ import torch
 from torch import Tensor
 
 from interp.engine import exactness, memory
-from interp.engine.circuits.edges import ABLATIONS, ends, key_of, require_one_length
+from interp.engine.circuits.edges import ABLATIONS, Written, ends, key_of, require_one_length, written_by
 from interp.engine.circuits.edges import written as constants
 from interp.engine.circuits.subset_run import Batch, Run
 from interp.engine.model import hooks
-from interp.engine.patching.cases import Case, by_length, ready, unpatched_differ
+from interp.engine.patching.aligned import aligned_to
+from interp.engine.patching.cases import Case, by_shape, ready, unpatched_differ
 from interp.engine.patching.driver import OnStep, silent
 from interp.engine.patching.noise import measured_noise
 from interp.engine.patching.path import reaching
@@ -51,7 +52,10 @@ class Subset:
     ablation
         What an edge that is not kept carries: its writer's value in the ``corrupted`` run, the ``mean`` of that over
         the pairs at each position, or ``zero``. Biases are never ablated: a head writes ``z @ W_O`` without the bias,
-        and an MLP's output bias stays.
+        and an MLP's output bias stays. Where the prompts of a pair have two lengths (`Case.aligned`), the corrupted run
+        aligned to the clean one takes the corrupted run's place. As with a mean, what a head makes of ablated inputs
+        alone is then not what it writes where it is ablated; with every edge ablated it is the corrupted run at the
+        position asked about, which is given that run's own.
 
     Attributes
     ----------
@@ -167,13 +171,16 @@ class Subset:
 
     def _prepare(self) -> None:
         self.cases = ready(self.model, self.model, self.cases)
-        self._batches = [self._batch(numbers) for numbers in by_length([case.base for case in self.cases]).values()]
+        self._batches = [self._batch(numbers) for numbers in by_shape(self.cases)]
 
     def _batch(self, numbers: list[int]) -> Batch:
         clean = torch.tensor([self.cases[n].base for n in numbers], device=self.model.device)
         written = torch.stack([self.net.embed(ids) for ids in clean])
         if self.ablation != "corrupted":
-            return self._constant(numbers, written)
+            constant = constants(self.model, self.net, self.cases, self.ablation)
+            return self._carrying(numbers, written, constant)
+        if self.cases[numbers[0]].aligned is not None:
+            return self._carrying(numbers, written, self._aligned(numbers))
         held = self._source(torch.tensor([self.cases[n].source for n in numbers], device=self.model.device))
         return Batch(numbers, embed=held["resid"][:, 0], written=written, **held)
 
@@ -193,10 +200,29 @@ class Subset:
             found.append({name: torch.stack(tensors, 1) for name, tensors in held.items()})
         return {name: torch.cat([held[name] for held in found]) for name in sites.values()}
 
-    def _constant(self, numbers: list[int], written: Tensor) -> Batch:
-        """Return what ablated edges carry where that is no run's, and the stream that it all makes."""
+    def _aligned(self, numbers: Sequence[int]) -> Written:
+        """Return what corrupted runs of another length write, aligned to the clean ones, ``[pair, position, …]``."""
+        cases = [self.cases[n] for n in numbers]
+        own, given = (
+            written_by(self.model, self.net, ids)[0]
+            for ids in ([case.base for case in cases], [case.source for case in cases])
+        )
+        z, mlp = (
+            [aligned_to(*both, cases) for both in zip(*layers, strict=True)]
+            for layers in ((own.z, given.z), (own.mlp, given.mlp))
+        )
+        return Written(aligned_to(own.embed, given.embed, cases), z, mlp)
+
+    def _carrying(self, numbers: list[int], written: Tensor, constant: Written) -> Batch:
+        """Return a batch whose ablated edges carry what is no run's, and the stream that it all makes.
+
+        Parameters
+        ----------
+        constant
+            What is carried: the same in all pairs, or with an axis of pairs.
+        """
         net, shape = self.net, written.shape
-        constant = constants(self.model, net, self.cases, self.ablation)
+        each = constant.embed.dim() == len(shape)
         total, resid, mid = constant.embed, list[Tensor](), list[Tensor]()
         for layer, z, mlp in zip(net.layers, constant.z, constant.mlp, strict=True):
             resid.append(total)
@@ -206,8 +232,10 @@ class Subset:
         resid.append(total)
 
         def spread(rows: list[Tensor]) -> Tensor:
-            each = torch.stack([row.expand(shape[1], *row.shape[1:]) for row in rows])
-            return each.expand(shape[0], *each.shape)
+            if each:
+                return torch.stack(rows, 1)
+            same = torch.stack([row.expand(shape[1], *row.shape[1:]) for row in rows])
+            return same.expand(shape[0], *same.shape)
 
         embed = constant.embed.expand(shape)
         return Batch(numbers, embed, spread(resid), spread(mid), spread(constant.z), spread(constant.mlp), written)

@@ -78,12 +78,17 @@ def attribute(
     activation takes, ``∫ ∂m/∂a · da``, by the trapezoidal rule. Of the nodes through which everything passes, such as
     ``resid_pre`` at all positions of one layer, the parts then sum to the difference of the two runs' metrics.
 
+    Of pairs that are aligned by spans (`Case.aligned`), ``a_source`` is what the exact sweep puts in, and positions
+    that are given nothing have no effect. The way then ends in the base run with the aligned embeddings; what an
+    activation is there is not yet what it is given, and the rest is spread evenly over the way. Patterns are left out:
+    their keys have no counterparts.
+
     Parameters
     ----------
     model
         The model that is differentiated.
     cases
-        Pairs; those of equal length are run together.
+        Pairs; those of equal length are run together, and of those that are aligned, of equal lengths of both prompts.
     steps
         Points at which the gradient is taken.
     neurons
@@ -216,21 +221,21 @@ class Job:
             self.model,
             self.cases,
             run,
-            last=self._end,
+            last=self.last,
             closed=True,
             limit=min(memory.GRADIENT_ROWS, self._rows_that_fit()),
             on_step=step,
         )
 
     @property
-    def _end(self) -> int:
+    def last(self) -> int:
         """The number of the path's last point; the first is 0."""
         return max(1, self.steps - 1)
 
     def _rows_that_fit(self) -> int:
         """Return how many positions' activations and gradients fit into half of what is free."""
         g = self.model.geometry
-        length = max(len(case.base) for case in self.cases)
+        length = max(max(len(case.base), len(case.source)) for case in self.cases)
         width = 16 * g.d_model + 6 * g.n_heads * length + 8 * self.model.neurons()
         return max(1, memory.free_bytes(self.model.device) // 2 // (4 * g.n_layers * width))
 
@@ -277,7 +282,7 @@ class Job:
         for row, case in enumerate(self.cases[index] for index in piece.cases):
             if piece.first == 0 and case.position == len(case.base) - 1:
                 keep_end(self.model, case.base, ends[0, row])
-            if piece.last == self._end and case.position == len(case.source) - 1:
+            if piece.last == self.last and case.source_position == len(case.source) - 1:
                 keep_end(self.source_model, case.source, ends[-1, row])
 
     def _add(self, piece: Stretch, found: dict[str, Tensor], singles: Tensor | None, ends: Tensor) -> None:
@@ -292,7 +297,7 @@ class Job:
                 answer.neurons[index] += singles[row]
             if piece.first == 0:
                 answer.base[index] = ends[0, row]
-            if piece.last == self._end:
+            if piece.last == self.last:
                 answer.source[index] = ends[-1, row]
                 self.done[index] = True
 

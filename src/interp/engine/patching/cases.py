@@ -39,9 +39,12 @@ class Case:
     source_position
         The position whose logits are measured in the source run; `position` where the runs are of one length.
     spans
-        What is patched span by span; only then may the runs be of different lengths.
+        What is patched span by span.
     heard
         Of paths: for each receiver where it reads what is sent, ``None`` for everywhere; empty where all do so.
+    aligned
+        What each position of the base run is given where the source run stands in for it; ``None`` where that is the
+        same position throughout. Without it the runs are of one length.
     """
 
     base: Ids
@@ -52,6 +55,7 @@ class Case:
     source_position: int = -1
     spans: tuple[Aligned, ...] = ()
     heard: tuple[tuple[int, ...] | None, ...] = ()
+    aligned: Aligned | None = None
 
     def __post_init__(self) -> None:
         if self.source_position < 0:
@@ -130,7 +134,8 @@ def ready_work(stored: Stored, there: Stored, cases: Sequence[Case]) -> Work:
 def measured(cases: Sequence[Case], model: LoadedModel, source_model: LoadedModel) -> exactness.Key:
     """Return what a comparison of such cases depends on, beside the model: the metric, and the source's model."""
     other = None if source_model is model else (id(source_model), source_model.fingerprint())
-    return exactness.of_metric(cases[0].scorer.metric), other
+    beside = ("aligned",) if any(case.aligned is not None for case in cases) else ()
+    return exactness.of_metric(cases[0].scorer.metric), other, *beside
 
 
 def by_length(prompts: Sequence[Sequence[int]]) -> dict[int, list[int]]:
@@ -145,6 +150,15 @@ def by_length(prompts: Sequence[Sequence[int]]) -> dict[int, list[int]]:
     for number, ids in enumerate(prompts):
         found.setdefault(len(ids), []).append(number)
     return dict(sorted(found.items()))
+
+
+def by_shape(cases: Sequence[Case]) -> list[list[int]]:
+    """Return the numbers of the cases that can run together, the shortest first.
+
+    Their base runs have one length, and so have their source runs where these are aligned.
+    """
+    shapes = [(len(case.base), -1 if case.aligned is None else len(case.source)) for case in cases]
+    return [[number for number, own in enumerate(shapes) if own == shape] for shape in sorted(set(shapes))]
 
 
 def _logits(model: LoadedModel, ids: Sequence[int], position: int) -> Tensor:

@@ -32,6 +32,7 @@ from interp.engine.memory import Stretch
 from interp.engine.patching import ablation, attribution, noise
 from interp.engine.patching.cases import Case, Ids, by_length, plain_ends, ready_work
 from interp.engine.patching.driver import silent
+from interp.engine.patching.gradients import first_done
 from interp.engine.patching.plan import waves_of
 from interp.engine.patching.runs import NAMES
 from interp.engine.patching.waves import Sweep, sampled
@@ -315,7 +316,8 @@ def of_estimate(job: attribution.Job, stored: Stored) -> tuple[Foresight, Work]:
         work = work + _of_piece(sight, some, piece, job.steps, foreign=there is not stored)
         work = work + job.beside(len(some) * (piece.last - piece.first + 1) * len(some[0].base))
     if sight.net is not None and not exactness.trusted(model, job.key, max(len(case.base) for case in cases)):
-        work = work + plain_ends(stored, there, cases[: exactness.sample_of(model)]) + of_noise(model, cases)
+        some = first_done(cases, pieces, job.last)[: exactness.sample_of(model)]
+        work = work + plain_ends(stored, there, some) + of_noise(model, cases)
     return sight, work + (there.work if there is not stored else NOTHING)
 
 
@@ -323,9 +325,13 @@ def _of_piece(sight: Foresight, cases: Sequence[Case], piece: Stretch, steps: in
     """Return the work of pairs that are run and differentiated together."""
     sizes, net = sight.sizes, sight.net
     n, length, points = len(cases), len(cases[0].base), 1 if steps == 1 else piece.last - piece.first + 1
-    start = min(min(case.start, case.position) for case in cases) if net is not None and not foreign else 0
+    aligned = cases[0].aligned is not None
+    shared = net is not None and not foreign and not aligned
+    start = min(min(case.start, case.position) for case in cases) if shared else 0
     graded = n * points * (length - start)
     frozen = n * (length - start) if steps == 1 else 0
+    if aligned:  # the source runs by themselves, and where the way ends
+        frozen = n * (len(cases[0].source) + (steps > 1) * length)
     heads = (2 * sizes.heads + 2 * sizes.kv_heads) * sizes.d_head
     width = 5 * sizes.width + heads + sizes.d_mlp + sizes.heads * length  # of all sites
     saved = 2 * sizes.width + 2 * sizes.d_mlp + 2 * sizes.heads * length  # what autograd keeps beside them
@@ -333,17 +339,17 @@ def _of_piece(sight: Foresight, cases: Sequence[Case], piece: Stretch, steps: in
     peak = sizes.element * sizes.depth * (rows * width + graded * (2 * width + saved) + frozen * width)
     beside = Work(
         moved=3.0 * sizes.element * sizes.depth * width * (graded + frozen),
-        calls=_CALLS * sizes.depth + 60 * n,
+        calls=_CALLS * sizes.depth + 60 * n + 50 * sizes.depth * n * aligned,
         peak=peak,
         advice=("fewer pairs (--n)", "fewer --steps"),
     )
     if net is None:
-        runs = 2 if steps == 1 else 3
+        runs = 2 if steps == 1 else 3 + 2 * aligned
         own = Hooked(1, graded, graded=True, places=10 * sizes.depth)
         others = Hooked(runs - 1, n * length, places=10 * sizes.depth)
         return beside + Work(forwards=runs, hooked=(own, others))
     scores = n * start * start + (frozen + graded) * length
     return beside + Work(
-        forwards=2 if foreign else 1,
+        forwards=1 + (foreign or aligned) + (aligned and steps > 1),
         through=(Through(rows, sizes.depth, graded=graded, scores=scores, groups=3),),
     )

@@ -12,7 +12,7 @@ from interp.engine import memory
 from interp.engine.memory import Stretch
 from interp.engine.metrics import MetricFailed
 from interp.engine.model import hooks
-from interp.engine.patching.cases import Case, by_length
+from interp.engine.patching.cases import Case, by_shape
 from interp.errors import InputError
 
 if TYPE_CHECKING:
@@ -51,6 +51,17 @@ def require_slope(scores: Tensor, cases: Sequence[Case]) -> None:
         raise InputError(f"the metric {cases[0].scorer.metric.name} has no gradient here; use --method exact")
 
 
+def first_done(cases: Sequence[Case], pieces: Sequence[Stretch], last: int) -> list[Case]:
+    """Return the cases that are done, in their order, as soon as the longest is: it is then that some are compared."""
+    longest = max(range(len(cases)), key=lambda number: len(cases[number].base))
+    done: set[int] = set()
+    for piece in pieces:
+        done.update(piece.cases if piece.last == last else ())
+        if longest in done:
+            break
+    return [cases[number] for number in sorted(done)]
+
+
 def over_cases(
     model: LoadedModel,
     cases: Sequence[Case],
@@ -79,14 +90,17 @@ def over_cases(
 
     def pieces() -> Iterator[Stretch]:
         # The first pair comes first, since it is the one that pictures show: it is there as soon as any is.
-        for length, numbers in sorted(by_length([case.base for case in cases]).items(), key=lambda of: 0 not in of[1]):
+        for numbers in sorted(by_shape(cases), key=lambda numbers: 0 not in numbers):
+            length = len(cases[numbers[0]].base)
             numbers.sort(key=lambda number: (number > 0, cases[number].start))  # a batch shares its shortest prefix
             size = max(1, memory.GRADIENT_ROWS // (length * (last + extra)))
             for at in range(0, len(numbers), size):
                 yield Stretch(tuple(numbers[at : at + size]), 0, last)
 
     def rows(piece: Stretch) -> int:
-        return len(piece.cases) * (piece.last - piece.first + extra) * len(cases[piece.cases[0]].base)
+        first = cases[piece.cases[0]]
+        beside = 0 if first.aligned is None else len(first.source)  # runs by itself
+        return len(piece.cases) * ((piece.last - piece.first + extra) * len(first.base) + beside)
 
     def one(piece: Stretch) -> None:
         nonlocal done

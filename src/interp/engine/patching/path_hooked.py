@@ -16,7 +16,7 @@ from interp.engine.features.places import flat
 from interp.engine.forecast.work import NOTHING, one_batch
 from interp.engine.metrics import upcast
 from interp.engine.model.interventions import composed, written
-from interp.engine.patching.cases import Case, Ids
+from interp.engine.patching.cases import Aligned, Case, Ids
 from interp.engine.patching.feature_plan import Difference, Features
 from interp.sites import Site
 from interp.spec import Node
@@ -61,7 +61,7 @@ class HookedPaths:
         self.exists = exists
         self.given = given or self._of_source
         self.features = features
-        self._received: tuple[tuple[Ids, Ids, int], dict[str, Tensor]] | None = None
+        self._received: tuple[tuple[Ids, Ids, Aligned | None, int], dict[str, Tensor]] | None = None
 
     def _of_source(self, asked: Case, site: Site) -> Tensor:
         return self.model.activations_of(asked.source, [site.hook_name])[site.hook_name]
@@ -141,7 +141,7 @@ class HookedPaths:
 
     def _heard(self, asked: Case, sender: int) -> dict[str, Tensor]:
         """Run the base with the sender as in the source run; return what each receiver makes of its input there."""
-        if self._received is not None and self._received[0] == (asked.base, asked.source, sender):
+        if self._received is not None and self._received[0] == (asked.base, asked.source, asked.aligned, sender):
             return self._received[1]
         node, depth = self.senders[sender], self.model.geometry.n_layers
         frozen = FROZEN[self.freeze]
@@ -176,7 +176,7 @@ class HookedPaths:
         together = {name: composed(some) for name, some in functions.items()}
         logits = self.model.forward([asked.base], together, last_only=False)
         heard["logits"] = upcast(logits[:, asked.position])
-        self._received = ((asked.base, asked.source, sender), heard)
+        self._received = ((asked.base, asked.source, asked.aligned, sender), heard)
         return heard
 
     # -- features ------------------------------------------------------------------------------------------------------

@@ -15,11 +15,12 @@ from interp.engine.features.places import Place, flat
 from interp.engine.metrics import upcast
 from interp.engine.model import hooks
 from interp.engine.model.interventions import composed, unread
+from interp.engine.patching.aligned import aligned_to, given_at
 from interp.engine.patching.cases import Case, Ids
 from interp.engine.transformer import network
 from interp.engine.transformer.network import Network
 from interp.engine.transformer.shared_prefix import paired
-from interp.sites import MLP_INPUTS, Site
+from interp.sites import MLP_INPUTS, SITES, Site
 
 if TYPE_CHECKING:
     from transformer_lens.hook_points import HookPoint
@@ -32,6 +33,10 @@ Sites = dict[str, list[Tensor]]  # site → one tensor for each layer
 @dataclass
 class Recorded:
     """The runs at some points of the way between pairs, the patched run first.
+
+    Of pairs that are aligned, what the source run has stands where the base run is given it, and what that is not given
+    stands still; the way ends in the base run with all its embeddings put in, and each activation goes on from there
+    to what the source run has.
 
     Attributes
     ----------
@@ -91,27 +96,29 @@ class LeanRuns:
 
     def ends(self, cases: Sequence[Case]) -> Recorded:
         base, source = self._embedded(cases)
-        if self.source is self.network:
+        if self.source is self.network and cases[0].aligned is None:
             start = self._start(cases)
             return self._run(cases, base[:, :start], source[None, :, start:], base[None, :, start:])
-        nothing = base[:, :0]
-        here = self._run(cases, nothing, base[None][:0], base[None])
-        there = self._run(cases, nothing, source[None], source[None][:0], self.source)
-        values = {
-            site: [torch.cat(both) for both in zip(here.values[site], there.values[site], strict=True)]
-            for site in self.sites
-        }
-        assert here.ends is not None
-        assert there.ends is not None
-        both = torch.cat([here.ends, there.ends])
-        return Recorded(values, here.graph, torch.cat([here.scores, there.scores]), 0, both)
+        here = self._run(cases, base[:, :0], base[None][:0], base[None])
+        return _with_source(here, self._there(cases, source), cases)
 
     def way(self, cases: Sequence[Case], part: Tensor) -> Recorded:
         base, source = self._embedded(cases)
+        if cases[0].aligned is not None:
+            end = aligned_to(base, source, cases)
+            graded = base + part.view(-1, 1, 1, 1).to(base.dtype) * (end - base)
+            way = self._run(cases, base[:, :0], graded[:0], graded)
+            last = self._run(cases, base[:, :0], end[None], graded[:0])
+            return _to_source(way, last, self._there(cases, source), cases, part)
         start = self._start(cases)
         later = base[:, start:]
         graded = later + part.view(-1, 1, 1, 1).to(base.dtype) * (source[:, start:] - later)
         return self._run(cases, base[:, :start], graded[:0], graded)
+
+    def _there(self, cases: Sequence[Case], source: Tensor) -> Recorded:
+        """Return the pairs' source runs by themselves."""
+        ends = [case.source_position for case in cases]
+        return self._run(cases, source[:, :0], source[None], source[None][:0], self.source, ends)
 
     def _embedded(self, cases: Sequence[Case]) -> tuple[Tensor, Tensor]:
         base, source = _ids(cases)
@@ -123,9 +130,16 @@ class LeanRuns:
         return 0 if self.network.both_ways else min(min(case.start, case.position) for case in cases)
 
     def _run(
-        self, cases: Sequence[Case], prefix: Tensor, frozen: Tensor, graded: Tensor, of: Network | None = None
+        self,
+        cases: Sequence[Case],
+        prefix: Tensor,
+        frozen: Tensor,
+        graded: Tensor,
+        of: Network | None = None,
+        asked: Sequence[int] = (),
     ) -> Recorded:
         of, start = of or self.network, prefix.shape[1]
+        asked = asked or [case.position for case in cases]
         values: Sites = {site: [] for site in self.sites}
         graph: Sites = {site: [] for site in self.sites}
         read: dict[Place, Tensor] = {}
@@ -144,7 +158,7 @@ class LeanRuns:
         ends = paired(of, prefix, frozen, graded.detach().requires_grad_(), keep)
         self.model.count(1)
         last = [
-            torch.stack([end[:, n, case.position - start] for n, case in enumerate(cases)], 1) for end in ends
+            torch.stack([end[:, n, position - start] for n, position in enumerate(asked)], 1) for end in ends
         ]  # frozen, graded
         fixed, moving = (
             torch.stack([case.scorer.of_residual(of, end[:, n]) for n, case in enumerate(cases)], 1) for end in last
@@ -169,20 +183,25 @@ class HookedRuns:
     def ends(self, cases: Sequence[Case]) -> Recorded:
         base, source = _ids(cases)
         here = self._run(self.model, cases, base)
-        with torch.no_grad():
-            there = self._run(self.source_model, cases, source)
-        sites = here.values.keys() & there.values.keys()
-        values = {
-            site: [torch.cat(both) for both in zip(here.values[site], there.values[site], strict=True)]
-            for site in sites
-        }
-        return Recorded(values, here.graph, torch.cat([here.scores, there.scores]), 0)
+        return _with_source(here, self._there(cases, source), cases)
 
     def way(self, cases: Sequence[Case], part: Tensor) -> Recorded:
         base, source = _ids(cases)
         begin, end = self._stream(base), self._stream(source)
+        aligned = cases[0].aligned is not None
+        end = aligned_to(begin, end, cases) if aligned else end
         graded = begin + part.view(-1, 1, 1, 1).to(begin.dtype) * (end - begin)
-        return self._run(self.model, cases, base * len(part), graded.flatten(0, 1))
+        way = self._run(self.model, cases, base * len(part), graded.flatten(0, 1))
+        if not aligned:
+            return way
+        with torch.no_grad():
+            last = self._run(self.model, cases, base, end)
+        return _to_source(way, last, self._there(cases, source), cases, part)
+
+    def _there(self, cases: Sequence[Case], source: list[Ids]) -> Recorded:
+        """Return the pairs' source runs by themselves."""
+        with torch.no_grad():
+            return self._run(self.source_model, cases, source, asked=[case.source_position for case in cases])
 
     def _stream(self, ids: list[Ids]) -> Tensor:
         """Return the residual stream before layer 0, ``[pair, position, d_model]``."""
@@ -194,7 +213,15 @@ class HookedRuns:
         self.model.forward(ids, {Site("resid_pre", 0).hook_name: keep})
         return held[0]
 
-    def _run(self, model: LoadedModel, cases: Sequence[Case], ids: list[Ids], begin: Tensor | None = None) -> Recorded:
+    def _run(
+        self,
+        model: LoadedModel,
+        cases: Sequence[Case],
+        ids: list[Ids],
+        begin: Tensor | None = None,
+        asked: Sequence[int] = (),
+    ) -> Recorded:
+        asked = asked or [case.position for case in cases]
         depth, recording = model.geometry.n_layers, torch.is_grad_enabled()
         held: dict[str, dict[int, Tensor]] = {site: {} for site in self.sites}
 
@@ -223,7 +250,8 @@ class HookedRuns:
             points[name] = composed([points[name], look(place)]) if name in points else look(place)
         logits = model.forward(ids, points, last_only=False, gradients=recording)
         logits = upcast(logits).unflatten(0, (-1, len(cases)))
-        scores = torch.stack([case.scorer.of_logits(logits[:, n, case.position]) for n, case in enumerate(cases)], 1)
+        each = enumerate(zip(cases, asked, strict=True))
+        scores = torch.stack([case.scorer.of_logits(logits[:, n, position]) for n, (case, position) in each], 1)
         graph = {site: [by[n] for n in range(depth)] for site, by in held.items() if len(by) == depth}
         values = {site: [tensor.detach() for tensor in layers] for site, layers in graph.items()}
         if self.middle and {"resid_pre", "attn_out"} <= graph.keys():
@@ -234,6 +262,48 @@ class HookedRuns:
         by_point = {site: [value.unflatten(0, (-1, len(cases))) for value in layers] for site, layers in values.items()}
         read = {place: tensor.unflatten(0, (-1, len(cases))) for place, tensor in seen.items()}
         return Recorded(by_point, graph, scores, 0, read=read)
+
+
+def _with_source(here: Recorded, there: Recorded, cases: Sequence[Case]) -> Recorded:
+    """Return the base runs, and behind them the source runs, aligned to them."""
+    values = {
+        site: [
+            torch.cat([own, _aligned(own, given, cases)]) for own, given in zip(layers, there.values[site], strict=True)
+        ]
+        for site, layers in here.values.items()
+        if site in there.values and _lines_up(site, cases)
+    }
+    scores = torch.cat([here.scores, there.scores.detach()])
+    ends = None if here.ends is None or there.ends is None else torch.cat([here.ends, there.ends])
+    return Recorded(values, here.graph, scores, 0, ends)
+
+
+def _to_source(way: Recorded, last: Recorded, there: Recorded, cases: Sequence[Case], part: Tensor) -> Recorded:
+    """Return a way that goes on, in each activation, from what it is at the last point to what it is given."""
+    given_there = given_at(cases, part.device)
+    values: Sites = {}
+    for site in way.values:
+        if site not in there.values or not _lines_up(site, cases):
+            continue
+        values[site] = []
+        for own, end, given in zip(way.values[site], last.values[site], there.values[site], strict=True):
+            shape = (-1, *[1] * (own.dim() - 1))
+            on = part.view(shape).to(own.dtype) * (_aligned(end, given, cases) - end)
+            moving = given_there.view(1, *given_there.shape, *[1] * (own.dim() - 3))
+            values[site].append(torch.where(moving, own + on, end))
+    scores = torch.cat([way.scores, there.scores.detach()])
+    ends = None if way.ends is None or there.ends is None else torch.cat([way.ends, there.ends])
+    return Recorded(values, way.graph, scores, 0, ends)
+
+
+def _aligned(own: Tensor, given: Tensor, cases: Sequence[Case]) -> Tensor:
+    """Return what the source runs have, ``[1, pair, position, …]``, at the base runs' positions."""
+    return given if cases[0].aligned is None else aligned_to(own[0], given[0], cases)[None]
+
+
+def _lines_up(site: str, cases: Sequence[Case]) -> bool:
+    """Whether a site has a row for each position: a pattern has one for each query, over keys that differ in number."""
+    return cases[0].aligned is None or not SITES[site].heads_first
 
 
 def _ids(cases: Sequence[Case]) -> tuple[list[Ids], list[Ids]]:

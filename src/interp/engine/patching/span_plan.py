@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from interp.engine.patching.aligned import put
 from interp.engine.patching.cases import Aligned
 from interp.engine.patching.plan import PatchGroup, Plan
 from interp.sites import SITES
@@ -62,9 +63,9 @@ class SpanPlan(Plan):
         block = self.network.layers[index]
         if self.site in {"resid_pre", "resid_post"}:
             layer = index + (self.site == "resid_post")
-            return _put(base.resid[layer], source.resid[layer], span)[positions][None]
+            return put(base.resid[layer], source.resid[layer], span)[positions][None]
         if self.site == "resid_mid":
-            return _put(base.mid[index], source.mid[index], span)[positions][None]
+            return put(base.mid[index], source.mid[index], span)[positions][None]
         if self.site in {"attn_out", "mlp_out"}:
             read, write = (self._from_heads, self._middle) if self.site == "attn_out" else (self._from_mlp, self._after)
             change = _change(read(base, index), read(source, index), span)
@@ -82,10 +83,10 @@ class SpanPlan(Plan):
         """Return the z that the patched site makes in every head, ``[position, head, d_head]``."""
         base, source, block = self.base, self.source, self.network.layers[index]
         if self.site == "z":
-            return _put(base.z[index], source.z[index], span)
+            return put(base.z[index], source.z[index], span)
         q, k, v = base.q[index], base.k[index], base.v[index]
         if self.site == "v":
-            v = _put(v, source.v[index], span)
+            v = put(v, source.v[index], span)
         elif self.site == "q":
             q = self._turned(q, source.q[index], index, span)
         else:
@@ -95,21 +96,13 @@ class SpanPlan(Plan):
     def _turned(self, own: Tensor, given: Tensor, index: int, span: Aligned) -> Tensor:
         """Return queries or keys with the source's put in, which turn with the position that they come to stand at."""
         if all(taken == (at,) for at, taken in span):
-            return _put(own, given, span)
+            return put(own, given, span)
         block, which = self.network.layers[index], "qk".index(self.site)
         projected, other = (block.project(run.resid[index])[which] for run in (self.base, self.source))
         turn = block.turn_queries if self.site == "q" else block.turn_keys
-        turned = turn(_put(projected, other, span), self.network.rotations(len(self.base))[index])
-        return _put(own, turned, tuple((at, (at,)) for at, _ in span))
-
-
-def _put(own: Tensor, given: Tensor, span: Aligned) -> Tensor:
-    """Return `own`, ``[position, …]``, with a span's positions taken from `given`."""
-    out = own.clone()
-    for at, taken in span:
-        out[at] = given[taken[0]] if len(taken) == 1 else given[list(taken)].mean(0)
-    return out
+        turned = turn(put(projected, other, span), self.network.rotations(len(self.base))[index])
+        return put(own, turned, tuple((at, (at,)) for at, _ in span))
 
 
 def _change(own: Tensor, given: Tensor, span: Aligned) -> Tensor:
-    return _put(own, given, span) - own
+    return put(own, given, span) - own

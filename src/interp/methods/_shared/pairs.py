@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from interp.engine.forecast.work import Stored, Work
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.model.tokens import Encoded
-    from interp.engine.patching.cases import Case
+    from interp.engine.patching.cases import Aligned, Case
     from interp.engine.patching.waves import Sweep
     from interp.tasks import Vocabulary
 
@@ -64,11 +64,25 @@ class Encodings:
 
 
 def encode(
-    model: LoadedModel, pairs: Pairs, metric: Metric, *, spans: bool = False, any_length: bool = False
+    model: LoadedModel,
+    pairs: Pairs,
+    metric: Metric,
+    *,
+    spans: bool = False,
+    lengths: bool = False,
+    any_length: bool = False,
+    known: Sequence[Mapping[str, Places]] = (),
 ) -> list[Encodings]:
     """Return the pairs as tokens; with `spans` they line up by these, and may be of different lengths.
 
-    With `any_length` they may be so without lining up.
+    Parameters
+    ----------
+    lengths
+        Whether some pairs may be of different lengths, and line up by spans then, each by its own.
+    any_length
+        Whether they may be so without lining up.
+    known
+        The pairs' spans, where they are known.
 
     Raises
     ------
@@ -77,16 +91,22 @@ def encode(
     """
     if not pairs.pairs:
         raise InputError("there are no pairs; give clean and corrupted prompts, or --task")
-    apart, count = spans or any_length, len(pairs.pairs)
+    apart, count = spans or lengths or any_length, len(pairs.pairs)
     found = [_encoded(model, pair, metric, number, count, apart) for number, pair in enumerate(pairs.pairs)]
-    if not spans:
+    if known:
+        return [replace(e, spans=own) for e, own in zip(found, known, strict=True)]
+    if not (spans or lengths):
         return found
     every: list[dict[str, Places]] = []
     for number, (pair, e) in enumerate(zip(pairs.pairs, found, strict=True)):
+        if not spans and len(e.clean.ids) == len(e.corrupted.ids):
+            every.append({})
+            continue
         where = f"pair {number}: " if len(found) > 1 else ""
         ends = (len(e.clean.ids) - 1, len(e.corrupted.ids) - 1) if model.geometry.causal else None
         every.append(span_places.places(e.clean, e.corrupted, pair.slots, where, ends=ends))
-    return [replace(e, spans=own) for e, own in zip(found, span_places.common(every), strict=True)]
+    every = span_places.common(every) if spans else every
+    return [replace(e, spans=own) for e, own in zip(found, every, strict=True)]
 
 
 def _encoded(model: LoadedModel, pair: Pair, metric: Metric, number: int, count: int, apart: bool) -> Encodings:
@@ -123,30 +143,45 @@ def cases(
     *,
     foreign: bool = False,
     align: str = "last",
+    whole: bool = False,
 ) -> list[Case]:
     """Return the pairs ready to run.
 
-    `Encodings.runs` says which prompt is changed, `span_places.aligned` what `align` is.
+    `Encodings.runs` says which prompt is changed, `span_places.aligned` what `align` is. Where `whole` the corrupted
+    run stands in for all of the clean one: pairs of one length line up token by token, others as `span_places.whole`
+    says.
     """
     from interp.engine.metrics import Scorer
     from interp.engine.patching.cases import Case
 
-    return [
-        Case(
-            base=base.ids,
-            source=source.ids,
-            scorer=Scorer(metric, e.answer, e.wrong),
-            position=predicted(model, base if e.spans else e.clean),
-            clean_base=direction == "noise",
-            source_position=predicted(model, source if e.spans else e.clean),
-            spans=tuple(
+    made: list[Case] = []
+    for number, e in enumerate(encoded):
+        base, source = e.runs(direction, foreign=foreign)
+        position, there = (predicted(model, one if e.spans else e.clean) for one in (base, source))
+        spans: tuple[Aligned, ...] = ()
+        every: Aligned | None = None
+        if not whole:
+            spans = tuple(
                 span_places.aligned(span, align, name, into_clean=direction == "noise", same=foreign)
                 for name, span in e.spans.items()
-            ),
+            )
+            every = span_places.joined(spans, base, source)
+        elif len(base.ids) != len(source.ids):
+            where = f"pair {number}: " if len(encoded) > 1 else ""
+            every = span_places.whole(base, source, e.spans, align, where, ends=(position, there))
+        made.append(
+            Case(
+                base=base.ids,
+                source=source.ids,
+                scorer=Scorer(metric, e.answer, e.wrong),
+                position=position,
+                clean_base=direction == "noise",
+                source_position=there,
+                spans=spans,
+                aligned=every,
+            )
         )
-        for e in encoded
-        for base, source in [e.runs(direction, foreign=foreign)]
-    ]
+    return made
 
 
 def aligned(clean: Encoded, corrupted: Encoded) -> str:
@@ -184,7 +219,7 @@ def check(
         clean_metric=tuple(clean),
         corrupted_metric=tuple(corrupted),
         warnings=tuple(_warnings(model, encoded, metric, clean, corrupted, other)) if warn else (),
-        spans=tuple(e.spans for e in encoded if e.spans),
+        spans=tuple(e.spans for e in encoded) if any(e.spans for e in encoded) else (),
     )
 
 

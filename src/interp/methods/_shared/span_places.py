@@ -11,7 +11,7 @@ from interp.spans import AFTER, BEFORE, END, MIDDLE
 
 if TYPE_CHECKING:
     from interp.engine.model.tokens import Encoded
-    from interp.engine.patching.cases import Aligned
+    from interp.engine.patching.cases import Aligned, Case
 
 Align = Literal["last", "mean", "each"]
 Positions = tuple[int, ...]
@@ -146,11 +146,95 @@ def aligned(span: Places, align: str, name: str, *, into_clean: bool, same: bool
     return tuple((at, source) for at in base)
 
 
+def joined(spans: Sequence[Aligned], base: Encoded, source: Encoded) -> Aligned | None:
+    """Return what all spans' positions are given; ``None`` where it is the same position of a prompt of one length."""
+    every = tuple(sorted(own for span in spans for own in span))
+    same = len(base.ids) == len(source.ids) and all(taken == (at,) for at, taken in every)
+    return None if same else every
+
+
+def whole(
+    clean: Encoded, corrupted: Encoded, spans: Mapping[str, Places], align: str, where: str, *, ends: tuple[int, int]
+) -> Aligned:
+    """Return what each position of the clean prompt is given of the corrupted one, over all of both.
+
+    Spans are given what `aligned` says. What stands between two spans goes with what stands there in the other prompt:
+    what both begin and end with token by token, and what is between as a span is. A token that there is nothing for is
+    given nothing.
+
+    Parameters
+    ----------
+    where
+        What an error calls the pair.
+    ends
+        Where either prompt's answer is asked for: the one is always given the other.
+
+    Raises
+    ------
+    InputError
+        A span in more pieces in one prompt than in the other, or ``"each"``, and lengths that differ.
+    """
+    given = {at: taken for name, own in spans.items() for at, taken in aligned(own, align, name, into_clean=True)}
+    gaps = [_gaps([own[side] for own in spans.values()], len(one.ids)) for side, one in enumerate((clean, corrupted))]
+    if len(gaps[0]) != len(gaps[1]):
+        pieces = [len(some) // 2 for some in gaps]
+        raise InputError(
+            f"{where}the spans stand in {pieces[0]} pieces in clean and in {pieces[1]} in corrupted, so that what is "
+            "between them does not line up; mark as many pieces in both prompts"
+        )
+    for own, other in zip(*gaps, strict=True):
+        mine, theirs = between([clean.ids[at] for at in own], [corrupted.ids[at] for at in other])
+        given |= {own[n]: (other[n],) for n in range(mine.start)}
+        given |= {own[n]: (other[n],) for n in range(mine.stop - len(own), 0)}
+        if mine and theirs:
+            middle = (own[mine.start : mine.stop], other[theirs.start : theirs.stop])
+            given |= dict(aligned(middle, align, MIDDLE, into_clean=True))
+    given[ends[0]] = (ends[1],)
+    return tuple(sorted(given.items()))
+
+
+def _gaps(spans: Sequence[Positions], length: int) -> list[Positions]:
+    """Return the positions of no span: before the first piece, inside it, between it and the next one, inside that …
+
+    Inside a piece is what stands between its own tokens, such as a space that is a token by itself.
+    """
+    owner = {position: number for number, span in enumerate(spans) for position in span}
+    gaps: list[list[int]] = [[]]
+    last, waiting = -1, list[int]()
+    for position in range(length):
+        if position not in owner:
+            waiting.append(position)
+            continue
+        if owner[position] == last:
+            gaps[-1] += waiting
+        else:
+            gaps += [waiting, []] if last >= 0 else [[]]
+            gaps[0] += waiting if last < 0 else []
+        last, waiting = owner[position], []
+    gaps += [waiting] if last >= 0 else []
+    gaps[0] += waiting if last < 0 else []
+    return [tuple(gap) for gap in gaps]
+
+
+def of_two_lengths(cases: Sequence[Case], align: str) -> tuple[str, ...]:
+    """Return how pairs were aligned whose prompts have different lengths."""
+    those = [case for case in cases if case.aligned is not None]
+    if not those:
+        return ()
+    own = sum(len(case.base) - len(case.aligned or ()) for case in those)
+    left = f"; {own} of their clean tokens have no counterpart and are never ablated" if own else ""
+    return (
+        f"the prompts of {len(those)} of {len(cases)} pairs have different lengths and are aligned by spans "
+        f"(--align {align}){left}",
+    )
+
+
 def unequal(found: Sequence[Mapping[str, Places]], align: str) -> tuple[str, ...]:
     """Return what is done with spans that have different lengths in a pair's prompts."""
-    names = [name for name in found[0] if any(len(spans[name][0]) != len(spans[name][1]) for spans in found)]
+    several = {name for spans in found for name, (own, other) in spans.items() if len(own) != len(other)}
+    names = [name for name in dict.fromkeys(name for spans in found for name in spans) if name in several]
     if not names:
         return ()
     done = "the last token is given the other's last" if align == "last" else "every token is given the other's mean"
-    several = f"the spans {', '.join(names)} have" if len(names) > 1 else f"the span {names[0]} has"
-    return (f"{several} different lengths in clean and in corrupted: {done} (--align {align})",)
+    those = f"the spans {', '.join(names)} have" if len(names) > 1 else f"the span {names[0]} has"
+    return (f"{those} different lengths in clean and in corrupted: {done} (--align {align})",)

@@ -12,7 +12,7 @@ import numpy as np
 
 from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
-from interp.methods._shared import labels
+from interp.methods._shared import labels, span_places
 from interp.methods._shared import pairs as pairs_of
 from interp.methods._shared.circuit import choice, foreseen
 from interp.methods._shared.circuit.result import LESS_IS_BETTER, ONE_MEAN, CircuitResult
@@ -53,6 +53,7 @@ def circuit(
     ablation: Literal["corrupted", "mean", "zero"] = "corrupted",
     metric: MetricName | None = None,
     positions: bool = False,
+    align: Literal["last", "mean", "each"] = "last",
 ) -> CircuitResult:
     """A task's circuit: every edge between heads, MLPs, embedding and logits scored, and the strongest kept.
 
@@ -63,7 +64,8 @@ def circuit(
     Parameters
     ----------
     pairs
-        Clean and corrupted prompts of one length, with answers.
+        Clean and corrupted prompts, with answers. Those of one length line up token by token, others by spans: pieces
+        marked as [Mary]{IO}, or what both begin with, what differs, and what both end with.
     method
         eap-ig estimates from gradients between ablated and clean, eap from the clean run's alone (it misses what is
         saturated there), exact ablates each edge by itself, acdc takes edges away one after the other. These two run
@@ -84,7 +86,11 @@ def circuit(
     metric
         logit-diff, logit, logprob, prob, kl, or the name of a function of yours.
     positions
-        Whether the scores' parts at each position are kept; for estimates, on prompts of one length.
+        Whether the scores' parts at each position are kept; for estimates, on clean prompts of one length.
+    align
+        Where a pair's prompts have different lengths: what the tokens of a span carry along an ablated edge. last gives
+        its last token what the other prompt's has and leaves the rest as it is, mean gives every token the other's
+        mean, each refuses.
 
     Returns
     -------
@@ -126,11 +132,13 @@ def circuit(
         metrics.require_gradient(chosen, model.geometry.d_vocab_out, model.device)
     for site in ("resid_pre", "z", "q", "k", "v", "mlp_out"):
         model.require_site(site, range(model.geometry.n_layers))
-    encoded = encode(model, pairs, chosen)
-    cases = pairs_of.cases(model, encoded, chosen, "noise")
+    encoded = encode(model, pairs, chosen, lengths=True)
+    cases = pairs_of.cases(model, encoded, chosen, "noise", align=align, whole=True)
 
     def result(scored: EdgeScores, notes: Sequence[str] = ()) -> CircuitResult:
-        made = _result(model, pairs, encoded, scored, chosen, [*_notes(cases, ablation, chosen, method), *notes])
+        said = _notes(cases, ablation, chosen, method)
+        said += span_places.of_two_lengths(cases, align) if ablation == "corrupted" else ()
+        made = _result(model, pairs, encoded, scored, chosen, [*said, *notes])
         return replace(made, method=method, steps=scored.steps, ablation=ablation, level=level)
 
     foresee(
@@ -163,7 +171,8 @@ def circuit(
     else:
         scored = _estimated(model, cases, ablation, steps if method == "eap-ig" else 1, positions=positions)
         made = result(scored)
-        made = replace(made, notes=(*made.notes, *choice.saturation(made, steps)))
+        if all(case.aligned is None for case in cases):  # else the embedding does not carry all the difference
+            made = replace(made, notes=(*made.notes, *choice.saturation(made, steps)))
         if level == "head":
             made = replace(made, per_node=np.nansum(made.per_pair, axis=2))
     model.note(scored.path, scored.notes)

@@ -167,7 +167,7 @@ class _Evidence:
         self.pairs = on or ("fresh" if origin.task else "same")
         self.seed = origin.seed + 1 if seed is None else seed
         encoded = self._encoded(origin, n)
-        cases = pairs_of.cases(model, encoded, self.metric, "noise")
+        cases = pairs_of.cases(model, encoded, self.metric, "noise", align=origin.align, whole=True)
         mine = [[node.name for node in nodes] for nodes in edges.ends(model)]
         if mine != [list(circuit.writers), list(circuit.readers)]:
             raise InputError(
@@ -193,7 +193,7 @@ class _Evidence:
             No task to draw fresh pairs from, or no pairs that the circuit was chosen by.
         """
         if self.pairs == "same":
-            return encode(self.model, origin.pairs(self.circuit, n), self.metric)
+            return origin.encoded(self.model, self.circuit, n, self.metric)
         if not origin.task:
             raise InputError("the circuit's pairs came from no task, so there are no fresh ones; use --on same")
         count = len(self.circuit.checks.clean) if n is None else n

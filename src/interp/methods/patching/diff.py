@@ -119,7 +119,7 @@ def _samples(model: LoadedModel, other: LoadedModel, data: Pairs | Texts, metric
         chosen = resolve_metric(metric or data.metric or "logit-diff")
         metrics.try_out(chosen, model.geometry.d_vocab_out, model.device)
         prompts, measured, source = [pair.clean for pair in data.pairs], chosen.name, data.task
-        pairs = encode(model, data, chosen)
+        pairs = encode(model, data, chosen, any_length=True)  # the clean prompts alone are run
         encoded = [e.clean for e in pairs]
         samples = [
             Sample(e.clean.ids, predicted(model, e.clean), metrics.Scorer(chosen, e.answer, e.wrong)) for e in pairs

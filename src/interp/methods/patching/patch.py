@@ -144,8 +144,6 @@ def patch(
             f"the pairs have {min(lengths)} to {max(lengths)} tokens; by position they must have one length"
         )
     cases = pairs_of.cases(model, encoded, chosen, direction, foreign=foreign, align=align)
-    if method == "attribution":
-        estimate.check_spans(cases)
     shown, _ = encoded[0].runs(direction, foreign=foreign)
     positions = shown.strings if "position" in by else tuple(encoded[0].spans)
     swept_over = features_swept.Asked(model, other, cases, dictionaries, by) if dictionaries is not None else None

@@ -123,9 +123,17 @@ def _pairs(found: CircuitResult) -> None:
         size = len(getattr(held, name))
         if size != count and (size or name not in {"clean_metric", "corrupted_metric"}):
             raise ValueError(f"checks.{name} is of {size} pairs where {count} are due")
+    if held.spans and len(held.spans) != count:
+        raise ValueError(f"checks.spans is of {len(held.spans)} pairs where {count} are due")
     for clean, corrupted, differing in zip(held.clean, held.corrupted, held.differing, strict=True):
-        if len(clean) != len(corrupted) or not all(0 <= at < len(clean) for at in differing):
+        one_length = len(clean) == len(corrupted) or held.spans
+        if not one_length or not all(0 <= at < len(clean) for at in differing):
             raise ValueError("a pair's prompts are not of one length, or differ where there is no token")
+    for clean, corrupted, spans in zip(held.clean, held.corrupted, held.spans, strict=False):
+        for own, other in spans.values():
+            inside = all(0 <= at < len(clean) for at in own) and all(0 <= at < len(corrupted) for at in other)
+            if not (own and other and inside):
+                raise ValueError("a span has no token, or one that its prompt has not")
 
 
 def _report(report: CircuitReport) -> None:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from interp.errors import InputError
+from interp.methods._shared.pairs import Encodings, encode
 from interp.spec import Metric, Pair, Pairs, Prompt, resolve_metric
 
 if TYPE_CHECKING:
+    from interp.engine.model.loaded import LoadedModel
     from interp.methods._shared.circuit.result import CircuitResult
 
 
@@ -19,7 +21,7 @@ class Origin:
 
     Attributes
     ----------
-    task, seed, corruption, bos
+    task, seed, corruption, bos, align
         As the command was given them; an empty task for pairs of one's own.
     """
 
@@ -27,6 +29,7 @@ class Origin:
     seed: int
     corruption: str | None
     bos: bool | None
+    align: str = "last"
 
     @classmethod
     def of(cls, circuit: CircuitResult) -> Origin:
@@ -35,7 +38,18 @@ class Origin:
         task = said.get("task") or ""
         seed = circuit.provenance.seed
         drawn = int(said.get("seed", 0 if seed is None else seed))
-        return cls(str(task), drawn, said.get("corruption"), said.get("bos"))
+        return cls(str(task), drawn, said.get("corruption"), said.get("bos"), said.get("align") or "last")
+
+    def encoded(self, model: LoadedModel, circuit: CircuitResult, n: int | None, metric: Metric) -> list[Encodings]:
+        """Return the first `n` of the pairs that chose `circuit` as tokens, with the spans that they are aligned by.
+
+        Raises
+        ------
+        InputError
+            It does not hold them, or fewer.
+        """
+        pairs = self.pairs(circuit, n)
+        return encode(model, pairs, metric, lengths=True, known=circuit.checks.spans[: len(pairs.pairs)])
 
     @staticmethod
     def pairs(circuit: CircuitResult, n: int | None) -> Pairs:

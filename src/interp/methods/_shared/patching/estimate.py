@@ -15,7 +15,7 @@ from interp.spec import Metric
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.patching.attribution import Attributed, Job
-    from interp.engine.patching.cases import Aligned, Case
+    from interp.engine.patching.cases import Aligned
     from interp.engine.patching.waves import Sweep, Swept
     from interp.methods._shared.patching.result import PatchingResult
     from interp.results.tables import Float
@@ -62,7 +62,8 @@ class Estimate:
     sites
         Site → ``float64 [layer, head]`` or ``[layer, position]``.
     cuts
-        ``float64 [layer]``: of every layer, the sum over the whole residual stream before it.
+        ``float64 [layer]``: of every layer, the sum over the whole residual stream before it; none where only spans of
+        it are put in.
     found
         As it came from the engine, case by case.
     """
@@ -146,21 +147,8 @@ def estimate(model: LoadedModel, job: Job, *, site: str, by: str, layers: Sequen
         each = [nodes[site].numpy()[rows] for nodes in found.nodes]
         spans = [job.given[number].spans for number in found.kept]
         asked = np.mean([_divided(site, by, *both) for both in zip(each, spans, strict=True)], axis=0)
-    return Estimate(cast("Float", asked), _summed(found, rows), _cuts(found), found)
-
-
-def check_spans(cases: Sequence[Case]) -> None:
-    """Refuse spans that are given what stands at other positions: gradients are taken position by position.
-
-    Raises
-    ------
-    InputError
-        There are such.
-    """
-    if any(taken != (at,) for case in cases for span in case.spans for at, taken in span):
-        raise InputError(
-            "an estimate needs spans at the same positions of both prompts; leave --method out: spans are few"
-        )
+    whole = all(job.given[number].aligned is None for number in found.kept)  # else not all of the stream is put in
+    return Estimate(cast("Float", asked), _summed(found, rows), _cuts(found) if whole else np.zeros(0), found)
 
 
 def _divided(site: str, by: str, nodes: Float, spans: Sequence[Aligned] = ()) -> Float:
@@ -180,7 +168,7 @@ def _divided(site: str, by: str, nodes: Float, spans: Sequence[Aligned] = ()) ->
 def _summed(found: Attributed, rows: Sequence[int]) -> dict[str, Float]:
     lengths = {nodes[site].shape[-1] for nodes in found.nodes for site in nodes}
     summed: dict[str, Float] = {}
-    for site in found.nodes[0]:
+    for site in [site for site in found.nodes[0] if all(site in nodes for nodes in found.nodes)]:
         if SITES[site].headed or len(lengths) == 1:
             by = "head" if SITES[site].headed else "position"
             each = [_divided(site, by, nodes[site].numpy()[list(rows)]) for nodes in found.nodes]
