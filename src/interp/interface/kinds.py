@@ -11,7 +11,8 @@ from typing import Any, Protocol, SupportsFloat, SupportsIndex
 
 from interp import files, sites
 from interp.errors import InputError, closest, unknown
-from interp.spec import FEATURE, METRICS, as_answers
+from interp.metric import LOSS, METRICS, metric_name
+from interp.spec import FEATURE, as_answers
 
 _MOST = 10_000  # numbers that ranges name in all
 _LAST_SEED = 2**32 - 1
@@ -259,7 +260,7 @@ class Metric(Open):
     """A metric's name, or a function of the user's."""
 
     def named(self, value: Any, flag: str, variables: Mapping[str, Any]) -> Any:  # noqa: ARG002
-        if value.lower().replace("_", "-") in METRICS:
+        if metric_name(value) in METRICS or value.lower().startswith(f"{LOSS}:"):
             return value
         function = variables.get(value)
         if not callable(function):

@@ -97,7 +97,7 @@ class HookedPaths:
             together = {name: composed(some) for name, some in functions.items()}
             logits = self.model.forward([case.base] * len(running), together, last_only=False)
             rows = torch.tensor([row for row, _, _ in running])
-            scores[rows] = case.scorer.of_logits(upcast(logits[:, case.position])).double().cpu()
+            scores[rows] = case.scorer.of_logits(upcast(case.scorer.measured(logits, case.position))).double().cpu()
         return scores
 
     def foreseen(self, case: Case, cells: Sequence[int], stored: Stored, there: Stored) -> Work:
@@ -121,7 +121,8 @@ class HookedPaths:
         return work + one_batch(self.model, running * length, running, last_only=False) if running else work
 
     def _ends(self, asked: Case) -> Tensor:
-        return upcast(self.model.activations_of(asked.base, ["logits"])["logits"][:, asked.position])
+        logits = self.model.activations_of(asked.base, ["logits"])["logits"]
+        return upcast(asked.scorer.measured(logits, asked.position))
 
     def _writing(self, receiver: Node, running: Sequence[tuple[int, Node, dict[str, Tensor]]]) -> Hook:
         name = _name(receiver)
@@ -172,7 +173,7 @@ class HookedPaths:
             functions.setdefault(name, []).append(function)
         together = {name: composed(some) for name, some in functions.items()}
         logits = self.model.forward([asked.base], together, last_only=False)
-        heard["logits"] = upcast(logits[:, asked.position])
+        heard["logits"] = upcast(asked.scorer.measured(logits, asked.position))
         self._received = ((asked.base, asked.source, sender), heard)
         return heard
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from interp.errors import InputError
 from interp.methods._shared import answers, span_places
-from interp.methods._shared.models import logits_of, predicted
+from interp.methods._shared import several as measured
+from interp.methods._shared.models import logits_of
 from interp.methods._shared.span_places import Places
+from interp.metric import OF_WHOLE
 from interp.prompts import differing
 from interp.results.effects import PairChecks
 from interp.spec import Metric, Pair, Pairs, Prompt
@@ -40,6 +42,10 @@ class Encodings:
         Token ids.
     spans
         Name → the positions of a span in clean and in corrupted, where pairs line up by spans.
+    answers, wrongs
+        Whole answers as tokens, where one of them is several; `answer` and `wrong` are then the first of each.
+    slots
+        Name → positions of the parts that the pair was made from.
     """
 
     clean: Encoded
@@ -47,6 +53,14 @@ class Encodings:
     answer: tuple[int, ...]
     wrong: tuple[int, ...]
     spans: Mapping[str, Places] = field(default_factory=dict[str, "Places"])
+    answers: tuple[tuple[int, ...], ...] = ()
+    wrongs: tuple[tuple[int, ...], ...] = ()
+    slots: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
+
+    @property
+    def token(self) -> int | None:
+        """The answer where it is one token, and there is no other."""
+        return self.answer[0] if len(self.answer) == 1 and not self.answers else None
 
     @property
     def differing(self) -> tuple[int, ...]:
@@ -63,8 +77,15 @@ class Encodings:
         return (self.clean if direction == "noise" or foreign else self.corrupted), source
 
 
-def encode(model: LoadedModel, pairs: Pairs, metric: Metric, *, spans: bool = False) -> list[Encodings]:
+def encode(
+    model: LoadedModel, pairs: Pairs, metric: Metric, *, spans: bool = False, several: bool = False
+) -> list[Encodings]:
     """Return the pairs as tokens; with `spans` they line up by these, and may be of different lengths.
+
+    Parameters
+    ----------
+    several
+        Whether several positions can be measured: answers may then be of several tokens.
 
     Raises
     ------
@@ -73,7 +94,14 @@ def encode(model: LoadedModel, pairs: Pairs, metric: Metric, *, spans: bool = Fa
     """
     if not pairs.pairs:
         raise InputError("there are no pairs; give clean and corrupted prompts, or --task")
-    found = [_encoded(model, pair, metric, number, len(pairs.pairs), spans) for number, pair in enumerate(pairs.pairs)]
+    found = [
+        _encoded(model, pair, metric, number, len(pairs.pairs), spans, several)
+        for number, pair in enumerate(pairs.pairs)
+    ]
+    if any(e.answers for e in found):  # one-token answers of other pairs are whole answers too
+        found = [e if e.answers else _as_whole(e) for e in found]
+    if several:
+        measured.require(model, found, metric)
     if not spans:
         return found
     every: list[dict[str, Places]] = []
@@ -84,7 +112,13 @@ def encode(model: LoadedModel, pairs: Pairs, metric: Metric, *, spans: bool = Fa
     return [replace(e, spans=own) for e, own in zip(found, span_places.common(every), strict=True)]
 
 
-def _encoded(model: LoadedModel, pair: Pair, metric: Metric, number: int, count: int, spans: bool) -> Encodings:
+def _as_whole(e: Encodings) -> Encodings:
+    return replace(e, answers=tuple((one,) for one in e.answer), wrongs=tuple((one,) for one in e.wrong))
+
+
+def _encoded(
+    model: LoadedModel, pair: Pair, metric: Metric, number: int, count: int, spans: bool, several: bool
+) -> Encodings:
     where = f"pair {number}: " if count > 1 else ""
     clean, corrupted = model.encode(pair.clean), model.encode(pair.corrupted)
     if len(clean.ids) != len(corrupted.ids) and not spans:
@@ -92,22 +126,32 @@ def _encoded(model: LoadedModel, pair: Pair, metric: Metric, number: int, count:
             f"{where}clean has {len(clean.ids)} tokens and corrupted {len(corrupted.ids)}; they must line up: "
             f"{aligned(clean, corrupted)}; %interp patch --by span takes any lengths"
         )
-    answer, wrong = (
-        answers.tokens(model, pair.clean, given, which, where, literal=pair.literal)
-        for which, given in (("answer", pair.answer), ("wrong", pair.wrong))
-    )
+    several = several and model.geometry.causal
+    given = (("answer", pair.answer), ("wrong", pair.wrong))
+    options: Any = {"where": where, "literal": pair.literal}
+    whole: list[tuple[tuple[int, ...], ...]] = [(), ()]
+    if several and metric.function is None and metric.name in OF_WHOLE:
+        found = [answers.wholes(model, pair.clean, those, which, **options) for which, those in given]
+        whole = found if any(len(ids) > 1 for side in found for ids in side) else whole
+    if any(whole):
+        answer, wrong = (tuple(ids[0] for ids in side) for side in whole)
+    else:
+        options["whole"] = several
+        answer, wrong = (answers.tokens(model, pair.clean, those, which, **options) for which, those in given)
     if metric.needs_answer and not answer:
         raise InputError(f"{where}{metric.name} needs an answer: add a line answer: …, or answer=… in Python")
     if metric.needs_wrong and not wrong:
         raise InputError(
             f"{where}{metric.name} needs a wrong answer: add a line wrong: …, or use --metric logprob, which needs none"
         )
+    if set(whole[0]) & set(whole[1]):
+        raise InputError(f"{where}answer and wrong are the same tokens; they must differ")
     shared = set(answer) & set(wrong)
-    if shared:
+    if shared and not any(whole):
         raise InputError(
             f"{where}answer and wrong share the token {model.tokens.string(min(shared))!r}; they must differ"
         )
-    return Encodings(clean, corrupted, answer, wrong)
+    return Encodings(clean, corrupted, answer, wrong, answers=whole[0], wrongs=whole[1], slots=pair.slots)
 
 
 def cases(
@@ -118,22 +162,25 @@ def cases(
     *,
     foreign: bool = False,
     align: str = "last",
+    padding: int = 0,
 ) -> list[Case]:
-    """Return the pairs ready to run.
+    """Return the pairs ready to run: one case for each, or of whole answers one for each of these.
 
-    `Encodings.runs` says which prompt is changed, `span_places.aligned` what `align` is.
+    `Encodings.runs` says which prompt is changed, `span_places.aligned` what `align` is, `several.rows` the `padding`.
     """
-    from interp.engine.metrics import Scorer
     from interp.engine.patching.cases import Case
+
+    def asked(run: Encoded, e: Encodings) -> int:
+        return measured.asked(model, metric, run if e.spans else e.clean)
 
     return [
         Case(
-            base=base.ids,
-            source=source.ids,
-            scorer=Scorer(metric, e.answer, e.wrong),
-            position=predicted(model, base if e.spans else e.clean),
+            base=base.ids + more,
+            source=source.ids + more,
+            scorer=scorer,
+            position=position,
             clean_base=direction == "noise",
-            source_position=predicted(model, source if e.spans else e.clean),
+            source_position=position + asked(source, e) - asked(base, e),
             spans=tuple(
                 span_places.aligned(span, align, name, into_clean=direction == "noise", same=foreign)
                 for name, span in e.spans.items()
@@ -141,6 +188,7 @@ def cases(
         )
         for e in encoded
         for base, source in [e.runs(direction, foreign=foreign)]
+        for more, position, scorer in measured.rows(model, e, metric, base if e.spans else e.clean, padding)
     ]
 
 
@@ -167,15 +215,16 @@ def check(
     With `other`, the name of another model, `clean` is what that one says and `corrupted` what this one does.
     """
 
-    def taken(ids: Sequence[int]) -> tuple[tuple[str, int], ...]:
-        return tuple((model.tokens.string(index), index) for index in ids)
+    def taken(ids: Sequence[int], whole: Sequence[tuple[int, ...]]) -> tuple[tuple[str, int], ...]:
+        every = whole or [(index,) for index in ids]
+        return tuple(("".join(map(model.tokens.string, own)), own[0]) for own in every)
 
     return PairChecks(
         clean=tuple(e.clean.strings for e in encoded),
         corrupted=tuple(e.corrupted.strings for e in encoded),
         differing=tuple(e.differing for e in encoded),
-        answer=tuple(taken(e.answer) for e in encoded),
-        wrong=tuple(taken(e.wrong) for e in encoded),
+        answer=tuple(taken(e.answer, e.answers) for e in encoded),
+        wrong=tuple(taken(e.wrong, e.wrongs) for e in encoded),
         clean_metric=tuple(clean),
         corrupted_metric=tuple(corrupted),
         warnings=tuple(_warnings(model, encoded, metric, clean, corrupted, other)) if warn else (),
@@ -219,7 +268,7 @@ def looked_at(model: LoadedModel, encoded: Sequence[Encodings], stored: Stored, 
     if own is not None and own.net is not None and model.geometry.causal:  # the technique's own runs are looked at
         return before.less(before)
     for pair in encoded[:_WARNED]:
-        if len(pair.answer) == 1:
+        if pair.token is not None:
             stored.plain(pair.clean.ids, "last_logits" if model.geometry.causal else "logits")
     return stored.work.less(before)
 
@@ -245,9 +294,9 @@ def _likelier(model: LoadedModel, encoded: Sequence[Encodings]) -> list[str]:
 
     found: list[str] = []
     for pair in encoded[:_WARNED]:
-        if len(pair.answer) == 1:
+        if pair.token is not None:
             logits = memory.retried(lambda clean=pair.clean: after(clean), model.device)
-            found.extend(answers.likelier(model, pair.answer[0], logits))
+            found.extend(answers.likelier(model, pair.token, logits))
     return found
 
 

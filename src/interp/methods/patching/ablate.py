@@ -11,11 +11,11 @@ import numpy as np
 
 from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
-from interp.methods._shared import directions, names, texts
+from interp.methods._shared import directions, names, several
 from interp.methods._shared.features import features_of
 from interp.methods._shared.intervals import interval, too_few
-from interp.methods._shared.models import predicted
 from interp.methods._shared.pairs import encode
+from interp.methods._shared.patching import samples as measured
 from interp.results import Result
 from interp.results.tables import frame_of
 from interp.sites import Site
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.patching.ablation import Ablated, Part, Sample
+    from interp.methods._shared.pairs import Encodings
     from interp.results.tables import Float
 
 
@@ -219,25 +220,21 @@ def ablate(
     found = [*found, *along, *of_features]
     directed = (f"{part.layer}.direction" for part in along)
     names = (*names, *directed, *(f"F{part.layer}.{part.feature}" for part in of_features))
-    if isinstance(data, Texts):
-        if metric is not None:
-            raise InputError("texts are measured by their loss; --metric goes with pairs or a --task")
-        encoded = texts.encode(model, data)
-        samples = [ablation.Sample(one.ids, len(one.ids) - 1) for one in encoded]
-        if (most := max(index for one in samples for index in one.ids[1:] or (0,))) >= model.geometry.d_vocab_out:
-            raise InputError(
-                f"{model.name} has no logit for {model.tokens.string(most)!r}, so no loss on these texts; give pairs"
-            )
-        references, measured, task = [one.ids for one in encoded], "loss", data.source
-    else:
-        chosen = resolve_metric(metric or data.metric or "logit-diff")
+    pairs: list[Encodings] = []
+    chosen = resolve_metric(
+        metric or ("loss" if isinstance(data, Texts) else data.metric or "logit-diff"), several=True
+    )
+    if not chosen.several:
         metrics.try_out(chosen, model.geometry.d_vocab_out, model.device)
-        pairs = encode(model, data, chosen)
-        samples = [
-            ablation.Sample(e.clean.ids, predicted(model, e.clean), metrics.Scorer(chosen, e.answer, e.wrong))
-            for e in pairs
-        ]
-        references, measured, task = [i for e in pairs for i in (e.clean.ids, e.corrupted.ids)], chosen.name, data.task
+    if isinstance(data, Texts):
+        samples = measured.of_texts(model, data, chosen)
+        references, task = [one.ids for one in samples], data.source
+    else:
+        pairs = encode(model, data, chosen, several=True)
+        samples, references = measured.of_pairs(model, pairs, chosen)
+        task = data.task
+    if chosen.several:
+        metrics.try_out(chosen, model.geometry.d_vocab_out, model.device, min(len(one.ids) for one in samples))
     references = list(dict.fromkeys(references))
     _check_edges(model, found, names, samples)
     replaced = any(part.site != "scores" for part in found)
@@ -251,8 +248,11 @@ def ablate(
     ran = job.run()
     model.note(ran.path, [*ran.notes, *notes])
     said = _replacement(mode, references, seed) if replaced else "edges cut before the softmax"
-    weights = np.array([len(s.ids) - 1 if s.scorer is None else 1 for s in samples], np.float64)
-    result = _result(ran, names, weights, mode=mode, replacement=said, metric=measured, task=task, seed=seed)
+    if pairs and pairs[0].answers:
+        ran = several.of_samples(ran, pairs, chosen)
+    weights = np.array([len(s.ids) - 1 for s in samples] if isinstance(data, Texts) and chosen.of_text else 1.0)
+    weights = np.broadcast_to(weights, ran.values.shape[1:]).copy()
+    result = _result(ran, names, weights, mode=mode, replacement=said, metric=chosen.name, task=task, seed=seed)
     return unless_interrupted(result, ran.interrupt)
 
 
