@@ -8,7 +8,7 @@ import inspect
 import pkgutil
 import re
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import (
     Annotated,
@@ -116,6 +116,8 @@ class Command:
         The `spec` class that a cell's body becomes, a union of such classes, or ``None``.
     needs_model
         Whether the function's first argument is the current model.
+    changes
+        Whether the session makes the changes that ``interventions`` names in every run of the model.
     examples
         What stands behind the docstring's ``>>>``, each on one line.
     """
@@ -128,6 +130,7 @@ class Command:
     summary: str
     doc: str
     examples: tuple[str, ...] = ()
+    changes: bool = False
 
     @property
     def bodies(self) -> tuple[type, ...]:
@@ -178,6 +181,15 @@ _TEXTS_PARAMETERS = (
     *_PROMPT_PARAMETERS,
 )
 _MODEL_PARAMETER = Parameter("model", str, None, False, names="model", help="a loaded model, if not the current one")
+# What a technique takes besides whose runs of the model can be changed; the session uses it up.
+_CHANGES_PARAMETER = Parameter(
+    "interventions",
+    str,
+    None,
+    False,
+    names="variable",
+    help="a list of interp.Intervention, on every run of the model; in a magic, a variable that holds one",
+)
 # What a technique that can say what it takes before it starts takes besides.
 _DRY_PARAMETER = Parameter("dry_run", bool, False, False, help="say what it would take, and run nothing")
 _SHARED: dict[type, tuple[Parameter, ...]] = {
@@ -187,7 +199,9 @@ _SHARED: dict[type, tuple[Parameter, ...]] = {
 }
 
 
-def technique(*, body: Body, name: str | None = None, forecasts: bool = False) -> Callable[[Function], Function]:
+def technique(
+    *, body: Body, name: str | None = None, forecasts: bool = False, changes: bool = False
+) -> Callable[[Function], Function]:
     """Declare a technique: a function ``(model, body, …) -> Result``.
 
     Parameters
@@ -199,6 +213,8 @@ def technique(*, body: Body, name: str | None = None, forecasts: bool = False) -
         The command's name; the function's name with hyphens when not given.
     forecasts
         Whether it calls `foresee` before its work starts, on every way through it: it then takes ``--dry-run``.
+    changes
+        Whether it takes ``--interventions``, which are then on every run of the model that it makes.
 
     Returns
     -------
@@ -217,7 +233,7 @@ def technique(*, body: Body, name: str | None = None, forecasts: bool = False) -
     >>> @technique(body=None)  # doctest: +SKIP
     ... def layers(model) -> Result: ...
     """
-    return lambda function: _declare(function, body, needs_model=True, name=name, forecasts=forecasts)
+    return lambda function: _declare(function, body, needs_model=True, name=name, forecasts=forecasts, changes=changes)
 
 
 def command(function: Function) -> Function:
@@ -226,7 +242,13 @@ def command(function: Function) -> Function:
 
 
 def _declare(
-    function: Function, body: Body, *, needs_model: bool, name: str | None, forecasts: bool = False
+    function: Function,
+    body: Body,
+    *,
+    needs_model: bool,
+    name: str | None,
+    forecasts: bool = False,
+    changes: bool = False,
 ) -> Function:
     called = name or function.__name__.replace("_", "-")
     held = _commands.get(called)
@@ -234,7 +256,12 @@ def _declare(
         raise ValueError(f"{held.function.__module__} already declares a command named {called!r}")
     doc = inspect.getdoc(function) or ""
     own = _parameters(function, skip=2 if body else 1, descriptions=_described(doc))
-    shared = _shared(body, {parameter.name for parameter in own}, needs_model=needs_model, forecasts=forecasts)
+    more = [
+        *([_CHANGES_PARAMETER] if changes else []),
+        *([_DRY_PARAMETER] if forecasts else []),
+        *([_MODEL_PARAMETER] if needs_model else []),
+    ]
+    shared = _shared(body, {parameter.name for parameter in own}, more)
     _commands[called] = Command(
         name=called,
         function=function,
@@ -244,11 +271,12 @@ def _declare(
         summary=doc.partition("\n")[0],
         doc=doc,
         examples=_examples(doc),
+        changes=changes,
     )
     return function
 
 
-def _shared(body: Body, own: set[str], *, needs_model: bool, forecasts: bool) -> tuple[Parameter, ...]:
+def _shared(body: Body, own: set[str], more: Sequence[Parameter]) -> tuple[Parameter, ...]:
     """Return what a command takes besides its `own` arguments, each name once."""
     found: dict[str, Parameter] = {}
     for kind in classes(body):
@@ -256,10 +284,7 @@ def _shared(body: Body, own: set[str], *, needs_model: bool, forecasts: bool) ->
             held = found.get(parameter.name, parameter)
             said = dict.fromkeys([held.help, parameter.help])
             found[parameter.name] = replace(parameter, help="; ".join(said))
-    if forecasts:
-        found["dry_run"] = _DRY_PARAMETER
-    if needs_model:
-        found["model"] = _MODEL_PARAMETER
+    found |= {parameter.name: parameter for parameter in more}
     return tuple(parameter for name, parameter in found.items() if name not in own)
 
 

@@ -105,7 +105,7 @@ def _logits(model: LoadedModel, ids: Sequence[int], functions: Mapping[str, Hook
     """Return what gives the logits of the positions from one to another, ``[position, d_vocab]``."""
     if model.lacks_head:
         raise InputError(f"the checkpoint of {model.name} holds no language-model head: it predicts no token")
-    if not model.user_hooks() and "resid_post" in model.sites:
+    if not model.altered() and "resid_post" in model.sites:
         end, last = _ended(model, ids, functions)
         found = _readout(model, end, last)
         if found is not None:

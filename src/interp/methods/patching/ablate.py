@@ -128,7 +128,7 @@ class AblationResult(Result):
         return table
 
 
-@technique(body=Pairs | Texts, forecasts=True)
+@technique(body=Pairs | Texts, forecasts=True, changes=True)
 def ablate(
     model: LoadedModel,
     data: Pairs | Texts,

@@ -250,7 +250,7 @@ class MediationResult(EffectsResult):
         )
 
 
-@technique(body=Pairs, forecasts=True)
+@technique(body=Pairs, forecasts=True, changes=True)
 def mediate(
     model: LoadedModel,
     pairs: Pairs,

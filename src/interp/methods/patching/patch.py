@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from interp.engine.patching.waves import Sweep, Swept
 
 
-@technique(body=Pairs, forecasts=True)
+@technique(body=Pairs, forecasts=True, changes=True)
 def patch(
     model: LoadedModel,
     pairs: Pairs,

@@ -85,7 +85,7 @@ class PathResult(PatchedResult):
         return frame_of(ends | self._columns(sender, receiver))
 
 
-@technique(body=Pairs, forecasts=True)
+@technique(body=Pairs, forecasts=True, changes=True)
 def path(
     model: LoadedModel,
     pairs: Pairs,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from interp.methods._shared.generate_trace_result import GenerateTraceResult
 from interp.methods._shared.samples_result import SamplesResult
 from interp.methods._shared.text_trace import Watched, watched
 from interp.results.tables import padded
-from interp.spec import Direction, FeaturesName, Intervention, Prompt, Variable
+from interp.spec import Direction, FeaturesName, Prompt, Variable
 
 if TYPE_CHECKING:
     from interp.engine.model.generation import Generated
@@ -108,6 +108,7 @@ def generate(
     """
     from interp.engine.model import generation
     from interp.engine.model.changes import Changes
+    from interp.engine.model.interventions import listed
     from interp.engine.model.sampling import Sampling
 
     if trace and samples is not None:
@@ -173,23 +174,6 @@ def _traced(watching: Watched, made: Generated, how: dict[str, Any], notes: tupl
         cut = "partial: interrupted before what was traced had been read"
         raise Interrupted(GenerateResult(**how, notes=(cut, *notes))) from interrupt
     return GenerateTraceResult(**how, **found, notes=(*notes, *watching.notes))
-
-
-def listed(given: Any) -> tuple[Intervention, ...]:
-    """Return interventions as a call gives them: none, one, or several.
-
-    Raises
-    ------
-    InputError
-        Something else.
-    """
-    if given is None:
-        return ()
-    if isinstance(given, Intervention):
-        return (given,)
-    if not isinstance(given, list | tuple):
-        raise InputError(f"interventions are a list of interp.Intervention, not {type(given).__name__}")
-    return tuple(cast("list[Intervention]", given))
 
 
 def _side_by_side(model: LoadedModel, texts: Sequence[Generated]) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from interp.interface.registry import technique
 from interp.methods._shared import texts as running
 from interp.methods._shared.intervals import interval, of_ratio, too_few
 from interp.methods._shared.loss_result import EARLY, LATE, LossResult, mean_of
-from interp.methods.text.generate import listed
 from interp.spec import Intervention, ModelName, Texts, Variable
 
 if TYPE_CHECKING:
@@ -74,6 +73,7 @@ def loss(
     >>> interp.loss("The capital of France is Paris.").loss.round(1)
     array([nan, 0.9, 2. , 0.6, 3.7, 0. , 0. , 0. ])
     """
+    from interp.engine.model.interventions import listed
     from interp.engine.readouts import loss as engine
 
     if top < 1:

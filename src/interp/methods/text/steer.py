@@ -139,7 +139,7 @@ class SteeringResult(Result):
         )
 
 
-@technique(body=Prompt)
+@technique(body=Prompt, changes=True)
 def steer(
     model: LoadedModel,
     prompt: Prompt,
