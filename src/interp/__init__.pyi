@@ -76,6 +76,7 @@ def ablate(
     text: Any = ...,
     column: Any = ...,
     truncate: Any = ...,
+    interventions: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
     **more: Any,
@@ -99,6 +100,7 @@ def circuit(
     seed: Any = ...,
     corruption: Any = ...,
     bos: Any = ...,
+    interventions: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
     **more: Any,
@@ -132,6 +134,7 @@ def feature(
     n: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
+    interventions: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
 ) -> _FeatureResult: ...
@@ -150,6 +153,7 @@ def features_label(
     n: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
+    interventions: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
 ) -> _FeaturesLabelResult: ...
@@ -209,6 +213,7 @@ def heads(
     seed: int = ...,
     relation: Literal["subject-verb", "modifier"] | None = ...,
     task: Literal["ioi"] | None = ...,
+    interventions: Any = ...,
     model: Any = ...,
 ) -> _HeadsResult: ...
 def help(command: Any = ...) -> _Table: ...
@@ -256,6 +261,7 @@ def loss(
     n: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
+    dry_run: Any = ...,
     model: Any = ...,
 ) -> _LossResult: ...
 def mediate(
@@ -272,6 +278,7 @@ def mediate(
     seed: Any = ...,
     corruption: Any = ...,
     bos: Any = ...,
+    interventions: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
     **more: Any,
@@ -296,6 +303,7 @@ def neurons(
     n: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
+    interventions: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
 ) -> _NeuronsResult: ...
@@ -319,6 +327,7 @@ def patch(
     seed: Any = ...,
     corruption: Any = ...,
     bos: Any = ...,
+    interventions: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
     **more: Any,
@@ -336,6 +345,7 @@ def path(
     seed: Any = ...,
     corruption: Any = ...,
     bos: Any = ...,
+    interventions: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
     **more: Any,
@@ -359,6 +369,7 @@ def probe(
     bos: bool | None = ...,
     truncate: bool = ...,
     features: Any = ...,
+    interventions: Any = ...,
     model: Any = ...,
 ) -> _ProbeResult: ...
 def qk(
@@ -407,6 +418,7 @@ def steer(
     seed: int = ...,
     bos: Any = ...,
     truncate: Any = ...,
+    interventions: Any = ...,
     model: Any = ...,
 ) -> _SteeringResult: ...
 def task(
@@ -416,6 +428,7 @@ def task(
     seed: Any = ...,
     corruption: Any = ...,
     bos: Any = ...,
+    interventions: Any = ...,
     model: Any = ...,
     **more: Any,
 ) -> _TaskResult: ...
@@ -452,6 +465,7 @@ def validate(
     metric: Any = ...,
     paraphrases: Any = ...,
     control: Any = ...,
+    interventions: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
 ) -> _CircuitReport | _TraceResult: ...

@@ -260,7 +260,7 @@ class Metric(Open):
     """A metric's name, or a function of the user's."""
 
     def named(self, value: Any, flag: str, variables: Mapping[str, Any]) -> Any:  # noqa: ARG002
-        if metric_name(value) in METRICS or value.lower().startswith(f"{LOSS}:"):
+        if metric_name(value).partition(":")[0] == LOSS or metric_name(value) in METRICS:
             return value
         function = variables.get(value)
         if not callable(function):

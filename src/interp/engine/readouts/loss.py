@@ -66,7 +66,7 @@ def known(
         The model has no language-model head, or all logits, where they are needed, do not fit into memory.
     """
     vocabulary = model.geometry.d_vocab_out
-    size = max(1, _NUMBERS // vocabulary)
+    size = size_of(model)
     parts: list[tuple[Tensor, ...]] = []
 
     def work() -> None:
@@ -79,6 +79,11 @@ def known(
     lens.detached(work)
     logprobs, ranks, best, chances = (torch.cat(part).numpy().copy() for part in zip(*parts, strict=True))
     return Known(logprobs, ranks, best, chances)
+
+
+def size_of(model: LoadedModel) -> int:
+    """Return of how many positions logits are there at once."""
+    return max(1, _NUMBERS // model.geometry.d_vocab_out)
 
 
 def of_logits(logits: Tensor, wanted: Sequence[int]) -> Known:

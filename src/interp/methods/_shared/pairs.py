@@ -100,6 +100,7 @@ def encode(
     ]
     if any(e.answers for e in found):  # one-token answers of other pairs are whole answers too
         found = [e if e.answers else _as_whole(e) for e in found]
+        measured.say(model, metric)
     if several:
         measured.require(model, found, metric)
     if not spans:

@@ -34,6 +34,15 @@ if TYPE_CHECKING:
 Ids = tuple[int, ...]
 
 
+def say(model: LoadedModel, metric: Metric) -> None:
+    """Note in the command's record what is made of answers of several tokens."""
+    made = " and logit-diff is the difference of two" * (metric.name == "logit-diff")
+    if model.operation is not None:
+        model.operation.notes.append(
+            f"answers of several tokens stand behind both prompts: their tokens' log-probabilities are summed{made}"
+        )
+
+
 def require(model: LoadedModel, encoded: Sequence[Encodings], metric: Metric) -> None:
     """Refuse what cannot be measured at several positions of these pairs.
 

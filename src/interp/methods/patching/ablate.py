@@ -54,7 +54,7 @@ class AblationResult(Result):
         ``zero``, ``mean``, ``resample`` or ``noise``, and in words what the components' outputs, or the coordinates
         along directions, became. Edges are cut whatever the mode.
     metric
-        What was measured; ``"loss"`` is the mean next-token cross-entropy of the texts, in nats per token.
+        What was measured; ``"loss"`` is the mean next-token cross-entropy, in nats per token.
     conditions
         The rows of the arrays: ``"unablated"``, each component, and ``"all"`` where there are several.
     values
@@ -177,7 +177,7 @@ def ablate(
     mode
         What the outputs of heads and MLPs, and the coordinates along directions, become.
     metric
-        Of pairs: logit-diff, logit, logprob, prob, rank, kl (from the unablated run), or a function of yours.
+        Of pairs: as in interp.patch, kl is from the unablated run. Of texts: their loss, or a function of all logits.
     seed
         Of a task's pairs, and of what resample and noise draw.
     feature

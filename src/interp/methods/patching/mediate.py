@@ -281,7 +281,9 @@ def mediate(
     layer
         Layers, such as 5, 0-3 or 0,5,7; all when not given.
     metric
-        logit-diff, logit, logprob, prob, rank, kl, or the name of a function of yours.
+        logit-diff, logit, logprob, prob, rank, kl, loss (of the clean text's tokens, or loss:SPAN of a span's), or the
+        name of a function of yours, of the last position's logits or of all (function.positions = "all"). Answers may
+        be several tokens for logit-diff, logprob and prob: docs/metrics.md.
     correction
         Of the p-values, for as many tests as there are mediators: holm, fdr_bh (Benjamini and Hochberg), bonferroni or
         none.

@@ -69,7 +69,9 @@ def patch(
         marked as [Mary]{IO}, or a task's slots; of a pair that marks none they are what both prompts begin with, what
         differs, and what both end with. The last position is END.
     metric
-        logit-diff, logit, logprob, prob, rank, kl, or the name of a function of yours.
+        logit-diff, logit, logprob, prob, rank, kl, loss (of the clean text's tokens, or loss:SPAN of a span's), or the
+        name of a function of yours, of the last position's logits or of all (function.positions = "all"). Answers may
+        be several tokens for logit-diff, logprob and prob: docs/metrics.md.
     direction
         denoise puts clean activations into the corrupted run; noise the reverse.
     layer
@@ -97,7 +99,7 @@ def patch(
     Raises
     ------
     InputError
-        Prompts that do not line up, answers that are not one token, a site that the model lacks, a metric without a
+        Prompts that do not line up, answers that the metric cannot take, a site that the model lacks, a metric without a
         gradient where one is needed, or flags that do not go together.
     Interrupted
         Stopped by Ctrl-C: the cells that are done, or the estimate of the pairs that are, are in its ``result``.

@@ -121,7 +121,9 @@ def path(
     freeze
         What between a sender and a receiver is kept as in the base run.
     metric
-        logit-diff, logit, logprob, prob, rank, kl, or the name of a function of yours.
+        logit-diff, logit, logprob, prob, rank, kl, loss (of the clean text's tokens, or loss:SPAN of a span's), or the
+        name of a function of yours, of the last position's logits or of all (function.positions = "all"). Answers may
+        be several tokens for logit-diff, logprob and prob: docs/metrics.md.
     direction
         denoise puts the clean output into the corrupted run; noise the reverse.
     features
