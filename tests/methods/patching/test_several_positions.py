@@ -354,3 +354,27 @@ def test_other_commands_say_which_measure_several_positions(use: Any, command: s
         call(CLEAN, CORRUPTED, metric="loss")
     with pytest.raises(InputError, match="must be one"):
         call(CLEAN, CORRUPTED, answer=RIGHT, wrong=WRONG)
+
+
+# -- the real model ----------------------------------------------------------------------------------------------------
+
+
+def test_smollm2_says_whole_answers_as_hugging_face_does(smollm2: LoadedModel) -> None:
+    clean, corrupted = "The Eiffel Tower stands in the city of", "The Colosseum stands in the city of"
+    right, wrong = " Paris, France", " Rome, Italy"
+    result = interp.patch(clean, corrupted, answer=right, wrong=wrong, site="resid_pre", by="layer", layer="0,10,29")
+    prompt = prompt_of(smollm2, clean)
+    expected = 0.0
+    for sign, text in ((1, right), (-1, wrong)):
+        answer = ids_of(smollm2, text)
+        with torch.no_grad():
+            logits = smollm2.hf_model(torch.tensor([prompt + answer])).logits[0]
+        expected += sign * logprob(logits, answer, len(prompt) - 1)
+    assert result.provenance.path == "replay"
+    assert abs(result.clean_metric - expected) < 1e-4
+    assert result.clean_metric > 0 > result.corrupted_metric
+    # The whole stream before the first layer is the other prompt.
+    assert abs(result.patched[0] - result.clean_metric) < 1e-4
+    loss = interp.patch(clean, corrupted, metric="loss", site="resid_pre", by="layer", layer=0)
+    labels = torch.tensor([prompt])
+    assert abs(loss.clean_metric - smollm2.hf_model(labels, labels=labels).loss.item()) < 1e-5

@@ -99,8 +99,8 @@ def patch(
     Raises
     ------
     InputError
-        Prompts that do not line up, answers that the metric cannot take, a site that the model lacks, a metric without a
-        gradient where one is needed, or flags that do not go together.
+        Prompts that do not line up, answers that the metric does not take, a site that the model lacks, a metric
+        without a gradient where one is needed, or flags that do not go together.
     Interrupted
         Stopped by Ctrl-C: the cells that are done, or the estimate of the pairs that are, are in its ``result``.
 
