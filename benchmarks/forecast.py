@@ -75,6 +75,11 @@ def bundled() -> Iterator[Case]:
     yield "patch, heads × positions", lambda **k: interp.patch(**task, by="head-position", **k)
     yield "attribution, 5 steps", lambda **k: interp.patch(**task, method="attribution", steps=5, **k)
     yield "path, all → logits", lambda **k: interp.path(**task, from_="all", to="logits", **k)
+    whole: dict[str, Any] = {"answer": " John and Mary went", "wrong": " Mary and John"}
+    pair = ("When John and Mary went to the store, Mary gave a drink to",) * 2
+    pair = (pair[0], pair[1].replace(", Mary", ", John"))
+    yield "patch, whole answers", lambda **k: interp.patch(*pair, **whole, by="head-position", **k)
+    yield "loss, 300 texts", lambda **k: interp.loss(texts_of(300, 100), **k)
     yield "circuit, exact", lambda **k: interp.circuit(**task, method="exact", **k)
     found = interp.circuit(**task, edges=60, method="eap")
     yield "validate", lambda **k: interp.validate(found, n=16, **k)

@@ -83,6 +83,7 @@ def ablate(
     text: Any = ...,
     column: Any = ...,
     truncate: Any = ...,
+    interventions: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
     **more: Any,
@@ -121,6 +122,7 @@ def circuit(
     seed: Any = ...,
     corruption: Any = ...,
     bos: Any = ...,
+    interventions: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
     **more: Any,
@@ -178,6 +180,7 @@ def feature(
     n: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
+    interventions: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
 ) -> _FeatureResult: ...
@@ -196,6 +199,7 @@ def features_label(
     n: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
+    interventions: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
 ) -> _FeaturesLabelResult: ...
@@ -258,6 +262,7 @@ def heads(
     from_: Any = ...,
     to: Any = ...,
     prompts: Any = ...,
+    interventions: Any = ...,
     model: Any = ...,
 ) -> _HeadsResult: ...
 def help(command: Any = ...) -> _Table: ...
@@ -313,6 +318,7 @@ def loss(
     n: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
+    dry_run: Any = ...,
     model: Any = ...,
 ) -> _LossResult: ...
 def mediate(
@@ -329,6 +335,7 @@ def mediate(
     seed: Any = ...,
     corruption: Any = ...,
     bos: Any = ...,
+    interventions: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
     **more: Any,
@@ -353,6 +360,7 @@ def neurons(
     n: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
+    interventions: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
 ) -> _NeuronsResult: ...
@@ -376,6 +384,7 @@ def patch(
     seed: Any = ...,
     corruption: Any = ...,
     bos: Any = ...,
+    interventions: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
     **more: Any,
@@ -395,6 +404,7 @@ def path(
     seed: Any = ...,
     corruption: Any = ...,
     bos: Any = ...,
+    interventions: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
     **more: Any,
@@ -434,6 +444,7 @@ def probe(
     bos: bool | None = ...,
     truncate: bool = ...,
     features: Any = ...,
+    interventions: Any = ...,
     model: Any = ...,
 ) -> _ProbeResult: ...
 def qk(
@@ -490,6 +501,7 @@ def steer(
     seed: int = ...,
     bos: Any = ...,
     truncate: Any = ...,
+    interventions: Any = ...,
     model: Any = ...,
 ) -> _SteeringResult: ...
 def task(
@@ -499,6 +511,7 @@ def task(
     seed: Any = ...,
     corruption: Any = ...,
     bos: Any = ...,
+    interventions: Any = ...,
     model: Any = ...,
     **more: Any,
 ) -> _TaskResult: ...
@@ -535,6 +548,7 @@ def validate(
     metric: Any = ...,
     paraphrases: Any = ...,
     control: Any = ...,
+    interventions: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
 ) -> _CircuitReport | _TraceResult: ...

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Annotated, Any, SupportsIndex, cast
 
 from interp.errors import InputError, unknown
+from interp.metric import METRICS as METRICS
+from interp.metric import Metric as Metric
+from interp.metric import resolve_metric as resolve_metric
 from interp.prompts import Prompt as Prompt
 from interp.prompts import Prompts as Prompts
 from interp.prompts import as_prompt as as_prompt
@@ -98,62 +101,6 @@ def resolve_indices(chosen: Any, count: int, kind: str, where: str = "") -> tupl
             raise InputError(f"no {kind} {index}; {kind}s are 0–{count - 1}{where}")
         indices[index] = None
     return tuple(indices)
-
-
-METRICS = ("logit-diff", "logit", "logprob", "prob", "rank", "kl")
-
-
-@dataclass(frozen=True)
-class Metric:
-    """What is measured on the last position's logits.
-
-    `name` is one of `METRICS`, or the name of `function`, which takes logits ``[batch, d_vocab]`` and returns
-    ``[batch]``. Answers may be sets of tokens: ``logit`` is then the log of the sum of exponentials, ``logit-diff`` the
-    log of the odds between the two sets, ``prob`` and ``logprob`` of the whole set, ``rank`` of its best token (0 is
-    the top). ``kl`` is the Kullback–Leibler divergence from the clean run's distribution, in nats.
-
-    Examples
-    --------
-    >>> Metric().name
-    'logit-diff'
-    """
-
-    name: str = "logit-diff"
-    function: Callable[..., Any] | None = None
-
-    @property
-    def needs_answer(self) -> bool:
-        """Whether a pair must say which answer is right."""
-        return self.function is None and self.name != "kl"
-
-    @property
-    def needs_wrong(self) -> bool:
-        """Whether a pair must say which answer is wrong."""
-        return self.function is None and self.name == "logit-diff"
-
-    @property
-    def needs_clean(self) -> bool:
-        """Whether it is measured from the clean run's distribution."""
-        return self.function is None and self.name == "kl"
-
-
-def resolve_metric(given: Any) -> Metric:
-    """Return a metric by its name, or the user's function as one.
-
-    Raises
-    ------
-    InputError
-        A name that is none.
-    """
-    if isinstance(given, Metric):
-        return given
-    if callable(given):
-        return Metric(name=getattr(given, "__name__", "function"), function=given)
-    if isinstance(given, str):
-        given = given.lower().replace("_", "-")  # as Python spells names
-    if given not in METRICS:
-        raise unknown("metric", given, METRICS, f"use {', '.join(METRICS)} or a function")
-    return Metric(name=given)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,11 @@ LENGTHS: Mapping[str, Any] = {
     ]
 }
 
+WHOLE = (
+    "When John and Mary went to the store, Mary gave a drink to",
+    "When John and Mary went to the store, John gave a drink to",
+)
+
 
 def circuit() -> Any:
     return interp.circuit(**PAIRS, edges=40, method="eap")
@@ -63,6 +68,17 @@ CALLS: dict[str, Callable[..., Any]] = {
     "eap of means": lambda **k: interp.circuit(**PAIRS, method="eap", ablation="mean", **k),
     "exact circuit": lambda **k: interp.circuit(**PAIRS, method="exact", **k),
     "exact heads": lambda **k: interp.circuit(**PAIRS, method="exact", level="head", **k),
+    "patch, whole answers": lambda **k: interp.patch(*WHOLE, answer=" John and Mary", wrong=" Mary and", **k),
+    "patch, whole answers by position": lambda **k: interp.patch(
+        *WHOLE, answer=" John and", wrong=" Mary went to", site="resid_pre", by="position", **k
+    ),
+    "patch, loss": lambda **k: interp.patch(*WHOLE, metric="loss", **k),
+    "mediate, whole answers": lambda **k: interp.mediate(*WHOLE, answer=" John and Mary", metric="prob", **k),
+    "ablate, whole answers": lambda **k: interp.ablate(*WHOLE, answer=" John and Mary", wrong=" Mary", mlps=1, **k),
+    "loss": lambda **k: interp.loss(TEXTS, **k),
+    "loss, changed": lambda **k: interp.loss(
+        TEXTS, interventions=[interp.Intervention(interp.Site("z", 1), mode="zero")], **k
+    ),
     "neurons": lambda **k: interp.neurons("1.5,2.3", TEXTS, **k),
     "feature": lambda **k: interp.feature("1.17", TEXTS, **k),
     "feature, another layer": lambda **k: interp.feature("2.17", [*TEXTS, " ".join(TEXTS * 4)], context=20, **k),
@@ -183,7 +199,7 @@ def test_a_cell_takes_the_flag_and_gives_one_line(shell: Any) -> None:
 def test_only_what_forecasts_takes_the_flag() -> None:
     takes = {name for name, one in registry.commands().items() if any(p.name == "dry_run" for p in one.parameters)}
     own = {"feature", "features-label", "features-train", "trace"}
-    assert takes == {"ablate", "circuit", "lens-train", "mediate", "neurons", "patch", "path", "validate"} | own
+    assert takes == {"ablate", "circuit", "lens-train", "loss", "mediate", "neurons", "patch", "path", "validate"} | own
     with pytest.raises(InputError, match="dry_run"):
         interp.tokens("The cat", dry_run=True)
 

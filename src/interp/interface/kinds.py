@@ -11,7 +11,8 @@ from typing import Any, SupportsFloat, SupportsIndex
 from interp import files, sites
 from interp.errors import InputError, closest, unknown
 from interp.interface.positions import Indices, Kind, Loaded, Open, Positions
-from interp.spec import FEATURE, METRICS, as_answers
+from interp.metric import LOSS, METRICS, metric_name
+from interp.spec import FEATURE, as_answers
 
 _LAST_SEED = 2**32 - 1
 
@@ -167,7 +168,7 @@ class Metric(Open):
     """A metric's name, or a function of the user's."""
 
     def named(self, value: Any, flag: str, variables: Mapping[str, Any]) -> Any:  # noqa: ARG002
-        if value.lower().replace("_", "-") in METRICS:
+        if metric_name(value).partition(":")[0] == LOSS or metric_name(value) in METRICS:
             return value
         function = variables.get(value)
         if not callable(function):

@@ -8,7 +8,7 @@ import inspect
 import pkgutil
 import re
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import (
     Annotated,
@@ -116,6 +116,8 @@ class Command:
         The `spec` class that a cell's body becomes, a union of such classes, or ``None``.
     needs_model
         Whether the function's first argument is the current model.
+    changes
+        Whether the session makes the changes that ``interventions`` names in every run of the model.
     examples
         What stands behind the docstring's ``>>>``, each on one line.
     model
@@ -131,6 +133,7 @@ class Command:
     doc: str
     examples: tuple[str, ...] = ()
     model: str = "model"
+    changes: bool = False
 
     @property
     def bodies(self) -> tuple[type, ...]:
@@ -189,6 +192,15 @@ _PROMPTS_PARAMETERS = (
     Parameter("column", str, "text", False, help="the file's or the table's column that holds the prompt"),
 )
 _MODEL_PARAMETER = Parameter("model", str, None, False, names="model", help="a loaded model, if not the current one")
+# What a technique takes besides whose runs of the model can be changed; the session uses it up.
+_CHANGES_PARAMETER = Parameter(
+    "interventions",
+    str,
+    None,
+    False,
+    names="variable",
+    help="a list of interp.Intervention, on every run of the model; in a magic, a variable that holds one",
+)
 # What a technique that can say what it takes before it starts takes besides.
 _DRY_PARAMETER = Parameter("dry_run", bool, False, False, help="say what it would take, and run nothing")
 _SHARED: dict[type, tuple[Parameter, ...]] = {
@@ -200,7 +212,7 @@ _SHARED: dict[type, tuple[Parameter, ...]] = {
 
 
 def technique(
-    *, body: Body, name: str | None = None, forecasts: bool = False, model: str = "model"
+    *, body: Body, name: str | None = None, forecasts: bool = False, changes: bool = False, model: str = "model"
 ) -> Callable[[Function], Function]:
     """Declare a technique: a function ``(model, body, …) -> Result``.
 
@@ -215,6 +227,8 @@ def technique(
         Whether it calls `foresee` before its work starts, on every way through it: it then takes ``--dry-run``.
     model
         Of a technique over several models: what the first is called, which is then given by its place, not by a flag.
+    changes
+        Whether it takes ``--interventions``, which are then on every run of the model that it makes.
 
     Returns
     -------
@@ -233,7 +247,8 @@ def technique(
     >>> @technique(body=None)  # doctest: +SKIP
     ... def layers(model) -> Result: ...
     """
-    return lambda function: _declare(function, body, needs_model=True, name=name, forecasts=forecasts, model=model)
+    options: dict[str, Any] = {"forecasts": forecasts, "changes": changes, "model": model}
+    return lambda function: _declare(function, body, needs_model=True, name=name, **options)
 
 
 def command(function: Function) -> Function:
@@ -249,6 +264,7 @@ def _declare(
     name: str | None,
     forecasts: bool = False,
     model: str = "model",
+    changes: bool = False,
 ) -> Function:
     called = name or function.__name__.replace("_", "-")
     held = _commands.get(called)
@@ -258,8 +274,12 @@ def _declare(
     own = _parameters(function, skip=2 if body else 1, descriptions=_described(doc))
     if model != "model":
         own = (replace(_MODEL_PARAMETER, name=model, positional=True, default=_MISSING, help="a loaded model"), *own)
-    flag = needs_model and model == "model"
-    shared = _shared(body, {parameter.name for parameter in own}, needs_model=flag, forecasts=forecasts)
+    more = [
+        *([_CHANGES_PARAMETER] if changes else []),
+        *([_DRY_PARAMETER] if forecasts else []),
+        *([_MODEL_PARAMETER] if needs_model and model == "model" else []),
+    ]
+    shared = _shared(body, {parameter.name for parameter in own}, more)
     _commands[called] = Command(
         name=called,
         function=function,
@@ -270,11 +290,12 @@ def _declare(
         doc=doc,
         examples=_examples(doc),
         model=model,
+        changes=changes,
     )
     return function
 
 
-def _shared(body: Body, own: set[str], *, needs_model: bool, forecasts: bool) -> tuple[Parameter, ...]:
+def _shared(body: Body, own: set[str], more: Sequence[Parameter]) -> tuple[Parameter, ...]:
     """Return what a command takes besides its `own` arguments, each name once."""
     found: dict[str, Parameter] = {}
     for kind in classes(body):
@@ -282,10 +303,7 @@ def _shared(body: Body, own: set[str], *, needs_model: bool, forecasts: bool) ->
             held = found.get(parameter.name, parameter)
             said = dict.fromkeys([held.help, parameter.help])
             found[parameter.name] = replace(parameter, help="; ".join(said))
-    if forecasts:
-        found["dry_run"] = _DRY_PARAMETER
-    if needs_model:
-        found["model"] = _MODEL_PARAMETER
+    found |= {parameter.name: parameter for parameter in more}
     return tuple(parameter for name, parameter in found.items() if name not in own)
 
 

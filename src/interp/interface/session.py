@@ -18,7 +18,7 @@ from interp.interface.inputs import inputs_of, named, seed_of
 from interp.methods._shared import features
 from interp.methods._shared.models import way
 from interp.results import Result
-from interp.spec import Prompts, Texts
+from interp.spec import Intervention, Prompts, Texts
 
 if TYPE_CHECKING:
     from interp.engine.model.load import OnStep
@@ -49,11 +49,14 @@ class Settings:
 class Live:
     """A Result's way back to the model that it came from, which it does not keep alive."""
 
-    def __init__(self, model: LoadedModel, state: str, ids: tuple[int, ...]) -> None:
+    def __init__(
+        self, model: LoadedModel, state: str, ids: tuple[int, ...], interventions: tuple[Intervention, ...] = ()
+    ) -> None:
         self._model = weakref.ref(model)
         self._name = model.name
         self._state = state
         self.ids = ids
+        self._interventions = interventions
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Live:
         return self
@@ -76,6 +79,7 @@ class Live:
         def once(operation: Operation) -> Any:
             if operation.fingerprint != self._state:
                 raise InputError(f"{self._name} has changed since this was computed; run the cell again")
+            model.intervene(self._interventions)
             return body(model)
 
         return model.operate_if_free("view", once)
@@ -266,6 +270,7 @@ class Session:
             for given, value in arguments.items()
         }
         asked, dry = arguments.pop(command.model, None), bool(arguments.pop("dry_run", False))
+        changes = arguments.pop("interventions", None) if command.changes else None
         model = self.get(asked)
         watcher, phase = self.on_step or _nobody, self.on_phase or _deaf
         phase(f"{command.name}: reading the input")
@@ -274,6 +279,8 @@ class Session:
             given = {command.model: asked, **given} if command.model != "model" else {**given, "model": asked}
         if dry:
             given["dry_run"] = True
+        if changes is not None:
+            given["interventions"] = changes
         seed = seed_of(command, given)
         for parameter in command.parameters:
             if arguments.get(parameter.name) is not None:
@@ -305,11 +312,13 @@ class Session:
                     partly(lambda: whole(offered[-1]()))
 
             operation.on_step, operation.on_forward, operation.dry = step, forward, dry
+            model.intervene(changes)
             phase(f"{command.name}: preparing")
             operation.notes.extend(note for one in inputs if isinstance(one, Prompts | Texts) for note in one.notes)
 
             def whole(result: Result) -> Result:
-                live = Live(model, operation.fingerprint, operation.tokens[0] if operation.tokens else ())
+                ids = operation.tokens[0] if operation.tokens else ()
+                live = Live(model, operation.fingerprint, ids, operation.interventions)
                 made = model.finished(result, operation)
                 for value in arguments.values():
                     if isinstance(value, Result) and vars(value)["_live"] is None:  # one from a file

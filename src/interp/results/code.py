@@ -19,6 +19,9 @@ class Own:
     kind: str
 
 
+_SPELLED = {"interp.spec", "interp.metric", "interp.prompts", "interp.sites"}
+
+
 def spelled(value: Any) -> str | None:
     """Return the Python expression that gives `value` again where `interp` is imported; ``None`` where there is none.
 
@@ -45,7 +48,7 @@ def spelled(value: Any) -> str | None:
         both = [(spelled(key), spelled(item)) for key, item in cast("Mapping[Any, Any]", value).items()]
         whole = all(key is not None and item is not None for key, item in both)
         return "{" + ", ".join(f"{key}: {item}" for key, item in both) + "}" if whole else None
-    if type(value).__module__ in {"interp.spec", "interp.prompts", "interp.sites"} and is_dataclass(value):
+    if type(value).__module__ in _SPELLED and is_dataclass(value):
         parts = {f.name: spelled(getattr(value, f.name)) for f in fields(value) if not _is_default(f, value)}
         inside = ", ".join(f"{name}={part}" for name, part in parts.items())
         return f"interp.{type(value).__name__}({inside})" if None not in parts.values() else None

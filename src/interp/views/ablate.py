@@ -37,7 +37,7 @@ def plotly(result: AblationResult, *, theme: str = "light", width: int = 760, he
         x=values,
         y=names,
         orientation="h",
-        marker={"color": figures.sides(-values if result.metric in frame.FALLING else values, theme)},
+        marker={"color": figures.sides(-values if frame.falls(result.metric) else values, theme)},
         error_x=figures.whiskers(values, low, high, theme),
         hovertemplate="without %{y}<br><b>%{x:+.4f}</b><extra></extra>",
     )
@@ -62,7 +62,7 @@ def _quantity(result: AblationResult) -> str:
 
 def _blocks(result: AblationResult) -> list[Stack]:
     count = len(result.components)
-    turned = result.metric in frame.FALLING
+    turned = frame.falls(result.metric)
     done = np.array([bool(np.isfinite(row).all()) for row in result.per_prompt])
     names = ["nothing", *map(_named, result.components), *(["all together"] if count > 1 else [])]
 

@@ -109,7 +109,7 @@ def _stacks(result: DiffResult) -> list[page.Stack]:
     size = np.where(cells.done, np.abs(cells.values), -1.0)
     row, column = (int(n) for n in np.unravel_index(int(size.argmax()), size.shape))
     left = heatmap.margin(cells.rows)
-    turned = result.metric in frame.FALLING
+    turned = frame.falls(result.metric)
     legend = ["the metric with the component, less without", "white: exactly what it was, or nearly"]
     picture = draw.stack(
         [

@@ -312,7 +312,7 @@ def words(result: PatchingResult) -> dict[str, Any]:
         "facts": _facts(view),
         "metric": view.metric,
         "span": view.span,
-        "turned": result.metric in frame.FALLING,
+        "turned": frame.falls(result.metric),
         "quantity": view.quantity,
         "meaning": {
             "recovery": view.meaning,

@@ -69,7 +69,7 @@ class PatchingView:
     @cached_property
     def turned(self) -> bool:
         """Whether falling is towards the answer."""
-        return not self.span and self.result.metric in frame.FALLING
+        return not self.span and frame.falls(self.result.metric)
 
     @cached_property
     def values(self) -> NDArray[np.float64]:

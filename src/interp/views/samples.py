@@ -20,7 +20,10 @@ _TITLE = "Generated texts"
 
 def _facts(result: SamplesResult) -> str:
     count = f"{len(result.continuations)} sample{'s' * (len(result.continuations) != 1)}"
-    return frame.facts(result, f"{len(result.tokens)} tokens", count, *drawn_with(result))
+    prompt, sizes = len(result.tokens), sorted({len(own) for own in result.generated})
+    new = f"{sizes[0]} new" if len(sizes) == 1 else f"{sizes[0]}–{sizes[-1]} new"
+    tokens = f"{prompt} prompt token{'s' * (prompt != 1)} + {new}"
+    return frame.facts(result, count, tokens, *drawn_with(result))
 
 
 def _stack(result: SamplesResult, on_page: bool) -> page.Stack:

@@ -14,12 +14,13 @@ import torch
 from torch.nn import functional
 
 import interp
+from interp.engine.metrics import Scorer
 from interp.engine.model.loaded import LoadedModel
 from interp.engine.patching import ablation
 from interp.engine.transformer import network
 from interp.engine.transformer.families._family import Family
 from interp.errors import InputError, Interrupted
-from interp.spec import Prompt, Texts
+from interp.spec import Metric, Prompt, Texts
 from methods.patching.test_patch import FIRST, ONE, SHORT, Asked, Size, build, captured, closed_form, logits_of, use
 
 __all__ = ["use"]
@@ -94,7 +95,7 @@ def test_runs_are_those_of_hooks(
     assert result.components == tuple(PARTS)
     assert result.conditions == ("unablated", *PARTS, "all")
     every = [ids for pair in pairs for ids in (pair.clean, pair.corrupted)]
-    samples = [ablation.Sample(pair.clean, 5) for pair in pairs]
+    samples = [ablation.Sample(pair.clean, 5, Scorer(Metric())) for pair in pairs]
     taken = ablation.donors(samples, every, exact=True, seed=3)
     means = {n: torch.stack([own(model, ids, *part) for ids in every]).mean(0) for n, part in PARTS.items()}
     for number, pair in enumerate(pairs):

@@ -256,6 +256,14 @@ def test_interventions_change_every_sample_alike(mode: str, lend: Any) -> None:
         np.testing.assert_allclose(many.logprobs[k, : len(alone.ids)], alone.logprobs, atol=1e-5)
 
 
+def test_the_header_of_samples_tells_the_prompts_tokens_from_new_ones(lend: Any) -> None:
+    lend("gpt2")
+    many = interp.generate(PROMPT, samples=3, n=4, temperature=1.0)
+    new = sorted({len(own) for own in many.generated})
+    said = f"{new[0]} new" if len(new) == 1 else f"{new[0]}–{new[-1]} new"
+    assert f"3 samples · {len(many.tokens)} prompt tokens + {said} · temperature 1" in many.html()
+
+
 def test_samples_that_end_leave_the_others_as_they_are(lend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = lend("llama")
     drawn: dict[str, Any] = {"n": 8, "temperature": 1.0}

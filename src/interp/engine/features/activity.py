@@ -302,7 +302,7 @@ def partners(dictionary: Dictionary, chosen: Sequence[int]) -> Tensor:
 
 def _keeps(model: LoadedModel) -> bool:
     operation = model.operation
-    return operation is not None and not (operation.user_hooks or operation.random)
+    return operation is not None and not (operation.altered or operation.random)
 
 
 def forget(model: LoadedModel) -> None:

@@ -155,7 +155,7 @@ class Rates:
         model, sizes = self._model, self._sizes
         slope = sizes.depth * self.layer.slope
         operation = model.operation
-        own = operation is not None and bool(operation.user_hooks)
+        own = operation is not None and bool(operation.altered)
         read = sizes.depth * self.layer(1)
         if own or model.hf_model.training or read > 0.5 or not model.geometry.causal:
             return Curve((1,), (_HOOKED * read,), slope)

@@ -258,7 +258,7 @@ class Stored:
         self.model = model
         self.work = NOTHING
         operation = model.operation
-        self._keeps = operation is None or not (operation.user_hooks or operation.random)
+        self._keeps = operation is None or not (operation.altered or operation.random)
         self._new: set[tuple[tuple[int, ...], str]] = set()
 
     def plain(self, ids: tuple[int, ...], *names: str) -> None:

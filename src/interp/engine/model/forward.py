@@ -39,10 +39,12 @@ def forward(
     last_only: bool = False,
     gradients: bool = False,
     past: Any = None,
+    first: Mapping[str, hooks.Hook] | None = None,
 ) -> Tensor:
     """Run prompts of one length with functions on hooks; see `LoadedModel.forward`.
 
-    The one place where ids become a forward, and so the one where their types do.
+    The one place where ids become a forward, and so the one where their types do. Functions that are `first` have
+    changed an activation before any other is given it.
 
     Returns
     -------
@@ -51,7 +53,8 @@ def forward(
     """
     bridge = model.bridge
     types = [types_of(prompt) for prompt in prompts]
-    here = [(hook_point(model, name), _where_rows_are(model, function)) for name, function in functions.items()]
+    named = [*({} if first is None else first).items(), *functions.items()]
+    here = [(hook_point(model, name), _where_rows_are(model, function)) for name, function in named]
     points = [*_uses(model), *here]
     batch = torch.tensor([list(prompt) for prompt in prompts], device=model.device)
     options: dict[str, Any] = {}
@@ -62,7 +65,9 @@ def forward(
         options["logits_to_keep"] = 1
     if past is not None:
         options |= {"past_key_values": past, "use_cache": True}
-    before = {switch: bool(getattr(bridge.cfg, switch, False)) for switch in switches(model, functions)}
+    before = {
+        switch: bool(getattr(bridge.cfg, switch, False)) for switch in switches(model, [name for name, _ in named])
+    }
 
     def turn(values: Mapping[str, bool]) -> None:
         for switch, value in values.items():
@@ -122,8 +127,12 @@ def _where_rows_are(model: Handle, function: hooks.Hook) -> hooks.Hook:
     return moved
 
 
-def capture(model: Handle, ids: Sequence[int], sites: Sequence[str]) -> tuple[dict[str, Tensor], Tensor]:
-    """Return copies of activations of a plain run, and its logits: all positions' where ``"logits"`` is a site.
+def capture(
+    model: Handle, ids: Sequence[int], sites: Sequence[str], first: Mapping[str, hooks.Hook] | None = None
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Return copies of activations of a run, and its logits: all positions' where ``"logits"`` is a site.
+
+    The run is a plain one but for functions that are `first`, see `forward`.
 
     Raises
     ------
@@ -143,7 +152,7 @@ def capture(model: Handle, ids: Sequence[int], sites: Sequence[str]) -> tuple[di
 
         return hook
 
-    logits = forward(model, [ids], {name: keep(name) for name in names}, last_only=LOGITS not in sites)
+    logits = forward(model, [ids], {name: keep(name) for name in names}, last_only=LOGITS not in sites, first=first)
     for name in names:
         require_fired(model, name, held)
     return held, logits

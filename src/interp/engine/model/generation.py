@@ -13,7 +13,7 @@ from torch import Tensor
 
 from interp.engine import memory
 from interp.engine.model.changes import AT, LOCAL, Changes, is_local
-from interp.engine.model.interventions import composed, functions_of
+from interp.engine.model.interventions import composed, functions_of, is_numeric
 from interp.engine.model.sampling import Sampling
 from interp.errors import InputError, printable
 from interp.spec import Intervention
@@ -118,7 +118,7 @@ def check(model: LoadedModel, prompt: int, n: int, sampling: Sampling, changes: 
     for one in changes.interventions:
         if not isinstance(one, Intervention):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InputError(f"interventions are interp.Intervention objects; {type(one).__name__} is none")
-        if one.mode != "function" and one.value is not None and not _is_numeric(one.value):
+        if one.mode != "function" and one.value is not None and not is_numeric(one.value):
             raise InputError(f"{one.mode} takes a number, an array or a tensor; {type(one.value).__name__} is none")
     functions_of(model, changes.interventions, prompt + n - 1)
     for one in changes.interventions:
@@ -248,7 +248,7 @@ class _Reader:
         hf: Any = model.hf_model
         takes_past = "past_key_values" in inspect.signature(hf.forward).parameters
         self.past: Any = None
-        if takes_past and changes.stepwise and not model.user_hooks():
+        if takes_past and changes.stepwise and not model.altered():
             from transformers import DynamicCache
 
             self.past = DynamicCache(config=hf.config)
@@ -296,18 +296,11 @@ class _Reader:
         for name, look in ({} if self.watch is None else self.watch.functions()).items():
             functions[name] = composed([functions[name], look]) if name in functions else look
         logits = self.model.forward([ids[start:] for ids in rows], functions, past=self.past)[:, -1]
-        if self.model.user_hooks():
-            self.model.note("hooked: hooks of the user's own")
+        if why := self.model.altered():
+            self.model.note(f"hooked: {why}")
         else:
             self.model.note("hooked: interventions" if self.changes.interventions else "forward")
         return logits
-
-
-def _is_numeric(value: Any) -> bool:
-    try:
-        return not torch.as_tensor(value).is_complex()
-    except (TypeError, ValueError, RuntimeError):
-        return False
 
 
 def end_ids(model: LoadedModel) -> frozenset[int]:

@@ -6,7 +6,7 @@ import warnings
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -72,6 +72,47 @@ def functions_of(
         for hook_name, function in noted_set(model, name).functions(model, layer, own, within):
             found.setdefault(hook_name, []).append(function)
     return {name: composed(functions) for name, functions in found.items()}
+
+
+def listed(given: Any) -> tuple[Intervention, ...]:
+    """Return interventions as a call gives them: none, one, or several.
+
+    Raises
+    ------
+    InputError
+        Something else.
+    """
+    if given is None:
+        return ()
+    if isinstance(given, Intervention):
+        return (given,)
+    if not isinstance(given, list | tuple):
+        raise InputError(f"interventions are a list of interp.Intervention, not {type(given).__name__}")
+    return tuple(cast("list[Intervention]", given))
+
+
+def required(model: LoadedModel, given: Any) -> tuple[Intervention, ...]:
+    """Return interventions that a model can make in some text.
+
+    Raises
+    ------
+    InputError
+        Something else, or one on what is not there.
+    """
+    found = listed(given)
+    functions_of(model, found, model.geometry.n_ctx)
+    for one in found:
+        if one.mode != "function" and one.value is not None and not is_numeric(one.value):
+            raise InputError(f"{one.mode} takes a number, an array or a tensor; {type(one.value).__name__} is none")
+    return found
+
+
+def is_numeric(value: Any) -> bool:
+    """Whether that is a number, or an array of them."""
+    try:
+        return not torch.as_tensor(value).is_complex()
+    except (TypeError, ValueError, RuntimeError):
+        return False
 
 
 def by_dictionary(
@@ -172,7 +213,7 @@ def _copied(model: LoadedModel, site: Site) -> str:
 
     try:
         with warnings.catch_warnings(action="ignore"):  # transformer-lens knows some of them
-            logits = model.forward([_TRIED], {written: spoil}, last_only=False)
+            logits = model.forward([_TRIED], {written: spoil}, last_only=False, plainly=True)
     except (IndexError, ValueError, RuntimeError) as error:
         if memory.is_out_of_memory(error):
             raise
@@ -196,7 +237,7 @@ def _middle(model: LoadedModel, layer: int) -> dict[str, Tensor]:
     def nothing(tensor: Tensor, hook: HookPoint) -> Tensor:  # noqa: ARG001
         return torch.zeros_like(tensor)
 
-    model.forward([_TRIED], {Site("z", layer).hook_name: nothing} | there)
+    model.forward([_TRIED], {Site("z", layer).hook_name: nothing} | there, plainly=True)
     return seen
 
 
@@ -274,8 +315,10 @@ def _changed(part: Tensor, mode: str, value: Any, whole: Tensor, where: tuple[An
     if mode == "scale":
         return part * value
     if mode == "noise":
-        drawn = torch.randn(part.shape, generator=torch.Generator().manual_seed(seed)).to(part)
-        return part + drawn * value * whole.std()
+        # One draw for all rows of a batch: a run is the same whatever runs beside it.
+        drawn = torch.randn(1, *part.shape[1:], generator=torch.Generator().manual_seed(seed)).to(part)
+        spread = torch.stack([row.std() for row in whole]).view(-1, *[1] * (part.dim() - 1))
+        return part + drawn * value * spread
     return value if isinstance(value, Tensor) else torch.full_like(part, float(value))
 
 

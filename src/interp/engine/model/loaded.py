@@ -17,7 +17,7 @@ from interp.engine.model.carried import Carried
 from interp.engine.model.fingerprint import settings
 from interp.engine.model.forward import LAST_LOGITS, LOGITS, capture, require_fired, switches
 from interp.engine.model.hooks import Hook
-from interp.engine.model.interventions import Features, functions_of
+from interp.engine.model.interventions import Features, functions_of, required
 from interp.engine.model.operation import Operated, Operation
 from interp.engine.model.run import Run
 from interp.engine.model.store import ActivationStore
@@ -164,8 +164,8 @@ class LoadedModel(Operated):
         )
 
     def _look_up(self, tokens: Encoded, sites: Sequence[str], operation: Operation) -> dict[str, Tensor]:
-        if operation.user_hooks:  # what the user's functions do is not in any key
-            operation.path = "hooked: hooks of the user's own"
+        if operation.altered:  # what the user's functions do is not in any key
+            operation.path = f"hooked: {operation.altered}"
             return self._compute(tokens, sites, operation)
         if operation.random:  # a stored answer would be one draw, for ever
             return self._compute(tokens, sites, operation)
@@ -241,7 +241,7 @@ class LoadedModel(Operated):
                 f"the checkpoint of {self.name} holds no language-model head ({self.lacks_head}): "
                 "it has no predictions; attention and activations work"
             )
-        held, logits = capture(self, tokens.ids, sites)
+        held, logits = capture(self, tokens.ids, sites, self._first(len(tokens.ids)))
         self.count(1)
         operation.path = "forward" if operation.path == "store" else operation.path
         # The last position's logits come with every forward and cost little: predict after attention runs nothing.
@@ -259,8 +259,11 @@ class LoadedModel(Operated):
         last_only: bool = True,
         gradients: bool = False,
         past: Any = None,
+        plainly: bool = False,
     ) -> Tensor:
         """Run prompts of one length with functions on hooks, past the store.
+
+        Interventions of the command come before them.
 
         Parameters
         ----------
@@ -274,6 +277,8 @@ class LoadedModel(Operated):
             Whether autograd records the run.
         past
             A Hugging Face cache of the keys and values of what stands before `prompts`; theirs are added to it.
+        plainly
+            Whether the command's interventions are left out: where the model itself is asked about.
 
         Returns
         -------
@@ -282,11 +287,46 @@ class LoadedModel(Operated):
         """
 
         def once(operation: Operation) -> Tensor:  # noqa: ARG001
-            logits = passes.forward(self, prompts, functions, last_only=last_only, gradients=gradients, past=past)
+            first = {} if plainly else self._first(len(prompts[0]))
+            logits = passes.forward(
+                self, prompts, functions, last_only=last_only, gradients=gradients, past=past, first=first
+            )
             self.count(1)
             return logits[:, -1:] if last_only else logits
 
         return self.operate("forward", {}, once)
+
+    def intervene(self, given: Any) -> None:
+        """Change every run of the command that is under way.
+
+        Parameters
+        ----------
+        given
+            An `Intervention`, or several; ``None`` changes nothing.
+
+        Raises
+        ------
+        InputError
+            Something else, or a change of what is not there.
+        """
+
+        def once(operation: Operation) -> None:
+            operation.interventions = required(self, given)
+
+        self.operate("run", {}, once)
+
+    def _first(self, length: int) -> Mapping[str, Hook]:
+        """Return the functions that make the command's interventions in a run of so many tokens.
+
+        One at a position that the run does not have changes nothing in it: a command's runs can be of many lengths.
+        """
+        operation = self._operation
+        if operation is None or not operation.interventions:
+            return {}
+        if length not in operation.functions:
+            there = [one for one in operation.interventions if one.position is None or -length <= one.position < length]
+            operation.functions[length] = functions_of(self, there, length)
+        return operation.functions[length]
 
     def captured(self, tokens: Encoded, name: str, functions: Mapping[str, Hook]) -> Tensor:
         """Return one activation of a run with functions on hooks, as it goes on from there; past the store."""
@@ -308,14 +348,18 @@ class LoadedModel(Operated):
 
     @property
     def state(self) -> Hashable:
-        """All that a forward of the current command depends on but its prompt; ``None`` outside of commands."""
-        return None if self._operation is None else self._key((), self._operation.fingerprint)
+        """All that a forward of the current command depends on but its prompt.
+
+        ``None`` outside of commands, and where a command's interventions are on it, which no key holds.
+        """
+        operation = self._operation
+        return None if operation is None or operation.interventions else self._key((), operation.fingerprint)
 
     def recall(self, ids: Sequence[int], names: Sequence[Hashable]) -> dict[Any, Tensor] | None:
         """Return what `keep` stored under `names` for a plain run of `ids`; ``None`` where any of it is missing."""
 
         def look(operation: Operation) -> dict[Any, Tensor] | None:
-            if operation.user_hooks or operation.random:
+            if operation.altered or operation.random:
                 return None
             context = self._key(ids, operation.fingerprint)
             found = {name: self.store.get((*context, name)) for name in names}
@@ -327,7 +371,7 @@ class LoadedModel(Operated):
     def holds(self, ids: Sequence[int], names: Sequence[Hashable]) -> bool:
         """Return whether all of `names` of a plain run of `ids` are in the store, in a command; none is fetched."""
         operation = self._operation
-        if operation is None or operation.user_hooks or operation.random:
+        if operation is None or operation.altered or operation.random:
             return False
         return all((*self._key(ids, operation.fingerprint), name) in self.store for name in names)
 
@@ -335,7 +379,7 @@ class LoadedModel(Operated):
         """Store parts of a plain run of `ids` by name; they are not to be written to any more."""
 
         def put(operation: Operation) -> None:
-            if not (operation.user_hooks or operation.random):
+            if not (operation.altered or operation.random):
                 for name, tensor in tensors.items():
                     self.store.put((*self._key(ids, operation.fingerprint), name), tensor)
 

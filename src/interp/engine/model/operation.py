@@ -6,7 +6,7 @@ import importlib.metadata
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ from interp.engine.model.tokens import Tokens
 from interp.errors import InputError, OutOfMemory
 from interp.results import Costs, Own, Provenance, Result
 from interp.results.base import as_run
+from interp.spec import Intervention
 
 AnyResult = TypeVar("AnyResult", bound=Result)
 Value = TypeVar("Value")
@@ -53,6 +54,15 @@ class Operation:
     forecast: Costs | None = None
     meter: Meter | None = None
     network: Any = None  # the model as plain functions, once it has been read
+    interventions: tuple[Intervention, ...] = ()  # on every run of the command's
+    functions: dict[int, Mapping[str, hooks.Hook]] = field(default_factory=dict[int, "Mapping[str, hooks.Hook]"])
+
+    @property
+    def altered(self) -> str:
+        """Why a run is not the model's plain one, so that nothing of it is stored; an empty string where it is."""
+        if self.user_hooks:
+            return "hooks of the user's own"
+        return "interventions" if self.interventions else ""
 
 
 class Operated(Handle):
@@ -165,6 +175,12 @@ class Operated(Handle):
         # Those of a command were looked for when it began.
         return self._inspected()[1] if self._operation is None else self._operation.user_hooks
 
+    def altered(self) -> str:
+        """Return why a run is not the model's plain one: hooks of the user's, or interventions of the command's."""
+        if self._operation is not None:
+            return self._operation.altered
+        return "hooks of the user's own" if self.user_hooks() else ""
+
     def finished(self, result: AnyResult, operation: Operation) -> AnyResult:
         """Return `result` with the provenance and the notes of `operation`."""
         g = operation
@@ -197,7 +213,16 @@ class Operated(Handle):
         return replace(
             result,
             provenance=provenance,
-            notes=tuple(dict.fromkeys([*g.notes, *result.notes, *(hooked if g.user_hooks else ())])),
+            notes=tuple(
+                dict.fromkeys(
+                    [
+                        *g.notes,
+                        *result.notes,
+                        *(hooked if g.user_hooks else ()),
+                        *_changed(g.interventions, g.functions),
+                    ]
+                )
+            ),
         )
 
     # -- what the current command's record is told -----------------------------------------------------------------
@@ -247,6 +272,22 @@ class Operated(Handle):
         """
         if self._operation is not None:
             self._operation.on_forward(self._operation.forwards, said)
+
+
+def _changed(interventions: Sequence[Intervention], lengths: Iterable[int]) -> tuple[str, ...]:
+    """Return notes on what was changed in every run, and on what no run of those lengths has; none without changes."""
+    if not interventions:
+        return ()
+    sites = dict.fromkeys(f"{one.mode} {one.site.name} of layer {one.site.layer}" for one in interventions)
+    shown = ", ".join(list(sites)[:3]) + (" …" if len(sites) > 3 else "")
+    count = f"{len(interventions)} intervention{'s' * (len(interventions) != 1)}"
+    longest = max(lengths, default=0)
+    absent = [at for one in interventions if (at := one.position) is not None and not -longest <= at < longest]
+    lost = [f"no run has position {at}: the intervention there changed nothing" for at in dict.fromkeys(absent)]
+    return (
+        f"every run of the model had {count} on it ({shown}); nothing of them is stored",
+        *(lost if longest else ()),
+    )
 
 
 @cache

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from interp.engine import exactness, memory
 from interp.engine.features import edits
@@ -35,7 +34,7 @@ Change = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Sample:
-    """A prompt that is measured: by a metric at one position, or by its loss where there is no scorer.
+    """A prompt that is measured, at one position or at several, of which this is the last.
 
     Attributes
     ----------
@@ -45,7 +44,7 @@ class Sample:
 
     ids: Ids
     position: int
-    scorer: Scorer | None = None
+    scorer: Scorer
     ends: Mapping[int | str, Ids] = field(default_factory=dict[int | str, Ids], compare=False)
 
     def edges(self, part: Part, causal: bool) -> Iterator[tuple[list[int], int]]:
@@ -62,8 +61,8 @@ class Sample:
 class Ablated(Outcome):
     """What the runs gave.
 
-    `values` are ``[condition, sample]``: the metric, or the mean next-token cross-entropy in nats. The conditions:
-    nothing taken away, each part alone, and all together where there are several.
+    `values` are ``[condition, sample]``: the metric. The conditions: nothing taken away, each part alone, and all
+    together where there are several.
     """
 
 
@@ -152,8 +151,7 @@ class Job:
     @property
     def key(self) -> exactness.Key:
         """What is compared with the hooked forward once."""
-        scorer = self.samples[0].scorer
-        metric = exactness.of_metric(None if scorer is None else scorer.metric)
+        metric = exactness.of_metric(self.samples[0].scorer.metric)
         digests = frozenset(part.dictionary.digest for part in self.parts if part.dictionary is not None)
         return ("ablation", frozenset(part.site for part in self.parts), self.fillings.mode, metric, digests)
 
@@ -195,7 +193,7 @@ class Job:
     def together(self, length: int) -> int:
         """Return how many prompts of `length` tokens are run at once."""
         g = self.model.geometry
-        logits = g.d_vocab_out * (1 if self.samples[0].scorer else length)
+        logits = g.d_vocab_out * (length if self.samples[0].scorer.metric.several else 1)
         one = 4 * (length * (6 * g.d_model + 3 * g.n_heads * length) + logits)
         return max(1, min(memory.WAVE_ROWS // length, memory.free_bytes(self.model.device) // 4 // one))
 
@@ -289,28 +287,16 @@ class Job:
     def _measured(self, net: network.Network, sample: int, end: Tensor, *, base: bool) -> Tensor:
         """Return one sample's measure of its final residual stream, ``[position, d_model]``."""
         asked = self.samples[sample]
-        if asked.scorer is None:
-            following = torch.tensor(asked.ids[1:], device=end.device)
-            losses = [
-                functional.cross_entropy(net.unembed(net.ending(rows)), ids, reduction="sum")
-                for rows, ids in zip(end[:-1].split(memory.LOGIT_ROWS), following.split(memory.LOGIT_ROWS), strict=True)
-            ]
-            return (torch.stack(losses).double().sum() / len(following)).cpu()
-        row = end[asked.position][None]
+        row = asked.scorer.measured(end[None], asked.position)
         if base:
             self._know(sample, lambda: net.unembed(net.ending(row))[0])
-        return self._scorer(sample).of_residual(net, row)[0].double().cpu()
+        return self.samples[sample].scorer.of_residual(net, row)[0].double().cpu()
 
     def _know(self, sample: int, logits: Callable[[], Tensor]) -> None:
         """Give a metric that asks for it the unablated run's distribution."""
         asked = self.samples[sample]
-        if asked.scorer is not None and asked.scorer.metric.needs_clean:
+        if asked.scorer.metric.needs_clean:
             self.samples[sample] = replace(asked, scorer=asked.scorer.with_clean(logits()))
-
-    def _scorer(self, sample: int) -> Scorer:
-        scorer = self.samples[sample].scorer
-        assert scorer is not None
-        return scorer
 
     # -- the hooked forward --------------------------------------------------------------------------------------------
 
@@ -349,19 +335,15 @@ class Job:
             for name, function in edits.hooks_of(self.model, one, change):
                 functions.setdefault(name, []).append(function)
         asked = [self.samples[n] for n in chosen]
-        last = all(one.scorer is not None and one.position == len(one.ids) - 1 for one in asked)
+        last = all(one.position == len(one.ids) - 1 and not one.scorer.metric.several for one in asked)
         together = {name: composed(some) for name, some in functions.items()}
         logits = self.model.forward([one.ids for one in asked], together, last_only=last)
         values: list[Tensor] = []
         for sample, one, rows in zip(chosen, asked, logits, strict=True):
-            if one.scorer is None:
-                following = torch.tensor(one.ids[1:], device=rows.device)
-                values.append(functional.cross_entropy(upcast(rows[:-1]), following).double().cpu())
-                continue
-            row = upcast(rows[-1 if last else one.position])
+            row = upcast(rows[None, -1] if last else one.scorer.measured(rows[None], one.position))
             if not condition:
-                self._know(sample, lambda row=row: row)
-            values.append(self._scorer(sample).of_logits(row[None])[0].double().cpu())
+                self._know(sample, lambda row=row: row[0])
+            values.append(self.samples[sample].scorer.of_logits(row)[0].double().cpu())
         return torch.stack(values)
 
 

@@ -33,7 +33,7 @@ class Case:
     scorer
         The metric; for ``kl`` the clean run's distribution is put into it.
     position
-        The position whose logits are measured.
+        The position whose logits are measured; of several (see `Scorer.positions`) the last.
     clean_base
         Whether the base is the clean run.
     source_position
@@ -62,6 +62,16 @@ class Case:
             object.__setattr__(self, "source_position", self.position)
 
     @property
+    def last(self) -> bool:
+        """Whether the base run is measured at its last position alone."""
+        return _last(self.base, self.position, self.scorer)
+
+    @property
+    def first(self) -> int:
+        """The first position that matters: where the prompts differ, or one that is measured if that is earlier."""
+        return min(self.start, self.position + 1 - self.scorer.positions)
+
+    @property
     def start(self) -> int:
         """The first position at which the two prompts differ; their length where they do not."""
         return next(iter(differing(self.base, self.source)), len(self.base))
@@ -72,7 +82,7 @@ class Case:
         Parameters
         ----------
         base, source
-            Logits of the two unpatched runs where they are measured, ``[1, d_vocab]``.
+            Logits of the two unpatched runs where they are measured, ``[1, …]``.
         """
         return replace(self, scorer=self.scorer.with_clean((base if self.clean_base else source)[0]))
 
@@ -86,7 +96,7 @@ def unpatched(model: LoadedModel, source_model: LoadedModel, case: Case) -> tupl
         The case, its metric ready; the metric of its base run; that of its source run.
     """
     runs = ((model, case.base, case.position), (source_model, case.source, case.source_position))
-    logits = [_logits(of, ids, at) for of, ids, at in runs]
+    logits = [_logits(of, ids, at, case.scorer) for of, ids, at in runs]
     case = case.with_clean(*logits)
     base, source = (case.scorer.of_logits(end)[0] for end in logits)
     return case, base, source
@@ -117,7 +127,7 @@ def plain_ends(stored: Stored, there: Stored, cases: Iterable[Case]) -> Work:
     before = stored.work
     for case in cases:
         for store, ids, at in ((stored, case.base, case.position), (there, case.source, case.source_position)):
-            store.plain(ids, "last_logits" if at == len(ids) - 1 else "logits")
+            store.plain(ids, "last_logits" if _last(ids, at, case.scorer) else "logits")
     return stored.work.less(before)
 
 
@@ -161,8 +171,13 @@ def by_shape(cases: Sequence[Case]) -> list[list[int]]:
     return [[number for number, own in enumerate(shapes) if own == shape] for shape in sorted(set(shapes))]
 
 
-def _logits(model: LoadedModel, ids: Sequence[int], position: int) -> Tensor:
-    """Return a plain run's logits at `position`, ``[1, d_vocab]``."""
-    if position == len(ids) - 1:
+def _last(ids: Sequence[int], position: int, scorer: Scorer) -> bool:
+    """Return whether the last position's logits alone are measured."""
+    return position == len(ids) - 1 and not scorer.metric.several
+
+
+def _logits(model: LoadedModel, ids: Sequence[int], position: int, scorer: Scorer) -> Tensor:
+    """Return a plain run's logits where they are measured, ``[1, d_vocab]`` or ``[1, position, d_vocab]``."""
+    if _last(ids, position, scorer):
         return upcast(model.activations_of(ids, ["last_logits"])["last_logits"])
-    return upcast(model.activations_of(ids, ["logits"])["logits"][:, position])
+    return upcast(scorer.measured(model.activations_of(ids, ["logits"])["logits"], position))

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from interp.engine import exactness, memory
 from interp.engine.metrics import upcast
@@ -90,8 +89,7 @@ class Difference:
 
     def run(self) -> Carried:
         """Compute all of it, to the end or to where it had to stop."""
-        scorer = self.samples[0].scorer
-        metric = exactness.of_metric(None if scorer is None else scorer.metric)
+        metric = exactness.of_metric(self.samples[0].scorer.metric)
         self.driver.run(
             ("difference", self.weights, metric, id(self.other), self.other.fingerprint()),
             lean=self._lean,
@@ -140,7 +138,7 @@ class Difference:
     def _together(self, length: int) -> int:
         """Return how many prompts of `length` tokens are run at once."""
         g = self.model.geometry
-        logits = g.d_vocab_out * (1 if self.samples[0].scorer else length)
+        logits = g.d_vocab_out * self.samples[0].scorer.positions
         one = 4 * (length * g.d_model * (2 * g.n_layers + 3 * g.n_heads) + logits)
         return max(1, min(memory.WAVE_ROWS // length, memory.free_bytes(self.model.device) // 4 // one))
 
@@ -182,9 +180,8 @@ class Difference:
                 yield exactness.difference(self._whole[number], self.found.other[number])
 
     def _noise(self) -> float:
-        scored = [(one, one.scorer) for one in self.samples if one.scorer is not None]
-        cases = [Case(one.ids, one.ids, scorer, one.position) for one, scorer in scored]
-        return measured_noise(self.model, self.other, cases).relative if cases else 0.0
+        cases = [Case(one.ids, one.ids, one.scorer, one.position) for one in self.samples]
+        return measured_noise(self.model, self.other, cases).relative
 
 
 def _fewest(count: int, enough: Callable[[int], bool]) -> int | None:
@@ -207,7 +204,5 @@ def _hooked(model: LoadedModel, sample: Sample) -> Tensor:
 
 
 def _value(sample: Sample, logits: Tensor, others: Tensor) -> Tensor:
-    if sample.scorer is None:
-        return functional.cross_entropy(logits[:-1], torch.tensor(sample.ids[1:], device=logits.device))
-    at = sample.position
-    return sample.scorer.with_clean(others[at]).of_logits(logits[at][None])[0]
+    scorer = sample.scorer.with_clean(others[sample.position]) if sample.scorer.metric.needs_clean else sample.scorer
+    return scorer.of_logits(scorer.measured(logits[None], sample.position))[0]

@@ -43,7 +43,8 @@ class Ends:
         self._room = model.store.budget // _SHARE
         self._parts: list[tuple[int, Tensor, Tensor]] = []
         size = len(cases) * cells * model.geometry.d_model * 4
-        self._fits = kind is not None and size <= self._room
+        # Where several positions are measured pairs have rows of several lengths: those are not kept.
+        self._fits = kind is not None and size <= self._room and not cases[0].scorer.metric.several
 
     @property
     def there(self) -> bool:

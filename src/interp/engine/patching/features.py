@@ -148,7 +148,7 @@ def patched_logits(
     case: Case,
     places: Sequence[Place],
 ) -> Tensor:
-    """Return the logits at the case's position with each place patched by itself, ``[place, d_vocab]``.
+    """Return the logits where the case is measured with each place patched by itself, ``[place, …, d_vocab]``.
 
     Parameters
     ----------
@@ -161,9 +161,8 @@ def patched_logits(
         for name, function in hooks_of(model, dictionaries[number], _putting(sources[number], own)):
             functions.setdefault(name, []).append(function)
     together = {name: composed(some) for name, some in functions.items()}
-    last = case.position == len(case.base) - 1
-    logits = model.forward([case.base] * len(places), together, last_only=last)
-    return upcast(logits[:, -1 if last else case.position])
+    logits = model.forward([case.base] * len(places), together, last_only=case.last)
+    return upcast(logits[:, -1] if case.last else case.scorer.measured(logits, case.position))
 
 
 def _putting(

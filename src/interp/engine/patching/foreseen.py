@@ -267,7 +267,7 @@ def of_ablation(job: ablation.Job) -> tuple[Foresight, Work]:
                 stored.plain(references[n], *(Site(one.site, one.layer).hook_name for one in wanted))
         else:
             work = work + _together(sight, [length] * len(some), max(1, memory.WAVE_ROWS // length), stop)
-    losses = samples[0].scorer is None
+    losses = samples[0].scorer.metric.several
     lowest = [min((parts[n].layer for n in chosen), default=0) for chosen in job.conditions]
     for condition, first in enumerate(lowest):
         for length, some in by_length([sample.ids for sample in samples]).items():
@@ -327,7 +327,7 @@ def _of_piece(sight: Foresight, cases: Sequence[Case], piece: Stretch, steps: in
     n, length, points = len(cases), len(cases[0].base), 1 if steps == 1 else piece.last - piece.first + 1
     aligned = cases[0].aligned is not None
     shared = net is not None and not foreign and not aligned
-    start = min(min(case.start, case.position) for case in cases) if shared else 0
+    start = min(case.first for case in cases) if shared else 0
     graded = n * points * (length - start)
     frozen = n * (length - start) if steps == 1 else 0
     if aligned:  # the source runs by themselves, and where the way ends

@@ -25,7 +25,7 @@ Place = tuple[int, int | None, "int | Aligned | None"]
 def patched_logits(
     model: LoadedModel, source_model: LoadedModel, case: Case, site: str, places: Sequence[Place]
 ) -> Tensor:
-    """Return the logits at the case's position with each place patched by itself, ``[place, d_vocab]``."""
+    """Return the logits where the case is measured with each place patched by itself, ``[place, …, d_vocab]``."""
     layers = sorted({layer for layer, _, _ in places})
     kind = SITES[site]
     names = {layer: Site(kind.through or site, layer).hook_name for layer in layers}
@@ -50,9 +50,8 @@ def patched_logits(
         return write
 
     functions = {names[layer]: writing(layer) for layer in layers}
-    last = case.position == len(case.base) - 1
-    logits = model.forward([case.base] * len(places), functions, last_only=last)
-    return upcast(logits[:, -1 if last else case.position])
+    logits = model.forward([case.base] * len(places), functions, last_only=case.last)
+    return upcast(logits[:, -1] if case.last else case.scorer.measured(logits, case.position))
 
 
 def _source(

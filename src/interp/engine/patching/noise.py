@@ -25,6 +25,7 @@ from interp.sites import Site
 if TYPE_CHECKING:
     from transformer_lens.hook_points import HookPoint
 
+    from interp.engine.metrics import Scorer
     from interp.engine.model.loaded import LoadedModel
 
 PAIRS = 2  # that are looked at
@@ -70,7 +71,7 @@ def _measured(model: LoadedModel, source_model: LoadedModel, cases: Sequence[Cas
     sizes: list[Tensor] = []
     for case in cases[:PAIRS]:
         asked = ((model, case.base, case.position), (source_model, case.source, case.source_position))
-        runs = [_logits(of, ids, at, source) for of, ids, at in asked]
+        runs = [_logits(of, ids, at, source, case.scorer) for of, ids, at in asked]
         case = case.with_clean(*(logits[:1] for logits in runs))
         for logits in runs:
             values = case.scorer.of_logits(logits).double()
@@ -80,17 +81,17 @@ def _measured(model: LoadedModel, source_model: LoadedModel, cases: Sequence[Cas
     return Noise(floor, floor / max(1.0, float(torch.cat(sizes).mean())))
 
 
-def _logits(model: LoadedModel, ids: Sequence[int], position: int, source: torch.Generator) -> Tensor:
-    """Return a prompt's logits at a position by itself, then of copies rounded anew, ``float32 [run, d_vocab]``."""
+def _logits(model: LoadedModel, ids: Sequence[int], position: int, source: torch.Generator, scorer: Scorer) -> Tensor:
+    """Return a prompt's logits where they are measured, then of copies rounded anew, ``float32 [run, …, d_vocab]``."""
 
     def jitter(tensor: Tensor, hook: HookPoint) -> Tensor:  # noqa: ARG001
         drawn = torch.rand(tensor.shape, generator=source).to(tensor.device)
         step = torch.where(drawn < _MOVED / 2, -torch.inf, torch.inf).to(tensor)
         return torch.where(drawn < _MOVED, torch.nextafter(tensor, step), tensor)
 
-    last = position == len(ids) - 1
+    last = position == len(ids) - 1 and not scorer.metric.several
     places = [Site(name, layer) for name in _JITTERED for layer in range(model.geometry.n_layers)]
     there = [place for place in places if place.kind.within(model.bridge.hook_dict, place.layer)]
     functions = {place.hook_name: jitter for place in there}
     runs = [model.forward([ids], {}, last_only=last), model.forward([ids] * COPIES, functions, last_only=last)]
-    return torch.cat([upcast(run[:, -1 if last else position]).cpu() for run in runs])
+    return torch.cat([upcast(run[:, -1] if last else scorer.measured(run, position)).cpu() for run in runs])

@@ -99,7 +99,7 @@ class HookedPaths:
             together = {name: composed(some) for name, some in functions.items()}
             logits = self.model.forward([case.base] * len(running), together, last_only=False)
             rows = torch.tensor([one.row for one in running])
-            scores[rows] = case.scorer.of_logits(upcast(logits[:, case.position])).double().cpu()
+            scores[rows] = case.scorer.of_logits(upcast(case.scorer.measured(logits, case.position))).double().cpu()
         return scores
 
     def foreseen(self, case: Case, cells: Sequence[int], stored: Stored, there: Stored) -> Work:
@@ -123,7 +123,8 @@ class HookedPaths:
         return work + one_batch(self.model, running * length, running, last_only=False) if running else work
 
     def _ends(self, asked: Case) -> Tensor:
-        return upcast(self.model.activations_of(asked.base, ["logits"])["logits"][:, asked.position])
+        logits = self.model.activations_of(asked.base, ["logits"])["logits"]
+        return upcast(asked.scorer.measured(logits, asked.position))
 
     def _writing(self, receiver: Node, running: Sequence[_Running]) -> Hook:
         name = _name(receiver)
@@ -175,7 +176,7 @@ class HookedPaths:
             functions.setdefault(name, []).append(function)
         together = {name: composed(some) for name, some in functions.items()}
         logits = self.model.forward([asked.base], together, last_only=False)
-        heard["logits"] = upcast(logits[:, asked.position])
+        heard["logits"] = upcast(asked.scorer.measured(logits, asked.position))
         self._received = ((asked.base, asked.source, asked.aligned, sender), heard)
         return heard
 

@@ -126,8 +126,8 @@ class LeanRuns:
             return self.network.begin(base), self.source.begin(source)
 
     def _start(self, cases: Sequence[Case]) -> int:
-        """Return the first position at which any pair's runs differ, or the one asked about if that is earlier."""
-        return 0 if self.network.both_ways else min(min(case.start, case.position) for case in cases)
+        """Return the first position at which any pair's runs differ, or one that is measured if that is earlier."""
+        return 0 if self.network.both_ways else min(case.first for case in cases)
 
     def _run(
         self,
@@ -161,7 +161,14 @@ class LeanRuns:
             torch.stack([end[:, n, position - start] for n, position in enumerate(asked)], 1) for end in ends
         ]  # frozen, graded
         fixed, moving = (
-            torch.stack([case.scorer.of_residual(of, end[:, n]) for n, case in enumerate(cases)], 1) for end in last
+            torch.stack(
+                [
+                    case.scorer.of_residual(of, case.scorer.measured(end[:, n], case.position - start))
+                    for n, case in enumerate(cases)
+                ],
+                1,
+            )
+            for end in ends
         )
         both = torch.cat([last[1].detach(), last[0]])
         return Recorded(values, graph, torch.cat([moving, fixed.detach()]), start, both, read)
@@ -251,7 +258,8 @@ class HookedRuns:
         logits = model.forward(ids, points, last_only=False, gradients=recording)
         logits = upcast(logits).unflatten(0, (-1, len(cases)))
         each = enumerate(zip(cases, asked, strict=True))
-        scores = torch.stack([case.scorer.of_logits(logits[:, n, position]) for n, (case, position) in each], 1)
+        measured = [case.scorer.measured(logits[:, n], position) for n, (case, position) in each]
+        scores = torch.stack([case.scorer.of_logits(own) for case, own in zip(cases, measured, strict=True)], 1)
         graph = {site: [by[n] for n in range(depth)] for site, by in held.items() if len(by) == depth}
         values = {site: [tensor.detach() for tensor in layers] for site, layers in graph.items()}
         if self.middle and {"resid_pre", "attn_out"} <= graph.keys():

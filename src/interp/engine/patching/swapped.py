@@ -12,11 +12,10 @@ z, the MLPs and the embedding were in the other model's own run, as activation p
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from interp.engine import memory
 from interp.engine.patching.ablation import Sample
@@ -190,9 +189,9 @@ class Swap:
     def _know(self, end: Tensor) -> None:
         """Give a metric that asks for a distribution that of the other model."""
         for n, (one, rows) in enumerate(zip(self.samples, end, strict=True)):
-            if one.scorer is not None and one.scorer.metric.needs_clean:
+            if one.scorer.metric.needs_clean:
                 logits = self.other.unembed(self.other.ending(rows[one.position][None]))
-                self.samples[n] = Sample(one.ids, one.position, one.scorer.with_clean(logits[0]))
+                self.samples[n] = replace(one, scorer=one.scorer.with_clean(logits[0]))
 
     def _measured(self, network: Network, end: Tensor) -> Tensor:
         """Return what is measured of streams after the last layer, ``[prompt, position, d_model]``."""
@@ -201,14 +200,7 @@ class Swap:
 
 
 def _of_one(network: Network, sample: Sample, end: Tensor) -> Tensor:
-    if sample.scorer is not None:
-        return sample.scorer.of_residual(network, end[sample.position][None])[0]
-    following = torch.tensor(sample.ids[1:], device=end.device)
-    parts = zip(end[:-1].split(memory.LOGIT_ROWS), following.split(memory.LOGIT_ROWS), strict=True)
-    losses = [
-        functional.cross_entropy(network.unembed(network.ending(rows)), ids, reduction="sum") for rows, ids in parts
-    ]
-    return torch.stack(losses).double().sum() / len(following)
+    return sample.scorer.of_residual(network, sample.scorer.measured(end[None], sample.position))[0]
 
 
 def _attended(block: Block, at: Rotation | None, x: Tensor) -> Tensor:

@@ -255,7 +255,8 @@ class Sweep:
         """Take the unpatched runs in: their metrics, and the cells that are what the base run is."""
         for index, (case, (base, source)) in enumerate(zip(self.cases, runs, strict=True)):
             last, there = case.position, case.source_position
-            ends = [(net, base.resid[-1][last : last + 1]), (other, source.resid[-1][there : there + 1])]
+            measured = case.scorer.measured
+            ends = [(net, measured(base.resid[-1][None], last)), (other, measured(source.resid[-1][None], there))]
             if case.scorer.metric.needs_clean:
                 case = case.with_clean(*(of.unembed(of.ending(end)) for of, end in ends))
             self.cases[index] = case
@@ -309,6 +310,7 @@ class Sweep:
             return [plans[patch.case].changed_rows(patch) for patch in moving]
 
         arrived: dict[int, list[tuple[Tensor, Tensor]]] = {}
+        several = self.given[0].scorer.metric.several
 
         def finish(case: int, cells: Tensor, rows: Tensor) -> None:
             arrived.setdefault(case, []).append((cells, rows))
@@ -320,6 +322,7 @@ class Sweep:
             [plan.stop for plan in plans],
             finish,
             first=min(layer for layer, _ in entering),
+            counts=[case.scorer.positions for case in self.cases] if several else None,
             before=under.through,
             later=lambda layer, joined: plans[joined.base].later(layer, joined),
         )
@@ -377,7 +380,8 @@ class Sweep:
         """Return how many cells the hooked forward runs in one batch."""
         geometry = self.model.geometry
         length = max(len(case.base) for case in self.cases)
-        per_run = 4 * length * (6 * geometry.d_model + 2 * geometry.n_heads * length) + 4 * geometry.d_vocab
+        logits = geometry.d_vocab * max(case.scorer.positions for case in self.cases)
+        per_run = 4 * length * (6 * geometry.d_model + 2 * geometry.n_heads * length) + 4 * logits
         return max(1, min(64, memory.free_bytes(self.model.device) // 4 // per_run))
 
     def _unpatched(self, index: int) -> tuple[Case, Tensor, Tensor]:

@@ -1,14 +1,18 @@
-"""What readouts over many texts will take: neurons' activations, and the training of a lens."""
+"""What readouts over many texts will take: their losses, neurons' activations, and the training of a lens."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from interp.engine import exactness
 from interp.engine.forecast.costs import Foresight
 from interp.engine.forecast.work import NOTHING, Hooked, Stored, Through, Work, one_batch, passing, total
+from interp.engine.readouts import lens, loss
 from interp.engine.readouts.favourite import TRIED
+from interp.errors import InputError
+from interp.sites import Site
 
 if TYPE_CHECKING:
     from interp.engine.features.dictionary import Dictionary
@@ -70,6 +74,49 @@ def of_lens(
         peak=2 * streams + 7 * maps + 5 * logits,
         advice=("a smaller --batch", "some layers (--layer)", "fewer texts (--n)"),
     )
+
+
+def of_losses(
+    model: LoadedModel, texts: Sequence[tuple[int, ...]], *, changed: int, other: LoadedModel | None
+) -> tuple[Foresight, Work]:
+    """Return the work of `loss.known` of texts, and of the same of another model's, whose forwards are its own.
+
+    Parameters
+    ----------
+    changed
+        How many activations functions are on; nothing of such runs is stored.
+    """
+    sight, work = Foresight(model, half=False), NOTHING
+    for of in [model] if other is None else [model, other]:
+        stored, vocabulary = Stored(of), of.geometry.d_vocab_out
+        places, last = changed if of is model else 0, Site("resid_post", of.geometry.n_layers - 1).hook_name
+        own = _reads(of)
+        names = [last, "last_logits"] if own else ["logits"]
+        for ids in texts:
+            if places:
+                work = work + one_batch(of, len(ids), places + 1, last_only=own)
+            else:
+                stored.plain(ids, *names)
+            rows = min(len(ids), loss.size_of(of))
+            work = work + Work(
+                logits=len(ids) * own,
+                moved=24.0 * len(ids) * vocabulary,
+                calls=60 * -(-len(ids) // rows),
+                held=120 * len(ids),
+                peak=12 * rows * vocabulary + (0 if own else 4 * len(ids) * vocabulary),
+                advice=_FEWER,
+            )
+        work = work + (stored.work if of is model else replace(stored.work, forwards=0))
+    return sight, work
+
+
+def _reads(model: LoadedModel) -> bool:
+    """Return whether logits are made of the stream after the last layer, as far as that is known before."""
+    try:
+        lens.readout(model)
+    except InputError:
+        return False
+    return not model.altered() and "resid_post" in model.sites
 
 
 def of_feature(model: LoadedModel, one: Dictionary) -> Work:

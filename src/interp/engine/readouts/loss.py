@@ -66,7 +66,7 @@ def known(
         The model has no language-model head, or all logits, where they are needed, do not fit into memory.
     """
     vocabulary = model.geometry.d_vocab_out
-    size = max(1, _NUMBERS // vocabulary)
+    size = size_of(model)
     parts: list[tuple[Tensor, ...]] = []
 
     def work() -> None:
@@ -79,6 +79,11 @@ def known(
     lens.detached(work)
     logprobs, ranks, best, chances = (torch.cat(part).numpy().copy() for part in zip(*parts, strict=True))
     return Known(logprobs, ranks, best, chances)
+
+
+def size_of(model: LoadedModel) -> int:
+    """Return of how many positions logits are there at once."""
+    return max(1, _NUMBERS // model.geometry.d_vocab_out)
 
 
 def of_logits(logits: Tensor, wanted: Sequence[int]) -> Known:
@@ -105,7 +110,7 @@ def _logits(model: LoadedModel, ids: Sequence[int], functions: Mapping[str, Hook
     """Return what gives the logits of the positions from one to another, ``[position, d_vocab]``."""
     if model.lacks_head:
         raise InputError(f"the checkpoint of {model.name} holds no language-model head: it predicts no token")
-    if not model.user_hooks() and "resid_post" in model.sites:
+    if not model.altered() and "resid_post" in model.sites:
         end, last = _ended(model, ids, functions)
         found = _readout(model, end, last)
         if found is not None:

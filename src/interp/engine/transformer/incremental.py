@@ -70,6 +70,7 @@ def replay(
     positions: Sequence[int],
     finish: Callable[[int, Tensor, Tensor], None],
     first: int = 0,
+    counts: Sequence[int] | None = None,
     before: Callable[[int], None] = lambda layer: None,  # noqa: ARG005
     later: Callable[[int, ChangedRows], None] = lambda layer, joined: None,  # noqa: ARG005
 ) -> None:
@@ -83,12 +84,15 @@ def replay(
         ``(layer, stage) → ChangedRows …`` for stage ``"pre"`` and ``"mid"``; ``(number of layers, "pre")`` is after the
         last layer.
     positions
-        For each base, the one position whose final residual stream is wanted.
+        For each base, the one position whose final residual stream is wanted, or the last of them.
     finish
-        Called with the base's index, cells ``[n]`` and final residual streams ``[n, d_model]``. Interventions that
-        start after the wanted position are not handed over: they change nothing there.
+        Called with the base's index, cells ``[n]`` and final residual streams ``[n, d_model]``, of several positions
+        ``[n, position, d_model]``. Interventions that start after the wanted position are not handed over: they change
+        nothing there.
     first
         The first layer that anything joins at.
+    counts
+        For each base, how many positions are wanted; one when not given.
     before
         Called with each layer before anything of it is needed, so that the unchanged runs can be made on the way.
     later
@@ -105,10 +109,18 @@ def replay(
         active += joins(index, "pre")
         last = index == depth - 1
         own = [each[index] for each in turns]
-        active = _step(network.at(index), index, bases, own, active, joins, positions if last else None)
+        wanted = positions if last and counts is None else None
+        active = _step(network.at(index), index, bases, own, active, joins, wanted)
     before(depth - 1)
     for joined in active:
         later(depth, joined)
+    if counts is not None:
+        for joined in [*active, *joins(depth, "pre")]:
+            stop = positions[joined.base] + 1
+            rows = _between(bases[joined.base], joined, stop - counts[joined.base], stop)
+            if rows is not None:
+                finish(joined.base, joined.cells, rows)
+        return
     active += [
         _at(joined, positions[joined.base])
         for joined in joins(depth, "pre")
@@ -116,6 +128,14 @@ def replay(
     ]
     for joined in active:
         finish(joined.base, joined.cells, joined.rows)
+
+
+def _between(base: Base, joined: ChangedRows, first: int, stop: int) -> Tensor | None:
+    """Return the final streams of positions from one to another, ``[n, position, d_model]``; ``None`` if unchanged."""
+    own = joined.rows[:, None] if joined.single else joined.rows
+    if joined.start >= stop or joined.start + own.shape[1] <= first:
+        return None
+    return _placed(base.resid[-1], own, joined.start, stop)[:, first:]
 
 
 def _reaches(joined: ChangedRows, position: int) -> bool:

@@ -209,8 +209,8 @@ def read(model: LoadedModel, *, half: bool = False, encoders: Collection[str] | 
     """
     hf: Any = model.hf_model
     family = _family(model)
-    if model.user_hooks():
-        raise Unreadable("hooks of the user's own")
+    if why := model.altered():
+        raise Unreadable(why)
     if not half and next(hf.parameters()).dtype not in {torch.float32, torch.float64}:
         raise Unreadable(f"{model.dtype} rounds differently from one batch to the next")
     if torch.is_autocast_enabled(model.device.type):

@@ -34,8 +34,11 @@ def token(
     where: str = "",
     *,
     literal: bool = False,
+    whole: bool = False,
 ) -> int:
     """Return the token id that `given` means after `prompt`; `which` and `where` are for the message.
+
+    With `whole`, the message says which metrics take answers of several tokens.
 
     The taken token is written into the result's ``tokens_taken``.
 
@@ -44,7 +47,7 @@ def token(
     InputError
         It is empty, outside the vocabulary, or several tokens; how they are cut and what would be one is said.
     """
-    found = _token(model, prompt, given, which, where, literal)
+    found = _token(model, prompt, given, which, where, literal, whole)
     model.took(str(given), model.tokens.string(found), found)
     return found
 
@@ -57,9 +60,10 @@ def tokens(
     where: str = "",
     *,
     literal: bool = False,
+    whole: bool = False,
 ) -> tuple[int, ...]:
     """Return the ids of a set of answers, each once, as `token` takes them."""
-    return tuple(dict.fromkeys(token(model, prompt, one, which, where, literal=literal) for one in given))
+    return tuple(dict.fromkeys(token(model, prompt, one, which, where, literal=literal, whole=whole) for one in given))
 
 
 def one(model: LoadedModel, prompt: Prompt, given: object, which: str) -> int | None:
@@ -90,21 +94,54 @@ def whole(model: LoadedModel, prompt: Prompt, given: object, which: str = "answe
     listed = as_answers(given, which)
     if len(listed) != 1:
         raise InputError(f"{which} is one text here, and {len(listed)} were given; give one")
-    found = _pieces(model, prompt, listed[0], which, "", literal=False)
+    return _whole(model, prompt, listed[0], which, "", literal=False)
+
+
+def wholes(
+    model: LoadedModel,
+    prompt: Prompt,
+    given: Sequence[str | int],
+    which: str = "answer",
+    where: str = "",
+    *,
+    literal: bool = False,
+) -> tuple[tuple[int, ...], ...]:
+    """Return the token ids of a set of answers, each once, as `whole` takes them.
+
+    Raises
+    ------
+    InputError
+        What `whole` refuses, or an answer that begins with all of another: their probabilities do not add up.
+    """
+    found = tuple(dict.fromkeys(_whole(model, prompt, one, which, where, literal=literal) for one in given))
+    for one in found:
+        for other in found:
+            if one != other and one[: len(other)] == other:
+                text = "".join(map(model.tokens.string, other))
+                raise InputError(f"{where}one {which} begins with all of another, {text!r}; leave the longer one out")
+    return found
+
+
+def _whole(
+    model: LoadedModel, prompt: Prompt, given: str | int, which: str, where: str, *, literal: bool
+) -> tuple[int, ...]:
+    found = _pieces(model, prompt, given, which, where, literal=literal)
     if not found:
-        raise InputError(f"the {which} {listed[0]!r} has no tokens; type a word, such as {which}: John")
+        raise InputError(f"{where}the {which} {given!r} has no tokens; type a word, such as {which}: John")
     outside = next((index for index in found if not 0 <= index < model.geometry.d_vocab_out), None)
     if outside is not None:
         raise InputError(
-            f"{which} {listed[0]!r} has the token id {outside}; the model has logits of "
+            f"{where}{which} {given!r} has the token id {outside}; the model has logits of "
             f"0–{model.geometry.d_vocab_out - 1}"
         )
     for index in found:
-        model.took(str(listed[0]), model.tokens.string(index), index)
+        model.took(str(given), model.tokens.string(index), index)
     return tuple(found)
 
 
-def _token(model: LoadedModel, prompt: Prompt, given: str | int, which: str, where: str, literal: bool) -> int:
+def _token(
+    model: LoadedModel, prompt: Prompt, given: str | int, which: str, where: str, literal: bool, whole: bool
+) -> int:
     held, logits = model.tokens, model.geometry.d_vocab_out
     found = _pieces(model, prompt, given, which, where, literal=literal)
     if len(found) == 1:
@@ -122,7 +159,8 @@ def _token(model: LoadedModel, prompt: Prompt, given: str | int, which: str, whe
         if found
         else ""
     )
-    raise InputError(f"{where}{which} {given!r} is {len(found)} tokens ({split}), and must be one{hint}")
+    taken = "; --metric logprob measures all of it" if whole else ""
+    raise InputError(f"{where}{which} {given!r} is {len(found)} tokens ({split}), and must be one{hint}{taken}")
 
 
 def _pieces(

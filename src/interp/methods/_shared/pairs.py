@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from interp.errors import InputError
 from interp.methods._shared import answers, span_places
-from interp.methods._shared.models import logits_of, predicted
+from interp.methods._shared import several as measured
+from interp.methods._shared.models import logits_of
 from interp.methods._shared.span_places import Places
+from interp.metric import OF_WHOLE
 from interp.prompts import differing
 from interp.results.effects import PairChecks
 from interp.spec import Metric, Pair, Pairs, Prompt
@@ -40,6 +42,10 @@ class Encodings:
         Token ids.
     spans
         Name → the positions of a span in clean and in corrupted, where pairs line up by spans.
+    answers, wrongs
+        Whole answers as tokens, where one of them is several; `answer` and `wrong` are then the first of each.
+    slots
+        Name → positions of the parts that the pair was made from.
     """
 
     clean: Encoded
@@ -47,6 +53,14 @@ class Encodings:
     answer: tuple[int, ...]
     wrong: tuple[int, ...]
     spans: Mapping[str, Places] = field(default_factory=dict[str, "Places"])
+    answers: tuple[tuple[int, ...], ...] = ()
+    wrongs: tuple[tuple[int, ...], ...] = ()
+    slots: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
+
+    @property
+    def token(self) -> int | None:
+        """The answer where it is one token, and there is no other."""
+        return self.answer[0] if len(self.answer) == 1 and not self.answers else None
 
     @property
     def differing(self) -> tuple[int, ...]:
@@ -72,6 +86,7 @@ def encode(
     lengths: bool = False,
     any_length: bool = False,
     known: Sequence[Mapping[str, Places]] = (),
+    several: bool = False,
 ) -> list[Encodings]:
     """Return the pairs as tokens; with `spans` they line up by these, and may be of different lengths.
 
@@ -83,6 +98,8 @@ def encode(
         Whether they may be so without lining up.
     known
         The pairs' spans, where they are known.
+    several
+        Whether several positions can be measured: answers may then be of several tokens.
 
     Raises
     ------
@@ -92,7 +109,12 @@ def encode(
     if not pairs.pairs:
         raise InputError("there are no pairs; give clean and corrupted prompts, or --task")
     apart, count = spans or lengths or any_length, len(pairs.pairs)
-    found = [_encoded(model, pair, metric, number, count, apart) for number, pair in enumerate(pairs.pairs)]
+    found = [_encoded(model, pair, metric, number, count, apart, several) for number, pair in enumerate(pairs.pairs)]
+    if any(e.answers for e in found):  # one-token answers of other pairs are whole answers too
+        found = [e if e.answers else _as_whole(e) for e in found]
+        measured.say(model, metric)
+    if several:
+        measured.require(model, found, metric)
     if known:
         return [replace(e, spans=own) for e, own in zip(found, known, strict=True)]
     if not (spans or lengths):
@@ -109,7 +131,13 @@ def encode(
     return [replace(e, spans=own) for e, own in zip(found, every, strict=True)]
 
 
-def _encoded(model: LoadedModel, pair: Pair, metric: Metric, number: int, count: int, apart: bool) -> Encodings:
+def _as_whole(e: Encodings) -> Encodings:
+    return replace(e, answers=tuple((one,) for one in e.answer), wrongs=tuple((one,) for one in e.wrong))
+
+
+def _encoded(
+    model: LoadedModel, pair: Pair, metric: Metric, number: int, count: int, apart: bool, several: bool
+) -> Encodings:
     where = f"pair {number}: " if count > 1 else ""
     clean, corrupted = model.encode(pair.clean), model.encode(pair.corrupted)
     if len(clean.ids) != len(corrupted.ids) and not apart:
@@ -117,22 +145,32 @@ def _encoded(model: LoadedModel, pair: Pair, metric: Metric, number: int, count:
             f"{where}clean has {len(clean.ids)} tokens and corrupted {len(corrupted.ids)}; they must line up: "
             f"{aligned(clean, corrupted)}; %interp patch --by span takes any lengths"
         )
-    answer, wrong = (
-        answers.tokens(model, pair.clean, given, which, where, literal=pair.literal)
-        for which, given in (("answer", pair.answer), ("wrong", pair.wrong))
-    )
+    several = several and model.geometry.causal
+    given = (("answer", pair.answer), ("wrong", pair.wrong))
+    options: Any = {"where": where, "literal": pair.literal}
+    whole: list[tuple[tuple[int, ...], ...]] = [(), ()]
+    if several and metric.function is None and metric.name in OF_WHOLE:
+        found = [answers.wholes(model, pair.clean, those, which, **options) for which, those in given]
+        whole = found if any(len(ids) > 1 for side in found for ids in side) else whole
+    if any(whole):
+        answer, wrong = (tuple(ids[0] for ids in side) for side in whole)
+    else:
+        options["whole"] = several
+        answer, wrong = (answers.tokens(model, pair.clean, those, which, **options) for which, those in given)
     if metric.needs_answer and not answer:
         raise InputError(f"{where}{metric.name} needs an answer: add a line answer: …, or answer=… in Python")
     if metric.needs_wrong and not wrong:
         raise InputError(
             f"{where}{metric.name} needs a wrong answer: add a line wrong: …, or use --metric logprob, which needs none"
         )
+    if set(whole[0]) & set(whole[1]):
+        raise InputError(f"{where}answer and wrong are the same tokens; they must differ")
     shared = set(answer) & set(wrong)
-    if shared:
+    if shared and not any(whole):
         raise InputError(
             f"{where}answer and wrong share the token {model.tokens.string(min(shared))!r}; they must differ"
         )
-    return Encodings(clean, corrupted, answer, wrong)
+    return Encodings(clean, corrupted, answer, wrong, answers=whole[0], wrongs=whole[1], slots=pair.slots)
 
 
 def cases(
@@ -144,20 +182,23 @@ def cases(
     foreign: bool = False,
     align: str = "last",
     whole: bool = False,
+    padding: int = 0,
 ) -> list[Case]:
-    """Return the pairs ready to run.
+    """Return the pairs ready to run: one case for each, or of whole answers one for each of these.
 
-    `Encodings.runs` says which prompt is changed, `span_places.aligned` what `align` is. Where `whole` the corrupted
-    run stands in for all of the clean one: pairs of one length line up token by token, others as `span_places.whole`
-    says.
+    `Encodings.runs` says which prompt is changed, `span_places.aligned` what `align` is, `several.rows` the `padding`.
+    Where `whole` the corrupted run stands in for all of the clean one: pairs of one length line up token by token,
+    others as `span_places.whole` says.
     """
-    from interp.engine.metrics import Scorer
     from interp.engine.patching.cases import Case
+
+    def asked(run: Encoded, e: Encodings) -> int:
+        return measured.asked(model, metric, run if e.spans else e.clean)
 
     made: list[Case] = []
     for number, e in enumerate(encoded):
         base, source = e.runs(direction, foreign=foreign)
-        position, there = (predicted(model, one if e.spans else e.clean) for one in (base, source))
+        ends = asked(base, e), asked(source, e)
         spans: tuple[Aligned, ...] = ()
         every: Aligned | None = None
         if not whole:
@@ -168,19 +209,20 @@ def cases(
             every = span_places.joined(spans, base, source)
         elif len(base.ids) != len(source.ids):
             where = f"pair {number}: " if len(encoded) > 1 else ""
-            every = span_places.whole(base, source, e.spans, align, where, ends=(position, there))
-        made.append(
-            Case(
-                base=base.ids,
-                source=source.ids,
-                scorer=Scorer(metric, e.answer, e.wrong),
-                position=position,
-                clean_base=direction == "noise",
-                source_position=there,
-                spans=spans,
-                aligned=every,
+            every = span_places.whole(base, source, e.spans, align, where, ends=ends)
+        for more, position, scorer in measured.rows(model, e, metric, base if e.spans else e.clean, padding):
+            made.append(
+                Case(
+                    base=base.ids + more,
+                    source=source.ids + more,
+                    scorer=scorer,
+                    position=position,
+                    clean_base=direction == "noise",
+                    source_position=position + ends[1] - ends[0],
+                    spans=spans,
+                    aligned=every,
+                )
             )
-        )
     return made
 
 
@@ -207,15 +249,16 @@ def check(
     With `other`, the name of another model, `clean` is what that one says and `corrupted` what this one does.
     """
 
-    def taken(ids: Sequence[int]) -> tuple[tuple[str, int], ...]:
-        return tuple((model.tokens.string(index), index) for index in ids)
+    def taken(ids: Sequence[int], whole: Sequence[tuple[int, ...]]) -> tuple[tuple[str, int], ...]:
+        every = whole or [(index,) for index in ids]
+        return tuple(("".join(map(model.tokens.string, own)), own[0]) for own in every)
 
     return PairChecks(
         clean=tuple(e.clean.strings for e in encoded),
         corrupted=tuple(e.corrupted.strings for e in encoded),
         differing=tuple(e.differing for e in encoded),
-        answer=tuple(taken(e.answer) for e in encoded),
-        wrong=tuple(taken(e.wrong) for e in encoded),
+        answer=tuple(taken(e.answer, e.answers) for e in encoded),
+        wrong=tuple(taken(e.wrong, e.wrongs) for e in encoded),
         clean_metric=tuple(clean),
         corrupted_metric=tuple(corrupted),
         warnings=tuple(_warnings(model, encoded, metric, clean, corrupted, other)) if warn else (),
@@ -259,7 +302,7 @@ def looked_at(model: LoadedModel, encoded: Sequence[Encodings], stored: Stored, 
     if own is not None and own.net is not None and model.geometry.causal:  # the technique's own runs are looked at
         return before.less(before)
     for pair in encoded[:_WARNED]:
-        if len(pair.answer) == 1:
+        if pair.token is not None:
             stored.plain(pair.clean.ids, "last_logits" if model.geometry.causal else "logits")
     return stored.work.less(before)
 
@@ -285,9 +328,9 @@ def _likelier(model: LoadedModel, encoded: Sequence[Encodings]) -> list[str]:
 
     found: list[str] = []
     for pair in encoded[:_WARNED]:
-        if len(pair.answer) == 1:
+        if pair.token is not None:
             logits = memory.retried(lambda clean=pair.clean: after(clean), model.device)
-            found.extend(answers.likelier(model, pair.answer[0], logits))
+            found.extend(answers.likelier(model, pair.token, logits))
     return found
 
 

@@ -55,7 +55,7 @@ class TaskResult(Result):
         return self.checks.to_frame()
 
 
-@technique(body=Pairs)
+@technique(body=Pairs, changes=True)
 def task(model: LoadedModel, pairs: Pairs) -> TaskResult:
     """A task's prompt pairs (``--task ioi``), or pairs of one's own, with how the model does on them.
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of all edges; Mueller et al. (2025)
 
 
-@technique(body=None, forecasts=True)
+@technique(body=None, forecasts=True, changes=True)
 def validate(
     model: LoadedModel,
     circuit: Variable,

@@ -27,7 +27,7 @@ _LISTED = 8  # tokens, heads and features of each list
 _EACH = 10  # exemplars of a tenth
 
 
-@technique(body=Texts, forecasts=True)
+@technique(body=Texts, forecasts=True, changes=True)
 def feature(
     model: LoadedModel,
     texts: Texts,

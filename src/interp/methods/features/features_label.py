@@ -30,7 +30,7 @@ _RARE = 10  # tokens, below which nothing is looked for
 _ALONE = "there is one text alone: rules are scored on what they were found on"
 
 
-@technique(body=Texts, name="features-label", forecasts=True)
+@technique(body=Texts, name="features-label", forecasts=True, changes=True)
 def features_label(
     model: LoadedModel,
     texts: Texts,

@@ -175,7 +175,7 @@ class HeadsResult(Result):
         return table
 
 
-@technique(body=None)
+@technique(body=None, changes=True)
 def heads(
     model: LoadedModel,
     *,

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from interp.errors import InputError, unless_interrupted
+from interp.errors import unless_interrupted
 from interp.interface.registry import technique
-from interp.methods._shared import named_positions, texts
+from interp.methods._shared import named_positions, several, texts
 from interp.methods._shared.intervals import interval, too_few
-from interp.methods._shared.models import predicted
 from interp.methods._shared.pairs import encode
+from interp.methods._shared.patching import samples as measured
 from interp.methods._shared.patching import taken_away
 from interp.results import Result
 from interp.results.tables import frame_of
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.patching.ablation import Ablated
+    from interp.methods._shared.named_positions import Spanned
+    from interp.methods._shared.pairs import Encodings
     from interp.results.tables import Float
 
 
@@ -50,7 +52,7 @@ class AblationResult(Result):
         ``zero``, ``mean``, ``resample`` or ``noise``, and in words what the components' outputs, or the coordinates
         along directions, became. Edges are cut whatever the mode.
     metric
-        What was measured; ``"loss"`` is the mean next-token cross-entropy of the texts, in nats per token.
+        What was measured; ``"loss"`` is the mean next-token cross-entropy, in nats per token.
     conditions
         The rows of the arrays: ``"unablated"``, each component, and ``"all"`` where there are several.
     values
@@ -128,7 +130,7 @@ class AblationResult(Result):
         return table
 
 
-@technique(body=Pairs | Texts, forecasts=True)
+@technique(body=Pairs | Texts, forecasts=True, changes=True)
 def ablate(
     model: LoadedModel,
     data: Pairs | Texts,
@@ -182,7 +184,7 @@ def ablate(
     mode
         What the outputs of heads and MLPs, and the coordinates along directions, become.
     metric
-        Of pairs: logit-diff, logit, logprob, prob, rank, kl (from the unablated run), or a function of yours.
+        Of pairs: as in interp.patch, kl is from the unablated run. Of texts: their loss, or a function of all logits.
     seed
         Of a task's pairs, and of what resample and noise draw.
     feature
@@ -218,27 +220,27 @@ def ablate(
     from interp.engine.patching import ablation, foreseen
 
     away = taken_away.asked(model, heads, mlps, knockout, (direction, layer, site), (feature, features), at=at)
+    pairs: list[Encodings] = []
+    prompts: list[Spanned] = []
+    chosen = resolve_metric(
+        metric or ("loss" if isinstance(data, Texts) else data.metric or "logit-diff"), several=True
+    )
+    if not chosen.several:
+        metrics.try_out(chosen, model.geometry.d_vocab_out, model.device)
     if isinstance(data, Texts):
-        if metric is not None:
-            raise InputError("texts are measured by their loss; --metric goes with pairs or a --task")
         encoded = texts.encode(model, away.read(data))
         prompts = named_positions.of_texts(model, encoded) if away.named else []
-        samples = [ablation.Sample(one.ids, len(one.ids) - 1) for one in encoded]
-        if (most := max(index for one in samples for index in one.ids[1:] or (0,))) >= model.geometry.d_vocab_out:
-            raise InputError(
-                f"{model.name} has no logit for {model.tokens.string(most)!r}, so no loss on these texts; give pairs"
-            )
-        references, measured, task = [one.ids for one in encoded], "loss", data.source
+        samples = measured.of_texts(model, encoded, chosen)
+        references, task = [one.ids for one in samples], data.source
     else:
-        chosen = resolve_metric(metric or data.metric or "logit-diff")
-        metrics.try_out(chosen, model.geometry.d_vocab_out, model.device)
-        pairs = encode(model, data, chosen, any_length=away.named)
-        prompts = named_positions.of_pairs(model, data) if away.named else []
-        samples = [
-            ablation.Sample(e.clean.ids, predicted(model, e.clean), metrics.Scorer(chosen, e.answer, e.wrong))
-            for e in pairs
-        ]
-        references, measured, task = [i for e in pairs for i in (e.clean.ids, e.corrupted.ids)], chosen.name, data.task
+        pairs = encode(model, data, chosen, any_length=away.named, several=True)
+        samples, references, of = measured.of_pairs(model, pairs, chosen)
+        if away.named:
+            named = named_positions.of_pairs(model, data)
+            prompts = [named[number] for number in of]
+        task = data.task
+    if chosen.several:
+        metrics.try_out(chosen, model.geometry.d_vocab_out, model.device, min(len(one.ids) for one in samples))
     references = list(dict.fromkeys(references))
     samples = away.placed(model, samples, prompts)
     taken: list[int] = []
@@ -252,8 +254,11 @@ def ablate(
     ran = job.run()
     model.note(ran.path, [*ran.notes, *away.notes])
     said = taken_away.replacement(mode, references, seed) if away.replaces else "edges cut before the softmax"
-    weights = np.array([len(s.ids) - 1 if s.scorer is None else 1 for s in samples], np.float64)
-    words: Any = {"mode": mode, "replacement": said, "metric": measured, "task": task, "seed": seed, "at": away.at}
+    if pairs and pairs[0].answers:
+        ran = several.of_samples(ran, pairs, chosen)
+    weights = np.array([len(s.ids) - 1 for s in samples] if isinstance(data, Texts) and chosen.of_text else 1.0)
+    weights = np.broadcast_to(weights, ran.values.shape[1:]).copy()
+    words: Any = {"mode": mode, "replacement": said, "metric": chosen.name, "task": task, "seed": seed, "at": away.at}
     result = _result(ran, away.names, weights, **words)
     return unless_interrupted(result, ran.interrupt)
 

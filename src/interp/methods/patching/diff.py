@@ -12,8 +12,9 @@ from interp.interface.registry import technique
 from interp.methods._shared import texts
 from interp.methods._shared.diff_result import DiffResult
 from interp.methods._shared.intervals import of_ratio, too_few
-from interp.methods._shared.models import predicted, require_shape
+from interp.methods._shared.models import require_shape
 from interp.methods._shared.pairs import encode
+from interp.methods._shared.patching import samples as measured
 from interp.spec import MetricName, ModelName, Pairs, Texts, resolve_metric
 
 if TYPE_CHECKING:
@@ -90,12 +91,12 @@ def diff(
         raise InputError(f"--share {share} is no share of the difference; use 0 to 1")
     if tokens < 0:
         raise InputError(f"--tokens {tokens} is less than none; use 0 or more")
-    samples, measured, task = _samples(model, other, data, metric)
+    samples, named, task = _samples(model, other, data, metric)
     mark = other.fingerprint()
     job = Difference(model, other, samples, weights=what == "weights", share=share, on_step=model.on_step)
     found = job.run()
     model.note(found.path, found.notes)
-    how: dict[str, Any] = {"what": what, "metric": measured, "task": task, "wanted": share, "tuned_fingerprint": mark}
+    how: dict[str, Any] = {"what": what, "metric": named, "task": task, "wanted": share, "tuned_fingerprint": mark}
     if found.interrupt is None and tokens:
         how["continuations"] = _continued(
             model, other, list(dict.fromkeys(one.ids for one in samples))[:_CONTINUED], tokens
@@ -107,27 +108,27 @@ def diff(
 def _samples(model: LoadedModel, other: LoadedModel, data: Pairs | Texts, metric: Any) -> tuple[list[Sample], str, str]:
     """Return the prompts with what is measured, its name, and where they came from."""
     from interp.engine import metrics
-    from interp.engine.patching.ablation import Sample
 
-    if isinstance(data, Texts):
-        if metric is not None:
-            raise InputError("texts are measured by their loss; --metric goes with pairs or a --task")
-        encoded = texts.encode(model, data)
-        prompts, measured, source = list(data.texts), "loss", data.source
-        samples = [Sample(one.ids, len(one.ids) - 1) for one in encoded]
-    else:
-        chosen = resolve_metric(metric or data.metric or "logit-diff")
+    chosen = resolve_metric(
+        metric or ("loss" if isinstance(data, Texts) else data.metric or "logit-diff"), several=True
+    )
+    if not chosen.several:
         metrics.try_out(chosen, model.geometry.d_vocab_out, model.device)
-        prompts, measured, source = [pair.clean for pair in data.pairs], chosen.name, data.task
-        pairs = encode(model, data, chosen, any_length=True)  # the clean prompts alone are run
+    if isinstance(data, Texts):
+        encoded = texts.encode(model, data)
+        prompts, source = list(data.texts), data.source
+        samples = measured.of_texts(model, encoded, chosen)
+    else:
+        prompts, source = [pair.clean for pair in data.pairs], data.task
+        pairs = encode(model, data, chosen, any_length=True, several=chosen.several)  # the clean prompts alone are run
         encoded = [e.clean for e in pairs]
-        samples = [
-            Sample(e.clean.ids, predicted(model, e.clean), metrics.Scorer(chosen, e.answer, e.wrong)) for e in pairs
-        ]
+        samples, _, _ = measured.of_pairs(model, pairs, chosen)
+    if chosen.several:
+        metrics.try_out(chosen, model.geometry.d_vocab_out, model.device, min(len(one.ids) for one in samples))
     for prompt, one in zip(prompts, encoded, strict=True):
         if other.encode(prompt).ids != one.ids:
             raise InputError(f"{other.name} cuts the prompts into other tokens than {model.name}: no part is the same")
-    return samples, measured, source
+    return samples, chosen.name, source
 
 
 def _continued(

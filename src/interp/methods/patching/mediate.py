@@ -12,7 +12,7 @@ import numpy as np
 
 from interp.errors import InputError, unknown, unless_interrupted
 from interp.interface.registry import technique
-from interp.methods._shared import names
+from interp.methods._shared import names, several
 from interp.methods._shared import pairs as pairs_of
 from interp.methods._shared.pairs import encode
 from interp.methods._shared.patching import features_swept, mediated
@@ -250,7 +250,7 @@ class MediationResult(EffectsResult):
         )
 
 
-@technique(body=Pairs, forecasts=True)
+@technique(body=Pairs, forecasts=True, changes=True)
 def mediate(
     model: LoadedModel,
     pairs: Pairs,
@@ -281,7 +281,9 @@ def mediate(
     layer
         Layers, such as 5, 0-3 or 0,5,7; all when not given.
     metric
-        logit-diff, logit, logprob, prob, rank, kl, or the name of a function of yours.
+        logit-diff, logit, logprob, prob, rank, kl, loss (of the clean text's tokens, or loss:SPAN of a span's), or the
+        name of a function of yours, of the last position's logits or of all (function.positions = "all"). Answers may
+        be several tokens for logit-diff, logprob and prob: docs/metrics.md.
     correction
         Of the p-values, for as many tests as there are mediators: holm, fdr_bh (Benjamini and Hochberg), bonferroni or
         none.
@@ -316,7 +318,7 @@ def mediate(
     from interp.engine.forecast.costs import foresee
     from interp.engine.patching import sweep
 
-    chosen = resolve_metric(metric or pairs.metric or "logit-diff")
+    chosen = resolve_metric(metric or pairs.metric or "logit-diff", several=True)
     corrector(correction)
     kind = find(site)
     by = "head" if kind.headed else kind.parts or "layer"
@@ -325,8 +327,8 @@ def mediate(
     chosen_features = mediated.features_asked(model, site, feature, features, layer)
     if not chosen_features:
         model.require_site(site, layers)
-    metrics.try_out(chosen, model.geometry.d_vocab_out, model.device)
-    encoded = encode(model, pairs, chosen)
+    encoded = encode(model, pairs, chosen, several=True)
+    metrics.try_out(chosen, model.geometry.d_vocab_out, model.device, len(encoded[0].clean.ids))
 
     # Both ways in one sweep: it goes from layer to layer, so that what an interrupt leaves is whole for its mediators.
     ways = ("denoise", "noise")
@@ -343,7 +345,7 @@ def mediate(
         job = sweep.sweep(model, cases, site=site, by=by, layers=layers, cells=cells, on_step=model.on_step)
     count = int(np.prod(shape)) if cells is None else len(cells)
     foresee(model, lambda: pairs_of.swept(model, job, encoded))
-    swept = job.run()
+    swept = several.folded(job.run(), encoded, chosen, ways=len(ways))
     model.note(swept.path, swept.notes)
     result = MediationResult(
         **mediated.effects(model, encoded, swept, chosen, correction, count),

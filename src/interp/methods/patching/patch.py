@@ -12,7 +12,7 @@ import numpy as np
 from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import pairs as pairs_of
-from interp.methods._shared import span_places
+from interp.methods._shared import several, span_places
 from interp.methods._shared.models import require_shape
 from interp.methods._shared.pairs import Encodings, encode
 from interp.methods._shared.patching import estimate, features_swept
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from interp.engine.forecast.costs import Foresight
     from interp.engine.forecast.work import Work
     from interp.engine.model.loaded import LoadedModel
-    from interp.engine.patching.attribution import Job
+    from interp.engine.patching.attribution import Attributed, Job
     from interp.engine.patching.waves import Sweep, Swept
 
 
-@technique(body=Pairs, forecasts=True)
+@technique(body=Pairs, forecasts=True, changes=True)
 def patch(
     model: LoadedModel,
     pairs: Pairs,
@@ -70,7 +70,9 @@ def patch(
         marked as [Mary]{IO}, or a task's slots; of a pair that marks none they are what both prompts begin with, what
         differs, and what both end with. The last position is END.
     metric
-        logit-diff, logit, logprob, prob, rank, kl, or the name of a function of yours.
+        logit-diff, logit, logprob, prob, rank, kl, loss (of the clean text's tokens, or loss:SPAN of a span's), or the
+        name of a function of yours, of the last position's logits or of all (function.positions = "all"). Answers may
+        be several tokens for logit-diff, logprob and prob: docs/metrics.md.
     direction
         denoise puts clean activations into the corrupted run; noise the reverse.
     layer
@@ -98,8 +100,8 @@ def patch(
     Raises
     ------
     InputError
-        Prompts that do not line up, answers that are not one token, a site that the model lacks, a metric without a
-        gradient where one is needed, or flags that do not go together.
+        Prompts that do not line up, answers that the metric does not take, a site that the model lacks, a metric
+        without a gradient where one is needed, or flags that do not go together.
     Interrupted
         Stopped by Ctrl-C: the cells that are done, or the estimate of the pairs that are, are in its ``result``.
 
@@ -121,7 +123,7 @@ def patch(
     from interp.engine.forecast.costs import foresee
     from interp.engine.patching import attribution, sweep
 
-    chosen = resolve_metric(metric or pairs.metric or "logit-diff")
+    chosen = resolve_metric(metric or pairs.metric or "logit-diff", several=True)
     by = by or ("feature" if site == FEATURES.name else "head")
     axes(site, by)
     if features is not None and site != FEATURES.name:
@@ -133,25 +135,47 @@ def patch(
         dictionaries = None
         layers = resolve_indices(layer, model.geometry.n_layers, "layer")
         model.require_site(site, layers)
-    metrics.try_out(chosen, model.geometry.d_vocab_out, model.device)
-    encoded = encode(model, pairs, chosen, spans=by == "span")
+    if not chosen.several:
+        metrics.try_out(chosen, model.geometry.d_vocab_out, model.device)
+    encoded = encode(model, pairs, chosen, spans=by == "span", several=True)
+    length = len(encoded[0].clean.ids)
+    if chosen.several:
+        metrics.try_out(chosen, model.geometry.d_vocab_out, model.device, length)
     other = _other(model, cast("LoadedModel | None", from_model))
     foreign = other is not model
-    estimate.check(method, steps, verify, chosen, model, foreign=foreign)
+    estimate.check(method, steps, verify, chosen, model, length, foreign=foreign)
     lengths = {len(e.clean.ids) for e in encoded}
     if len(lengths) > 1 and "position" in by:
         raise InputError(
             f"the pairs have {min(lengths)} to {max(lengths)} tokens; by position they must have one length"
         )
-    cases = pairs_of.cases(model, encoded, chosen, direction, foreign=foreign, align=align)
+    padding = several.padding(encoded) if "position" in by else 0
+    cases = pairs_of.cases(model, encoded, chosen, direction, foreign=foreign, align=align, padding=padding)
+    if method == "attribution":
+        several.require_linear(encoded, chosen)
     shown, _ = encoded[0].runs(direction, foreign=foreign)
     positions = shown.strings if "position" in by else tuple(encoded[0].spans)
     swept_over = features_swept.Asked(model, other, cases, dictionaries, by) if dictionaries is not None else None
 
     def begin(**more: Any) -> Sweep:
+        if padding:
+            more["cells"] = several.cells_of(more.get("cells"), shape(), length)
         if swept_over is not None:
             return swept_over.sweep(**more)
         return sweep.sweep(model, cases, site=site, by=by, layers=layers, source_model=other, **more)
+
+    def shape() -> tuple[int, ...]:
+        if swept_over is not None:
+            return swept_over.features.shape(by, length + padding)
+        return sweep.shape_of(model, site, by, layers, length + padding)
+
+    every, spans = encoded, [case.spans for case in cases[:: max(1, len(cases) // len(encoded))]]
+
+    def folded(swept: Swept) -> Swept:
+        return several.folded(swept, every, chosen, length=length if padding else None)
+
+    def merged(found: Attributed) -> Attributed:
+        return several.summed(found, every, chosen)
 
     def estimating() -> attribution.Job:
         if swept_over is not None:
@@ -163,9 +187,11 @@ def patch(
     if method == "attribution":
         estimate.room(verify, begin())
         if swept_over is not None:
-            estimated = swept_over.estimated(steps, model.on_step)
+            estimated = swept_over.estimated(steps, model.on_step, merged, length if padding else None)
         else:
-            estimated = estimate.estimate(model, estimating(), site=site, by=by, layers=layers)
+            estimated = estimate.estimate(
+                model, estimating(), merged, site=site, by=by, layers=layers, length=length, spans=spans
+            )
         encoded = [encoded[number] for number in estimated.found.kept]
 
     def made(swept: Swept, whole: bool = True) -> PatchingResult:
@@ -183,13 +209,13 @@ def patch(
 
     def offer(swept: Swept) -> None:
         if swept_over is None or "feature" not in by:  # of single features there is no live view
-            model.on_partial(lambda: made(swept.so_far(), whole=False))
+            model.on_partial(lambda: made(folded(swept.so_far()), whole=False))
 
     if estimated is not None and (estimated.found.interrupt is not None or not verify):
         swept = estimated.unverified()
     else:
         cells = None if estimated is None else estimated.largest(verify)
-        swept = begin(cells=cells, on_step=model.on_step, on_partial=offer).run()
+        swept = folded(begin(cells=cells, on_step=model.on_step, on_partial=offer).run())
         swept = swept if estimated is None else estimated.verified_by(swept)
     model.note(swept.path, swept.notes)
     return unless_interrupted(made(swept), swept.interrupt)
@@ -213,7 +239,7 @@ def _forecast(
         # Which cells an estimate finds the largest is not known before: some from everywhere stand for them.
         cells = None
         if estimating is not None:
-            cells = np.linspace(0, begin().done.shape[1] - 1, verify).astype(int).tolist()
+            cells = np.linspace(0, len(begin().chosen) - 1, verify).astype(int).tolist()
         of, more = foreseen.of_sweep(begin(cells=cells), stored=stored)
         sight, work = sight or of, work + more
     assert sight is not None

@@ -10,7 +10,7 @@ import numpy as np
 
 from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
-from interp.methods._shared import names
+from interp.methods._shared import names, several
 from interp.methods._shared import pairs as pairs_of
 from interp.methods._shared.features import features_of
 from interp.methods._shared.pairs import encode
@@ -94,7 +94,7 @@ class PathResult(PatchedResult):
         return frame_of(ends | where | self._columns(sender, receiver))
 
 
-@technique(body=Pairs, forecasts=True)
+@technique(body=Pairs, forecasts=True, changes=True)
 def path(
     model: LoadedModel,
     pairs: Pairs,
@@ -137,7 +137,9 @@ def path(
     freeze
         What between a sender and a receiver is kept as in the base run.
     metric
-        logit-diff, logit, logprob, prob, rank, kl, or the name of a function of yours.
+        logit-diff, logit, logprob, prob, rank, kl, loss (of the clean text's tokens, or loss:SPAN of a span's), or the
+        name of a function of yours, of the last position's logits or of all (function.positions = "all"). Answers may
+        be several tokens for logit-diff, logprob and prob: docs/metrics.md.
     direction
         denoise puts the clean output into the corrupted run; noise the reverse.
     features
@@ -175,13 +177,13 @@ def path(
     from interp.engine.patching import path
     from interp.engine.patching.feature_plan import Features
 
-    chosen = resolve_metric(metric or pairs.metric or "logit-diff")
+    chosen = resolve_metric(metric or pairs.metric or "logit-diff", several=True)
     ends = _asked(model, from_, to, features)
     senders, receivers = ([], []) if ends.open else ends.found()
     for site in ("resid_pre", "z", "q", "k", "v", "mlp_out"):
         model.require_site(site, range(model.geometry.n_layers))
-    metrics.try_out(chosen, model.geometry.d_vocab_out, model.device)
-    encoded = encode(model, pairs, chosen)
+    encoded = encode(model, pairs, chosen, several=True)
+    metrics.try_out(chosen, model.geometry.d_vocab_out, model.device, len(encoded[0].clean.ids))
     cases = pairs_of.cases(model, encoded, chosen, direction)
     known = Features(model, model, cases, ends.dictionaries) if ends.dictionaries else None
     if ends.open:
@@ -192,7 +194,7 @@ def path(
         model, cases, senders=senders, receivers=receivers, freeze=freeze, features=known, on_step=model.on_step
     )
     foresee(model, lambda: pairs_of.swept(model, job, encoded))
-    swept = job.run()
+    swept = several.folded(job.run(), encoded, chosen)
     model.note(swept.path, swept.notes)
     exists = path.reaching(model, senders, receivers, ends.of).numpy()
     found = patched(model, pairs, encoded, swept, chosen, direction, exists=exists)

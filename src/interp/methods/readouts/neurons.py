@@ -137,7 +137,7 @@ class NeuronsResult(Result):
         return frame_of(rows, columns=["neuron", "rank", "activation", "token", "text", "position", "context"])
 
 
-@technique(body=Texts, forecasts=True)
+@technique(body=Texts, forecasts=True, changes=True)
 def neurons(
     model: LoadedModel,
     texts: Texts,

@@ -235,7 +235,7 @@ def _between(low: float, high: float, width: int = 0) -> str:
     return f" [{low:{width}.3f}, {high:{width}.3f}]" if math.isfinite(low) else ""
 
 
-@technique(body=None)
+@technique(body=None, changes=True)
 def probe(
     model: LoadedModel,
     texts: Variable = None,

@@ -12,7 +12,6 @@ from interp.interface.registry import technique
 from interp.methods._shared.features import features_of
 from interp.methods._shared.generate_result import GenerateResult
 from interp.methods._shared.generate_trace_result import GenerateTraceResult
-from interp.methods._shared.interventions import listed
 from interp.methods._shared.samples_result import SamplesResult
 from interp.methods._shared.text_trace import Watched, watched
 from interp.results.tables import padded
@@ -109,6 +108,7 @@ def generate(
     """
     from interp.engine.model import generation
     from interp.engine.model.changes import Changes
+    from interp.engine.model.interventions import listed
     from interp.engine.model.sampling import Sampling
 
     if trace and samples is not None:

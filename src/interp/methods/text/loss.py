@@ -12,7 +12,6 @@ from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import texts as running
 from interp.methods._shared.intervals import interval, of_ratio, too_few
-from interp.methods._shared.interventions import listed
 from interp.methods._shared.loss_result import EARLY, LATE, LossResult, mean_of
 from interp.spec import Intervention, ModelName, Texts, Variable
 
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from interp.results.tables import Float
 
 
-@technique(body=Texts)
+@technique(body=Texts, forecasts=True)
 def loss(
     model: LoadedModel,
     texts: Texts,
@@ -74,6 +73,9 @@ def loss(
     >>> interp.loss("The capital of France is Paris.").loss.round(1)
     array([nan, 0.9, 2. , 0.6, 3.7, 0. , 0. , 0. ])
     """
+    from interp.engine.forecast.costs import foresee
+    from interp.engine.model.interventions import listed
+    from interp.engine.readouts import foreseen
     from interp.engine.readouts import loss as engine
 
     if top < 1:
@@ -84,6 +86,8 @@ def loss(
     if other is not None:
         _same(model, other, texts, encoded)
     functions = _functions(model, changes, encoded)
+    ids, most = [one.ids for one in encoded], max(map(len, functions), default=0)
+    foresee(model, lambda: foreseen.of_losses(model, ids, changed=most, other=other))
     found: list[Known] = []
     compared: list[Float] = []
     marks: list[str] = []

@@ -158,7 +158,7 @@ class SteeringResult(Result):
         )
 
 
-@technique(body=Prompt)
+@technique(body=Prompt, changes=True)
 def steer(
     model: LoadedModel,
     prompt: Prompt,

@@ -140,6 +140,17 @@ def svg(title: str, facts: str, body: str, size: tuple[float, float], name: str,
     )
 
 
+def falls(metric: str) -> bool:
+    """Return whether a metric falls when the model does better.
+
+    Examples
+    --------
+    >>> falls("loss:again"), falls("logit-diff")
+    (True, False)
+    """
+    return metric.partition(":")[0] in _FALLING
+
+
 def facts(result: Result, *parts: str) -> str:
     """Return the line beside the title: the model, then `parts`.
 
@@ -171,6 +182,9 @@ def metric(name: str) -> str:
     >>> metric("logit-diff"), metric("my own")
     ('logit difference', 'my own')
     """
+    loss, _, span = name.partition(":")
+    if span and loss == "loss":
+        return f"loss of {visible_facts(span, 30)}"
     return _METRICS.get(name, visible_facts(name, 40))
 
 
@@ -206,8 +220,7 @@ _LAYOUTS = {
     "estimate": ("patching",),
     "trace": ("circuit", "stacked", "trace"),
 }
-# Metrics that fall when the model does better.
-FALLING = frozenset({"loss", "rank", "kl"})
+_FALLING = frozenset({"loss", "rank", "kl"})
 _METHODS = {"eap": "EAP", "eap-ig": "EAP-IG", "acdc": "ACDC", "exact": "exact edge patching"}
 _METRICS = {
     "logit-diff": "logit difference",

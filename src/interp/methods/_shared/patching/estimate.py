@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
@@ -96,7 +96,9 @@ class Estimate:
         return replace(swept, path=path, notes=[*found.notes, *swept.notes])
 
 
-def check(method: str, steps: int, verify: int, metric: Metric, model: LoadedModel, *, foreign: bool) -> None:
+def check(
+    method: str, steps: int, verify: int, metric: Metric, model: LoadedModel, length: int, *, foreign: bool
+) -> None:
     """Refuse flags that do not go together, and metrics without a gradient.
 
     Raises
@@ -117,16 +119,32 @@ def check(method: str, steps: int, verify: int, metric: Metric, model: LoadedMod
         return
     if steps > 1 and foreign:
         raise InputError("--steps goes from one prompt to the other in one model; with --from-model leave it out")
-    metrics.require_gradient(metric, model.geometry.d_vocab_out, model.device)
+    metrics.require_gradient(metric, model.geometry.d_vocab_out, model.device, length)
 
 
-def estimate(model: LoadedModel, job: Job, *, site: str, by: str, layers: Sequence[int]) -> Estimate:
+def estimate(
+    model: LoadedModel,
+    job: Job,
+    merged: Callable[[Attributed], Attributed],
+    *,
+    site: str,
+    by: str,
+    layers: Sequence[int],
+    length: int,
+    spans: Sequence[Sequence[Aligned]],
+) -> Estimate:
     """Return the estimated effects of every node, and those of `site` divided as asked.
 
     Parameters
     ----------
     job
-        What estimates them.
+        What estimates them, run by run.
+    merged
+        Makes estimates over pairs of them.
+    length
+        Of a division by position.
+    spans
+        Each pair's.
 
     Raises
     ------
@@ -137,7 +155,7 @@ def estimate(model: LoadedModel, job: Job, *, site: str, by: str, layers: Sequen
 
     require_read(model, [Site(site, layer) for layer in layers])
     by_neuron = by == "neuron"
-    found = job.run()
+    found = merged(job.run())
     if any(site not in nodes for nodes in found.nodes):
         raise InputError(f"{site} does not fire in {model.name}; use --method exact")
     rows = list(layers)
@@ -145,10 +163,12 @@ def estimate(model: LoadedModel, job: Job, *, site: str, by: str, layers: Sequen
         asked = np.mean([each.numpy()[rows] for each in found.neurons], axis=0)
     else:
         each = [nodes[site].numpy()[rows] for nodes in found.nodes]
-        spans = [job.given[number].spans for number in found.kept]
-        asked = np.mean([_divided(site, by, *both) for both in zip(each, spans, strict=True)], axis=0)
-    whole = all(job.given[number].aligned is None for number in found.kept)  # else not all of the stream is put in
-    return Estimate(cast("Float", asked), _summed(found, rows), _cuts(found) if whole else np.zeros(0), found)
+        own = [spans[number] for number in found.kept]
+        asked = np.mean([_divided(site, by, *both) for both in zip(each, own, strict=True)], axis=0)
+        asked = asked[..., :length] if "position" in by else asked
+    whole = all(case.aligned is None for case in job.given)  # else not all of the stream is put in
+    cuts = _cuts(found) if whole else np.zeros(0)
+    return Estimate(cast("Float", asked), _summed(found, rows, length), cuts, found)
 
 
 def _divided(site: str, by: str, nodes: Float, spans: Sequence[Aligned] = ()) -> Float:
@@ -165,14 +185,15 @@ def _divided(site: str, by: str, nodes: Float, spans: Sequence[Aligned] = ()) ->
     return nodes.sum(-1) if by == "head" else nodes.sum(1)
 
 
-def _summed(found: Attributed, rows: Sequence[int]) -> dict[str, Float]:
+def _summed(found: Attributed, rows: Sequence[int], length: int) -> dict[str, Float]:
     lengths = {nodes[site].shape[-1] for nodes in found.nodes for site in nodes}
     summed: dict[str, Float] = {}
     for site in [site for site in found.nodes[0] if all(site in nodes for nodes in found.nodes)]:
         if SITES[site].headed or len(lengths) == 1:
             by = "head" if SITES[site].headed else "position"
             each = [_divided(site, by, nodes[site].numpy()[list(rows)]) for nodes in found.nodes]
-            summed[site] = np.mean(each, axis=0)
+            mean: Float = np.mean(each, axis=0)
+            summed[site] = mean[:, :length] if by == "position" else mean
     return summed
 
 
@@ -190,7 +211,7 @@ def room(count: int, sweep: Sweep) -> None:
     InputError
         There are fewer.
     """
-    size = sweep.done.shape[1]
+    size = len(sweep.chosen)
     if count > size:
         raise InputError(f"--verify {count} is more than the {size} cells; use --verify {size} or less")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from interp.spec import Indices, resolve_indices
 if TYPE_CHECKING:
     from interp.engine.features.dictionary import Dictionary
     from interp.engine.model.loaded import LoadedModel
+    from interp.engine.patching.attribution import Attributed
     from interp.engine.patching.cases import Case
     from interp.engine.patching.driver import OnStep
     from interp.engine.patching.feature_estimates import FeatureJob
@@ -89,8 +90,10 @@ class Asked:
 
         return FeatureJob(self.features, self.cases, self.by, self.source_model, steps, on_step)
 
-    def estimated(self, steps: int, on_step: OnStep) -> Estimate:
-        """Return what the estimate gives."""
-        found = self.estimate(steps, on_step).run()
-        asked = np.mean([nodes[FEATURES.name].numpy() for nodes in found.nodes], axis=0)
+    def estimated(
+        self, steps: int, on_step: OnStep, merged: Callable[[Attributed], Attributed], length: int | None
+    ) -> Estimate:
+        """Return what the estimate gives; see `estimate.estimate`."""
+        found = merged(self.estimate(steps, on_step).run())
+        asked = np.mean([nodes[FEATURES.name].numpy()[..., :length] for nodes in found.nodes], axis=0)
         return Estimate(asked, {}, np.zeros(0), found)
