@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from interp.errors import InputError
 from interp.interface.registry import Command
+from interp.prompts import as_typed
 from interp.spec import Pair, Pairs, Prompt, Texts, as_prompt
 
 if TYPE_CHECKING:
@@ -48,29 +49,47 @@ def inputs_of(
     """
     given = dict(arguments)
     if command.body is Prompt:
-        return _prompt(command, body, arguments, given)
+        return _prompt(command, model, body, arguments, given)
     if Texts in command.bodies and (Pairs not in command.bodies or _running(body, arguments)):
-        return _texts(command, body, arguments, given)
+        return _texts(command, model, body, arguments, given)
     if Pairs in command.bodies:
         return _pairs(command, model, body, arguments, given)
     return (), given
 
 
 def _prompt(
-    command: Command, body: Sequence[Any], arguments: dict[str, Any], given: dict[str, Any]
+    command: Command, model: LoadedModel, body: Sequence[Any], arguments: dict[str, Any], given: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if "prompt" in arguments:
         body = (*body, arguments.pop("prompt"))
     if len(body) != 1:
         raise InputError(f"{command.name} takes one prompt; {len(body)} were given")
-    prompt = as_prompt(body[0], arguments.pop("bos", None), bool(arguments.pop("truncate", False)))
-    return (prompt,), {"prompt": _plain(prompt, given.get("bos"), bool(given.get("truncate"))), **given}
+    bos, templated = arguments.pop("bos", None), bool(arguments.pop("template", True))
+    prompt = as_prompt(body[0], bos, bool(arguments.pop("truncate", False)))
+    prompt = prompt if templated else as_typed(prompt)
+    noted = _plain(prompt, bos, bool(given.get("truncate")))
+    if templated and not prompt.turns and as_prompt(noted).turns:
+        noted = prompt  # a text that would be read as a chat, and was not given as one
+    return (_written(model, prompt, bos),), {"prompt": noted, **given}
+
+
+def _written(model: LoadedModel, prompt: Prompt, bos: bool | None) -> Prompt:
+    """Return a chat as the model's template writes it; any other prompt as it is.
+
+    Raises
+    ------
+    InputError
+        Something is said of its BOS, there is no template, or the template does not take it.
+    """
+    if prompt.turns and bos is not None:
+        raise InputError(f"a chat begins as its template says: leave --{'' if bos else 'no-'}bos out")
+    return model.tokens.rendered(prompt)
 
 
 def _pairs(
     command: Command, model: LoadedModel, body: Sequence[Any], arguments: dict[str, Any], given: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    bos = arguments.pop("bos", None)
+    bos, templated = arguments.pop("bos", None), bool(arguments.pop("template", True))
     task, n, corruption = arguments.pop("task", None), arguments.pop("n", 32), arguments.pop("corruption", None)
     seed = arguments.get("seed", 0)
     _drop(command, arguments, "seed", "text", "column", "truncate")
@@ -112,7 +131,22 @@ def _pairs(
         from interp.methods._shared.pairs import with_bos
 
         found = replace(found, pairs=tuple(with_bos(pair, bos) for pair in found.pairs))
-    return (found,), given
+    return (replace(found, pairs=_written_pairs(model, found.pairs, bos, templated)),), given
+
+
+def _written_pairs(model: LoadedModel, pairs: tuple[Pair, ...], bos: bool | None, templated: bool) -> tuple[Pair, ...]:
+    """Return pairs whose chats are written; those that have none as they are."""
+    made: list[Pair] = []
+    for number, pair in enumerate(pairs):
+        both = pair.clean, pair.corrupted
+        if any(one.turns for one in both):
+            try:
+                clean, corrupted = (_written(model, one if templated else as_typed(one), bos) for one in both)
+            except InputError as error:
+                raise InputError(f"pair {number}: {error}" if len(pairs) > 1 else str(error)) from None
+            pair = replace(pair, clean=clean, corrupted=corrupted)
+        made.append(pair)
+    return tuple(made)
 
 
 def pairs_of(given: Any) -> Pairs:
@@ -171,18 +205,22 @@ def _running(body: Sequence[Any], arguments: dict[str, Any]) -> bool:
 
 
 def _texts(
-    command: Command, body: Sequence[Any], arguments: dict[str, Any], given: dict[str, Any]
+    command: Command, model: LoadedModel, body: Sequence[Any], arguments: dict[str, Any], given: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     from interp.methods._shared import texts
 
     bos, truncate = arguments.pop("bos", None), bool(arguments.pop("truncate", False))
+    templated = bool(arguments.pop("template", True))
     n, column = arguments.pop("n", 32), arguments.pop("column", "text")
     path, listed = arguments.pop("text", None), arguments.pop("texts", None)
     other = [name for name in ("task", *INPUTS[Pairs]) if arguments.get(name) is not None]
     if len(body) + (path is not None) + (listed is not None) + len(other) != 1:
         raise InputError(f"{command.name} takes one of them: a text, texts=…, --text FILE, a task or pairs")
     _drop(command, arguments, "task", "corruption", *INPUTS[Pairs])
-    found = texts.from_file(path, column) if path is not None else texts.several(body[0] if body else listed)
+    alone = body[0] if body else listed
+    if isinstance(alone, str) and templated and as_prompt(alone).turns:
+        alone = as_prompt(alone)  # one text may be a typed chat; those of lists and files are read as they are
+    found = texts.from_file(path, column) if path is not None else texts.several(alone)
     if n < 1:
         raise InputError(f"--n {n} takes no text; use 1 or more")
     prompts = tuple(
@@ -191,7 +229,8 @@ def _texts(
     )
     if path is None:
         given["texts"] = [_plain(prompt, bos, truncate) for prompt in prompts]
-    return (replace(found, texts=prompts),), given
+    written = tuple(_written(model, prompt if templated else as_typed(prompt), bos) for prompt in prompts)
+    return (replace(found, texts=written),), given
 
 
 def _plain(prompt: Prompt, bos: bool | None, truncate: bool) -> Any:
