@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from IPython.core.interactiveshell import InteractiveShell
 
+from interp.chats import Turn as Turn
 from interp.engine.model.loaded import LoadedModel as LoadedModel
 from interp.engine.model.loaded import LoadedModel as _LoadedModel
 from interp.errors import InputError as InputError
@@ -49,6 +50,7 @@ from interp.results import Result as Result
 from interp.results.comparison import compare as compare
 from interp.selection import selection as selection
 from interp.sites import Site as Site
+from interp.spans import Mark as Mark
 from interp.spec import Intervention as Intervention
 from interp.spec import Metric as Metric
 from interp.spec import Pair as Pair
@@ -72,6 +74,7 @@ def ablate(
     task: Any = ...,
     n: Any = ...,
     corruption: Any = ...,
+    template: Any = ...,
     bos: Any = ...,
     text: Any = ...,
     column: Any = ...,
@@ -81,7 +84,14 @@ def ablate(
     **more: Any,
 ) -> _AblationResult: ...
 def attention(
-    prompt: Any, *, layer: Any = ..., head: Any = ..., bos: Any = ..., truncate: Any = ..., model: Any = ...
+    prompt: Any,
+    *,
+    layer: Any = ...,
+    head: Any = ...,
+    template: Any = ...,
+    bos: Any = ...,
+    truncate: Any = ...,
+    model: Any = ...,
 ) -> _AttentionResult: ...
 def circuit(
     *body: Any,
@@ -98,6 +108,7 @@ def circuit(
     n: Any = ...,
     seed: Any = ...,
     corruption: Any = ...,
+    template: Any = ...,
     bos: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
@@ -113,6 +124,7 @@ def dla(
     position: int | None = ...,
     top: int = ...,
     features: Any = ...,
+    template: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
     model: Any = ...,
@@ -130,6 +142,7 @@ def feature(
     text: Any = ...,
     column: Any = ...,
     n: Any = ...,
+    template: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
     dry_run: Any = ...,
@@ -148,6 +161,7 @@ def features_label(
     text: Any = ...,
     column: Any = ...,
     n: Any = ...,
+    template: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
     dry_run: Any = ...,
@@ -180,6 +194,7 @@ def features_train(
     text: Any = ...,
     column: Any = ...,
     n: Any = ...,
+    template: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
     dry_run: Any = ...,
@@ -199,6 +214,7 @@ def generate(
     trace: bool = ...,
     features: Any = ...,
     direction: Any = ...,
+    template: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
     model: Any = ...,
@@ -224,6 +240,7 @@ def lens(
     position: Any = ...,
     top: int = ...,
     features: Any = ...,
+    template: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
     model: Any = ...,
@@ -240,6 +257,7 @@ def lens_train(
     text: Any = ...,
     column: Any = ...,
     n: Any = ...,
+    template: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
     dry_run: Any = ...,
@@ -254,6 +272,7 @@ def loss(
     text: Any = ...,
     column: Any = ...,
     n: Any = ...,
+    template: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
     model: Any = ...,
@@ -271,6 +290,7 @@ def mediate(
     n: Any = ...,
     seed: Any = ...,
     corruption: Any = ...,
+    template: Any = ...,
     bos: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
@@ -294,6 +314,7 @@ def neurons(
     text: Any = ...,
     column: Any = ...,
     n: Any = ...,
+    template: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
     dry_run: Any = ...,
@@ -318,6 +339,7 @@ def patch(
     n: Any = ...,
     seed: Any = ...,
     corruption: Any = ...,
+    template: Any = ...,
     bos: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
@@ -335,13 +357,21 @@ def path(
     n: Any = ...,
     seed: Any = ...,
     corruption: Any = ...,
+    template: Any = ...,
     bos: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
     **more: Any,
 ) -> _PathResult: ...
 def predict(
-    prompt: Any, *, top: int = ..., answer: Any = ..., bos: Any = ..., truncate: Any = ..., model: Any = ...
+    prompt: Any,
+    *,
+    top: int = ...,
+    answer: Any = ...,
+    template: Any = ...,
+    bos: Any = ...,
+    truncate: Any = ...,
+    model: Any = ...,
 ) -> _PredictResult: ...
 def probe(
     texts: Any = ...,
@@ -374,6 +404,7 @@ def saliency(
     counterfactual: Any = ...,
     baseline: Any = ...,
     steps: int = ...,
+    template: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
     model: Any = ...,
@@ -405,6 +436,7 @@ def steer(
     top_k: int | None = ...,
     top_p: float | None = ...,
     seed: int = ...,
+    template: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
     model: Any = ...,
@@ -415,11 +447,14 @@ def task(
     n: Any = ...,
     seed: Any = ...,
     corruption: Any = ...,
+    template: Any = ...,
     bos: Any = ...,
     model: Any = ...,
     **more: Any,
 ) -> _TaskResult: ...
-def tokens(prompt: Any, *, bos: Any = ..., truncate: Any = ..., model: Any = ...) -> _TokensResult: ...
+def tokens(
+    prompt: Any, *, template: Any = ..., bos: Any = ..., truncate: Any = ..., model: Any = ...
+) -> _TokensResult: ...
 def trace(
     prompt: Any,
     *,
@@ -434,6 +469,7 @@ def trace(
     from_: int | None = ...,
     to: int | None = ...,
     features: Any = ...,
+    template: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
     dry_run: Any = ...,

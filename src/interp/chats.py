@@ -52,9 +52,10 @@ class Turn:
         return {"role": self.role, "content": marked(self.text, self.marks)}
 
 
-def turns(text: str) -> tuple[Turn, ...]:
+def turns(text: str, *, literal: bool = False) -> tuple[Turn, ...]:
     r"""Return the turns that a text spells whose first line begins with a role; none where it is no chat.
 
+    `literal` turns mark nothing.
     Blank space around what is said is dropped. A line of a turn that itself begins with a role is typed with a
     backslash in front.
 
@@ -68,9 +69,8 @@ def turns(text: str) -> tuple[Turn, ...]:
     if not _FIRST.match(text):
         return ()
     pieces = _TURN.split(text)[1:]
-    return tuple(
-        Turn(role, *marks(_ESCAPED.sub("", said.strip()))) for role, said in zip(pieces[::2], pieces[1::2], strict=True)
-    )
+    spoken = [_ESCAPED.sub("", said.strip()) for said in pieces[1::2]]
+    return tuple(_turn(role, said, literal) for role, said in zip(pieces[::2], spoken, strict=True))
 
 
 def of_messages(given: Sequence[Mapping[str, Any]], *, literal: bool = False) -> tuple[Turn, ...]:
@@ -98,8 +98,12 @@ def of_messages(given: Sequence[Mapping[str, Any]], *, literal: bool = False) ->
             )
         if not isinstance(content, str):
             raise InputError(f"the content of {where} is a text, not {type(content).__name__}")
-        found.append(Turn(role, content) if literal else Turn(role, *marks(content)))
+        found.append(_turn(role, content, literal))
     return tuple(found)
+
+
+def _turn(role: str, said: str, literal: bool) -> Turn:
+    return Turn(role, said) if literal else Turn(role, *marks(said))
 
 
 def names(chat: Sequence[Turn]) -> list[str]:

@@ -175,6 +175,19 @@ class Prompt:
         ids = list(self.ids)
         return {"input_ids": ids, "token_type_ids": list(types)} if types else ids
 
+    @property
+    def running(self) -> Any:
+        """The same as `plain` among running texts, which are not read for marks.
+
+        Examples
+        --------
+        >>> Prompt("a [b]{c}").plain, Prompt("a [b]{c}").running
+        ('a \\[b]{c}', 'a [b]{c}')
+        """
+        if self.turns:
+            return [{"role": turn.role, "content": turn.text} for turn in self.turns]
+        return self.plain if self.text is None or self.second is not None else self.text
+
 
 def as_prompt(prompt: Any, bos: bool | None = None, truncate: bool = False, *, literal: bool = False) -> Prompt:
     """Return `prompt` as a `Prompt`.

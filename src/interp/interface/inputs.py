@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
+from interp.chats import turns
 from interp.errors import InputError
 from interp.interface.registry import Command
 from interp.prompts import as_typed
@@ -119,11 +120,14 @@ def _pairs(
         found = from_task(model, task, n=n, seed=seed, corruption=corruption, bos=bos)
     elif "pairs" in sources:
         found = pairs_of(sources["pairs"])
+        if not templated:
+            found = replace(found, pairs=tuple(map(_as_typed, found.pairs)))
         given["pairs"] = found.pairs
         if found.metric:
             given.setdefault("metric", found.metric)
     elif "clean" in sources and "corrupted" in sources:
-        found = Pairs((Pair(**sources),))
+        pair = Pair(**sources)
+        found = Pairs((pair if templated else _as_typed(pair),))
         given |= {name: sources[name] for name in ("clean", "corrupted")}
     else:
         raise InputError(f"{command.name} needs a clean and a corrupted prompt, pairs=…, or a task, such as ioi")
@@ -131,17 +135,21 @@ def _pairs(
         from interp.methods._shared.pairs import with_bos
 
         found = replace(found, pairs=tuple(with_bos(pair, bos) for pair in found.pairs))
-    return (replace(found, pairs=_written_pairs(model, found.pairs, bos, templated)),), given
+    return (replace(found, pairs=_written_pairs(model, found.pairs, bos)),), given
 
 
-def _written_pairs(model: LoadedModel, pairs: tuple[Pair, ...], bos: bool | None, templated: bool) -> tuple[Pair, ...]:
+def _as_typed(pair: Pair) -> Pair:
+    return replace(pair, clean=as_typed(pair.clean), corrupted=as_typed(pair.corrupted))
+
+
+def _written_pairs(model: LoadedModel, pairs: tuple[Pair, ...], bos: bool | None) -> tuple[Pair, ...]:
     """Return pairs whose chats are written; those that have none as they are."""
     made: list[Pair] = []
     for number, pair in enumerate(pairs):
         both = pair.clean, pair.corrupted
         if any(one.turns for one in both):
             try:
-                clean, corrupted = (_written(model, one if templated else as_typed(one), bos) for one in both)
+                clean, corrupted = (_written(model, one, bos) for one in both)
             except InputError as error:
                 raise InputError(f"pair {number}: {error}" if len(pairs) > 1 else str(error)) from None
             pair = replace(pair, clean=clean, corrupted=corrupted)
@@ -218,8 +226,8 @@ def _texts(
         raise InputError(f"{command.name} takes one of them: a text, texts=…, --text FILE, a task or pairs")
     _drop(command, arguments, "task", "corruption", *INPUTS[Pairs])
     alone = body[0] if body else listed
-    if isinstance(alone, str) and templated and as_prompt(alone).turns:
-        alone = as_prompt(alone)  # one text may be a typed chat; those of lists and files are read as they are
+    if isinstance(alone, str) and templated:  # it may be a typed chat; texts of lists and files are read as they are
+        alone = Prompt(alone, turns=turns(alone, literal=True))
     found = texts.from_file(path, column) if path is not None else texts.several(alone)
     if n < 1:
         raise InputError(f"--n {n} takes no text; use 1 or more")
@@ -228,16 +236,16 @@ def _texts(
         for prompt in found.texts[: n if path is not None else None]
     )
     if path is None:
-        given["texts"] = [_plain(prompt, bos, truncate) for prompt in prompts]
+        given["texts"] = [_plain(prompt, bos, truncate, running=True) for prompt in prompts]
     written = tuple(_written(model, prompt if templated else as_typed(prompt), bos) for prompt in prompts)
     return (replace(found, texts=written),), given
 
 
-def _plain(prompt: Prompt, bos: bool | None, truncate: bool) -> Any:
+def _plain(prompt: Prompt, bos: bool | None, truncate: bool, *, running: bool = False) -> Any:
     """Return a prompt as its text or ids, unless it says more than the call's own flags do."""
     if (prompt.bos, prompt.truncate) != (bos if prompt.ids is None else None, truncate):
         return prompt
-    return prompt.plain
+    return prompt.running if running else prompt.plain
 
 
 def _drop(command: Command, arguments: dict[str, Any], *names: str) -> None:

@@ -12,6 +12,8 @@ import numpy as np
 from interp.errors import printable
 from interp.prompts import Prompt, as_prompt
 
+_VOCABULARY = {"interp.spec", "interp.prompts", "interp.sites", "interp.spans", "interp.chats"}
+
 
 @dataclass(frozen=True)
 class Own:
@@ -50,7 +52,7 @@ def spelled(value: Any) -> str | None:
         again = as_prompt(value.plain)
         if again == (replace(value, text=None) if value.turns else value):
             return spelled(value.plain)
-    if type(value).__module__ in {"interp.spec", "interp.prompts", "interp.sites"} and is_dataclass(value):
+    if type(value).__module__ in _VOCABULARY and is_dataclass(value):
         parts = {f.name: spelled(getattr(value, f.name)) for f in fields(value) if not _is_default(f, value)}
         inside = ", ".join(f"{name}={part}" for name, part in parts.items())
         return f"interp.{type(value).__name__}({inside})" if None not in parts.values() else None

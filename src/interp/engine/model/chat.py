@@ -120,8 +120,8 @@ def _place(write: Write, chat: Sequence[Turn], number: int, text: str, sign: str
         while low < first:
             middle = (low + first) // 2
             low, first = (low, middle) if written(middle) is not None else (middle + 1, first)
-        start = written(first)
-        if start is not None and text[start : start + last - first] == said[first:last]:
+        start, end = written(first), written(last)
+        if start is not None and end == start + last - first and text[start:end] == said[first:last]:
             return first, last, start
     if not said.strip():
         return None  # nothing is said, and some templates write nothing for it
