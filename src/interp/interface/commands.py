@@ -213,6 +213,7 @@ def status(session: Session) -> Table:
     rows: list[tuple[str, str]] = [
         ("model", f"{model.name}, {model.dtype} on {model.device}, {readable(model.nbytes)}"),
         ("runs", way(model)),
+        ("chat template", "there is one" if model.tokens.has_template else "none: chats need --no-template"),
         ("features", ", ".join(features.names(model)) or "none"),
         ("free memory", f"{readable(free_bytes(model.device))} on {model.device}"),
         ("this process", readable(memory_in_use()["process"])),

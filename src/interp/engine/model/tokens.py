@@ -128,6 +128,11 @@ class Tokens:
         turns = frozenset(role.name for role in prompt.roles) & spans.keys()
         return Encoded(ids, strings, glyphs, tuple(notes), spans, turns)
 
+    @property
+    def has_template(self) -> bool:
+        """Whether the tokenizer has a template by which chats are written."""
+        return chat.has_template(self.tokenizer)
+
     def rendered(self, prompt: Prompt) -> Prompt:
         """Return a chat as the text that the tokenizer's chat template writes; any other prompt as it is.
 
