@@ -181,6 +181,29 @@ def test_what_says_nothing_of_a_chat_is_refused(lend: Any, chatting: Any) -> Non
         interp.generate("user: Mary")
 
 
+def test_a_counterfactual_and_a_direction_may_be_chats(chatting: Any) -> None:
+    model = chatting("llama", "mistral")
+    one, other = ([{"role": "user", "content": f"When {name} and John"}] for name in ("Mary", "Paris"))
+    whole = [model.tokens.tokenizer.apply_chat_template(chat)["input_ids"] for chat in (one, other)]
+    found = interp.saliency(one, counterfactual=typed(other), answer=" John")
+    assert found.provenance.tokens == whole
+    plain = interp.saliency(typed(one), counterfactual=typed(other), answer=" John", template=False)
+    assert "".join(model.tokens.strings(plain.provenance.tokens[1])[0]).removeprefix(templates.BOS) == typed(other)
+    steered = interp.steer("Mary", layer=1, toward=[one], against=[other], n=1)
+    ends = [model.run(ids).activations["resid_post", 1][0, -1] for ids in whole]
+    assert np.allclose(steered.direction, (ends[0] - ends[1]).detach().numpy(), atol=1e-5)
+    assert steered.source.startswith("[{'role': 'user'")
+
+
+def test_what_a_session_says_of_chats(lend: Any, chatting: Any) -> None:
+    lend("gpt2")
+    assert ("chat template", "none: chats need --no-template") in interp.status().rows
+    chatting("gpt2", "mistral")
+    assert ("chat template", "there is one") in interp.status().rows
+    with pytest.raises(AttributeError, match="type user: and what is asked"):
+        _ = interp.chat
+
+
 # -- what is written ---------------------------------------------------------------------------------------------------
 
 END = "<|eot_id|>"

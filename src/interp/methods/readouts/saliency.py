@@ -14,7 +14,7 @@ from interp.interface.registry import technique
 from interp.methods._shared import answers
 from interp.methods._shared.models import logits_of, predicted
 from interp.methods._shared.pairs import aligned
-from interp.prompts import types_of
+from interp.prompts import as_typed, types_of
 from interp.results import Result, resolve
 from interp.results.tables import frame_of
 from interp.sites import Site
@@ -292,7 +292,8 @@ def _asked(model: LoadedModel, encoded: Encoded) -> int:
 
 
 def _other(model: LoadedModel, prompt: Prompt, encoded: Encoded, counterfactual: Any) -> Encoded:
-    other = model.encode(as_prompt(counterfactual, prompt.bos, prompt.truncate))
+    asked = as_prompt(counterfactual, prompt.bos, prompt.truncate)
+    other = model.encode(asked if prompt.turns else as_typed(asked))
     same_length(encoded, other)
     return other
 

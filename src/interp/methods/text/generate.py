@@ -46,7 +46,7 @@ def generate(
     Parameters
     ----------
     prompt
-        The text.
+        The text, or a chat: lines that begin with system:, user: and assistant:, or a list of messages.
     n
         How many tokens at most; an end-of-text token, in a chat the end of the turn, or a full context window ends it
         sooner.

@@ -87,7 +87,7 @@ def tokens(model: LoadedModel, prompt: Prompt) -> TokensResult:
     Parameters
     ----------
     prompt
-        The text.
+        The text, or a chat: lines that begin with system:, user: and assistant:, or a list of messages.
 
     Returns
     -------
