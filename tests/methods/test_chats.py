@@ -183,7 +183,7 @@ def test_what_says_nothing_of_a_chat_is_refused(lend: Any, chatting: Any) -> Non
 
 def test_a_counterfactual_and_a_direction_may_be_chats(chatting: Any) -> None:
     model = chatting("llama", "mistral")
-    one, other = ([{"role": "user", "content": f"When {name} and John"}] for name in ("Mary", "Paris"))
+    one, other = ([{"role": "user", "content": f"When {name} and John"}] for name in ("Mary", "John"))
     whole = [model.tokens.tokenizer.apply_chat_template(chat)["input_ids"] for chat in (one, other)]
     found = interp.saliency(one, counterfactual=typed(other), answer=" John")
     assert found.provenance.tokens == whole
