@@ -182,7 +182,7 @@ class Prompt:
         Examples
         --------
         >>> Prompt("a [b]{c}").plain, Prompt("a [b]{c}").running
-        ('a \\[b]{c}', 'a [b]{c}')
+        ('a \\\\[b]{c}', 'a [b]{c}')
         """
         if self.turns:
             return [{"role": turn.role, "content": turn.text} for turn in self.turns]
