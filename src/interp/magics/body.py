@@ -33,7 +33,7 @@ def pairs(cell: str, encoder: bool = False) -> Pairs:
     --------
     >>> pairs("clean: A is\\ncorrupted: B is\\nanswer: C\\nwrong: D").pairs[0].answer
     ('C',)
-    >>> pairs("clean:\\n  user: A\\n  assistant: B\\ncorrupted:\\n  user: C\\n  assistant: B").pairs[0].clean.turns[0].text
+    >>> pairs("clean:\\n  user: A\\n  assistant: B\\ncorrupted: user: C").pairs[0].clean.turns[0].text
     'A'
     """
     found: list[dict[str, str]] = [{}]
