@@ -18,7 +18,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "interp"
 
 # Room → the rooms that it may import at run time; DESIGN: a contract, not a description. A room is a file or a folder;
 # a file belongs to the longest name here that its own begins with, and a name allows all that begins with it.
-PLAIN = {"errors", "files", "metric", "prompts", "sites", "spans", "spec"}
+PLAIN = {"chats", "errors", "files", "metric", "prompts", "sites", "spans", "spec"}
 METHODS = {*PLAIN, "results", "interface.registry", "methods._shared", "engine"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
@@ -26,7 +26,8 @@ ALLOWED: dict[str, set[str]] = {
     "files": {"errors"},
     "sites": {"errors"},
     "spans": set(),
-    "prompts": {"errors", "spans"},
+    "chats": {"errors", "spans"},
+    "prompts": {"chats", "errors", "spans"},
     "metric": {"errors"},
     "spec": {"errors", "metric", "prompts", "sites"},
     "results": {*PLAIN, "hints"},

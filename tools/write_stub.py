@@ -23,7 +23,6 @@ from typing import Any, Literal
 
 from IPython.core.interactiveshell import InteractiveShell
 
-from interp.engine.model.loaded import LoadedModel as LoadedModel
 '''
 # Of an argument of another kind Python takes more than the annotation says, such as a list for layers.
 PLAIN = re.compile(r"(int|float|bool|str|Literal\[.*\])( \| None)?")
@@ -51,6 +50,7 @@ def text() -> str:
     functions.append(f"def load({_parameters('load', False)}) -> LoadedModel: ...")
     ends = ["def load_ipython_extension(shell: InteractiveShell) -> None: ..."]
     ends += ["def unload_ipython_extension(shell: InteractiveShell) -> None: ..."]
+    imports.add("from interp.engine.model.loaded import LoadedModel as LoadedModel")
     imports.add("from interp.selection import selection as selection")
     return "\n".join([HEAD, *sorted(imports), "", "model: LoadedModel", "", *functions, *ends, ""])
 

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from IPython.core.interactiveshell import InteractiveShell
 
+from interp.chats import Turn as Turn
 from interp.engine.model.loaded import LoadedModel as LoadedModel
 from interp.engine.model.loaded import LoadedModel as _LoadedModel
 from interp.errors import InputError as InputError
@@ -55,6 +56,7 @@ from interp.results import Result as Result
 from interp.results.comparison import compare as compare
 from interp.selection import selection as selection
 from interp.sites import Site as Site
+from interp.spans import Mark as Mark
 from interp.spec import Intervention as Intervention
 from interp.spec import Metric as Metric
 from interp.spec import Pair as Pair
@@ -79,6 +81,7 @@ def ablate(
     task: Any = ...,
     n: Any = ...,
     corruption: Any = ...,
+    template: Any = ...,
     bos: Any = ...,
     text: Any = ...,
     column: Any = ...,
@@ -96,6 +99,7 @@ def attention(
     interventions: Any = ...,
     by: Literal["position", "span", "end"] | None = ...,
     pairs: Any = ...,
+    template: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
     task: Any = ...,
@@ -121,6 +125,7 @@ def circuit(
     n: Any = ...,
     seed: Any = ...,
     corruption: Any = ...,
+    template: Any = ...,
     bos: Any = ...,
     interventions: Any = ...,
     dry_run: Any = ...,
@@ -139,6 +144,7 @@ def diff(
     n: Any = ...,
     seed: Any = ...,
     corruption: Any = ...,
+    template: Any = ...,
     bos: Any = ...,
     text: Any = ...,
     column: Any = ...,
@@ -156,6 +162,7 @@ def dla(
     interventions: Any = ...,
     by: Literal["span", "position", "end"] | None = ...,
     pairs: Any = ...,
+    template: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
     task: Any = ...,
@@ -178,6 +185,7 @@ def feature(
     text: Any = ...,
     column: Any = ...,
     n: Any = ...,
+    template: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
     interventions: Any = ...,
@@ -197,6 +205,7 @@ def features_label(
     text: Any = ...,
     column: Any = ...,
     n: Any = ...,
+    template: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
     interventions: Any = ...,
@@ -230,6 +239,7 @@ def features_train(
     text: Any = ...,
     column: Any = ...,
     n: Any = ...,
+    template: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
     dry_run: Any = ...,
@@ -249,6 +259,7 @@ def generate(
     trace: bool = ...,
     features: Any = ...,
     direction: Any = ...,
+    template: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
     model: Any = ...,
@@ -281,6 +292,7 @@ def lens(
     interventions: Any = ...,
     by: Literal["span", "position", "end"] | None = ...,
     pairs: Any = ...,
+    template: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
     task: Any = ...,
@@ -302,6 +314,7 @@ def lens_train(
     text: Any = ...,
     column: Any = ...,
     n: Any = ...,
+    template: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
     dry_run: Any = ...,
@@ -316,6 +329,7 @@ def loss(
     text: Any = ...,
     column: Any = ...,
     n: Any = ...,
+    template: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
     dry_run: Any = ...,
@@ -334,6 +348,7 @@ def mediate(
     n: Any = ...,
     seed: Any = ...,
     corruption: Any = ...,
+    template: Any = ...,
     bos: Any = ...,
     interventions: Any = ...,
     dry_run: Any = ...,
@@ -358,6 +373,7 @@ def neurons(
     text: Any = ...,
     column: Any = ...,
     n: Any = ...,
+    template: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
     interventions: Any = ...,
@@ -383,6 +399,7 @@ def patch(
     n: Any = ...,
     seed: Any = ...,
     corruption: Any = ...,
+    template: Any = ...,
     bos: Any = ...,
     interventions: Any = ...,
     dry_run: Any = ...,
@@ -403,6 +420,7 @@ def path(
     n: Any = ...,
     seed: Any = ...,
     corruption: Any = ...,
+    template: Any = ...,
     bos: Any = ...,
     interventions: Any = ...,
     dry_run: Any = ...,
@@ -416,6 +434,7 @@ def predict(
     answer: Any = ...,
     interventions: Any = ...,
     pairs: Any = ...,
+    template: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
     task: Any = ...,
@@ -463,6 +482,7 @@ def saliency(
     interventions: Any = ...,
     by: Literal["span", "position", "end"] | None = ...,
     pairs: Any = ...,
+    template: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
     task: Any = ...,
@@ -499,6 +519,7 @@ def steer(
     top_k: int | None = ...,
     top_p: float | None = ...,
     seed: int = ...,
+    template: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
     interventions: Any = ...,
@@ -510,12 +531,15 @@ def task(
     n: Any = ...,
     seed: Any = ...,
     corruption: Any = ...,
+    template: Any = ...,
     bos: Any = ...,
     interventions: Any = ...,
     model: Any = ...,
     **more: Any,
 ) -> _TaskResult: ...
-def tokens(prompt: Any, *, bos: Any = ..., truncate: Any = ..., model: Any = ...) -> _TokensResult: ...
+def tokens(
+    prompt: Any, *, template: Any = ..., bos: Any = ..., truncate: Any = ..., model: Any = ...
+) -> _TokensResult: ...
 def trace(
     prompt: Any,
     *,
@@ -530,6 +554,7 @@ def trace(
     from_: int | None = ...,
     to: int | None = ...,
     features: Any = ...,
+    template: Any = ...,
     bos: Any = ...,
     truncate: Any = ...,
     dry_run: Any = ...,

@@ -30,6 +30,7 @@ HINTS = {
     "cache": 'interp.model.run(prompt).activations["pattern", 0] is what a cache holds',
     "knockout": "%%interp ablate --knockout 1.0:5->2 cuts edges of attention",
     "embed": 'interp.model.run(prompt).activations["resid_pre", 0] is what the layers begin with',
+    "chat": "type user: and what is asked below %%interp generate: the model's chat template writes it",
     "quit": "%interp unload frees a model",
     "exit": "%interp unload frees a model",
     "sae": "%interp features-load reads dictionaries of features",

@@ -1,4 +1,4 @@
-"""A prompt: a text, a pair of sentences, or token ids with what Hugging Face's encoding says of them."""
+"""A prompt: a text, a pair of sentences, a chat, or token ids with what Hugging Face's encoding says of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any, SupportsIndex, cast, overload
 
+from interp import chats
+from interp.chats import Turn
 from interp.errors import InputError, printable
 from interp.spans import Mark, marked, marks
 
@@ -102,12 +104,12 @@ def between(first: Sequence[Any], second: Sequence[Any]) -> tuple[range, range]:
 
 @dataclass(frozen=True)
 class Prompt:
-    """One text, a pair of sentences, or the token ids that stand for one.
+    """One text, a pair of sentences, a chat, or the token ids that stand for one.
 
     Parameters
     ----------
     text
-        The text, byte for byte as it was typed; ``None`` when ids were given.
+        The text, byte for byte as it was typed; ``None`` when ids or messages were given.
     ids
         Token ids, taken literally (no BOS is added); ``None`` when a text was given.
     bos
@@ -122,6 +124,11 @@ class Prompt:
         How many masked tokens were left out before and behind `ids`.
     marks
         The pieces of `text` that have a name.
+    turns
+        The chat that this is, to be written by the chat template of a model's tokenizer; `text` has then its lines as
+        they were typed, until it is written.
+    roles
+        Of a chat that is written: which turn, or the template, every piece of `text` is of.
 
     Examples
     --------
@@ -137,16 +144,19 @@ class Prompt:
     types: tuple[int, ...] | None = None
     masked: tuple[int, int] = (0, 0)
     marks: tuple[Mark, ...] = ()
+    turns: tuple[Turn, ...] = ()
+    roles: tuple[Mark, ...] = ()
 
     def __repr__(self) -> str:
         said = {"ids": self.ids, "bos": self.bos, "truncate": self.truncate or None, "second": self.second}
         said |= {"types": self.types, "masked": self.masked if any(self.masked) else None, "marks": self.marks or None}
+        said |= {"turns": self.turns or None, "roles": self.roles or None}
         parts = [repr(self.text)] if self.text is not None else []
         parts += [f"{name}={value!r}" for name, value in said.items() if value is not None]
         return f"Prompt({', '.join(parts)})"
 
     @property
-    def plain(self) -> str | tuple[str, str] | list[int] | dict[str, list[int]]:
+    def plain(self) -> str | tuple[str, str] | list[int] | list[dict[str, str]] | dict[str, list[int]]:
         """What a Python call gives that asks for this prompt, but for BOS and truncating.
 
         Examples
@@ -154,6 +164,8 @@ class Prompt:
         >>> Prompt("A man", second="A person").plain, Prompt(ids=(1, 2)).plain
         (('A man', 'A person'), [1, 2])
         """
+        if self.turns:
+            return [turn.message for turn in self.turns]
         if self.ids is None and self.second is None:
             text: Any = self.text
             return marked(text, self.marks) if isinstance(text, str) else text or ""
@@ -162,6 +174,19 @@ class Prompt:
         types = self.types if self.types is not None else types_of(self.ids)
         ids = list(self.ids)
         return {"input_ids": ids, "token_type_ids": list(types)} if types else ids
+
+    @property
+    def running(self) -> Any:
+        """The same as `plain` among running texts, which are not read for marks.
+
+        Examples
+        --------
+        >>> Prompt("a [b]{c}").plain, Prompt("a [b]{c}").running
+        ('a \\\\[b]{c}', 'a [b]{c}')
+        """
+        if self.turns:
+            return [{"role": turn.role, "content": turn.text} for turn in self.turns]
+        return self.plain if self.text is None or self.second is not None else self.text
 
 
 @dataclass(frozen=True)
@@ -204,10 +229,11 @@ def as_prompt(prompt: Any, bos: bool | None = None, truncate: bool = False, *, l
     Parameters
     ----------
     prompt
-        A text; a tuple of two, which are a pair of sentences; ids, also as a tensor or an array; a mapping with
-        ``input_ids``, as Hugging Face's tokenizers return it; or a Prompt.
+        A text; a tuple of two, which are a pair of sentences; a list of messages, which is a chat, and so is a text
+        whose first line begins with a role; ids, also as a tensor or an array; a mapping with ``input_ids``, as Hugging
+        Face's tokenizers return it; or a Prompt.
     literal
-        Whether a text is running text, in which ``[Mary]{IO}`` marks nothing.
+        Whether a text is running text, in which ``[Mary]{IO}`` marks nothing and ``user:`` begins no turn.
 
     Raises
     ------
@@ -222,21 +248,28 @@ def as_prompt(prompt: Any, bos: bool | None = None, truncate: bool = False, *, l
     (7, 8)
     >>> as_prompt("When [Mary]{IO} left").marks
     (Mark(name='IO', start=5, stop=9),)
+    >>> as_prompt([{"role": "user", "content": "Hello"}]).turns == as_prompt("user: Hello").turns
+    True
     """
     if isinstance(prompt, Prompt):
         return replace(prompt, bos=prompt.bos if bos is None else bos, truncate=prompt.truncate or truncate)
     if isinstance(prompt, TypedIds):
         return Prompt(ids=prompt, truncate=truncate)
     if isinstance(prompt, Mapping):
+        if "role" in prompt:
+            raise InputError("a chat is a list of messages: write [{…}] around this one")
         return _of_mapping(cast("Mapping[Any, Any]", prompt), truncate)
     ids: Any = plain(prompt)
     if isinstance(ids, str):
-        text, found = (ids, ()) if literal else marks(ids)
-        return Prompt(text=text, bos=bos, truncate=truncate, marks=found)
+        turns = () if literal else chats.turns(ids)
+        text, found = (ids, ()) if literal or turns else marks(ids)
+        return Prompt(text=text, bos=bos, truncate=truncate, marks=found, turns=turns)
     if is_pair(ids):
         return Prompt(text=str(ids[0]), second=str(ids[1]), bos=bos, truncate=truncate)
     if isinstance(ids, list | tuple):
         listed = _row(cast("Sequence[Any]", ids))
+        if is_chat(listed):
+            return Prompt(turns=chats.of_messages(listed, literal=literal), bos=bos, truncate=truncate)
         if all(isinstance(index, int) and not isinstance(index, bool) for index in listed):
             return Prompt(ids=tuple(listed), truncate=truncate)
         if isinstance(ids, tuple) and all(isinstance(item, str) for item in listed):
@@ -252,8 +285,32 @@ def as_prompt(prompt: Any, bos: bool | None = None, truncate: bool = False, *, l
             )
     raise InputError(
         f"a prompt is a text or a list of token ids, not {type(prompt).__name__}; a tuple of two sentences is one too, "
-        "and what a tokenizer returns"
+        "a list of messages, and what a tokenizer returns"
     )
+
+
+def as_typed(prompt: Prompt) -> Prompt:
+    """Return a chat as the lines that were typed, which no template writes; any other prompt as it is.
+
+    Raises
+    ------
+    InputError
+        The chat was given as messages.
+
+    Examples
+    --------
+    >>> as_typed(as_prompt("user: Hello"))
+    Prompt('user: Hello')
+    """
+    if prompt.turns and prompt.text is None:
+        raise InputError("--no-template takes lines as they are typed, and this chat is messages; give a text instead")
+    text, found = marks(prompt.text) if prompt.turns and prompt.text else (prompt.text, prompt.marks)
+    return replace(prompt, text=text, marks=found, turns=())
+
+
+def is_chat(given: Sequence[Any]) -> bool:
+    """Return whether those are messages, as Python gives a chat."""
+    return bool(given) and all(isinstance(one, Mapping) and "role" in one for one in given)
 
 
 def is_pair(given: object) -> bool:

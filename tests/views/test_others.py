@@ -184,3 +184,20 @@ def test_save_writes_every_picture(tmp_path: object) -> None:
     result = attention(2, 2, 5)
     for suffix, start in ((".html", b"<!doctype"), (".svg", b"<svg"), (".png", b"\x89PNG")):
         assert result.save(f"{tmp_path}/picture{suffix}").read_bytes().startswith(start)
+
+
+def test_spans_stand_above_their_tokens_and_a_template_is_pale() -> None:
+    strings = ("<|im_start|>", "user", "\n", "Who", " is", " <Mary>", "?", "<|im_end|>", "\n")
+    spans = {"IO": (5,), "template": (0, 1, 2, 7, 8), "user": (3, 4, 6)}
+    result = TokensResult(tokens=strings, ids=tuple(range(9)), spans=spans, provenance=MADE)
+    page = result.html()
+    above = re.findall(r'<i(?: class="interp-within")?>([^<]*)</i>', page)
+    assert above == ["", "", "", "user", "", "IO", "user", "", ""]
+    pale = re.findall(r'class="interp-chip( interp-around)?"', page)
+    assert [bool(one) for one in pale] == [owner == "template" for owner in result.owners]
+    assert page.count('class="interp-within"') == 4
+    assert "pale: the chat template" in page
+    assert result.to_frame()["span"].tolist() == result.owners
+    plain = TokensResult(tokens=strings, ids=tuple(range(9)), provenance=MADE)
+    assert "<i>" not in plain.html()
+    assert "span" not in plain.to_frame()

@@ -16,10 +16,11 @@ from interp.methods.patching.patch import PatchingResult
 from interp.results import Provenance
 from interp.results.effects import PairChecks
 from interp.sites import axes
-from interp.views import export
+from interp.views import export, patching_spans
 from interp.views import patching as pictures
 from interp.views.kit import heatmap, theme
 from interp.views.kit.text import signed
+from interp.views.patching_view import PatchingView
 from views.pictures import HOSTILE, decode
 from views.test_attention import Page
 
@@ -525,3 +526,22 @@ def test_plotly_shows_the_quantity_and_leaves_gaps() -> None:
         pictures.plotly(result, theme="drak")
     with pytest.raises(InputError, match="no theme 'drak'"):
         pictures.svg(result, theme="drak")
+
+
+def test_a_turn_is_joined_once_and_a_template_is_not() -> None:
+    tokens = ("<s>", "user", "\n", "Who", " is", " Mary", "?", "</s>", "bot", "\n")
+    spans = {"template": (0, 1, 2, 7, 8), "user": (3, 4, 6), "IO": (5,), "END": (9,)}
+    plain = sweep("span", (2, 4), site="resid_pre", tokens=tokens)
+    both = {name: (places, places) for name, places in spans.items()}
+    result = replace(plain, positions=tuple(spans), checks=replace(plain.checks, spans=(both,)))
+    ((caption, drawing),) = patching_spans.drawn(PatchingView(result))
+    assert caption == "Spans"
+    named = [name for name in spans if f">{name}</text>" in drawing.body]
+    assert named == ["user", "IO", "END"]
+    paths = re.findall(r'<path [^>]*d="([^"]*)"', drawing.body)
+    assert len(paths) == 2 * 4  # two pieces of the turn, and two more spans, in both prompts
+    assert sum("L" in path for path in paths) == 2 * 3
+    again = {name: (places, places) for name, places in {**spans, "X": (3, 6), "user": (4,)}.items()}
+    twice = replace(plain, positions=tuple(again), checks=replace(plain.checks, spans=(again,)))
+    ((_, drawing),) = patching_spans.drawn(PatchingView(twice))
+    assert sum("L" in path for path in re.findall(r'<path [^>]*d="([^"]*)"', drawing.body)) == 2 * 5

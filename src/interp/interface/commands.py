@@ -213,6 +213,7 @@ def status(session: Session) -> Table:
     rows: list[tuple[str, str]] = [
         ("model", f"{model.name}, {model.dtype} on {model.device}, {readable(model.nbytes)}"),
         ("runs", way(model)),
+        ("chat template", "there is one" if model.tokens.has_template else "none: chats need --no-template"),
         ("features", ", ".join(features.names(model)) or "none"),
         ("free memory", f"{readable(free_bytes(model.device))} on {model.device}"),
         ("this process", readable(memory_in_use()["process"])),
@@ -327,7 +328,7 @@ def usage(found: registry.Command) -> str:
     >>> usage(registry.find("compose"))
     '%interp compose [--kind q|k|v]'
     """
-    hidden = {"bos", "truncate", "dry_run", "model"} if found.needs_model else set[str]()
+    hidden = {"bos", "template", "truncate", "dry_run", "model"} if found.needs_model else set[str]()
     words = [_spelled(p) if p.required else f"[{_spelled(p)}]" for p in found.parameters if p.name not in hidden]
     return " ".join([f"{'%%' if found.body else '%'}interp", found.name, *words])
 

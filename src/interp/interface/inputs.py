@@ -9,9 +9,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from interp import files
+from interp.chats import turns
 from interp.errors import InputError
 from interp.interface.registry import Command
 from interp.methods._shared.python_pairs import FIELDS, pairs_of
+from interp.prompts import as_typed
 from interp.spec import Pair, Pairs, Prompt, Prompts, Texts, as_prompt
 
 if TYPE_CHECKING:
@@ -52,23 +54,47 @@ def inputs_of(
     if Prompts in command.bodies:
         return _prompts(command, model, body, arguments, given)
     if command.body is Prompt:
-        return _prompt(command, body, arguments, given)
+        return _prompt(command, model, body, arguments, given)
     if Texts in command.bodies and (Pairs not in command.bodies or _running(body, arguments)):
-        return _texts(command, body, arguments, given)
+        return _texts(command, model, body, arguments, given)
     if Pairs in command.bodies:
         return _pairs(command, model, body, arguments, given)
     return (), given
 
 
 def _prompt(
-    command: Command, body: Sequence[Any], arguments: dict[str, Any], given: dict[str, Any]
+    command: Command, model: LoadedModel, body: Sequence[Any], arguments: dict[str, Any], given: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if "prompt" in arguments:
         body = (*body, arguments.pop("prompt"))
     if len(body) != 1:
         raise InputError(f"{command.name} takes one prompt; {len(body)} were given")
-    prompt = as_prompt(body[0], arguments.pop("bos", None), bool(arguments.pop("truncate", False)))
-    return (prompt,), {"prompt": _plain(prompt, given.get("bos"), bool(given.get("truncate"))), **given}
+    bos, truncate = arguments.pop("bos", None), bool(arguments.pop("truncate", False))
+    prompt, noted = _one(model, body[0], bos, truncate, bool(arguments.pop("template", True)))
+    return (prompt,), {"prompt": noted, **given}
+
+
+def _one(model: LoadedModel, given: Any, bos: bool | None, truncate: bool, templated: bool) -> tuple[Prompt, Any]:
+    """Return a prompt as it is run, and as provenance notes it."""
+    prompt = as_prompt(given, bos, truncate)
+    prompt = prompt if templated else as_typed(prompt)
+    noted = _plain(prompt, bos, truncate)
+    if templated and not prompt.turns and as_prompt(noted).turns:
+        noted = prompt  # a text that would be read as a chat, and was not given as one
+    return _written(model, prompt, bos), noted
+
+
+def _written(model: LoadedModel, prompt: Prompt, bos: bool | None) -> Prompt:
+    """Return a chat as the model's template writes it; any other prompt as it is.
+
+    Raises
+    ------
+    InputError
+        Something is said of its BOS, there is no template, or the template does not take it.
+    """
+    if prompt.turns and bos is not None:
+        raise InputError(f"a chat begins as its template says: leave --{'' if bos else 'no-'}bos out")
+    return model.tokens.rendered(prompt)
 
 
 def _prompts(
@@ -78,6 +104,7 @@ def _prompts(
     from interp.methods._shared import prompts
 
     bos, truncate = arguments.pop("bos", None), bool(arguments.pop("truncate", False))
+    templated = bool(arguments.pop("template", True))
     n, seed, column = (arguments.pop(name, value) for name, value in (("n", 32), ("seed", 0), ("column", "text")))
     task, text = arguments.pop("task", None), arguments.pop("text", None)
     listed = [*body, *(arguments.pop(name) for name in INPUTS[Prompts] if name in arguments)]
@@ -104,24 +131,33 @@ def _prompts(
         pairs = "pairs" in given
         many = prompts.of_pairs(pairs_of(listed[0])) if pairs else prompts.several(listed[0], column)
         if many is None:
-            prompt = as_prompt(listed[0], bos, truncate)
-            return (prompt,), {"prompt": _plain(prompt, bos, truncate), **given}
+            prompt, noted = _one(model, listed[0], bos, truncate, templated)
+            return (prompt,), {"prompt": noted, **given}
     found = tuple(
         replace(prompt, bos=prompt.bos if bos is None else bos, truncate=prompt.truncate or truncate)
-        for prompt in many.prompts
+        for prompt in (many.prompts if templated else map(as_typed, many.prompts))
     )
     many = replace(many, prompts=found)
     if not drawn and "pairs" not in given:
         answered = many.answer or many.wrong
         given.pop("prompt", None)
         given = {"prompt": many if answered else [_plain(prompt, bos, truncate) for prompt in found], **given}
-    return (many,), given
+    written = tuple(_numbered(model, prompt, bos, number) for number, prompt in enumerate(found))
+    return (replace(many, prompts=written),), given
+
+
+def _numbered(model: LoadedModel, prompt: Prompt, bos: bool | None, number: int) -> Prompt:
+    """Return one of many prompts as it is run; an error names its number."""
+    try:
+        return _written(model, prompt, bos)
+    except InputError as error:
+        raise InputError(f"prompt {number}: {error}") from None
 
 
 def _pairs(
     command: Command, model: LoadedModel, body: Sequence[Any], arguments: dict[str, Any], given: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    bos = arguments.pop("bos", None)
+    bos, templated = arguments.pop("bos", None), bool(arguments.pop("template", True))
     task, n, corruption = arguments.pop("task", None), arguments.pop("n", 32), arguments.pop("corruption", None)
     seed = arguments.get("seed", 0)
     _drop(command, arguments, "seed", "text", "column", "truncate")
@@ -151,11 +187,14 @@ def _pairs(
         found = from_task(model, task, n=n, seed=seed, corruption=corruption, bos=bos)
     elif "pairs" in sources:
         found = pairs_of(sources["pairs"])
+        if not templated:
+            found = replace(found, pairs=tuple(map(_as_typed, found.pairs)))
         given["pairs"] = found.pairs
         if found.metric:
             given.setdefault("metric", found.metric)
     elif "clean" in sources and "corrupted" in sources:
-        found = Pairs((Pair(**sources),))
+        pair = Pair(**sources)
+        found = Pairs((pair if templated else _as_typed(pair),))
         given |= {name: sources[name] for name in ("clean", "corrupted")}
     else:
         raise InputError(f"{command.name} needs a clean and a corrupted prompt, pairs=…, or a task, such as ioi")
@@ -163,7 +202,26 @@ def _pairs(
         from interp.methods._shared.pairs import with_bos
 
         found = replace(found, pairs=tuple(with_bos(pair, bos) for pair in found.pairs))
-    return (found,), given
+    return (replace(found, pairs=_written_pairs(model, found.pairs, bos)),), given
+
+
+def _as_typed(pair: Pair) -> Pair:
+    return replace(pair, clean=as_typed(pair.clean), corrupted=as_typed(pair.corrupted))
+
+
+def _written_pairs(model: LoadedModel, pairs: tuple[Pair, ...], bos: bool | None) -> tuple[Pair, ...]:
+    """Return pairs whose chats are written; those that have none as they are."""
+    made: list[Pair] = []
+    for number, pair in enumerate(pairs):
+        both = pair.clean, pair.corrupted
+        if any(one.turns for one in both):
+            try:
+                clean, corrupted = (_written(model, one, bos) for one in both)
+            except InputError as error:
+                raise InputError(f"pair {number}: {error}" if len(pairs) > 1 else str(error)) from None
+            pair = replace(pair, clean=clean, corrupted=corrupted)
+        made.append(pair)
+    return tuple(made)
 
 
 def _running(body: Sequence[Any], arguments: dict[str, Any]) -> bool:
@@ -177,18 +235,22 @@ def _running(body: Sequence[Any], arguments: dict[str, Any]) -> bool:
 
 
 def _texts(
-    command: Command, body: Sequence[Any], arguments: dict[str, Any], given: dict[str, Any]
+    command: Command, model: LoadedModel, body: Sequence[Any], arguments: dict[str, Any], given: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     from interp.methods._shared import texts
 
     bos, truncate = arguments.pop("bos", None), bool(arguments.pop("truncate", False))
+    templated = bool(arguments.pop("template", True))
     n, column = arguments.pop("n", 32), arguments.pop("column", "text")
     path, listed = arguments.pop("text", None), arguments.pop("texts", None)
     other = [name for name in ("task", *INPUTS[Pairs]) if arguments.get(name) is not None]
     if len(body) + (path is not None) + (listed is not None) + len(other) != 1:
         raise InputError(f"{command.name} takes one of them: a text, texts=…, --text FILE, a task or pairs")
     _drop(command, arguments, "task", "corruption", *INPUTS[Pairs])
-    found = texts.from_file(path, column) if path is not None else texts.several(body[0] if body else listed)
+    alone = body[0] if body else listed
+    if isinstance(alone, str) and templated:  # it may be a typed chat; texts of lists and files are read as they are
+        alone = Prompt(alone, turns=turns(alone, literal=True))
+    found = texts.from_file(path, column) if path is not None else texts.several(alone)
     if n < 1:
         raise InputError(f"--n {n} takes no text; use 1 or more")
     prompts = tuple(
@@ -196,15 +258,16 @@ def _texts(
         for prompt in found.texts[: n if path is not None else None]
     )
     if path is None:
-        given["texts"] = [_plain(prompt, bos, truncate) for prompt in prompts]
-    return (replace(found, texts=prompts),), given
+        given["texts"] = [_plain(prompt, bos, truncate, running=True) for prompt in prompts]
+    written = tuple(_written(model, prompt if templated else as_typed(prompt), bos) for prompt in prompts)
+    return (replace(found, texts=written),), given
 
 
-def _plain(prompt: Prompt, bos: bool | None, truncate: bool) -> Any:
+def _plain(prompt: Prompt, bos: bool | None, truncate: bool, *, running: bool = False) -> Any:
     """Return a prompt as its text or ids, unless it says more than the call's own flags do."""
     if (prompt.bos, prompt.truncate) != (bos if prompt.ids is None else None, truncate):
         return prompt
-    return prompt.plain
+    return prompt.running if running else prompt.plain
 
 
 def _drop(command: Command, arguments: dict[str, Any], *names: str) -> None:

@@ -161,8 +161,12 @@ _commands: dict[str, Command] = {}
 _TECHNIQUES = "interp.methods"
 _OWN = "interp.interface.commands"
 
+_TEMPLATE_PARAMETER = Parameter(
+    "template", bool, True, False, help="write system:, user: and assistant: lines by the model's chat template"
+)
 # What every command over one prompt takes besides its own arguments; the session uses them up.
 _PROMPT_PARAMETERS = (
+    _TEMPLATE_PARAMETER,
     Parameter("bos", bool, None, False, help="put the tokenizer's BOS in front (default: as the model's config says)"),
     Parameter("truncate", bool, False, False, help="cut a prompt that is longer than the context window"),
 )
@@ -172,6 +176,7 @@ _PAIRS_PARAMETERS = (
     Parameter("n", int, 32, False, help="how many pairs the task makes"),
     Parameter("seed", int, 0, False, names="seed", help="of the task's pairs"),
     Parameter("corruption", str, None, False, help="which of the task's corruptions"),
+    _TEMPLATE_PARAMETER,
     Parameter("bos", bool, None, False, help="put the tokenizer's BOS in front (default: as the model's config says)"),
 )
 # What every command over running text takes besides.

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from textwrap import dedent
 
+from interp.chats import ROLES
 from interp.errors import InputError, closest
 from interp.spec import Pair, Pairs, Prompt, as_prompt
 
@@ -11,13 +14,15 @@ _KEYS = ("clean", "corrupted", "answer", "wrong")
 _LINES = re.compile(r"\r\n|\n|\r")  # str.splitlines also cuts at a form feed, at U+2028 …
 # Three bars, no more and no fewer, and the spaces around them; a backslash in front makes them text.
 _BARS = re.compile(r"[^\S\n]*(?<![\\|])\|{3}(?!\|)\s*")
+_PROMPT = re.compile(r"\s*(?:clean|corrupted)\s*:\s*", re.IGNORECASE)
 _LINE = re.compile(r"\s*([A-Za-z_-]+)\s*:\s*(.*?)\s*$")
 
 
 def pairs(cell: str, encoder: bool = False) -> Pairs:
     """Return the pairs that a cell's body spells, a blank line between two; an encoder's prompts may be two sentences.
 
-    Values are stripped; which token ``answer: John`` means after the clean prompt is the tokenizer's to say.
+    Values are stripped; which token ``answer: John`` means after the clean prompt is the tokenizer's to say. A prompt
+    of several lines, such as a chat, is indented below a ``clean:`` or ``corrupted:`` with nothing behind it.
 
     Raises
     ------
@@ -28,9 +33,11 @@ def pairs(cell: str, encoder: bool = False) -> Pairs:
     --------
     >>> pairs("clean: A is\\ncorrupted: B is\\nanswer: C\\nwrong: D").pairs[0].answer
     ('C',)
+    >>> pairs("clean:\\n  user: A\\n  assistant: B\\ncorrupted: user: C").pairs[0].clean.turns[0].text
+    'A'
     """
     found: list[dict[str, str]] = [{}]
-    for number, line in enumerate(_LINES.split(cell), 1):
+    for number, line, below in _blocks(_LINES.split(cell)):
         if not line.strip():
             if found[-1]:
                 found.append({})
@@ -39,18 +46,35 @@ def pairs(cell: str, encoder: bool = False) -> Pairs:
         key = match.group(1).lower() if match else ""
         if match is None or key not in _KEYS:
             named = closest(key, _KEYS) if key else ""
+            if key in ROLES:
+                named = "; the turns of a chat are indented below clean: and corrupted:"
             raise InputError(
                 f"line {number} is not one of clean:, corrupted:, answer:, wrong:{named}: {line.strip()[:60]}"
             )
         if key in found[-1]:
             raise InputError(f"line {number} gives {key}: a second time; put a blank line between two pairs")
-        found[-1][key] = match.group(2)
+        found[-1][key] = match.group(2) or below
     spelled = [entry for entry in found if entry]
     if not spelled:
         raise InputError(
             "the cell holds no pair; type a clean: and a corrupted: line, and answer: and wrong: below them"
         )
     return Pairs(tuple(_pair(entry, number, len(spelled), encoder) for number, entry in enumerate(spelled)))
+
+
+def _blocks(lines: list[str]) -> Iterator[tuple[int, str, str]]:
+    """Yield each line with its number, and what is indented below it where a prompt's line has nothing behind it."""
+    at = 0
+    while at < len(lines):
+        number, line = at, lines[at]
+        at += 1
+        own = len(line) - len(line.lstrip())
+        if _PROMPT.fullmatch(line):
+            at = next((n for n in range(at, len(lines)) if lines[n][: own + 1].strip()), len(lines))
+        block = lines[number + 1 : at]
+        yield number + 1, line, dedent("\n".join(block)).strip()
+        if block and not block[-1].strip():
+            yield at, "", ""
 
 
 def spells_pairs(cell: str) -> bool:

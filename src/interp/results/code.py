@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from typing import Any, cast
 
 import numpy as np
 
 from interp.errors import printable
+from interp.prompts import Prompt, as_prompt
+
+_VOCABULARY = {"interp.spec", "interp.metric", "interp.prompts", "interp.sites", "interp.spans", "interp.chats"}
 
 
 @dataclass(frozen=True)
@@ -17,9 +20,6 @@ class Own:
     """What a call was given and its result does not keep, such as a model: its kind alone."""
 
     kind: str
-
-
-_SPELLED = {"interp.spec", "interp.metric", "interp.prompts", "interp.sites"}
 
 
 def spelled(value: Any) -> str | None:
@@ -48,7 +48,11 @@ def spelled(value: Any) -> str | None:
         both = [(spelled(key), spelled(item)) for key, item in cast("Mapping[Any, Any]", value).items()]
         whole = all(key is not None and item is not None for key, item in both)
         return "{" + ", ".join(f"{key}: {item}" for key, item in both) + "}" if whole else None
-    if type(value).__module__ in _SPELLED and is_dataclass(value):
+    if isinstance(value, Prompt) and (value.marks or value.turns):
+        again = as_prompt(value.plain)
+        if again == (replace(value, text=None) if value.turns else value):
+            return spelled(value.plain)
+    if type(value).__module__ in _VOCABULARY and is_dataclass(value):
         parts = {f.name: spelled(getattr(value, f.name)) for f in fields(value) if not _is_default(f, value)}
         inside = ", ".join(f"{name}={part}" for name, part in parts.items())
         return f"interp.{type(value).__name__}({inside})" if None not in parts.values() else None

@@ -1,10 +1,15 @@
-"""The spans of a PatchingResult's first pair: both prompts, one above the other, what belongs together joined."""
+"""The spans of a PatchingResult's first pair: both prompts, one above the other, what belongs together joined.
+
+The template of a chat stands around all the rest: it is not joined. A turn of which marks leave several pieces is
+joined at the longest.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from interp.chats import ROLES, TEMPLATE
 from interp.views.kit import draw
 from interp.views.kit.draw import Drawing
 from interp.views.kit.text import columns, labels
@@ -31,7 +36,7 @@ def drawn(view: PatchingView) -> list[tuple[str, Drawing]]:
     checks = view.result.checks
     if not checks.spans or "span" not in view.result.axes:
         return []
-    spans = checks.spans[0]
+    spans = {name: places for name, places in checks.spans[0].items() if name != TEMPLATE}
     alone = bool(view.source)  # another model's run on the same prompt
     prompts = [checks.clean[0]] if alone else [checks.clean[0], checks.corrupted[0]]
     rows = [
@@ -42,9 +47,9 @@ def drawn(view: PatchingView) -> list[tuple[str, Drawing]]:
     for word, y in zip(("clean",) if alone else ("clean", "corrupted"), (_TOP, _BOTTOM), strict=False):
         body.append(draw.text(0, y, word))
     right = 0.0
-    for name in spans:
-        middles = [sum(row.spans[name][0]) / 2 for row in rows]
-        at = max(sum(middles) / len(middles), right + 3.2 * columns(name))
+    anchors = {name: sum(sum(_joined(name, row)[0]) / 2 for row in rows) / len(rows) for name in spans}
+    for name in sorted(anchors, key=lambda one: anchors[one]):
+        at = max(anchors[name], right + 3.2 * columns(name))
         right = at + 3.2 * columns(name) + _SPACE
         body.append(draw.text(at, _NAME + 3.5, name, "t", "middle"))
         for row, edge, way in zip(rows, (_TOP + 5, _BOTTOM - 12), (1, -1), strict=False):
@@ -52,13 +57,23 @@ def drawn(view: PatchingView) -> list[tuple[str, Drawing]]:
                 middle, near = (start + stop) / 2, edge + 4 * way
                 path = (
                     f"M{draw.number(start)} {draw.number(edge)}V{draw.number(near)}H{draw.number(stop)}"
-                    f"V{draw.number(edge)}M{draw.number(middle)} {draw.number(near)}"
-                    f"L{draw.number(at)} {draw.number(_NAME - 7 * way)}"
+                    f"V{draw.number(edge)}"
                 )
+                if (start, stop) in _joined(name, row):
+                    path += (
+                        f"M{draw.number(middle)} {draw.number(near)}L{draw.number(at)} {draw.number(_NAME - 7 * way)}"
+                    )
                 body.append(f'<path style="{_LINE}" d="{path}"/>')
     whose = " of pair 1" if len(view.result.per_pair) > 1 else ""
     wide = max([right, *(row.width for row in rows)])
     return [(f"Spans{whose}", Drawing(wide, _NAME + 8 if alone else _HEIGHT, "".join(body)))]
+
+
+def _joined(name: str, row: _Row) -> list[tuple[float, float]]:
+    """Return those pieces of a span that are joined with the other prompt's."""
+    pieces = row.spans[name]
+    turn = name.rstrip("0123456789") in ROLES
+    return [max(pieces, key=lambda piece: piece[1] - piece[0])] if turn else pieces
 
 
 def _row(tokens: Sequence[str], spans: dict[str, tuple[int, ...]], y: float) -> _Row:

@@ -146,6 +146,7 @@ def generate(
     samples: int = 1,
     changes: Changes | None = None,
     watch: Watch | None = None,
+    turn_end: int | None = None,
     on_token: OnToken = lambda ids: None,  # noqa: ARG005
 ) -> list[Generated]:
     """Generate texts of up to `n` tokens; what `check` refuses is not checked here.
@@ -165,6 +166,8 @@ def generate(
         more, gives alone.
     watch
         Looks at every run, which none is spared then by the store; of one text only.
+    turn_end
+        A token that ends a text beside the model's own: that of a turn in a chat, which `Tokens.turn_end` gives.
     on_token
         Called after every step with all new tokens of a text that went on.
 
@@ -177,7 +180,8 @@ def generate(
     changes, sampling = changes or Changes(), sampling or Sampling()
     going = dict(enumerate(texts))
     try:
-        _extend(model, prompt, n, sampling, _Reader(model, len(prompt), changes, watch), on_token, going)
+        ends = end_ids(model) | ({turn_end} if turn_end is not None else set())
+        _extend(model, prompt, n, sampling, _Reader(model, len(prompt), changes, watch), on_token, going, ends)
     except KeyboardInterrupt as interrupt:
         for made in going.values():
             made.stopped, made.interrupt = f"interrupted after {len(made.ids)} of {n} tokens", interrupt
@@ -204,9 +208,9 @@ def _extend(
     reader: _Reader,
     on_token: OnToken,
     going: dict[int, Generated],
+    ends: frozenset[int],
 ) -> None:
-    """Extend texts, by their numbers, and take out of `going` those that ended."""
-    ends = end_ids(model)
+    """Extend texts, by their numbers, up to a token of `ends`, and take out of `going` those that ended."""
     sources = sampling.sources(len(going))
     room = model.geometry.n_ctx - len(prompt) + 1
     for _ in range(min(n, room)):
@@ -330,6 +334,11 @@ def decoded(model: LoadedModel, ids: Sequence[int]) -> str:
     if tokenizer is None:
         return " ".join(map(str, ids))
     return str(tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def written(model: LoadedModel, made: Generated, *, turn: bool) -> str:
+    """Return what was generated as one text; of a `turn` in a chat without the token that ended it."""
+    return decoded(model, made.ids[:-1] if turn and made.stopped == "eos" else made.ids)
 
 
 def logprobs(model: LoadedModel, prompt: Sequence[int], new: Sequence[int]) -> list[float]:

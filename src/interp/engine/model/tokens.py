@@ -10,8 +10,9 @@ from inspect import signature
 from itertools import takewhile
 from typing import Any
 
+from interp.engine.model import chat, spanned
 from interp.engine.model.spelling import BYTE_OF, joined, readable
-from interp.errors import InputError, printable
+from interp.errors import InputError
 from interp.prompts import TypedIds, as_ids, types_of
 from interp.spec import Prompt
 
@@ -30,7 +31,9 @@ class Encoded:
     notes
         What was done to the prompt and is worth knowing.
     spans
-        Name → the positions of what is marked by it in the prompt.
+        Name → the positions of what is marked by it in the prompt; of a chat also what its turns and its template have.
+    turns
+        The names of those spans that are a chat's turns, and its template.
     """
 
     ids: tuple[int, ...]
@@ -38,6 +41,7 @@ class Encoded:
     glyphs: Mapping[int, str]
     notes: tuple[str, ...] = ()
     spans: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
+    turns: frozenset[str] = frozenset()
 
 
 class Tokens:
@@ -93,7 +97,7 @@ class Tokens:
         return list(self.tokenizer("a")["input_ids"])[:1] == [self.bos_id]
 
     def encode(self, prompt: Prompt) -> Encoded:
-        """Return `prompt` as token ids.
+        """Return `prompt` as token ids; a chat's are those of the tokenizer's own ``apply_chat_template``.
 
         Raises
         ------
@@ -102,6 +106,7 @@ class Tokens:
             model cannot read, or more tokens than the context window holds (unless ``prompt.truncate``).
         """
         notes: list[str] = []
+        prompt = self.rendered(prompt)
         ids = self._given(prompt, notes) if prompt.ids is not None else self._tokenized(prompt, notes)
         if prompt.ids is not None:
             self._without_doubled_ends(ids, notes, "they are ids, and taken as they are")
@@ -116,45 +121,35 @@ class Tokens:
             notes.append(f"the prompt was cut from {len(ids)} to {self.n_ctx} tokens, the context window")
             ids = ids[: self.n_ctx]
         strings, glyphs = self.strings(ids)
-        spans = self._spans(prompt, ids, notes) if prompt.marks else {}
-        return Encoded(ids, strings, glyphs, tuple(notes), spans)
+        if not (prompt.marks or prompt.roles):
+            return Encoded(ids, strings, glyphs, tuple(notes))
+        wrapped = self.bidirectional and prompt.bos is not False
+        spans = spanned.spans(self.tokenizer, prompt, ids, notes, wrapped=wrapped)
+        turns = frozenset(role.name for role in prompt.roles) & spans.keys()
+        return Encoded(ids, strings, glyphs, tuple(notes), spans, turns)
 
-    def _spans(self, prompt: Prompt, ids: tuple[int, ...], notes: list[str]) -> dict[str, tuple[int, ...]]:
-        """Return name → the positions of the tokens that hold any character of what is marked by it.
+    @property
+    def has_template(self) -> bool:
+        """Whether the tokenizer has a template by which chats are written."""
+        return chat.has_template(self.tokenizer)
+
+    def rendered(self, prompt: Prompt) -> Prompt:
+        """Return a chat as the text that the tokenizer's chat template writes; any other prompt as it is.
 
         Raises
         ------
         InputError
-            The tokenizer does not say where its tokens stand, or a mark holds none.
+            The tokenizer has no template, or its template does not take the chat.
         """
-        tokenizer, text = self.tokenizer, prompt.text or ""
-        if not getattr(tokenizer, "is_fast", False):
-            raise InputError(
-                "this tokenizer does not say where in the text its tokens stand, so that [marks]{NAME} cannot be read; "
-                "type the prompt without them"
-            )
-        wrapped = self.bidirectional and prompt.bos is not False
-        given = tokenizer(text, add_special_tokens=wrapped, return_offsets_mapping=True)
-        own, offsets = list(given["input_ids"]), list(given["offset_mapping"])
-        # What was put in front of the text, or taken away there.
-        front = next((n for n in sorted(range(1 - len(own), len(ids)), key=abs) if _agree(ids, own, n)), 0)
-        found: dict[str, list[int]] = {}
-        for mark in prompt.marks:
-            held = [n for n, (start, stop) in enumerate(offsets) if start < mark.stop and stop > mark.start]
-            # A token that begins with the space in front of a word, or is one, holds the word from behind it on.
-            held = [n for n in held if text[max(offsets[n][0], mark.start) : min(offsets[n][1], mark.stop)].strip()]
-            held = [n for n in held if 0 <= n + front < len(ids)]
-            marked = text[mark.start : mark.stop]
-            if not held:
-                raise InputError(f"[{printable(marked)[:40]}]{{{mark.name}}} marks no token; mark some text")
-            around = text[offsets[held[0]][0] : offsets[held[-1]][1]]
-            if around.strip() != marked.strip():
-                notes.append(
-                    f"[{printable(marked)[:40]}]{{{mark.name}}} marks part of a token; the span is the whole of "
-                    f"{printable(around.strip())[:60]!r}"
-                )
-            found.setdefault(mark.name, []).extend(n + front for n in held)
-        return {name: tuple(sorted(set(places))) for name, places in found.items()}
+        if not prompt.turns or prompt.roles:
+            return prompt
+        if self.tokenizer is None:
+            raise InputError("this model has no tokenizer; give token ids, or load it with tokenizer=…")
+        return chat.rendered(self.tokenizer, prompt)
+
+    def turn_end(self, prompt: Prompt) -> int | None:
+        """Return the token that ends the assistant's turn in a chat; ``None`` where none does, and of other prompts."""
+        return chat.turn_end(self.tokenizer, prompt, self._special) if prompt.turns else None
 
     def _given(self, prompt: Prompt, notes: list[str]) -> tuple[int, ...]:
         """Return the ids of a prompt that was given as such, with the types that it has."""
@@ -366,12 +361,6 @@ class Tokens:
         if not begins["Ġ"] and not begins["▁"]:
             return "plain"
         return "bytes" if begins["Ġ"] > begins["▁"] else "metaspace"
-
-
-def _agree(ids: Sequence[int], own: Sequence[int], front: int) -> bool:
-    """Return whether `own` stands in `ids` from `front` on, as far as both reach."""
-    first, last = max(front, 0), min(len(ids), len(own) + front)
-    return first < last and list(ids[first:last]) == list(own[first - front : last - front])
 
 
 def type_count(forward: Any, config: Any) -> int | None:

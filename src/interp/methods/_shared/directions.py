@@ -155,7 +155,7 @@ def of_texts(
 
 
 def _named(side: Texts) -> str:
-    texts = [prompt.text for prompt in side.texts]
+    texts = [prompt.running for prompt in side.texts]
     if side.source or len(texts) != 1:
         return f"{len(texts)} texts" + (f" of {side.source}" if side.source else "")
     return repr(texts.pop())

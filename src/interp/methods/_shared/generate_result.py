@@ -31,7 +31,7 @@ class GenerateResult(Result):
     logprobs
         ``float64 [new token]``: the log-probability of each in the model as it was changed, at temperature 1, in nats.
     continuation
-        The new tokens as one text.
+        The new tokens as one text; of a turn in a chat, without the token that ends it.
     stopped
         Why it ended: ``"length"``, ``"eos"``, ``"window"`` (the context window is full), or what went wrong.
     temperature, top_k, top_p

@@ -34,7 +34,7 @@ class SamplesResult(Result):
         ``float64 [sample, new token]``: the log-probability of each in the model as it was changed, at temperature 1
         and of all tokens, in nats; NaN behind a text's end.
     continuations
-        The new tokens as texts, ``[sample]``.
+        The new tokens as texts, ``[sample]``; of turns in a chat, without the token that ends them.
     stopped
         Why each ended, as in `GenerateResult`.
     temperature, top_k, top_p

@@ -23,9 +23,9 @@ def places(
 ) -> dict[str, Places]:
     """Return a pair's spans, in their order in the clean prompt.
 
-    They are what its prompts mark, and a task's slots. A pair of one length may mark one prompt alone. Where nothing is
-    marked, the tokens that both begin with are one span, those that both end with another, and what is between is the
-    one that differs.
+    They are what its prompts mark, the turns of chats and their template, and a task's slots. A pair of one length may
+    mark one prompt alone. Where nothing is marked, the tokens that both begin with are one span, those that both end
+    with another, and what is between is the one that differs.
 
     Parameters
     ----------
@@ -39,28 +39,45 @@ def places(
     Raises
     ------
     InputError
-        A name that one prompt of two lengths lacks, or two spans that share a token.
+        A name that one prompt of two lengths lacks, a turn that one chat lacks, or two spans that share a token.
     """
     marked = [dict(one.spans) for one in (clean, corrupted)]
+    turns = clean.turns | corrupted.turns
     for mine, other, name in zip(marked, marked[::-1], ("corrupted", "clean"), strict=True):
-        for span in [span for span in mine if span not in other]:
+        for span in [span for span in mine if span not in other and span not in turns]:
             if len(clean.ids) != len(corrupted.ids):
                 raise InputError(
                     f"{where}{name} has no span {span}: where the prompts have {len(clean.ids)} and "
                     f"{len(corrupted.ids)} tokens both are marked, such as [Mary]{{{span}}}"
                 )
+            for turn in turns & other.keys():  # a mark has its tokens for itself
+                other[turn] = _without(other.pop(turn), mine[span])
             other[span] = mine[span]
+    marked = [{span: at for span, at in own.items() if at} for own in marked]
+    for span in sorted(turns & (marked[0].keys() ^ marked[1].keys())):
+        lacks = "corrupted" if span in marked[0] else "clean"
+        raise InputError(f"{where}{lacks} has no turn {span}: both chats of a pair need the same turns")
     found = {name: (marked[0][name], marked[1][name]) for name in marked[0]}
     if not found:
         found = {name: (at, at) for name, at in slots.items()}
     if not found:
         found = _automatic(clean.ids, corrupted.ids)
     _apart(found, where)
+    if ends is not None:  # where the answer is asked for is not one with all of a turn, or of the template
+        rest = {
+            name: (_without(found[name][0], ends[:1]), _without(found[name][1], ends[1:]))
+            for name in turns & found.keys()
+        }
+        found = {name: rest.get(name, span) for name, span in found.items() if all(rest.get(name, span))}
     if ends is not None and END not in found:
         held = [{position for span in found.values() for position in span[side]} for side in (0, 1)]
         if not any(end in own for end, own in zip(ends, held, strict=True)):
             found[END] = ((ends[0],), (ends[1],))
     return dict(sorted(found.items(), key=lambda item: item[1][0]))
+
+
+def _without(places: Positions, others: Positions) -> Positions:
+    return tuple(position for position in places if position not in others)
 
 
 def _automatic(clean: Sequence[int], corrupted: Sequence[int]) -> dict[str, Places]:

@@ -85,7 +85,8 @@ def steered(model: LoadedModel, feature: FeatureResult, prompt: Prompt, strength
     generation.check(model, len(encoded.ids), n, Sampling(), changes)
     name = added.site.hook_name
     stream = model.activations(encoded, [name])[name][0].float().norm(dim=-1).median()
-    made = [generation.generate(model, encoded.ids, n, changes=one)[0] for one in (Changes(), changes)]
+    end = model.tokens.turn_end(prompt)
+    made = [generation.generate(model, encoded.ids, n, changes=one, turn_end=end)[0] for one in (Changes(), changes)]
     for one in made:
         if one.interrupt is not None:
             raise one.interrupt
@@ -95,13 +96,14 @@ def steered(model: LoadedModel, feature: FeatureResult, prompt: Prompt, strength
         length=float(torch.as_tensor(added.value).norm()),
         stream=float(stream),
         prompt=encoded.strings,
-        plain=_written(model, made[0]),
-        steered=_written(model, made[1]),
+        plain=_written(model, made[0], prompt),
+        steered=_written(model, made[1], prompt),
         likeliest=tuple(likeliest_of_both(model, before, after, top)),
     )
 
 
-def _written(model: LoadedModel, made: Generated) -> Written:
+def _written(model: LoadedModel, made: Generated, prompt: Prompt) -> Written:
     from interp.engine.model import generation
 
-    return Written(generation.decoded(model, made.ids), model.tokens.strings(made.ids)[0], made.stopped)
+    text = generation.written(model, made, turn=bool(prompt.turns))
+    return Written(text, model.tokens.strings(made.ids)[0], made.stopped)

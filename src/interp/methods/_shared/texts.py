@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from interp import files
 from interp.errors import InputError
+from interp.prompts import is_chat
 from interp.spec import Prompt, Texts, as_prompt, plain
 
 if TYPE_CHECKING:
@@ -102,7 +103,8 @@ def cell(row: Any, column: str, path: str) -> str:
 def several(given: Any) -> Texts:
     """Return one text, a path, a list of texts or of token ids, or a table's column as `Texts`.
 
-    A list may also hold pairs of sentences, each a tuple of two; a tuple of texts alone is several texts.
+    A list may also hold pairs of sentences, each a tuple of two, and chats, each a list of messages; a list of messages
+    alone is one chat, a tuple of texts alone is several texts.
 
     Raises
     ------
@@ -129,6 +131,8 @@ def several(given: Any) -> Texts:
         raise InputError("there are no texts; give at least one")
     if all(isinstance(item, int) and not isinstance(item, bool) for item in items):
         items = [items]  # the ids of one text
+    if is_chat(items):
+        items = [items]
     wrong = next((item for item in items if not isinstance(item, str | Prompt | list | tuple | Mapping)), None)
     if wrong is not None:
         raise InputError(f"texts are a list of texts, or of token ids; {type(wrong).__name__} is neither")

@@ -17,6 +17,7 @@ from interp.methods._shared.many.saliency_result import SaliencyManyResult
 from interp.methods._shared.models import logits_of, predicted
 from interp.methods._shared.prompts import answered
 from interp.methods._shared.saliency_checks import check, noted, refuse, require_captum, same_length, start
+from interp.prompts import as_typed
 from interp.results import Result, resolve
 from interp.results.tables import frame_of
 from interp.sites import FEATURES, Site
@@ -394,6 +395,7 @@ def _asked(model: LoadedModel, encoded: Encoded) -> int:
 
 
 def _other(model: LoadedModel, prompt: Prompt, encoded: Encoded, counterfactual: Any) -> Encoded:
-    other = model.encode(as_prompt(counterfactual, prompt.bos, prompt.truncate))
+    asked = as_prompt(counterfactual, prompt.bos, prompt.truncate)
+    other = model.encode(asked if prompt.turns else as_typed(asked))
     same_length(encoded, other)
     return other

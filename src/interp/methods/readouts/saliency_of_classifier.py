@@ -95,7 +95,7 @@ def saliency_of_classifier(
         types=types,
         technique="saliency_of_classifier",
         arguments={
-            "prompt": as_prompt(text, literal=True).plain,
+            "prompt": as_prompt(text, literal=True).running,
             "model": Own(type(model).__name__),
             "tokenizer": Own(type(tokenizer).__name__),
             "method": method,

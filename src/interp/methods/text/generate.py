@@ -46,9 +46,10 @@ def generate(
     Parameters
     ----------
     prompt
-        The text.
+        The text, or a chat: lines that begin with system:, user: and assistant:, or a list of messages.
     n
-        How many tokens at most; an end-of-text token or a full context window ends it sooner.
+        How many tokens at most; an end-of-text token, in a chat the end of the turn, or a full context window ends it
+        sooner.
     temperature
         0 takes the likeliest token; above, tokens are drawn from softmax(logits / temperature).
     top_k, top_p
@@ -129,6 +130,7 @@ def generate(
         samples=count,
         changes=changes,
         watch=watching and watching.trace,
+        turn_end=model.tokens.turn_end(prompt),
         on_token=lambda ids: model.on_step(len(ids), n, tail(model, ids)),
     )
     how: dict[str, Any] = {
@@ -140,10 +142,14 @@ def generate(
         "at": at,
     }
     interrupt = next((made.interrupt for made in texts if made.interrupt is not None), None)
+    turn = bool(prompt.turns)
     if samples is not None:
         notes = dict.fromkeys(note for made in texts for note in ended(model, made, n))
         result = SamplesResult(
-            **_side_by_side(model, texts), seeds=seed + np.arange(count), **how, notes=(*notes, *unapplied(model))
+            **_side_by_side(model, texts, turn=turn),
+            seeds=seed + np.arange(count),
+            **how,
+            notes=(*notes, *unapplied(model)),
         )
         return unless_interrupted(result, interrupt)
     (made,) = texts
@@ -151,7 +157,7 @@ def generate(
         "generated": model.tokens.strings(made.ids)[0],
         "ids": np.array(made.ids, np.int64),
         "logprobs": np.array(made.logprobs, np.float64),
-        "continuation": generation.decoded(model, made.ids),
+        "continuation": generation.written(model, made, turn=turn),
         "stopped": made.stopped,
     }
     notes = (*ended(model, made, n), *unapplied(model))
@@ -176,14 +182,14 @@ def _traced(watching: Watched, made: Generated, how: dict[str, Any], notes: tupl
     return GenerateTraceResult(**how, **found, notes=(*notes, *watching.notes))
 
 
-def _side_by_side(model: LoadedModel, texts: Sequence[Generated]) -> dict[str, Any]:
+def _side_by_side(model: LoadedModel, texts: Sequence[Generated], *, turn: bool) -> dict[str, Any]:
     from interp.engine.model import generation
 
     return {
         "generated": tuple(model.tokens.strings(made.ids)[0] for made in texts),
         "ids": padded([made.ids for made in texts], -1, np.int64),
         "logprobs": padded([made.logprobs for made in texts], np.nan, np.float64),
-        "continuations": tuple(generation.decoded(model, made.ids) for made in texts),
+        "continuations": tuple(generation.written(model, made, turn=turn) for made in texts),
         "stopped": tuple(made.stopped for made in texts),
     }
 

@@ -64,7 +64,7 @@ class SteeringResult(Result):
     generated
         The new tokens' strings, ``[strength][new token]``.
     continuations
-        The new tokens as texts, ``[strength]``.
+        The new tokens as texts, ``[strength]``; of turns in a chat, without the token that ends them.
     ids
         ``int64 [strength, new token]``, −1 behind a text's end.
     logprobs, plain_logprobs
@@ -278,6 +278,7 @@ def steer(
             n,
             sampling=sampling,
             changes=changes,
+            turn_end=model.tokens.turn_end(prompt),
             on_token=lambda ids, steps=steps: model.on_step(steps[0] + len(ids), steps[1], tail(model, ids, steps[2])),
         )
         texts.append(made)
@@ -290,7 +291,7 @@ def steer(
         if made.interrupt is not None:
             break
     result = SteeringResult(
-        **_result(model, strengths, texts, plain, values),
+        **_result(model, strengths, texts, plain, values, turn=bool(prompt.turns)),
         site=site,
         layer=at_layer,
         at=when,
@@ -347,6 +348,8 @@ def _result(
     texts: Sequence[Generated],
     plain: Sequence[Sequence[float]],
     values: Sequence[float],
+    *,
+    turn: bool,
 ) -> dict[str, Any]:
     """Return the texts as arrays over all strengths; what was not reached is empty."""
     from interp.engine.model import generation
@@ -364,7 +367,7 @@ def _result(
     return {
         "strengths": np.array(strengths, np.float64),
         "generated": (*(model.tokens.strings(made.ids)[0] for made in texts), *[()] * rest),
-        "continuations": (*(generation.decoded(model, made.ids) for made in texts), *[""] * rest),
+        "continuations": (*(generation.written(model, made, turn=turn) for made in texts), *[""] * rest),
         "ids": ids,
         "logprobs": logs,
         "plain_logprobs": plainly,

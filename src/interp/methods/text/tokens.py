@@ -31,12 +31,15 @@ class TokensResult(Result):
         Which sentence of a pair each token is of, as the model is told; empty where all are 0.
     glyphs
         Position → the character that tokens of partial bytes make together.
+    spans
+        Name → the positions of what is marked by it; of a chat also of its turns and its template.
     """
 
     tokens: tuple[str, ...]
     ids: tuple[int, ...]
     types: tuple[int, ...] = ()
     glyphs: Mapping[int, str] = field(default_factory=dict[int, str])
+    spans: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
 
     _html: ClassVar[str] = "interp.views.tokens:html"
 
@@ -47,6 +50,18 @@ class TokensResult(Result):
     def summary(self) -> str:
         """Return the model and the number of tokens."""
         return f"{self.provenance.model}: {len(self.ids)} tokens"
+
+    @property
+    def owners(self) -> list[str]:
+        """Which span each token is of; an empty text where of none.
+
+        Examples
+        --------
+        >>> interp.tokens("When [Mary]{IO} left", bos=False).owners
+        ['', 'IO', '']
+        """
+        owner = {position: name for name, places in self.spans.items() for position in places}
+        return [owner.get(position, "") for position in range(len(self.ids))]
 
     def text(self) -> str:
         """Return the tokens, one to a line."""
@@ -59,8 +74,9 @@ class TokensResult(Result):
         return "\n".join([super().text(), *shown])
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row per position: token and id, and the type where there are two sentences."""
+        """Return one row per position: token and id, the type where there are two sentences, the span where any is."""
         columns = {"token": self.tokens, "id": self.ids} | ({"type": self.types} if self.types else {})
+        columns |= {"span": tuple(self.owners)} if self.spans else {}
         return frame_of(columns).rename_axis("position")
 
 
@@ -71,12 +87,12 @@ def tokens(model: LoadedModel, prompt: Prompt) -> TokensResult:
     Parameters
     ----------
     prompt
-        The text.
+        The text, or a chat: lines that begin with system:, user: and assistant:, or a list of messages.
 
     Returns
     -------
     TokensResult
-        ``tokens`` and ``ids``, one per position.
+        ``tokens`` and ``ids``, one per position; ``spans``, where each name that the prompt has stands.
 
     Raises
     ------
@@ -90,5 +106,9 @@ def tokens(model: LoadedModel, prompt: Prompt) -> TokensResult:
     """
     encoded = model.encode(prompt)
     return TokensResult(
-        tokens=encoded.strings, ids=tuple(encoded.ids), types=types_of(encoded.ids), glyphs=encoded.glyphs
+        tokens=encoded.strings,
+        ids=tuple(encoded.ids),
+        types=types_of(encoded.ids),
+        glyphs=encoded.glyphs,
+        spans=encoded.spans,
     )
