@@ -82,7 +82,7 @@ def test_parse(line: str, arguments: dict[str, object], output: str | None) -> N
         ("predict --top many", "not a whole number"),
         ("predict -o 3x", "not a name"),
         ("predict -o class", "not a name"),
-        ("predict -n 3", "no flag -n"),
+        ("tokens -n 3", "no flag -n"),
         ("use", "use needs NAME"),
         ("status now", "status takes no 'now'"),
         ("attention --layer 0 --layer 1", "--layer is given twice; give it once, several values with commas"),
