@@ -118,7 +118,7 @@ def test_clear_empties_the_store(shell: Any, lend: Any) -> None:
     [
         ("%interp att", {"attention"}),
         ("%%interp attention --la", {"--layer"}),
-        ("%%interp attention --no", {"--no-bos"}),
+        ("%%interp attention --no", {"--no-bos", "--no-template"}),
         ("%interp load --d", {"--device", "--device-map", "--dtype"}),
         ("%interp load x --dtype bfl", {"bfloat16"}),
         ("%interp load x --device cu", {"cuda"}),
