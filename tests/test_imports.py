@@ -37,7 +37,8 @@ ALLOWED: dict[str, set[str]] = {
     "bundled": set(),
     "interface.positions": {*PLAIN, "tasks"},
     "interface.kinds": {*PLAIN, "tasks", "interface.positions"},
-    "interface.registry": {*PLAIN, "hints", "results", "interface.kinds"},
+    "interface.parameters": {*PLAIN, "interface.kinds"},
+    "interface.registry": {*PLAIN, "hints", "results", "interface.kinds", "interface.parameters"},
     "interface.inputs": {*PLAIN, "interface.registry", "methods._shared", "engine.model"},
     "interface.session": {
         *PLAIN,

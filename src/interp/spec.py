@@ -351,3 +351,20 @@ class Intervention:
             given["value"] = f"{type(self.value).__name__} {list(shape)}"
         said = [f"{name}={value}" for name, value in given.items() if value is not None]
         return f"Intervention({', '.join([repr(self.site), *said])})"
+
+
+def as_interventions(given: Any) -> tuple[Intervention, ...]:
+    """Return interventions as a call gives them: none, one, or several.
+
+    Raises
+    ------
+    InputError
+        Something else.
+    """
+    if given is None:
+        return ()
+    if isinstance(given, Intervention):
+        return (given,)
+    if not isinstance(given, list | tuple):
+        raise InputError(f"interventions are a list of interp.Intervention, not {type(given).__name__}")
+    return tuple(cast("list[Intervention]", given))

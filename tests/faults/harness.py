@@ -77,7 +77,7 @@ WITH: dict[tuple[str, str], Callable[[], dict[str, Any]]] = {
 CAUSAL = frozenset({"generate", "steer", "loss", "ov", "qk", "compose", "circuit", "validate", "trace", "diff"})
 
 # What has no way with hooks.
-UNHOOKED = frozenset({"trace"})
+UNHOOKED = frozenset({"trace", "diff"})
 
 # What is about features that are loaded.
 FEATURED = frozenset({"trace", "feature", "features-label"})

@@ -6,7 +6,7 @@ import warnings
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from interp.engine import memory
 from interp.engine.model.hooks import Hook
 from interp.errors import InputError, closest, printable
 from interp.sites import FEATURES, Site
-from interp.spec import Intervention, resolve_indices
+from interp.spec import Intervention, as_interventions, resolve_indices
 
 if TYPE_CHECKING:
     from transformer_lens.hook_points import HookPoint
@@ -74,23 +74,6 @@ def functions_of(
     return {name: composed(functions) for name, functions in found.items()}
 
 
-def listed(given: Any) -> tuple[Intervention, ...]:
-    """Return interventions as a call gives them: none, one, or several.
-
-    Raises
-    ------
-    InputError
-        Something else.
-    """
-    if given is None:
-        return ()
-    if isinstance(given, Intervention):
-        return (given,)
-    if not isinstance(given, list | tuple):
-        raise InputError(f"interventions are a list of interp.Intervention, not {type(given).__name__}")
-    return tuple(cast("list[Intervention]", given))
-
-
 def required(model: LoadedModel, given: Any) -> tuple[Intervention, ...]:
     """Return interventions that a model can make in some text.
 
@@ -99,7 +82,7 @@ def required(model: LoadedModel, given: Any) -> tuple[Intervention, ...]:
     InputError
         Something else, or one on what is not there.
     """
-    found = listed(given)
+    found = as_interventions(given)
     functions_of(model, found, model.geometry.n_ctx)
     for one in found:
         if one.mode != "function" and one.value is not None and not is_numeric(one.value):

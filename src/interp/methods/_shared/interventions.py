@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from interp.errors import InputError
 from interp.sites import FEATURES
@@ -16,23 +16,6 @@ if TYPE_CHECKING:
 
 # What does to each prompt of a batch what it does to that prompt alone.
 _ALIKE = frozenset({"zero", "mean", "add", "scale", "replace"})
-
-
-def listed(given: Any) -> tuple[Intervention, ...]:
-    """Return interventions as a call gives them: none, one, or several.
-
-    Raises
-    ------
-    InputError
-        Something else.
-    """
-    if given is None:
-        return ()
-    if isinstance(given, Intervention):
-        return (given,)
-    if not isinstance(given, list | tuple):
-        raise InputError(f"interventions are a list of interp.Intervention, not {type(given).__name__}")
-    return tuple(cast("list[Intervention]", given))
 
 
 def alike(changes: Sequence[Intervention]) -> bool:

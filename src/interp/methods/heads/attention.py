@@ -18,7 +18,7 @@ from interp.methods._shared.patterns import patterns, statistics
 from interp.results import Result, resolve
 from interp.results.tables import frame_of
 from interp.sites import Site
-from interp.spec import Indices, Node, Prompt, Prompts, Variable, resolve_indices
+from interp.spec import Indices, Node, Prompt, Prompts, Variable, as_interventions, resolve_indices
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -219,7 +219,7 @@ def attention(
     if by is not None:
         raise InputError("--by is how many prompts line up; leave it out for one")
     encoded = model.encode(prompt)
-    changes = edits.listed(interventions)
+    changes = as_interventions(interventions)
     (functions,) = edits.functions(model, changes, [encoded])
     pattern, notes = patterns(model, encoded, layers, heads, functions)
     return AttentionResult(

@@ -20,7 +20,7 @@ from interp.methods._shared.many.reading import at as at_position
 from interp.methods._shared.models import predicted
 from interp.results import Result, resolve
 from interp.results.tables import frame_of
-from interp.spec import FeaturesName, Prompt, Prompts, TokenName, Variable
+from interp.spec import FeaturesName, Prompt, Prompts, TokenName, Variable, as_interventions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -203,7 +203,7 @@ def dla(
     encoded = model.encode(prompt)
     at = predicted(model, encoded) if position is None else at_position(position, len(encoded.ids))
     ids = [answers.one(model, prompt, given, which) for which, given in (("answer", answer), ("wrong answer", wrong))]
-    changes = edits.listed(interventions)
+    changes = as_interventions(interventions)
     (functions,) = edits.functions(model, changes, [encoded])
     run = Run(model, activations(model, encoded, sites(model), functions), at)
     found = engine.readout(model)

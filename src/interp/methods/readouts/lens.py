@@ -21,7 +21,7 @@ from interp.methods._shared.models import predicted
 from interp.results import Result, resolve
 from interp.results.tables import frame_of
 from interp.spans import Positions
-from interp.spec import FeaturesName, Indices, Prompt, Prompts, TokenName, Variable
+from interp.spec import FeaturesName, Indices, Prompt, Prompts, TokenName, Variable, as_interventions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -300,7 +300,7 @@ def lens(
         raise InputError("--by is how many prompts line up; leave it out for one")
     given = None if features is None else features_of(model, features)
     encoded = model.encode(prompt)
-    changes = edits.listed(interventions)
+    changes = as_interventions(interventions)
     (functions,) = edits.functions(model, changes, [encoded])
     named = answers.one(model, prompt, target, "target")
     against = answers.one(model, prompt, wrong, "wrong")

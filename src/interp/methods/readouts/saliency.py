@@ -21,7 +21,17 @@ from interp.prompts import as_typed
 from interp.results import Result, resolve
 from interp.results.tables import frame_of
 from interp.sites import FEATURES, Site
-from interp.spec import Intervention, Metric, Prompt, PromptName, Prompts, TokenName, Variable, as_prompt
+from interp.spec import (
+    Intervention,
+    Metric,
+    Prompt,
+    PromptName,
+    Prompts,
+    TokenName,
+    Variable,
+    as_interventions,
+    as_prompt,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -218,7 +228,7 @@ def saliency(
             f"DeepLIFT has no rule for products of activations, which {model.name}'s attention and norms are; "
             "use --method ig"
         )
-    changes = edits.listed(interventions)
+    changes = as_interventions(interventions)
     asked = _Asked(method, metric, baseline, steps, changes, by, isinstance(prompt, Prompts))
     if by is not None and not isinstance(prompt, Prompts):
         raise InputError("--by is how many prompts line up; leave it out for one")

@@ -109,14 +109,14 @@ def generate(
     """
     from interp.engine.model import generation
     from interp.engine.model.changes import Changes
-    from interp.engine.model.interventions import listed
     from interp.engine.model.sampling import Sampling
+    from interp.spec import as_interventions
 
     if trace and samples is not None:
         raise InputError("--trace follows one text; drop --samples, and give the --seed of the text that you mean")
     if not trace and (features is not None or direction is not None):
         raise InputError(f"--{'features' if direction is None else 'direction'} is about a trace; add --trace")
-    changes = Changes(listed(interventions), at)
+    changes = Changes(as_interventions(interventions), at)
     sampling = Sampling(temperature, top_k, top_p, seed)
     encoded = model.encode(prompt)
     count = 1 if samples is None else samples

@@ -74,13 +74,13 @@ def loss(
     array([nan, 0.9, 2. , 0.6, 3.7, 0. , 0. , 0. ])
     """
     from interp.engine.forecast.costs import foresee
-    from interp.engine.model.interventions import listed
     from interp.engine.readouts import foreseen
     from interp.engine.readouts import loss as engine
+    from interp.spec import as_interventions
 
     if top < 1:
         raise InputError(f"--top {top} keeps nothing; use 1 or more")
-    changes = listed(interventions)
+    changes = as_interventions(interventions)
     encoded = running.encode(model, texts)
     other: Any = against
     if other is not None:

@@ -16,7 +16,7 @@ from interp.methods._shared.many.predict_result import PredictManyResult
 from interp.methods._shared.models import logits_of, predicted
 from interp.results import Result, resolve
 from interp.results.tables import frame_of
-from interp.spec import Prompt, Prompts, TokenName, Variable
+from interp.spec import Prompt, Prompts, TokenName, Variable, as_interventions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -142,7 +142,7 @@ def predict(
     if isinstance(prompt, Prompts):
         return many.over(model, prompt, top, answer, interventions)
     encoded = model.encode(prompt)
-    changes = edits.listed(interventions)
+    changes = as_interventions(interventions)
     position = predicted(model, encoded)
     (functions,) = edits.functions(model, changes, [encoded])
     logits = logits_of(model, encoded, functions)

@@ -13,7 +13,7 @@ from interp.methods._shared import interventions as edits
 from interp.methods._shared import prompts as given
 from interp.methods._shared.intervals import too_few
 from interp.methods._shared.models import predicted
-from interp.spec import Intervention, Prompts
+from interp.spec import Intervention, Prompts, as_interventions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +48,7 @@ class Reading:
     @classmethod
     def of(cls, model: LoadedModel, prompts: Prompts, interventions: Any) -> Reading:
         """Return the prompts as `model` reads them, with what is to be changed in the runs."""
-        return cls(model, prompts, given.encode(model, prompts), edits.listed(interventions))
+        return cls(model, prompts, given.encode(model, prompts), as_interventions(interventions))
 
     def positions(self, position: int | None = None) -> list[int]:
         """Return the position that is read in each prompt: `position`, or the one that is predicted.
