@@ -163,8 +163,8 @@ class LeanRuns:
         fixed, moving = (
             torch.stack(
                 [
-                    case.scorer.of_residual(of, case.scorer.measured(end[:, n], case.position - start))
-                    for n, case in enumerate(cases)
+                    case.scorer.of_residual(of, case.scorer.measured(end[:, n], position - start))
+                    for n, (case, position) in enumerate(zip(cases, asked, strict=True))
                 ],
                 1,
             )
