@@ -40,11 +40,11 @@ class Case:
         The position whose logits are measured in the source run; `position` where the runs are of one length.
     spans
         What is patched span by span.
-    heard
-        Of paths: for each receiver where it reads what is sent, ``None`` for everywhere; empty where all do so.
     aligned
         What each position of the base run is given where the source run stands in for it; ``None`` where that is the
         same position throughout. Without it the runs are of one length.
+    heard
+        Of paths: for each receiver where it reads what is sent, ``None`` for everywhere; empty where all do so.
     """
 
     base: Ids
@@ -54,8 +54,8 @@ class Case:
     clean_base: bool = False
     source_position: int = -1
     spans: tuple[Aligned, ...] = ()
-    heard: tuple[tuple[int, ...] | None, ...] = ()
     aligned: Aligned | None = None
+    heard: tuple[tuple[int, ...] | None, ...] = ()
 
     def __post_init__(self) -> None:
         if self.source_position < 0:

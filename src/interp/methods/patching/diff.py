@@ -12,7 +12,7 @@ from interp.interface.registry import technique
 from interp.methods._shared import texts
 from interp.methods._shared.diff_result import DiffResult
 from interp.methods._shared.intervals import of_ratio, too_few
-from interp.methods._shared.models import require_shape
+from interp.methods._shared.models import require_causal, require_shape
 from interp.methods._shared.pairs import encode
 from interp.methods._shared.patching import samples as measured
 from interp.spec import MetricName, ModelName, Pairs, Texts, resolve_metric
@@ -85,6 +85,7 @@ def diff(
     """
     from interp.engine.patching.difference import Difference
 
+    require_causal(model, "diff")
     other: Any = tuned
     require_shape(model, other)
     if not 0 <= share <= 1:
