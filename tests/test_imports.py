@@ -18,7 +18,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "interp"
 
 # Room → the rooms that it may import at run time; DESIGN: a contract, not a description. A room is a file or a folder;
 # a file belongs to the longest name here that its own begins with, and a name allows all that begins with it.
-PLAIN = {"chats", "errors", "files", "metric", "prompts", "sites", "spans", "spec"}
+PLAIN = {"chats", "errors", "files", "ids", "metric", "prompts", "sites", "spans", "spec"}
 METHODS = {*PLAIN, "results", "interface.registry", "methods._shared", "engine"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
@@ -27,7 +27,8 @@ ALLOWED: dict[str, set[str]] = {
     "sites": {"errors"},
     "spans": set(),
     "chats": {"errors", "spans"},
-    "prompts": {"chats", "errors", "spans"},
+    "ids": {"errors"},
+    "prompts": {"chats", "errors", "ids", "spans"},
     "metric": {"errors"},
     "spec": {"errors", "metric", "prompts", "sites"},
     "results": {*PLAIN, "hints"},

@@ -20,7 +20,7 @@ import numpy as np
 from interp import files
 from interp.errors import InputError, closest, printable
 from interp.hints import OF_RESULTS
-from interp.prompts import typed, types_of
+from interp.ids import typed, types_of
 from interp.results.code import kind_of, spelled
 from interp.results.costs import Costs
 from interp.results.saving import as_data, as_json, as_npz

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from interp.prompts import between
+from interp.ids import between
 from interp.views.kit import draw
 from interp.views.kit.draw import Drawing
 from interp.views.kit.text import columns, escape, labels, signed, visible

@@ -15,7 +15,8 @@ import models
 import zoo
 from interp.engine.model.load import Options, load
 from interp.errors import InputError
-from interp.prompts import TypedIds, as_prompt, differing, typed
+from interp.ids import TypedIds, differing, typed
+from interp.prompts import as_prompt
 
 TEXT = "When Mary and John went"
 # Families that place a token by its own table, by the mask, by rotation, by distance, and by a state.

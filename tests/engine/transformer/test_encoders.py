@@ -17,8 +17,8 @@ from interp.engine.model.load import Options, load
 from interp.engine.transformer import network
 from interp.engine.transformer.forward import forward
 from interp.errors import InputError
+from interp.ids import TypedIds
 from interp.methods._shared.models import way
-from interp.prompts import TypedIds
 from interp.sites import SITES, Site
 from interp.spec import Pair, Pairs, Prompt
 

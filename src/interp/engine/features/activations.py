@@ -18,7 +18,7 @@ from interp.engine.features.places import Place, flat
 from interp.engine.model import hooks
 from interp.engine.transformer import network
 from interp.engine.transformer.forward import Edit, forward
-from interp.prompts import as_ids
+from interp.ids import as_ids
 from interp.sites import SITES
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from interp.engine.features.codes import Codes
 from interp.engine.features.dictionary import Dictionary
 from interp.engine.features.kept import Kept, drawn
 from interp.engine.model import hooks
-from interp.prompts import as_ids
+from interp.ids import as_ids
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel

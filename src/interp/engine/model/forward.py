@@ -14,7 +14,7 @@ from interp.engine.model import hooks
 from interp.engine.model.carried import Carried
 from interp.engine.model.handle import Geometry, Handle
 from interp.errors import InputError, closest
-from interp.prompts import types_of
+from interp.ids import types_of
 from interp.sites import of_hook
 
 LAST_LOGITS = "last_logits"

@@ -24,7 +24,7 @@ from interp.engine.model.store import ActivationStore
 from interp.engine.model.streamed import Streamed
 from interp.engine.model.tokens import Encoded
 from interp.errors import InputError
-from interp.prompts import as_ids
+from interp.ids import as_ids
 from interp.sites import Site
 from interp.spec import Intervention, Prompt, as_prompt
 

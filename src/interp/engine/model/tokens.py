@@ -13,7 +13,7 @@ from typing import Any
 from interp.engine.model import chat, spanned
 from interp.engine.model.spelling import BYTE_OF, joined, readable
 from interp.errors import InputError
-from interp.prompts import TypedIds, as_ids, types_of
+from interp.ids import TypedIds, as_ids, types_of
 from interp.spec import Prompt
 
 

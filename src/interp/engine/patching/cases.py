@@ -11,7 +11,7 @@ from torch import Tensor
 from interp.engine import exactness
 from interp.engine.forecast.work import NOTHING
 from interp.engine.metrics import Scorer, upcast
-from interp.prompts import differing
+from interp.ids import differing
 
 if TYPE_CHECKING:
     from interp.engine.forecast.work import Stored, Work

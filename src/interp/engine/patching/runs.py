@@ -13,7 +13,7 @@ from interp.engine.exactness import Unreadable
 from interp.engine.patching.cases import Ids
 from interp.engine.transformer import network
 from interp.engine.transformer.base_runs import PARTS, Asked, Base, Running
-from interp.prompts import types_of
+from interp.ids import types_of
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel

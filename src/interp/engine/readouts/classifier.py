@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from interp.engine.model import fingerprint, hooks
 from interp.engine.model.tokens import Encoded, Tokens, type_count
 from interp.errors import InputError, printable, unknown
-from interp.prompts import as_prompt, types_of
+from interp.ids import types_of
+from interp.prompts import as_prompt
 
 
 class Classifier:

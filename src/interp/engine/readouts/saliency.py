@@ -18,7 +18,7 @@ from interp.engine.model import hooks
 from interp.engine.transformer import network
 from interp.engine.transformer.forward import forward
 from interp.errors import InputError
-from interp.prompts import types_of
+from interp.ids import types_of
 
 if TYPE_CHECKING:
     from transformer_lens.hook_points import HookPoint

@@ -25,7 +25,7 @@ from interp.engine.transformer.block import Block
 from interp.engine.transformer.families import FAMILIES
 from interp.engine.transformer.families._family import Constant, Family
 from interp.engine.transformer.parts import HALF, Embedding, Norm, Rotation, Transform, Unembed
-from interp.prompts import types_of
+from interp.ids import types_of
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from interp.errors import InputError
+from interp.ids import differing
 from interp.methods._shared import answers, span_places
 from interp.methods._shared import several as measured
 from interp.methods._shared.models import logits_of
 from interp.methods._shared.span_places import Places
 from interp.metric import OF_WHOLE
-from interp.prompts import differing
 from interp.results.effects import PairChecks
 from interp.spec import Metric, Pair, Pairs, Prompt
 

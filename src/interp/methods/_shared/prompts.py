@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from interp import files
 from interp.errors import InputError
+from interp.ids import TypedIds
 from interp.methods._shared import answers, texts
 from interp.methods._shared.python_pairs import pairs_of
-from interp.prompts import TypedIds, is_pair
+from interp.prompts import is_pair
 from interp.spec import Pair, Pairs, Prompt, Prompts, as_answers, as_prompt, plain
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from interp.errors import InputError
+from interp.ids import types_of
 from interp.methods._shared.pairs import aligned
-from interp.prompts import types_of
 
 if TYPE_CHECKING:
     from interp.engine.model.tokens import Encoded

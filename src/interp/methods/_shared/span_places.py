@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from interp.errors import InputError
-from interp.prompts import between
+from interp.ids import between
 from interp.spans import AFTER, BEFORE, END, MIDDLE
 
 if TYPE_CHECKING:

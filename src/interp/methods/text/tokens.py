@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from interp.errors import InputError
+from interp.ids import types_of
 from interp.interface.registry import technique
-from interp.prompts import types_of
 from interp.results import Result, resolve
 from interp.results.tables import frame_of
 from interp.spec import Prompt
