@@ -43,7 +43,7 @@ RESULTS: dict[str, Callable[[], Any]] = {
     "interp.methods._shared.feature_labels": lambda: labelled(),
     "interp.methods.features.features_train": lambda: interp.features_train(["A cat sat."], width=32, steps=2),
     "interp.methods.readouts.neurons": lambda: interp.neurons("1.*", ["Once upon a time there was a cat"]),
-    "interp.methods.readouts.saliency": lambda: interp.saliency("The capital of France is", answer=" Paris"),
+    "interp.methods._shared.saliency_result": lambda: interp.saliency("The capital of France is", answer=" Paris"),
     "interp.methods.text.steer": lambda: interp.steer("I am", layer=2, toward="I love you", against="I hate you"),
     "interp.methods._shared.generate_trace_result": lambda: interp.generate("The capital of France is", trace=True),
     "interp.methods._shared.circuit.result": lambda: interp.circuit(task="induction", n=2, edges=100),

@@ -29,6 +29,7 @@ from interp.methods._shared.many.lens_result import LensManyResult as _LensManyR
 from interp.methods._shared.many.predict_result import PredictManyResult as _PredictManyResult
 from interp.methods._shared.many.saliency_result import SaliencyManyResult as _SaliencyManyResult
 from interp.methods._shared.patching.result import PatchingResult as _PatchingResult
+from interp.methods._shared.saliency_result import SaliencyResult as _SaliencyResult
 from interp.methods._shared.samples_result import SamplesResult as _SamplesResult
 from interp.methods._shared.trace.file import load_graph as load_graph
 from interp.methods._shared.trace.result import TraceResult as _TraceResult
@@ -47,7 +48,6 @@ from interp.methods.readouts.lens import LensResult as _LensResult
 from interp.methods.readouts.lens_train import LensTrainResult as _LensTrainResult
 from interp.methods.readouts.neurons import NeuronsResult as _NeuronsResult
 from interp.methods.readouts.probe import ProbeResult as _ProbeResult
-from interp.methods.readouts.saliency import SaliencyResult as _SaliencyResult
 from interp.methods.readouts.saliency_of_classifier import saliency_of_classifier as saliency_of_classifier
 from interp.methods.text.predict import PredictResult as _PredictResult
 from interp.methods.text.steer import SteeringResult as _SteeringResult

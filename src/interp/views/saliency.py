@@ -17,7 +17,7 @@ from interp.views.kit.text import escape, labels, signed, visible
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from interp.methods.readouts.saliency import SaliencyResult
+    from interp.methods._shared.saliency_result import SaliencyResult
 
 _SHORT, _TOKEN, _TOP = 20, 12, 12
 _LEAST = 1e-3

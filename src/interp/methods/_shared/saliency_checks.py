@@ -15,7 +15,7 @@ from interp.methods._shared.pairs import aligned
 
 if TYPE_CHECKING:
     from interp.engine.model.tokens import Encoded
-    from interp.methods.readouts.saliency import SaliencyResult
+    from interp.methods._shared.saliency_result import SaliencyResult
 
 WARNED = 0.05  # of the difference: what the parts may miss before a warning
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
 
 from interp.errors import InputError, closest, unless_interrupted
+from interp.methods._shared.saliency_result import SaliencyResult
 from interp.methods.readouts import saliency
-from interp.methods.readouts.saliency import Baseline, Method, SaliencyResult
+from interp.methods.readouts.saliency import Baseline, Method
 from interp.prompts import as_prompt
 from interp.results import Own, Provenance
 from interp.results.base import as_run

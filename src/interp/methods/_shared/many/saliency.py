@@ -18,7 +18,7 @@ from interp.spec import Intervention, Prompts
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.model.tokens import Encoded
-    from interp.methods.readouts.saliency import SaliencyResult
+    from interp.methods._shared.saliency_result import SaliencyResult
 
 
 def over(
