@@ -17,6 +17,8 @@ class TypedIds(tuple[int, ...]):
     --------
     >>> TypedIds((5, 6, 7), (0, 0, 1))[1:].types, TypedIds((5, 6), (0, 1)) == (5, 6)
     ((0, 1), False)
+    >>> (TypedIds((5, 6), (0, 1)) + (7,)).types
+    (0, 1, 1)
     """
 
     types: tuple[int, ...]
@@ -38,6 +40,11 @@ class TypedIds(tuple[int, ...]):
     def __getitem__(self, index: Any) -> Any:
         found = super().__getitem__(index)
         return typed(found, self.types[index]) if isinstance(index, slice) else found
+
+    def __add__(self, other: Any) -> tuple[int, ...]:
+        """Return ids with more behind them, which are of the last one's sentence where they have no types."""
+        more = types_of(other) or self.types[-1:] * len(other)
+        return typed((*self, *other), (*self.types, *more))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, tuple) and super().__eq__(cast("Any", other)) and self.types == types_of(other)

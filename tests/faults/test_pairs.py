@@ -129,7 +129,8 @@ def test_row_18_an_answer_of_several_tokens(door, shell, lend):
     model = lend("gpt2")
     with harness.unharmed(model, shell):
         before = model.forwards
-        message = harness.refused(harness.ask(door, shell, cell(body(answer="Bartholomew"))), "answer 'Bartholomew'")
+        asked = harness.Cell("circuit", {}, body(answer="Bartholomew"))  # of which one position is measured
+        message = harness.refused(harness.ask(door, shell, asked), "answer 'Bartholomew'")
         split = re.search(r"is (\d+) tokens \((.*?)\)", message)
         pieces = split.group(2).split("|")
         assert len(pieces) == int(split.group(1)) > 1
@@ -137,7 +138,9 @@ def test_row_18_an_answer_of_several_tokens(door, shell, lend):
         assert f"take its first token, {pieces[0]!r}" in message
         assert model.forwards == before
     with harness.unharmed(model, shell), pytest.raises(InputError, match=r"' John' with a space in front is one"):
-        interp.patch(f"{GIFT} (", f"{SWAP} (", answer=" Mary", wrong="John")
+        interp.circuit(f"{GIFT} (", f"{SWAP} (", answer=" Mary", wrong="John")
+    whole = harness.worked(harness.ask(door, shell, cell(body(answer="Bartholomew"))))
+    assert any("answers of several tokens stand behind both prompts" in note for note in whole.notes)
 
 
 @each_door

@@ -314,7 +314,7 @@ def test_pictures_and_tables(lend: Any, shell: Any) -> None:
 
 
 def test_the_helps_example_runs(smollm2: Any) -> None:  # noqa: ARG001
-    (example,) = registry.find("saliency").examples
+    example, *_ = registry.find("saliency").examples
     found = eval(example.partition("  #")[0].replace(").top", ", steps=8).top"), {"interp": interp})
     assert [token for _, token, _ in found]
 

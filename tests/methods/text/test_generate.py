@@ -324,7 +324,8 @@ def test_samples_are_a_table_and_a_picture(shell: Any, lend: Any) -> None:
     assert frame["seed"].tolist() == [5, 6, 7]
     assert frame["text"].tolist() == list(result.continuations)
     page = result.html()
-    assert "3 samples · temperature 1 · top-k 20 · top-p 0.9" in page
+    assert f"3 samples · {len(result.tokens)} prompt tokens + " in page
+    assert "temperature 1 · top-k 20 · top-p 0.9" in page
     for seed in (5, 6, 7):
         assert f"Seed {seed} · perplexity" in page
     assert "3 of 3" in page
