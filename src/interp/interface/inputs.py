@@ -79,7 +79,7 @@ def _one(model: LoadedModel, given: Any, bos: bool | None, truncate: bool, templ
     prompt = as_prompt(given, bos, truncate)
     prompt = prompt if templated else as_typed(prompt)
     noted = _plain(prompt, bos, truncate)
-    if templated and not prompt.turns and as_prompt(noted).turns:
+    if templated and isinstance(noted, str) and not prompt.turns and as_prompt(noted).turns:
         noted = prompt  # a text that would be read as a chat, and was not given as one
     return _written(model, prompt, bos), noted
 

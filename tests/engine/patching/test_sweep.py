@@ -216,7 +216,7 @@ def test_waves_are_halved_and_go_on_at_the_same_cell(lend: Any, monkeypatch: pyt
         sizes.append(rows)
         if rows > 9:
             raise CUDA
-        run(net, bases, joins, positions, finish, first, before, **more)
+        run(net, bases, joins, positions, finish, first=first, before=before, **more)
 
     monkeypatch.setattr(incremental, "replay", limited)
     assert np.abs(whole(ask(), "replay") - expected).max() < BOUND
