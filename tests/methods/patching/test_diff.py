@@ -11,7 +11,7 @@ import numpy as np
 import peft
 import pytest
 import torch
-from transformers import GPT2LMHeadModel
+from transformers import AutoModelForCausalLM, GPT2LMHeadModel
 
 import interp
 import models
@@ -375,3 +375,18 @@ def test_an_interrupt_keeps_the_components_that_are_done(loaded: Any, clean_sess
     assert np.isnan(result.effect).any()
     assert result.kept == ()
     assert result.html()
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_a_head_of_smollm2_that_was_changed_is_the_one_that_is_found(smollm2_folder: Path, clean_session: Any) -> None:
+    base = clean_session.load(str(smollm2_folder), name="base", device="cpu")
+    changed = AutoModelForCausalLM.from_pretrained(smollm2_folder, dtype=torch.float32)
+    width = base.geometry.d_head
+    with torch.no_grad():
+        changed.model.layers[12].self_attn.o_proj.weight[:, 3 * width : 4 * width] *= 3
+    clean_session.load(changed, tokenizer=base.bridge.tokenizer, name="tuned")
+    result = interp.diff("base", "tuned", clean=CLEAN, corrupted=OTHER, answer=" Mary", wrong=" John", tokens=0)
+    assert [name for name, effect in zip(result.components, result.effect, strict=True) if effect] == ["12.3"]
+    assert result.kept == ("12.3",)
+    assert result.share[result.components.index("12.3")] == pytest.approx(1, abs=1e-3)
