@@ -326,6 +326,30 @@ def test_kl_is_from_the_other_model(loaded: Any) -> None:
     assert result.kept_share >= 0.9
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_in_every_precision_and_without_a_tokenizer(loaded: Any, dtype: torch.dtype) -> None:
+    plain = models.llama(len(TOKENIZER)).to(dtype)
+    loaded(plain, moved(plain, lambda name: "layers.1.mlp" in name), None)
+    pair = interp.Pair(Prompt(ids=IDS), Prompt(ids=CORRUPTED), (3,), (4,))
+    for what in ("weights", "activations"):
+        result = interp.diff("base", "tuned", pairs=[pair], what=what)
+        assert [name for name, effect in zip(result.components, result.effect, strict=True) if effect] == ["1.mlp"]
+        assert result.share[result.components.index("1.mlp")] == pytest.approx(1, abs=1e-5)
+        assert not interp.diff("base", "base", pairs=[pair], what=what).effect.any()
+
+
+def test_a_hook_of_the_users_own_and_training_mode_are_refused(loaded: Any) -> None:
+    plain = models.llama(len(TOKENIZER))
+    _, tuned = loaded(plain, plain)
+    handle = tuned.hf_model.model.layers[0].register_forward_hook(lambda *given: None)  # noqa: ARG005
+    with pytest.raises(InputError, match="hooks of the user's own; use %interp patch"):
+        interp.diff("base", "tuned", pairs=PAIRS)
+    handle.remove()
+    tuned.hf_model.train()
+    with pytest.raises(InputError, match="training mode; use %interp patch"):
+        interp.diff("base", "tuned", pairs=PAIRS)
+
+
 def test_typed(loaded: Any) -> None:
     plain = models.gpt2(len(TOKENIZER))
     base, tuned = loaded(plain, moved(plain, lambda name: "mlp" in name))

@@ -80,7 +80,7 @@ class Difference:
         on_step: OnStep,
     ) -> None:
         self.model, self.other, self.samples = model, other, list(samples)
-        self.weights, self.share, self.on_step = weights, share, on_step
+        self.weights, self.share = weights, share
         geometry = model.geometry
         rows = geometry.n_layers * (geometry.n_heads + 1 + weights) + 1 + weights
         unknown, _ = nothing(2, len(samples))
