@@ -39,6 +39,7 @@ def classes(body: Body) -> tuple[type, ...]:
 
     Examples
     --------
+    >>> from interp.spec import Pairs, Texts
     >>> [kind.__name__ for kind in classes(Pairs | Texts)]
     ['Pairs', 'Texts']
     """
