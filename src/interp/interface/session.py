@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from interp import bundled
+from interp.claims import Claimed
 from interp.errors import Foreseen, InputError, Interrupted, Stopped, closest
 from interp.interface import registry
 from interp.interface.inputs import inputs_of, named, seed_of
@@ -314,7 +315,7 @@ class Session:
             operation.on_step, operation.on_forward, operation.dry = step, forward, dry
             model.intervene(changes)
             phase(f"{command.name}: preparing")
-            operation.notes.extend(note for one in inputs if isinstance(one, Prompts | Texts) for note in one.notes)
+            operation.notes.extend(note for one in inputs if isinstance(one, Prompts | Texts | Claimed) for note in one.notes)
 
             def whole(result: Result) -> Result:
                 ids = operation.tokens[0] if operation.tokens else ()
