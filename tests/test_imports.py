@@ -92,6 +92,16 @@ ALLOWED: dict[str, set[str]] = {
         "engine.exactness",
         "engine.metrics",
     },
+    "engine.interchange": {
+        *PLAIN,
+        "engine.patching",
+        "engine.features",
+        "engine.transformer",
+        "engine.model",
+        "engine.exactness",
+        "engine.memory",
+        "engine.metrics",
+    },
     "engine.circuits": {
         *PLAIN,
         "engine.patching",
