@@ -219,6 +219,13 @@ class Model(Kind):
         return session.models
 
 
+class Controls(Open):
+    """The controls of a claim."""
+
+    def complete(self, partial: str, session: Loaded, commands: Iterable[str]) -> Iterable[str]:  # noqa: ARG002
+        return ("all", "none", "labels", "model", "random", "below", "above")
+
+
 TASK = Task()
 
 # What an annotation in `spec` names → the kind; a parameter of none of them is a text, a number or a choice.
@@ -230,6 +237,7 @@ KINDS: dict[str, Kind] = {
     "token": Token(several=False),
     "prompt": Open(several=False),
     "components": Open(),
+    "controls": Controls(),
     "numbers": Open(),
     "examples": Open(),
     "variable": Variable(several=False),
