@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _NAMED = {
     "InputError": "interp.errors:InputError",
     "OutOfMemory": "interp.errors:OutOfMemory",
+    "Claim": "interp.claim_language:Claim",
     "Intervention": "interp.spec:Intervention",
     "Mark": "interp.spans:Mark",
     "Metric": "interp.spec:Metric",

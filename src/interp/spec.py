@@ -41,6 +41,7 @@ PromptName = Annotated[Any, "prompt"]  # a text, a pair of sentences, or token i
 TokenName = Annotated[str | int, "token"]
 Components = Annotated[str | Sequence[str], "components"]
 ControlNames = Annotated[str | Sequence[str], "controls"]  # of a claim: all, none, or some of them
+FileNames = Annotated[str | Sequence[str] | None, "files"]  # one or several, with spaces between them
 Numbers = Annotated[str | Sequence[float], "numbers"]
 Examples = Annotated[str | Sequence[str], "examples"]
 Variable = Annotated[Any, "variable"]  # in a magic, the name of what the notebook holds

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp import files
 from interp.chats import turns
-from interp.claims import Claim, Claimed, divided
+from interp.claim_language import Claim, Claimed, divided
 from interp.errors import InputError
 from interp.interface import body as cells
 from interp.interface.registry import Command

@@ -6,7 +6,7 @@ import inspect
 from dataclasses import dataclass
 from typing import Any
 
-from interp.claims import Claimed
+from interp.claim_language import Claimed
 from interp.interface import kinds
 from interp.interface.kinds import Kind
 from interp.spec import Pairs, Prompt, Prompts, Texts

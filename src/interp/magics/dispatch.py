@@ -10,7 +10,7 @@ from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
 
-from interp.claims import Claimed
+from interp.claim_language import Claimed
 from interp.errors import InputError, Interrupted, OutOfMemory
 from interp.interface.kinds import KINDS, TASK
 from interp.interface.session import session
@@ -110,6 +110,7 @@ def _run(shell: InteractiveShell, line: str, cell: str | None, began: float) -> 
             session.on_step = session.on_phase = session.on_partial = None
         if call.output is not None:
             shell.push({call.output: result})
+            session.named(result, call.output)
         if not call.silent and not live.finish(result):
             progress.become(result)
     return None if call.silent else result

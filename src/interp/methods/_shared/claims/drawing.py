@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
-from interp.claims import Carrier, Claimed
+from interp.claim_language import Carrier, Claimed
 from interp.errors import InputError, closest, unknown
 from interp.methods._shared import answers, prompts, span_places
 from interp.methods._shared.features import features_of

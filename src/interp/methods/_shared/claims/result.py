@@ -85,7 +85,6 @@ class ClaimResult(Result):
 
     _html: ClassVar[str] = "interp.views.claim:html"
     _svg: ClassVar[str | None] = "interp.views.claim:svg"
-    _repeated: ClassVar[bool] = True
 
     @property
     def n(self) -> int:
