@@ -58,7 +58,7 @@ class Subspace:
     bases
         For each place an orthonormal basis, ``[width, rank]``; heads' z lie side by side where a place is all heads.
     losses
-        The mean loss of each pass over the training swaps, where the basis was learned.
+        The loss at each step, where the basis was learned.
     """
 
     bases: tuple[Tensor, ...]

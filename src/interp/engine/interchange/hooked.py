@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,10 +10,12 @@ from torch import Tensor
 
 from interp.engine.features.coded import coded
 from interp.engine.features.codes import Codes
+from interp.engine.features.dictionary import Dictionary
 from interp.engine.features.edits import Change as Edit
 from interp.engine.features.edits import hooks_of
 from interp.engine.interchange.changes import Change, Row
 from interp.engine.interchange.places import Place, Swap, dictionary_of, index
+from interp.engine.metrics import upcast
 from interp.engine.model.interventions import composed, written
 from interp.sites import FEATURES
 
@@ -23,56 +25,83 @@ if TYPE_CHECKING:
     from interp.engine.model.hooks import Hook
     from interp.engine.model.loaded import LoadedModel
 
+Sources = Sequence[Sequence[Tensor]]  # of each swap, for each place: see `places.runs_of`
 
-def functions_of(
+
+def ends(
     model: LoadedModel,
     places: Sequence[Place],
     swaps: Sequence[Swap],
-    sources: Sequence[Sequence[Tensor]],
+    sources: Sources,
+    classes: Sequence[int],
     change: Change,
-) -> dict[str, Hook]:
-    """Return hook name → function, for one batch of swaps, a row each; see `places.sources_of` for `sources`."""
+    *,
+    gradients: bool = False,
+) -> Tensor:
+    """Return the logits of `classes` where each of some swaps of one length is read, ``[swap, class]``."""
     found: dict[str, list[Hook]] = {}
     vectors = [number for number, place in enumerate(places) if place.site.kind is not FEATURES]
     # What is written through another site is written after any other change of that.
     for number in sorted(vectors, key=lambda number: bool(places[number].site.kind.through)):
-        own = _writing(places[number], number, swaps, [given[number] for given in sources], change)
+        own = on_hook(writing(places[number], number, swaps, sources, change))
         for name, function in written(places[number].site, own):
             found.setdefault(name, []).append(function)
-    # Features are read of an activation as all others have left it; those of one dictionary together.
-    together: dict[str, list[int]] = {}
-    for number in set(range(len(places))) - set(vectors):
-        together.setdefault(dictionary_of(model, places[number]).digest, []).append(number)
-    for numbers in together.values():
-        one = dictionary_of(model, places[numbers[0]])
-        given = [coded(model, swap.source, [one])[0].codes for swap in swaps]
-        edit = _exchanging([(number, places[number].features) for number in numbers], swaps, given, change)
+    # Features are read of an activation as all others have left it.
+    for one, edit in features_of(model, places, swaps, change):
         for name, function in hooks_of(model, one, edit):
             found.setdefault(name, []).append(function)
-    return {name: composed(functions) for name, functions in found.items()}
+    functions = {name: composed(some) for name, some in found.items()}
+    last = all(swap.position == len(swap.base) - 1 for swap in swaps)
+    logits = model.forward([swap.base for swap in swaps], functions, last_only=last, gradients=gradients)
+    if last:
+        rows = logits[:, -1]
+    else:
+        at = torch.tensor([swap.position for swap in swaps], device=logits.device)
+        rows = logits[torch.arange(len(swaps), device=logits.device), at]
+    return upcast(rows[:, list(classes)])
 
 
-def _writing(place: Place, number: int, swaps: Sequence[Swap], given: Sequence[Tensor], change: Change) -> Hook:
-    rows = [
-        (row, Row(number, swap.base, swap.source, position))
-        for row, swap in enumerate(swaps)
-        for position in swap.at[number]
-    ]
+def on_hook(function: Callable[[Tensor], Tensor]) -> Hook:
+    """Return a function of an activation as one on a hook."""
 
-    def write(tensor: Tensor, hook: HookPoint) -> Tensor:  # noqa: ARG001
-        if not rows:
-            return tensor
-        batch = torch.tensor([row for row, _ in rows], device=tensor.device)
-        at = torch.tensor([of.position for _, of in rows], device=tensor.device)
-        where = index(place, batch, at)
+    def run(tensor: Tensor, hook: HookPoint) -> Tensor:  # noqa: ARG001
+        return function(tensor)
+
+    return run
+
+
+def writing(
+    place: Place, number: int, swaps: Sequence[Swap], sources: Sources, change: Change
+) -> Callable[[Tensor], Tensor]:
+    """Return what makes a batch's activation, a row for each swap, that of its interchange at the `number`-th place."""
+    every = [(row, position) for row, swap in enumerate(swaps) for position in swap.at[number]]
+    rows = [Row(number, swaps[row].base, swaps[row].source, position) for row, position in every]
+
+    def write(tensor: Tensor) -> Tensor:
+        where = index(place, *torch.tensor(every, device=tensor.device).T)
         here = tensor[where]
-        base = here.flatten(1)
+        given = torch.cat([own[number] for own in sources]).to(here)
         changed = tensor.clone()
-        new = change(base, torch.cat(list(given)).to(base), [of for _, of in rows])
-        changed[where] = new.view(here.shape).to(tensor)
+        changed[where] = change(here.flatten(1), given, rows).view(here.shape).to(tensor)
         return changed
 
     return write
+
+
+def features_of(
+    model: LoadedModel, places: Sequence[Place], swaps: Sequence[Swap], change: Change
+) -> list[tuple[Dictionary, Edit]]:
+    """Return each dictionary of which features are interchanged, once, and what its features become in a batch."""
+    together: dict[str, list[int]] = {}
+    for number, place in enumerate(places):
+        if place.site.kind is FEATURES:
+            together.setdefault(dictionary_of(model, place).digest, []).append(number)
+    found: list[tuple[Dictionary, Edit]] = []
+    for numbers in together.values():
+        one = dictionary_of(model, places[numbers[0]])
+        given = [coded(model, swap.source, [one])[0].codes for swap in swaps]
+        found.append((one, _exchanging([(n, places[n].features) for n in numbers], swaps, given, change)))
+    return found
 
 
 def _exchanging(
@@ -81,30 +110,22 @@ def _exchanging(
     """Return what gives each row of a batch its source's features at the places' positions."""
 
     def edit(now: Codes, prompts: int, positions: int) -> Codes:
+        rows: list[Tensor] = []
         parts: list[Codes] = []
         for row in range(prompts):
-            own, source, swap = now.cut(row * positions, (row + 1) * positions), given[row], swaps[row]
-            pieces: list[tuple[int, Tensor, Tensor]] = []  # position, features, by how much each becomes more
+            source, swap = given[row], swaps[row]
             for number, features in chosen:
                 for at, taken in zip(swap.at[number], swap.taken[number], strict=True):
-                    mine, other = own.cut(at, at + 1), source.cut(taken, taken + 1)
-                    active = sorted({*mine.features.tolist(), *other.features.tolist()})
-                    wanted = change.features(features, active, Row(number, swap.base, swap.source, at))
+                    place = row * positions + at
+                    mine, other = now.cut(place, place + 1), source.cut(taken, taken + 1)
+                    active = {*mine.features.tolist(), *other.features.tolist()}
+                    wanted = change.features(features, sorted(active), Row(number, swap.base, swap.source, at))
                     if features:
                         mine, other = _only(mine, wanted), _only(other, wanted)
-                    more = other.minus(mine)
-                    pieces.append((at, more.features, more.values))
-            like = own.features
-            parts.append(
-                Codes.entries(
-                    torch.cat([like.new_zeros(0), *(like.new_full((len(f),), at) for at, f, _ in pieces)]),
-                    torch.cat([like.new_zeros(0), *(f for _, f, _ in pieces)]),
-                    torch.cat([own.values.new_zeros(0), *(v for _, _, v in pieces)]),
-                    positions,
-                    now.width,
-                )
-            )
-        return Codes.stacked(parts)
+                    parts.append(other.minus(mine))
+                    rows.append(torch.full_like(parts[-1].features, place))
+        features, values = (torch.cat([getattr(part, name) for part in parts]) for name in ("features", "values"))
+        return Codes.entries(torch.cat(rows), features, values, len(now), now.width)
 
     return edit
 

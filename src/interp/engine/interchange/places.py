@@ -158,25 +158,47 @@ def index(place: Place, rows: Any, positions: Any) -> tuple[Any, ...]:
     return rows, *place.site.kind.index(place.head, positions)
 
 
-def sources_of(model: LoadedModel, places: Sequence[Place], swaps: Sequence[Swap]) -> list[list[Tensor]]:
-    """Return for each swap what its source run has at each place that is no feature's, ``[position, width]``.
+def first_layer(model: LoadedModel, places: Sequence[Place]) -> int:
+    """Return the first layer in which anything is read or changed."""
+    features = [dictionary_of(model, place) for place in places if place.site.kind is FEATURES]
+    vectors = [place.site.layer for place in places if place.site.kind is not FEATURES]
+    return min([*vectors, *(one.layer for one in features), *(to.layer for one in features for to in one.writes)])
 
-    A place of features gets an empty tensor.
+
+def runs_of(
+    model: LoadedModel, places: Sequence[Place], swaps: Sequence[Swap], start: int | None = None
+) -> tuple[list[list[Tensor]], list[Tensor]]:
+    """Return what runs without an interchange have, of the store: each prompt is run once.
+
+    Parameters
+    ----------
+    start
+        The layer before which the base runs' stream is wanted; none of them where it is ``None``.
+
+    Returns
+    -------
+    tuple
+        For each swap what its source run has at each place, ``[position, width]``, empty for a place of features; and
+        for each swap its base run's stream, ``[position, d_model]``.
     """
     names = [None if place.site.kind is FEATURES else place.site.hook_name for place in places]
-    wanted = list(dict.fromkeys(name for name in names if name is not None))
-    several: dict[Ids, list[int]] = {}
-    for number, swap in enumerate(swaps):
-        several.setdefault(swap.source, []).append(number)
-    found: list[list[Tensor]] = [[] for _ in swaps]
-    for ids, numbers in several.items():
-        held = model.activations_of(ids, wanted) if wanted else {}
-        for number in numbers:
-            for place, name, taken in zip(places, names, swaps[number].taken, strict=True):
-                if name is None:
-                    found[number].append(torch.empty(0))
-                    continue
-                at = torch.tensor(taken, dtype=torch.long, device=held[name].device)
-                # A copy: the whole run's need not be kept.
-                found[number].append(held[name][index(place, torch.zeros_like(at), at)].flatten(1).clone())
-    return found
+    before = None if start is None else Site("resid_pre", start).hook_name
+    wanted: dict[Ids, dict[str, None]] = {}
+    for swap in swaps:
+        wanted.setdefault(swap.source, {}).update(dict.fromkeys(name for name in names if name is not None))
+        if before is not None:
+            wanted.setdefault(swap.base, {})[before] = None
+    held: dict[Ids, dict[str, Tensor]] = {}
+    for ids, own in wanted.items():
+        held[ids] = {name: tensor[0] for name, tensor in model.activations_of(ids, list(own)).items()} if own else {}
+
+    def taken(swap: Swap, number: int) -> Tensor:
+        name = names[number]
+        if name is None:
+            return torch.empty(0)
+        tensor = held[swap.source][name]
+        at = torch.tensor(swap.taken[number], device=tensor.device)
+        return tensor[None][index(places[number], torch.zeros_like(at), at)].flatten(1)
+
+    sources = [[taken(swap, number) for number in range(len(places))] for swap in swaps]
+    return sources, [held[swap.base][before] for swap in swaps] if before is not None else []

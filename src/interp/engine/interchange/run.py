@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from interp.engine import memory
-from interp.engine.interchange import hooked
+from interp.engine import exactness, memory
+from interp.engine.interchange import hooked, lean
 from interp.engine.interchange.changes import Change
-from interp.engine.interchange.places import Place, Swap, require, sources_of
+from interp.engine.interchange.places import Place, Swap, dictionary_of, first_layer, require, runs_of
 from interp.engine.metrics import upcast
 from interp.engine.model import hooks
 from interp.engine.patching.cases import by_length
 from interp.engine.patching.driver import OnStep, silent
+from interp.sites import FEATURES
 from interp.spec import resolve_indices
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
+    from interp.engine.model.operation import Operation
 
 
 def answers(
@@ -61,25 +63,78 @@ def answers(
     """
     require(model, places, swaps, classes)
     out = torch.empty(len(swaps), len(classes), dtype=torch.float64) if into is None else into
-    out[:] = float("nan")
-    tokens = list(classes)
-    done = 0
 
-    def some(numbers: Sequence[int]) -> None:
-        nonlocal done
-        own = [swaps[number] for number in numbers]
-        functions = hooked.functions_of(model, places, own, sources_of(model, places, own), change)
-        ends = _read(model, own, functions)
-        out[list(numbers)] = upcast(ends[:, tokens]).double().cpu()
-        done += len(numbers)
-        on_step(done, len(swaps))
+    def fill(operation: Operation) -> None:  # noqa: ARG001
+        _fill(model, places, swaps, classes, change, on_step, out)
 
-    def every() -> None:
-        for length, numbers in by_length([swap.base for swap in swaps]).items():
+    model.operate("interchange", {}, fill)
+    return out
+
+
+def _fill(
+    model: LoadedModel,
+    places: Sequence[Place],
+    swaps: Sequence[Swap],
+    classes: Sequence[int],
+    change: Change,
+    on_step: OnStep,
+    out: Tensor,
+) -> None:
+    lengths = by_length([swap.base for swap in swaps])
+
+    def every(run: Callable[[Sequence[Swap]], Tensor], check: exactness.Check) -> None:
+        out[:] = float("nan")
+        done = 0
+
+        def some(numbers: Sequence[int]) -> None:
+            nonlocal done
+            out[list(numbers)] = run([swaps[number] for number in numbers]).double().cpu()
+            done += len(numbers)
+            check()
+            on_step(done, len(swaps))
+
+        # The longest first: it is then that some are compared.
+        for length, numbers in sorted(lengths.items(), reverse=True):
             memory.halving(numbers, max(1, memory.ROWS // length), some, model.device)
 
-    hooks.guarded(every)
-    return out
+    def lean_way(check: exactness.Check) -> None:
+        net, first = lean.read(model, places), first_layer(model, places)
+
+        def run(some: Sequence[Swap]) -> Tensor:
+            sources, streams = runs_of(model, places, some, first)
+            start = first, torch.stack(streams)
+            model.count(len(some))
+            return lean.ends(model, net, places, some, sources, start, classes, change)
+
+        every(run, check)
+
+    def by_hooks(some: Sequence[Swap]) -> Tensor:
+        return hooked.ends(model, places, some, runs_of(model, places, some)[0], classes, change)
+
+    def sample() -> Iterator[float]:
+        done = (number for length in sorted(lengths, reverse=True) for number in lengths[length])
+        few = [number for number in done if not bool(out[number].isnan().any())][: exactness.sample_of(model)]
+        for number in few:
+            yield exactness.difference(out[number], by_hooks([swaps[number]])[0].double().cpu())
+
+    def work() -> None:
+        done = exactness.run(
+            model,
+            key(model, places),
+            lean=lean_way,
+            hooked=lambda fallback: every(by_hooks, exactness.unchecked),  # noqa: ARG005
+            sample=sample,
+            length=max(lengths, default=0),
+        )
+        model.note(done.path, done.notes)
+
+    hooks.guarded(work)
+
+
+def key(model: LoadedModel, places: Sequence[Place]) -> exactness.Key:
+    """Return what a comparison of the lean way depends on beside the model: the sites, the layers, the dictionaries."""
+    digests = {dictionary_of(model, place).digest for place in places if place.site.kind is FEATURES}
+    return "interchange", frozenset((place.site, place.head is None) for place in places), frozenset(digests)
 
 
 def plain(
@@ -101,13 +156,3 @@ def plain(
         logits = model.activations_of(ids, [name])[name][0]
         rows.append(upcast((logits if name == "last_logits" else logits[at])[tokens]).double().cpu())
     return torch.stack(rows) if rows else torch.empty(0, len(tokens), dtype=torch.float64)
-
-
-def _read(model: LoadedModel, swaps: Sequence[Swap], functions: dict[str, hooks.Hook]) -> Tensor:
-    """Return the logits where the answers of one batch of swaps are read, ``[swap, d_vocab]``."""
-    last = all(swap.position == len(swap.base) - 1 for swap in swaps)
-    logits = model.forward([swap.base for swap in swaps], functions, last_only=last)
-    if last:
-        return logits[:, -1]
-    at = torch.tensor([swap.position for swap in swaps], device=logits.device)
-    return logits[torch.arange(len(swaps), device=logits.device), at]
