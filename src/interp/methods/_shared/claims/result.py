@@ -95,8 +95,16 @@ class ClaimResult(Result):
     def strongest(self) -> int | None:
         """The number of the strongest of the controls that decide; ``None`` where there is none."""
         deciding = ("stream",) if self.outcome == "the answer stays" else ("labels", "model", "random")
-        those = [n for n, name in enumerate(self.controls) if name in deciding and self.control_accuracy[n] == self.control_accuracy[n]]
+        made = np.isfinite(self.control_accuracy)
+        those = [n for n, name in enumerate(self.controls) if name in deciding and made[n]]
         return max(those, key=lambda n: float(self.control_accuracy[n]), default=None)
+
+    @property
+    def short(self) -> str:
+        """The claim in a few words."""
+        end = self.outcome.removeprefix("the answer ").removeprefix("becomes ")
+        usual = end in {f"the other {self.variable}", "the other answer"}
+        return f"{self.variable} in {self.carried}" + ("" if usual else f": {end}")
 
     def line(self) -> str:
         """Return the verdict with what it rests on, in one line."""
@@ -106,9 +114,8 @@ class ClaimResult(Result):
         parts = [f"{self.verdict}: {_share(self.accuracy, self.interval)} of {self.n} interchanges"]
         best = self.strongest
         if best is not None:
-            parts.append(
-                f"{self.names[best]} {_share(float(self.control_accuracy[best]), self.control_interval[:, best])}"
-            )
+            share = _share(float(self.control_accuracy[best]), self.control_interval[:, best])
+            parts.append(f"the strongest control, {self.names[best]}, {share}")
         parts += [self.why] if self.why else []
         if self.verdict.startswith("supported"):
             for name, layer in (("below", "the layer below"), ("above", "the layer above")):
@@ -120,7 +127,7 @@ class ClaimResult(Result):
 
     def summary(self) -> str:
         """Return the claim and its verdict."""
-        return f"{self.variable} in {self.carried}, {self.outcome}: {self.line()}"
+        return f"{self.short}, {self.line()}"
 
     def text(self) -> str:
         """Return the claim, the verdict and a line for each control."""
