@@ -10,8 +10,8 @@ import pytest
 from torch.utils.tensorboard import SummaryWriter
 
 import dictionaries
-from interp.engine.transformer.families import FAMILIES
 from interp.claim_language import Claimed
+from interp.engine.transformer.families import FAMILIES
 from interp.interface import registry
 from interp.interface.session import session
 from interp.spec import Pairs

@@ -104,7 +104,7 @@ def _result(kept: Sequence[Kept], now: Sequence[ClaimResult | str], interrupt: B
     both = [(one.result, new if isinstance(new, ClaimResult) else None) for one, new in zip(kept, now, strict=True)]
     nothing = np.array([np.nan, np.nan])
     ends = [[was.interval, nothing if new is None else new.interval] for was, new in both]
-    shares = [[was.accuracy, np.nan if new is None else new.accuracy] for was, new in both]
+    shares = [[np.nan if one is None or one.accuracy is None else one.accuracy for one in pair] for pair in both]
     verdicts = [(was.verdict, "" if new is None else new.verdict) for was, new in both]
     return ClaimsResult(
         names=tuple(map(_name, kept)),

@@ -44,8 +44,8 @@ def _lines(result: ClaimResult) -> Drawing:
 
 def _axis(result: ClaimResult) -> Drawing:
     low, high = map(float, result.interval)
-    said = f"{result.accuracy:.2f}" if result.n else "–"
-    rows = [Row("the claim", said, (Dot(result.accuracy, low, high, strong=True),), bold=True)]
+    share = float("nan") if result.accuracy is None else result.accuracy
+    rows = [Row("the claim", f"{share:.2f}", (Dot(share, low, high, strong=True),), bold=True)]
     for n, name in enumerate(result.names):
         value = float(result.control_accuracy[n])
         low, high = map(float, result.control_interval[:, n])
@@ -84,7 +84,7 @@ def _stacks(result: ClaimResult) -> list[page.Stack]:
 
 
 def _foot(result: ClaimResult) -> list[page.Piece]:
-    if not result.n:
+    if result.accuracy is None:
         return [("no interchange was made", "", True)]
     low, high = map(float, result.interval)
     pieces: list[page.Piece] = [

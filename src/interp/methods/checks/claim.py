@@ -179,7 +179,7 @@ def _result(
         task=question.asked.prompts.source,
         verdict=judged,
         why=why,
-        accuracy=share.value,
+        accuracy=share.value if got else None,
         interval=np.array(share.interval),
         controls=tuple(one.name for one in controls),
         names=tuple(one.said for one in controls),

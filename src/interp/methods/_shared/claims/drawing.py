@@ -230,7 +230,7 @@ def matched(options: Sequence[Sequence[int]]) -> list[int | None]:
     Examples
     --------
     >>> matched([[1, 2], [2], [1]])
-    [None, 2, 1]
+    [1, 2, None]
     >>> matched([[1, 2], [2, 0], [1]])
     [2, 0, 1]
     """

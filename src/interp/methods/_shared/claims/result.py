@@ -35,7 +35,7 @@ class ClaimResult(Result):
         The verdict's reason, where one is to be given.
     accuracy, interval
         The share of interchanges whose likeliest answer is the predicted one, and ``float64 [2]``: its exact 95 %
-        interval over the base prompts; NaN where no interchange could be made.
+        interval over the base prompts; ``None`` and NaN where no interchange could be made.
     controls, names
         Which controls there are, and what each is in words.
     control_accuracy, control_interval
@@ -65,7 +65,7 @@ class ClaimResult(Result):
     task: str
     verdict: str
     why: str
-    accuracy: float
+    accuracy: float | None
     interval: Float
     controls: tuple[str, ...]
     names: tuple[str, ...]
@@ -109,7 +109,7 @@ class ClaimResult(Result):
     def line(self) -> str:
         """Return the verdict with what it rests on, in one line."""
         shown = resolve("interp.errors:printable")
-        if not self.n:
+        if self.accuracy is None:
             return f"{self.verdict}: {self.why}"
         parts = [f"{self.verdict}: {_share(self.accuracy, self.interval)} of {self.n} interchanges"]
         best = self.strongest
@@ -146,7 +146,7 @@ class ClaimResult(Result):
         return frame_of(
             {
                 "of": ("the claim", *self.names),
-                "accuracy": np.array([self.accuracy, *self.control_accuracy]),
+                "accuracy": np.array([np.nan if self.accuracy is None else self.accuracy, *self.control_accuracy]),
                 "low": low,
                 "high": high,
                 "missing": ("", *self.control_missing),
