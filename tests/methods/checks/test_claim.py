@@ -277,8 +277,8 @@ def test_claims_say_what_a_change_of_the_model_broke(shell: Any, bundled: Any, t
     assert (same.names, same.changes) == (("late", "early"), ("unchanged", "unchanged"))
     assert np.array_equal(same.accuracy[0], same.accuracy[1])
     with torch.no_grad():
-        for layer in bundled.hf_model.model.layers[1:]:
-            layer.self_attn.o_proj.weight.zero_()
+        for layer in bundled.hf_model.transformer.h[1:]:
+            layer.attn.c_proj.weight.zero_()
     broken = shell.run_cell("%interp claims").result
     assert "early" in broken.broke
     assert broken.names == ("late", "early")
