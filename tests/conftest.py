@@ -78,6 +78,7 @@ def clean_session() -> Iterator[Any]:
     def empty() -> None:
         session.models.clear()
         session.current = None
+        session.kept = []
         session.settings = Settings()
         session.on_step = None
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import interp
 from interp.chats import ROLES, Turn, names, of_messages, turns
 from interp.errors import InputError
-from interp.magics.body import pairs
+from interp.interface.body import pairs
 from interp.prompts import as_prompt, as_typed
 from interp.results.code import spelled
 from interp.spans import Mark

@@ -20,7 +20,7 @@ from interp.engine.transformer.block import Block
 from interp.engine.transformer.network import Network
 from interp.engine.transformer.parts import Rotation
 from interp.errors import InputError, Interrupted
-from interp.magics.body import pairs
+from interp.interface.body import pairs
 from interp.results import Result
 
 pytestmark = pytest.mark.usefixtures("one_thread")

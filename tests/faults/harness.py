@@ -25,7 +25,7 @@ from interp.errors import InputError, OutOfMemory
 from interp.interface import registry
 from interp.interface.registry import Command
 from interp.interface.session import session
-from interp.magics.body import pairs
+from interp.interface.body import pairs
 from interp.results import Result
 from interp.spec import Pairs, Prompt
 

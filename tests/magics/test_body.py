@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from faults import harness
 from interp.errors import InputError
-from interp.magics.body import pairs
+from interp.interface.body import pairs
 from interp.spec import Pair, Pairs, Prompt
 
 GIFT = "When Mary and John went to the store, John gave a drink to"

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from interp import files
 from interp.chats import turns
+from interp.claim_language import Claim, Claimed, divided
 from interp.errors import InputError
+from interp.interface import body as cells
 from interp.interface.registry import Command
 from interp.methods._shared.python_pairs import FIELDS, pairs_of
 from interp.prompts import as_typed
@@ -25,6 +27,7 @@ INPUTS: dict[type, tuple[str, ...]] = {
     Prompts: ("prompt", "pairs"),
     Pairs: (*FIELDS, "pairs"),
     Texts: ("texts",),
+    Claimed: ("claim", "prompts", "pairs"),
 }
 
 
@@ -55,6 +58,8 @@ def inputs_of(
         return _prompts(command, model, body, arguments, given)
     if command.body is Prompt:
         return _prompt(command, model, body, arguments, given)
+    if Claimed in command.bodies:
+        return _claim(command, model, body, arguments, given)
     if Texts in command.bodies and (Pairs not in command.bodies or _running(body, arguments)):
         return _texts(command, model, body, arguments, given)
     if Pairs in command.bodies:
@@ -203,6 +208,59 @@ def _pairs(
 
         found = replace(found, pairs=tuple(with_bos(pair, bos) for pair in found.pairs))
     return (replace(found, pairs=_written_pairs(model, found.pairs, bos)),), given
+
+
+def _claim(
+    command: Command, model: LoadedModel, body: Sequence[Any], arguments: dict[str, Any], given: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return a claim with the prompts that it is tested on: a task's, a file's, those given, or those below it."""
+    from interp.methods._shared import prompts
+    from interp.methods._shared.claims.sources import task_with
+    from interp.methods._shared.pairs import from_task, with_bos
+
+    bos, templated = arguments.pop("bos", None), bool(arguments.pop("template", True))
+    n, column = arguments.pop("n", 32), arguments.pop("column", "text")
+    seed = arguments.get("seed", 0)
+    _drop(command, arguments, "seed")
+    task, path = arguments.pop("task", None), arguments.pop("text", None)
+    listed, pairs = arguments.pop("prompts", None), arguments.pop("pairs", None)
+    stated = [*body, *([arguments.pop("claim")] if "claim" in arguments else [])]
+    if len(stated) != 1 or not isinstance(stated[0], str | Claim):
+        raise InputError(f"{command.name} takes one claim, as a text: interp.{command.name}('variable: …', task='ioi')")
+    text, block = (str(stated[0]), "") if isinstance(stated[0], Claim) else divided(stated[0])
+    claim = Claim.parse(text)
+    if block:
+        pairs = cells.pairs(block, model.tokens.bidirectional, alone=True) if pairs is None else pairs
+    if n < 1:
+        raise InputError(f"--n {n} takes no prompt; use 1 or more")
+    if sum((task is not None, path is not None, listed is not None, pairs is not None)) > 1:
+        raise InputError(f"{command.name} takes its prompts from one place: a task, --text FILE, or prompts below it")
+    notes: tuple[str, ...] = ()
+    if task is path is listed is pairs is None:
+        task = task_with(model, claim.spans, command.name)
+        notes = (f"tested on the task {task}, the one that has {', '.join(claim.spans)}; --task names another",)
+    if task is not None:
+        many = prompts.of_pairs(from_task(model, task, n=n, seed=seed, bos=bos))
+    elif pairs is not None:
+        found = pairs_of(pairs).pairs
+        found = found if templated else tuple(map(_as_typed, found))
+        given["pairs"] = found
+        written = _written_pairs(model, found, bos)
+        many = prompts.of_pairs(replace(pairs_of(pairs), pairs=written))
+        if bos is not None:
+            many = prompts.of_pairs(Pairs(tuple(with_bos(pair, bos) for pair in written)))
+    else:
+        asked = prompts.from_file(path, column, n) if path is not None else prompts.several(listed, column)
+        if asked is None:
+            raise InputError(f"prompts=… takes a list of prompts, a table, or pairs, not {type(listed).__name__}")
+        own = [replace(one, bos=one.bos if bos is None else bos) for one in asked.prompts]
+        own = own if templated else list(map(as_typed, own))
+        if path is None:
+            asked = replace(asked, prompts=tuple(own))
+            given["prompts"] = asked
+        many = replace(asked, prompts=tuple(_numbered(model, one, bos, number) for number, one in enumerate(own)))
+    given = {"claim": str(claim), **{name: value for name, value in given.items() if name != "claim"}}
+    return (Claimed(claim, many, (*many.notes, *notes)),), given
 
 
 def _as_typed(pair: Pair) -> Pair:

@@ -219,6 +219,35 @@ class Model(Kind):
         return session.models
 
 
+class Files(Open):
+    """Files of results; on a line, all words that are left."""
+
+    rest = True
+
+    def parse(self, text: str, flag: str) -> Any:
+        return self.check(text, flag)
+
+    def check(self, value: Any, name: str) -> Any:
+        """Return the paths as texts.
+
+        Examples
+        --------
+        >>> Files().check("a.json", "files"), Files().check(["a.json", "b.json"], "files")
+        (('a.json',), ('a.json', 'b.json'))
+        """
+        listed = [value] if isinstance(value, str | os.PathLike) else value
+        if not isinstance(listed, list | tuple) or not all(isinstance(one, str | os.PathLike) for one in listed):
+            raise InputError(f"{name} are paths of files, not {value!r:.60}")
+        return tuple(os.fspath(one) for one in listed)
+
+
+class Controls(Open):
+    """The controls of a claim."""
+
+    def complete(self, partial: str, session: Loaded, commands: Iterable[str]) -> Iterable[str]:  # noqa: ARG002
+        return ("all", "none", "labels", "model", "random", "below", "above")
+
+
 TASK = Task()
 
 # What an annotation in `spec` names → the kind; a parameter of none of them is a text, a number or a choice.
@@ -230,6 +259,7 @@ KINDS: dict[str, Kind] = {
     "token": Token(several=False),
     "prompt": Open(several=False),
     "components": Open(),
+    "controls": Controls(),
     "numbers": Open(),
     "examples": Open(),
     "variable": Variable(several=False),
@@ -248,6 +278,7 @@ KINDS: dict[str, Kind] = {
     "hook": Offered(lambda _partial, session, _commands: session.get().hook_names if session.current else ()),
     "head": Kind(),
     "file": Kind(),
+    "files": Files(),
     "task": TASK,
     "seed": Seed(),
     "device": Offered(lambda _partial, _session, _commands: ("auto", "cpu", "cuda", "mps")),

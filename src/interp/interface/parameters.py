@@ -6,6 +6,7 @@ import inspect
 from dataclasses import dataclass
 from typing import Any
 
+from interp.claim_language import Claimed
 from interp.interface import kinds
 from interp.interface.kinds import Kind
 from interp.spec import Pairs, Prompt, Prompts, Texts
@@ -104,6 +105,16 @@ _PROMPTS_PARAMETERS = (
     Parameter("text", str, None, False, names="file", help="the prompt; or a file of prompts: .txt, .csv, .json"),
     Parameter("column", str, "text", False, help="the file's or the table's column that holds the prompt"),
 )
+# What a command that tests a claim takes besides: where its prompts come from, when not from the cell.
+_CLAIM_PARAMETERS = (
+    Parameter("task", str, None, False, names="task", help="a task whose clean prompts it is tested on: ioi, facts"),
+    Parameter("n", int, 32, False, help="how many prompts the task makes, or how many of the file's are read"),
+    Parameter("seed", int, 0, False, names="seed", help="of the task's prompts, of the swaps and of the controls"),
+    Parameter("text", str, None, False, names="file", help="a file of prompts with a column answer: .csv, .json"),
+    Parameter("column", str, "text", False, help="the file's or the table's column that holds the prompt"),
+    _TEMPLATE_PARAMETER,
+    Parameter("bos", bool, None, False, help="put the tokenizer's BOS in front (default: as the model's config says)"),
+)
 # How a technique's model is named.
 MODEL = Parameter("model", str, None, False, names="model", help="a loaded model, if not the current one")
 # What a technique takes besides whose runs of the model can be changed; the session uses it up.
@@ -123,4 +134,5 @@ SHARED: dict[type, tuple[Parameter, ...]] = {
     Prompts: _PROMPTS_PARAMETERS,
     Pairs: _PAIRS_PARAMETERS,
     Texts: _TEXTS_PARAMETERS,
+    Claimed: _CLAIM_PARAMETERS,
 }

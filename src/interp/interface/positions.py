@@ -32,9 +32,12 @@ class Kind:
     ----------
     several
         Whether a value can be a list, typed with commas.
+    rest
+        Whether the last argument without a flag takes all words that are left.
     """
 
     several = False
+    rest = False
 
     @property
     def choices(self) -> Sequence[str]:

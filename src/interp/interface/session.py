@@ -12,10 +12,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from interp import bundled
+from interp.claim_language import Claimed
 from interp.errors import Foreseen, InputError, Interrupted, Stopped, closest
 from interp.interface import registry
 from interp.interface.inputs import inputs_of, named, seed_of
 from interp.methods._shared import features
+from interp.methods._shared.claims import kept
+from interp.methods._shared.claims.kept import Kept
 from interp.methods._shared.models import way
 from interp.results import Result
 from interp.spec import Intervention, Prompts, Texts
@@ -97,6 +100,7 @@ class Session:
 
     models: dict[str, LoadedModel] = field(default_factory=dict[str, "LoadedModel"])
     current: str | None = None
+    kept: list[Kept] = field(default_factory=list[Kept])
     settings: Settings = field(default_factory=Settings)
     on_step: OnStep | None = None
     on_phase: Callable[[str], None] | None = None
@@ -232,7 +236,9 @@ class Session:
             Ctrl-C, with what there is or, where there is nothing yet, in one line.
         """
         try:
-            return self._called(command, *body, **arguments)
+            made = self.again(command, *body, **arguments)
+            self.kept = kept.added(self.kept, made)
+            return made
         except Stopped:
             raise
         except KeyboardInterrupt:
@@ -240,7 +246,12 @@ class Session:
         # Outside the except block, so that the new error does not carry the old one's frames, and their tensors.
         raise Stopped(f"{command.name} was stopped before there was anything to keep")
 
-    def _called(self, command: registry.Command, /, *body: Any, **arguments: Any) -> Any:
+    def named(self, result: Any, name: str) -> None:
+        """Note what a notebook calls a result: claims are listed by it."""
+        self.kept = kept.named(self.kept, result, name)
+
+    def again(self, command: registry.Command, /, *body: Any, **arguments: Any) -> Any:
+        """Do what `call` does, but keep no claim as what is compared with later; an interrupt is Python's."""
         places = [p.name for p in command.parameters if p.positional and p.name not in arguments]
         if command.body is None:
             if len(body) > len(places):
@@ -314,7 +325,7 @@ class Session:
             operation.on_step, operation.on_forward, operation.dry = step, forward, dry
             model.intervene(changes)
             phase(f"{command.name}: preparing")
-            operation.notes.extend(note for one in inputs if isinstance(one, Prompts | Texts) for note in one.notes)
+            operation.notes.extend(note for one in inputs if isinstance(one, Prompts | Texts | Claimed) for note in one.notes)
 
             def whole(result: Result) -> Result:
                 ids = operation.tokens[0] if operation.tokens else ()

@@ -10,10 +10,11 @@ from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
 
+from interp.claim_language import Claimed
 from interp.errors import InputError, Interrupted, OutOfMemory
 from interp.interface.kinds import KINDS, TASK
 from interp.interface.session import session
-from interp.magics.body import are_pairs, divided, pairs, spells_pairs
+from interp.interface.body import are_pairs, divided, pairs, spells_pairs
 from interp.magics.live import LiveView
 from interp.magics.parser import Call, parse
 from interp.magics.progress import Progress
@@ -68,6 +69,13 @@ def _run(shell: InteractiveShell, line: str, cell: str | None, began: float) -> 
                 f"{call.command.name} needs pairs: name a --task ({', '.join(TASK.names)}){file}, or type %%interp "
                 f"{call.command.name} (two percent signs) with clean:, corrupted:, answer: and wrong: lines below"
             )
+    elif Claimed in bodies and cell is not None:
+        body = [cell]
+    elif Claimed in bodies:
+        raise InputError(
+            f"the claim is missing: type it below %%interp {call.command.name}, in three lines: variable: name = {{IO}}, "
+            "carried by: resid_post layer 2 at {S2}, and swap name -> the answer becomes the other name"
+        )
     elif call.command.body is not None:
         if cell is None:
             missing = "the prompt is empty" if empty else f"{call.command.name} needs a prompt"
@@ -102,6 +110,7 @@ def _run(shell: InteractiveShell, line: str, cell: str | None, began: float) -> 
             session.on_step = session.on_phase = session.on_partial = None
         if call.output is not None:
             shell.push({call.output: result})
+            session.named(result, call.output)
         if not call.silent and not live.finish(result):
             progress.become(result)
     return None if call.silent else result

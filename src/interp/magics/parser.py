@@ -152,6 +152,10 @@ def parse(line: str) -> Call:
             raise InputError(f"{word} begins with a long dash; type two hyphens: {_DASHED.sub('--', word, count=1)}")
         else:
             place = next((p for p in positional if p.name not in arguments), None)
+            if place is None and positional and positional[-1].values.rest:
+                last_of = positional[-1]
+                arguments[last_of.name] = (*arguments[last_of.name], *last_of.values.parse(word, last_of.flag))
+                continue
             if place is None and prompt is None and isinstance(word, Quoted) and Prompt in command.bodies:
                 prompt = str(word)
                 continue

@@ -18,11 +18,12 @@ _PROMPT = re.compile(r"\s*(?:clean|corrupted)\s*:\s*", re.IGNORECASE)
 _LINE = re.compile(r"\s*([A-Za-z_-]+)\s*:\s*(.*?)\s*$")
 
 
-def pairs(cell: str, encoder: bool = False) -> Pairs:
+def pairs(cell: str, encoder: bool = False, alone: bool = False) -> Pairs:
     """Return the pairs that a cell's body spells, a blank line between two; an encoder's prompts may be two sentences.
 
     Values are stripped; which token ``answer: John`` means after the clean prompt is the tokenizer's to say. A prompt
-    of several lines, such as a chat, is indented below a ``clean:`` or ``corrupted:`` with nothing behind it.
+    of several lines, such as a chat, is indented below a ``clean:`` or ``corrupted:`` with nothing behind it. Where the
+    clean prompts are all that is read they may stand `alone`.
 
     Raises
     ------
@@ -59,6 +60,8 @@ def pairs(cell: str, encoder: bool = False) -> Pairs:
         raise InputError(
             "the cell holds no pair; type a clean: and a corrupted: line, and answer: and wrong: below them"
         )
+    if alone:
+        spelled = [{"corrupted": entry["clean"], **entry} if "clean" in entry else entry for entry in spelled]
     return Pairs(tuple(_pair(entry, number, len(spelled), encoder) for number, entry in enumerate(spelled)))
 
 
