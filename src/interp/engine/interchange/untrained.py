@@ -62,14 +62,15 @@ def untrained(model: LoadedModel, seed: int) -> LoadedModel:
             made = _native(model)
         else:
             made = translated(f"{what} cannot be made", lambda: _pretrained(model, what))
-    return load(made.to(device=model.device, dtype=getattr(torch, model.dtype)).eval(), name=name, options=options)
+            made.to(device=model.device, dtype=getattr(torch, model.dtype))
+    return load(made.eval(), name=name, options=options)
 
 
 def _native(model: LoadedModel) -> Any:
     """Return a bridge of transformer-lens' own kind of model, with its own initial weights."""
     config: Any = copy.deepcopy(model.bridge.cfg)
     config.init_weights, config.seed = True, None  # the generator is seeded already
-    return boot(config, model_name=model.name)
+    return boot(config, device=model.device, dtype=getattr(torch, model.dtype), model_name=model.name)
 
 
 def _pretrained(model: LoadedModel, what: str) -> Any:
