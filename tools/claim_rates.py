@@ -25,6 +25,7 @@ import interp
 from interp import truth
 from interp.claim_language import Carrier, Claim, Outcome, Value
 from interp.sites import Site
+from interp.spec import Pair, Prompt
 from interp.truth.interpret import Exchange, answer, interchanged, values
 from interp.truth.programs import PROGRAMS
 
@@ -96,9 +97,8 @@ class Asked:
     def run(self, model: str) -> Any:
         """Return what the command says."""
         name = self.claim.variable
-        ids = prompts(self.program)
         of = compiled(self.program).program.answer
-        pairs = [interp.Pair(list(one), list(ids[0]), of(one), of(ids[0])) for one in ids]
+        pairs = [Pair(Prompt(ids=ids), Prompt(ids=ids), (of(ids),), (0,)) for ids in prompts(self.program)]
         return interp.claim(self.claim, pairs=pairs, variables={name: list(self.values)}, model=model)
 
 

@@ -26,6 +26,7 @@ from interp.engine.model.loaded import LoadedModel
 from interp.engine.transformer import network
 from interp.errors import InputError
 from interp.sites import Site
+from interp.spec import Pair, Prompt
 
 
 def operated(model: Any, places: Sequence[Place], some: Sequence[Swap], change: Any = None) -> tuple[Tensor, str]:
@@ -62,7 +63,11 @@ def test_a_lean_way_that_is_wrong_is_not_used(lend: Callable[..., Any], monkeypa
     model, places = lend("llama"), PLACES["resid_post"]
     ends = lean.ends
     exactness.forget(model)
-    monkeypatch.setattr(lean, "ends", lambda *given, **more: ends(*given, **more) + 0.1)
+
+    def off(*given: Any) -> Tensor:
+        return ends(*given) + 0.1
+
+    monkeypatch.setattr(lean, "ends", off)
     found, path = operated(model, places, swaps())
     assert "differed by" in path
     assert torch.allclose(found, naive(model, places, swaps(), whole), atol=BOUND)
@@ -73,7 +78,7 @@ def test_a_lean_way_that_is_wrong_is_not_used(lend: Callable[..., Any], monkeypa
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_whole_place_is_what_a_patch_gives(family: str, site: str, lend: Callable[..., Any]) -> None:
     lend(family)
-    pair = interp.Pair([5, 11, 23, 31, 8, 40], [5, 11, 64, 31, 9, 41], 7, 30)
+    pair = Pair(Prompt(ids=(5, 11, 23, 31, 8, 40)), Prompt(ids=(5, 11, 64, 31, 9, 41)), (7,), (30,))
     head = site == "z"
     patched = interp.patch(pairs=[pair], site=site, by="head-position" if head else "position", metric="logit-diff")
     model = interp.model

@@ -78,7 +78,7 @@ def _pretrained(model: LoadedModel, what: str) -> Any:
     kind: Any = type(model.hf_model)
     if not issubclass(kind, PreTrainedModel):
         raise InputError(f"{what} cannot be made: {kind.__name__} is no class of Hugging Face's")
-    config = copy.deepcopy(model.hf_model.config)
+    config: Any = copy.deepcopy(model.hf_model.config)
     # A GGUF file's weights were unpacked when it was read: they are plain numbers now, whatever its configuration says.
     if getattr(config, "quantization_config", None) is not None:
         if getattr(model.hf_model, "quantization_method", None) not in {None, "gguf"}:
