@@ -15,25 +15,24 @@ from interp.truth.programs import PROGRAMS
 def test_a_claim_is_true_or_false_by_construction() -> None:
     """Of ioi: the name in a slot is said unless it is repeated, and the slot of the repeated one is at the end."""
     named = {name: values for name, values, _ in claim_rates.variables("ioi")}
+    pairs, ids = claim_rates.tried("ioi"), claim_rates.prompts("ioi")
+    own = named["inhibited9"]
+    fitting = [(base, source) for base, source in pairs if own[base] != own[source]]
+    # Place → whether exchanging it makes the repeated name the answer, and the other prompt's answer.
     places = {
-        Carrier("z", 1, (9,), head=2): 1.0,  # writes which slot to leave out
-        Carrier("z", 1, (8,), head=2): 0.0,  # the same, where nothing is read
-        Carrier("resid_pre", 1, (9,)): 0.0,  # before it is written
-        Carrier("z", 2, (9,), head=1): 0.0,  # that is the name itself by then: the other prompt's, not the repeated one
+        Carrier("z", 1, (9,), head=2): (True, False),  # writes which slot is left out
+        Carrier("z", 1, (8,), head=2): (False, False),  # the same, where nothing is read
+        Carrier("resid_pre", 1, (9,)): (False, False),  # before it is written
+        Carrier("z", 2, (9,), head=1): (False, True),  # by then it is a name
     }
-    pairs = claim_rates.tried("ioi")
-    repeated = tuple(ids[7] for ids in claim_rates.prompts("ioi"))
     for carrier, expected in places.items():
-        claim = Claim("slot", Value("given"), (carrier,), Outcome("answer"))
-        one = claim_rates.Asked("ioi", claim, named["inhibited9"])
-        fitting = [(base, source) for base, source in pairs if named["inhibited9"][base] != named["inhibited9"][source]]
-        said = [
-            claim_rates.said("ioi", *(claim_rates.prompts("ioi")[n] for n in pair), carrier) == repeated[pair[0]]
-            for pair in fitting
-        ]
-        assert sum(said) / len(said) == expected
-        # Now and then the name that was repeated is the other prompt's answer.
-        assert one.by_construction(fitting) == 1.0 if carrier.layer == 2 else one.by_construction(fitting) < 0.2
+        asked = claim_rates.Asked("ioi", Claim("slot", Value("given"), (carrier,), Outcome("answer")), own)
+        repeated = [claim_rates.said("ioi", ids[b], ids[s], carrier) == ids[b][7] for b, s in fitting]
+        shares = sum(repeated) / len(repeated), asked.by_construction(fitting)
+        # Now and then the repeated name is the other prompt's answer.
+        assert all(share == 1.0 if is_so else share < 0.1 for share, is_so in zip(shares, expected, strict=True)), (
+            carrier
+        )
     # All of the stream after the last layer is the answer, whatever the variable; a subspace of it can be, too.
     for rank in (None, 2):
         claim = Claim("answer", Value("given"), (Carrier("resid_post", 3, (9,)),), Outcome("answer"), rank)
