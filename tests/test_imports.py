@@ -18,7 +18,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "interp"
 
 # Room → the rooms that it may import at run time; DESIGN: a contract, not a description. A room is a file or a folder;
 # a file belongs to the longest name here that its own begins with, and a name allows all that begins with it.
-PLAIN = {"chats", "errors", "files", "ids", "metric", "prompts", "sites", "spans", "spec"}
+PLAIN = {"chats", "claim_language", "errors", "files", "ids", "metric", "prompts", "sites", "spans", "spec"}
 METHODS = {*PLAIN, "results", "interface.registry", "methods._shared", "engine"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
@@ -33,6 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "spec": {"errors", "metric", "prompts", "sites"},
     "results": {*PLAIN, "hints"},
     "selection": PLAIN,
+    "claim_language": {"errors", "prompts", "sites", "spans", "spec"},
     "tasks": PLAIN,
     "truth": PLAIN,
     "bundled": set(),
@@ -40,7 +41,8 @@ ALLOWED: dict[str, set[str]] = {
     "interface.kinds": {*PLAIN, "tasks", "interface.positions"},
     "interface.parameters": {*PLAIN, "interface.kinds"},
     "interface.registry": {*PLAIN, "hints", "results", "interface.kinds", "interface.parameters"},
-    "interface.inputs": {*PLAIN, "interface.registry", "methods._shared", "engine.model"},
+    "interface.body": PLAIN,
+    "interface.inputs": {*PLAIN, "interface.body", "interface.registry", "methods._shared", "engine.model"},
     "interface.session": {
         *PLAIN,
         "results",
@@ -50,9 +52,18 @@ ALLOWED: dict[str, set[str]] = {
         "engine.model",
         "bundled",
     },
+    "interface.claims": {
+        *PLAIN,
+        "results",
+        "interface.registry",
+        "interface.saved",
+        "interface.session",
+        "methods._shared",
+    },
     "interface.commands": {
         *PLAIN,
         "results",
+        "interface.claims",
         "interface.registry",
         "interface.session",
         "methods._shared",

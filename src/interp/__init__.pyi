@@ -5,15 +5,19 @@ from typing import Any, Literal
 from IPython.core.interactiveshell import InteractiveShell
 
 from interp.chats import Turn as Turn
+from interp.claim_language import Claim as Claim
 from interp.engine.model.loaded import LoadedModel as LoadedModel
 from interp.engine.model.loaded import LoadedModel as _LoadedModel
 from interp.errors import InputError as InputError
 from interp.errors import OutOfMemory as OutOfMemory
 from interp.interface.commands import Table as _Table
 from interp.interface.registry import technique as technique
+from interp.interface.saved import load_result as load_result
 from interp.methods._shared.circuit.file import load_circuit as load_circuit
 from interp.methods._shared.circuit.report import CircuitReport as _CircuitReport
 from interp.methods._shared.circuit.result import CircuitResult as _CircuitResult
+from interp.methods._shared.claims.repeated_result import ClaimsResult as _ClaimsResult
+from interp.methods._shared.claims.result import ClaimResult as _ClaimResult
 from interp.methods._shared.diff_result import DiffResult as _DiffResult
 from interp.methods._shared.feature_labels import FeaturesLabelResult as _FeaturesLabelResult
 from interp.methods._shared.feature_labels import load_labels as load_labels
@@ -132,6 +136,26 @@ def circuit(
     model: Any = ...,
     **more: Any,
 ) -> _CircuitResult: ...
+def claim(
+    claim: Any,
+    *,
+    rank: int | None = ...,
+    controls: Any = ...,
+    variables: Any = ...,
+    becomes: Any = ...,
+    features: Any = ...,
+    seed: int = ...,
+    prompts: Any = ...,
+    pairs: Any = ...,
+    task: Any = ...,
+    n: Any = ...,
+    text: Any = ...,
+    column: Any = ...,
+    template: Any = ...,
+    bos: Any = ...,
+    model: Any = ...,
+) -> _ClaimResult: ...
+def claims(files: Any = ..., *, model: Any = ...) -> _ClaimsResult: ...
 def clear() -> _Table: ...
 def compose(*, kind: Literal["q", "k", "v"] | None = ..., model: Any = ...) -> _ComposeResult: ...
 def diff(

@@ -317,7 +317,9 @@ def _outcome(text: str, variable: str, value: Value) -> Outcome:
         return Outcome("given")
     if plain == f"other {variable.lower()}":
         if value.kind == "order":
-            raise InputError(f"{variable} is which of two stands first, no token; type the answer becomes the other answer")
+            raise InputError(
+                f"{variable} is which of two stands first, no token; type the answer becomes the other answer"
+            )
         return Outcome("value")
     if plain.startswith("other "):
         raise InputError(f"there is no variable {plain[6:60]!r}; type the answer becomes the other {variable}")
@@ -375,7 +377,7 @@ def carriers_of(text: str) -> tuple[int | None, tuple[Carrier, ...]]:
 def _cut(text: str) -> tuple[str, str, str]:
     """Return what stands before and behind the last ``at`` that no quote holds."""
     held = list(_QUOTES.finditer(text))
-    ats = [one for one in re.finditer(r"\s+at\s+", text, re.IGNORECASE)]
+    ats = re.finditer(r"\s+at\s+", text, re.IGNORECASE)
     free = [one for one in ats if not any(q.start() < one.start() < q.end() for q in held)]
     return (text, "", "") if not free else (text[: free[-1].start()], " at ", text[free[-1].end() :])
 
@@ -391,10 +393,9 @@ def _merged(found: Sequence[Carrier]) -> tuple[Carrier, ...]:
     """Return places, each once; features of one layer that are meant at one place are one."""
     made: list[Carrier] = []
     for one in found:
-        before = next(
-            (n for n, held in enumerate(made) if one.features and (held.site, held.layer, held.at, held.rule) == (one.site, one.layer, one.at, "")),
-            None,
-        )
+        same = (one.site, one.layer, one.at, "")
+        alike = (n for n, held in enumerate(made) if (held.site, held.layer, held.at, held.rule) == same)
+        before = next(alike, None) if one.features else None
         if before is not None:
             made[before] = replace(made[before], features=tuple(dict.fromkeys([*made[before].features, *one.features])))
         elif one not in made:
@@ -432,16 +433,19 @@ def _place(text: str) -> Carrier:
     if node.kind == "mlp":
         return Carrier("mlp_out", node.layer, ())
     word = text.split()[0] if text.split() else ""
+    near = closest(word, ["resid_post", "resid_pre", "head", "mlp", "feature"])
     raise InputError(
-        f"{text[:60]!r} is no place in a model{closest(word, ['resid_post', 'resid_pre', 'head', 'mlp', 'feature'])}; type "
-        "resid_post layer 2, head 5.1, mlp 3 or feature F2.417, and where, such as at {S2}"
+        f"{text[:60]!r} is no place in a model{near}; type resid_post layer 2, head 5.1, mlp 3 or feature F2.417, and "
+        "where, such as at {S2}"
     )
 
 
 def _of_site(name: str, layer: int, head: int | None) -> Carrier:
     kind = find(name)
     if kind.heads_first:
-        raise InputError(f"{name} has no vector at a position, so that nothing can be exchanged there; use z, q, k or v")
+        raise InputError(
+            f"{name} has no vector at a position, so that nothing can be exchanged there; use z, q, k or v"
+        )
     if kind is FEATURES:
         raise InputError(f"say which features of layer {layer}: feature F{layer}.417, or the features of rule NAME")
     if head is not None and not kind.headed:

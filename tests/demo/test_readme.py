@@ -10,6 +10,7 @@ import pytest
 from torch.utils.tensorboard import SummaryWriter
 
 import dictionaries
+from interp.claim_language import Claimed
 from interp.engine.transformer.families import FAMILIES
 from interp.interface import registry
 from interp.interface.session import session
@@ -20,6 +21,7 @@ pytestmark = pytest.mark.slow
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 TEXT = "When Mary and John went to the store, John gave a drink to"
 PAIR = f"clean: {TEXT.replace('John gave', 'Mary gave')}\ncorrupted: {TEXT}\nanswer: John\nwrong: Mary"
+CLAIM = "variable: name = {IO}\ncarried by: resid_post layer 2 at {S2}\nswap name -> the answer becomes the other name"
 ROWS = re.findall(r"^\| (`%.*?) \| ", README, re.MULTILINE)
 
 
@@ -31,6 +33,7 @@ def typed(row: str) -> list[str]:
         "BASE TUNED": "bundled bundled",
         " [NAME]": "",
         "[COMMAND]": "patch",
+        "claims --model NAME": "claims --model bundled",
         "FILE": "texts.txt",
         "FOLDER": "dictionaries",
     }
@@ -58,7 +61,8 @@ def test_every_row_can_be_typed(shell: Any) -> None:
         if session.current is None:
             shell.run_cell("%interp load").raise_error()
         takes = registry.find(command.split()[1]).bodies
-        below = "" if command.startswith("%i") else f"\n{PAIR if Pairs in takes else TEXT}"
+        body = PAIR if Pairs in takes else CLAIM if Claimed in takes else TEXT
+        below = "" if command.startswith("%i") else f"\n{body}"
         shell.run_cell(command + below).raise_error()
 
 

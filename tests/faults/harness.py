@@ -23,9 +23,9 @@ import interp
 from interp.engine.model import hooks
 from interp.errors import InputError, OutOfMemory
 from interp.interface import registry
+from interp.interface.body import pairs
 from interp.interface.registry import Command
 from interp.interface.session import session
-from interp.interface.body import pairs
 from interp.results import Result
 from interp.spec import Pairs, Prompt
 
@@ -38,6 +38,10 @@ BODIES: dict[str, Callable[[str], str]] = {
     "Pairs": lambda text: f"clean: {text}\ncorrupted: {text}\nanswer: Mary\nwrong: John",
     "Texts": lambda text: text,
     "Prompts": lambda text: text,
+    "Claimed": lambda text: (
+        "variable: v = the answer\ncarried by: resid_post layer 0 at END\nswap v -> the answer becomes the other v\n"
+        f"prompts:\nclean: {text}\nanswer: Mary\n\nclean: {text}\nanswer: John"
+    ),
 }
 
 # What a required argument names → a value that is there.

@@ -10,8 +10,8 @@ from interp.errors import InputError, OutOfMemory, unless_interrupted
 from interp.interface import registry
 from interp.interface.registry import command
 from interp.interface.saved import load_result
-from interp.methods._shared.claims.repeated_result import ClaimsResult, change
 from interp.methods._shared.claims.kept import Kept
+from interp.methods._shared.claims.repeated_result import ClaimsResult, change
 from interp.methods._shared.claims.result import ClaimResult
 from interp.results.code import Own
 from interp.spec import FileNames, ModelName
@@ -44,19 +44,18 @@ def claims(session: Session, files: FileNames = None, *, model: ModelName | None
     Raises
     ------
     InputError
-        There are no claims, or a file holds none.
+        A file holds no claim, or no such model is loaded.
     Interrupted
         Stopped by Ctrl-C: the claims so far are in its ``result``.
 
     Examples
     --------
-    >>> result = interp.claim("variable: v = the answer\\ncarried by: mlp 3 at END\\nswap v -> the other answer", task="ioi")
+    >>> text = "variable: v = the answer\\ncarried by: mlp 3 at END\\nswap v -> the answer becomes the other answer"
+    >>> result = interp.claim(text, task="ioi", n=8, controls="random")
     >>> interp.claims().changes
     ('unchanged',)
     """
     kept = list(session.kept) if files is None else [_of_file(path) for path in files]
-    if not kept:
-        raise InputError("no claim was tested in this session: type %%interp claim, or name JSON files of saved ones")
     if model is not None:
         session.get(model)
     now: list[ClaimResult | str] = []
@@ -98,15 +97,14 @@ def _of_file(path: str) -> Kept:
 
 
 def _name(one: Kept) -> str:
-    return one.name or f"{one.result.variable} in {one.result.carried}"
+    return one.name or one.result.short
 
 
-def _result(
-    kept: Sequence[Kept], now: Sequence[ClaimResult | str], interrupt: BaseException | None
-) -> ClaimsResult:
+def _result(kept: Sequence[Kept], now: Sequence[ClaimResult | str], interrupt: BaseException | None) -> ClaimsResult:
     both = [(one.result, new if isinstance(new, ClaimResult) else None) for one, new in zip(kept, now, strict=True)]
     nothing = np.array([np.nan, np.nan])
     ends = [[was.interval, nothing if new is None else new.interval] for was, new in both]
+    shares = [[np.nan if one is None or one.accuracy is None else one.accuracy for one in pair] for pair in both]
     verdicts = [(was.verdict, "" if new is None else new.verdict) for was, new in both]
     return ClaimsResult(
         names=tuple(map(_name, kept)),
@@ -116,9 +114,9 @@ def _result(
         now=tuple(new for _, new in verdicts),
         changes=tuple(change(*pair) for pair in verdicts),
         missing=tuple("" if isinstance(new, ClaimResult) else new for new in now),
-        accuracy=np.array([[was.accuracy, np.nan if new is None else new.accuracy] for was, new in both]).T.copy(),
-        interval=np.array(ends, np.float64).transpose(1, 2, 0).copy(),
-        notes=tuple([*(["partial: it was stopped"] if interrupt else []), *_notes(both)]),
+        accuracy=np.array(shares, np.float64).reshape(len(both), 2).T.copy(),
+        interval=np.array(ends, np.float64).reshape(len(both), 2, 2).transpose(1, 2, 0).copy(),
+        notes=(*(["partial: it was stopped"] if interrupt else []), *_notes(both)),
     )
 
 

@@ -325,7 +325,8 @@ class Session:
             operation.on_step, operation.on_forward, operation.dry = step, forward, dry
             model.intervene(changes)
             phase(f"{command.name}: preparing")
-            operation.notes.extend(note for one in inputs if isinstance(one, Prompts | Texts | Claimed) for note in one.notes)
+            noted = (one for one in inputs if isinstance(one, Prompts | Texts | Claimed))
+            operation.notes.extend(note for one in noted for note in one.notes)
 
             def whole(result: Result) -> Result:
                 ids = operation.tokens[0] if operation.tokens else ()
@@ -378,6 +379,8 @@ def bound(command: registry.Command, session: Session) -> Callable[..., Any]:
     if Prompts in command.bodies:  # a task or a file may stand for them
         own[0] = own[0].replace(default=None)
         own.append(inspect.Parameter("pairs", inspect.Parameter.KEYWORD_ONLY, default=None))
+    if Claimed in command.bodies:
+        own += [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in ("prompts", "pairs")]
     shared = [
         inspect.Parameter(p.name, inspect.Parameter.KEYWORD_ONLY, default=p.default)
         for p in command.parameters

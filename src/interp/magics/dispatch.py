@@ -12,9 +12,9 @@ from IPython.display import display
 
 from interp.claim_language import Claimed
 from interp.errors import InputError, Interrupted, OutOfMemory
+from interp.interface.body import are_pairs, divided, pairs, spells_pairs
 from interp.interface.kinds import KINDS, TASK
 from interp.interface.session import session
-from interp.interface.body import are_pairs, divided, pairs, spells_pairs
 from interp.magics.live import LiveView
 from interp.magics.parser import Call, parse
 from interp.magics.progress import Progress
@@ -73,7 +73,7 @@ def _run(shell: InteractiveShell, line: str, cell: str | None, began: float) -> 
         body = [cell]
     elif Claimed in bodies:
         raise InputError(
-            f"the claim is missing: type it below %%interp {call.command.name}, in three lines: variable: name = {{IO}}, "
+            f"the claim is missing: type it below %%interp {call.command.name}: variable: name = {{IO}}, "
             "carried by: resid_post layer 2 at {S2}, and swap name -> the answer becomes the other name"
         )
     elif call.command.body is not None:

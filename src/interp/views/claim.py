@@ -36,23 +36,22 @@ def _verdict(result: ClaimResult) -> Drawing:
 
 def _lines(result: ClaimResult) -> Drawing:
     """Return the claim as it is typed."""
-    lines = [
-        piece for line in result.claim.splitlines() for piece in textwrap.wrap(_visible(line), _WIDE, subsequent_indent="  ")
-    ]
+    typed = map(_visible, result.claim.splitlines())
+    lines = [piece for line in typed for piece in textwrap.wrap(line, _WIDE, subsequent_indent="  ")]
     body = "".join(draw.text(0, 11 + 16 * n, line, "m", more=' style="font-size:11px"') for n, line in enumerate(lines))
     return Drawing(max((6.7 * columns(line) for line in lines), default=0), 16 * len(lines), body)
 
 
 def _axis(result: ClaimResult) -> Drawing:
     low, high = map(float, result.interval)
-    said = f"{result.accuracy:.2f}" if result.n else "–"
-    rows = [Row("the claim", said, (Dot(result.accuracy, low, high, strong=True),), bold=True)]
+    share = float("nan") if result.accuracy is None else result.accuracy
+    rows = [Row("the claim", f"{share:.2f}", (Dot(share, low, high, strong=True),), bold=True)]
     for n, name in enumerate(result.names):
         value = float(result.control_accuracy[n])
-        ends = map(float, result.control_interval[:, n])
+        low, high = map(float, result.control_interval[:, n])
         missing = _visible(result.control_missing[n])
         short = missing if len(missing) <= 48 else f"{missing[:47]}…"
-        rows.append(Row(name, "–" if missing else f"{value:.2f}", (Dot(value, *ends),), instead=short))
+        rows.append(Row(name, "–" if missing else f"{value:.2f}", (Dot(value, low, high),), instead=short))
     return shares.shares(rows)
 
 
@@ -74,7 +73,7 @@ def _visible(text: str) -> str:
 
 
 def _stacks(result: ClaimResult) -> list[page.Stack]:
-    found: page.Stack = [("", _verdict(result)), ("The claim", _lines(result))]
+    found: list[tuple[str, Drawing]] = [("Verdict", _verdict(result)), ("The claim", _lines(result))]
     if result.n:
         caption = "Share of interchanges whose likeliest answer is the predicted one; bars are 95 % intervals"
         found.append((caption, _axis(result)))
@@ -85,7 +84,7 @@ def _stacks(result: ClaimResult) -> list[page.Stack]:
 
 
 def _foot(result: ClaimResult) -> list[page.Piece]:
-    if not result.n:
+    if result.accuracy is None:
         return [("no interchange was made", "", True)]
     low, high = map(float, result.interval)
     pieces: list[page.Piece] = [

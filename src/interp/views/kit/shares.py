@@ -61,7 +61,7 @@ class Row:
     bold: bool = False
 
 
-def shares(rows: Sequence[Row], *, half: bool = True, widest: int = 40) -> Drawing:
+def shares(rows: Sequence[Row], *, half: bool = True, widest: int = 46) -> Drawing:
     """Return rows of dots on one axis; `half` draws a line at 1/2, `widest` is the most characters of a label.
 
     Examples

@@ -83,7 +83,7 @@ class Test:
         """Return how the interchange is made, a subspace being found where one is meant."""
         if self.rank is None:
             return Whole()
-        from interp.engine.interchange.learned import fit
+        from interp.engine.interchange.das import fit
 
         targets = [swap.expected for swap in self.training]
         return fit(
@@ -101,9 +101,7 @@ class Test:
         """Return the likeliest class after each interchange, by its number; −1 where the logits are no numbers."""
         if not self.swaps:
             return []
-        logits = answers(
-            self.model, self.places, self.swaps, self.classes, change, on_step=self.model.on_step
-        )
+        logits = answers(self.model, self.places, self.swaps, self.classes, change, on_step=self.model.on_step)
         best = logits.argmax(1)
         best[~torch.isfinite(logits).all(1)] = -1
         return best.tolist()
@@ -163,7 +161,7 @@ def label(swap: Swap, classes: Sequence[int], seed: int) -> int:
     return classes[int.from_bytes(said, "big") % len(classes)]
 
 
-def _labels(test: Test, change: Whole | Subspace, got: Sequence[int]) -> Share:
+def _labels(test: Test, change: Whole | Subspace, got: Sequence[int]) -> Share:  # noqa: ARG001
     """Score the same interchanges by arbitrary labels; a subspace is found on such labels, too."""
     if test.stays:
         raise Missing("of a claim that the answer stays there are no labels")
@@ -221,7 +219,8 @@ def _stream(test: Test, change: Whole | Subspace, got: Sequence[int]) -> Share: 
     tried = [Site("resid_pre", 0), Site("resid_post", layers[-1]), Site("resid_post", last)]
     swaps: list[Swap] = []
     for swap in test.swaps:
-        lined = {at: taken for own, other in zip(swap.at, swap.taken, strict=True) for at, taken in zip(own, other, strict=True)}
+        places = zip(swap.at, swap.taken, strict=True)
+        lined = {at: taken for own, other in places for at, taken in zip(own, other, strict=True)}
         swaps.append(replace(swap, at=(tuple(lined),), taken=(tuple(lined.values()),)))
     own = replace(test, swaps=tuple(swaps), training=(), rank=None)
     runs = [replace(own, places=(Place(site),)) for site in dict.fromkeys(tried)]

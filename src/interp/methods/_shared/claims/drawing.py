@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Values = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sample:
     """A prompt as a claim sees it.
 
@@ -117,9 +117,7 @@ class Question:
             others = {name: listed[number] for name, listed in self.variables.items()} | {"answer": answer}
             value = self._value(spanned, answer, others)
             position = predicted(model, one)
-            found.append(
-                Sample(number, many.prompts[number], spanned, position, answer, wrong[number], value, others)
-            )
+            found.append(Sample(number, many.prompts[number], spanned, position, answer, wrong[number], value, others))
         return found
 
     def _value(self, spanned: Spanned, answer: int, others: Values) -> Hashable:
@@ -161,7 +159,9 @@ class Question:
                 if model.tokens.tokenizer is None and len(ids) > 1:
                     raise InputError(f"{self.claim.variable} is {len(ids)} tokens, and an answer is one; mark one")
         if isinstance(given, bool) or not isinstance(given, str | int):
-            raise InputError(f"the answer becomes {given!r:.60}, which is neither a word, such as ' John', nor a token id")
+            raise InputError(
+                f"the answer becomes {given!r:.60}, which is neither a word, such as ' John', nor a token id"
+            )
         return answers.token(model, base.prompt, given, f"the other {self.claim.variable}", base.spanned.where)
 
     def _known(self, sample: Sample) -> Values:
@@ -195,7 +195,8 @@ class Question:
         for own in options:
             rng.shuffle(own)
         taken = matched(options)
-        chosen = [own if own is not None else (rng.choice(some) if some else None) for own, some in zip(taken, options, strict=True)]
+        spare = [rng.choice(own) if own else None for own in options]
+        chosen = [other if one is None else one for one, other in zip(taken, spare, strict=True)]
         return [(base, among[n]) for base, n in zip(among, chosen, strict=True) if n is not None]
 
     def swap(self, base: Sample, source: Sample) -> Swap:
@@ -229,7 +230,7 @@ def matched(options: Sequence[Sequence[int]]) -> list[int | None]:
     Examples
     --------
     >>> matched([[1, 2], [2], [1]])
-    [None, 2, 1]
+    [1, 2, None]
     >>> matched([[1, 2], [2, 0], [1]])
     [2, 0, 1]
     """
@@ -253,9 +254,7 @@ def matched(options: Sequence[Sequence[int]]) -> list[int | None]:
     return found
 
 
-def _places(
-    model: LoadedModel, carriers: Sequence[Carrier], features: str | None
-) -> tuple[list[Carrier], list[Place]]:
+def _places(model: LoadedModel, carriers: Sequence[Carrier], features: str | None) -> tuple[list[Carrier], list[Place]]:
     """Return the places that a claim names, the features of a rule by layer, each with where it is meant."""
     from interp.engine.interchange.places import Place
 
@@ -280,7 +279,8 @@ def _of_rule(model: LoadedModel, carrier: Carrier, features: str | None) -> list
     known = {label.text: label for label in held.labels.values()}
     if not known:
         raise InputError(f"no feature of {held.name} has a label; %interp features-label finds rules")
-    named = [name for name, label in held.labels.items() if carrier.rule.lower() in {label.text.lower(), label.brief.lower()}]
+    wanted = carrier.rule.lower()
+    named = [name for name, one in held.labels.items() if wanted in {one.text.lower(), one.brief.lower()}]
     if not named:
         raise unknown("rule", carrier.rule, known, f"%interp features lists what {held.name} has")
     layers: dict[int, list[int]] = {}
@@ -293,9 +293,13 @@ def _of_rule(model: LoadedModel, carrier: Carrier, features: str | None) -> list
 def _function(becomes: Any, asked: Claimed) -> Callable[[Values, Values], Any] | None:
     wanted = asked.claim.outcome.kind == "given"
     if becomes is None and wanted:
-        raise InputError("what the answer becomes is to be given: becomes=function of the base's and the source's values")
+        raise InputError(
+            "what the answer becomes is to be given: becomes=function of the base's and the source's values"
+        )
     if becomes is not None and not wanted:
-        raise InputError(f"the claim says what the answer becomes; for becomes=… type swap {asked.claim.variable} -> given")
+        raise InputError(
+            f"the claim says what the answer becomes; for becomes=… type swap {asked.claim.variable} -> given"
+        )
     if becomes is not None and not callable(becomes):
         raise InputError("becomes=… is a function of the base's and the source's values, which returns a token")
     return becomes
@@ -304,17 +308,19 @@ def _function(becomes: Any, asked: Claimed) -> Callable[[Values, Values], Any] |
 def _variables(variables: Any, asked: Claimed) -> dict[str, list[Any]]:
     claim, count = asked.claim, len(asked.prompts.prompts)
     if variables is not None and not isinstance(variables, Mapping):
-        raise InputError(f"variables=… is a dict of lists, such as {{{claim.variable!r}: […]}}, one value for each prompt")
-    given = {
-        str(name): list(plain(values)) for name, values in cast("Mapping[Any, Any]", variables or {}).items()
-    }
+        raise InputError(
+            f"variables=… is a dict of lists, such as {{{claim.variable!r}: […]}}, one value for each prompt"
+        )
+    given = {str(name): list(plain(values)) for name, values in cast("Mapping[Any, Any]", variables or {}).items()}
     for name, values in given.items():
         if len(values) != count:
-            raise InputError(f"variable {name} has {len(values)} values, and there are {count} prompts; give one for each")
+            raise InputError(
+                f"variable {name} has {len(values)} values, and there are {count} prompts; give one for each"
+            )
     if claim.value.kind == "given" and claim.variable not in given:
         near = closest(claim.variable, given)
         raise InputError(
-            f"{claim.variable} has no values{near}: give variables={{{claim.variable!r}: […]}}, one for each prompt, or "
-            f"type what it is, such as variable: {claim.variable} = {{IO}}"
+            f"{claim.variable} has no values{near}: give variables={{{claim.variable!r}: […]}}, one for each prompt, "
+            f"or type what it is, such as variable: {claim.variable} = {{IO}}"
         )
     return given

@@ -35,7 +35,7 @@ class ClaimResult(Result):
         The verdict's reason, where one is to be given.
     accuracy, interval
         The share of interchanges whose likeliest answer is the predicted one, and ``float64 [2]``: its exact 95 %
-        interval over the base prompts; NaN where no interchange could be made.
+        interval over the base prompts; ``None`` and NaN where no interchange could be made.
     controls, names
         Which controls there are, and what each is in words.
     control_accuracy, control_interval
@@ -65,7 +65,7 @@ class ClaimResult(Result):
     task: str
     verdict: str
     why: str
-    accuracy: float
+    accuracy: float | None
     interval: Float
     controls: tuple[str, ...]
     names: tuple[str, ...]
@@ -95,20 +95,27 @@ class ClaimResult(Result):
     def strongest(self) -> int | None:
         """The number of the strongest of the controls that decide; ``None`` where there is none."""
         deciding = ("stream",) if self.outcome == "the answer stays" else ("labels", "model", "random")
-        those = [n for n, name in enumerate(self.controls) if name in deciding and self.control_accuracy[n] == self.control_accuracy[n]]
+        made = np.isfinite(self.control_accuracy)
+        those = [n for n, name in enumerate(self.controls) if name in deciding and made[n]]
         return max(those, key=lambda n: float(self.control_accuracy[n]), default=None)
+
+    @property
+    def short(self) -> str:
+        """The claim in a few words."""
+        end = self.outcome.removeprefix("the answer ").removeprefix("becomes ")
+        usual = end in {f"the other {self.variable}", "the other answer"}
+        return f"{self.variable} in {self.carried}" + ("" if usual else f": {end}")
 
     def line(self) -> str:
         """Return the verdict with what it rests on, in one line."""
         shown = resolve("interp.errors:printable")
-        if not self.n:
+        if self.accuracy is None:
             return f"{self.verdict}: {self.why}"
         parts = [f"{self.verdict}: {_share(self.accuracy, self.interval)} of {self.n} interchanges"]
         best = self.strongest
         if best is not None:
-            parts.append(
-                f"{self.names[best]} {_share(float(self.control_accuracy[best]), self.control_interval[:, best])}"
-            )
+            share = _share(float(self.control_accuracy[best]), self.control_interval[:, best])
+            parts.append(f"the strongest control, {self.names[best]}, {share}")
         parts += [self.why] if self.why else []
         if self.verdict.startswith("supported"):
             for name, layer in (("below", "the layer below"), ("above", "the layer above")):
@@ -120,7 +127,7 @@ class ClaimResult(Result):
 
     def summary(self) -> str:
         """Return the claim and its verdict."""
-        return f"{self.variable} in {self.carried}, {self.outcome}: {self.line()}"
+        return f"{self.short}, {self.line()}"
 
     def text(self) -> str:
         """Return the claim, the verdict and a line for each control."""
@@ -139,7 +146,7 @@ class ClaimResult(Result):
         return frame_of(
             {
                 "of": ("the claim", *self.names),
-                "accuracy": np.array([self.accuracy, *self.control_accuracy]),
+                "accuracy": np.array([np.nan if self.accuracy is None else self.accuracy, *self.control_accuracy]),
                 "low": low,
                 "high": high,
                 "missing": ("", *self.control_missing),

@@ -28,7 +28,9 @@ def task_with(model: LoadedModel, spans: Sequence[str], command: str) -> str:
         return found[0]
     every = ", ".join(tasks.names())
     if len(found) > 1:
-        raise InputError(f"{' and '.join(found)} have the slots {', '.join(spans)}: say which, such as --task {found[0]}")
+        raise InputError(
+            f"{' and '.join(found)} have the slots {', '.join(spans)}: say which, such as --task {found[0]}"
+        )
     if not wanted:
         raise InputError(f"{command} needs prompts: name a --task ({every}), or type them below a line prompts:")
     known = sorted({slot for own in slots.values() for slot in own})

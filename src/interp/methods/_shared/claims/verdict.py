@@ -106,7 +106,10 @@ def verdict(
     if 2 * solved < prompts:
         return "not established", f"the model solves {solved} of {prompts} prompts, less than half"
     if claim.of < LEAST:
-        return "not established", f"{claim.of} interchange{'s' * (claim.of != 1)} can be made, and {LEAST} are the least"
+        return (
+            "not established",
+            f"{claim.of} interchange{'s' * (claim.of != 1)} can be made, and {LEAST} are the least",
+        )
     low, high = claim.interval
     if stays:
         return _stays(claim, controls.get("stream"))
