@@ -36,12 +36,15 @@ class Exchange:
         Positions of the base run, and as many of the source run.
     head
         Of a site with heads: this one; all of them where it is ``None``.
+    variables
+        Those of the place's variables that are exchanged, as in a subspace that is theirs; all where there are none.
     """
 
     site: Site
     at: tuple[int, ...]
     taken: tuple[int, ...]
     head: int | None = None
+    variables: tuple[str, ...] = ()
 
 
 def values(program: Program, ids: Sequence[int]) -> Values:
@@ -102,8 +105,9 @@ def _run(program: Program, ids: Sequence[int], exchanges: Sequence[Exchange], gi
     def put(variable: str, tensor: Tensor, some: Sequence[Exchange]) -> Tensor:
         """Return a variable as some places have it."""
         for one in some:
-            tensor = tensor.clone()
-            tensor[list(one.at)] = given[variable][list(one.taken)]
+            if not one.variables or variable in one.variables:
+                tensor = tensor.clone()
+                tensor[list(one.at)] = given[variable][list(one.taken)]
         return tensor
 
     def on(layer: int, *names: str) -> list[Exchange]:

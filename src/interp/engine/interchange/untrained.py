@@ -62,14 +62,15 @@ def untrained(model: LoadedModel, seed: int) -> LoadedModel:
             made = _native(model)
         else:
             made = translated(f"{what} cannot be made", lambda: _pretrained(model, what))
-    return load(made.to(device=model.device, dtype=getattr(torch, model.dtype)).eval(), name=name, options=options)
+            made.to(device=model.device, dtype=getattr(torch, model.dtype))
+    return load(made.eval(), name=name, options=options)
 
 
 def _native(model: LoadedModel) -> Any:
     """Return a bridge of transformer-lens' own kind of model, with its own initial weights."""
     config: Any = copy.deepcopy(model.bridge.cfg)
     config.init_weights, config.seed = True, None  # the generator is seeded already
-    return boot(config, model_name=model.name)
+    return boot(config, device=model.device, dtype=getattr(torch, model.dtype), model_name=model.name)
 
 
 def _pretrained(model: LoadedModel, what: str) -> Any:
@@ -77,7 +78,7 @@ def _pretrained(model: LoadedModel, what: str) -> Any:
     kind: Any = type(model.hf_model)
     if not issubclass(kind, PreTrainedModel):
         raise InputError(f"{what} cannot be made: {kind.__name__} is no class of Hugging Face's")
-    config = copy.deepcopy(model.hf_model.config)
+    config: Any = copy.deepcopy(model.hf_model.config)
     # A GGUF file's weights were unpacked when it was read: they are plain numbers now, whatever its configuration says.
     if getattr(config, "quantization_config", None) is not None:
         if getattr(model.hf_model, "quantization_method", None) not in {None, "gguf"}:
