@@ -63,7 +63,6 @@ ALLOWED: dict[str, set[str]] = {
     "interface.commands": {
         *PLAIN,
         "results",
-        "interface.claims",
         "interface.registry",
         "interface.session",
         "methods._shared",
