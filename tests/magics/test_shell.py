@@ -132,6 +132,9 @@ def test_clear_empties_the_store(shell: Any, lend: Any) -> None:
         ("%%interp feature 0.1 --features load", {"loaded-features"}),
         ("%%interp features-label 0.1 --ab", {"--above"}),
         ("%%interp predict --model mi", {"mine"}),
+        ("%%interp claim --controls la", {"labels"}),
+        ("%%interp claim --ra", {"--rank"}),
+        ("%interp claims --model mi", {"mine"}),
     ],
 )
 def test_tab_offers(shell: Any, lend: Any, typed: str, offered: set[str]) -> None:

@@ -17,6 +17,7 @@ from interp.engine.model import load
 from interp.errors import InputError, Interrupted
 from interp.interface import claims as repeated
 from interp.interface.session import session
+from interp.magics.parser import parse
 from interp.methods._shared.claims import controls
 from interp.spec import Pair
 
@@ -303,6 +304,16 @@ def test_a_claim_that_cannot_be_tested_says_why_and_the_others_go_on(program: An
     (tmp_path / "none.json").write_text(json.dumps({"a": 1}))
     with pytest.raises(InputError):
         interp.claims(tmp_path / "none.json")
+
+
+def test_files_stand_one_after_the_other_on_a_line() -> None:
+    assert parse("claims a.json 'b c.json' --model mine").arguments == {
+        "files": ("a.json", "b c.json"),
+        "model": "mine",
+    }
+    assert parse("claims").arguments == {}
+    with pytest.raises(InputError, match="are paths of files"):
+        interp.claims(3)
 
 
 def test_ctrl_c_between_claims_keeps_those_that_were_tested(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
