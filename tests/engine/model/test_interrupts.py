@@ -69,6 +69,23 @@ class Alarm:
         self.on = False
         signal.setitimer(signal.ITIMER_REAL, 0)
 
+    def interrupted(self, delays: list[float], work: Callable[[], object]) -> KeyboardInterrupt | None:
+        """Call `work` with one or two interrupts; return the first, or ``None`` where it came too late for it."""
+        stopped: KeyboardInterrupt | None = None
+        try:
+            try:
+                try:
+                    self.start(delays)
+                    work()
+                except KeyboardInterrupt as error:
+                    stopped = error
+                self.stop()
+            except KeyboardInterrupt:  # the second of a pair, or one too late for the work
+                self.stop()
+        except KeyboardInterrupt:  # both were too late
+            self.stop()
+        return stopped
+
 
 @pytest.mark.usefixtures("interrupts_in_collections")
 @pytest.mark.parametrize("family", ["gpt2", "llama", "neox"])
@@ -94,7 +111,7 @@ def test_interrupts_leave_nothing_behind(family: str, folder: Callable[..., Path
                 delays = [dice.uniform(1e-5, 0.9 * durations[work])]
                 if dice.random() < 0.3:
                     delays.append(dice.choice([1e-5, 1e-4, 1e-3]))
-                frames = _interrupted(alarm, delays, lambda w=work: w(clean_session, model, _ids(dice)))
+                frames = _inside(alarm.interrupted(delays, lambda w=work: w(clean_session, model, _ids(dice))))
                 seen["landed"] += bool(frames)
                 seen["inside hooks"] += "run_hooked" in frames
                 assert signal.getsignal(signal.SIGINT) is handler
@@ -116,19 +133,9 @@ def test_interrupts_leave_nothing_behind(family: str, folder: Callable[..., Path
     assert all(seen[what] >= count for what, count in ENOUGH.items()), seen
 
 
-def _interrupted(alarm: Alarm, delays: list[float], work: Callable[[], None]) -> set[str]:
-    """Run `work` with interrupts at `delays`; return the functions that the first one stopped, none if it came late."""
-    inside: set[str] = set()
-    try:
-        try:
-            alarm.start(delays)
-            work()
-        except KeyboardInterrupt as stopped:
-            inside = {frame.name for frame in traceback.extract_tb(stopped.__traceback__)}
-        alarm.stop()
-    except KeyboardInterrupt:  # the second of a pair, or one too late for the work
-        alarm.stop()
-    return inside
+def _inside(stopped: KeyboardInterrupt | None) -> set[str]:
+    """Return the functions that an interrupt stopped."""
+    return set() if stopped is None else {frame.name for frame in traceback.extract_tb(stopped.__traceback__)}
 
 
 def _ids(dice: random.Random) -> list[int]:

@@ -315,7 +315,7 @@ def test_interrupts_leave_nothing_behind(family: str, path: str, lend: Any) -> N
                 if dice.random() < 0.3:
                     delays.append(dice.choice([1e-5, 1e-4, 1e-3]))
                 start = time.perf_counter()
-                stopped = _interrupted(alarm, delays, QUESTIONS[number])
+                stopped = alarm.interrupted(delays, lambda n=number: ask(**QUESTIONS[n]))
                 if stopped is not None:
                     seen["landed"] += 1
                 else:  # the machine is faster than it was
@@ -351,21 +351,6 @@ def _seconds(model: LoadedModel, question: dict[str, Any]) -> float:
         ask(**question)
         taken.append(time.perf_counter() - start)
     return sorted(taken)[1]
-
-
-def _interrupted(alarm: Alarm, delays: list[float], question: dict[str, Any]) -> KeyboardInterrupt | None:
-    """Ask with interrupts at `delays`; return the first one, or ``None`` where it came too late."""
-    stopped: KeyboardInterrupt | None = None
-    try:
-        try:
-            alarm.start(delays)
-            ask(**question)
-        except KeyboardInterrupt as error:
-            stopped = error
-        alarm.stop()
-    except KeyboardInterrupt:  # the second of a pair, or one too late for the sweep
-        alarm.stop()
-    return stopped
 
 
 def _is_right(result: Any, expected: np.ndarray, clean: float) -> bool:
