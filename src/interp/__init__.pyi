@@ -58,6 +58,7 @@ from interp.methods.text.steer import SteeringResult as _SteeringResult
 from interp.methods.text.tokens import TokensResult as _TokensResult
 from interp.results import Result as Result
 from interp.results.comparison import compare as compare
+from interp.results.verified import Verified as _Verified
 from interp.selection import selection as selection
 from interp.sites import Site as Site
 from interp.spans import Mark as Mark
@@ -601,6 +602,7 @@ def validate(
     dry_run: Any = ...,
     model: Any = ...,
 ) -> _CircuitReport | _TraceResult: ...
+def verify(result: Any, *, model: Any = ...) -> _Verified: ...
 def load(
     source: Any = ...,
     *,

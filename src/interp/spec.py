@@ -45,6 +45,7 @@ FileNames = Annotated[str | Sequence[str] | None, "files"]  # one or several, wi
 Numbers = Annotated[str | Sequence[float], "numbers"]
 Examples = Annotated[str | Sequence[str], "examples"]
 Variable = Annotated[Any, "variable"]  # in a magic, the name of what the notebook holds
+SavedResult = Annotated[Any, "saved result"]  # in a magic, the name of a result that the notebook holds, or a file
 Direction = Annotated[Any, "direction"]  # the same, or a feature such as F2.417
 
 

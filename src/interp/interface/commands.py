@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from interp.errors import InputError, printable
-from interp.interface import claims as claims  # declares itself
 from interp.interface import registry
 from interp.interface.registry import command
 from interp.methods._shared import features

@@ -20,7 +20,7 @@ from interp.methods._shared import features
 from interp.methods._shared.claims import kept
 from interp.methods._shared.claims.kept import Kept
 from interp.methods._shared.models import way
-from interp.results import Result
+from interp.results import Own, Result
 from interp.spec import Intervention, Prompts, Texts
 
 if TYPE_CHECKING:
@@ -128,6 +128,10 @@ class Session:
         for given in unknown:
             known = [name for name in inspect.signature(self.load).parameters if name != "unknown"]
             raise InputError(f"load has no argument {given!r}{closest(given, known)}; it takes {', '.join(known)}")
+        if isinstance(source, str | os.PathLike) and not os.path.isdir(source):
+            named = os.fspath(source)
+            if named.lower().endswith((".json", ".npz")):
+                raise InputError(f"{named!r} is no model's but a result's; interp.load_result({named!r}) gives it back")
         # Before torch: while torch's library is read no other thread runs. By then the line that says how far this is
         # stands, for which it would else be too late.
         import transformers  # noqa: F401  # pyright: ignore[reportUnusedImport]
@@ -266,7 +270,8 @@ class Session:
             raise InputError(f"{command.name} needs {missing[0]}; interp.help({command.name!r}) says what it takes")
         if not command.needs_model:
             arguments = {given: command.parameter(given).check(value) for given, value in arguments.items()}
-            made = {"technique": command.name, "arguments": arguments}
+            kept = {given: Own(type(v).__name__) if isinstance(v, Result) else v for given, v in arguments.items()}
+            made = {"technique": command.name, "arguments": kept}
             try:
                 result = command.function(self, **arguments)
             except Interrupted as stop:

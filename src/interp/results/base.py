@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
+    from interp.results.verified import Verified
+
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
@@ -120,6 +122,20 @@ def has_view(result: Result) -> bool:
     return result._widget is not None  # pyright: ignore[reportPrivateUsage]
 
 
+@dataclass(frozen=True)
+class Filed:
+    """What files of a kind of result need beside its declared types."""
+
+    reader: str | None
+    check: str | None
+    beside: frozenset[str]
+
+
+def filed(kind: type[Result]) -> Filed:
+    """Return what its files need."""
+    return Filed(kind._reader, kind._check, kind._beside)  # pyright: ignore[reportPrivateUsage]
+
+
 def has_page() -> bool:
     """Return whether a Jupyter kernel runs this code, so that a page may show live views."""
     ipython = sys.modules.get("IPython")
@@ -151,9 +167,8 @@ class Result:
 
     Subclasses are frozen dataclasses. They name their picture in `_html` (``(result) -> str``, a self-contained
     fragment) and, where they have one, their figure in `_svg` (``(result, theme="light" | "dark") -> str``), their
-    Plotly figure in `_plotly` and their widget in `_widget`. Where a file of one needs more than its declared types,
-    `_reader` makes the fields of what a file holds (``(fields, size) -> fields``), `_check` looks the object
-    over that was made of them, and `_beside` names what a file holds beside the fields.
+    Plotly figure in `_plotly` and their widget in `_widget`. Of files, `_reader` makes fields of what one holds
+    (``(fields, size) -> fields``), `_check` looks over what was made of them, `_beside` names what is no field.
     """
 
     provenance: Provenance = field(default_factory=Provenance)
@@ -244,6 +259,33 @@ class Result:
         first = [words.pop("prompt")] if "prompt" in words else []
         inside = ", ".join([*first, *(f"{name}={written}" for name, written in words.items())])
         return f"interp.{self.provenance.technique.replace('-', '_')}({inside})", own
+
+    def verify(self, model: Any = None, **given: Any) -> Verified:
+        """Run the call again on the model as it is now, and compare every number: do they still hold?
+
+        Parameters
+        ----------
+        model
+            A loaded model or its name; the result's own when not given, or the current one if it is the same.
+        given
+            Arguments of the call that are not kept, such as a function or a circuit.
+
+        Returns
+        -------
+        Verified
+            Whether they do, how much each field changed, or what is lacking to tell.
+
+        Raises
+        ------
+        InputError
+            An argument that the call does not have.
+
+        Examples
+        --------
+        >>> result.verify().verdict
+        'holds: all ... values are equal'
+        """
+        return cast("Verified", resolve("interp.interface.verifying:again")(self, model, given))
 
     def html(self) -> str:
         """Return the picture as a self-contained HTML fragment: no script, no network."""

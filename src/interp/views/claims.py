@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from interp.methods._shared.claims.repeated_result import ClaimsResult
 
 _TITLE = "Claims"
-_SHORT = 44  # characters of a reason
+_SHORT = 34  # characters of a reason
+_TRACK = 220
 
 
 def _row(result: ClaimsResult, n: int) -> Row:
@@ -33,7 +34,7 @@ def _stacks(result: ClaimsResult) -> list[page.Stack]:
     if not result.names:
         return [[("", draw.words(["no claim was tested"]))]]
     caption = "Share of interchanges as predicted: ○ before, ● now with its 95 % interval"
-    return [[(caption, shares.shares([_row(result, n) for n in range(len(result.names))]))]]
+    return [[(caption, shares.shares([_row(result, n) for n in range(len(result.names))], track=_TRACK))]]
 
 
 def _foot(result: ClaimsResult) -> list[page.Piece]:

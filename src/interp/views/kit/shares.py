@@ -10,8 +10,8 @@ from interp.views.kit import draw
 from interp.views.kit.draw import Drawing, number
 from interp.views.kit.text import columns
 
-_ROW, _TRACK, _GAP = 24, 300, 14
-_WORD = 6.2  # px that a character of a label takes, at its size
+_ROW, _GAP = 24, 14
+_WORD, _BOLD = 6.2, 7.2  # px that a character of a label takes, at its size
 _STRONG = ' style="font-size:11.5px;fill:var(--interp-fg){}"'
 
 
@@ -61,8 +61,10 @@ class Row:
     bold: bool = False
 
 
-def shares(rows: Sequence[Row], *, half: bool = True, widest: int = 46) -> Drawing:
-    """Return rows of dots on one axis; `half` draws a line at 1/2, `widest` is the most characters of a label.
+def shares(rows: Sequence[Row], *, track: float = 300, widest: int = 46) -> Drawing:
+    """Return rows of dots on one axis, `track` pixels long, with lines at 0, 1/2 and 1.
+
+    A label that has more than `widest` characters is cut.
 
     Examples
     --------
@@ -70,13 +72,14 @@ def shares(rows: Sequence[Row], *, half: bool = True, widest: int = 46) -> Drawi
     44
     """
     labels = [row.label if columns(row.label) <= widest else f"{row.label[: widest - 1]}…" for row in rows]
-    left = math.ceil(max(map(columns, labels)) * _WORD) + _GAP
-    right = math.ceil(max(columns(row.said) for row in rows) * _WORD) + _GAP
+    sizes = [_BOLD if row.bold else _WORD for row in rows]
+    left = math.ceil(max(columns(label) * size for label, size in zip(labels, sizes, strict=True))) + _GAP
+    right = math.ceil(max(columns(row.said) * size for row, size in zip(rows, sizes, strict=True))) + _GAP
     high = len(rows) * _ROW
     body = [
         f'<path class="interp-base" style="stroke-opacity:{1 if end in (0, 1) else 0.6}" '
-        f'd="M{number(left + end * _TRACK)} 0V{high + 4}"/>'
-        for end in ((0, 0.5, 1) if half else (0, 1))
+        f'd="M{number(left + end * track)} 0V{high + 4}"/>'
+        for end in (0, 0.5, 1)
     ]
     for n, (row, label) in enumerate(zip(rows, labels, strict=True)):
         middle = (n + 0.5) * _ROW
@@ -84,24 +87,24 @@ def shares(rows: Sequence[Row], *, half: bool = True, widest: int = 46) -> Drawi
         body.append(draw.text(0, middle + 4, label, more=style))
         if row.instead:
             body.append(draw.text(left + 8, middle + 4, row.instead))
-        body += [_dot(dot, left, middle) for dot in row.dots if math.isfinite(dot.value)]
-        body.append(draw.text(left + _TRACK + _GAP, middle + 4, row.said, more=style))
+        body += [_dot(dot, left, middle, track) for dot in row.dots if math.isfinite(dot.value)]
+        body.append(draw.text(left + track + _GAP, middle + 4, row.said, more=style))
     body += [
         draw.text(left, high + 16, "0", anchor="middle"),
-        *([draw.text(left + _TRACK / 2, high + 16, "½", anchor="middle")] if half else []),
-        draw.text(left + _TRACK, high + 16, "1", anchor="middle"),
+        draw.text(left + track / 2, high + 16, "½", anchor="middle"),
+        draw.text(left + track, high + 16, "1", anchor="middle"),
     ]
-    return Drawing(left + _TRACK + right, high + 20, "".join(body))
+    return Drawing(left + track + right, high + 20, "".join(body))
 
 
-def _dot(dot: Dot, left: float, middle: float) -> str:
-    x = left + dot.value * _TRACK
+def _dot(dot: Dot, left: float, middle: float, track: float) -> str:
+    x = left + dot.value * track
     colour = "accent" if dot.strong else "muted"
     bar = ""
     if math.isfinite(dot.low) and math.isfinite(dot.high):
-        wide = max(1.0, (dot.high - dot.low) * _TRACK)
+        wide = max(1.0, (dot.high - dot.low) * track)
         bar = (
-            f'<rect style="fill:var(--interp-{colour});fill-opacity:0.28" x="{number(left + dot.low * _TRACK)}" '
+            f'<rect style="fill:var(--interp-{colour});fill-opacity:0.28" x="{number(left + dot.low * track)}" '
             f'y="{number(middle - 3)}" width="{number(wide)}" height="6" rx="3"/>'
         )
     fill = "var(--interp-bg)" if dot.hollow else f"var(--interp-{colour})"
