@@ -6,7 +6,8 @@ A claim names a variable (the token at a position, a variable of the program at 
 stream, a head, an MLP) at a position, and what becomes of the answer. The interpreter of programs makes the same
 interchanges in the variables themselves, and so says in how many of them the claim's prediction comes true: true claims
 are those of which it does in all, false ones those of which it does in less than half; what is between is neither. Of a
-subspace every set of the place's variables is tried: a claim is false only if none of them does it.
+subspace every set of the place's variables is tried: a claim is false only if none of them does it, and true only if
+the subspace has room for the variable's values.
 """
 
 from __future__ import annotations
@@ -50,6 +51,12 @@ def prompts(name: str) -> tuple[Ids, ...]:
 
 
 @cache
+def wrong(name: str) -> dict[Ids, int]:
+    """Return each prompt's wrong answer."""
+    return {tuple(pair.clean.ids or ()): int(pair.wrong[0]) for pair in compiled(name).pairs(PROMPTS, seed=11).pairs}
+
+
+@cache
 def said(name: str, base: Ids, source: Ids, carrier: Carrier, variables: tuple[str, ...] = ()) -> int | None:
     """Return the answer with an interchange, by construction."""
     program, at = compiled(name).program, tuple(int(one) for one in carrier.at)
@@ -70,6 +77,8 @@ class Asked:
         of = compiled(self.program).program.answer
         if self.claim.outcome.kind == "value":
             return self.values[source]
+        if self.claim.outcome.kind == "wrong":
+            return wrong(self.program)[prompts(self.program)[base]]
         return of(prompts(self.program)[source if self.claim.outcome.kind == "answer" else base])
 
     def by_construction(self, pairs: Sequence[tuple[int, int]]) -> float:
@@ -82,6 +91,11 @@ class Asked:
             sum(said(self.program, ids[b], ids[s], carrier, some) == self.predicted(b, s) for b, s in pairs)
             for some in sets
         ) / len(pairs)
+
+    @property
+    def fits(self) -> bool:
+        """Whether a subspace has room for the differences of the variable's values."""
+        return self.claim.rank is None or len(set(self.values)) <= self.claim.rank + 1
 
     def fitting(self, pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
         """Return the pairs of prompts that a claim is tested by."""
@@ -98,7 +112,8 @@ class Asked:
         """Return what the command says."""
         name = self.claim.variable
         of = compiled(self.program).program.answer
-        pairs = [Pair(Prompt(ids=ids), Prompt(ids=ids), (of(ids),), (0,)) for ids in prompts(self.program)]
+        bad = wrong(self.program)
+        pairs = [Pair(Prompt(ids=ids), Prompt(ids=ids), (of(ids),), (bad[ids],)) for ids in prompts(self.program)]
         return interp.claim(self.claim, pairs=pairs, variables={name: list(self.values)}, model=model)
 
 
@@ -137,20 +152,26 @@ def tried(name: str) -> tuple[tuple[int, int], ...]:
 def likely(one: Asked) -> str:
     """Return whether a claim is true, false or neither, of a few interchanges; nothing where there are too few."""
     fitting = one.fitting(tried(one.program))
-    return truth_of(one.by_construction(fitting)) if len(fitting) >= LEAST else ""
+    return truth_of(one, one.by_construction(fitting)) if len(fitting) >= LEAST else ""
 
 
 def certainly(one: Asked) -> bool:
     """Return whether a claim is true of a few interchanges; of a subspace whether it is of all of the place."""
     (carrier,), ids = one.claim.carriers, prompts(one.program)
     fitting = one.fitting(tried(one.program))
-    return len(fitting) >= LEAST and all(
-        said(one.program, ids[base], ids[source], carrier) == one.predicted(base, source) for base, source in fitting
+    return (
+        len(fitting) >= LEAST
+        and one.fits
+        and all(
+            said(one.program, ids[base], ids[source], carrier) == one.predicted(base, source)
+            for base, source in fitting
+        )
     )
 
 
-def truth_of(share: float) -> str:
-    return "true" if share == 1 else "false" if share < 0.5 else "neither"
+def truth_of(one: Asked, share: float) -> str:
+    """Return what a claim is that comes true in such a share of interchanges."""
+    return "true" if share == 1 and one.fits else "false" if share < 0.5 else "neither"
 
 
 def drawn(name: str, seed: int, rank: int | None = None) -> Iterator[Asked]:
@@ -178,11 +199,14 @@ def drawn(name: str, seed: int, rank: int | None = None) -> Iterator[Asked]:
 
 
 def every(name: str, rank: int | None = None) -> Iterator[Asked]:
-    """Yield each claim that the answer becomes another: the other one, at any place, or the token at a position."""
+    """Yield each claim that the answer becomes another one.
+
+    The other prompt's, the token at a position, or, of a variable of the program's, the wrong one.
+    """
     for carrier in carriers(name):
         for variable, at, is_token in variables(name):
-            if is_token and len(set(at)) > 1:
-                outcome = Outcome("answer" if variable == "answer" else "value")
+            if len(set(at)) > 1:
+                outcome = Outcome("answer" if variable == "answer" else "value" if is_token else "wrong")
                 yield Asked(name, Claim(variable, Value("given"), (carrier,), outcome, rank), at)
 
 
@@ -204,7 +228,7 @@ class Rates:
         if not result.n:
             return ""
         pairs = [(int(base), int(source)) for base, source in zip(result.base, result.source, strict=True)]
-        kind = truth_of(one.by_construction(pairs))
+        kind = truth_of(one, one.by_construction(pairs))
         self.counts.setdefault((kind, one.claim.outcome.kind == "stays"), Counter())[result.verdict] += 1
         if (kind, result.verdict) in {("false", "supported"), ("false", "supported in part"), ("true", "rejected")}:
             self.wrong.append(f"{kind}, {one.program}: {'; '.join(str(one.claim).splitlines())}: {result.line()}")

@@ -48,15 +48,15 @@ def test_false_claims_are_not_supported_and_true_ones_are(name: str, clean_sessi
     print(f"{name}: supported are {wrong} of {of} false claims and {right} of {true} true ones")
     assert of >= 10
     assert wrong == 0, found.wrong
-    assert right == true == 4, found.wrong
+    assert right == true >= 2, found.wrong
     assert not clean_session.models
 
 
 @pytest.mark.slow
 def test_false_claims_of_subspaces_are_not_supported(clean_session: Any) -> None:
-    found = claim_rates.rates(2, 1, rank=2, names=["ioi"])
-    assert found.share("false")[0] == 0, found.wrong
-    assert found.share("true") == (1, 1), found.wrong
+    found = claim_rates.rates(2, 2, rank=2, names=["ioi"])
+    assert found.share("false") == (0, 2), found.wrong
+    assert found.share("true") == (2, 2), found.wrong
     assert not clean_session.models
 
 
