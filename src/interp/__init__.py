@@ -32,6 +32,7 @@ _NAMED = {
     "Result": "interp.results:Result",
     "Turn": "interp.chats:Turn",
     "compare": "interp.results.comparison:compare",
+    "load_result": "interp.interface.saved:load_result",
     "load_circuit": "interp.methods._shared.circuit.file:load_circuit",
     "load_labels": "interp.methods._shared.feature_labels:load_labels",
     "load_graph": "interp.methods._shared.trace.file:load_graph",

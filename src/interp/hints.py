@@ -38,7 +38,6 @@ HINTS = {
     "save": 'a result saves itself: add -o r to its cell, then r.save("r.html")',
     "plot": "a result shows itself; r.to_plotly() is a figure, r.png() a picture",
     "show": "a result shows itself as a cell's last line; r.widget is its view, r.to_plotly() a figure",
-    "load_result": "interp.load_circuit(path) brings a circuit back; numpy.load reads a result saved as .npz",
     "HookedTransformer": "interp.load(name) loads a model, and interp.model.bridge is its TransformerBridge",
 }
 

@@ -21,9 +21,9 @@ from interp import files
 from interp.errors import InputError, closest, printable
 from interp.hints import OF_RESULTS
 from interp.ids import typed, types_of
-from interp.results.code import kind_of, spelled
+from interp.results.code import kind_of, name_of, spelled
 from interp.results.costs import Costs
-from interp.results.saving import as_data, as_json, as_npz
+from interp.results.saving import as_data, as_json, as_npz, header
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -151,7 +151,9 @@ class Result:
 
     Subclasses are frozen dataclasses. They name their picture in `_html` (``(result) -> str``, a self-contained
     fragment) and, where they have one, their figure in `_svg` (``(result, theme="light" | "dark") -> str``), their
-    Plotly figure in `_plotly` and their widget in `_widget`.
+    Plotly figure in `_plotly` and their widget in `_widget`. Where a file of one needs more than its declared types,
+    `_reader` makes the fields of what a file holds (``(fields, size) -> fields``), `_check` looks the object
+    over that was made of them, and `_beside` names what a file holds beside the fields.
     """
 
     provenance: Provenance = field(default_factory=Provenance)
@@ -162,6 +164,9 @@ class Result:
     _svg: ClassVar[str | None] = None
     _plotly: ClassVar[str | None] = None
     _widget: ClassVar[str | None] = None
+    _reader: ClassVar[str | None] = None
+    _check: ClassVar[str | None] = None
+    _beside: ClassVar[frozenset[str]] = frozenset()
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy or a pickle holds: the data, without the view that this object has made."""
@@ -233,8 +238,7 @@ class Result:
         for name, value in self.provenance.arguments.items():
             written = spelled(value)
             if written is None:
-                called = str(getattr(value, "__name__", ""))
-                written = called if called.isidentifier() else name
+                written = name_of(value) or name
                 own.append(f"{written} = {kind_of(value)}")
             words[name] = written
         first = [words.pop("prompt")] if "prompt" in words else []
@@ -304,7 +308,7 @@ class Result:
         'attention.html'
         """
         writers: dict[str, Callable[[], bytes]] = {
-            ".json": lambda: as_json(self._saved()),
+            ".json": lambda: as_json({**self._saved(), "interp": header(self)}),
             ".npz": lambda: as_npz(self),
             ".html": lambda: cast(str, resolve("interp.views.export:page")(self)).encode(),
             ".svg": lambda: self.svg().encode(),

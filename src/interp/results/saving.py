@@ -1,14 +1,25 @@
-"""What a file of a result holds."""
+"""What a file of a result holds.
+
+Its fields by name, as anyone reads them, and beside them, under ``interp``, what these do not say: the class, the version
+of interp, the shape and dtype of each array, and arguments, whose types are nowhere declared, exactly.
+"""
 
 from __future__ import annotations
 
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache
 from typing import Any, cast
 
 import numpy as np
+
+from interp.results.code import exact
+
+# What files hold beside the fields: a reader refuses those of a later number.
+SCHEMA = 1
+Path = tuple[str, ...]
 
 
 def as_json(value: Any) -> bytes:
@@ -45,17 +56,81 @@ def as_data(value: Any, arrays: bool = True) -> Any:
     return repr(value)
 
 
+@dataclass
+class _Beside:
+    """What lies where in a result: a path is the names of fields, the keys and the numbers that lead to it."""
+
+    arrays: list[tuple[Path, np.ndarray[Any, Any]]] = field(default_factory=list[Any])
+    results: list[tuple[Path, str]] = field(default_factory=list[Any])
+    exact: list[tuple[Path, Any]] = field(default_factory=list[Any])
+
+    def look(self, value: Any, at: Path = ()) -> None:
+        """Note what is in `value`, which lies at `at`."""
+        if isinstance(value, np.ndarray):
+            self.arrays.append((at, cast("np.ndarray[Any, Any]", value)))
+        elif is_dataclass(value) and not isinstance(value, type):
+            if hasattr(value, "provenance"):
+                self.results.append((at, type(value).__name__))
+            anything = {f.name for f in fields(value) if "Any" in str(f.type)}
+            for name, held in own_fields(value):
+                if name in anything:
+                    self.exact.append(((*at, name), exact(held)))
+                else:
+                    self.look(held, (*at, name))
+        elif isinstance(value, Mapping):
+            for key, held in cast("Mapping[Any, Any]", value).items():
+                self.look(held, (*at, str(key)))
+        elif isinstance(value, list | tuple):
+            for number, held in enumerate(cast("list[Any]", value)):
+                if not isinstance(held, str | int | float):
+                    self.look(held, (*at, str(number)))
+
+
+def header(value: Any, entries: Mapping[Path, str] | None = None) -> dict[str, Any]:
+    """Return what a file of a result holds beside its fields; `entries` names the arrays of an npz file."""
+    beside = _Beside()
+    beside.look(value)
+    found: list[dict[str, Any]] = []
+    for at, array in beside.arrays:
+        named = {} if entries is None else {"entry": entries[at]}
+        found.append({"at": list(at), "dtype": array.dtype.name, "shape": list(array.shape), **named})
+    return {
+        "class": type(value).__name__,
+        "schema": SCHEMA,
+        "version": version(),
+        "arrays": found,
+        "results": [{"at": list(at), "class": name} for at, name in beside.results if at],
+        "exact": [{"at": list(at), "value": held} for at, held in beside.exact],
+    }
+
+
+@cache
+def version() -> str:
+    """Return the version of interp that runs."""
+    from importlib.metadata import version as installed
+
+    return installed("interp")
+
+
 def as_npz(value: Any) -> bytes:
-    """Return a dataclass as an npz file's bytes: its arrays by name, all else as JSON under ``meta``."""
-    arrays: dict[str, Any] = {}
-    for name, held in own_fields(value):
-        if isinstance(held, np.ndarray):
-            arrays[name] = held
-        elif isinstance(held, Mapping):
-            inner = cast("Mapping[Any, Any]", held)
-            if any(isinstance(v, np.ndarray) for v in inner.values()):
-                arrays |= {f"{name}_{key}": v for key, v in inner.items()}
+    """Return a dataclass as an npz file's bytes: its arrays by name, all else as JSON under ``meta`` and ``interp``.
+
+    An array of a mapping is called by the field's name and the key, ``stats_entropy``; one that lies deeper by its path,
+    ``report.curve``.
+    """
+    beside = _Beside()
+    beside.look(value)
+    own = dict(own_fields(value))
+    entries: dict[Path, str] = {}
+    for at, _ in beside.arrays:
+        keyed = len(at) == 2 and isinstance(own[at[0]], Mapping)
+        name = ("_" if keyed else ".").join(at)
+        entries[at] = name if name not in {*entries.values(), "meta", "interp"} else f"{'.'.join(at)}."
+    arrays = {entries[at]: array for at, array in beside.arrays}
     rest = {name: held for name, held in as_data(value, arrays=False).items() if name not in arrays}
+    said = {"meta": rest, "interp": header(value, entries)}
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays, meta=np.array(json.dumps(rest)))
+    np.savez_compressed(
+        buffer, allow_pickle=False, **arrays, **{name: np.array(json.dumps(held)) for name, held in said.items()}
+    )
     return buffer.getvalue()

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
 from interp import files
 from interp.errors import InputError, printable
-from interp.methods._shared.circuit.file import value_of
-from interp.results import Result
+from interp.results import Result, loading
 from interp.results.tables import frame_of
 
 if TYPE_CHECKING:
@@ -80,6 +79,7 @@ class FeaturesLabelResult(Result):
     least: float
     source: str = ""
 
+    _check: ClassVar[str | None] = "interp.methods._shared.feature_labels:checked"
     _html: ClassVar[str] = "interp.views.features_label:html"
 
     def rule(self, feature: str) -> Rule | None:
@@ -185,23 +185,25 @@ def load_labels(path: str | os.PathLike[str]) -> FeaturesLabelResult:
     >>> interp.load_labels("labels.json").rule("2.417").fires([" Mary", " met"])  # doctest: +SKIP
     """
     instead = "give the .json file that save(…) of features-label's result wrote"
-    held = files.read_json(path, instead)
-    name = files.path_of(path).name
-    known = {one.name for one in fields(FeaturesLabelResult) if not one.name.startswith("_")}
-    data = cast("dict[str, Any]", held) if isinstance(held, dict) else {}
-    if not {"features", "labels", "rules", "encoders"} <= data.keys() <= known:
-        raise InputError(f"{name} holds no labels; {instead}")
-    try:
-        found = value_of(FeaturesLabelResult, data)
-        counts = {len(getattr(found, one)) for one in ("features", "labels", "rules", "scores", "single", "fired")}
-        layers = {feature.partition(".")[0] for feature in found.features}
-        if len(counts) != 1 or found.scores.shape[1:] != (3,) or not layers <= found.encoders.keys():
-            raise ValueError("what is said of features is not of as many as there are")
-        _ = (labels_of(found), found.html())  # what cannot be read or shown is not found out later
-    except (TypeError, ValueError, LookupError, AttributeError, InputError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"{name} is damaged, or of another version of interp: {reason}; save it again") from None
-    return found
+    saved = loading.opened(path, instead)
+    if not {"features", "labels", "rules", "encoders"} <= saved.fields.keys():
+        raise InputError(f"{files.path_of(path).name} holds no labels; {instead}")
+    return cast("FeaturesLabelResult", loading.built(FeaturesLabelResult, saved, {}, {}))
+
+
+def checked(found: FeaturesLabelResult) -> None:
+    """Refuse labels that do not fit each other, or that are none.
+
+    Raises
+    ------
+    ValueError
+        They do not.
+    """
+    counts = {len(getattr(found, one)) for one in ("features", "labels", "rules", "scores", "single", "fired")}
+    layers = {feature.partition(".")[0] for feature in found.features}
+    if len(counts) != 1 or found.scores.shape[1:] != (3,) or not layers <= found.encoders.keys():
+        raise ValueError("what is said of features is not of as many as there are")
+    labels_of(found)
 
 
 def fitting(given: FeatureSet, path: str | os.PathLike[str]) -> tuple[dict[str, Label], tuple[str, ...]]:

@@ -124,6 +124,9 @@ class CircuitResult(Result):
 
     _html: ClassVar[str] = "interp.views.circuit:html"
     _svg: ClassVar[str | None] = "interp.views.circuit:svg"
+    _reader: ClassVar[str | None] = "interp.methods._shared.circuit.file:fields_of"
+    _check: ClassVar[str | None] = "interp.methods._shared.circuit.fitting:checked"
+    _beside: ClassVar[frozenset[str]] = frozenset({"format", "edges"})
     _widget: ClassVar[str | None] = "interp.widgets.circuit:CircuitWidget"
 
     def __post_init__(self) -> None:

@@ -11,11 +11,10 @@ import numpy as np
 
 from interp import files
 from interp.errors import InputError
-from interp.methods._shared.circuit.file import value_of
 from interp.methods._shared.trace import derived
 from interp.methods._shared.trace.parts import TraceCheck, TraceStability
 from interp.methods._shared.trace.result import TraceResult
-from interp.results import Provenance
+from interp.results import Provenance, loading
 from interp.results.saving import as_data, as_json
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ _TYPES = {
     "CLT": "feature",
     "PLT": "feature",
 }
-_MEASURED = {"check": TraceCheck, "stability": TraceStability}  # what `validate` adds
+_KNOWN = {"TraceCheck": TraceCheck, "TraceStability": TraceStability}
 _MOST = 200_000  # nodes or edges that a file may have
 
 
@@ -139,16 +138,13 @@ def load_graph(path: str | os.PathLike[str]) -> TraceResult:
     --------
     >>> interp.load_graph("graph.json")  # doctest: +SKIP
     """
-    held = files.read_json(path, "give the path of a graph's JSON file")
-    name = files.path_of(path).name
-    if not isinstance(held, Mapping):
-        raise InputError(f"{name} holds no attribution graph: it is no JSON object")
-    data = cast("Mapping[str, Any]", held)
+    instead = "give the path of a graph's JSON file"
+    saved, name = loading.opened(path, instead), files.path_of(path).name
     try:
-        if {"nodes", "links"} <= set(data):
-            return _from_neuronpedia(data)
-        if {"edge_sources", "kinds"} <= set(data):
-            return _from_own(data)
+        if {"nodes", "links"} <= set(saved.fields):
+            return _from_neuronpedia(saved.fields)
+        if {"edge_sources", "kinds"} <= set(saved.fields):
+            return cast("TraceResult", loading.built(TraceResult, saved, {}, _KNOWN))
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise InputError(
             f"{name} holds no attribution graph that can be read: {type(error).__name__} {error}"
@@ -291,42 +287,13 @@ def _own_influences(nodes: Sequence[Mapping[str, Any]], kinds: Sequence[str]) ->
     return np.maximum(own, 0.0)
 
 
-def _from_own(data: Mapping[str, Any]) -> TraceResult:
-    """Return what `save` wrote; what is not data of the graph, such as provenance in full, is left out."""
-    from dataclasses import fields
-
-    types = {
-        "node_layers": np.int32, "node_positions": np.int32, "node_features": np.int32, "edge_sources": np.int32,
-        "edge_targets": np.int32, "heads": np.int32, "activations": np.float32, "preactivations": np.float32,
-        "weights": np.float32, "direct": np.float32, "loadings": np.float32, "other": np.float32,
-        "influences": np.float64, "effects": np.float64, "fires": np.float32, "edge_influences": np.float64,
-    }  # fmt: skip
-    given: dict[str, Any] = {}
-    for one in fields(TraceResult):
-        if one.name == "provenance" or one.name.startswith("_") or one.name not in data:
-            continue
-        value = data[one.name]
-        if one.name in _MEASURED:
-            given[one.name] = None if value is None else value_of(_MEASURED[one.name], value)
-        elif one.name in types:
-            given[one.name] = np.array(value, dtype=np.float64).astype(types[one.name])
-        elif one.name in {"replacement", "completeness", "gap"}:
-            given[one.name] = float(value)
-        else:
-            given[one.name] = _tuples(value)
-    for name in ("heads", "loadings"):
-        given[name] = given[name].reshape(len(given["weights"]), -1)
-    given["fires"] = given["fires"].reshape(len(given["kinds"]), len(given["tokens"]))
-    made = cast("Mapping[str, Any]", data.get("provenance") or {})
-    where = Provenance(
-        model=str(made.get("model", "")), technique="trace", tokens=[list(ids) for ids in made.get("tokens", [])]
-    )
-    return TraceResult(**given, provenance=where)
-
-
-def _tuples(value: Any) -> Any:
-    if isinstance(value, list):
-        return tuple(_tuples(one) for one in cast("list[Any]", value))
-    if isinstance(value, Mapping):
-        return {str(key): _tuples(one) for key, one in cast("Mapping[Any, Any]", value).items()}
-    return value
+def fields_of(data: Mapping[str, Any], size: int) -> dict[str, Any]:  # noqa: ARG001
+    """Return a file's fields of a graph; empty arrays of a file that says no shapes have the one that is due."""
+    held = dict(data)
+    count, shape = len(held["weights"]), (len(held["kinds"]), len(held["tokens"]))
+    for name, dtype in (("heads", np.int32), ("loadings", np.float32)):
+        if not isinstance(held[name], np.ndarray):
+            held[name] = np.array(held[name], dtype=np.float64).astype(dtype).reshape(count, -1 if count else 0)
+    if not isinstance(held["fires"], np.ndarray):
+        held["fires"] = np.array(held["fires"], dtype=np.float64).astype(np.float32).reshape(shape)
+    return held

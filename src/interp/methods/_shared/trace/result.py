@@ -136,6 +136,7 @@ class TraceResult(Result):
 
     _html: ClassVar[str] = "interp.views.trace:html"
     _svg: ClassVar[str | None] = "interp.views.trace:svg"
+    _reader: ClassVar[str | None] = "interp.methods._shared.trace.file:fields_of"
     _widget: ClassVar[str | None] = "interp.widgets.trace:TraceWidget"
 
     def __post_init__(self) -> None:
