@@ -43,6 +43,7 @@ Components = Annotated[str | Sequence[str], "components"]
 Numbers = Annotated[str | Sequence[float], "numbers"]
 Examples = Annotated[str | Sequence[str], "examples"]
 Variable = Annotated[Any, "variable"]  # in a magic, the name of what the notebook holds
+SavedResult = Annotated[Any, "saved result"]  # in a magic, the name of a result that the notebook holds, or a file
 Direction = Annotated[Any, "direction"]  # the same, or a feature such as F2.417
 
 

@@ -190,6 +190,18 @@ class Variable(Open):
         return variables[value]
 
 
+class SavedResult(Variable):
+    """A result that the notebook holds; on a line its name, or a file that one was saved to."""
+
+    def named(self, value: Any, flag: str, variables: Mapping[str, Any]) -> Any:
+        if value not in variables and value.lower().endswith((".json", ".npz")):
+            return value
+        return super().named(value, flag, variables)
+
+    def complete(self, partial: str, session: Loaded, commands: Iterable[str]) -> Iterable[str]:  # noqa: ARG002
+        return _entries(partial, (".json", ".npz"))
+
+
 class Direction(Variable):
     """A direction that the notebook holds; on a line its name, or a feature such as F2.417."""
 
@@ -234,6 +246,7 @@ KINDS: dict[str, Kind] = {
     "examples": Open(),
     "variable": Variable(several=False),
     "direction": Direction(several=False),
+    "saved result": SavedResult(several=False),
     "site": Site(),
     "stream site": StreamSite(),
     "feature point": FeaturePoint(),
@@ -270,6 +283,11 @@ def of(names: str, choices: tuple[str, ...], plain: type) -> Kind:
 
 def _folders(partial: str) -> list[str]:
     """Return the folders and GGUF files that `partial` may be the beginning of, spelled as it is."""
+    return _entries(partial, (".gguf",))
+
+
+def _entries(partial: str, suffixes: tuple[str, ...]) -> list[str]:
+    """Return the folders, and the files with these suffixes, that `partial` may be the beginning of."""
     start, _, _ = partial.rpartition("/")
     prefix = f"{start}/" if "/" in partial else ""
     try:
@@ -280,5 +298,5 @@ def _folders(partial: str) -> list[str]:
     return [
         f"{prefix}{path.name}{'/' if path.is_dir() else ''}"
         for path in entries
-        if path.is_dir() or path.suffix.lower() == ".gguf"
+        if path.is_dir() or path.suffix.lower() in suffixes
     ]

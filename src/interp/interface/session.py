@@ -17,7 +17,7 @@ from interp.interface import registry
 from interp.interface.inputs import inputs_of, named, seed_of
 from interp.methods._shared import features
 from interp.methods._shared.models import way
-from interp.results import Result
+from interp.results import Own, Result
 from interp.spec import Intervention, Prompts, Texts
 
 if TYPE_CHECKING:
@@ -255,7 +255,8 @@ class Session:
             raise InputError(f"{command.name} needs {missing[0]}; interp.help({command.name!r}) says what it takes")
         if not command.needs_model:
             arguments = {given: command.parameter(given).check(value) for given, value in arguments.items()}
-            made = {"technique": command.name, "arguments": arguments}
+            kept = {given: Own(type(v).__name__) if isinstance(v, Result) else v for given, v in arguments.items()}
+            made = {"technique": command.name, "arguments": kept}
             try:
                 result = command.function(self, **arguments)
             except Interrupted as stop:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
+    from interp.results.verified import Verified
+
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
@@ -244,6 +246,35 @@ class Result:
         first = [words.pop("prompt")] if "prompt" in words else []
         inside = ", ".join([*first, *(f"{name}={written}" for name, written in words.items())])
         return f"interp.{self.provenance.technique.replace('-', '_')}({inside})", own
+
+    def verify(self, model: Any = None, **given: Any) -> Verified:
+        """Run the call again on the model as it is now, and compare every number: do they still hold?
+
+        Parameters
+        ----------
+        model
+            A loaded model, or its name; the one of the result's own name when not given, or the current one if that has
+            the same weights.
+        given
+            Arguments of the call that the result or its file does not keep, such as a function or a circuit.
+
+        Returns
+        -------
+        Verified
+            ``"holds"``, ``"changed"``, or ``"unverified"`` with what is lacking; with the largest difference, the share
+            of changed values and the correlation of each field, and fingerprints and versions then and now.
+
+        Raises
+        ------
+        InputError
+            An argument that the call does not have.
+
+        Examples
+        --------
+        >>> result.verify().verdict
+        'holds: all ... values are equal'
+        """
+        return cast("Verified", resolve("interp.interface.verifying:again")(self, model, given))
 
     def html(self) -> str:
         """Return the picture as a self-contained HTML fragment: no script, no network."""

@@ -211,8 +211,6 @@ def built(kind: type[Any], saved: Saved, kinds: Mapping[str, type[Result]], know
         if kind._reader is not None:
             fields = resolve(kind._reader)(fields, saved.size)
         made = value_of(kind, fields, {**_KNOWN, **known, **kinds})
-        if kind._check is not None:
-            resolve(kind._check)(made)
         _shown(made)
     except (RecursionError, MemoryError, *WRONG) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
@@ -382,7 +380,10 @@ def _of_fields(kind: type, data: Any, known: Mapping[str, Any]) -> Any:
         raise ValueError(f"it has an unknown {', '.join(map(str, lost))}")
     if lost := sorted(names - _optional(kind) - held.keys()):
         raise ValueError(f"it lacks {', '.join(lost)}")
-    return kind(**{name: value_of(hints[name], value, known) for name, value in held.items()})
+    made = kind(**{name: value_of(hints[name], value, known) for name, value in held.items()})
+    if issubclass(kind, Result) and kind._check is not None:
+        resolve(kind._check)(made)
+    return made
 
 
 def _array(data: Any, scalar: Any) -> Any:

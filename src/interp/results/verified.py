@@ -1,0 +1,413 @@
+"""Whether a result still holds: its numbers then, beside those that the same call gives now."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+
+import numpy as np
+
+from interp.errors import InputError
+from interp.results.base import Provenance, Result
+from interp.results.comparison import compare
+from interp.results.tables import Float, frame_of
+from interp.spec import Node
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+# What a call takes is no number of what it found.
+_TAKES = frozenset({"provenance", "notes", "seconds", "forwards", "free_bytes", "peak_bytes"})
+_EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+# Of a field's largest number: what other batches, threads and kernels make of one sum, in units of the last place; and
+# what another machine or library may make of it in single precision, as between runs with hooks and without.
+_PLACES, _OTHERS = 64, 1e-4
+_HALF_PLACES = 4
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Verified(Result):
+    """A result's numbers, beside those that its call gives on the model as it is now.
+
+    Attributes
+    ----------
+    state
+        ``"holds"``, ``"changed"``, or ``"unverified"``: something is lacking.
+    verdict
+        The same in words: by how much at most, what changed most, or what is lacking.
+    of
+        The command that was called again.
+    names
+        What was compared: fields of the result, those inside of others behind a dot.
+    counts, changed
+        ``int64 [name]``: how many values it has, and how many of them are further apart than `tolerance`.
+    largest, tolerance
+        ``float [name]``: the largest absolute difference, and what is still the same; NaN of words.
+    places
+        Where that difference is: the indices in the field, or nothing.
+    then, now
+        ``float [name]``: the two values there.
+    correlation
+        ``float [name]``: Pearson's, of what is a number on both sides; NaN where nothing varies.
+    measure
+        What the picture shows: the field that changed most, or the result's main one.
+    values_then, values_now
+        ``float [value]``: its numbers, of which one side at least is finite.
+    models, fingerprints, dtypes, devices
+        (then, now): the model's name, the hash of its weights and state, how and where it ran.
+    versions
+        Library → (then, now).
+
+    Examples
+    --------
+    >>> result.verify().state
+    'holds'
+    """
+
+    state: Literal["holds", "changed", "unverified"]
+    verdict: str
+    of: str
+    names: tuple[str, ...] = ()
+    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    changed: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    largest: Float = field(default_factory=lambda: np.zeros(0))
+    tolerance: Float = field(default_factory=lambda: np.zeros(0))
+    places: tuple[str, ...] = ()
+    then: Float = field(default_factory=lambda: np.zeros(0))
+    now: Float = field(default_factory=lambda: np.zeros(0))
+    correlation: Float = field(default_factory=lambda: np.zeros(0))
+    measure: str = ""
+    values_then: Float = field(default_factory=lambda: np.zeros(0))
+    values_now: Float = field(default_factory=lambda: np.zeros(0))
+    models: tuple[str, str] = ("", "")
+    fingerprints: tuple[str, str] = ("", "")
+    dtypes: tuple[str, str] = ("", "")
+    devices: tuple[str, str] = ("", "")
+    versions: Mapping[str, tuple[str, str]] = field(default_factory=dict[str, "tuple[str, str]"])
+
+    _html: ClassVar[str] = "interp.views.verified:html"
+    _svg: ClassVar[str | None] = "interp.views.verified:svg"
+
+    @property
+    def holds(self) -> bool:
+        """Whether every number is what it was."""
+        return self.state == "holds"
+
+    def summary(self) -> str:
+        """Return the verdict."""
+        return f"{self.of}: {self.verdict}" if self.of else self.verdict
+
+    def text(self) -> str:
+        """Return the verdict, what is different about the model and the libraries, and the fields that changed."""
+        lines = [repr(self), *(f"note: {note}" for note in self.notes), *self.facts()]
+        lines += [
+            f"{self.names[n]}: {self.changed[n]:,} of {self.counts[n]:,} changed"
+            for n in np.flatnonzero(self.changed).tolist()
+        ]
+        return "\n".join(lines)
+
+    def facts(self) -> list[str]:
+        """Return what is the same about the model and the libraries, and what is not, a line each."""
+        found: list[str] = []
+        if all(self.fingerprints):
+            same = len(set(self.fingerprints)) == 1
+            held = " → ".join(dict.fromkeys(one[:12] for one in self.fingerprints))
+            found.append(f"model {'unchanged' if same else 'changed'}: {held}")
+        pairs = {"name": self.models, "dtype": self.dtypes, "device": self.devices, **self.versions}
+        found += [f"{what}: {a or 'none'} → {b or 'none'}" for what, (a, b) in pairs.items() if a != b and (a or b)]
+        return found
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per field: values, how many changed, the largest difference and where, the correlation."""
+        return frame_of(
+            {
+                "field": list(self.names),
+                "values": self.counts,
+                "changed": self.changed,
+                "share": self.changed / np.maximum(self.counts, 1),
+                "largest difference": self.largest,
+                "tolerance": self.tolerance,
+                "at": list(self.places),
+                "then": self.then,
+                "now": self.now,
+                "correlation": self.correlation,
+            }
+        )
+
+
+@dataclass(frozen=True)
+class _Field:
+    """Numbers, or words, of a result by the name of their field."""
+
+    name: str
+    numbers: Float
+    words: tuple[str, ...] = ()
+    whole: bool = False
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One field, then and now."""
+
+    name: str
+    count: int
+    changed: int
+    largest: float = math.nan
+    tolerance: float = math.nan
+    place: str = ""
+    then: float = math.nan
+    now: float = math.nan
+    correlation: float = math.nan
+
+
+def verified(then: Result, now: Result) -> Verified:
+    """Return whether two results of one call are the same, number by number.
+
+    What counts as the same: equal numbers, or ones that are nearer than a few last places of the model's dtype at the
+    field's largest number (`_PLACES` in single precision, `_HALF_PLACES` in half, or twice the noise that the result
+    has measured); where a library's version, the device or the dtype is another, 1e-4 of it. Words and whole numbers
+    are the same or not.
+    """
+    a, b = then.provenance, now.provenance
+    first, second = ({one.name: one for one in _fields(result)} for result in (then, now))
+    partial = any(note.startswith("partial") for note in then.notes)
+    allowed = _allowed(then, now)
+    rows = [
+        _row(first.get(name), second.get(name), name, allowed, partial) for name in dict.fromkeys([*first, *second])
+    ]
+    rows = [row for row in rows if row.count]
+    main = _main(then, now, rows)
+    broken = [row for row in rows if row.changed]
+    chosen = next((row for row in broken if row.name == main), None) or next(
+        iter(sorted((row for row in broken if row.largest == row.largest), key=lambda row: -row.changed / row.count)),
+        None,
+    )
+    shown = chosen.name if chosen is not None else main
+    values = [one[shown].numbers.ravel() if shown in one else np.zeros(0) for one in (first, second)]
+    if len(values[0]) != len(values[1]):
+        values = [np.zeros(0), np.zeros(0)]
+    finite = np.isfinite(values[0]) | np.isfinite(values[1])
+    told = ", partial then: what was not done is not compared" if partial else ""
+    verdict = _broken(then, now, broken, chosen, values) if broken else _held(rows, told)
+    return Verified(
+        state="changed" if broken else "holds",
+        verdict=verdict,
+        of=a.technique,
+        names=tuple(row.name for row in rows),
+        counts=np.array([row.count for row in rows], np.int64),
+        changed=np.array([row.changed for row in rows], np.int64),
+        largest=np.array([row.largest for row in rows], np.float64),
+        tolerance=np.array([row.tolerance for row in rows], np.float64),
+        places=tuple(row.place for row in rows),
+        then=np.array([row.then for row in rows], np.float64),
+        now=np.array([row.now for row in rows], np.float64),
+        correlation=np.array([row.correlation for row in rows], np.float64),
+        measure=shown,
+        values_then=values[0][finite],
+        values_now=values[1][finite],
+        **provenances(a, b),
+    )
+
+
+def lacking(then: Result, why: str, now: Provenance | None = None) -> Verified:
+    """Return that a result cannot be verified, and why."""
+    found = provenances(then.provenance, now)
+    return Verified(
+        state="unverified", verdict=f"cannot be verified: {why}", of=then.provenance.technique, **found
+    )
+
+
+def provenances(a: Provenance, b: Provenance | None) -> dict[str, Any]:
+    """Return what two provenances say of the model and the libraries, side by side."""
+    names = {"models": "model", "fingerprints": "fingerprint", "dtypes": "dtype", "devices": "device"}
+    held = {name: (getattr(a, one), "" if b is None else getattr(b, one)) for name, one in names.items()}
+    versions = {} if b is None else b.versions
+    return {
+        **held,
+        "versions": {name: (a.versions.get(name, ""), versions.get(name, "")) for name in {**a.versions, **versions}},
+    }
+
+
+def _held(rows: list[_Row], told: str) -> str:
+    numbers = [row for row in rows if row.largest == row.largest]
+    most = max((row.largest for row in numbers), default=0.0)
+    count = sum(row.count for row in rows)
+    if most == 0:
+        return f"holds: all {count:,} values are equal{told}"
+    digit = 10.0 ** math.floor(math.log10(most))
+    return f"holds: every number within {math.ceil(most / digit) * digit:.0e}{told}"
+
+
+def _broken(then: Result, now: Result, broken: list[_Row], chosen: _Row | None, values: list[Float]) -> str:
+    """Return what changed: of the chosen field how much, which value most, and whether the ranks are still alike."""
+    if chosen is None:
+        row = broken[0]
+        more = f", and in {len(broken) - 1} more fields" if len(broken) > 1 else ""
+        return f"changed: {row.changed:,} of {row.count:,} of {row.name} are others{more}"
+    alike = ""
+    both = np.isfinite(values[0]) & np.isfinite(values[1]) if len(values[0]) else np.zeros(0, np.bool_)
+    if both.sum() > 2 and (ranks := _correlation(*(_ranks(one[both]) for one in values))) == ranks:
+        alike = f", ranks correlate {ranks:.2f}"
+    where = _labelled(then, now, chosen.name) or chosen.place
+    least = f"{chosen.tolerance:.1g}"
+    largest = f", the largest {where + ' ' if where else ''}{_short(chosen.then)} → {_short(chosen.now)}"
+    of = f"{chosen.changed:,} of {chosen.count:,} values of {chosen.name}" if chosen.count > 1 else chosen.name
+    return f"changed: {of} by more than {least}{largest}{alike}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}".replace("-", "−")
+
+
+def _labelled(then: Result, now: Result, name: str) -> str:
+    """Return the row of the results' tables whose `name` differs most, as it is called there."""
+    try:
+        found = compare(then, now, measure=name)
+        top: Any = found.top(1)
+        keys = list(top.columns)[:-3]
+        row = dict(zip(keys, next(top.itertuples(index=False, name=None)), strict=False))
+    except (InputError, StopIteration, TypeError, ValueError):  # no table, or none with such a column
+        return ""
+    if "layer" in row and "head" in row:
+        row = {"": f"L{row.pop('layer')}H{row.pop('head')}", **row}
+    elif str(row.get("component", "")):
+        try:
+            row = {"": Node.parse(str(row["component"])).drawn}
+        except InputError:
+            row = {"": row["component"]}
+    return ", ".join(f"{key} {value}".strip() for key, value in row.items())[:60]
+
+
+def _main(then: Result, now: Result, rows: list[_Row]) -> str:
+    """Return the field that says most: what the result's table is ranked by, or the largest one of numbers."""
+    names = {row.name for row in rows}
+    try:
+        found = compare(then, now).measure
+    except (InputError, TypeError, ValueError):  # no table of numbers
+        found = ""
+    numbers = sorted((row for row in rows if row.largest == row.largest), key=lambda row: -row.count)
+    return found if found in names else numbers[0].name if numbers else ""
+
+
+def _row(a: _Field | None, b: _Field | None, name: str, allowed: float, partial: bool) -> _Row:
+    if a is None or b is None:
+        one = a or b
+        count = 0 if one is None else one.numbers.size + len(one.words)
+        return _Row(name, count, count)
+    if a.words or b.words:
+        count = max(len(a.words), len(b.words))
+        return _Row(name, count, count - sum(x == y for x, y in zip(a.words, b.words, strict=False)))
+    if a.numbers.shape != b.numbers.shape:
+        count = max(a.numbers.size, b.numbers.size)
+        return _Row(name, count, count, place=f"{a.numbers.shape} → {b.numbers.shape}")
+    x, y = a.numbers, b.numbers
+    missing = np.isnan(x) & (partial | np.isnan(y))
+    same = missing | (x == y)
+    with np.errstate(invalid="ignore"):
+        apart = np.where(same, 0.0, np.abs(y - x))
+    apart = np.where(np.isnan(apart), np.inf, apart)
+    size = np.abs(x[np.isfinite(x)]).max(initial=0.0)
+    tolerance = 0.0 if a.whole and b.whole else allowed * max(1.0, float(size))
+    count = int((~missing).sum())
+    if not x.size:
+        return _Row(name, 0, 0)
+    at = np.unravel_index(int(apart.argmax()), x.shape)
+    place = ", ".join(map(str, (int(n) for n in at))) if apart.max() > 0 and x.size > 1 else ""
+    both = np.isfinite(x) & np.isfinite(y)
+    return _Row(
+        name,
+        count,
+        int((apart > tolerance).sum()),
+        float(apart.max()),
+        tolerance,
+        place,
+        float(x[at]),
+        float(y[at]),
+        _correlation(x[both], y[both]),
+    )
+
+
+def _allowed(then: Result, now: Result) -> float:
+    """Return what may lie between two numbers of a field whose largest is 1."""
+    a, b = then.provenance, now.provenance
+    known = [_EPS[one] for one in (a.dtype, b.dtype) if one in _EPS] or [_EPS["float32"]]
+    eps = max(known)
+    half = eps > _EPS["float32"]
+    measured = max((float(getattr(one, "noise", 0.0) or 0.0) for one in (then, now)), default=0.0)
+    allowed = eps * (_HALF_PLACES if half else _PLACES)
+    if half and measured > 0:
+        allowed = max(2 * measured, eps)
+    same = (a.dtype, a.device, dict(a.versions)) == (b.dtype, b.device, dict(b.versions))
+    return allowed if same else max(allowed, _OTHERS)
+
+
+def _fields(result: Result) -> Iterator[_Field]:
+    """Yield what a result has found, by name: numbers with numbers, words with words."""
+    for one in fields(result):
+        if not one.name.startswith("_") and one.name not in _TAKES:
+            yield from _inside(one.name, getattr(result, one.name))
+
+
+def _inside(name: str, value: Any) -> Iterator[_Field]:
+    if isinstance(value, np.ndarray):
+        held = cast("NDArray[Any]", value)
+        yield _Field(name, np.asarray(held, np.float64), whole=held.dtype.kind in "biu")
+    elif is_dataclass(value) and not isinstance(value, type):
+        for one in fields(value):
+            if not one.name.startswith("_") and one.name not in _TAKES:
+                yield from _inside(f"{name}.{one.name}", getattr(value, one.name))
+    elif isinstance(value, Mapping):
+        items = cast("Mapping[Any, Any]", value)
+        inner = {key: one for key, one in items.items() if isinstance(one, np.ndarray | Mapping) or is_dataclass(one)}
+        for key, one in inner.items():
+            yield from _inside(f"{name}.{key}", one)
+        yield from _inside(name, [one for key, one in items.items() if key not in inner])
+    else:
+        numbers, words = _leaves(value)
+        if numbers:
+            yield _Field(name, np.array(numbers, np.float64), whole=_whole(numbers))
+        if words:
+            yield _Field(f"{name} (words)" if numbers else name, np.zeros(0), tuple(words))
+
+
+def _whole(numbers: Iterable[Any]) -> bool:
+    return all(isinstance(one, int | np.integer | np.bool_) for one in numbers)
+
+
+def _leaves(value: Any) -> tuple[list[float], list[str]]:
+    """Return the numbers and the words in a value, in order."""
+    if isinstance(value, str):
+        return [], [value]
+    if isinstance(value, bool | int | float | np.generic):
+        return [cast("float", value)], []
+    if isinstance(value, np.ndarray):
+        return np.asarray(value).ravel().tolist(), []
+    parts: list[Any] = []
+    if is_dataclass(value) and not isinstance(value, type):
+        parts = [getattr(value, one.name) for one in fields(value) if not one.name.startswith("_")]
+    elif isinstance(value, Mapping):
+        parts = [item for pair in cast("Mapping[Any, Any]", value).items() for item in pair]
+    elif isinstance(value, list | tuple):
+        parts = list(cast("list[Any]", value))
+    found: tuple[list[float], list[str]] = ([], [])
+    for part in parts:
+        numbers, words = _leaves(part)
+        found[0].extend(numbers)
+        found[1].extend(words)
+    return found
+
+
+def _ranks(values: Float) -> Float:
+    """Return ranks from 0 on; equal values share the middle of theirs."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    return (ends - (counts + 1) / 2)[inverse]
+
+
+def _correlation(a: Float, b: Float) -> float:
+    if len(a) < 2 or not (a.std() > 0 and b.std() > 0):
+        return math.nan
+    return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])

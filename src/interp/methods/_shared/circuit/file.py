@@ -21,12 +21,8 @@ from interp.methods._shared.circuit.result import CircuitResult
 from interp.results import loading
 
 # What the annotations of a result name, some of them imported for the type checker alone.
-_KNOWN = {
-    "CircuitReport": report.CircuitReport,
-    "CircuitResult": CircuitResult,
-    "ComponentFunction": component.ComponentFunction,
-    "Edge": result.Edge,
-}
+_KNOWN = {"ComponentFunction": component.ComponentFunction, "Edge": result.Edge}
+_KINDS = {"CircuitReport": report.CircuitReport, "CircuitResult": CircuitResult}
 
 
 def load_circuit(path: str | os.PathLike[str]) -> CircuitResult:
@@ -53,7 +49,7 @@ def load_circuit(path: str | os.PathLike[str]) -> CircuitResult:
     saved = loading.opened(path, instead)
     if not {"writers", "readers", "scores", "kept"} <= saved.fields.keys():
         raise InputError(f"{saved.name!r} is not a circuit's file; {instead}")
-    return cast("CircuitResult", loading.built(CircuitResult, saved, {}, _KNOWN))
+    return cast("CircuitResult", loading.built(CircuitResult, saved, _KINDS, _KNOWN))
 
 
 def fields_of(data: Mapping[str, Any], size: int) -> dict[str, Any]:
