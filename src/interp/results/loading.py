@@ -15,7 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass
-from typing import Any, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -322,6 +322,10 @@ def value_of(kind: Any, data: Any, known: Mapping[str, Any] = _KNOWN) -> Any:
             except (TypeError, ValueError):
                 continue
         return value_of(options[-1], data, known)
+    if origin is Literal:
+        if data not in inner:
+            raise ValueError(f"{data!r:.40} is not one of {', '.join(map(str, inner))}")
+        return data
     if origin is np.ndarray:
         return _array(data, get_args(inner[1])[0])
     if dataclasses.is_dataclass(kind):

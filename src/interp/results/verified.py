@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
@@ -178,14 +178,12 @@ def verified(then: Result, now: Result) -> Verified:
     rows = [
         _row(first.get(name), second.get(name), name, allowed, partial) for name in dict.fromkeys([*first, *second])
     ]
-    rows = [row for row in rows if row.count]
+    rows = [row for row in rows if row.count and (row.changed or row.largest == row.largest)]
     main = _main(then, now, rows)
     broken = [row for row in rows if row.changed]
-    chosen = next((row for row in broken if row.name == main), None) or next(
-        iter(sorted((row for row in broken if row.largest == row.largest), key=lambda row: -row.changed / row.count)),
-        None,
-    )
-    shown = chosen.name if chosen is not None else main
+    chosen = next((row for row in broken if row.name == main), None) or _foremost(broken)
+    largest = max((row for row in rows if row.tolerance > 0), key=lambda row: row.count, default=None)
+    shown = chosen.name if chosen is not None else main or ("" if largest is None else largest.name)
     values = [one[shown].numbers.ravel() if shown in one else np.zeros(0) for one in (first, second)]
     if len(values[0]) != len(values[1]):
         values = [np.zeros(0), np.zeros(0)]
@@ -241,6 +239,16 @@ def _held(rows: list[_Row], told: str) -> str:
     return f"holds: every number within {math.ceil(most / digit) * digit:.0e}{told}"
 
 
+def _foremost(broken: list[_Row]) -> _Row | None:
+    """Return the field that tells best what changed: measured numbers before whole ones, and before intervals."""
+    numbers = [row for row in broken if row.largest == row.largest]
+    return min(
+        numbers,
+        key=lambda row: (row.tolerance == 0, "interval" in row.name, -row.changed / row.count),
+        default=None,
+    )
+
+
 def _broken(then: Result, now: Result, broken: list[_Row], chosen: _Row | None, values: list[Float]) -> str:
     """Return what changed: of the chosen field how much, which value most, and whether the ranks are still alike."""
     if chosen is None:
@@ -251,15 +259,28 @@ def _broken(then: Result, now: Result, broken: list[_Row], chosen: _Row | None, 
     both = np.isfinite(values[0]) & np.isfinite(values[1]) if len(values[0]) else np.zeros(0, np.bool_)
     if both.sum() > 2 and (ranks := _correlation(*(_ranks(one[both]) for one in values))) == ranks:
         alike = f", ranks correlate {ranks:.2f}"
-    where = _labelled(then, now, chosen.name) or chosen.place
-    least = f"{chosen.tolerance:.1g}"
-    largest = f", the largest {where + ' ' if where else ''}{_short(chosen.then)} → {_short(chosen.now)}"
+    where = _labelled(then, now, chosen.name) or (f"at [{chosen.place}]" if chosen.place else "")
+    least = f" by more than {chosen.tolerance:.1g}" if chosen.tolerance else ""
+    largest = f", the largest {where + ' ' if where else ''}{moved(chosen.then, chosen.now)}"
     of = f"{chosen.changed:,} of {chosen.count:,} values of {chosen.name}" if chosen.count > 1 else chosen.name
-    return f"changed: {of} by more than {least}{largest}{alike}"
+    return f"changed: {of}{least}{largest}{alike}"
 
 
-def _short(value: float) -> str:
-    return f"{value:.3g}".replace("-", "−")
+def moved(then: float, now: float) -> str:
+    """Return two numbers in as many digits as tell them apart; what is nothing beside the other one is 0.
+
+    Examples
+    --------
+    >>> moved(0.42, 1e-9), moved(0.99981, 0.99982)
+    ('0.42 → 0', '0.99981 → 0.99982')
+    """
+    most = max(abs(then), abs(now))
+    held = [0.0 if abs(one) < 1e-4 * most else one for one in (then, now)]
+    for digits in (3, 5, 8, 17):
+        words = [f"{one:.{digits}g}".replace("-", "−") for one in held]
+        if words[0] != words[1]:
+            break
+    return " → ".join(words)
 
 
 def _labelled(then: Result, now: Result, name: str) -> str:
@@ -282,14 +303,12 @@ def _labelled(then: Result, now: Result, name: str) -> str:
 
 
 def _main(then: Result, now: Result, rows: list[_Row]) -> str:
-    """Return the field that says most: what the result's table is ranked by, or the largest one of numbers."""
-    names = {row.name for row in rows}
+    """Return the field that the result's table is ranked by; nothing where it is none."""
     try:
         found = compare(then, now).measure
     except (InputError, TypeError, ValueError):  # no table of numbers
-        found = ""
-    numbers = sorted((row for row in rows if row.largest == row.largest), key=lambda row: -row.count)
-    return found if found in names else numbers[0].name if numbers else ""
+        return ""
+    return found if any(row.name == found for row in rows) else ""
 
 
 def _row(a: _Field | None, b: _Field | None, name: str, allowed: float, partial: bool) -> _Row:
@@ -367,14 +386,18 @@ def _inside(name: str, value: Any) -> Iterator[_Field]:
         yield from _inside(name, [one for key, one in items.items() if key not in inner])
     else:
         numbers, words = _leaves(value)
-        if numbers:
-            yield _Field(name, np.array(numbers, np.float64), whole=_whole(numbers))
+        whole = [one for one in numbers if _is_whole(one)]
+        measured = [one for one in numbers if not _is_whole(one)]
+        if measured:
+            yield _Field(name, np.array(measured, np.float64))
+        if whole:
+            yield _Field(f"{name} (whole)" if measured else name, np.array(whole, np.float64), whole=True)
         if words:
             yield _Field(f"{name} (words)" if numbers else name, np.zeros(0), tuple(words))
 
 
-def _whole(numbers: Iterable[Any]) -> bool:
-    return all(isinstance(one, int | np.integer | np.bool_) for one in numbers)
+def _is_whole(number: Any) -> bool:
+    return isinstance(number, int | np.integer | np.bool_)
 
 
 def _leaves(value: Any) -> tuple[list[float], list[str]]:

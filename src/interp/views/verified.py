@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from interp.results.verified import moved
 from interp.views.kit import draw, frame, page
 from interp.views.kit.draw import ACCENT, MUTED, Drawing, number
 from interp.views.kit.text import columns, escape, minus
@@ -67,7 +68,7 @@ def _stacks(result: Verified) -> list[page.Stack]:
     found: list[page.Stack] = []
     if len(result.values_then) > 1:
         found.append([(f"{frame.visible_facts(result.measure, 40)}, each value", _scatter(result))])
-    if result.names:
+    if np.nan_to_num(result.largest, nan=1.0).any():
         found.append([("", _rows(result))])
     return found
 
@@ -100,15 +101,17 @@ def _scatter(result: Verified) -> Drawing:
 
 
 def _rows(result: Verified) -> Drawing:
-    """Return a row per field, those first of which most changed: the share as a bar, and the largest difference."""
+    """Return a row per field that is not equal, those first of which most changed: the share, the largest difference."""
     share = result.changed / np.maximum(result.counts, 1)
-    order = np.argsort(-share, kind="stable")
-    shown = order[:_ROWS].tolist()
+    order = [n for n in np.argsort(-share, kind="stable").tolist() if result.largest[n] != 0]
+    shown, equal = order[:_ROWS], len(result.names) - len(order)
+    more = [f"{len(order) - len(shown)} more in to_frame()"] * (len(order) > len(shown))
+    more += [f"{equal} field{'s' * (equal != 1)} equal"] * (equal > 0)
     names = [frame.visible_facts(result.names[n], _NAME) for n in shown]
     left = max(columns(name) for name in names) * 6.1 + 14
     places = (left, left + _BAR + 10, left + _BAR + 96, left + _BAR + 182)
     body = [
-        draw.text(at, 10, word) for at, word in zip(places, ("changed", "values", "largest by", "there"), strict=True)
+        draw.text(at, 10, word) for at, word in zip(places, ("changed", "values", "by at most", "then → now"), strict=True)
     ]
     for row, (n, name) in enumerate(zip(shown, names, strict=True)):
         y = 28 + _PITCH * row
@@ -121,9 +124,9 @@ def _rows(result: Verified) -> Drawing:
             )
         words = (f"{result.changed[n]:,} of {result.counts[n]:,}", *_difference(result, n))
         body += [draw.text(at, y, word, "m") for at, word in zip(places[1:], words, strict=True)]
-    if len(order) > len(shown):
-        body.append(draw.text(0, 28 + _PITCH * len(shown), f"… {len(order) - len(shown)} more: to_frame()"))
-    return Drawing(places[-1] + 120, 28 + _PITCH * (len(shown) + (len(order) > len(shown))) - 12, "".join(body))
+    if more:
+        body.append(draw.text(0, 28 + _PITCH * len(shown), "; ".join(more)))
+    return Drawing(places[-1] + 120, 28 + _PITCH * (len(shown) + bool(more)) - 12, "".join(body))
 
 
 def _difference(result: Verified, n: int) -> tuple[str, str]:
@@ -131,9 +134,7 @@ def _difference(result: Verified, n: int) -> tuple[str, str]:
     largest = float(result.largest[n])
     if math.isnan(largest):
         return "words", ""
-    if not largest:
-        return "equal", ""
-    return _short(largest), f"{_short(float(result.then[n]))} → {_short(float(result.now[n]))}"
+    return _short(largest), moved(float(result.then[n]), float(result.now[n]))
 
 
 def _short(value: float) -> str:
