@@ -54,6 +54,7 @@ RESULTS: dict[str, Callable[[], Any]] = {
     "interp.methods._shared.trace.result": lambda: traced(),
     "interp.methods._shared.trace.score_result": lambda: traced(head="2.0", from_=-1, to=2),
     "interp.results.base": lambda: interp.attention("Alice met Bob", layer=1),
+    "interp.results.verified": lambda: interp.attention("Alice met Bob", layer=1),
 }
 
 

@@ -11,6 +11,7 @@ from interp.errors import InputError as InputError
 from interp.errors import OutOfMemory as OutOfMemory
 from interp.interface.commands import Table as _Table
 from interp.interface.registry import technique as technique
+from interp.interface.saved import load_result as load_result
 from interp.methods._shared.circuit.file import load_circuit as load_circuit
 from interp.methods._shared.circuit.report import CircuitReport as _CircuitReport
 from interp.methods._shared.circuit.result import CircuitResult as _CircuitResult
@@ -54,6 +55,7 @@ from interp.methods.text.steer import SteeringResult as _SteeringResult
 from interp.methods.text.tokens import TokensResult as _TokensResult
 from interp.results import Result as Result
 from interp.results.comparison import compare as compare
+from interp.results.verified import Verified as _Verified
 from interp.selection import selection as selection
 from interp.sites import Site as Site
 from interp.spans import Mark as Mark
@@ -577,6 +579,7 @@ def validate(
     dry_run: Any = ...,
     model: Any = ...,
 ) -> _CircuitReport | _TraceResult: ...
+def verify(result: Any, *, model: Any = ...) -> _Verified: ...
 def load(
     source: Any = ...,
     *,

@@ -49,6 +49,7 @@ VALUES: dict[str, Callable[[], Any]] = {
     "components": lambda: "0.1",
     "head": lambda: "0.0",
     "variable": lambda: _circuit(),
+    "saved result": lambda: interp.tokens(texts("gpt2")),
     "feature source": lambda: _dictionaries(),
     "feature": lambda: "0.1",
     "feature list": lambda: "0.1",
@@ -151,7 +152,11 @@ class Cell:
         known = {p.name: p for p in commands()[self.command].parameters} if self.command in commands() else {}
         for name, value in self.arguments.items():
             flag = known[name].flag if name in known else "--" + name.replace("_", "-")
-            if name in known and known[name].names in {"variable", "direction"} and not isinstance(value, str):
+            if (
+                name in known
+                and known[name].names in {"variable", "direction", "saved result"}
+                and not isinstance(value, str)
+            ):
                 get_ipython().user_ns[f"held_{name}"] = value  # the line says what the notebook calls it
                 value = f"held_{name}"
             if name in known and known[name].positional:

@@ -186,9 +186,7 @@ def kind_in(saved: Saved, kinds: Mapping[str, type[Result]]) -> type[Result]:
 
 
 def _optional(kind: type[Any]) -> set[str]:
-    return {
-        f.name for f in dataclasses.fields(kind) if f.default is not MISSING or f.default_factory is not MISSING
-    }
+    return {f.name for f in dataclasses.fields(kind) if f.default is not MISSING or f.default_factory is not MISSING}
 
 
 def built(kind: type[Any], saved: Saved, kinds: Mapping[str, type[Result]], known: Mapping[str, Any]) -> Any:
@@ -406,6 +404,8 @@ def _array(data: Any, scalar: Any) -> Any:
 def _of_list(data: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return nested lists, or one number, as an array; ``"nan"`` and ``"inf"`` are numbers."""
     made: Any = np.asarray(data, dtype=object)
+    if made.ndim > 32:
+        raise TypeError("an array of more than 32 axes")
     number = {"b": bool, "i": int, "u": int}.get(dtype.kind, (int, float, str))
     for value in made.flat:
         if not isinstance(value, number) or (dtype.kind != "b" and isinstance(value, bool)):

@@ -178,6 +178,7 @@ def verified(then: Result, now: Result) -> Verified:
     rows = [
         _row(first.get(name), second.get(name), name, allowed, partial) for name in dict.fromkeys([*first, *second])
     ]
+    total = sum(row.count for row in rows)
     rows = [row for row in rows if row.count and (row.changed or row.largest == row.largest)]
     main = _main(then, now, rows)
     broken = [row for row in rows if row.changed]
@@ -189,7 +190,7 @@ def verified(then: Result, now: Result) -> Verified:
         values = [np.zeros(0), np.zeros(0)]
     finite = np.isfinite(values[0]) | np.isfinite(values[1])
     told = ", partial then: what was not done is not compared" if partial else ""
-    verdict = _broken(then, now, broken, chosen, values) if broken else _held(rows, told)
+    verdict = _broken(then, now, broken, chosen, values) if broken else _held(rows, total, told)
     return Verified(
         state="changed" if broken else "holds",
         verdict=verdict,
@@ -213,9 +214,7 @@ def verified(then: Result, now: Result) -> Verified:
 def lacking(then: Result, why: str, now: Provenance | None = None) -> Verified:
     """Return that a result cannot be verified, and why."""
     found = provenances(then.provenance, now)
-    return Verified(
-        state="unverified", verdict=f"cannot be verified: {why}", of=then.provenance.technique, **found
-    )
+    return Verified(state="unverified", verdict=f"cannot be verified: {why}", of=then.provenance.technique, **found)
 
 
 def provenances(a: Provenance, b: Provenance | None) -> dict[str, Any]:
@@ -229,10 +228,9 @@ def provenances(a: Provenance, b: Provenance | None) -> dict[str, Any]:
     }
 
 
-def _held(rows: list[_Row], told: str) -> str:
+def _held(rows: list[_Row], count: int, told: str) -> str:
     numbers = [row for row in rows if row.largest == row.largest]
     most = max((row.largest for row in numbers), default=0.0)
-    count = sum(row.count for row in rows)
     if most == 0:
         return f"holds: all {count:,} values are equal{told}"
     digit = 10.0 ** math.floor(math.log10(most))

@@ -111,7 +111,8 @@ def _rows(result: Verified) -> Drawing:
     left = max(columns(name) for name in names) * 6.1 + 14
     places = (left, left + _BAR + 10, left + _BAR + 96, left + _BAR + 182)
     body = [
-        draw.text(at, 10, word) for at, word in zip(places, ("changed", "values", "by at most", "then → now"), strict=True)
+        draw.text(at, 10, word)
+        for at, word in zip(places, ("changed", "values", "by at most", "then → now"), strict=True)
     ]
     for row, (n, name) in enumerate(zip(shown, names, strict=True)):
         y = 28 + _PITCH * row

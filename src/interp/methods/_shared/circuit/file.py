@@ -71,4 +71,3 @@ def fields_of(data: Mapping[str, Any], size: int) -> dict[str, Any]:
     if missing:
         raise ValueError(f"it lacks {', '.join(sorted(missing))}")
     return held
-
