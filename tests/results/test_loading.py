@@ -64,7 +64,7 @@ def test_the_result_of_every_command_comes_back(
 @pytest.mark.slow
 @each_format
 def test_results_of_more_kinds_come_back(suffix: str, lend: Callable[..., Any], tmp_path: Path) -> None:
-    """Over many prompts, sampled, traced, positions, intervals that are NaN, a comparison, a forecast, a verification."""
+    """Over many prompts, sampled, traced, by position, a comparison, a forecast, a verification."""
     lend("gpt2")
     pair = Pair(Prompt("Mary gave the drink"), Prompt("John gave the drink"), (" Mary",), (" John",))
     two = [TEXT, "John gave the drink to"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,10 @@ LISTS = frozenset({"help", "models", "status", "verify"})
 
 
 @pytest.fixture
-def own(clean_session: Any) -> Iterator[Any]:
-    """Yield a small model that a test may change, as the current one."""
+def own(clean_session: Any) -> Any:
+    """Return a small model that a test may change, as the current one."""
     tokens = models.tokenizer()
-    model = clean_session.load(models.gpt2(len(tokens)), tokenizer=tokens, device="cpu", name="own")
-    yield model
+    return clean_session.load(models.gpt2(len(tokens)), tokenizer=tokens, device="cpu", name="own")
 
 
 def silence(model: Any, layer: int, head: int) -> None:
@@ -199,7 +198,8 @@ def test_a_circuit_that_a_report_is_of(own: Any, tmp_path: Path) -> None:  # noq
     assert held.verify(circuit=interp.load_result(circuit.save(tmp_path / "c.json"))).holds
 
 
-def test_a_model_that_is_not_loaded_is_named(own: Any, shell: Any, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("own")
+def test_a_model_that_is_not_loaded_is_named(shell: Any, tmp_path: Path) -> None:
     result = interp.attention(TEXT)
     file = result.save(tmp_path / "a.json")
     session.unload("own")
@@ -270,8 +270,8 @@ def test_results_that_no_call_made_or_that_make_something(own: Any) -> None:  # 
     ],
 )
 def test_what_cannot_be_verified_at_all_is_refused(
-    line: str, word: str, shell: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean_session: Any
-) -> None:  # noqa: ARG001
+    line: str, word: str, shell: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.json").write_text("{")
     shell.user_ns["held"] = 5

@@ -124,10 +124,10 @@ class Session:
         for given in unknown:
             known = [name for name in inspect.signature(self.load).parameters if name != "unknown"]
             raise InputError(f"load has no argument {given!r}{closest(given, known)}; it takes {', '.join(known)}")
-        if isinstance(source, str | os.PathLike) and os.fspath(source).lower().endswith((".json", ".npz")):
-            if not os.path.isdir(source):
-                named = repr(os.fspath(source))
-                raise InputError(f"{named} is no model's but a result's; interp.load_result({named}) gives it back")
+        if isinstance(source, str | os.PathLike) and not os.path.isdir(source):
+            named = os.fspath(source)
+            if named.lower().endswith((".json", ".npz")):
+                raise InputError(f"{named!r} is no model's but a result's; interp.load_result({named!r}) gives it back")
         # Before torch: while torch's library is read no other thread runs. By then the line that says how far this is
         # stands, for which it would else be too late.
         import transformers  # noqa: F401  # pyright: ignore[reportUnusedImport]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
@@ -124,7 +124,7 @@ def _no_call(result: Result) -> str:
     if isinstance(result, Table):
         return "it lists what was there at the time, and computes nothing"
     name = result.provenance.technique
-    if not name or not result.provenance.arguments and not result.provenance.fingerprint:
+    if not name or not (result.provenance.arguments or result.provenance.fingerprint):
         return "the call that made it is not in it"
     if name in _MAKING:
         return f"{name} makes what later calls read, and its call would replace that; run it again yourself"
@@ -194,7 +194,7 @@ def _since(result: Result) -> str:
 
 
 @contextmanager
-def _afresh(model: LoadedModel) -> Iterator[None]:
+def _afresh(model: LoadedModel) -> Generator[None]:
     """Let the model compute everything anew: what it has stored stays for others."""
     from interp.engine.model.store import ActivationStore
 
@@ -208,7 +208,7 @@ def _afresh(model: LoadedModel) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """Let nothing of the call be shown as it grows: it is not what the cell gives."""
     offers, session.on_partial = session.on_partial, None
     try:

@@ -122,6 +122,20 @@ def has_view(result: Result) -> bool:
     return result._widget is not None  # pyright: ignore[reportPrivateUsage]
 
 
+@dataclass(frozen=True)
+class Filed:
+    """What a file of a kind of result needs beside its declared types: see `Result`."""
+
+    reader: str | None
+    check: str | None
+    beside: frozenset[str]
+
+
+def filed(kind: type[Result]) -> Filed:
+    """Return what a file of this kind of result needs."""
+    return Filed(kind._reader, kind._check, kind._beside)  # pyright: ignore[reportPrivateUsage]
+
+
 def has_page() -> bool:
     """Return whether a Jupyter kernel runs this code, so that a page may show live views."""
     ipython = sys.modules.get("IPython")

@@ -5,60 +5,30 @@ Nothing in a file is run: it is read as JSON and plain arrays, and only classes 
 
 from __future__ import annotations
 
-import base64
-import dataclasses
 import io
 import json
-import math
-import types
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass
-from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from interp import files
 from interp.errors import InputError
-from interp.results.base import Provenance, Result, resolve
+from interp.results.base import Result, filed, resolve
 from interp.results.code import Own, from_exact, words
-from interp.results.effects import PairChecks
 from interp.results.saving import SCHEMA
+from interp.results.values import KNOWN, Exact, Typed, by_fields, listed, of_list, optional, value_of
 
 WRONG = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, NotImplementedError)
 _INSTEAD = "give the .json or .npz file that a result's save(…) wrote"
 # Compressed arrays that are so much smaller than what they hold were made to fill the memory.
 _RATIO, _SMALL = 64, 2**26
-_DTYPES = frozenset({"bool", *(f"{kind}int{bits}" for kind in ("", "u") for bits in (8, 16, 32, 64))})
-_DTYPES |= {f"float{bits}" for bits in (16, 32, 64)}
-# What annotations of results name that some files import for the type checker alone.
-_KNOWN: Mapping[str, Any] = {
-    "Float": NDArray[np.float64],
-    "Mapping": Mapping,
-    "Mask": NDArray[np.bool_],
-    "NDArray": NDArray,
-    "PairChecks": PairChecks,
-    "Provenance": Provenance,
-    "Sequence": Sequence,
-    "np": np,
-}
-
-
-@dataclass(frozen=True)
-class _Exact:
-    """A value of which a file says the type."""
-
-    value: Any
-
-
-@dataclass(frozen=True)
-class _Typed:
-    """The fields of a result in a result, of which the file says the class."""
-
-    kind: type[Result]
-    fields: Any
+_DTYPES = frozenset(
+    {"bool", *(f"{kind}int{bits}" for kind in ("", "u") for bits in (8, 16, 32, 64)), "float16", "float32", "float64"}
+)
 
 
 @dataclass(frozen=True)
@@ -98,11 +68,11 @@ def opened(path: Any, instead: str = _INSTEAD) -> Saved:
         held = files.parsed(content, repr(name), instead)
     if not isinstance(held, dict):
         raise InputError(f"{name!r} is no result's file: it holds no JSON object; {instead}")
-    fields = cast("dict[str, Any]", held)
-    header = fields.pop("interp", {})
+    found = cast("dict[str, Any]", held)
+    header = found.pop("interp", {})
     if not isinstance(header, dict):
         raise InputError(f"{name!r} is no result's file; {instead}")
-    return Saved(name, len(content), fields, cast("dict[str, Any]", header))
+    return Saved(name, len(content), found, cast("dict[str, Any]", header))
 
 
 def _of_npz(content: bytes, name: str, instead: str) -> dict[str, Any]:
@@ -121,10 +91,10 @@ def _of_npz(content: bytes, name: str, instead: str) -> dict[str, Any]:
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RecursionError, NotImplementedError, *WRONG) as error:
         reason = "it holds pickled objects" if "pickle" in str(error) else str(error).partition("\n")[0]
         raise InputError(f"{name!r} cannot be read: {reason}; {instead}") from None
-    fields = said.get("meta")
-    if not isinstance(fields, dict):
+    meta = said.get("meta")
+    if not isinstance(meta, dict):
         raise InputError(f"{name!r} is no result's file; {instead}")
-    found = cast("dict[str, Any]", fields)
+    found = cast("dict[str, Any]", meta)
     header: Any = said.get("interp")
     if isinstance(header, dict):
         listed = cast("dict[str, Any]", header).get("arrays")
@@ -171,26 +141,16 @@ def kind_in(saved: Saved, kinds: Mapping[str, type[Result]]) -> type[Result]:
         if not isinstance(name, str) or name not in kinds:
             raise InputError(f"{saved.name!r} says that it is a {str(name)!r:.60}, which is no result of interp's")
         return kinds[name]
-    given = set(saved.fields)
-    found: dict[type[Result], int] = {}
-    for kind in kinds.values():
-        known = {f.name for f in dataclasses.fields(kind) if not f.name.startswith("_")}
-        own = known - {"provenance", "notes"}
-        if own and len(own & given) == len(own - _optional(kind)) + len(own & given & _optional(kind)):
-            beside = getattr(kind, "_beside", frozenset[str]())
-            if given <= known | beside:
-                found[kind] = len(known - given)
-    if "provenance" not in given or not found:
-        raise InputError(f"{saved.name!r} is no result's file, or one of another version of interp; {_INSTEAD}")
-    return min(found, key=lambda kind: found[kind])
-
-
-def _optional(kind: type[Any]) -> set[str]:
-    return {f.name for f in dataclasses.fields(kind) if f.default is not MISSING or f.default_factory is not MISSING}
+    if "provenance" not in saved.fields:
+        raise InputError(f"{saved.name!r} is no result's file; {_INSTEAD}")
+    try:
+        return by_fields(set(saved.fields), kinds.values())
+    except ValueError as error:
+        raise InputError(f"{saved.name!r} is of another version of interp: {error}; run its call again") from None
 
 
 def built(kind: type[Any], saved: Saved, kinds: Mapping[str, type[Result]], known: Mapping[str, Any]) -> Any:
-    """Return the result of the class `kind` that a file holds, looked over: what cannot be shown is not found out later.
+    """Return the result of the class `kind` that a file holds, and that it can be shown.
 
     Parameters
     ----------
@@ -205,10 +165,10 @@ def built(kind: type[Any], saved: Saved, kinds: Mapping[str, type[Result]], know
         The file is damaged, or of another version.
     """
     try:
-        fields = _placed(saved, kinds)
-        if kind._reader is not None:
-            fields = resolve(kind._reader)(fields, saved.size)
-        made = value_of(kind, fields, {**_KNOWN, **known, **kinds})
+        held = _placed(saved, kinds)
+        if (reader := filed(kind).reader) is not None:
+            held = resolve(reader)(held, saved.size)
+        made = value_of(kind, held, {**KNOWN, **known, **kinds})
         _shown(made)
     except (RecursionError, MemoryError, *WRONG) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
@@ -237,12 +197,12 @@ def _placed(saved: Saved, kinds: Mapping[str, type[Result]]) -> dict[str, Any]:
         provenance = fields.get("provenance")
         if isinstance(provenance, dict) and "arguments" in provenance:
             held = cast("dict[str, Any]", provenance)
-            held["arguments"] = _Exact({str(k): _remade(v) for k, v in held["arguments"].items()})
+            held["arguments"] = Exact({str(k): _remade(v) for k, v in held["arguments"].items()})
         return fields
     for one in header["arrays"]:
         if one["dtype"] not in _DTYPES:
             raise ValueError(f"an array of {one['dtype']!r:.20}")
-        dtype, shape = np.dtype(one["dtype"]), tuple(value_of(int, size) for size in _listed(one["shape"]))
+        dtype, shape = np.dtype(one["dtype"]), tuple(value_of(int, size) for size in listed(one["shape"]))
         owner, last = _owner(fields, one["at"])
         if "entry" in one:
             held = one["held"]
@@ -250,19 +210,19 @@ def _placed(saved: Saved, kinds: Mapping[str, type[Result]]) -> dict[str, Any]:
                 raise ValueError(f"{'.'.join(one['at'])} is not the array that the file announces")
             _put(owner, last, held)
         elif not isinstance(owner[last], dict):  # a dictionary is a packed one
-            _put(owner, last, _of_list(owner[last], dtype).reshape(shape))
+            _put(owner, last, of_list(owner[last], dtype).reshape(shape))
     for one in header["exact"]:
         owner, last = _owner(fields, one["at"])
-        _put(owner, last, _Exact(from_exact(one["value"])))
+        _put(owner, last, Exact(from_exact(one["value"])))
     for one in sorted(header["results"], key=lambda one: -len(one["at"])):
         owner, last = _owner(fields, one["at"])
-        _put(owner, last, _Typed(kinds[one["class"]], owner[last]))
+        _put(owner, last, Typed(kinds[one["class"]], owner[last]))
     return fields
 
 
 def _owner(fields: Any, at: Any) -> tuple[Any, Any]:
     """Return what holds the value at a path, and under which name or number."""
-    owner, path = fields, _listed(at)
+    owner, path = fields, listed(at)
     for name in path[:-1]:
         owner = owner[int(name)] if isinstance(owner, list) else owner[name]
     return owner, int(path[-1]) if isinstance(owner, list) else value_of(str, path[-1])
@@ -287,162 +247,11 @@ def _remade(value: Any) -> Any:
     if held.keys() == {"kind"} and isinstance(held["kind"], str):
         return Own(held["kind"])
     for one in words().values():
-        names = {f.name for f in dataclasses.fields(one)}
-        if held.keys() <= names and names - _optional(one) <= held.keys() and len(held) > 1:
+        names = {f.name for f in fields(one)}
+        if held.keys() <= names and names - optional(one) <= held.keys() and len(held) > 1:
             return one(**{name: _hashable(item) for name, item in held.items()})
     return held
 
 
 def _hashable(value: Any) -> Any:
     return tuple(_hashable(item) for item in cast("list[Any]", value)) if isinstance(value, list) else value
-
-
-def value_of(kind: Any, data: Any, known: Mapping[str, Any] = _KNOWN) -> Any:
-    """Return `data`, as a file holds it, as a value of the type `kind`; `known` is what annotations name.
-
-    Raises
-    ------
-    TypeError, ValueError
-        It is not one.
-    """
-    origin, inner = get_origin(kind), get_args(kind)
-    if isinstance(data, _Exact):
-        return _fitting(kind, data.value, known)
-    if kind is Any:
-        return data
-    if origin in {Union, types.UnionType}:
-        if data is None and type(None) in inner:
-            return None
-        options = [one for one in inner if one is not type(None)]
-        for one in options[:-1]:
-            try:
-                return value_of(one, data, known)
-            except (TypeError, ValueError):
-                continue
-        return value_of(options[-1], data, known)
-    if origin is Literal:
-        if data not in inner:
-            raise ValueError(f"{data!r:.40} is not one of {', '.join(map(str, inner))}")
-        return data
-    if origin is np.ndarray:
-        return _array(data, get_args(inner[1])[0])
-    if dataclasses.is_dataclass(kind):
-        return _of_fields(cast(type, kind), data, known)
-    if isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_fields"):
-        hints = get_type_hints(kind, localns=dict(known))
-        return kind(*(value_of(hint, value, known) for hint, value in zip(hints.values(), _listed(data), strict=True)))
-    if origin is tuple:
-        if len(inner) == 2 and inner[1] is Ellipsis:
-            return tuple(value_of(inner[0], value, known) for value in _listed(data))
-        return tuple(value_of(one, value, known) for one, value in zip(inner, _listed(data), strict=True))
-    if origin is list:
-        return [value_of(inner[0], value, known) for value in _listed(data)]
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        if not isinstance(data, dict):
-            raise TypeError(f"{data!r:.40} is not a mapping")
-        key_of = int if inner[0] is int else str
-        items = cast("dict[str, Any]", data).items()
-        return {key_of(key): value_of(inner[1], value, known) for key, value in items}
-    if kind is float and isinstance(data, str) and data not in {"nan", "inf", "-inf"}:
-        raise ValueError(f"{data!r:.40} is no number")
-    if kind is float and isinstance(data, int | float | str) and not isinstance(data, bool):
-        return float(data)
-    if not isinstance(data, kind) or (isinstance(data, bool) and kind is not bool):
-        raise TypeError(f"{data!r:.40} is not {kind.__name__}")
-    return data
-
-
-def _fitting(kind: Any, value: Any, known: Mapping[str, Any]) -> Any:
-    """Return a value of which the file said the type, where its outer form is of the type `kind`."""
-    origin, inner = get_origin(kind), get_args(kind)
-    if kind is Any or (value is None and type(None) in inner):
-        return value
-    if origin in {Union, types.UnionType}:
-        return _fitting(next(one for one in inner if one is not type(None)), value, known)
-    form = cast(type, origin or kind)
-    if not isinstance(value, form):
-        raise TypeError(f"{value!r:.40} is not a {form.__name__}")
-    if origin is tuple and inner[-1] is Ellipsis:
-        for item in cast("tuple[Any, ...]", value):
-            _fitting(inner[0], item, known)
-    return value
-
-
-def _of_fields(kind: type, data: Any, known: Mapping[str, Any]) -> Any:
-    if isinstance(data, _Typed):
-        if not issubclass(data.kind, kind):
-            raise TypeError(f"a {data.kind.__name__} is no {kind.__name__}")
-        kind, data = data.kind, data.fields
-    if not isinstance(data, dict):
-        raise TypeError(f"{data!r:.40} is not a {kind.__name__}")
-    hints = get_type_hints(kind, localns=cast("dict[str, Any]", known))
-    names = {field.name for field in dataclasses.fields(kind) if not field.name.startswith("_")}
-    held = cast("dict[str, Any]", data)
-    if lost := sorted(held.keys() - names):
-        raise ValueError(f"it has an unknown {', '.join(map(str, lost))}")
-    if lost := sorted(names - _optional(kind) - held.keys()):
-        raise ValueError(f"it lacks {', '.join(lost)}")
-    made = kind(**{name: value_of(hints[name], value, known) for name, value in held.items()})
-    if issubclass(kind, Result) and kind._check is not None:
-        resolve(kind._check)(made)
-    return made
-
-
-def _array(data: Any, scalar: Any) -> Any:
-    wanted = scalar if isinstance(scalar, type) else np.generic
-    if isinstance(data, np.ndarray):
-        held = cast("NDArray[Any]", data)
-        numbers = next((one for one in (np.floating, np.integer) if issubclass(wanted, one)), wanted)
-        if not issubclass(held.dtype.type, numbers):
-            raise TypeError(f"an array of {held.dtype} where {wanted.__name__} is due")
-        return held
-    if isinstance(data, dict):
-        return _unpacked(cast("dict[str, Any]", data), wanted)
-    return _of_list(data, np.dtype(wanted))
-
-
-def _of_list(data: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return nested lists, or one number, as an array; ``"nan"`` and ``"inf"`` are numbers."""
-    made: Any = np.asarray(data, dtype=object)
-    if made.ndim > 32:
-        raise TypeError("an array of more than 32 axes")
-    number = {"b": bool, "i": int, "u": int}.get(dtype.kind, (int, float, str))
-    for value in made.flat:
-        if not isinstance(value, number) or (dtype.kind != "b" and isinstance(value, bool)):
-            raise TypeError(f"{value!r:.40} in an array of {dtype.name}")
-        if isinstance(value, str) and value not in {"nan", "inf", "-inf"}:
-            raise ValueError(f"{value!r:.40} is no number")
-    return made.astype(dtype)
-
-
-def _unpacked(data: Mapping[str, Any], scalar: type[np.generic]) -> NDArray[Any]:
-    """Return an array that was packed: its bytes, compressed, as text; its size is known before that.
-
-    Raises
-    ------
-    TypeError, ValueError, KeyError
-        It is none, or not of this kind.
-    """
-    kind = np.dtype(scalar).newbyteorder("<")
-    if data["dtype"] != kind.str:
-        raise ValueError(f"an array of {data['dtype']!r:.20} where {kind.str!r} is due")
-    shape = tuple(value_of(int, size) for size in _listed(data["shape"]))
-    if min(shape, default=0) < 0:
-        raise ValueError("an array of a negative size")
-    size = math.prod(shape) * kind.itemsize
-    try:
-        stream = zlib.decompressobj()
-        held = stream.decompress(base64.b64decode(data["zlib"], validate=True), size + 1)
-    except zlib.error:
-        raise ValueError("an array cannot be unpacked") from None
-    if len(held) != size or (size and not stream.eof):
-        raise ValueError(f"an array holds {len(held)} bytes where {size} are due")
-    if scalar is np.bool_ and held.strip(b"\0\1"):
-        raise ValueError("a truth value is neither true nor false")
-    return np.frombuffer(held, kind).reshape(shape).astype(scalar)
-
-
-def _listed(data: Any) -> list[Any]:
-    if not isinstance(data, list):
-        raise TypeError(f"{data!r:.40} is not a list")
-    return cast("list[Any]", data)

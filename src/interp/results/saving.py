@@ -1,7 +1,7 @@
 """What a file of a result holds.
 
-Its fields by name, as anyone reads them, and beside them, under ``interp``, what these do not say: the class, the version
-of interp, the shape and dtype of each array, and arguments, whose types are nowhere declared, exactly.
+Its fields by name, as anyone reads them, and beside them, under ``interp``, what these do not say: the class, the
+version of interp, the shape and dtype of each array, and arguments, whose types are nowhere declared, exactly.
 """
 
 from __future__ import annotations
@@ -115,8 +115,8 @@ def version() -> str:
 def as_npz(value: Any) -> bytes:
     """Return a dataclass as an npz file's bytes: its arrays by name, all else as JSON under ``meta`` and ``interp``.
 
-    An array of a mapping is called by the field's name and the key, ``stats_entropy``; one that lies deeper by its path,
-    ``report.curve``.
+    An array of a mapping is called by the field's name and the key, ``stats_entropy``; one that lies deeper by its
+    path, ``report.curve``.
     """
     beside = _Beside()
     beside.look(value)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-# What a call takes is no number of what it found.
-_TAKES = frozenset({"provenance", "notes", "seconds", "forwards", "free_bytes", "peak_bytes"})
+# What a call takes is no number of what it found; nor is what other calls have said of heads and features.
+_TAKES = frozenset({"provenance", "notes", "seconds", "forwards", "free_bytes", "peak_bytes", "labels"})
 _EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 # Of a field's largest number: what other batches, threads and kernels make of one sum, in units of the last place; and
 # what another machine or library may make of it in single precision, as between runs with hooks and without.

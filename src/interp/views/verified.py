@@ -92,16 +92,16 @@ def _scatter(result: Verified) -> Drawing:
         draw.text(_LEFT + _SIDE, _SIDE + 14, ends[1], anchor="end"),
         draw.text(_LEFT + _SIDE / 2, _SIDE + 14, "then", anchor="middle"),
     ]
-    places = {(round((x[n] - low) * unit, 1), round((high - y[n]) * unit, 1)) for n in order.tolist()}
+    at = np.stack([(x - low) * unit, (high - y) * unit], axis=1)[order].round(1)
     body += [
         f'<circle style="fill:{ACCENT};fill-opacity:0.7" cx="{number(_LEFT + across)}" cy="{number(up)}" r="2.5"/>'
-        for across, up in sorted(places)
+        for across, up in np.unique(at, axis=0).tolist()
     ]
     return Drawing(_LEFT + _SIDE + 4, _SIDE + 20, "".join(body))
 
 
 def _rows(result: Verified) -> Drawing:
-    """Return a row per field that is not equal, those first of which most changed: the share, the largest difference."""
+    """Return a row per field that is not equal, those first of which most changed."""
     share = result.changed / np.maximum(result.counts, 1)
     order = [n for n in np.argsort(-share, kind="stable").tolist() if result.largest[n] != 0]
     shown, equal = order[:_ROWS], len(result.names) - len(order)
@@ -119,10 +119,9 @@ def _rows(result: Verified) -> Drawing:
         body.append(draw.text(0, y, name, "m"))
         body.append(f'<rect class="interp-tile" x="{number(left)}" y="{y - 8}" width="{_BAR}" height="9" rx="1.5"/>')
         if result.changed[n]:
-            wide = max(1.5, _BAR * float(share[n]))
-            body.append(
-                f'<rect style="fill:{ACCENT}" x="{number(left)}" y="{y - 8}" width="{number(wide)}" height="9" rx="1.5"/>'
-            )
+            wide = number(max(1.5, _BAR * float(share[n])))
+            place = f'x="{number(left)}" y="{y - 8}" width="{wide}" height="9" rx="1.5"'
+            body.append(f'<rect style="fill:{ACCENT}" {place}/>')
         words = (f"{result.changed[n]:,} of {result.counts[n]:,}", *_difference(result, n))
         body += [draw.text(at, y, word, "m") for at, word in zip(places[1:], words, strict=True)]
     if more:
