@@ -124,7 +124,7 @@ def has_view(result: Result) -> bool:
 
 @dataclass(frozen=True)
 class Filed:
-    """What a file of a kind of result needs beside its declared types: see `Result`."""
+    """What files of a kind of result need beside its declared types: see `Result`."""
 
     reader: str | None
     check: str | None
@@ -132,7 +132,7 @@ class Filed:
 
 
 def filed(kind: type[Result]) -> Filed:
-    """Return what a file of this kind of result needs."""
+    """Return what its files need."""
     return Filed(kind._reader, kind._check, kind._beside)  # pyright: ignore[reportPrivateUsage]
 
 
@@ -267,16 +267,14 @@ class Result:
         Parameters
         ----------
         model
-            A loaded model, or its name; the one of the result's own name when not given, or the current one if that has
-            the same weights.
+            A loaded model, or its name; the result's own when not given, or the current one if it is the same.
         given
-            Arguments of the call that the result or its file does not keep, such as a function or a circuit.
+            Arguments of the call that are not kept, such as a function or a circuit.
 
         Returns
         -------
         Verified
-            ``"holds"``, ``"changed"``, or ``"unverified"`` with what is lacking; with the largest difference, the share
-            of changed values and the correlation of each field, and fingerprints and versions then and now.
+            Whether they do, by how much each field changed, or what is lacking to tell.
 
         Raises
         ------

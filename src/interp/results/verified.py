@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
 from interp.errors import InputError
 from interp.results.base import Provenance, Result
 from interp.results.comparison import compare
+from interp.results.found import Found, found_in
 from interp.results.tables import Float, frame_of
 from interp.spec import Node
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-# What a call takes is no number of what it found; nor is what other calls have said of heads and features.
-_TAKES = frozenset({"provenance", "notes", "seconds", "forwards", "free_bytes", "peak_bytes", "labels"})
 _EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 # Of a field's largest number: what other batches, threads and kernels make of one sum, in units of the last place; and
 # what another machine or library may make of it in single precision, as between runs with hooks and without.
@@ -139,16 +138,6 @@ class Verified(Result):
 
 
 @dataclass(frozen=True)
-class _Field:
-    """Numbers, or words, of a result by the name of their field."""
-
-    name: str
-    numbers: Float
-    words: tuple[str, ...] = ()
-    whole: bool = False
-
-
-@dataclass(frozen=True)
 class _Row:
     """One field, then and now."""
 
@@ -172,7 +161,7 @@ def verified(then: Result, now: Result) -> Verified:
     are the same or not.
     """
     a, b = then.provenance, now.provenance
-    first, second = ({one.name: one for one in _fields(result)} for result in (then, now))
+    first, second = ({one.name: one for one in found_in(result)} for result in (then, now))
     partial = any(note.startswith("partial") for note in then.notes)
     allowed = _allowed(then, now)
     rows = [
@@ -309,7 +298,7 @@ def _main(then: Result, now: Result, rows: list[_Row]) -> str:
     return found if any(row.name == found for row in rows) else ""
 
 
-def _row(a: _Field | None, b: _Field | None, name: str, allowed: float, partial: bool) -> _Row:
+def _row(a: Found | None, b: Found | None, name: str, allowed: float, partial: bool) -> _Row:
     if a is None or b is None:
         one = a or b
         count = 0 if one is None else one.numbers.size + len(one.words)
@@ -359,66 +348,6 @@ def _allowed(then: Result, now: Result) -> float:
         allowed = max(2 * measured, eps)
     same = (a.dtype, a.device, dict(a.versions)) == (b.dtype, b.device, dict(b.versions))
     return allowed if same else max(allowed, _OTHERS)
-
-
-def _fields(result: Result) -> Iterator[_Field]:
-    """Yield what a result has found, by name: numbers with numbers, words with words."""
-    for one in fields(result):
-        if not one.name.startswith("_") and one.name not in _TAKES:
-            yield from _inside(one.name, getattr(result, one.name))
-
-
-def _inside(name: str, value: Any) -> Iterator[_Field]:
-    if isinstance(value, np.ndarray):
-        held = cast("NDArray[Any]", value)
-        yield _Field(name, np.asarray(held, np.float64), whole=held.dtype.kind in "biu")
-    elif is_dataclass(value) and not isinstance(value, type):
-        for one in fields(value):
-            if not one.name.startswith("_") and one.name not in _TAKES:
-                yield from _inside(f"{name}.{one.name}", getattr(value, one.name))
-    elif isinstance(value, Mapping):
-        items = cast("Mapping[Any, Any]", value)
-        inner = {key: one for key, one in items.items() if isinstance(one, np.ndarray | Mapping) or is_dataclass(one)}
-        for key, one in inner.items():
-            yield from _inside(f"{name}.{key}", one)
-        yield from _inside(name, [one for key, one in items.items() if key not in inner])
-    else:
-        numbers, words = _leaves(value)
-        whole = [one for one in numbers if _is_whole(one)]
-        measured = [one for one in numbers if not _is_whole(one)]
-        if measured:
-            yield _Field(name, np.array(measured, np.float64))
-        if whole:
-            yield _Field(f"{name} (whole)" if measured else name, np.array(whole, np.float64), whole=True)
-        if words:
-            yield _Field(f"{name} (words)" if numbers else name, np.zeros(0), tuple(words))
-
-
-def _is_whole(number: Any) -> bool:
-    return isinstance(number, int | np.integer | np.bool_)
-
-
-def _leaves(value: Any) -> tuple[list[float], list[str]]:
-    """Return the numbers and the words in a value, in order."""
-    if isinstance(value, str):
-        return [], [value]
-    if isinstance(value, bool | int | float | np.generic):
-        return [cast("float", value)], []
-    if isinstance(value, np.ndarray):
-        return np.asarray(value).ravel().tolist(), []
-    parts: list[Any] = []
-    if is_dataclass(value) and not isinstance(value, type):
-        parts = [getattr(value, one.name) for one in fields(value) if not one.name.startswith("_")]
-    elif isinstance(value, Mapping):
-        parts = [item for pair in cast("Mapping[Any, Any]", value).items() for item in pair]
-    elif isinstance(value, list | tuple):
-        parts = list(cast("list[Any]", value))
-    found: tuple[list[float], list[str]] = ([], [])
-    for part in parts:
-        numbers, words = _leaves(part)
-        found[0].extend(numbers)
-        found[1].extend(words)
-    return found
 
 
 def _ranks(values: Float) -> Float:
