@@ -37,7 +37,7 @@ READ = {
 }
 LACKING = {
     "before-compare.npz": "AttentionResult, which lacks pattern",
-    "older-patch.npz": "PatchingResult, which lacks checks, recovery_interval and has lint",
+    "older-patch.json": "PatchingResult, which lacks checks, recovery_interval and has lint",
     "older-circuit.npz": "CircuitResult, which lacks checks and has card, lint",
 }
 

@@ -124,7 +124,7 @@ def has_view(result: Result) -> bool:
 
 @dataclass(frozen=True)
 class Filed:
-    """What files of a kind of result need beside its declared types: see `Result`."""
+    """What files of a kind of result need beside its declared types."""
 
     reader: str | None
     check: str | None
@@ -267,14 +267,14 @@ class Result:
         Parameters
         ----------
         model
-            A loaded model, or its name; the result's own when not given, or the current one if it is the same.
+            A loaded model or its name; the result's own when not given, or the current one if it is the same.
         given
             Arguments of the call that are not kept, such as a function or a circuit.
 
         Returns
         -------
         Verified
-            Whether they do, by how much each field changed, or what is lacking to tell.
+            Whether they do, how much each field changed, or what is lacking to tell.
 
         Raises
         ------

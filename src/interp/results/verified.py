@@ -116,8 +116,9 @@ class Verified(Result):
             held = " → ".join(dict.fromkeys(one[:12] for one in self.fingerprints))
             found.append(f"model {'unchanged' if same else 'changed'}: {held}")
         pairs = {"name": self.models, "dtype": self.dtypes, "device": self.devices, **self.versions}
-        found += [f"{what}: {a or 'none'} → {b or 'none'}" for what, (a, b) in pairs.items() if a != b and (a or b)]
-        return found
+        found += [f"{what}: {a} → {b}" for what, (a, b) in pairs.items() if a != b and a and b]
+        made = [f"{name} {a}" for name, (a, b) in self.versions.items() if a and not b]
+        return found + [f"made with {', '.join(made)}"] * bool(made)
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per field: values, how many changed, the largest difference and where, the correlation."""

@@ -69,7 +69,7 @@ def _stacks(result: Verified) -> list[page.Stack]:
     if len(result.values_then) > 1:
         found.append([(f"{frame.visible_facts(result.measure, 40)}, each value", _scatter(result))])
     if np.nan_to_num(result.largest, nan=1.0).any():
-        found.append([("", _rows(result))])
+        found.append([("fields that are not equal", _rows(result))])
     return found
 
 
