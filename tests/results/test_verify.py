@@ -106,6 +106,7 @@ def test_a_silenced_head_is_what_changed_most(own: Any, shell: Any, tmp_path: Pa
     assert now.effect[layer, head] == pytest.approx(0, abs=1e-5)
     assert len(set(found.fingerprints)) == 2
     assert "model changed" in found.text()
+    assert found.code() == "interp.verify(result=result)  # first: result = your PatchingResult"
     typed = harness.worked(harness.ask("magic", shell, f"%interp verify {file}"))
     assert typed.verdict == found.verdict
     assert "≠ changed" in typed.html()

@@ -68,6 +68,13 @@ def verify(session: Session, result: SavedResult, *, model: ModelName | None = N
 
 def again(result: Result, model: Any, given: Mapping[str, Any]) -> Verified:
     """Return what the call of `result` gives now, compared; see `Result.verify`."""
+    named = {} if model is None else {"model": model if isinstance(model, str) else getattr(model, "name", "")}
+    call = {"result": Own(type(result).__name__), **named, **given}
+    found = _again(result, model, given)
+    return replace(found, provenance=replace(found.provenance, technique="verify", arguments=call))
+
+
+def _again(result: Result, model: Any, given: Mapping[str, Any]) -> Verified:
     if why := _no_call(result):
         return lacking(result, why)
     known = result.provenance

@@ -167,9 +167,8 @@ class Result:
 
     Subclasses are frozen dataclasses. They name their picture in `_html` (``(result) -> str``, a self-contained
     fragment) and, where they have one, their figure in `_svg` (``(result, theme="light" | "dark") -> str``), their
-    Plotly figure in `_plotly` and their widget in `_widget`. Where a file of one needs more than its declared types,
-    `_reader` makes the fields of what a file holds (``(fields, size) -> fields``), `_check` looks the object
-    over that was made of them, and `_beside` names what a file holds beside the fields.
+    Plotly figure in `_plotly` and their widget in `_widget`. Of files, `_reader` makes fields of what one holds
+    (``(fields, size) -> fields``), `_check` looks over what was made of them, `_beside` names what is no field.
     """
 
     provenance: Provenance = field(default_factory=Provenance)
