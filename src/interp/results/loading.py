@@ -210,7 +210,10 @@ def _placed(saved: Saved, kinds: Mapping[str, type[Result]]) -> dict[str, Any]:
                 raise ValueError(f"{'.'.join(one['at'])} is not the array that the file announces")
             _put(owner, last, held)
         elif not isinstance(owner[last], dict):  # a dictionary is a packed one
-            _put(owner, last, of_list(owner[last], dtype).reshape(shape))
+            made = of_list(owner[last], dtype)
+            if made.size and made.shape != shape:
+                raise ValueError(f"{'.'.join(one['at'])} and what the file says of its shape do not fit")
+            _put(owner, last, made.reshape(shape))
     for one in header["exact"]:
         owner, last = _owner(fields, one["at"])
         _put(owner, last, Exact(from_exact(one["value"])))

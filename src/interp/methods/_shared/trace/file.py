@@ -140,11 +140,11 @@ def load_graph(path: str | os.PathLike[str]) -> TraceResult:
     """
     instead = "give the path of a graph's JSON file"
     saved, name = loading.opened(path, instead), files.path_of(path).name
+    if {"edge_sources", "kinds"} <= set(saved.fields):
+        return cast("TraceResult", loading.built(TraceResult, saved, {}, _KNOWN))
     try:
         if {"nodes", "links"} <= set(saved.fields):
             return _from_neuronpedia(saved.fields)
-        if {"edge_sources", "kinds"} <= set(saved.fields):
-            return cast("TraceResult", loading.built(TraceResult, saved, {}, _KNOWN))
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise InputError(
             f"{name} holds no attribution graph that can be read: {type(error).__name__} {error}"
