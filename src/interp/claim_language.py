@@ -1,6 +1,6 @@
 """Claims about a model, as they are typed: a variable, what carries it, and what exchanging that does to the answer.
 
-What is read and what is written back stand in one file, though a long one, so that neither is changed without the other.
+What is read and what is written back stand in one file, though a long one, so that neither changes alone.
 """
 
 from __future__ import annotations
