@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from interp import bundled
 from interp.errors import Foreseen, InputError, Interrupted, Stopped, closest
-from interp.interface import registry
+from interp.interface import over, registry
 from interp.interface.inputs import inputs_of, named, seed_of
 from interp.methods._shared import features
 from interp.methods._shared.models import way
@@ -155,18 +155,22 @@ class Session:
         if watcher is not None:
             options = replace(options, on_step=watcher)
         model = loading.load(source, tokenizer=tokenizer, copy_model=copy, name=name, options=options)
-        if self.settings.store_budget:
-            model.store.set_budget(self.settings.store_budget)
-        on_disk = self.settings.disk_budget if spill is None else int(spill * 10**9)
-        model.store.set_budget(model.store.budget, on_disk)
-        model.way = partial(way, model)
+        self.furnish(model, spill)
         # Only now, with the new one there: a load that fails leaves the old model as it was.
         replaced = self.models.pop(model.name, None)
         self.models[model.name] = model
         self.current = model.name
         if replaced is not None and replaced is not model:
-            _free(replaced)
+            free(replaced)
         return model
+
+    def furnish(self, model: LoadedModel, spill: float | None = None) -> None:
+        """Give a model that was just loaded its store's room, and its way to say how it is run."""
+        if self.settings.store_budget:
+            model.store.set_budget(self.settings.store_budget)
+        on_disk = self.settings.disk_budget if spill is None else int(spill * 10**9)
+        model.store.set_budget(model.store.budget, on_disk)
+        model.way = partial(way, model)
 
     def use(self, name: str) -> LoadedModel:
         """Make the loaded model `name` the current one."""
@@ -194,8 +198,14 @@ class Session:
         if self.current == model.name:
             self.current = next(reversed(self.models), None)
         freed = model.name
-        _free(model)
+        free(model)
         return freed
+
+    def drop(self, model: LoadedModel) -> None:
+        """Let go of a model that was loaded for one run alone."""
+        if self.models.get(model.name) is model:
+            del self.models[model.name]
+        free(model)
 
     @property
     def feature_names(self) -> list[str]:
@@ -231,8 +241,11 @@ class Session:
         Interrupted, Stopped
             Ctrl-C, with what there is or, where there is nothing yet, in one line.
         """
+        steps = arguments.pop("over", None) if command.needs_model else None
         try:
-            return self._called(command, *body, **arguments)
+            if steps is not None:
+                return over.run(self, command, steps, body, arguments)
+            return self.called(command, *body, **arguments)
         except Stopped:
             raise
         except KeyboardInterrupt:
@@ -240,7 +253,8 @@ class Session:
         # Outside the except block, so that the new error does not carry the old one's frames, and their tensors.
         raise Stopped(f"{command.name} was stopped before there was anything to keep")
 
-    def _called(self, command: registry.Command, /, *body: Any, **arguments: Any) -> Any:
+    def called(self, command: registry.Command, /, *body: Any, **arguments: Any) -> Any:
+        """Run `command` once; see `call`."""
         places = [p.name for p in command.parameters if p.positional and p.name not in arguments]
         if command.body is None:
             if len(body) > len(places):
@@ -346,7 +360,8 @@ def _deaf(what: str) -> None:
     """Hear nothing."""
 
 
-def _free(model: LoadedModel) -> None:
+def free(model: LoadedModel) -> None:
+    """Let go of a model's memory."""
     with model.lock:
         model.close()
     gc.collect()  # modules and their hooks refer to each other in circles
@@ -367,6 +382,11 @@ def bound(command: registry.Command, session: Session) -> Callable[..., Any]:
     if Prompts in command.bodies:  # a task or a file may stand for them
         own[0] = own[0].replace(default=None)
         own.append(inspect.Parameter("pairs", inspect.Parameter.KEYWORD_ONLY, default=None))
+    optional = False  # behind what can be left out nothing must be given
+    for n, one in enumerate(own):
+        optional = optional or one.default is not one.empty
+        if optional and one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD:
+            own[n] = one.replace(default=None)
     shared = [
         inspect.Parameter(p.name, inspect.Parameter.KEYWORD_ONLY, default=p.default)
         for p in command.parameters

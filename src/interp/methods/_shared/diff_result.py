@@ -25,8 +25,8 @@ class DiffResult(Result):
     ----------
     base, tuned
         The models' names.
-    tuned_fingerprint
-        The hash of the second one's state; that of the first is in the provenance.
+    base_fingerprint, tuned_fingerprint
+        The hashes of their states.
     what
         ``weights``: components are the other model's functions, on what reaches them. ``activations``: they are what
         they were in its own run.
@@ -64,6 +64,7 @@ class DiffResult(Result):
 
     base: str
     tuned: str
+    base_fingerprint: str
     tuned_fingerprint: str
     what: str
     metric: str

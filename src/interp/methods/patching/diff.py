@@ -19,6 +19,7 @@ from interp.spec import MetricName, ModelName, Pairs, Texts, resolve_metric
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
+    from interp.engine.model.operation import Operation
     from interp.engine.patching.ablation import Sample
     from interp.engine.patching.difference import Carried
 
@@ -30,7 +31,7 @@ _CONTINUED = 3  # prompts that both models go on with
 def diff(
     model: LoadedModel,
     data: Pairs | Texts,
-    tuned: ModelName,
+    tuned: ModelName | None = None,
     *,
     what: Literal["weights", "activations"] = "weights",
     metric: MetricName | None = None,
@@ -51,7 +52,8 @@ def diff(
     data
         Pairs, of which the clean prompts are run, or texts, whose loss is measured.
     tuned
-        The other model.
+        The other model; when not given, the first one must have been loaded with an adapter, and is itself the second:
+        the first is then what it was without.
     what
         weights puts components in as functions, activations as what they were in the other model's run.
     metric
@@ -69,7 +71,8 @@ def diff(
     Raises
     ------
     InputError
-        Models of two shapes, or that cut the prompts into other tokens, or one whose blocks are not known.
+        Models of two shapes, or that cut the prompts into other tokens, one whose blocks are not known, or one model
+        alone that has no adapter.
     Interrupted
         Stopped by Ctrl-C: the components so far are in its ``result``.
 
@@ -83,21 +86,60 @@ def diff(
     >>> interp.diff("bundled", "bundled", task="ioi", n=4).change
     0.0
     """
-    from interp.engine.patching.difference import Difference
-
     require_causal(model, "diff")
-    other: Any = tuned
-    require_shape(model, other)
     if not 0 <= share <= 1:
         raise InputError(f"--share {share} is no share of the difference; use 0 to 1")
     if tokens < 0:
         raise InputError(f"--tokens {tokens} is less than none; use 0 or more")
+    asked: dict[str, Any] = {"what": what, "metric": metric, "share": share, "tokens": tokens}
+    if tuned is None:
+        return _adapted(model, data, **asked)
+    other: Any = tuned  # the session has made a model of the name
+    return _compared(model, other, data, **asked)
+
+
+def _adapted(model: LoadedModel, data: Pairs | Texts, **asked: Any) -> DiffResult:
+    """Compare a model with what it was without its adapter, which is loaded for that and let go of."""
+    from interp.engine.model.load import without_adapter
+
+    model.alive("loading it without its adapter")
+    plain = without_adapter(model)
+    record = model.operation
+
+    def inner(operation: Operation) -> DiffResult:
+        if record is not None:
+            operation.on_step, operation.on_forward = record.on_step, record.on_forward
+        try:
+            return _compared(plain, model, data, **asked)
+        finally:
+            model.note(operation.path, operation.notes)
+            model.count(operation.forwards)
+
+    try:
+        return plain.operate("diff", {}, inner)
+    finally:
+        plain.close()
+
+
+def _compared(
+    model: LoadedModel,
+    other: LoadedModel,
+    data: Pairs | Texts,
+    *,
+    what: str,
+    metric: Any,
+    share: float,
+    tokens: int,
+) -> DiffResult:
+    from interp.engine.patching.difference import Difference
+
+    require_shape(model, other)
     samples, named, task = _samples(model, other, data, metric)
-    mark = other.fingerprint()
+    marks = {"base_fingerprint": model.fingerprint(), "tuned_fingerprint": other.fingerprint()}
     job = Difference(model, other, samples, weights=what == "weights", share=share, on_step=model.on_step)
     found = job.run()
     model.note(found.path, found.notes)
-    how: dict[str, Any] = {"what": what, "metric": named, "task": task, "wanted": share, "tuned_fingerprint": mark}
+    how: dict[str, Any] = {"what": what, "metric": named, "task": task, "wanted": share, **marks}
     if found.interrupt is None and tokens:
         how["continuations"] = _continued(
             model, other, list(dict.fromkeys(one.ids for one in samples))[:_CONTINUED], tokens
