@@ -89,6 +89,7 @@ def ablate(
     interventions: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
+    over: Any = ...,
     **more: Any,
 ) -> _AblationResult: ...
 def attention(
@@ -108,6 +109,7 @@ def attention(
     text: Any = ...,
     column: Any = ...,
     model: Any = ...,
+    over: Any = ...,
 ) -> _AttentionResult | _AttentionManyResult: ...
 def circuit(
     *body: Any,
@@ -130,10 +132,11 @@ def circuit(
     interventions: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
+    over: Any = ...,
     **more: Any,
 ) -> _CircuitResult: ...
 def clear() -> _Table: ...
-def compose(*, kind: Literal["q", "k", "v"] | None = ..., model: Any = ...) -> _ComposeResult: ...
+def compose(*, kind: Literal["q", "k", "v"] | None = ..., model: Any = ..., over: Any = ...) -> _ComposeResult: ...
 def diff(
     *body: Any,
     what: Literal["weights", "activations"] = ...,
@@ -149,6 +152,7 @@ def diff(
     text: Any = ...,
     column: Any = ...,
     truncate: Any = ...,
+    over: Any = ...,
     **more: Any,
 ) -> _DiffResult: ...
 def dla(
@@ -171,6 +175,7 @@ def dla(
     text: Any = ...,
     column: Any = ...,
     model: Any = ...,
+    over: Any = ...,
 ) -> _DLAResult | _DLAManyResult: ...
 def feature(
     which: Any,
@@ -191,8 +196,9 @@ def feature(
     interventions: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
+    over: Any = ...,
 ) -> _FeatureResult: ...
-def features(*, model: Any = ...) -> _FeaturesResult: ...
+def features(*, model: Any = ..., over: Any = ...) -> _FeaturesResult: ...
 def features_label(
     which: Any,
     texts: Any,
@@ -211,6 +217,7 @@ def features_label(
     interventions: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
+    over: Any = ...,
 ) -> _FeaturesLabelResult: ...
 def features_load(
     path: Any,
@@ -221,6 +228,7 @@ def features_load(
     name: str | None = ...,
     labels: Any = ...,
     model: Any = ...,
+    over: Any = ...,
 ) -> _FeaturesResult: ...
 def features_train(
     texts: Any,
@@ -244,6 +252,7 @@ def features_train(
     truncate: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
+    over: Any = ...,
 ) -> _FeaturesTrainResult: ...
 def generate(
     prompt: Any,
@@ -263,6 +272,7 @@ def generate(
     bos: Any = ...,
     truncate: Any = ...,
     model: Any = ...,
+    over: Any = ...,
 ) -> _GenerateResult | _SamplesResult | _GenerateTraceResult: ...
 def heads(
     *,
@@ -275,6 +285,7 @@ def heads(
     prompts: Any = ...,
     interventions: Any = ...,
     model: Any = ...,
+    over: Any = ...,
 ) -> _HeadsResult: ...
 def help(command: Any = ...) -> _Table: ...
 def lens(
@@ -301,6 +312,7 @@ def lens(
     text: Any = ...,
     column: Any = ...,
     model: Any = ...,
+    over: Any = ...,
 ) -> _LensResult | _LensManyResult: ...
 def lens_train(
     texts: Any,
@@ -319,6 +331,7 @@ def lens_train(
     truncate: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
+    over: Any = ...,
 ) -> _LensTrainResult: ...
 def loss(
     texts: Any,
@@ -334,6 +347,7 @@ def loss(
     truncate: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
+    over: Any = ...,
 ) -> _LossResult: ...
 def mediate(
     *body: Any,
@@ -353,6 +367,7 @@ def mediate(
     interventions: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
+    over: Any = ...,
     **more: Any,
 ) -> _MediationResult: ...
 def models() -> _Table: ...
@@ -379,8 +394,11 @@ def neurons(
     interventions: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
+    over: Any = ...,
 ) -> _NeuronsResult: ...
-def ov(head: Any, *, tokens: Any = ..., top: int = ..., svd: int = ..., model: Any = ...) -> _OVQKResult: ...
+def ov(
+    head: Any, *, tokens: Any = ..., top: int = ..., svd: int = ..., model: Any = ..., over: Any = ...
+) -> _OVQKResult: ...
 def patch(
     *body: Any,
     site: Any = ...,
@@ -404,6 +422,7 @@ def patch(
     interventions: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
+    over: Any = ...,
     **more: Any,
 ) -> _PatchingResult: ...
 def path(
@@ -425,6 +444,7 @@ def path(
     interventions: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
+    over: Any = ...,
     **more: Any,
 ) -> _PathResult: ...
 def predict(
@@ -443,6 +463,7 @@ def predict(
     text: Any = ...,
     column: Any = ...,
     model: Any = ...,
+    over: Any = ...,
 ) -> _PredictResult | _PredictManyResult: ...
 def probe(
     texts: Any = ...,
@@ -465,9 +486,17 @@ def probe(
     features: Any = ...,
     interventions: Any = ...,
     model: Any = ...,
+    over: Any = ...,
 ) -> _ProbeResult: ...
 def qk(
-    head: Any, *, tokens: Any = ..., top: int = ..., svd: int = ..., offset: int = ..., model: Any = ...
+    head: Any,
+    *,
+    tokens: Any = ...,
+    top: int = ...,
+    svd: int = ...,
+    offset: int = ...,
+    model: Any = ...,
+    over: Any = ...,
 ) -> _OVQKResult: ...
 def saliency(
     prompt: Any = ...,
@@ -491,6 +520,7 @@ def saliency(
     text: Any = ...,
     column: Any = ...,
     model: Any = ...,
+    over: Any = ...,
 ) -> _SaliencyResult | _SaliencyManyResult: ...
 def selfcheck(
     *,
@@ -524,6 +554,7 @@ def steer(
     truncate: Any = ...,
     interventions: Any = ...,
     model: Any = ...,
+    over: Any = ...,
 ) -> _SteeringResult: ...
 def task(
     *body: Any,
@@ -535,10 +566,11 @@ def task(
     bos: Any = ...,
     interventions: Any = ...,
     model: Any = ...,
+    over: Any = ...,
     **more: Any,
 ) -> _TaskResult: ...
 def tokens(
-    prompt: Any, *, template: Any = ..., bos: Any = ..., truncate: Any = ..., model: Any = ...
+    prompt: Any, *, template: Any = ..., bos: Any = ..., truncate: Any = ..., model: Any = ..., over: Any = ...
 ) -> _TokensResult: ...
 def trace(
     prompt: Any,
@@ -559,6 +591,7 @@ def trace(
     truncate: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
+    over: Any = ...,
 ) -> _TraceResult | _ScoreResult: ...
 def unload(name: Any = ...) -> _Table: ...
 def use(name: Any) -> _LoadedModel: ...
@@ -576,6 +609,7 @@ def validate(
     interventions: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
+    over: Any = ...,
 ) -> _CircuitReport | _TraceResult: ...
 def load(
     source: Any = ...,

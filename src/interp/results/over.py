@@ -84,6 +84,13 @@ class OverResult(Result):
         )
 
     @property
+    def counted(self) -> str:
+        """How many it ran over, of what: ``"3 folders"``."""
+        if len(self.steps) == 1:
+            return f"1 {self.varies}"
+        return f"{len(self.steps)} {' and '.join(f'{one}s' for one in self.varies.split('/'))}"
+
+    @property
     def models(self) -> list[str]:
         """The models that the results are of, as their provenance names them."""
         return [one.provenance.model for one in self.results if one is not None]
@@ -114,7 +121,7 @@ class OverResult(Result):
         """Return what ran over what, and how the first number goes."""
         done = sum(one is not None for one in self.results)
         failed = f", {len(self.steps) - done} failed" if done < len(self.steps) else ""
-        said = f"{self.provenance.technique} over {len(self.steps)} {self.varies}s{failed}"
+        said = f"{self.provenance.technique} over {self.counted}{failed}"
         moved = self.moved()
         if moved and done > 1:
             values = self.numbers[moved[0]][np.argsort(self.places)]

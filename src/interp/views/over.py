@@ -13,15 +13,14 @@ from interp.spec import Node
 from interp.views.kit import curves, draw, figures, frame, page
 from interp.views.kit import theme as themes
 from interp.views.kit.curves import Curve
-from interp.views.kit.text import visible
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from interp.results.over import OverResult
 
-_NUMBERS, _ROWS = 4, 8  # charts of single numbers, lines of rows
-_WIDE, _LOW, _TALL = 380, 120, 250  # CSS pixels
+_NUMBERS, _BESIDE, _ROWS = 4, 2, 8  # charts of single numbers, those beside a table's, lines of rows
+_WIDE, _LOW, _TALL = 380, 120, 310  # CSS pixels
 _SPREAD = 100.0  # the last place over the first, from which on the axis is logarithmic
 _LABEL = 16
 
@@ -50,29 +49,32 @@ def plotly(result: OverResult, *, theme: str = "light", width: int = 900, height
 
 
 def _title(result: OverResult) -> str:
-    return f"{result.provenance.technique} over {len(result.steps)} {result.varies}s"
+    return f"{result.provenance.technique} over {result.counted}"
 
 
 def _facts(result: OverResult) -> str:
     first, last = (result.steps[n] for n in _order(result)[[0, -1]])
     task = next((str(value) for name, value in result.provenance.arguments.items() if name == "task"), "")
-    return frame.facts(result, frame.visible_facts(f"{first} … {last}", 60), frame.visible_facts(task, 40))
+    axis = "steps on a logarithmic axis" if result.numbered and _logarithmic(result) else ""
+    return frame.facts(result, frame.visible_facts(f"{first} … {last}", 60), frame.visible_facts(task, 40), axis)
 
 
 def _order(result: OverResult) -> NDArray[np.int64]:
-    return np.argsort(result.places, kind="stable")
+    """Return the steps that worked, as they stand along the axis."""
+    order = np.argsort(result.places, kind="stable")
+    return order[[result.results[n] is not None for n in order]]
 
 
 def _logarithmic(result: OverResult) -> bool:
-    known = result.places
+    known = result.places[_order(result)]
     return bool(known.min() > 0 and known.max() / known.min() >= _SPREAD)
 
 
 def _shares(result: OverResult) -> list[float] | None:
     """Return where along the axis each step is, in the axis' order; ``None`` where their names say no number."""
-    if not result.numbered or len(result.steps) == 1:
+    at = result.places[_order(result)]
+    if not result.numbered or len(at) == 1:
         return None
-    at = np.sort(result.places)
     at = np.log(at) if _logarithmic(result) else at
     return ((at - at[0]) / (at[-1] - at[0])).tolist()
 
@@ -81,17 +83,26 @@ def _labels(result: OverResult) -> list[str]:
     order = _order(result)
     if result.numbered:
         return [f"{result.places[n]:,.10g}" for n in order]
-    return [visible(result.steps[n], _LABEL) for n in order]
+    return [frame.visible_facts(result.steps[n], _LABEL) for n in order]
 
 
 def _drawn(result: OverResult) -> list[str]:
-    """Return the single numbers that are drawn: those that move, the first that there are."""
-    return result.moved()[:_NUMBERS]
+    """Return the single numbers that are drawn: the first of those that move, each once."""
+    moved = {name: result.numbers[name] for name in result.moved()}
+    found = [
+        name
+        for n, (name, values) in enumerate(moved.items())
+        if not any(np.array_equal(values, other, equal_nan=True) for other in [*moved.values()][:n])
+    ]
+    return found[: _BESIDE if len(result.rows) else _NUMBERS]
 
 
 def _named(result: OverResult, row: int) -> str:
     """Return what a row is called in a picture: a component as everywhere, else what its columns hold."""
     held = dict(zip(result.keys, result.rows[row], strict=True))
+    if len(held) > 1:  # what is the same in all rows tells none from another
+        alike = [n for n, values in enumerate(zip(*result.rows, strict=True)) if len(set(values)) == 1]
+        held = {name: value for n, (name, value) in enumerate(held.items()) if n not in alike}
     head = held.pop("head", None) if "layer" in held else None
     words: list[str] = []
     for name, value in held.items():
@@ -101,7 +112,7 @@ def _named(result: OverResult, row: int) -> str:
             words.append(f"L{value}" if name == "layer" else _component(str(value)))
         else:
             words.append(value if isinstance(value, str) else f"{name} {value}")
-    return visible(" ".join(words), 28)
+    return frame.visible_facts(" ".join(words), 28)
 
 
 def _component(name: str) -> str:
@@ -121,7 +132,6 @@ def _ends(values: Sequence[Float]) -> tuple[float, float]:
 
 def _stacks(result: OverResult) -> list[page.Stack]:
     order, labels, places = _order(result), _labels(result), _shares(result)
-    said = " (logarithmic)" if result.numbered and _logarithmic(result) else ""
 
     def chart(lines: Sequence[Curve], high: float) -> draw.Drawing:
         ends = _ends([line.values for line in lines])
@@ -131,14 +141,21 @@ def _stacks(result: OverResult) -> list[page.Stack]:
     rows = result.strongest(_ROWS)
     if rows:
         lines = [
-            Curve(_named(result, row), result.values[row][order], f"var(--interp-class-{n})", dots=True)
+            Curve(
+                _named(result, row),
+                result.values[row][order],
+                f"var(--interp-k{n % themes.CLASSES})",
+                dots=True,
+                dashed=n >= themes.CLASSES,  # where colours begin anew
+            )
             for n, row in enumerate(rows)
         ][::-1]
-        count = f"the {len(rows)} largest of {len(result.rows):,}" if len(rows) < len(result.rows) else "all"
-        found.append([(f"{result.measure} of each row, {count}{said}", chart(lines, _TALL))])
+        which = f"the {len(rows)} largest" if len(rows) == _ROWS else f"all {len(rows)} that are not 0"
+        count = f"{which}, of {len(result.rows):,}" if len(rows) < len(result.rows) else "all rows"
+        found.append([(f"{result.measure.capitalize()}: {count}", chart(lines, _TALL))])
     single = [
         (
-            f"{name.replace('_', ' ')}{said}",
+            name.replace("_", " ").capitalize(),
             chart([Curve(_end(result, name), result.numbers[name][order], "var(--interp-accent)", dots=True)], _LOW),
         )
         for name in _drawn(result)
