@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -10,14 +11,16 @@ import numpy as np
 from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import texts
+from interp.methods._shared.circuit import changes
 from interp.methods._shared.diff_result import DiffResult
 from interp.methods._shared.intervals import of_ratio, too_few
 from interp.methods._shared.models import require_causal, require_shape
-from interp.methods._shared.pairs import encode
+from interp.methods._shared.pairs import cases, encode
 from interp.methods._shared.patching import samples as measured
 from interp.spec import MetricName, ModelName, Pairs, Texts, resolve_metric
 
 if TYPE_CHECKING:
+    from interp.engine.circuits.edges import EdgeScores
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.model.operation import Operation
     from interp.engine.patching.ablation import Sample
@@ -37,6 +40,7 @@ def diff(
     metric: MetricName | None = None,
     share: float = 0.9,
     tokens: int = 12,
+    edges: int | None = None,
 ) -> DiffResult:
     """What a fine-tune changed: each component of one model put into another, and the fewest that carry the change.
 
@@ -62,6 +66,9 @@ def diff(
         How much of the difference the set is to carry; 0 looks for none.
     tokens
         How many tokens both models go on with after the first three prompts, the likeliest each; 0 for none.
+    edges
+        Of pairs: score the edges of both models by EAP-IG too, as circuit does, and say which one's circuit of so many
+        edges, such as 200, has that the other's has not; not done when not given.
 
     Returns
     -------
@@ -81,6 +88,9 @@ def diff(
     Activations between models: Prakash et al. (2024), "Fine-Tuning Enhances Existing Mechanisms" (cross-model
     activation patching). A set found so carries the change; it need not be the only one, nor the smallest.
 
+    An edge is gained where it is in the tuned model's circuit alone, the 95 % interval over pairs of its change leaves
+    0 out, and its score in the other model stays, by its interval, below the weakest edge of that one's circuit.
+
     Examples
     --------
     >>> interp.diff("bundled", "bundled", task="ioi", n=4).change
@@ -91,7 +101,11 @@ def diff(
         raise InputError(f"--share {share} is no share of the difference; use 0 to 1")
     if tokens < 0:
         raise InputError(f"--tokens {tokens} is less than none; use 0 or more")
-    asked: dict[str, Any] = {"what": what, "metric": metric, "share": share, "tokens": tokens}
+    if edges is not None and edges < 1:
+        raise InputError(f"--edges {edges} keeps nothing; use 1 or more, such as 200")
+    if edges is not None and not isinstance(data, Pairs):
+        raise InputError("--edges needs pairs, whose corrupted prompts ablate an edge; name a --task")
+    asked: dict[str, Any] = {"what": what, "metric": metric, "share": share, "tokens": tokens, "edges": edges}
     if tuned is None:
         return _adapted(model, data, **asked)
     other: Any = tuned  # the session has made a model of the name
@@ -130,6 +144,7 @@ def _compared(
     metric: Any,
     share: float,
     tokens: int,
+    edges: int | None,
 ) -> DiffResult:
     from interp.engine.patching.difference import Difference
 
@@ -144,8 +159,39 @@ def _compared(
         how["continuations"] = _continued(
             model, other, list(dict.fromkeys(one.ids for one in samples))[:_CONTINUED], tokens
         )
+    interrupt = found.interrupt
+    if interrupt is None and edges is not None and isinstance(data, Pairs):
+        scored = _scored(model, other, data, metric)
+        interrupt = next((one.interrupt for one in scored if one.interrupt is not None), None)
+        if interrupt is None:
+            group = model.geometry.n_heads // model.geometry.n_kv_heads
+            how |= {"edges": changes.changes(scored[0], scored[1], edges, group), "edges_kept": edges}
     result = _result(found, model, other, **how)
-    return unless_interrupted(result, found.interrupt)
+    if interrupt is not None and found.interrupt is None:
+        result = replace(result, notes=("partial: stopped while edges were scored", *result.notes))
+    return unless_interrupted(result, interrupt)
+
+
+def _scored(model: LoadedModel, other: LoadedModel, pairs: Pairs, metric: Any) -> list[EdgeScores]:
+    """Return the scores of both models' edges on the same pairs; of the first alone where it was stopped."""
+    from interp.engine import metrics
+    from interp.engine.circuits.eap import attribute_edges
+
+    chosen = resolve_metric(metric or pairs.metric or "logit-diff")
+    metrics.require_gradient(chosen, model.geometry.d_vocab_out, model.device)
+    watch = model.on_step
+    found: list[EdgeScores] = []
+    for of in (model, other):
+
+        def once(_: Operation, of: LoadedModel = of) -> EdgeScores:
+            made = cases(of, encode(of, pairs, chosen, lengths=True), chosen, "noise", whole=True)
+            return attribute_edges(of, made, steps=None, on_step=lambda done, total: watch(done, total, "edges"))
+
+        found.append(of.operate("diff", {}, once))
+        model.note(f"forward, {found[-1].path}", found[-1].notes)
+        if found[-1].interrupt is not None:
+            break
+    return found
 
 
 def _samples(model: LoadedModel, other: LoadedModel, data: Pairs | Texts, metric: Any) -> tuple[list[Sample], str, str]:
