@@ -41,9 +41,11 @@ ALLOWED: dict[str, set[str]] = {
     "interface.parameters": {*PLAIN, "interface.kinds"},
     "interface.registry": {*PLAIN, "hints", "results", "interface.kinds", "interface.parameters"},
     "interface.inputs": {*PLAIN, "interface.registry", "methods._shared", "engine.model"},
+    "interface.over": {*PLAIN, "results", "interface.registry", "engine.model"},
     "interface.session": {
         *PLAIN,
         "results",
+        "interface.over",
         "interface.registry",
         "interface.inputs",
         "methods._shared",

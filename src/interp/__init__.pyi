@@ -143,6 +143,7 @@ def diff(
     metric: Any = ...,
     share: float = ...,
     tokens: int = ...,
+    edges: int | None = ...,
     task: Any = ...,
     n: Any = ...,
     seed: Any = ...,
@@ -252,7 +253,6 @@ def features_train(
     truncate: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
-    over: Any = ...,
 ) -> _FeaturesTrainResult: ...
 def generate(
     prompt: Any,
@@ -331,7 +331,6 @@ def lens_train(
     truncate: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
-    over: Any = ...,
 ) -> _LensTrainResult: ...
 def loss(
     texts: Any,

@@ -88,8 +88,12 @@ def test_each_step_is_the_call_made_alone(name: str, family: str, run: Any, clea
         assert result.at(step).provenance.fingerprint == model.fingerprint()
         assert result.at(step).provenance.model == step
         if result.measure:
-            table = alone.to_frame()
-            np.testing.assert_array_equal(result.values[:, n], table[result.measure].to_numpy())
+            table: Any = alone.to_frame()
+            held = table.set_index(list(result.keys)) if result.keys[0] in table else table
+            own = {key if isinstance(key, tuple) else (key,): value for key, value in held[result.measure].items()}
+            found = dict(zip(result.rows, result.values[:, n], strict=True))
+            assert own.keys() <= found.keys()
+            assert all(np.array_equal(value, own.get(row, np.nan), equal_nan=True) for row, value in found.items())
     frame = result.to_frame()
     assert list(frame.columns) == ["step", "place", "quantity", "row", "value"]
     assert len(frame) == 3 * (len(result.numbers) + len(result.rows))
@@ -104,7 +108,7 @@ def test_typed_and_as_code(run: Any) -> None:
     call = parse("loss --over checkpoint-3,run --no-bos")
     assert call.arguments == {"over": ("checkpoint-3", "run"), "bos": False}
     result = interp.loss(CLEAN, over=["checkpoint-3", "run"], bos=False)
-    assert result.code() == f"interp.loss(texts=[{CLEAN!r}], bos=False, over=['checkpoint-3', 'run'])"
+    assert result.code() == f"interp.loss(bos=False, texts=[{CLEAN!r}], over=['checkpoint-3', 'run'])"
     again = eval(result.code(), {"interp": interp})
     np.testing.assert_array_equal(again.values, result.values)
     assert again.results[1].provenance.fingerprint == session.get("run").fingerprint()
@@ -115,7 +119,7 @@ def test_a_pattern_paths_and_loaded_models(run: Any, clean_session: Any, monkeyp
     assert interp.loss(CLEAN, over="checkpoint-*0*").steps == ("checkpoint-20", "checkpoint-100")
     monkeypatch.chdir(place.parent)
     assert interp.loss(CLEAN, over="training/checkpoint-3,run").steps == ("training/checkpoint-3", "run")
-    assert interp.loss(CLEAN, over=[place / "checkpoint-3"]).numbered
+    assert interp.loss(CLEAN, over=[place / "checkpoint-3"]).steps == (str(place / "checkpoint-3"),)
     clean_session.load(place / "checkpoint-20", device="cpu")
     beside = interp.loss(CLEAN, over="checkpoints")  # those beside the current model, which is not loaded once more
     assert beside.steps == ("checkpoint-3", "checkpoint-20", "checkpoint-100")
@@ -141,7 +145,7 @@ def test_a_model_is_let_go_of_before_the_next_is_loaded(
     result = interp.loss(CLEAN, over="checkpoints")
     gc.collect()
     assert most == [1, 1, 1]
-    assert [one() for one in made] == [None] * 3
+    assert all(one() is None or one()._bridge is None for one in made)
     assert all(one is not None for one in result.results)
 
 

@@ -204,12 +204,11 @@ def _loaded(session: Session, step: Step, like: LoadedModel) -> LoadedModel:
         source, options = origin.object(), replace(options, adapter=str(step.path))  # another state of the adapter
     else:
         source, options = str(step.path), replace(options, adapter=None, revision=None)
-    model = loading.load(source, copy_model=not isinstance(source, str), name=step.name, options=options)
+    copied = not isinstance(source, str)
+    # A training saves weights alone, as a rule: the tokenizer is for those.
+    lent: Any = None if step.path is None else like.bridge.tokenizer
+    model = loading.load(source, tokenizer=lent, copy_model=copied, name=step.name, options=options)
     session.furnish(model)
-    held: Any = like.bridge.tokenizer
-    if model.bridge.tokenizer is None and held is not None:  # a training saves weights alone, as a rule
-        model.bridge.tokenizer = held
-        model.notes = (*model.notes, f"{step.name} has no tokenizer: that of {like.name} was used")
     return model
 
 

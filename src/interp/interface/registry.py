@@ -173,7 +173,8 @@ def _declare(
         *([CHANGES] if changes else []),
         *([DRY] if forecasts else []),
         *([MODEL] if needs_model and model == "model" else []),
-        *([OVER] if needs_model else []),
+        # What writes one file cannot write it for several models.
+        *([OVER] if needs_model and not any(parameter.name == "out" for parameter in own) else []),
     ]
     shared = _shared(body, {parameter.name for parameter in own}, more)
     _commands[called] = Command(

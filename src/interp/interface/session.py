@@ -241,7 +241,7 @@ class Session:
         Interrupted, Stopped
             Ctrl-C, with what there is or, where there is nothing yet, in one line.
         """
-        steps = arguments.pop("over", None) if command.needs_model else None
+        steps = arguments.pop("over", None) if any(one.name == "over" for one in command.parameters) else None
         try:
             if steps is not None:
                 return over.run(self, command, steps, body, arguments)

@@ -149,16 +149,14 @@ def _edges(result: DiffResult) -> draw.Drawing:
     """Return the edges that were gained and lost, with their scores in both models, the largest change first."""
     body: list[str] = []
     y = 12.0
-    for name, listed, colour in (("gained", result.gained, "towards"), ("lost", result.lost, "against")):
+    muted, plain = (f' style="fill:var(--interp-{colour});font-size:11px"' for colour in ("muted", "fg"))
+    for name, listed in (("gained", result.gained), ("lost", result.lost)):
         more = f", the first {_EDGES}" if len(listed) > _EDGES else ""
-        muted = ' style="fill:var(--interp-muted);font-size:11px"'
         body.append(draw.text(0, y, f"{name}: {len(listed)}{more}", more=muted))
         y += _LINE
         for one in listed[:_EDGES]:
-            dyed = f' style="fill:var(--interp-{colour});font-size:11px"'
-            plain = ' style="fill:var(--interp-fg);font-size:11px"'
             ends = f"{_named(one.writer)} → {_named(one.reader)}"
-            body.append(draw.text(10, y, ends, more=dyed))
+            body.append(draw.text(10, y, ends, more=plain))
             for at, value in ((_SCORES, one.base), (_SCORES + 72, one.tuned)):
                 body.append(draw.text(at, y, signed(value), anchor="end", more=plain))
             body.append(draw.text(_SCORES + 8, y, "→", more=muted))

@@ -46,6 +46,7 @@ from interp.errors import InputError, OutOfMemory
 
 __all__ = ["OnStep", "Options", "alone", "load", "reason_of", "size_of", "without_adapter"]
 
+_LENT = "there is no tokenizer beside the weights: the one that was given is used"
 # What tutorials call a model, by transformer-lens' names of old → what the hub calls it.
 _OLD_NAMES = {"gpt2-small": "gpt2"}
 
@@ -127,6 +128,8 @@ def _load(source: Any, tokenizer: Any, copy_model: bool, name: str | None, optio
     with quiet():
         if isinstance(source, str | Path):
             found = _from_path(str(source), options)
+            if found.tokenizer is None and tokenizer is not None:
+                found = replace(found, tokenizer=survivor(tokenizer), notes=[*found.notes, _LENT])
         elif isinstance(source, torch.nn.Module):
             refuse_limit(options, "this model is in memory")
             found = from_object(source, tokenizer, copy_model or options.adapter is not None)

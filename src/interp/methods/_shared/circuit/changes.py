@@ -65,7 +65,9 @@ def changes(base: EdgeScores, tuned: EdgeScores, size: int, group: int) -> tuple
         return ()
     each = [one.per_pair[:, writer, reader].astype(np.float64) for one in models]
     scores = [one.scores[writer, reader] for one in models]
-    cuts = [float(np.abs(one.scores[mask]).min()) if mask.any() else 0.0 for one, mask in zip(models, kept, strict=True)]
+    cuts = [
+        float(np.abs(one.scores[mask]).min()) if mask.any() else 0.0 for one, mask in zip(models, kept, strict=True)
+    ]
     least = _ROUNDING * max(float(np.nanmax(np.abs(one.scores[one.exists]))) for one in models)
     low, high = interval(each[1] - each[0])
     moved = ((low > 0) | (high < 0)) & (np.abs(scores[1] - scores[0]) > least)
