@@ -161,8 +161,11 @@ def _compared(
         )
     interrupt = found.interrupt
     if interrupt is None and edges is not None and isinstance(data, Pairs):
-        scored = _scored(model, other, data, metric)
-        interrupt = next((one.interrupt for one in scored if one.interrupt is not None), None)
+        scored: list[EdgeScores] = []
+        try:
+            _score(model, other, data, metric, scored)
+        except KeyboardInterrupt as stop:
+            interrupt = stop.with_traceback(None)  # its frames hold tensors
         if interrupt is None:
             group = model.geometry.n_heads // model.geometry.n_kv_heads
             how |= {"edges": changes.changes(scored[0], scored[1], edges, group), "edges_kept": edges}
@@ -172,15 +175,20 @@ def _compared(
     return unless_interrupted(result, interrupt)
 
 
-def _scored(model: LoadedModel, other: LoadedModel, pairs: Pairs, metric: Any) -> list[EdgeScores]:
-    """Return the scores of both models' edges on the same pairs; of the first alone where it was stopped."""
+def _score(model: LoadedModel, other: LoadedModel, pairs: Pairs, metric: Any, found: list[EdgeScores]) -> None:
+    """Put the scores of both models' edges on the same pairs into `found`.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        It was stopped.
+    """
     from interp.engine import metrics
     from interp.engine.circuits.eap import attribute_edges
 
     chosen = resolve_metric(metric or pairs.metric or "logit-diff")
     metrics.require_gradient(chosen, model.geometry.d_vocab_out, model.device)
     watch = model.on_step
-    found: list[EdgeScores] = []
     for of in (model, other):
 
         def once(_: Operation, of: LoadedModel = of) -> EdgeScores:
@@ -190,8 +198,7 @@ def _scored(model: LoadedModel, other: LoadedModel, pairs: Pairs, metric: Any) -
         found.append(of.operate("diff", {}, once))
         model.note(f"forward, {found[-1].path}", found[-1].notes)
         if found[-1].interrupt is not None:
-            break
-    return found
+            raise found[-1].interrupt
 
 
 def _samples(model: LoadedModel, other: LoadedModel, data: Pairs | Texts, metric: Any) -> tuple[list[Sample], str, str]:

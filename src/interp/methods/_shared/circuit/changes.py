@@ -80,7 +80,10 @@ def changes(base: EdgeScores, tuned: EdgeScores, size: int, group: int) -> tuple
         EdgeChange(
             models[0].writers[writer[n]],
             models[0].readers[reader[n]],
-            *(float(values[n]) for values in (*scores, low, high)),
+            float(scores[0][n]),
+            float(scores[1][n]),
+            float(low[n]),
+            float(high[n]),
             str(said[n]),
         )
         for n in order
