@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import json
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -112,6 +113,19 @@ def test_typed_and_as_code(run: Any) -> None:
     again = eval(result.code(), {"interp": interp})
     np.testing.assert_array_equal(again.values, result.values)
     assert again.results[1].provenance.fingerprint == session.get("run").fingerprint()
+
+
+def test_it_is_saved(run: Any, tmp_path: Path) -> None:
+    run()
+    result = interp.loss(CLEAN, over="checkpoints")
+    for suffix in ("json", "npz", "html", "svg", "png"):
+        assert result.save(tmp_path / f"curve.{suffix}").stat().st_size > 500
+    held = json.loads((tmp_path / "curve.json").read_text())
+    assert held["numbers"]["mean"] == result.numbers["mean"].tolist()
+    assert [one["provenance"]["model"] for one in held["results"]] == list(result.steps)
+    arrays = np.load(tmp_path / "curve.npz")
+    np.testing.assert_array_equal(arrays["numbers_mean"], result.numbers["mean"])
+    np.testing.assert_array_equal(arrays["values"], result.values)
 
 
 def test_a_pattern_paths_and_loaded_models(run: Any, clean_session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
