@@ -41,10 +41,12 @@ ALLOWED: dict[str, set[str]] = {
     "interface.parameters": {*PLAIN, "interface.kinds"},
     "interface.registry": {*PLAIN, "hints", "results", "interface.kinds", "interface.parameters"},
     "interface.inputs": {*PLAIN, "interface.registry", "methods._shared", "engine.model"},
+    "interface.live": {*PLAIN, "engine.model"},
     "interface.over": {*PLAIN, "results", "interface.registry", "engine.model"},
     "interface.session": {
         *PLAIN,
         "results",
+        "interface.live",
         "interface.over",
         "interface.registry",
         "interface.inputs",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import inspect
 import os
-import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,10 +14,11 @@ from interp import bundled
 from interp.errors import Foreseen, InputError, Interrupted, Stopped, closest
 from interp.interface import over, registry
 from interp.interface.inputs import inputs_of, named, seed_of
+from interp.interface.live import Live
 from interp.methods._shared import features
 from interp.methods._shared.models import way
 from interp.results import Result
-from interp.spec import Intervention, Prompts, Texts
+from interp.spec import Prompts, Texts
 
 if TYPE_CHECKING:
     from interp.engine.model.load import OnStep
@@ -44,45 +44,6 @@ class Settings:
     dtype: str = "auto"
     store_budget: int = 0
     disk_budget: int = 0
-
-
-class Live:
-    """A Result's way back to the model that it came from, which it does not keep alive."""
-
-    def __init__(
-        self, model: LoadedModel, state: str, ids: tuple[int, ...], interventions: tuple[Intervention, ...] = ()
-    ) -> None:
-        self._model = weakref.ref(model)
-        self._name = model.name
-        self._state = state
-        self.ids = ids
-        self._interventions = interventions
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Live:
-        return self
-
-    def __reduce__(self) -> tuple[type[None], tuple[()]]:
-        return type(None), ()  # another process has another model: a pickled result comes back without this
-
-    def run(self, body: Callable[[LoadedModel], Any]) -> Any:
-        """Call `body` with the model, under its lock.
-
-        Raises
-        ------
-        InputError
-            The model is gone or has changed since the result was made, or a cell is using it at the moment.
-        """
-        model = self._model()
-        if model is None:
-            raise InputError(f"{self._name} is no longer loaded; load it and run the cell again")
-
-        def once(operation: Operation) -> Any:
-            if operation.fingerprint != self._state:
-                raise InputError(f"{self._name} has changed since this was computed; run the cell again")
-            model.intervene(self._interventions)
-            return body(model)
-
-        return model.operate_if_free("view", once)
 
 
 @dataclass
