@@ -43,9 +43,13 @@ ALLOWED: dict[str, set[str]] = {
     "interface.registry": {*PLAIN, "hints", "results", "interface.kinds", "interface.parameters"},
     "interface.body": PLAIN,
     "interface.inputs": {*PLAIN, "interface.body", "interface.registry", "methods._shared", "engine.model"},
+    "interface.live": {*PLAIN, "engine.model"},
+    "interface.over": {*PLAIN, "results", "interface.registry", "engine.model"},
     "interface.session": {
         *PLAIN,
         "results",
+        "interface.live",
+        "interface.over",
         "interface.registry",
         "interface.inputs",
         "methods._shared",

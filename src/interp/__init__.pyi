@@ -94,6 +94,7 @@ def ablate(
     interventions: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
+    over: Any = ...,
     **more: Any,
 ) -> _AblationResult: ...
 def attention(
@@ -113,6 +114,7 @@ def attention(
     text: Any = ...,
     column: Any = ...,
     model: Any = ...,
+    over: Any = ...,
 ) -> _AttentionResult | _AttentionManyResult: ...
 def circuit(
     *body: Any,
@@ -135,6 +137,7 @@ def circuit(
     interventions: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
+    over: Any = ...,
     **more: Any,
 ) -> _CircuitResult: ...
 def claim(
@@ -158,13 +161,14 @@ def claim(
 ) -> _ClaimResult: ...
 def claims(files: Any = ..., *, model: Any = ...) -> _ClaimsResult: ...
 def clear() -> _Table: ...
-def compose(*, kind: Literal["q", "k", "v"] | None = ..., model: Any = ...) -> _ComposeResult: ...
+def compose(*, kind: Literal["q", "k", "v"] | None = ..., model: Any = ..., over: Any = ...) -> _ComposeResult: ...
 def diff(
     *body: Any,
     what: Literal["weights", "activations"] = ...,
     metric: Any = ...,
     share: float = ...,
     tokens: int = ...,
+    edges: int | None = ...,
     task: Any = ...,
     n: Any = ...,
     seed: Any = ...,
@@ -174,6 +178,7 @@ def diff(
     text: Any = ...,
     column: Any = ...,
     truncate: Any = ...,
+    over: Any = ...,
     **more: Any,
 ) -> _DiffResult: ...
 def dla(
@@ -196,6 +201,7 @@ def dla(
     text: Any = ...,
     column: Any = ...,
     model: Any = ...,
+    over: Any = ...,
 ) -> _DLAResult | _DLAManyResult: ...
 def feature(
     which: Any,
@@ -216,8 +222,9 @@ def feature(
     interventions: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
+    over: Any = ...,
 ) -> _FeatureResult: ...
-def features(*, model: Any = ...) -> _FeaturesResult: ...
+def features(*, model: Any = ..., over: Any = ...) -> _FeaturesResult: ...
 def features_label(
     which: Any,
     texts: Any,
@@ -236,6 +243,7 @@ def features_label(
     interventions: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
+    over: Any = ...,
 ) -> _FeaturesLabelResult: ...
 def features_load(
     path: Any,
@@ -246,6 +254,7 @@ def features_load(
     name: str | None = ...,
     labels: Any = ...,
     model: Any = ...,
+    over: Any = ...,
 ) -> _FeaturesResult: ...
 def features_train(
     texts: Any,
@@ -288,6 +297,7 @@ def generate(
     bos: Any = ...,
     truncate: Any = ...,
     model: Any = ...,
+    over: Any = ...,
 ) -> _GenerateResult | _SamplesResult | _GenerateTraceResult: ...
 def heads(
     *,
@@ -300,6 +310,7 @@ def heads(
     prompts: Any = ...,
     interventions: Any = ...,
     model: Any = ...,
+    over: Any = ...,
 ) -> _HeadsResult: ...
 def help(command: Any = ...) -> _Table: ...
 def lens(
@@ -326,6 +337,7 @@ def lens(
     text: Any = ...,
     column: Any = ...,
     model: Any = ...,
+    over: Any = ...,
 ) -> _LensResult | _LensManyResult: ...
 def lens_train(
     texts: Any,
@@ -359,6 +371,7 @@ def loss(
     truncate: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
+    over: Any = ...,
 ) -> _LossResult: ...
 def mediate(
     *body: Any,
@@ -378,6 +391,7 @@ def mediate(
     interventions: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
+    over: Any = ...,
     **more: Any,
 ) -> _MediationResult: ...
 def models() -> _Table: ...
@@ -404,8 +418,11 @@ def neurons(
     interventions: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
+    over: Any = ...,
 ) -> _NeuronsResult: ...
-def ov(head: Any, *, tokens: Any = ..., top: int = ..., svd: int = ..., model: Any = ...) -> _OVQKResult: ...
+def ov(
+    head: Any, *, tokens: Any = ..., top: int = ..., svd: int = ..., model: Any = ..., over: Any = ...
+) -> _OVQKResult: ...
 def patch(
     *body: Any,
     site: Any = ...,
@@ -429,6 +446,7 @@ def patch(
     interventions: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
+    over: Any = ...,
     **more: Any,
 ) -> _PatchingResult: ...
 def path(
@@ -450,6 +468,7 @@ def path(
     interventions: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
+    over: Any = ...,
     **more: Any,
 ) -> _PathResult: ...
 def predict(
@@ -468,6 +487,7 @@ def predict(
     text: Any = ...,
     column: Any = ...,
     model: Any = ...,
+    over: Any = ...,
 ) -> _PredictResult | _PredictManyResult: ...
 def probe(
     texts: Any = ...,
@@ -490,9 +510,17 @@ def probe(
     features: Any = ...,
     interventions: Any = ...,
     model: Any = ...,
+    over: Any = ...,
 ) -> _ProbeResult: ...
 def qk(
-    head: Any, *, tokens: Any = ..., top: int = ..., svd: int = ..., offset: int = ..., model: Any = ...
+    head: Any,
+    *,
+    tokens: Any = ...,
+    top: int = ...,
+    svd: int = ...,
+    offset: int = ...,
+    model: Any = ...,
+    over: Any = ...,
 ) -> _OVQKResult: ...
 def saliency(
     prompt: Any = ...,
@@ -516,6 +544,7 @@ def saliency(
     text: Any = ...,
     column: Any = ...,
     model: Any = ...,
+    over: Any = ...,
 ) -> _SaliencyResult | _SaliencyManyResult: ...
 def selfcheck(
     *,
@@ -549,6 +578,7 @@ def steer(
     truncate: Any = ...,
     interventions: Any = ...,
     model: Any = ...,
+    over: Any = ...,
 ) -> _SteeringResult: ...
 def task(
     *body: Any,
@@ -560,10 +590,11 @@ def task(
     bos: Any = ...,
     interventions: Any = ...,
     model: Any = ...,
+    over: Any = ...,
     **more: Any,
 ) -> _TaskResult: ...
 def tokens(
-    prompt: Any, *, template: Any = ..., bos: Any = ..., truncate: Any = ..., model: Any = ...
+    prompt: Any, *, template: Any = ..., bos: Any = ..., truncate: Any = ..., model: Any = ..., over: Any = ...
 ) -> _TokensResult: ...
 def trace(
     prompt: Any,
@@ -584,6 +615,7 @@ def trace(
     truncate: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
+    over: Any = ...,
 ) -> _TraceResult | _ScoreResult: ...
 def unload(name: Any = ...) -> _Table: ...
 def use(name: Any) -> _LoadedModel: ...
@@ -601,6 +633,7 @@ def validate(
     interventions: Any = ...,
     dry_run: Any = ...,
     model: Any = ...,
+    over: Any = ...,
 ) -> _CircuitReport | _TraceResult: ...
 def verify(result: Any, *, model: Any = ...) -> _Verified: ...
 def load(

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from interp.errors import InputError
 
 # Files of texts: a word with one of these at its end is not itself a text.
 _TEXTS = frozenset({".txt", ".csv", ".tsv", ".json", ".jsonl"})
+_CHECKPOINT = re.compile(r"(checkpoint|step|epoch|global_step)[-_]?\d+")  # what a training calls its folders
 _NAME_BYTES, _PATH_BYTES = 255, 4095  # the most that file systems take
 
 
@@ -84,6 +86,27 @@ def there(path: Path) -> str:
     except OSError as error:
         raise InputError(f"{str(path)!r} cannot be looked at ({reason_of(error)}); type another path") from None
     return "file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else "other"
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Return the folders of a training's checkpoints in `folder`, by number: ``checkpoint-500``, ``step1000`` …"""
+    try:
+        entries = [path for path in folder.iterdir() if _CHECKPOINT.fullmatch(path.name) and there(path) == "folder"]
+    except OSError:  # there is no such folder, or it cannot be read
+        return []
+    return sorted(entries, key=numbered)
+
+
+def numbered(path: Path) -> list[Any]:
+    """Return what paths are sorted by, so that numbers in their names count as numbers.
+
+    Examples
+    --------
+    >>> [path.name for path in sorted([Path("step10"), Path("step9")], key=numbered)]
+    ['step9', 'step10']
+    """
+    parts: list[str] = re.split(r"(\d+)", str(path))
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def file_at(given: Any, instead: str) -> Path:

@@ -59,6 +59,9 @@ VALUES: dict[str, Callable[[], Any]] = {
     "feature list": lambda: "0.1",
 }
 
+# What may be left out only where there is something else, such as an adapter.
+NEEDED = frozenset({("diff", "tuned")})
+
 # A command that needs one of several arguments → one of them; one that writes or trains is told to do little.
 ONE_OF: dict[str, dict[str, Any]] = {
     "ablate": {"heads": "0.0"},
@@ -199,7 +202,7 @@ def valid(name: str, /, family: str = "gpt2", text: str | None = None, **argumen
         dictionaries.hold(session.get())
     given: dict[str, Any] = {}
     for parameter in command.parameters:
-        if not parameter.required:
+        if not parameter.required and (name, parameter.name) not in NEEDED:
             continue
         if parameter.values.choices:
             given[parameter.name] = parameter.values.choices[0]

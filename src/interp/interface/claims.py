@@ -83,7 +83,7 @@ def _again(session: Session, was: ClaimResult, model: str | None) -> ClaimResult
     if where is not None:
         arguments["model"] = where
     try:
-        found = session.again(registry.find("claim"), **arguments)
+        found = session.called(registry.find("claim"), **arguments)
     except (InputError, OutOfMemory) as error:
         return str(error)
     return found if isinstance(found, ClaimResult) else "it gives no claim"

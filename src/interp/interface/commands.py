@@ -328,7 +328,7 @@ def usage(found: registry.Command) -> str:
     >>> usage(registry.find("compose"))
     '%interp compose [--kind q|k|v]'
     """
-    hidden = {"bos", "template", "truncate", "dry_run", "model"} if found.needs_model else set[str]()
+    hidden = {"bos", "template", "truncate", "dry_run", "model", "over"} if found.needs_model else set[str]()
     words = [_spelled(p) if p.required else f"[{_spelled(p)}]" for p in found.parameters if p.name not in hidden]
     return " ".join([f"{'%%' if found.body else '%'}interp", found.name, *words])
 

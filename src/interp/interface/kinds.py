@@ -6,7 +6,7 @@ import operator
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, SupportsFloat, SupportsIndex
+from typing import Any, SupportsFloat, SupportsIndex, cast
 
 from interp import files, sites
 from interp.errors import InputError, closest, unknown
@@ -260,6 +260,30 @@ class Controls(Open):
         return ("all", "none", "labels", "model", "random", "below", "above")
 
 
+class Over(Open):
+    """What a call runs over: names of models, folders and revisions."""
+
+    def parse(self, text: str, flag: str) -> tuple[str, ...]:
+        return self.check(text, flag)
+
+    def check(self, value: Any, name: str) -> tuple[str, ...]:
+        listed: Any = value.split(",") if isinstance(value, str) else value
+        if not isinstance(listed, list | tuple):
+            raise InputError(f"{name} takes a list of models, folders or revisions, not a {type(value).__name__}")
+        words = [os.fspath(one) if isinstance(one, os.PathLike) else one for one in cast("list[Any]", listed)]
+        if not words or not all(isinstance(one, str) and one.strip() for one in words):
+            raise InputError(f"{name} names nothing to run over; type models, folders or revisions with commas between")
+        return tuple(one.strip() for one in words)
+
+    def complete(self, partial: str, session: Loaded, commands: Iterable[str]) -> Iterable[str]:  # noqa: ARG002
+        before, comma, last = partial.rpartition(",")
+        origin = getattr(session.get(), "origin", None) if session.current is not None else None
+        place = None if origin is None else origin.path
+        found = [] if place is None else [*files.checkpoints(place), *files.checkpoints(place.parent)]
+        offered = [*session.models, *(["checkpoints"] if found else []), *(one.name for one in found), *_folders(last)]
+        return [f"{before}{comma}{one}" for one in offered]
+
+
 TASK = Task()
 
 # What an annotation in `spec` names → the kind; a parameter of none of them is a text, a number or a choice.
@@ -286,6 +310,7 @@ KINDS: dict[str, Kind] = {
     "feature list": Open(),
     "unloadable": Offered(lambda _partial, session, _commands: [*session.models, *session.feature_names]),
     "model": Model(),
+    "over": Over(),
     "loadable": Offered(lambda partial, session, _commands: [*session.models, *_folders(partial)]),
     "command": Offered(lambda _partial, _session, commands: commands),
     "hook": Offered(lambda _partial, session, _commands: session.get().hook_names if session.current else ()),

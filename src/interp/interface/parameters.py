@@ -128,6 +128,15 @@ CHANGES = Parameter(
 )
 # What a technique that can say what it takes before it starts takes besides.
 DRY = Parameter("dry_run", bool, False, False, help="say what it would take, and run nothing")
+# What a technique takes besides whose call is repeated; the session uses it up.
+OVER = Parameter(
+    "over",
+    str,
+    None,
+    False,
+    names="over",
+    help="run over these, and draw the curve: loaded models, folders, hub revisions such as step1000, or checkpoints",
+)
 # What commands take besides, by the kind of their body.
 SHARED: dict[type, tuple[Parameter, ...]] = {
     Prompt: _PROMPT_PARAMETERS,

@@ -25,7 +25,7 @@ from typing import (
 from interp.errors import InputError, closest, unknown
 from interp.hints import ALIASES, HINTS
 from interp.interface import kinds
-from interp.interface.parameters import CHANGES, DRY, MISSING, MODEL, SHARED, Parameter
+from interp.interface.parameters import CHANGES, DRY, MISSING, MODEL, OVER, SHARED, Parameter
 from interp.spec import ModelName
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -173,6 +173,8 @@ def _declare(
         *([CHANGES] if changes else []),
         *([DRY] if forecasts else []),
         *([MODEL] if needs_model and model == "model" else []),
+        # What writes one file cannot write it for several models.
+        *([OVER] if needs_model and not any(parameter.name == "out" for parameter in own) else []),
     ]
     shared = _shared(body, {parameter.name for parameter in own}, more)
     _commands[called] = Command(

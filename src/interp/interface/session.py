@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import inspect
 import os
-import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -14,14 +13,15 @@ from typing import TYPE_CHECKING, Any, cast
 from interp import bundled
 from interp.claim_language import Claimed
 from interp.errors import Foreseen, InputError, Interrupted, Stopped, closest
-from interp.interface import registry
+from interp.interface import over, registry
 from interp.interface.inputs import inputs_of, named, seed_of
+from interp.interface.live import Live
 from interp.methods._shared import features
 from interp.methods._shared.claims import kept
 from interp.methods._shared.claims.kept import Kept
 from interp.methods._shared.models import way
 from interp.results import Own, Result
-from interp.spec import Intervention, Prompts, Texts
+from interp.spec import Prompts, Texts
 
 if TYPE_CHECKING:
     from interp.engine.model.load import OnStep
@@ -47,45 +47,6 @@ class Settings:
     dtype: str = "auto"
     store_budget: int = 0
     disk_budget: int = 0
-
-
-class Live:
-    """A Result's way back to the model that it came from, which it does not keep alive."""
-
-    def __init__(
-        self, model: LoadedModel, state: str, ids: tuple[int, ...], interventions: tuple[Intervention, ...] = ()
-    ) -> None:
-        self._model = weakref.ref(model)
-        self._name = model.name
-        self._state = state
-        self.ids = ids
-        self._interventions = interventions
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Live:
-        return self
-
-    def __reduce__(self) -> tuple[type[None], tuple[()]]:
-        return type(None), ()  # another process has another model: a pickled result comes back without this
-
-    def run(self, body: Callable[[LoadedModel], Any]) -> Any:
-        """Call `body` with the model, under its lock.
-
-        Raises
-        ------
-        InputError
-            The model is gone or has changed since the result was made, or a cell is using it at the moment.
-        """
-        model = self._model()
-        if model is None:
-            raise InputError(f"{self._name} is no longer loaded; load it and run the cell again")
-
-        def once(operation: Operation) -> Any:
-            if operation.fingerprint != self._state:
-                raise InputError(f"{self._name} has changed since this was computed; run the cell again")
-            model.intervene(self._interventions)
-            return body(model)
-
-        return model.operate_if_free("view", once)
 
 
 @dataclass
@@ -163,18 +124,22 @@ class Session:
         if watcher is not None:
             options = replace(options, on_step=watcher)
         model = loading.load(source, tokenizer=tokenizer, copy_model=copy, name=name, options=options)
-        if self.settings.store_budget:
-            model.store.set_budget(self.settings.store_budget)
-        on_disk = self.settings.disk_budget if spill is None else int(spill * 10**9)
-        model.store.set_budget(model.store.budget, on_disk)
-        model.way = partial(way, model)
+        self.furnish(model, spill)
         # Only now, with the new one there: a load that fails leaves the old model as it was.
         replaced = self.models.pop(model.name, None)
         self.models[model.name] = model
         self.current = model.name
         if replaced is not None and replaced is not model:
-            _free(replaced)
+            free(replaced)
         return model
+
+    def furnish(self, model: LoadedModel, spill: float | None = None) -> None:
+        """Give a model that was just loaded its store's room, and its way to say how it is run."""
+        if self.settings.store_budget:
+            model.store.set_budget(self.settings.store_budget)
+        on_disk = self.settings.disk_budget if spill is None else int(spill * 10**9)
+        model.store.set_budget(model.store.budget, on_disk)
+        model.way = partial(way, model)
 
     def use(self, name: str) -> LoadedModel:
         """Make the loaded model `name` the current one."""
@@ -202,8 +167,14 @@ class Session:
         if self.current == model.name:
             self.current = next(reversed(self.models), None)
         freed = model.name
-        _free(model)
+        free(model)
         return freed
+
+    def drop(self, model: LoadedModel) -> None:
+        """Let go of a model that was loaded for one run alone."""
+        if self.models.get(model.name) is model:
+            del self.models[model.name]
+        free(model)
 
     @property
     def feature_names(self) -> list[str]:
@@ -239,8 +210,11 @@ class Session:
         Interrupted, Stopped
             Ctrl-C, with what there is or, where there is nothing yet, in one line.
         """
+        steps = arguments.pop("over", None) if any(one.name == "over" for one in command.parameters) else None
         try:
-            made = self.again(command, *body, **arguments)
+            if steps is not None:
+                return over.run(self, command, steps, body, arguments)
+            made = self.called(command, *body, **arguments)
             self.kept = kept.added(self.kept, made)
             return made
         except Stopped:
@@ -254,8 +228,8 @@ class Session:
         """Note what a notebook calls a result: claims are listed by it."""
         self.kept = kept.named(self.kept, result, name)
 
-    def again(self, command: registry.Command, /, *body: Any, **arguments: Any) -> Any:
-        """Do what `call` does, but keep no claim as what is compared with later; an interrupt is Python's."""
+    def called(self, command: registry.Command, /, *body: Any, **arguments: Any) -> Any:
+        """Run `command` once, as `call` does, but keep no claim to be compared with later; an interrupt is Python's."""
         places = [p.name for p in command.parameters if p.positional and p.name not in arguments]
         if command.body is None:
             if len(body) > len(places):
@@ -363,7 +337,8 @@ def _deaf(what: str) -> None:
     """Hear nothing."""
 
 
-def _free(model: LoadedModel) -> None:
+def free(model: LoadedModel) -> None:
+    """Let go of a model's memory."""
     with model.lock:
         model.close()
     gc.collect()  # modules and their hooks refer to each other in circles
@@ -386,6 +361,11 @@ def bound(command: registry.Command, session: Session) -> Callable[..., Any]:
         own.append(inspect.Parameter("pairs", inspect.Parameter.KEYWORD_ONLY, default=None))
     if Claimed in command.bodies:
         own += [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in ("prompts", "pairs")]
+    optional = False  # behind what can be left out nothing must be given
+    for n, one in enumerate(own):
+        optional = optional or one.default is not one.empty
+        if optional and one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD:
+            own[n] = one.replace(default=None)
     shared = [
         inspect.Parameter(p.name, inspect.Parameter.KEYWORD_ONLY, default=p.default)
         for p in command.parameters

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -120,14 +120,10 @@ def compare(a: Any, b: Any, *, measure: str | None = None) -> Comparison:
         tables: list[Any] = [a.to_frame(), b.to_frame()]
     except NotImplementedError as error:
         raise InputError(f"{error}, and compare needs one") from None
-    first, second = tables
-    shared = [str(name) for name in first.columns if name in second.columns]
-    numbers = [name for name in shared if _measured(first[name]) and _measured(second[name])]
-    keys = _keys(first, second, shared)
-    numbers = [name for name in numbers if name not in keys]
+    keys, numbers = _columns(tables)
     if not numbers:
         raise InputError(f"a {type(a).__name__} has no numbers in its table, and compare needs some")
-    chosen = measure or next((name for name in _MAIN if name in numbers), numbers[0])
+    chosen = measure or _main(numbers)
     if chosen not in numbers:
         raise unknown("number", chosen, numbers, f"compare has {', '.join(numbers)}")
     made = Comparison(a=a, b=b, measure=chosen, keys=keys, numbers=tuple(numbers), notes=_unlike(a, b))
@@ -137,19 +133,43 @@ def compare(a: Any, b: Any, *, measure: str | None = None) -> Comparison:
     return made
 
 
-def _keys(first: Any, second: Any, shared: list[str]) -> tuple[str, ...]:
-    """Return the columns that name a row in both tables, as few as do; none where rows are told apart by place alone.
+def main_column(tables: Sequence[Any]) -> tuple[str, tuple[str, ...]]:
+    """Return the main number of tables of one kind, and the columns that name their rows; an empty name for none.
+
+    Examples
+    --------
+    >>> from interp.results.tables import frame_of
+    >>> main_column([frame_of({"head": ["0.1"], "share": [0.5], "effect": [1.5]})])
+    ('effect', ('head',))
+    """
+    keys, numbers = _columns(tables)
+    return (_main(numbers), keys) if numbers else ("", ())
+
+
+def _columns(tables: Sequence[Any]) -> tuple[tuple[str, ...], list[str]]:
+    """Return the columns that name a row in all tables, and those that are compared."""
+    shared = [str(name) for name in tables[0].columns if all(name in table.columns for table in tables)]
+    keys = _keys(tables, shared)
+    return keys, [name for name in shared if name not in keys and all(_measured(table[name]) for table in tables)]
+
+
+def _main(numbers: Sequence[str]) -> str:
+    return next((name for name in _MAIN if name in numbers), numbers[0])
+
+
+def _keys(tables: Sequence[Any], shared: list[str]) -> tuple[str, ...]:
+    """Return the columns that name a row in all tables, as few as do; none where rows are told apart by place alone.
 
     A table begins with what its rows are (layer, head …) and goes on to what was found, such as the likeliest token,
     which names nothing: where that differs is what a comparison is to say.
     """
-    leading = list(takewhile(lambda name: not (_measured(first[name]) or _measured(second[name])), shared))
+    leading = list(takewhile(lambda name: not any(_measured(table[name]) for table in tables), shared))
     leading = leading or shared[:1]  # a steering's strengths
     for count in range(1, len(leading) + 1):
-        tables = [table[leading[:count]] for table in (first, second)]
-        if not all(isinstance(value, Hashable) for table in tables for value in table[leading[count - 1]]):
+        parts = [table[leading[:count]] for table in tables]
+        if not all(isinstance(value, Hashable) for part in parts for value in part[leading[count - 1]]):
             break
-        if not any(table.duplicated().any() for table in tables):
+        if not any(part.duplicated().any() for part in parts):
             return tuple(leading[:count])
     return ()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import inspect
 import io
 import json
 from collections.abc import Mapping
@@ -38,12 +40,25 @@ def numbers(result: Result) -> Mapping[str, float]:
     {'seconds': 0.0, 'forwards': 0.0}
     """
     own = {field.name: getattr(result, field.name) for field in fields(result) if not field.name.startswith("_")}
+    own |= {name: getattr(result, name) for name in _computed(type(result))}
     found = {
         name: float(value)
         for name, value in own.items()
         if isinstance(value, int | float | np.number) and not isinstance(value, bool | np.bool_)
     }
     return found | {"seconds": result.provenance.seconds, "forwards": float(result.provenance.forwards)}
+
+
+@functools.cache
+def _computed(kind: type[Result]) -> tuple[str, ...]:
+    """Return the properties of a class of results that are single numbers, as they declare it."""
+    return tuple(
+        name
+        for name, value in inspect.getmembers_static(kind)
+        if isinstance(value, property)
+        and not name.startswith("_")
+        and value.fget.__annotations__.get("return") in {"float", "float | None"}
+    )
 
 
 def _to_wandb(result: Result, run: Any, name: str, step: int | None) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _TITLE = "What changed"
 _TOP, _LISTED = 12, 12
 _LEAST = 1e-6
+_EDGES, _SCORES, _LINE = 8, 200, 16  # edges that are listed, where their scores end, and the height of a line
 _SHOWN = 40  # characters of a prompt's end, and of what follows
 
 
@@ -137,9 +138,35 @@ def _stacks(result: DiffResult) -> list[page.Stack]:
             "Weights moved", [f"‖ΔW‖ / ‖W‖, up to {most:.3g}"], moved.values, moved.rows, moved.columns, end=most
         )
         found.append([("", maps.draw_map(shown, maps.side_of(moved.values.shape, 2)))])
+    if result.edges_kept is not None:
+        found.append([(f"Edges that only one of two circuits of {result.edges_kept} has", _edges(result))])
     if result.continuations:
         found.append([("Both go on with (likeliest tokens)", _continued(result))])
     return found
+
+
+def _edges(result: DiffResult) -> draw.Drawing:
+    """Return the edges that were gained and lost, with their scores in both models, the largest change first."""
+    body: list[str] = []
+    y = 12.0
+    muted, plain = (f' style="fill:var(--interp-{colour});font-size:11px"' for colour in ("muted", "fg"))
+    for name, listed in (("gained", result.gained), ("lost", result.lost)):
+        more = f", the first {_EDGES}" if len(listed) > _EDGES else ""
+        body.append(draw.text(0, y, f"{name}: {len(listed)}{more}", more=muted))
+        y += _LINE
+        for one in listed[:_EDGES]:
+            ends = f"{_named(one.writer)} → {_named(one.reader)}"
+            body.append(draw.text(10, y, ends, more=plain))
+            for at, value in ((_SCORES, one.base), (_SCORES + 72, one.tuned)):
+                body.append(draw.text(at, y, signed(value), anchor="end", more=plain))
+            body.append(draw.text(_SCORES + 8, y, "→", more=muted))
+            y += _LINE
+        y += 4
+    unsure = len(result.edges) - len(result.gained) - len(result.lost)
+    if unsure:
+        body.append(draw.text(0, y, f"{unsure} more are too near the weakest to tell", more=muted))
+        y += _LINE
+    return draw.Drawing(_SCORES + 80, y - 8, "".join(body))
 
 
 def _continued(result: DiffResult) -> draw.Drawing:

@@ -374,7 +374,7 @@ def test_what_cannot_be_compared_is_refused(loaded: Any, clean_session: Any) -> 
     )
     with pytest.raises(InputError, match="shape"):
         interp.diff("base", "small", pairs=PAIRS)
-    with pytest.raises(InputError, match="needs tuned"):
+    with pytest.raises(InputError, match="without an adapter"):
         interp.diff("base", pairs=PAIRS)
     with pytest.raises(InputError, match="share"):
         interp.diff("base", "tuned", pairs=PAIRS, share=1.5)

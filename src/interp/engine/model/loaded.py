@@ -19,6 +19,7 @@ from interp.engine.model.forward import LAST_LOGITS, LOGITS, capture, require_fi
 from interp.engine.model.hooks import Hook
 from interp.engine.model.interventions import Features, functions_of, required
 from interp.engine.model.operation import Operated, Operation
+from interp.engine.model.origin import Origin
 from interp.engine.model.run import Run
 from interp.engine.model.store import ActivationStore
 from interp.engine.model.streamed import Streamed
@@ -81,6 +82,8 @@ class LoadedModel(Operated):
         Forward passes that interp has run on it.
     streamed
         Its weights, where they stay in their files or are on several devices.
+    origin
+        Where it came from; ``None`` where nobody said.
     """
 
     def __init__(
@@ -111,6 +114,7 @@ class LoadedModel(Operated):
         )
         self.unread: dict[tuple[str, Site], str] = {}  # state, place → why writing there does nothing
         self.feature_sets: dict[str, Features] = {}
+        self.origin: Origin | None = None
         # The bridge wires hooks of its own in its first forward; after it no more hooks come of themselves.
         g = self.geometry
         ids = reference[0] if reference else [n % g.d_vocab for n in range(min(site_shapes.TOKENS, g.n_ctx))]

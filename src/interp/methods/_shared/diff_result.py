@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from interp.methods._shared.circuit.changes import EdgeChange
     from interp.results.tables import Float
 
 
@@ -25,8 +26,8 @@ class DiffResult(Result):
     ----------
     base, tuned
         The models' names.
-    tuned_fingerprint
-        The hash of the second one's state; that of the first is in the provenance.
+    base_fingerprint, tuned_fingerprint
+        The hashes of their states.
     what
         ``weights``: components are the other model's functions, on what reaches them. ``activations``: they are what
         they were in its own run.
@@ -58,12 +59,17 @@ class DiffResult(Result):
         The share that was to be carried.
     continuations
         (prompt, what the first model goes on with, what the second does), of the first prompts; greedy.
+    edges
+        The edges that one of two circuits has alone, the largest change first; see `circuit.changes.changes`.
+    edges_kept
+        How many edges each circuit may have; ``None`` where edges were not scored.
     task
         The task or the file that the prompts came from, or an empty string.
     """
 
     base: str
     tuned: str
+    base_fingerprint: str
     tuned_fingerprint: str
     what: str
     metric: str
@@ -80,6 +86,8 @@ class DiffResult(Result):
     lost_share: float | None = None
     wanted: float = 0.9
     continuations: tuple[tuple[str, str, str], ...] = ()
+    edges: tuple[EdgeChange, ...] = ()
+    edges_kept: int | None = None
     task: str = ""
 
     _html: ClassVar[str] = "interp.views.diff:html"
@@ -126,7 +134,28 @@ class DiffResult(Result):
         """Return the ten largest effects, one to a line."""
         shown = resolve("interp.errors:printable")
         lines = [f"{effect:+9.3f}  {share:6.0%}  {shown(name)}" for name, effect, share in self.top(10) if effect]
+        if self.edges_kept is not None:
+            lines.append(resolve("interp.methods._shared.circuit.changes:summary")(self.edges, self.edges_kept))
+            lines += [
+                f"{one.said:>9}  {one.base:+.3f} → {one.tuned:+.3f}  {shown(one.writer)} → {shown(one.reader)}"
+                for one in [*self.gained, *self.lost][:10]
+            ]
         return "\n".join([super().text(), *lines])
+
+    @property
+    def gained(self) -> list[EdgeChange]:
+        """The edges that the tuned model's circuit has and the other's has not, the largest change first."""
+        return [one for one in self.edges if one.said == "gained"]
+
+    @property
+    def lost(self) -> list[EdgeChange]:
+        """The edges that the first model's circuit has and the tuned one's has not, the largest change first."""
+        return [one for one in self.edges if one.said == "lost"]
+
+    def edges_frame(self) -> pd.DataFrame:
+        """Return one row per edge that one circuit has alone: its scores, the change's interval, and what is said."""
+        names = ["writer", "reader", "base", "tuned", "low", "high", "said"]
+        return frame_of([tuple(getattr(one, name) for name in names) for one in self.edges], columns=names)
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per component."""

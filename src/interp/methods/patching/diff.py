@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -10,15 +11,18 @@ import numpy as np
 from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared import texts
+from interp.methods._shared.circuit import changes
 from interp.methods._shared.diff_result import DiffResult
 from interp.methods._shared.intervals import of_ratio, too_few
 from interp.methods._shared.models import require_causal, require_shape
-from interp.methods._shared.pairs import encode
+from interp.methods._shared.pairs import cases, encode
 from interp.methods._shared.patching import samples as measured
 from interp.spec import MetricName, ModelName, Pairs, Texts, resolve_metric
 
 if TYPE_CHECKING:
+    from interp.engine.circuits.edges import EdgeScores
     from interp.engine.model.loaded import LoadedModel
+    from interp.engine.model.operation import Operation
     from interp.engine.patching.ablation import Sample
     from interp.engine.patching.difference import Carried
 
@@ -30,12 +34,13 @@ _CONTINUED = 3  # prompts that both models go on with
 def diff(
     model: LoadedModel,
     data: Pairs | Texts,
-    tuned: ModelName,
+    tuned: ModelName | None = None,
     *,
     what: Literal["weights", "activations"] = "weights",
     metric: MetricName | None = None,
     share: float = 0.9,
     tokens: int = 12,
+    edges: int | None = None,
 ) -> DiffResult:
     """What a fine-tune changed: each component of one model put into another, and the fewest that carry the change.
 
@@ -51,7 +56,8 @@ def diff(
     data
         Pairs, of which the clean prompts are run, or texts, whose loss is measured.
     tuned
-        The other model.
+        The other model; when not given, the first one must have been loaded with an adapter, and is itself the second:
+        the first is then what it was without.
     what
         weights puts components in as functions, activations as what they were in the other model's run.
     metric
@@ -60,6 +66,9 @@ def diff(
         How much of the difference the set is to carry; 0 looks for none.
     tokens
         How many tokens both models go on with after the first three prompts, the likeliest each; 0 for none.
+    edges
+        Of pairs: score the edges of both models by EAP-IG too, as circuit does, and say which one's circuit of so many
+        edges, such as 200, has that the other's has not; not done when not given.
 
     Returns
     -------
@@ -69,7 +78,8 @@ def diff(
     Raises
     ------
     InputError
-        Models of two shapes, or that cut the prompts into other tokens, or one whose blocks are not known.
+        Models of two shapes, or that cut the prompts into other tokens, one whose blocks are not known, or one model
+        alone that has no adapter.
     Interrupted
         Stopped by Ctrl-C: the components so far are in its ``result``.
 
@@ -78,32 +88,117 @@ def diff(
     Activations between models: Prakash et al. (2024), "Fine-Tuning Enhances Existing Mechanisms" (cross-model
     activation patching). A set found so carries the change; it need not be the only one, nor the smallest.
 
+    An edge is gained where it is in the tuned model's circuit alone, the 95 % interval over pairs of its change leaves
+    0 out, and its score in the other model stays, by its interval, below the weakest edge of that one's circuit.
+
     Examples
     --------
     >>> interp.diff("bundled", "bundled", task="ioi", n=4).change
     0.0
     """
-    from interp.engine.patching.difference import Difference
-
     require_causal(model, "diff")
-    other: Any = tuned
-    require_shape(model, other)
     if not 0 <= share <= 1:
         raise InputError(f"--share {share} is no share of the difference; use 0 to 1")
     if tokens < 0:
         raise InputError(f"--tokens {tokens} is less than none; use 0 or more")
+    if edges is not None and edges < 1:
+        raise InputError(f"--edges {edges} keeps nothing; use 1 or more, such as 200")
+    if edges is not None and not isinstance(data, Pairs):
+        raise InputError("--edges needs pairs, whose corrupted prompts ablate an edge; name a --task")
+    asked: dict[str, Any] = {"what": what, "metric": metric, "share": share, "tokens": tokens, "edges": edges}
+    if tuned is None:
+        return _adapted(model, data, **asked)
+    other: Any = tuned  # the session has made a model of the name
+    return _compared(model, other, data, **asked)
+
+
+def _adapted(model: LoadedModel, data: Pairs | Texts, **asked: Any) -> DiffResult:
+    """Compare a model with what it was without its adapter, which is loaded for that and let go of."""
+    from interp.engine.model.load import without_adapter
+
+    model.alive("loading it without its adapter")
+    plain = without_adapter(model)
+    record = model.operation
+
+    def inner(operation: Operation) -> DiffResult:
+        if record is not None:
+            operation.on_step, operation.on_forward = record.on_step, record.on_forward
+        try:
+            return _compared(plain, model, data, **asked)
+        finally:
+            model.note(operation.path, operation.notes)
+            model.count(operation.forwards)
+
+    try:
+        return plain.operate("diff", {}, inner)
+    finally:
+        plain.close()
+
+
+def _compared(
+    model: LoadedModel,
+    other: LoadedModel,
+    data: Pairs | Texts,
+    *,
+    what: str,
+    metric: Any,
+    share: float,
+    tokens: int,
+    edges: int | None,
+) -> DiffResult:
+    from interp.engine.patching.difference import Difference
+
+    require_shape(model, other)
     samples, named, task = _samples(model, other, data, metric)
-    mark = other.fingerprint()
+    marks = {"base_fingerprint": model.fingerprint(), "tuned_fingerprint": other.fingerprint()}
     job = Difference(model, other, samples, weights=what == "weights", share=share, on_step=model.on_step)
     found = job.run()
     model.note(found.path, found.notes)
-    how: dict[str, Any] = {"what": what, "metric": named, "task": task, "wanted": share, "tuned_fingerprint": mark}
+    how: dict[str, Any] = {"what": what, "metric": named, "task": task, "wanted": share, **marks}
     if found.interrupt is None and tokens:
         how["continuations"] = _continued(
             model, other, list(dict.fromkeys(one.ids for one in samples))[:_CONTINUED], tokens
         )
+    interrupt = found.interrupt
+    if interrupt is None and edges is not None and isinstance(data, Pairs):
+        scored: list[EdgeScores] = []
+        try:
+            _score(model, other, data, metric, scored)
+        except KeyboardInterrupt as stop:
+            interrupt = stop.with_traceback(None)  # its frames hold tensors
+        if interrupt is None:
+            group = model.geometry.n_heads // model.geometry.n_kv_heads
+            how |= {"edges": changes.changes(scored[0], scored[1], edges, group), "edges_kept": edges}
     result = _result(found, model, other, **how)
-    return unless_interrupted(result, found.interrupt)
+    if interrupt is not None and found.interrupt is None:
+        result = replace(result, notes=("partial: stopped while edges were scored", *result.notes))
+    return unless_interrupted(result, interrupt)
+
+
+def _score(model: LoadedModel, other: LoadedModel, pairs: Pairs, metric: Any, found: list[EdgeScores]) -> None:
+    """Put the scores of both models' edges on the same pairs into `found`.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        It was stopped.
+    """
+    from interp.engine import metrics
+    from interp.engine.circuits.eap import attribute_edges
+
+    chosen = resolve_metric(metric or pairs.metric or "logit-diff")
+    metrics.require_gradient(chosen, model.geometry.d_vocab_out, model.device)
+    watch = model.on_step
+    for of in (model, other):
+
+        def once(_: Operation, of: LoadedModel = of) -> EdgeScores:
+            made = cases(of, encode(of, pairs, chosen, lengths=True), chosen, "noise", whole=True)
+            return attribute_edges(of, made, steps=None, on_step=lambda done, total: watch(done, total, "edges"))
+
+        found.append(of.operate("diff", {}, once))
+        model.note(f"forward, {found[-1].path}", found[-1].notes)
+        if found[-1].interrupt is not None:
+            raise found[-1].interrupt
 
 
 def _samples(model: LoadedModel, other: LoadedModel, data: Pairs | Texts, metric: Any) -> tuple[list[Sample], str, str]:

@@ -58,7 +58,9 @@ def chart(
     ends: tuple[float, float],
     *,
     wide: float = 560,
+    high: float = _HIGH,
     ring: int | None = None,
+    places: Sequence[float] | None = None,
 ) -> Drawing:
     """Return the lines, labelled below by `points`, from ``ends[0]`` at the bottom to ``ends[1]`` at the top.
 
@@ -70,45 +72,66 @@ def chart(
         Drawn in this order: the last lies on top.
     ends
         The scale; what lies beyond it is cut off at its edge.
+    wide, high
+        Of the field, in CSS pixels.
     ring
         The point of the last curve to mark.
+    places
+        Where along the axis each point is, from 0 to 1, upwards; at equal distances when not given.
 
     Examples
     --------
     >>> chart(["L0", "L1"], [Curve("accuracy", np.array([0.5, 1.0]), "red")], (0, 1)).height
     262
     """
-    low, high = ends
-    step = (wide - 2 * _INSET) / max(1, len(points) - 1)
+    low, top = ends
     alone = len(points) == 1
+    shares = [n / max(1, len(points) - 1) for n in range(len(points))] if places is None else places
+    across = _LEFT + _room(ticks(low, top))
 
     def x(n: int) -> float:
-        return _LEFT + (wide / 2 if alone else _INSET + n * step)
+        return across + (wide / 2 if alone else _INSET + shares[n] * (wide - 2 * _INSET))
 
     def y(value: float) -> float:
-        return _TOP + _HIGH * (1 - (min(high, max(low, value)) - low) / (high - low))
+        return _TOP + high * (1 - (min(top, max(low, value)) - low) / (top - low))
 
     body: list[str] = []
-    for tick in ticks(low, high):
+    for tick in ticks(low, top):
         at = number(y(tick))
-        body.append(f'<path class="interp-base" d="M{_LEFT} {at}h{number(wide)}"/>')
-        body.append(draw.text(_LEFT - 6, y(tick) + 3.5, f"{tick:g}".replace("-", "−"), anchor="end"))
+        body.append(f'<path class="interp-base" d="M{number(across)} {at}h{number(wide)}"/>')
+        body.append(draw.text(across - 6, y(tick) + 3.5, f"{tick:g}".replace("-", "−"), anchor="end"))
     room = 6 + 6 * max(columns(point) for point in points)
-    shown = cells.ticks(len(points), step, room)
-    body += [draw.text(x(n), _TOP + _HIGH + 16, points[n], anchor="middle") for n in shown]
+    shown: Sequence[int] = cells.ticks(len(points), (wide - 2 * _INSET) / max(1, len(points) - 1), room)
+    if places is not None:
+        shown = _apart([x(n) for n in range(len(points))], room)
+    body += [draw.text(x(n), _TOP + high + 16, points[n], anchor="middle") for n in shown]
     for curve in curves:
         body.append(_band(curve, x, y))
         body.append(_line(curve, x, y))
     if ring is not None and math.isfinite(float(curves[-1].values[ring])):
         cx, cy = number(x(ring)), number(y(float(curves[-1].values[ring])))
         body.append(f'<circle cx="{cx}" cy="{cy}" r="5.5" style="fill:none;stroke:var(--interp-fg);stroke-width:1.5"/>')
-    names = _names(curves, y)
+    names = _names(curves, y, high)
     body += [
-        draw.text(_LEFT + wide + 10, at + 4, curve.label, more=f' style="fill:{curve.colour};font-size:11px"')
+        draw.text(across + wide + 10, at + 4, curve.label, more=f' style="fill:{curve.colour};font-size:11px"')
         for curve, at in names
     ]
     right = max(6.3 * columns(curve.label) for curve in curves) + 12
-    return Drawing(_LEFT + wide + right, _TOP + _HIGH + 24, "".join(body))
+    return Drawing(across + wide + right, _TOP + high + 24, "".join(body))
+
+
+def _room(shown: Sequence[float]) -> float:
+    """Return by how much the labels of a scale are wider than there is room for as a rule."""
+    return max(0.0, 6.2 * max((len(f"{tick:g}") for tick in shown), default=0) + 8 - _LEFT)
+
+
+def _apart(at: Sequence[float], room: float) -> list[int]:
+    """Return which points' labels stand `room` apart: the last, and from the first on what fits before it."""
+    found: list[int] = []
+    for n, place in enumerate(at[:-1]):
+        if (not found or place - at[found[-1]] >= room) and at[-1] - place >= room:
+            found.append(n)
+    return [*found, len(at) - 1]
 
 
 def ticks(low: float, high: float) -> list[float]:
@@ -164,7 +187,7 @@ def _band(curve: Curve, x: Place, y: Height) -> str:
     return body
 
 
-def _names(curves: Sequence[Curve], y: Height) -> list[tuple[Curve, float]]:
+def _names(curves: Sequence[Curve], y: Height, high: float) -> list[tuple[Curve, float]]:
     """Return where each curve's name stands: at its last value, apart from the other names."""
     held = [(curve, runs[-1][-1]) for curve in curves if (runs := _runs(curve.values))]
     wanted = sorted(((curve, y(float(curve.values[n]))) for curve, n in held), key=lambda item: item[1])
@@ -172,7 +195,7 @@ def _names(curves: Sequence[Curve], y: Height) -> list[tuple[Curve, float]]:
     for curve, at in wanted:
         placed.append((curve, max(at, placed[-1][1] + _LINE) if placed else at))
     # Names that were pushed out below move up again, with those above them.
-    bottom = _TOP + _HIGH + _LINE
+    bottom = _TOP + high + _LINE
     for n in reversed(range(len(placed))):
         curve, at = placed[n]
         bottom = min(at, bottom - _LINE)

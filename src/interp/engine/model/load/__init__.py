@@ -5,8 +5,10 @@ Every way ends in the same two things, a Hugging Face model and its tokenizer, w
 
 from __future__ import annotations
 
+import copy
 import re
 import traceback
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from interp import files
 from interp.engine import memory
 from interp.engine.memory import size_of
-from interp.engine.model.load.adapter import adapted, base_of
+from interp.engine.model.load.adapter import adapted, alone, base_of
 from interp.engine.model.load.gguf import from_gguf
 from interp.engine.model.load.hub import fetched, from_folder
 from interp.engine.model.load.objects import from_object, survivor
@@ -39,10 +41,12 @@ from interp.engine.model.load.source import (
 )
 from interp.engine.model.load.wrap import compare_with_cpu, own_logits, wrap
 from interp.engine.model.loaded import LoadedModel
+from interp.engine.model.origin import Origin
 from interp.errors import InputError, OutOfMemory
 
-__all__ = ["OnStep", "Options", "load", "reason_of", "size_of"]
+__all__ = ["OnStep", "Options", "alone", "load", "reason_of", "size_of", "without_adapter"]
 
+_LENT = "there is no tokenizer beside the weights: the one that was given is used"
 # What tutorials call a model, by transformer-lens' names of old → what the hub calls it.
 _OLD_NAMES = {"gpt2-small": "gpt2"}
 
@@ -63,7 +67,10 @@ def load(
     recording = torch.is_grad_enabled()
     try:
         with torch.random.fork_rng(devices=[]):  # what a library draws while it builds a model is not the user's
-            return _load(source, tokenizer, copy_model, name, options)
+            model = _load(source, tokenizer, copy_model, name, options)
+        held = str(source) if isinstance(source, str | Path) else weakref.ref(source)
+        model.origin = Origin(held, tokenizer, replace(options, on_step=Options.on_step))
+        return model
     except (RuntimeError, MemoryError) as error:
         if not memory.is_out_of_memory(error):
             raise
@@ -78,6 +85,32 @@ def load(
         f"out of memory while loading {what}: {memory.readable(memory.free_bytes(device))} is free on {device}; free "
         "some with %interp unload or %interp clear, or use --dtype bfloat16"
     )
+
+
+def without_adapter(model: LoadedModel) -> LoadedModel:
+    """Load what `model` was before its adapter was merged in.
+
+    Raises
+    ------
+    InputError
+        It has none, or what it was loaded from is gone.
+    """
+    origin = model.origin
+    refusal = InputError(f"{model.name} was loaded without an adapter; name two models, or load one with --adapter")
+    if origin is None:
+        raise refusal
+    source, options = origin.object(), origin.options
+    name = f"{model.name} without its adapter"
+    if options.adapter is not None:
+        copied = not isinstance(source, str)
+        return load(
+            source, tokenizer=origin.tokenizer, copy_model=copied, name=name, options=replace(options, adapter=None)
+        )
+    if hasattr(source, "merge_and_unload"):
+        return load(copy.deepcopy(source).unload(), tokenizer=origin.tokenizer, name=name, options=options)
+    if origin.path is None or not alone(origin.path):
+        raise refusal
+    return load(base_of(origin.path), name=name, options=options)
 
 
 def _load(source: Any, tokenizer: Any, copy_model: bool, name: str | None, options: Options) -> LoadedModel:
@@ -95,6 +128,8 @@ def _load(source: Any, tokenizer: Any, copy_model: bool, name: str | None, optio
     with quiet():
         if isinstance(source, str | Path):
             found = _from_path(str(source), options)
+            if found.tokenizer is None and tokenizer is not None:
+                found = replace(found, tokenizer=survivor(tokenizer), notes=[*found.notes, _LENT])
         elif isinstance(source, torch.nn.Module):
             refuse_limit(options, "this model is in memory")
             found = from_object(source, tokenizer, copy_model or options.adapter is not None)
@@ -156,7 +191,7 @@ def _from_path(source: str, options: Options) -> Source:
 
 
 def _from_folder(folder: Path, name: str, options: Options, *, local: bool) -> Source:
-    if not files.there(folder / "adapter_config.json") or files.there(folder / "config.json"):
+    if not alone(folder):
         return from_folder(folder, name, options, local=local)
     refuse_limit(options, "an adapter is merged into copies of them")
     base = _from_path(base_of(folder), replace(options, adapter=None))

@@ -12,6 +12,11 @@ from interp.engine.model.load.source import Source, pickled, pickles, translated
 from interp.errors import InputError
 
 
+def alone(folder: Path) -> bool:
+    """Return whether a folder holds an adapter and no model."""
+    return bool(files.there(folder / "adapter_config.json")) and not files.there(folder / "config.json")
+
+
 def base_of(folder: Path) -> str:
     """Return the path or the hub name of the model that the adapter in `folder` was made for.
 
@@ -27,7 +32,7 @@ def base_of(folder: Path) -> str:
         )
     _checked(folder)
     base = files.path_of(base_name)
-    if files.there(base / "adapter_config.json") and not files.there(base / "config.json"):
+    if alone(base):
         raise InputError(
             f"{folder} names another adapter, {base_name}, as its base model; load the model with --adapter"
         )

@@ -200,7 +200,9 @@ def _tokenizer(folder: Path, options: Options) -> tuple[Any, list[str]]:
     """
     try:
         with offline():
-            return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=options.remote_code), []
+            found: Any = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=options.remote_code)
+        # Of some families one of no words is made where there are no files.
+        return (None if getattr(found, "vocab_size", 1) == 0 else found), []
     except Exception as error:
         reason = reason_of(error)
     if _names_code(folder / "tokenizer_config.json"):

@@ -1,0 +1,53 @@
+"""A result's way back to the model that it came from."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from interp.errors import InputError
+from interp.spec import Intervention
+
+if TYPE_CHECKING:
+    from interp.engine.model.loaded import LoadedModel
+    from interp.engine.model.operation import Operation
+
+
+class Live:
+    """A Result's way back to the model that it came from, which it does not keep alive."""
+
+    def __init__(
+        self, model: LoadedModel, state: str, ids: tuple[int, ...], interventions: tuple[Intervention, ...] = ()
+    ) -> None:
+        self._model = weakref.ref(model)
+        self._name = model.name
+        self._state = state
+        self.ids = ids
+        self._interventions = interventions
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Live:
+        return self
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        return type(None), ()  # another process has another model: a pickled result comes back without this
+
+    def run(self, body: Callable[[LoadedModel], Any]) -> Any:
+        """Call `body` with the model, under its lock.
+
+        Raises
+        ------
+        InputError
+            The model is gone or has changed since the result was made, or a cell is using it at the moment.
+        """
+        model = self._model()
+        if model is None:
+            raise InputError(f"{self._name} is no longer loaded; load it and run the cell again")
+
+        def once(operation: Operation) -> Any:
+            if operation.fingerprint != self._state:
+                raise InputError(f"{self._name} has changed since this was computed; run the cell again")
+            model.intervene(self._interventions)
+            return body(model)
+
+        return model.operate_if_free("view", once)
