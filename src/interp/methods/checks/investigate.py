@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 _STEPS = 11  # of a whole investigation
 _PLACED = 3  # heads that are patched at each position by itself
+_MLPS = 100  # of whose places are patched exactly, the strongest by their estimates
+_CIRCUIT = {"steps": 5}  # of a pair that saturates it would else be many
+_EVIDENCE = {"random": 20, "top": 10}
+_EDGES, _SHARE = 40, 200  # a circuit has one edge in so many, and that many at least
 _CELLS = 3000  # runs of these at most
 
 
@@ -36,7 +40,7 @@ def investigate(
     candidates: int = 128,
     heads: int = 5,
     verify: int = 300,
-    edges: int = 400,
+    edges: int | None = None,
     seed: int = 0,
 ) -> InvestigateResult:
     """An explanation of what a model says next, each sentence with the number that carries it and its control.
@@ -63,7 +67,7 @@ def investigate(
     verify
         How many heads, the strongest by their estimates, are patched exactly; all when there are fewer.
     edges
-        How many edges the circuit keeps.
+        How many edges the circuit keeps; one in 200, and 40 at least, when not given.
     seed
         Of a task's pairs, of random heads and of random circuits.
 
@@ -96,7 +100,7 @@ def investigate(
     for name, value, least in (("candidates", candidates, 1), ("heads", heads, 1), ("verify", verify, 0)):
         if value < least:
             raise InputError(f"--{name} {value} is too few; use {least} or more")
-    if edges < 1:
+    if edges is not None and edges < 1:
         raise InputError(f"--edges {edges} keeps nothing; use 1 or more")
     case = _Case(model, data, target, against, twin, candidates, seed)
     return case.run(heads, verify, edges)
@@ -127,7 +131,7 @@ class _Case:
             if idle is not None:
                 raise InputError(f"{idle} is for one prompt; pairs have answers and corrupted prompts of their own")
 
-    def run(self, heads: int, verify: int, edges: int) -> InvestigateResult:
+    def run(self, heads: int, verify: int, edges: int | None) -> InvestigateResult:
         given = self._of_prompt(self.data) if isinstance(self.data, Texts) else self._of_pairs(self.data)
         if isinstance(given, _Given):
             if self.solved:
@@ -203,7 +207,7 @@ class _Case:
         answer = {} if own.get("answer") is None else {"answer": own["answer"]}
         self.steps.take("predict", "predict", body, where, answer)
 
-    def _take_all(self, given: _Given, heads: int, verify: int, edges: int) -> None:
+    def _take_all(self, given: _Given, heads: int, verify: int, edges: int | None) -> None:
         model, pairs, said, take = self.model, given.pairs, given.said, self.steps.take
         g = model.geometry
         self._predict(given)
@@ -217,7 +221,7 @@ class _Case:
         if "mlp_out" in model.sites:
             by = "position" if len(lengths) == 1 else "layer"
             count = g.n_layers * (min(lengths) if by == "position" else 1)
-            how = {"method": "attribution", "verify": min(verify, count)}
+            how = {"method": "attribution", "verify": min(verify, count, _MLPS)}
             take("MLPs", "patch", pairs, said, {"site": "mlp_out", "by": by, **how})
         named = [] if found is None else account.strongest_heads(found, heads)
         layers = tuple(sorted({Node.parse(name).layer for name in named}))
@@ -232,9 +236,10 @@ class _Case:
         if layers:
             take("attention", "attention", first, there, {"layer": layers})
         take("lens", "lens", first, there, self._followed(first))
-        circuit: Any = take("circuit", "circuit", pairs, said, {"edges": edges})
+        kept = max(_EDGES, _edges(model) // _SHARE) if edges is None else edges
+        circuit: Any = take("circuit", "circuit", pairs, said, {"edges": kept, **_CIRCUIT})
         if circuit is not None and self.steps.interrupt is None:
-            self.steps.take("validate", "validate", circuit, {"circuit": circuit}, {"seed": self.seed + 1})
+            self.steps.take("validate", "validate", circuit, {"circuit": circuit}, {"seed": self.seed + 1, **_EVIDENCE})
 
     def _followed(self, prompt: Prompt) -> dict[str, Any]:
         spelled = (asked.spelled(self.model, prompt, index) for index in (self.found.target, self.found.against))
@@ -284,3 +289,15 @@ class _Case:
             notes=tuple(self.notes),
         )
         return unless_interrupted(result, steps.interrupt)
+
+
+def _edges(model: LoadedModel) -> int:
+    """Return how many edges a model has: of what writes below and what reads above."""
+    from interp.engine.circuits import edges
+
+    writers, readers = edges.ends(model)
+    order = [node.layer + 0.5 * (node.kind == "mlp") if node.kind != "embed" else -1 for node in writers]
+    return sum(
+        sum(at < (float("inf") if node.kind == "logits" else node.layer + 0.5 * (node.kind == "mlp")) for at in order)
+        for node in readers
+    )

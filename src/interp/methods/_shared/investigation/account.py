@@ -184,7 +184,7 @@ def _heads(facts: Facts, steps: Mapping[str, Result], named: Sequence[str]) -> I
     yield from _agreement(result)
     for rank, name in enumerate(named):
         yield _head(result, recovery, named, rank, facts.seed)
-        yield from found_in.removed(steps, name)
+        yield from found_in.removed(steps, name, named)
         yield from found_in.placed(steps, name)
         yield from found_in.direct(steps, name)
 
@@ -257,9 +257,7 @@ def _mlps(result: Any) -> Iterator[Sentence]:
         where = ""
         if len(cell) > 1:
             changed = cell[1] in result.checks.differing[0]
-            where = (
-                f" at {short(result.positions[cell[1]])} (token {cell[1]}{', exchanged' if changed else ''})"
-            )
+            where = f" at {short(result.checks.clean[0][cell[1]])} (token {cell[1]}{', exchanged' if changed else ''})"
         outside = not np.isfinite(low) or (low > 0) == (high > 0)
         sure = bool(abs(value) > held.high and outside and result.done[cell])
         what = "carries the answer" if value > 0 else "works against the answer"

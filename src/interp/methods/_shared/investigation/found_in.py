@@ -28,7 +28,7 @@ def likely(result: Any) -> str:
     return ", ".join(f"{short(token)} {number(chance)}" for token, _, chance in top[:_LIKELY])
 
 
-def removed(steps: Mapping[str, Result], name: str) -> Iterator[Sentence]:
+def removed(steps: Mapping[str, Result], name: str, named: Sequence[str]) -> Iterator[Sentence]:
     """Yield what is lost of the difference where a head's output is the twin's."""
     result: Any = steps.get("removed")
     node = Node.parse(name)
@@ -40,15 +40,18 @@ def removed(steps: Mapping[str, Result], name: str) -> Iterator[Sentence]:
     if not np.isfinite(value):
         return
     low, high = 1 - result.recovery_interval[::-1, at[0], at[1]]
-    held = among(lost, at)
-    same = ", the same here" if len(result.layers) > 1 else ""
+    rest = lost.copy()  # the layers were chosen for the heads that are named: those are no control of each other
+    for other in map(Node.parse, named):
+        if other.layer in result.layers:
+            rest[result.layers.index(other.layer), other.head] = np.nan
+    held = among(rest, at)
     sure = bool(abs(value) > held.high and (not np.isfinite(low) or (low > 0) == (high > 0)))
     lead = f"The prompt needs {node.drawn}" if value > 0 else f"{node.drawn} holds the answer back in the prompt"
     if not sure:
         lead = f"Not established that the prompt {'needs' if value > 0 else 'is held back by'} {node.drawn}"
     text = (
         f"{lead}: with its output from the twin, {number(value)}{ranged(low, high)} of the difference is lost; of the "
-        f"other {held.count} heads of {'these layers' if same else 'its layer'}, median {number(held.median)}, 95th "
+        f"other {held.count} heads of {'these layers' if len(result.layers) > 1 else 'its layer'}, median {number(held.median)}, 95th "
         f"percentile {number(held.high)}."
     )
     controls = (("the median of the others", held.median), ("their 95th percentile", held.high))
@@ -67,7 +70,7 @@ def placed(steps: Mapping[str, Result], name: str) -> Iterator[Sentence]:
             query = int(np.abs(row).argmax())
             value, held = float(row[query]), among(row, (query,))
             low, high = result.recovery_interval[:, result.layers.index(node.layer), node.head, query]
-            token = result.positions[query]
+            token = result.checks.clean[0][query]
             sure = bool(abs(value) > held.high and (not np.isfinite(low) or (low > 0) == (high > 0)))
             lead = f"{node.drawn} acts" if sure else f"Not established that {node.drawn} acts"
             text = (
@@ -143,9 +146,11 @@ def lens(facts: Facts, steps: Mapping[str, Result]) -> Iterator[Sentence]:
     first = " of the first prompt" if len(facts.margins) > 1 else ""
     lead = f"In the lens{first}, {target} stays ahead of {against} from layer {result.layers[at]} on"
     if not sure:
-        lead = f"Not established at which layer {target} gets ahead of {against}"
-    said = f"before it {number(before)}, " if at else ""
-    text = f"{lead}: the difference is {number(value)} there, {said}{number(float(ahead[-1]))} at the end."
+        lead = f"Not established at which layer {target} gets ahead of {against}{first}"
+    where = (
+        f"{number(value)} there, before it {number(before)}" if at else f"{number(value)} after the first layer already"
+    )
+    text = f"{lead}: the lens gives a difference of {where}, {number(float(ahead[-1]))} at the end."
     yield Sentence("readout", text, value, (("the layer before", before),), bool(sure), "lens")
 
 

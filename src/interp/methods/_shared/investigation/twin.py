@@ -1,17 +1,19 @@
 """A corrupted twin of a prompt: of many exchanges of words, measured exactly, the one that moves the answer most.
 
-1. Words are exchanged for others of the prompt, two words for each other everywhere, numbers for others of as many
-   digits, and tokens for their nearest neighbours in the embedding. What is put in has the shape of what was there: a
-   capital letter, a space in front, a number; so that the twin has the same tokens but for those.
+1. Names, numbers and words that come again are exchanged for others of the prompt, and two of them for each other
+   everywhere; numbers for others of as many digits, and tokens for their nearest neighbours in the embedding. What is
+   put in has the shape of what was there: a capital letter, a space in front, a number; so that the twin has the same
+   tokens but for those.
 2. Each such prompt is run. With t the answer and w the token that it is held against – where none is given, the
-   likeliest besides t after the changed prompt itself – it moves the answer by (l_t − l_w) of the prompt less that of
-   the changed one, l being logits.
+   likeliest after the changed prompt that has the answer's shape and is not t – it moves the answer by (l_t − l_w) of
+   the prompt less that of the changed one, l being logits. A word of another kind in the answer's place would be no
+   other answer: it is what a broken sentence goes on with.
 3. The largest is taken; all are in the result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
@@ -105,6 +107,7 @@ def measured(
     from interp.methods._shared.models import logits_of
 
     clean = logits_of(model, encoded).float()
+    rivals = _rivals(model, target, len(clean))
     found: list[Candidate] = []
 
     def keep(number: int, held: dict[str, Tensor]) -> None:
@@ -112,9 +115,7 @@ def measured(
         logits = held["last_logits"][0].float()
         wrong = against
         if wrong is None:
-            others = logits.clone()
-            others[target] = -float("inf")
-            wrong = int(others.argmax())
+            wrong = next(index for index in logits.argsort(descending=True).tolist() if rivals(index))
         places = tuple(n for n, (a, b) in enumerate(zip(encoded.ids, ids, strict=True)) if a != b)
         found.append(
             Candidate(
@@ -131,6 +132,15 @@ def measured(
 
     each(model, [replace(encoded, ids=ids) for _, ids in changed], ["last_logits"], keep)
     return found
+
+
+def _rivals(model: LoadedModel, target: int, count: int) -> Callable[[int], bool]:
+    """Return whether a token could be another answer: one of the answer's shape, where there is any."""
+    if model.tokens.tokenizer is None:
+        return lambda index: index != target
+    shape = _shape(model.tokens.string(target))
+    there = any(index != target and _shape(model.tokens.string(index)) == shape for index in range(count))
+    return lambda index: index != target and (not there or _shape(model.tokens.string(index)) == shape)
 
 
 def text_of(model: LoadedModel, prompt: Prompt, encoded: Encoded, ids: Ids) -> Prompt | None:
@@ -209,7 +219,7 @@ def _shape(text: str) -> Shape | None:
     (True, False, None)
     """
     bare = text[1:] if text.startswith(" ") else text
-    if bare.isdigit():
+    if bare.isdecimal():
         return text != bare, "number", len(bare)
     if not bare.isalpha():
         return None
@@ -220,11 +230,19 @@ def _with(ids: Ids, start: int, put: Ids) -> Ids:
     return (*ids[:start], *put, *ids[start + len(put) :])
 
 
+def _alike(words: list[_Word], one: _Word, other: _Word) -> bool:
+    """Whether one word of a prompt can stand for another: both names or numbers, or both there more than once."""
+    if other.ids == one.ids or len(other.ids) != len(one.ids) or other.shape != one.shape:
+        return False
+    again = all(sum(word.ids == own.ids for word in words) > 1 for own in (one, other))
+    return again or one.shape[1] != "word"
+
+
 def _other_words(encoded: Encoded, words: list[_Word]) -> Iterator[tuple[str, Ids]]:
     """Yield the prompt with one word in place of another of as many tokens and the same shape."""
     for one in reversed(words):
         for other in words:
-            if other.ids != one.ids and len(other.ids) == len(one.ids) and other.shape == one.shape:
+            if _alike(words, one, other):
                 yield "word", _with(encoded.ids, one.start, other.ids)
 
 
@@ -232,7 +250,7 @@ def _exchanges(encoded: Encoded, words: list[_Word]) -> Iterator[tuple[str, Ids]
     """Yield the prompt with two words exchanged for each other, wherever they stand."""
     for n, one in enumerate(words):
         for other in words[:n]:
-            if other.ids != one.ids and len(other.ids) == len(one.ids) and other.shape == one.shape:
+            if _alike(words, one, other):
                 ids = encoded.ids
                 for word in words:
                     if word.ids in {one.ids, other.ids}:
@@ -245,6 +263,11 @@ def _of_vocabulary(
 ) -> tuple[Iterator[tuple[str, Ids]], Iterator[tuple[str, Ids]]]:
     """Return the prompt with single tokens of the vocabulary: numbers of as many digits, and nearest neighbours."""
     single = [word for word in words if len(word.ids) == 1]
+    if single and single[-1].start == len(encoded.ids) - 1 and model.tokens.tokenizer is not None:
+        # What the last word asks for is another question, unless it is a name, a number or comes again.
+        last = single[-1]
+        if last.shape[1] == "word" and sum(word.ids == last.ids for word in words) == 1:
+            single = single[:-1]
     nearest = _neighbours(model, [word.ids[0] for word in single], [word.shape for word in single])
     numbers = _numbers(model) if any(word.shape[1] == "number" for word in single) else {}
 
