@@ -51,8 +51,8 @@ def removed(steps: Mapping[str, Result], name: str, named: Sequence[str]) -> Ite
         lead = f"Not established that the prompt {'needs' if value > 0 else 'is held back by'} {node.drawn}"
     text = (
         f"{lead}: with its output from the twin, {number(value)}{ranged(low, high)} of the difference is lost; of the "
-        f"other {held.count} heads of {'these layers' if len(result.layers) > 1 else 'its layer'}, median {number(held.median)}, 95th "
-        f"percentile {number(held.high)}."
+        f"other {held.count} heads of {'these layers' if len(result.layers) > 1 else 'its layer'}, median "
+        f"{number(held.median)}, 95th percentile {number(held.high)}."
     )
     controls = (("the median of the others", held.median), ("their 95th percentile", held.high))
     yield Sentence("heads", text, value, controls, sure, "removed", name, float(low), float(high))

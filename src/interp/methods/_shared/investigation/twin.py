@@ -301,7 +301,8 @@ def _neighbours(model: LoadedModel, ids: list[int], shapes: list[Shape]) -> list
     """Return the nearest tokens of the same shape by the cosine of their embeddings, nearest first."""
     from torch.nn import functional
 
-    weight: Any = model.hf_model.get_input_embeddings().weight
+    bare: Any = model.hf_model
+    weight = bare.get_input_embeddings().weight
     if not ids or weight.device.type == "meta":  # its weights are in their files
         return [[] for _ in ids]
     rows = functional.normalize(weight.detach()[: model.geometry.d_vocab].float(), dim=-1)
