@@ -28,7 +28,8 @@ _RIVALS = 6  # exchanges that are listed
 _WIDE, _HIGH = 180, 18  # a strip
 _TAIL = 60  # tokens of a prompt that are shown
 _CSS = """
-.interp-frame .interp-i-pair{display:grid;grid-template-columns:max-content minmax(0,1fr);gap:2px 12px;margin-bottom:12px}
+.interp-frame .interp-i-pair{display:grid;grid-template-columns:max-content minmax(0,1fr);gap:2px 12px;
+margin-bottom:12px}
 .interp-frame .interp-i-pair .interp-code{line-height:1.7}
 .interp-frame .interp-i-differs{border-bottom:2px solid var(--interp-accent);font-weight:600}
 .interp-frame .interp-i-said{margin:0 0 10px;font-size:13px;line-height:20px}
@@ -45,8 +46,8 @@ align-items:start;padding:3px 0}
 .interp-frame .interp-i-step{color:var(--interp-muted);white-space:nowrap}
 .interp-frame .interp-i-strip{display:block;width:180px;height:18px;overflow:visible}
 .interp-frame .interp-i-rivals{border-collapse:collapse;margin:2px 0 4px 24px}
-.interp-frame .interp-i-rivals td,.interp-frame .interp-i-rivals th{padding:1px 14px 1px 0;text-align:left;font-weight:400;
-border:0;background:none}
+.interp-frame .interp-i-rivals td,.interp-frame .interp-i-rivals th{padding:1px 14px 1px 0;text-align:left;
+font-weight:400;border:0;background:none}
 .interp-frame .interp-i-rivals th{color:var(--interp-muted)}
 .interp-frame .interp-i-rivals .interp-i-n{text-align:right}
 .interp-frame details{border-top:1px solid var(--interp-line);padding:5px 0}
@@ -56,7 +57,8 @@ border:0;background:none}
 .interp-frame details[open]>summary::before{content:"▾"}
 .interp-frame summary:focus-visible{outline:1.5px solid var(--interp-accent)}
 .interp-frame .interp-i-name{font-weight:600;min-width:72px}
-.interp-frame .interp-i-cell{margin:6px 0 8px 20px;padding:6px 8px;border:1px solid var(--interp-line);border-radius:4px}
+.interp-frame .interp-i-cell{margin:6px 0 8px 20px;padding:6px 8px;border:1px solid var(--interp-line);
+border-radius:4px}
 .interp-frame .interp-i-line1{flex:1 1 260px;min-width:0;overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
 @media (max-width:760px){.interp-frame .interp-i-sentence{grid-template-columns:14px 50px minmax(0,1fr)}
 .interp-frame .interp-i-sentence>.interp-i-words{grid-column:2/-1}
@@ -211,8 +213,8 @@ def _rivals(result: InvestigateResult) -> str:
     rows = "".join(
         f"<tr><td>{_exchange(one.before, one.after)}</td><td>{escape(one.kind)}</td>"
         f'<td class="interp-code">{escape(labels([one.against[0]], 24)[0])}</td>'
-        f'<td class="interp-i-n">{minus(f"{one.clean:.2f}")}</td><td class="interp-i-n">{minus(f"{one.changed:.2f}")}</td>'
-        f'<td class="interp-i-n"><b>{minus(f"{one.moved:.2f}")}</b></td></tr>'
+        + "".join(f'<td class="interp-i-n">{minus(f"{value:.2f}")}</td>' for value in (one.clean, one.changed))
+        + f'<td class="interp-i-n"><b>{minus(f"{one.moved:.2f}")}</b></td></tr>'
         for one in result.candidates[:_RIVALS]
     )
     return (

@@ -264,7 +264,7 @@ class _Case:
             heads=heads,
             refused=steps.refused,
         )
-        if len(self.margins) == 1:
+        if len(self.margins) == 1 and self.solved:
             self.notes.append(
                 "n = 1: one pair alone, so that no number has an interval; give a --task, or several pairs"
             )
