@@ -29,9 +29,9 @@ TOKENIZER = models.tokenizer()
 TASKS = ("ioi", "induction", "facts", "greater-than", "gender-bias")
 
 
-@pytest.fixture
-def bundled(clean_session: Any) -> Any:
-    return interp.load(device="cpu")
+@pytest.fixture(autouse=True)
+def _bundled(clean_session: Any) -> None:  # noqa: ARG001
+    interp.load(device="cpu")
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def named(result: Any) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
-def test_it_names_the_heads_that_exact_patching_ranks_first(bundled, task):
+def test_it_names_the_heads_that_exact_patching_ranks_first(task):
     result = interp.investigate(task=task, n=6)
     assert result.solved
     assert named(result) == exact(task=task, n=6)
@@ -73,8 +73,9 @@ def test_it_names_the_heads_that_exact_patching_ranks_first(bundled, task):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("smollm2")
 @pytest.mark.parametrize("task", ["ioi", "induction"])
-def test_smollm2(smollm2, task):
+def test_smollm2(task):
     result = interp.investigate(task=task, n=4)
     assert result.solved
     assert named(result) == exact(task=task, n=4)
@@ -94,7 +95,7 @@ def test_smollm2(smollm2, task):
         (STORE, {"target": " John", "against": " Mary"}),
     ],
 )
-def test_what_is_not_solved_is_said(bundled, prompt, given):
+def test_what_is_not_solved_is_said(prompt, given):
     result = interp.investigate(prompt, **given)
     assert not result.solved
     assert list(result.steps) == ["predict"]
@@ -107,7 +108,7 @@ def test_what_is_not_solved_is_said(bundled, prompt, given):
     assert f"{logits.top[0][2]:.2f}" in result.account[0].text
 
 
-def test_pairs_that_are_not_solved(bundled):
+def test_pairs_that_are_not_solved():
     pairs = [
         (STORE, SWAPPED, " John", " Mary"),
         (STORE.replace("Mary", "Kate"), SWAPPED.replace("Mary", "Kate"), " John", " Kate"),
@@ -134,7 +135,7 @@ def test_a_margin_that_is_rounding_alone_is_no_answer(clean_session):
 
 
 @pytest.mark.parametrize("against", [None, " John"])
-def test_the_twin_is_the_best_of_its_candidates(bundled, against):
+def test_the_twin_is_the_best_of_its_candidates(against):
     result = interp.investigate(STORE, against=against, candidates=60)
     model = interp.model
     clean = model.run(STORE).logits[0, -1].float()
@@ -157,7 +158,7 @@ def test_the_twin_is_the_best_of_its_candidates(bundled, against):
     assert dict(said.controls)["the median exchange"] == pytest.approx(np.median(found[1:]), abs=1e-3)
 
 
-def test_every_exchange_of_names_is_among_the_candidates(bundled):
+def test_every_exchange_of_names_is_among_the_candidates():
     model = interp.model
     encoded = model.encode(Prompt(STORE))
     mary, john = (model.tokens.tokenizer(name, add_special_tokens=False)["input_ids"][0] for name in (" Mary", " John"))
@@ -172,12 +173,12 @@ def test_every_exchange_of_names_is_among_the_candidates(bundled):
     ("text", "words"),
     [("The cat", "tokens and the twin"), (STORE, "the twin is the prompt itself")],
 )
-def test_a_twin_that_does_not_line_up_is_refused(bundled, text, words):
+def test_a_twin_that_does_not_line_up_is_refused(text, words):
     with pytest.raises(InputError, match=words):
         interp.investigate(STORE, twin=text)
 
 
-def test_a_twin_of_ones_own(bundled):
+def test_a_twin_of_ones_own():
     result = interp.investigate(STORE, twin=SWAPPED)
     assert result.candidates == ()
     assert result.against[0] == " John"
@@ -204,7 +205,7 @@ def same(one: Any, other: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("given", [{"texts": STORE}, {"task": "ioi", "n": 4}])
-def test_every_step_is_a_call_and_a_cell(shell, bundled, given):
+def test_every_step_is_a_call_and_a_cell(shell, given):
     result = interp.investigate(given["texts"]) if "texts" in given else interp.investigate(**given)
     assert not result.refused
     assert len(result.steps) == 11 - ("task" in given)
@@ -219,7 +220,7 @@ def test_every_step_is_a_call_and_a_cell(shell, bundled, given):
     assert result.code_of("lens") == result.steps["lens"].code()
 
 
-def test_controls_are_those_of_an_exact_sweep(bundled):
+def test_controls_are_those_of_an_exact_sweep():
     result = interp.investigate(STORE, twin=SWAPPED, heads=3)
     recovery = interp.patch(STORE, SWAPPED, answer=" Mary", wrong=" John").recovery
     for one in (one for one in result.account if one.step == "heads" and one.about):
@@ -234,7 +235,7 @@ def test_controls_are_those_of_an_exact_sweep(bundled):
         assert one.text.startswith("Not established") != one.established
 
 
-def test_direct_effects_and_attention_are_those_of_the_commands(bundled):
+def test_direct_effects_and_attention_are_those_of_the_commands():
     result = interp.investigate(STORE, twin=SWAPPED, heads=2)
     parts = interp.dla(STORE, answer=" Mary", wrong=" John")
     pattern = interp.attention(STORE)
@@ -253,7 +254,7 @@ def test_other_components():
     assert among(np.array([[5.0, -1.0], [2.0, float("nan")]]), (0, 0)).median == 1.5
 
 
-def test_intervals_need_several_pairs(bundled):
+def test_intervals_need_several_pairs():
     one = interp.investigate(STORE, twin=SWAPPED)
     assert all(np.isnan([sentence.low, sentence.high]).all() for sentence in one.account)
     assert any(note.startswith("n = 1") for note in one.notes)
@@ -307,7 +308,7 @@ def test_ids_without_a_tokenizer(clean_session):
     same(result.steps["heads"], again)
 
 
-def test_encoders_are_refused(clean_session, lend):
+def test_encoders_are_refused(lend):
     lend("bert")
     with pytest.raises(InputError, match="reads in both directions, and investigate is for causal models"):
         interp.investigate("Mary gave the [MASK] to John")
@@ -327,7 +328,7 @@ def test_encoders_are_refused(clean_session, lend):
         (", , ,", {}, "no word of the prompt can be exchanged"),
     ],
 )
-def test_what_cannot_be_asked(bundled, body, options, words):
+def test_what_cannot_be_asked(body, options, words):
     with pytest.raises(InputError, match=words):
         interp.investigate(*([] if body is None else [body]), **options)
 
@@ -335,7 +336,7 @@ def test_what_cannot_be_asked(bundled, body, options, words):
 # -- what is kept ------------------------------------------------------------------------------------------------------
 
 
-def test_steps_have_their_own_provenance_and_can_be_opened(bundled):
+def test_steps_have_their_own_provenance_and_can_be_opened():
     result = interp.investigate(STORE, twin=SWAPPED)
     of = {name: step.provenance for name, step in result.steps.items()}
     assert of["heads"].technique == "patch"
@@ -348,7 +349,7 @@ def test_steps_have_their_own_provenance_and_can_be_opened(bundled):
     same(result.steps["heads"], interp.investigate(STORE, twin=SWAPPED).steps["heads"])
 
 
-def test_it_is_saved_whole(bundled, tmp_path, monkeypatch):
+def test_it_is_saved_whole(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = interp.investigate(STORE, twin=SWAPPED)
     page = result.save("found.html").read_text("utf-8")
@@ -365,7 +366,7 @@ def test_it_is_saved_whole(bundled, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("at", ["MLPs", "circuit"])
-def test_interrupts_keep_the_steps_that_are_done(bundled, monkeypatch, at):
+def test_interrupts_keep_the_steps_that_are_done(monkeypatch, at):
     technique = {"MLPs": "patch", "circuit": "circuit"}[at]
     command = registry.find(technique)
     count = 0
@@ -389,7 +390,7 @@ def test_interrupts_keep_the_steps_that_are_done(bundled, monkeypatch, at):
     assert interp.predict(STORE).top[0][0] == " Mary"
 
 
-def test_an_interrupt_before_anything_is_done(bundled, monkeypatch):
+def test_an_interrupt_before_anything_is_done(monkeypatch):
     def stop(*_given: Any, **_options: Any) -> Any:
         raise KeyboardInterrupt
 
@@ -398,7 +399,7 @@ def test_an_interrupt_before_anything_is_done(bundled, monkeypatch):
         interp.investigate(STORE)
 
 
-def test_a_step_that_is_not_possible_is_named(bundled, monkeypatch):
+def test_a_step_that_is_not_possible_is_named(monkeypatch):
     command = registry.find("circuit")
 
     def refuse(*_given: Any, **_options: Any) -> Any:
@@ -415,4 +416,5 @@ def test_a_step_that_is_not_possible_is_named(bundled, monkeypatch):
 def test_cells_that_cannot_be_typed():
     assert typed("patch", {"clean": "a\nb", "corrupted": "c"}, "x") == ""
     assert typed("lens", {"prompt": "a", "target": 'say "b"'}, "x") == ""
+    assert typed("lens", {"prompt": "a", "target": 462}, "x") == ""
     assert typed("predict", {"prompt": "a", "bos": False}, "x") == "%%interp predict --no-bos -o x\na"

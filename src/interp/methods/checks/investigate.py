@@ -134,7 +134,7 @@ class _Case:
     def run(self, heads: int, verify: int, edges: int | None) -> InvestigateResult:
         given = self._of_prompt(self.data) if isinstance(self.data, Texts) else self._of_pairs(self.data)
         if isinstance(given, _Given):
-            if self.solved:
+            if self.solved and account.moves(self.margins, self.changed):
                 self._take_all(given, heads, verify, edges)
             else:
                 self._predict(given)

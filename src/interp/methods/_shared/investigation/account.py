@@ -81,6 +81,11 @@ def exceeds(values: Float, least: float = LEAST) -> bool:
     return float(values.mean()) >= least
 
 
+def moves(margins: Float, changed: Float) -> bool:
+    """Whether the twins move the answer at all, so that what carries it can be looked for; how surely is said of it."""
+    return float((margins - changed).mean()) >= LEAST
+
+
 def strongest_heads(result: PatchingResult, n: int) -> list[str]:
     """Return the heads of the largest effects, exact where they were patched, strongest first."""
     _, recovery = estimate.best(result)
@@ -93,7 +98,7 @@ def account(facts: Facts, steps: Mapping[str, Result]) -> Iterator[Sentence]:
     if not facts.solved:
         return
     yield from _twin(facts)
-    if not exceeds(facts.margins - facts.changed):
+    if not moves(facts.margins, facts.changed):
         return
     heads: Any = steps.get("heads")
     named = [] if heads is None else strongest_heads(heads, facts.heads)
@@ -146,11 +151,15 @@ def _twin(facts: Facts) -> Iterator[Sentence]:
     mean, count = float(moved.mean()), len(moved)
     sure = exceeds(moved)
     turned = "turns the answer" if float(facts.changed.mean()) < 0 else "weakens the answer without turning it"
-    over = f" of {count} pairs, on the mean" if count > 1 else ""
+    over = f"s of {count} pairs" if count > 1 else ""
     ends = f"from {number(float(facts.margins.mean()))} to {number(float(facts.changed.mean()))}"
     if not facts.candidates:
-        said = f"The corrupted prompt{over} moves the logit difference {ends}, by {number(mean)}{ranged(low, high)}: "
-        said += turned if sure else "that is nothing, and nothing more is established"
+        said = f"The corrupted prompt{over} move{'s' * (count == 1)} the logit difference {ends}, by {number(mean)}{ranged(low, high)}: "
+        if not moves(facts.margins, facts.changed):
+            turned = "that is nothing, and nothing more is established"
+        elif not sure:
+            turned += ", not surely: the interval holds 0"
+        said += turned
         yield Sentence("twin", f"{said}.", mean, (("nothing", 0.0),), sure, "twin", low=low, high=high)
         return
     best, *others = facts.candidates
@@ -171,7 +180,7 @@ def _twin(facts: Facts) -> Iterator[Sentence]:
             f"{number(float(rest.max()))}, the median by {number(float(np.median(rest)))}"
         )
         sure = sure and mean > float(np.median(rest))
-    if not sure:
+    if not moves(facts.margins, facts.changed):
         said += ": no exchange moves the answer, and nothing more is established"
     yield Sentence("twin", f"{said}.", mean, controls, sure, "twin")
 

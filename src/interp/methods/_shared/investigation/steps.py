@@ -12,6 +12,7 @@ from interp.results import Result
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
 
+_ANSWERS = ("answer", "wrong", "target", "against")
 _PAIR = ("clean", "corrupted", "answer", "wrong")
 # Steps that draw from chance, or whose pairs a task draws.
 _SEEDED = ("validate",)
@@ -115,6 +116,8 @@ def _flag(name: str, value: Any) -> str:
     if isinstance(value, Result):
         return name  # the one positional argument, a variable of the notebook
     flag = "--" + name.replace("_", "-")
+    if name in _ANSWERS and not isinstance(value, str):
+        return ""  # a number that is typed is a word
     if isinstance(value, bool):
         return flag if value else f"--no-{flag[2:]}"
     if isinstance(value, list | tuple):
