@@ -94,7 +94,7 @@ def investigate(
     --------
     >>> found = interp.investigate("When Mary and John went to the store, John gave a drink to")
     >>> found.target[0], found.components[0]
-    (' Mary', '2.0')
+    (' Mary', '3.0')
     """
     require_causal(model, "investigate")
     for name, value, least in (("candidates", candidates, 1), ("heads", heads, 1), ("verify", verify, 0)):

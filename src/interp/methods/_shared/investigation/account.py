@@ -154,7 +154,8 @@ def _twin(facts: Facts) -> Iterator[Sentence]:
     over = f"s of {count} pairs" if count > 1 else ""
     ends = f"from {number(float(facts.margins.mean()))} to {number(float(facts.changed.mean()))}"
     if not facts.candidates:
-        said = f"The corrupted prompt{over} move{'s' * (count == 1)} the logit difference {ends}, by {number(mean)}{ranged(low, high)}: "
+        verb, by = "moves" if count == 1 else "move", f"{number(mean)}{ranged(low, high)}"
+        said = f"The corrupted prompt{over} {verb} the logit difference {ends}, by {by}: "
         if not moves(facts.margins, facts.changed):
             turned = "that is nothing, and nothing more is established"
         elif not sure:
