@@ -76,9 +76,9 @@ def test_it_names_the_heads_that_exact_patching_ranks_first(task):
 @pytest.mark.usefixtures("smollm2")
 @pytest.mark.parametrize("task", ["ioi", "induction"])
 def test_smollm2(task):
-    result = interp.investigate(task=task, n=4)
+    result = interp.investigate(task=task, n=2)
     assert result.solved
-    assert named(result) == exact(task=task, n=4)
+    assert named(result) == exact(task=task, n=2)
     first = next(one for one in result.account if one.about)
     assert first.established
     report = next(one for one in result.account if one.step == "validate")
