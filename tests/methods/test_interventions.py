@@ -20,8 +20,8 @@ from interp.spec import Intervention
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-# What runs the model and takes none: it makes something for the model as it is, has no way with hooks, or is made of steps
-# of which some take none.
+# What runs the model and takes none: it makes something for the model as it is, has no way with hooks, or is made
+# of steps of which some take none.
 AS_IT_IS = frozenset({"features-load", "features-train", "lens-train", "trace", "diff", "investigate"})
 # What is read off the weights or off the tokenizer.
 UNRUN = frozenset({"tokens", "ov", "qk", "compose", "features"})
