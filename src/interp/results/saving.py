@@ -46,7 +46,10 @@ def as_data(value: Any, arrays: bool = True) -> Any:
 
 
 def as_npz(value: Any) -> bytes:
-    """Return a dataclass as an npz file's bytes: its arrays by name, all else as JSON under ``meta``."""
+    """Return a dataclass as an npz file's bytes: its arrays by name, all else as JSON under ``meta``.
+
+    Arrays of dataclasses in a mapping have the mapping's name and the key's in front: ``steps_heads_recovery``.
+    """
     arrays: dict[str, Any] = {}
     for name, held in own_fields(value):
         if isinstance(held, np.ndarray):
@@ -55,6 +58,10 @@ def as_npz(value: Any) -> bytes:
             inner = cast("Mapping[Any, Any]", held)
             if any(isinstance(v, np.ndarray) for v in inner.values()):
                 arrays |= {f"{name}_{key}": v for key, v in inner.items()}
+            for key, v in inner.items():  # results that this one is made of
+                if is_dataclass(v) and not isinstance(v, type):
+                    parts = own_fields(v)
+                    arrays |= {f"{name}_{key}_{part}": a for part, a in parts if isinstance(a, np.ndarray)}
     rest = {name: held for name, held in as_data(value, arrays=False).items() if name not in arrays}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays, meta=np.array(json.dumps(rest)))
