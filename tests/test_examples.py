@@ -26,11 +26,14 @@ LINE = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 REVIEWS = "text,label\na great film,1\na dull film,0\n"
 
 # Commands that take seconds.
-SLOW = ("selfcheck", "probe", "validate", "mediate", "checks.task")
+SLOW = ("selfcheck", "investigat", "probe", "validate", "mediate", "checks.task")
 
 # What an example of a Result's method calls `result`, by the module of its class.
 RESULTS: dict[str, Callable[[], Any]] = {
     "interp.methods.checks.selfcheck": lambda: interp.selfcheck(program="induction", ablation="corrupted", n=2),
+    "interp.methods._shared.investigation.result": lambda: interp.investigate(
+        "When Mary and John went to the store, John gave a drink to", candidates=8
+    ),
     "interp.methods.heads.attention": lambda: interp.attention("The cat sat"),
     "interp.methods._shared.feature_result": lambda: feature(),
     "interp.methods._shared.loss_result": lambda: interp.loss("The capital of France is Paris."),

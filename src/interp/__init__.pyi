@@ -26,6 +26,7 @@ from interp.methods._shared.features_result import FeaturesResult as _FeaturesRe
 from interp.methods._shared.features_train_result import FeaturesTrainResult as _FeaturesTrainResult
 from interp.methods._shared.generate_result import GenerateResult as _GenerateResult
 from interp.methods._shared.generate_trace_result import GenerateTraceResult as _GenerateTraceResult
+from interp.methods._shared.investigation.result import InvestigateResult as _InvestigateResult
 from interp.methods._shared.loss_result import LossResult as _LossResult
 from interp.methods._shared.many.attention_result import AttentionManyResult as _AttentionManyResult
 from interp.methods._shared.many.dla_result import DLAManyResult as _DLAManyResult
@@ -313,6 +314,27 @@ def heads(
     over: Any = ...,
 ) -> _HeadsResult: ...
 def help(command: Any = ...) -> _Table: ...
+def investigate(
+    *body: Any,
+    target: Any = ...,
+    against: Any = ...,
+    twin: str | None = ...,
+    candidates: int = ...,
+    heads: int = ...,
+    verify: int = ...,
+    edges: int | None = ...,
+    seed: int = ...,
+    task: Any = ...,
+    n: Any = ...,
+    corruption: Any = ...,
+    template: Any = ...,
+    bos: Any = ...,
+    text: Any = ...,
+    column: Any = ...,
+    truncate: Any = ...,
+    model: Any = ...,
+    **more: Any,
+) -> _InvestigateResult: ...
 def lens(
     prompt: Any = ...,
     *,

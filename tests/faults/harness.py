@@ -82,7 +82,9 @@ WITH: dict[tuple[str, str], Callable[[], dict[str, Any]]] = {
 
 # What goes on with a text needs a model that predicts the next token, and circuits one whose attention reads a normed
 # residual stream: a bidirectional one is refused.
-CAUSAL = frozenset({"generate", "steer", "loss", "ov", "qk", "compose", "circuit", "validate", "trace", "diff"})
+CAUSAL = frozenset(
+    {"generate", "steer", "loss", "ov", "qk", "compose", "circuit", "validate", "trace", "diff", "investigate"}
+)
 
 # What has no way with hooks.
 UNHOOKED = frozenset({"trace", "diff"})

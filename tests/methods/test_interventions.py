@@ -20,8 +20,9 @@ from interp.spec import Intervention
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-# What runs the model and takes none: it makes something for the model as it is, or has no way with hooks.
-AS_IT_IS = frozenset({"features-load", "features-train", "lens-train", "trace", "diff", "claim"})
+# What runs the model and takes none: it makes something for the model as it is, has no way with hooks, or is made
+# of steps of which some take none.
+AS_IT_IS = frozenset({"features-load", "features-train", "lens-train", "trace", "diff", "claim", "investigate"})
 # What is read off the weights or off the tokenizer.
 UNRUN = frozenset({"tokens", "ov", "qk", "compose", "features"})
 

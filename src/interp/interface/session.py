@@ -20,7 +20,7 @@ from interp.methods._shared import features
 from interp.methods._shared.claims import kept
 from interp.methods._shared.claims.kept import Kept
 from interp.methods._shared.models import way
-from interp.results import Own, Result
+from interp.results import Own, Result, held_in
 from interp.spec import Prompts, Texts
 
 if TYPE_CHECKING:
@@ -314,6 +314,10 @@ class Session:
                 for value in arguments.values():
                     if isinstance(value, Result) and vars(value)["_live"] is None:  # one from a file
                         object.__setattr__(value, "_live", live)
+                for part in held_in(made):
+                    own = next(iter(part.provenance.prompts), ())
+                    bound = Live(model, operation.fingerprint, own, operation.interventions)
+                    object.__setattr__(part, "_live", bound)
                 return replace(made, provenance=replace(made.provenance, seed=seed), _live=live)
 
             if partly is not None:

@@ -99,7 +99,7 @@ def _again(result: Result, model: Any, given: Mapping[str, Any]) -> Verified:
         arguments[found.model] = held.name
     try:
         with _quiet(), nullcontext() if held is None else _afresh(held):
-            now = session.call(found, **arguments)
+            now = session.called(found, **arguments)  # what `claims` compares with stays
     except InputError as error:
         return lacking(result, f"{error}{_since(result)}")
     if type(now) is not type(result):

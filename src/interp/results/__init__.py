@@ -1,6 +1,6 @@
 """What techniques return: frozen dataclasses of numpy arrays and token strings that know how they were made."""
 
-from interp.results.base import Provenance, Result, has_page, has_view, resolve, views_of
+from interp.results.base import Provenance, Result, has_page, has_view, held_in, resolve, views_of
 from interp.results.code import Own, spelled
 from interp.results.costs import Costs
 from interp.results.effects import strongest
@@ -14,6 +14,7 @@ __all__ = [
     "as_data",
     "has_page",
     "has_view",
+    "held_in",
     "resolve",
     "spelled",
     "strongest",

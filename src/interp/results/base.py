@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -115,6 +115,11 @@ def resolve(reference: str) -> Any:
 def views_of(result: Result) -> Views:
     """Return what has been shown of `result`."""
     return result._views  # pyright: ignore[reportPrivateUsage]
+
+
+def held_in(result: Result) -> Iterable[Result]:
+    """Return the results that `result` is made of."""
+    return result._held()  # pyright: ignore[reportPrivateUsage]
 
 
 def has_view(result: Result) -> bool:
@@ -394,6 +399,10 @@ class Result:
         if self._live is None:
             raise InputError(f"{what} needs the model; run the cell again{instead}")
         return self._live.run(task)
+
+    def _held(self) -> Iterable[Result]:
+        """Return the results that this one is made of, which were computed with it and can be opened."""
+        return ()
 
     def _saved(self) -> Any:
         """Return what a JSON file of this holds."""

@@ -19,7 +19,7 @@ from interp.engine.model import hooks
 from interp.engine.model.handle import Handle
 from interp.engine.model.meter import Meter
 from interp.engine.model.tokens import Tokens
-from interp.errors import InputError, OutOfMemory
+from interp.errors import InputError, Interrupted, OutOfMemory
 from interp.results import Costs, Own, Provenance, Result
 from interp.results.base import as_run
 from interp.spec import Intervention
@@ -138,6 +138,53 @@ class Operated(Handle):
                 "the model is in training mode with dropout: every run differs; model.bridge.eval() stops that"
             )
         return operation
+
+    def within(self, technique: str, arguments: Mapping[str, Any], body: Callable[[], AnyResult]) -> AnyResult:
+        """Return what `body` gives as a command of its own, run as a step of the one that is under way.
+
+        Its result has the provenance of that step alone; what the step ran counts for the whole command too.
+
+        Raises
+        ------
+        Interrupted
+            Stopped by Ctrl-C in the step: what there is of it is in its ``result``.
+        """
+        whole = self._operation
+        if whole is None:
+            raise RuntimeError("a step is part of a command: call it within `operate`")
+        step = replace(
+            whole,
+            technique=technique,
+            arguments=arguments,
+            started=time.perf_counter(),
+            worked=time.process_time(),
+            read=0 if self.streamed is None else self.streamed.read,
+            forwards=0,
+            tokens=[],
+            notes=[self.doubt] if self.doubt else [],
+            taken={},
+            features={},
+            path="store",
+            on_partial=None,
+            forecast=None,
+            meter=None,
+        )
+        self._operation = step
+        try:
+            return self.finished(body(), step)
+        except Interrupted as stop:
+            stop.result = self.finished(stop.result, step)
+            raise
+        finally:
+            self._operation = whole
+            if step.meter is not None:
+                step.meter.stop()
+            whole.forwards += step.forwards
+            whole.network = step.network
+            whole.taken |= step.taken
+            whole.features |= step.features
+            whole.tokens.extend(ids for ids in step.tokens if ids not in whole.tokens)
+            whole.path = step.path if whole.path == "store" else whole.path
 
     def operate_if_free(self, technique: str, body: Callable[[Operation], Value]) -> Value:
         """Call `body` as `operate` does, or refuse at once where another thread has the lock.
