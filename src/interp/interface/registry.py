@@ -103,7 +103,7 @@ _commands: dict[str, Command] = {}
 
 # Where commands declare themselves: every file of the techniques' folders but `_shared`, and the session's own.
 _TECHNIQUES = "interp.methods"
-_OWN = "interp.interface.commands"
+_OWN = ("interp.interface.commands", "interp.interface.workers")
 
 
 def technique(
@@ -269,7 +269,8 @@ def _import_own() -> None:
     for module in pkgutil.walk_packages(importlib.import_module(_TECHNIQUES).__path__, f"{_TECHNIQUES}."):
         if "._" not in module.name:
             importlib.import_module(module.name)
-    importlib.import_module(_OWN)
+    for own in _OWN:
+        importlib.import_module(own)
 
 
 def find(name: str) -> Command:

@@ -19,6 +19,7 @@ from interp.engine.model.forward import LAST_LOGITS, LOGITS, capture, require_fi
 from interp.engine.model.hooks import Hook
 from interp.engine.model.interventions import Features, functions_of, required
 from interp.engine.model.operation import Operated, Operation
+from interp.engine.model.origin import Origin
 from interp.engine.model.run import Run
 from interp.engine.model.store import ActivationStore
 from interp.engine.model.streamed import Streamed
@@ -79,6 +80,8 @@ class LoadedModel(Operated):
         Name → a set of dictionaries that is loaded for it (see `interp.engine.features.held`), the current one last.
     forwards
         Forward passes that interp has run on it.
+    origin
+        Where it came from, if that was no object in memory.
     streamed
         Its weights, where they stay in their files or are on several devices.
     """
@@ -106,6 +109,7 @@ class LoadedModel(Operated):
             self.streamed = Streamed(blocks, self.hf_model, max_memory, on_disk)
         self.notes = tuple(notes)
         self.lacks_head = lacks_head
+        self.origin: Origin | None = None
         self.store = ActivationStore(
             memory.free_bytes(self.device) // 4 if budget is None else budget, disk_budget=disk_budget
         )

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -365,12 +365,13 @@ class Paths(HookedPaths):
     make
         Makes the plan of one pair.
     given, refusal
-        As in `HookedPaths` and `waves.Planner`.
+        As in `HookedPaths` and `Planner`.
     """
 
     rides = False
     encoders: tuple[str, ...] | None = None
     kept: tuple[Hashable, ...] | None = None
+    travels: Mapping[str, Any] | None = None
 
     def __init__(
         self,

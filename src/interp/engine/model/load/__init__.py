@@ -39,6 +39,7 @@ from interp.engine.model.load.source import (
 )
 from interp.engine.model.load.wrap import compare_with_cpu, own_logits, wrap
 from interp.engine.model.loaded import LoadedModel
+from interp.engine.model.origin import Origin
 from interp.errors import InputError, OutOfMemory
 
 __all__ = ["OnStep", "Options", "load", "reason_of", "size_of"]
@@ -121,8 +122,28 @@ def _load(source: Any, tokenizer: Any, copy_model: bool, name: str | None, optio
         )
     if model.device.type == "mps":
         compare_with_cpu(model)
+    if isinstance(source, str | Path):
+        model.origin = _origin(str(source), options, model)
     options.on_step(3, 3, "ready")
     return model
+
+
+def _origin(source: str, options: Options, model: LoadedModel) -> Origin:
+    """Return how another process finds what was loaded, which may be in another folder."""
+    path = files.path_of(source)
+    adapter = None if options.adapter is None else str(files.path_of(options.adapter).resolve())
+    asked = {
+        "device": options.device,
+        "dtype": options.dtype,
+        "revision": options.revision,
+        "remote_code": options.remote_code,
+        "adapter": adapter,
+        "max_memory": options.max_memory,
+        "device_map": options.device_map,
+    }
+    # What stays in its files is read when it is needed, and not once more before.
+    found = model.fingerprint() if model.streamed is None else ""
+    return Origin(str(path.resolve()) if files.there(path) else source, asked, found)
 
 
 def _from_path(source: str, options: Options) -> Source:
