@@ -21,7 +21,7 @@ _NONE = "no workers: everything runs in this process"
 
 @command
 def connect(session: Session, where: PoolName, count: int | None = None) -> Table:
-    """Let workers do the sweeps of patch, cut into shards: with any number of them the result has the same bits.
+    """Let workers do the sweeps of patch and path, in shards: with any number of them a result has the same bits.
 
     Parameters
     ----------

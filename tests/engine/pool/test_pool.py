@@ -82,6 +82,30 @@ def test_on_the_bundled_model(session_with: Any, one: Any, two: Any, monkeypatch
     assert [worker.held["bundled"] for worker in two.workers()] == [interp.model.fingerprint()] * 2
 
 
+@pytest.mark.parametrize("freeze", ["all", "heads", "none"])
+def test_paths_have_the_same_bits_too(freeze: str, lend: Any, session_with: Any, one: Any, two: Any) -> None:
+    lend("llama")
+    asked = {"from_": "all", "to": "1.0.q,1.1.v,logits", "freeze": freeze}
+    plain = interp.path(pairs=PAIRS, **asked)
+    found = []
+    for pool in (Here(), one, two, Backwards()):
+        session_with(pool)
+        found.append(interp.path(pairs=PAIRS, **asked))
+    for other in found[1:]:
+        same(found[0], other)
+    assert found[2].provenance.path.endswith(" shards on 2 processes")
+    assert np.nanmax(np.abs(found[0].patched - plain.patched)) < 1e-4
+
+
+def test_a_forecast_says_whose_time_it_is(lend: Any, session_with: Any, two: Any) -> None:
+    lend("llama")
+    session_with(two)
+    note = "that is in this process alone; sweeps of sites and paths go to 2 processes"
+    assert note in interp.patch(pairs=PAIRS, dry_run=True).notes
+    session_with(None)
+    assert note not in interp.patch(pairs=PAIRS, dry_run=True).notes
+
+
 def test_what_is_known_is_not_asked_again(lend: Any, session_with: Any, two: Any) -> None:
     lend("llama")
     session_with(two)

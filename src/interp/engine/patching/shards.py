@@ -13,11 +13,13 @@ from interp.engine.model import hooks
 from interp.engine.model.store import ActivationStore
 from interp.engine.patching.cases import Case, Ids
 from interp.engine.patching.driver import contained
+from interp.engine.patching.path import Paths
 from interp.engine.patching.sweep import Sites
 from interp.engine.patching.waves import Sweep, unfinished
 from interp.errors import OutOfMemory
 from interp.ids import typed
 from interp.metric import Metric
+from interp.spec import Node
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
@@ -97,8 +99,11 @@ def _alone(models: Sequence[LoadedModel], body: Callable[[], Any]) -> Any:
 def _planner(
     given: Mapping[str, Any], model: LoadedModel, source_model: LoadedModel, shape: tuple[int, ...]
 ) -> Planner:
-    assert given["kind"] == "sites"
-    return Sites(model, source_model, given["site"], given["by"], given["layers"], shape)
+    if given["kind"] == "sites":
+        return Sites(model, source_model, given["site"], given["by"], given["layers"], shape)
+    assert given["kind"] == "paths"
+    senders, receivers = ([Node.parse(name) for name in names] for names in given["ends"])
+    return Paths(model, senders, receivers, given["freeze"])
 
 
 def _case(given: Mapping[str, Any]) -> Case:
