@@ -2,8 +2,8 @@
 
 ``python benchmarks/pool.py [PAIRS]``: what a pool takes for shards of the bundled model that are next to nothing, less
 what the same shards take in this process, a shard; and a sweep of every head of SmolLM2 over so many pairs (64) by one
-worker and by two, in turns, as a ratio of wall times. Bits are compared. One thread everywhere; the ratio says something
-on two cores that nobody else uses.
+worker and by two, in turns, as a ratio of wall times. Bits are compared. One thread everywhere; the ratio means
+something on two cores that nobody else uses.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from interp.engine.pool.processes import Processes
 from interp.interface.session import session
 
 TURNS = 3
-SMALL = 200  # pairs of the bundled model, each a shard
+SMALL = 100  # pairs of the bundled model, each a shard
 
 
 def timed(pool: Any, **asked: Any) -> tuple[float, Any]:

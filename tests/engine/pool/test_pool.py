@@ -97,6 +97,20 @@ def test_paths_have_the_same_bits_too(freeze: str, lend: Any, session_with: Any,
     assert np.nanmax(np.abs(found[0].patched - plain.patched)) < 1e-4
 
 
+def test_activations_of_another_model(lend: Any, folder: Any, clean_session: Any, session_with: Any, two: Any) -> None:
+    other = clean_session.load(folder("llama"), name="other")
+    with torch.no_grad():
+        other.bridge.blocks[1].attn.o.weight.mul_(1.5)
+    lend("llama")
+    found = []
+    for pool in (Here(), two):
+        session_with(pool)
+        found.append(interp.patch(pairs=PAIRS, site="attn_out", by="layer", from_model="other"))
+    same(*found)
+    assert np.abs(found[0].effect).max() > 0
+    assert all({"llama", "other"} <= set(worker.held) for worker in two.workers() if worker.shards)
+
+
 def test_a_forecast_says_whose_time_it_is(lend: Any, session_with: Any, two: Any) -> None:
     lend("llama")
     session_with(two)
