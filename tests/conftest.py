@@ -81,6 +81,9 @@ def clean_session() -> Iterator[Any]:
         session.kept = []
         session.settings = Settings()
         session.on_step = None
+        if session.pool is not None:
+            session.pool.close()
+            session.pool = None
 
     empty()
     yield session

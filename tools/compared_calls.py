@@ -32,7 +32,7 @@ DIVISIONS = ("layer", "head", "position", "head-position", "neuron")
 HEADED = ("z", "q", "k", "v", "pattern")
 METRICS = ("logit", "logprob", "prob", "rank", "kl", "own")  # "own" is a function of the notebook's
 # The session's own commands say what there is (memory, names, help): their differences are listed, not judged.
-SESSION = ("load", "models", "use", "unload", "status", "clear", "help")
+SESSION = ("load", "models", "use", "unload", "status", "clear", "help", "connect", "workers", "disconnect")
 # Families whose networks are known, and those whose attention and MLP run side by side.
 KNOWN = ("gpt2", "llama", "neox")
 PARALLEL = ("neox", "cohere")

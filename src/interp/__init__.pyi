@@ -159,10 +159,12 @@ def claim(
     template: Any = ...,
     bos: Any = ...,
     model: Any = ...,
+    over: Any = ...,
 ) -> _ClaimResult: ...
 def claims(files: Any = ..., *, model: Any = ...) -> _ClaimsResult: ...
 def clear() -> _Table: ...
 def compose(*, kind: Literal["q", "k", "v"] | None = ..., model: Any = ..., over: Any = ...) -> _ComposeResult: ...
+def connect(where: Any, count: int | None = ...) -> _Table: ...
 def diff(
     *body: Any,
     what: Literal["weights", "activations"] = ...,
@@ -182,6 +184,7 @@ def diff(
     over: Any = ...,
     **more: Any,
 ) -> _DiffResult: ...
+def disconnect() -> _Table: ...
 def dla(
     prompt: Any = ...,
     *,
@@ -333,6 +336,7 @@ def investigate(
     column: Any = ...,
     truncate: Any = ...,
     model: Any = ...,
+    over: Any = ...,
     **more: Any,
 ) -> _InvestigateResult: ...
 def lens(
@@ -658,6 +662,7 @@ def validate(
     over: Any = ...,
 ) -> _CircuitReport | _TraceResult: ...
 def verify(result: Any, *, model: Any = ...) -> _Verified: ...
+def workers() -> _Table: ...
 def load(
     source: Any = ...,
     *,

@@ -36,6 +36,7 @@ FeaturesName = Annotated[str, "features"]  # a loaded set of dictionaries
 FeatureName = Annotated[str, "feature"]  # one feature, by its layer and number
 FeatureNames = Annotated[str | Sequence[str], "feature list"]
 UnloadableName = Annotated[str, "unloadable"]  # a model, or a set of features
+PoolName = Annotated[str, "pool"]  # where work runs: here, processes, or how many of these
 MetricName = Annotated[str, "metric"]
 PromptName = Annotated[Any, "prompt"]  # a text, a pair of sentences, or token ids
 TokenName = Annotated[str | int, "token"]

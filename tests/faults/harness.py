@@ -47,6 +47,7 @@ BODIES: dict[str, Callable[[str], str]] = {
 # What a required argument names → a value that is there.
 VALUES: dict[str, Callable[[], Any]] = {
     "model": lambda: session.current or "gpt2",
+    "pool": lambda: "here",
     "command": lambda: "tokens",
     "hook": lambda: "blocks.0.hook_resid_pre",
     "indices": lambda: 0,

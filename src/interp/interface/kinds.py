@@ -284,6 +284,16 @@ class Over(Open):
         return [f"{before}{comma}{one}" for one in offered]
 
 
+class Pool(Kind):
+    """Where work runs: in this process, or in worker processes, of which a number alone is enough."""
+
+    def check(self, value: Any, name: str) -> Any:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else super().check(value, name)
+
+    def complete(self, partial: str, session: Loaded, commands: Iterable[str]) -> Iterable[str]:  # noqa: ARG002
+        return ("here", "processes")
+
+
 TASK = Task()
 
 # What an annotation in `spec` names → the kind; a parameter of none of them is a text, a number or a choice.
@@ -311,6 +321,7 @@ KINDS: dict[str, Kind] = {
     "unloadable": Offered(lambda _partial, session, _commands: [*session.models, *session.feature_names]),
     "model": Model(),
     "over": Over(),
+    "pool": Pool(),
     "loadable": Offered(lambda partial, session, _commands: [*session.models, *_folders(partial)]),
     "command": Offered(lambda _partial, _session, commands: commands),
     "hook": Offered(lambda _partial, session, _commands: session.get().hook_names if session.current else ()),

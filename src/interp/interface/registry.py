@@ -103,7 +103,12 @@ _commands: dict[str, Command] = {}
 
 # Where commands declare themselves: every file of the techniques' folders but `_shared`, and the session's own.
 _TECHNIQUES = "interp.methods"
-_OWN = ("interp.interface.commands", "interp.interface.claims", "interp.interface.verifying")
+_OWN = (
+    "interp.interface.commands",
+    "interp.interface.claims",
+    "interp.interface.verifying",
+    "interp.interface.workers",
+)
 
 
 def technique(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from interp.engine.model.load import OnStep
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.model.operation import Operation
+    from interp.engine.pool.protocol import Pool
 
 
 @dataclass
@@ -63,6 +64,7 @@ class Session:
     current: str | None = None
     kept: list[Kept] = field(default_factory=list[Kept])
     settings: Settings = field(default_factory=Settings)
+    pool: Pool | None = None  # where commands' shards run, once there is one
     on_step: OnStep | None = None
     on_phase: Callable[[str], None] | None = None
     on_partial: Callable[[Callable[[], Result]], object] | None = None
@@ -302,6 +304,7 @@ class Session:
                     partly(lambda: whole(offered[-1]()))
 
             operation.on_step, operation.on_forward, operation.dry = step, forward, dry
+            operation.pool = self.pool
             model.intervene(changes)
             phase(f"{command.name}: preparing")
             noted = (one for one in inputs if isinstance(one, Prompts | Texts | Claimed))

@@ -364,7 +364,7 @@ def test_it_is_saved_whole(tmp_path, monkeypatch):
     assert list(held["steps"]) == list(result.steps)
     with np.load(result.save("found.npz")) as arrays:
         np.testing.assert_array_equal(arrays["steps.heads.recovery"], result.steps["heads"].recovery)
-        np.testing.assert_array_equal(arrays["steps_circuit_kept"], result.steps["circuit"].kept)
+        np.testing.assert_array_equal(arrays["steps.circuit.kept"], result.steps["circuit"].kept)
     assert len(result.to_frame()) == len(result.account)
 
 

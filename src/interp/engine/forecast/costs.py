@@ -98,6 +98,9 @@ def foresee(model: LoadedModel, make: Callable[[], tuple[Foresight, Work]]) -> N
     )
     advice = () if whole.peak_bytes <= free else (*work.advice, "a smaller model, or a shorter prompt")
     if operation.dry:
+        if operation.pool is not None and not operation.pool.local:
+            pool = operation.pool.name
+            operation.notes.append(f"that is in this process alone; sweeps of sites and paths go to {pool}")
         raise Foreseen(
             Forecast(costs=whole, free_bytes=free, path=sight.path, advice=tuple(f"try {line}" for line in advice))
         )

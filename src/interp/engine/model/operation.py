@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from transformer_lens.model_bridge import TransformerBridge
@@ -23,6 +23,9 @@ from interp.errors import InputError, Interrupted, OutOfMemory
 from interp.results import Costs, Own, Provenance, Result
 from interp.results.base import as_run
 from interp.spec import Intervention
+
+if TYPE_CHECKING:
+    from interp.engine.pool.protocol import Pool
 
 AnyResult = TypeVar("AnyResult", bound=Result)
 Value = TypeVar("Value")
@@ -55,6 +58,7 @@ class Operation:
     meter: Meter | None = None
     network: Any = None  # the model as plain functions, once it has been read
     interventions: tuple[Intervention, ...] = ()  # on every run of the command's
+    pool: Pool | None = None  # where its shards run; in this process, not cut into any, where there is none
     functions: dict[int, Mapping[str, hooks.Hook]] = field(default_factory=dict[int, "Mapping[str, hooks.Hook]"])
 
     @property
@@ -251,7 +255,7 @@ class Operated(Handle):
             weights_read=0 if self.streamed is None else self.streamed.read - g.read,
             peak_bytes=0 if g.meter is None else g.meter.most(),
             forecast=g.forecast,
-            versions=_versions(),
+            versions=versions(),
         )
         hooked = (
             f"{len(g.user_hooks)} hooks of yours or functions that you replaced were on the model, so nothing is "
@@ -338,5 +342,6 @@ def _changed(interventions: Sequence[Intervention], lengths: Iterable[int]) -> t
 
 
 @cache
-def _versions() -> Mapping[str, str]:
+def versions() -> Mapping[str, str]:
+    """Return the versions on which a result's bits depend."""
     return {name: importlib.metadata.version(name) for name in ("interp", "torch", "transformers", "transformer-lens")}

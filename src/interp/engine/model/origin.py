@@ -23,11 +23,15 @@ class Origin:
         The one that was given beside an object; else ``None``.
     options
         The `load.Options`, without who watches.
+    fingerprint
+        Of the model as it had just been loaded, which is what another process must find there too; an empty string of
+        an object, and where the weights stay in their files, which nobody writes to.
     """
 
     source: str | weakref.ref[Any]
     tokenizer: Any
     options: Any
+    fingerprint: str = ""
 
     @property
     def path(self) -> Path | None:

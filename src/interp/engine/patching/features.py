@@ -7,8 +7,8 @@ the place where it writes nothing is changed, so this change of the base run is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -85,6 +85,7 @@ class _Cells:
     """The cells of a sweep over features."""
 
     rides = True
+    travels: Mapping[str, Any] | None = None
     refusal: exactness.Refusal | None = None
 
     def __init__(self, features: Features, by: str) -> None:

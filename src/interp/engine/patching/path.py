@@ -16,7 +16,7 @@ A feature of a dictionary sends what it writes; of what arrives it makes another
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,7 @@ from interp.engine.patching.driver import OnStep, silent
 from interp.engine.patching.feature_plan import Features, entering
 from interp.engine.patching.path_ends import NONE, below, height, ordered, parallel, reaching, read, written
 from interp.engine.patching.path_features import FeatureEnds
-from interp.engine.patching.path_hooked import FROZEN, HookedPaths
+from interp.engine.patching.path_hooked import HookedPaths
 from interp.engine.patching.plan import PatchGroup
 from interp.engine.patching.waves import Sweep, unfinished
 from interp.engine.transformer.base_runs import Base
@@ -43,8 +43,6 @@ from interp.spec import Node
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
-
-FREEZES = tuple(FROZEN)
 
 
 def sweep_paths(
@@ -71,7 +69,11 @@ def sweep_paths(
         Of the pairs' runs, where features are among the ends.
     """
     swept = unfinished(len(cases), (len(senders), len(receivers)))
-    return Sweep(model, cases, Paths(model, senders, receivers, freeze, features=features), swept, on_step)
+    planner = Paths(model, senders, receivers, freeze, features=features)
+    if features is None:
+        names = [[node.name for node in nodes] for nodes in (senders, receivers)]
+        planner.travels = {"kind": "paths", "ends": names, "freeze": freeze}
+    return Sweep(model, cases, planner, swept, on_step)
 
 
 class PathPlan(FeatureEnds):
@@ -365,12 +367,10 @@ class Paths(HookedPaths):
     make
         Makes the plan of one pair.
     given, refusal
-        As in `HookedPaths` and `waves.Planner`.
+        As in `HookedPaths` and `Planner`.
     """
 
     rides = False
-    encoders: tuple[str, ...] | None = None
-    kept: tuple[Hashable, ...] | None = None
 
     def __init__(
         self,
@@ -397,4 +397,4 @@ class Paths(HookedPaths):
         return self.make(net, base, source, **ends, **more, case=number, start=start, stop=case.position)
 
 
-__all__ = ["FREEZES", "PathPlan", "Paths", "ordered", "parallel", "reaching", "sweep_paths"]
+__all__ = ["PathPlan", "Paths", "ordered", "parallel", "reaching", "sweep_paths"]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -43,6 +43,10 @@ class HookedPaths:
     features
         Of the pairs' runs, where features are among the ends.
     """
+
+    encoders: tuple[str, ...] | None = None
+    kept: tuple[Hashable, ...] | None = None
+    travels: Mapping[str, Any] | None = None
 
     def __init__(
         self,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -78,13 +78,13 @@ def sweep(
         on_step(done, total)
 
     source_model = source_model or model
-    planner = _Sites(model, source_model, site, by, layers, tuple(swept.values.shape[1:]))
+    planner = Sites(model, source_model, site, by, layers, tuple(swept.values.shape[1:]))
     return Sweep(
         model, cases, planner, swept, step, source_model=source_model, cells=cells, on_begin=lambda: on_partial(swept)
     )
 
 
-class _Sites:
+class Sites:
     """The cells of one site."""
 
     rides = True
@@ -108,6 +108,7 @@ class _Sites:
         self.key: exactness.Key = ("sweep", site, by)
         self.encoders: tuple[str, ...] | None = (site,)
         self.kept: tuple[Hashable, ...] | None = (site, by, self.layers)
+        self.travels: Mapping[str, Any] | None = {"kind": "sites", "site": site, "by": by, "layers": self.layers}
 
     def plan(self, net: Network, base: Base, source: Base, case: Case, number: int, start: int) -> Plan:
         """Return the cells of one pair, whose runs can differ from `start` on."""

@@ -6,16 +6,17 @@ What the interventions are, and where their results go, a `Planner` knows.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 
 from interp.engine import exactness, memory
 from interp.engine.model.interventions import require_read
+from interp.engine.patching import pooled
 from interp.engine.patching.cases import Case, measured, unpatched
 from interp.engine.patching.driver import Driver, OnStep, Outcome, nothing
 from interp.engine.patching.ends import Ends
@@ -25,13 +26,14 @@ from interp.engine.patching.runs import PlainRuns
 from interp.engine.transformer import incremental, network
 
 if TYPE_CHECKING:
-    from interp.engine.forecast.work import Stored, Work
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.patching.plan import PatchGroup, Plan
+    from interp.engine.patching.planner import Planner
+    from interp.engine.patching.pooled import Shard
+    from interp.engine.pool.protocol import Pool
     from interp.engine.transformer.base_runs import Base
     from interp.engine.transformer.incremental import ChangedRows
     from interp.engine.transformer.network import Network
-    from interp.sites import Site
 
 
 @dataclass
@@ -57,47 +59,6 @@ def unfinished(count: int, shape: Sequence[int]) -> Swept:
     """Return a sweep over `count` pairs, each of `shape`, of which nothing is computed."""
     unpatched, _ = nothing(2, count)
     return Swept(*nothing(count, *shape), base=unpatched[0], source=unpatched[1])
-
-
-class Planner(Protocol):
-    """The interventions of a sweep.
-
-    Attributes
-    ----------
-    key
-        What tells this kind of sweep from others, for `exactness`.
-    rides
-        Whether what enters at a layer is made of what the runs hold up to there, so that they can ride in the wave.
-    refusal
-        What to say where the incremental forward cannot be used, if there is no hooked way.
-    encoders
-        The sites that it changes, where an encoder will do; see `network`.
-    kept
-        What tells its cells from those of other sweeps over the same pairs, so that where they end can be kept;
-        ``None`` where it is not.
-    """
-
-    key: exactness.Key
-    rides: bool
-    refusal: exactness.Refusal | None
-    encoders: tuple[str, ...] | None
-    kept: tuple[Hashable, ...] | None
-
-    def plan(self, net: Network, base: Base, source: Base, case: Case, number: int, start: int) -> Plan:
-        """Return the interventions on one pair, whose runs can differ from `start` on."""
-        ...
-
-    def written(self) -> list[Site]:
-        """Return the activations that the hooked forward writes to."""
-        ...
-
-    def hooked(self, case: Case, cells: Sequence[int]) -> Tensor:
-        """Return the metric of cells of one pair, ``[cell]``, by the model's own forward."""
-        ...
-
-    def foreseen(self, case: Case, cells: Sequence[int], stored: Stored, there: Stored) -> Work:
-        """Return the work of `hooked`; its plain runs are asked of the two models' stores, the source's `there`."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -161,19 +122,31 @@ class Sweep:
         self.whole = len(self.chosen) == self.done.shape[1]
         kind = planner.kept if self.whole else None
         self.ends = Ends(model, self.source_model, self.given, kind, self.done.shape[1])
+        self.pool: Pool | None = None
+        self.compared: Shard | None = None  # the part of which a sample is taken
+        self.where = ""  # what a provenance adds of shards
 
     def run(self) -> Swept:
-        """Compute every cell, to the end or to where it had to stop."""
+        """Compute every cell, to the end or to where it had to stop; in the command's pool, where there is one."""
+        self.pool = pooled.pool_of(self)
         self.swept.noise = self._noise.floor
         self.driver.run(
-            self.key,
+            self.key if self.pool is None else (*self.key, self.pool.name),
             lean=self._incremental,
             hooked=self.planner.refusal or self._hooked,
             sample=self._sample,
             length=max(len(case.base) for case in self.cases),
             noise=lambda: self._noise.relative,
         )
+        self.swept.path += self.where
         return self.swept
+
+    def shard(self, way: pooled.Way) -> None:
+        """Compute every cell one way, here, and compare nothing: whoever asked for this does that."""
+        if way == "lean":
+            self._incremental(exactness.unchecked)
+        else:
+            self._hooked()
 
     @property
     def key(self) -> exactness.Key:
@@ -191,6 +164,9 @@ class Sweep:
         self.on_begin()
         net = self._network(self.model)
         other = net if self.source_model is self.model else self._network(self.source_model)
+        if self.pool is not None:
+            pooled.run(self, self.pool, "lean", check)
+            return
         ours = {case.base: (None, 0) for case in self.cases}
         theirs = {case.source: (None, 0) for case in self.cases}
         # What comes before the first difference is the same where nothing later is seen there.
@@ -348,7 +324,12 @@ class Sweep:
 
     def _sample(self) -> Iterator[float]:
         """Yield how far a few finished cells are from the plain hooked forward's, and the runs that they belong to."""
-        for index, cell in sampled(self.done & self.reached, exactness.sample_of(self.model)):
+        there = self.done & self.reached
+        if (part := self.compared) is not None:
+            among = torch.zeros_like(there)
+            among[torch.tensor(part.cases)[:, None], torch.tensor(part.cells)] = True
+            there &= among
+        for index, cell in sampled(there, exactness.sample_of(self.model)):
             case, base, source = self._unpatched(index)
             yield exactness.difference(self.swept.base[index], base)
             yield exactness.difference(self.swept.source[index], source)
@@ -363,6 +344,9 @@ class Sweep:
     def _hooked(self) -> None:
         """Compute every cell by the model's own forward, a batch of cells at a time."""
         memory.retried(lambda: require_read(self.model, self.planner.written()), self.model.device)
+        if self.pool is not None:
+            pooled.run(self, self.pool, "hooked")
+            return
         for index in range(len(self.cases)):
             self.cases[index], self.swept.base[index], self.swept.source[index] = self._unpatched(index)
 

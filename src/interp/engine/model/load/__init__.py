@@ -68,8 +68,11 @@ def load(
     try:
         with torch.random.fork_rng(devices=[]):  # what a library draws while it builds a model is not the user's
             model = _load(source, tokenizer, copy_model, name, options)
-        held = str(source) if isinstance(source, str | Path) else weakref.ref(source)
-        model.origin = Origin(held, tokenizer, replace(options, on_step=Options.on_step))
+        from_file = isinstance(source, str | Path)
+        # What stays in its files is read when it is needed, and not once more before.
+        found = model.fingerprint() if from_file and model.streamed is None else ""
+        held = str(source) if from_file else weakref.ref(source)
+        model.origin = Origin(held, tokenizer, replace(options, on_step=Options.on_step), found)
         return model
     except (RuntimeError, MemoryError) as error:
         if not memory.is_out_of_memory(error):
