@@ -229,8 +229,10 @@ def test_controls_are_those_of_an_exact_sweep():
         controls = dict(one.controls)
         assert one.value == pytest.approx(recovery[layer, head], abs=1e-5)
         assert controls["the median of the others"] == pytest.approx(np.median(rest), abs=1e-5)
-        assert controls["their 95th percentile"] == pytest.approx(rest[int(0.95 * (len(rest) - 1))], abs=1e-5)
-        limit = max(controls["their 95th percentile"], abs(controls.get("a random head of its layer", 0.0)))
+        spread = np.median(np.abs(rest - np.median(rest)))
+        fence = max(0.01, np.median(rest) + 3.5 * 1.4826 * spread)
+        assert controls["where outliers begin"] == pytest.approx(fence, abs=1e-4)
+        limit = max(controls["where outliers begin"], abs(controls.get("a random head of its layer", 0.0)))
         assert one.established == (abs(one.value) > limit)
         assert one.text.startswith("Not established") != one.established
 
@@ -252,6 +254,11 @@ def test_direct_effects_and_attention_are_those_of_the_commands():
 
 def test_other_components():
     assert among(np.array([[5.0, -1.0], [2.0, float("nan")]]), (0, 0)).median == 1.5
+    still = among(np.zeros(9), (0,))
+    assert (still.fence, still.count) == (0.01, 8)
+    weak = 0.01 * np.arange(8)
+    alone, beside = (among(np.array([0.9, *weak, *strong]), (0,)) for strong in ((), (0.8,)))
+    assert 0.1 < beside.fence < 1.5 * alone.fence  # one strong one hides no other, as it would by a percentile
 
 
 def test_intervals_need_several_pairs():

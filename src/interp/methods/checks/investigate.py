@@ -88,7 +88,8 @@ def investigate(
     -----
     A model solves a prompt where the answer's logit lies above the other one's: by 0.1 at least of a single prompt, by
     more than its 95 % interval of four pairs or more. A component is established where what patching it recovers lies
-    above the 95th percentile of all other components of its kind, above a random head of its layer, and above rounding.
+    3.5 robust deviations above the median of all others of its kind (Iglewicz and Hoaglin 1993) and at a hundredth of
+    the difference or more, above a random head of its layer, and above rounding.
 
     Examples
     --------

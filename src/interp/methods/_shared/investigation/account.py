@@ -206,8 +206,8 @@ def _head(result: Any, recovery: Float, named: Sequence[str], rank: int, seed: i
     value = float(recovery[at])
     held = among(recovery, at)
     low, high = result.recovery_interval[:, at[0], at[1]] if result.done[at] else (np.nan, np.nan)
-    controls = [("the median of the others", held.median), ("their 95th percentile", held.high)]
-    said = [f"the median of the other {held.count} {number(held.median)}, their 95th percentile {number(held.high)}"]
+    controls = [("the median of the others", held.median), ("where outliers begin", held.fence)]
+    said = [f"the median of the other {held.count} {number(held.median)}, outliers begin at {number(held.fence)}"]
     if rank + 1 < len(named):
         after = Node.parse(named[rank + 1])
         next_one = float(recovery[result.layers.index(after.layer), after.head])
@@ -222,7 +222,7 @@ def _head(result: Any, recovery: Float, named: Sequence[str], rank: int, seed: i
         controls.append(("a random head of its layer", chance))
         said.append(f"a random head of its layer ({Node('head', node.layer, drawn).drawn}) {number(chance)}")
     outside = not np.isfinite(low) or (low > 0) == (high > 0)
-    sure = abs(value) > max(held.high, abs(chance)) and outside and result.done[at]
+    sure = abs(value) > max(held.fence, abs(chance)) and outside and result.done[at]
     what = "carries the answer" if value > 0 else "works against the answer"
     verb = "recovers" if result.done[at] else "is estimated to recover"
     lead = f"{node.drawn} {what}" if sure else f"Not established that {node.drawn} {what}"
@@ -269,13 +269,13 @@ def _mlps(result: Any) -> Iterator[Sentence]:
             changed = cell[1] in result.checks.differing[0]
             where = f" at {short(result.checks.clean[0][cell[1]])} (token {cell[1]}{', exchanged' if changed else ''})"
         outside = not np.isfinite(low) or (low > 0) == (high > 0)
-        sure = bool(abs(value) > held.high and outside and result.done[cell])
+        sure = bool(abs(value) > held.fence and outside and result.done[cell])
         what = "carries the answer" if value > 0 else "works against the answer"
         verb = "recovers" if result.done[cell] else "is estimated to recover"
         lead = f"{node.drawn}{where} {what}" if sure else f"Not established that {node.drawn}{where} {what}"
         text = (
             f"{lead}: put into the twin, it {verb} {number(value)}{ranged(low, high)} of the difference; the median of "
-            f"the other {held.count} {number(held.median)}, their 95th percentile {number(held.high)}."
+            f"the other {held.count} {number(held.median)}, outliers begin at {number(held.fence)}."
         )
-        controls = (("the median of the others", held.median), ("their 95th percentile", held.high))
+        controls = (("the median of the others", held.median), ("where outliers begin", held.fence))
         yield Sentence("MLPs", text, value, controls, sure, "MLPs", node.name, float(low), float(high))

@@ -16,31 +16,47 @@ if TYPE_CHECKING:
     from interp.results.tables import Float
 
 
+LEAST_SHARE = 0.01  # of a difference: less is nothing, however still the others are
+_OUTLYING = 3.5 * 1.4826
+
+
 @dataclass(frozen=True)
 class Others:
-    """The sizes of all other components' numbers: their median, their 95th percentile, how many there are."""
+    """The sizes of all other components' numbers.
+
+    Attributes
+    ----------
+    median
+        Of their sizes.
+    fence
+        Where an outlier among them begins.
+    count
+        How many there are.
+    """
 
     median: float
-    high: float
+    fence: float
     count: int
 
 
-def among(values: Float, at: Sequence[int]) -> Others:
+def among(values: Float, at: Sequence[int], least: float = LEAST_SHARE) -> Others:
     """Return the sizes of all numbers but that at `at`; what is not finite is left out.
 
-    The percentile is one of the values, the next below where it falls between two.
+    An outlier begins 3.5 deviations above the median, by the median absolute deviation (Iglewicz and Hoaglin 1993, "How
+    to Detect and Handle Outliers"), which some other strong ones among them do not move; and not below `least`.
 
     Examples
     --------
     >>> among(np.array([9.0, -1.0, 2.0, float("nan"), 3.0]), (0,))
-    Others(median=2.0, high=2.0, count=3)
+    Others(median=2.0, fence=7.1891, count=3)
     """
     left: NDArray[np.bool_] = np.isfinite(values)
     left[tuple(at)] = False
     rest = np.abs(values[left])
     if not len(rest):
-        return Others(0.0, 0.0, 0)
-    return Others(float(np.median(rest)), float(np.quantile(rest, 0.95, method="lower")), len(rest))
+        return Others(0.0, least, 0)
+    median = float(np.median(rest))
+    return Others(median, max(median + _OUTLYING * float(np.median(np.abs(rest - median))), least), len(rest))
 
 
 def number(value: float) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from interp.methods._shared.intervals import interval
-from interp.methods._shared.investigation.controls import among, number, plural, ranged, short
+from interp.methods._shared.investigation.controls import LEAST_SHARE, among, number, plural, ranged, short
 from interp.methods._shared.investigation.result import Sentence
 from interp.results import Result
 from interp.spec import Node
@@ -45,16 +45,16 @@ def removed(steps: Mapping[str, Result], name: str, named: Sequence[str]) -> Ite
         if other.layer in result.layers:
             rest[result.layers.index(other.layer), other.head] = np.nan
     held = among(rest, at)
-    sure = bool(abs(value) > held.high and (not np.isfinite(low) or (low > 0) == (high > 0)))
+    sure = bool(abs(value) > held.fence and (not np.isfinite(low) or (low > 0) == (high > 0)))
     lead = f"The prompt needs {node.drawn}" if value > 0 else f"{node.drawn} holds the answer back in the prompt"
     if not sure:
         lead = f"Not established that the prompt {'needs' if value > 0 else 'is held back by'} {node.drawn}"
     text = (
         f"{lead}: with its output from the twin, {number(value)}{ranged(low, high)} of the difference is lost; of the "
         f"other {held.count} heads of {'these layers' if len(result.layers) > 1 else 'its layer'}, median "
-        f"{number(held.median)}, 95th percentile {number(held.high)}."
+        f"{number(held.median)}, outliers begin at {number(held.fence)}."
     )
-    controls = (("the median of the others", held.median), ("their 95th percentile", held.high))
+    controls = (("the median of the others", held.median), ("where outliers begin", held.fence))
     yield Sentence("heads", text, value, controls, sure, "removed", name, float(low), float(high))
 
 
@@ -71,13 +71,13 @@ def placed(steps: Mapping[str, Result], name: str) -> Iterator[Sentence]:
             value, held = float(row[query]), among(row, (query,))
             low, high = result.recovery_interval[:, result.layers.index(node.layer), node.head, query]
             token = result.checks.clean[0][query]
-            sure = bool(abs(value) > held.high and (not np.isfinite(low) or (low > 0) == (high > 0)))
+            sure = bool(abs(value) > held.fence and (not np.isfinite(low) or (low > 0) == (high > 0)))
             lead = f"{node.drawn} acts" if sure else f"Not established that {node.drawn} acts"
             text = (
                 f"{lead} at {short(token)} (token {query}): patched there alone it recovers {number(value)}"
-                f"{ranged(low, high)}; at the other {held.count} positions the 95th percentile is {number(held.high)}."
+                f"{ranged(low, high)}; at the other {held.count} positions outliers begin at {number(held.fence)}."
             )
-            controls = (("the median position", held.median), ("their 95th percentile", held.high))
+            controls = (("the median position", held.median), ("where outliers begin", held.fence))
             yield Sentence("heads", text, value, controls, sure, "places", name, float(low), float(high))
     if pattern is not None and query is not None and node.layer in pattern.layers:
         yield from _looks(pattern, node, query)
@@ -113,19 +113,20 @@ def direct(steps: Mapping[str, Result], name: str) -> Iterator[Sentence]:
     heads = np.asarray(result.heads, np.float64)
     each = heads if heads.ndim == 3 else heads[None]
     mean = each.mean(0)
-    value, held = float(mean[node.layer, node.head]), among(mean, (node.layer, node.head))
+    value = float(mean[node.layer, node.head])
     low, high = interval(each[:, node.layer, node.head])
     total = float(np.mean(result.totals if heads.ndim == 3 else result.total))
-    sure = bool(abs(value) > held.high and (not np.isfinite(low) or (low > 0) == (high > 0)))
+    held = among(mean, (node.layer, node.head), LEAST_SHARE * abs(total))
+    sure = bool(abs(value) > held.fence and (not np.isfinite(low) or (low > 0) == (high > 0)))
     if sure:
         lead = f"{node.drawn} writes it directly" if value > 0 else f"{node.drawn} writes directly against it"
     else:
         lead = f"Not established that {node.drawn} writes it directly: what it does goes through later layers"
     text = (
         f"{lead}: {number(value)}{ranged(low, high)} of the logit difference {number(total)} are its own; of the other "
-        f"{held.count} heads, median {number(held.median)}, 95th percentile {number(held.high)}."
+        f"{held.count} heads, median {number(held.median)}, outliers begin at {number(held.fence)}."
     )
-    controls = (("the median of the others", held.median), ("their 95th percentile", held.high))
+    controls = (("the median of the others", held.median), ("where outliers begin", held.fence))
     yield Sentence("heads", text, value, controls, sure, "dla", name, float(low), float(high))
 
 
