@@ -50,7 +50,7 @@ def verify(session: Session, result: SavedResult, *, model: ModelName | None = N
     Raises
     ------
     InputError
-        It is no result, or no file of one.
+        It is no result, or no file of one, or no model of that name is loaded.
 
     Examples
     --------
@@ -68,13 +68,14 @@ def verify(session: Session, result: SavedResult, *, model: ModelName | None = N
 
 def again(result: Result, model: Any, given: Mapping[str, Any]) -> Verified:
     """Return what the call of `result` gives now, compared; see `Result.verify`."""
-    named = {} if model is None else {"model": model if isinstance(model, str) else getattr(model, "name", "")}
+    asked = None if model is None else session.get(model if isinstance(model, str) else getattr(model, "name", None))
+    named = {} if asked is None else {"model": asked.name}
     call = {"result": Own(type(result).__name__), **named, **given}
-    found = _again(result, model, given)
+    found = _again(result, asked, given)
     return replace(found, provenance=replace(found.provenance, technique="verify", arguments=call))
 
 
-def _again(result: Result, model: Any, given: Mapping[str, Any]) -> Verified:
+def _again(result: Result, model: LoadedModel | None, given: Mapping[str, Any]) -> Verified:
     if why := _no_call(result):
         return lacking(result, why)
     known = result.provenance
@@ -93,7 +94,7 @@ def _again(result: Result, model: Any, given: Mapping[str, Any]) -> Verified:
     held: LoadedModel | None = None
     if found.needs_model:
         try:
-            held = _model(result, found, model)
+            held = model or _model(result, found)
         except InputError as error:
             return lacking(result, str(error))
         arguments[found.model] = held.name
@@ -131,6 +132,8 @@ def _no_call(result: Result) -> str:
     if isinstance(result, Table):
         return "it lists what was there at the time, and computes nothing"
     name = result.provenance.technique
+    if name == "claims":
+        return "it tested claims again itself: type %interp claims anew"
     if not name or not (result.provenance.arguments or result.provenance.fingerprint):
         return "the call that made it is not in it"
     if name in _MAKING:
@@ -172,17 +175,15 @@ def _lost(value: Any) -> Any:
     return value
 
 
-def _model(result: Result, found: Command, asked: Any) -> LoadedModel:
-    """Return the model to run on.
+def _model(result: Result, found: Command) -> LoadedModel:
+    """Return the model to run on where none is named.
 
     Raises
     ------
     InputError
-        There is none of that name, nor one that is the same.
+        There is none of the result's own name, nor one that is the same.
     """
     known = result.provenance
-    if asked is not None:
-        return session.get(asked if isinstance(asked, str) else getattr(asked, "name", str(asked)))
     if known.model in session.models:
         return session.get(known.model)
     other = session.models.get(session.current or "")

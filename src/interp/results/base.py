@@ -283,7 +283,7 @@ class Result:
         Raises
         ------
         InputError
-            An argument that the call does not have.
+            An argument that the call does not have, or no model of that name is loaded.
 
         Examples
         --------
