@@ -54,6 +54,7 @@ def test_of_an_answer_that_becomes_another(
         (Share(32, 32), None, "not established", "not known"),
         (Share(5, 32), Share(0, 32), "rejected", "does not stay"),
         (Share(18, 32), Share(0, 32), "supported in part", "less often"),
+        (Share(11, 32), Share(0, 32), "not established", "half of the interchanges at most"),
     ],
 )
 def test_of_an_answer_that_stays(claim: Share, stream: Share | None, said: str, why: str) -> None:

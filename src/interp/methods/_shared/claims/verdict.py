@@ -87,7 +87,7 @@ def verdict(
     Every change that does nothing leaves the answer, so that a claim that it stays has no use for controls that leave
     it too. It is rejected if the interval's upper end is below 1/2. It is supported if its lower end is above 1/2, and
     above the upper end of how often the answer stays where the whole residual stream there is exchanged: what is there
-    does move the answer, and this part of it does not.
+    does move the answer, and this part of it does not; supported in part if its share alone is above 1/2.
 
     Raises
     ------
@@ -138,4 +138,6 @@ def _stays(claim: Share, stream: Share | None) -> tuple[Verdict, str]:
         return "not established", "exchanging the whole residual stream there leaves the answer, too"
     if low > 0.5:
         return "supported", ""
+    if claim.value <= 0.5:
+        return "not established", "the answer stays in half of the interchanges at most"
     return "supported in part", "it moves the answer less often than all that is there does"
