@@ -14,8 +14,9 @@ from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hin
 import numpy as np
 from numpy.typing import NDArray
 
-from interp.results.base import Provenance, Result, filed, resolve
+from interp.results.base import Result, filed, resolve
 from interp.results.effects import PairChecks
+from interp.results.provenance import Provenance
 
 # What annotations of results name that some files import for the type checker alone.
 KNOWN: Mapping[str, Any] = {

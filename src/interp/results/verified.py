@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from interp.errors import InputError
-from interp.results.base import Provenance, Result
+from interp.results.base import Result
 from interp.results.comparison import compare
 from interp.results.found import Found, found_in
+from interp.results.provenance import Provenance
 from interp.results.tables import Float, frame_of
 from interp.spec import Node
 

@@ -131,17 +131,19 @@ def _stacks(result: DiffResult) -> list[page.Stack]:
         if result.kept_share is not None and result.lost_share is not None:
             side.append(_kept(result, result.kept_share, result.lost_share))
         found.append(side)
+    last: page.Stack = []
     moved = _cells(result, result.weight_change)
     if np.isfinite(moved.values).any():
         most = float(np.nanmax(moved.values)) or 1.0
         shown = maps.Map(
             "Weights moved", [f"‖ΔW‖ / ‖W‖, up to {most:.3g}"], moved.values, moved.rows, moved.columns, end=most
         )
-        found.append([("", maps.draw_map(shown, maps.side_of(moved.values.shape, 2)))])
+        last.append(("", maps.draw_map(shown, maps.side_of(moved.values.shape, 2))))
+    if result.continuations:
+        last.append(("Both go on with (likeliest tokens)", _continued(result)))
+    found += [last] if last else []
     if result.edges_kept is not None:
         found.append([(f"Edges that only one of two circuits of {result.edges_kept} has", _edges(result))])
-    if result.continuations:
-        found.append([("Both go on with (likeliest tokens)", _continued(result))])
     return found
 
 

@@ -21,7 +21,7 @@ from interp.engine.model.meter import Meter
 from interp.engine.model.tokens import Tokens
 from interp.errors import InputError, Interrupted, OutOfMemory
 from interp.results import Costs, Own, Provenance, Result
-from interp.results.base import as_run
+from interp.results.provenance import as_run
 from interp.spec import Intervention
 
 if TYPE_CHECKING:

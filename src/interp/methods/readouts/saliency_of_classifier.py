@@ -12,7 +12,7 @@ from interp.methods.readouts import saliency
 from interp.methods.readouts.saliency import Baseline, Method
 from interp.prompts import as_prompt
 from interp.results import Own, Provenance
-from interp.results.base import as_run
+from interp.results.provenance import as_run
 
 if TYPE_CHECKING:
     from torch import Tensor
