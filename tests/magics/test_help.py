@@ -69,7 +69,7 @@ def test_the_code_of_every_result_gives_it_again(name: str, door: str, shell: An
     held = {
         p.name: cell.arguments[p.name]
         for p in harness.commands()[name].parameters
-        if p.names == "variable" and p.required
+        if p.names in {"variable", "saved result"} and p.required
     }
     code, _, said = first.code().partition("  # first: ")
     assert bool(said) == bool(held), code

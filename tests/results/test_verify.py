@@ -330,3 +330,17 @@ def test_half_precision_holds_within_its_noise(clean_session: Any) -> None:
     clean_session.load(models.gpt2(len(tokens)), tokenizer=tokens, device="cpu", dtype="bfloat16", name="half")
     for result in (interp.patch(pairs=[PAIR, OTHER]), interp.attention(TEXT)):
         assert result.verify().holds
+
+
+def test_what_was_computed_over_models_is_verified_step_by_step(own: Any, folder: Any, tmp_path: Path) -> None:
+    session.load(folder("gpt2"), device="cpu", name="other")
+    result = interp.patch(pairs=[PAIR, OTHER], over=[own.name, "other"])
+    for one in (result, *(interp.load_result(result.save(tmp_path / f"o{suffix}")) for suffix in (".json", ".npz"))):
+        assert one.verify().holds
+    silence(own, 1, 0)
+    found = result.verify()
+    assert found.state == "changed"
+    changed = {name for name, share in zip(found.names, found.changed, strict=True) if share}
+    assert "results.0.effect" in changed
+    assert "results.1.effect" not in changed
+    assert not any("seconds" in name or "forwards" in name for name in found.names)

@@ -212,10 +212,7 @@ class Session:
         Interrupted, Stopped
             Ctrl-C, with what there is or, where there is nothing yet, in one line.
         """
-        steps = arguments.pop("over", None) if any(one.name == "over" for one in command.parameters) else None
         try:
-            if steps is not None:
-                return over.run(self, command, steps, body, arguments)
             made = self.called(command, *body, **arguments)
             self.kept = kept.added(self.kept, made)
             return made
@@ -232,6 +229,9 @@ class Session:
 
     def called(self, command: registry.Command, /, *body: Any, **arguments: Any) -> Any:
         """Run `command` once, as `call` does, but keep no claim to be compared with later; an interrupt is Python's."""
+        steps = arguments.pop("over", None) if any(one.name == "over" for one in command.parameters) else None
+        if steps is not None:
+            return over.run(self, command, steps, body, arguments)
         places = [p.name for p in command.parameters if p.positional and p.name not in arguments]
         if command.body is None:
             if len(body) > len(places):

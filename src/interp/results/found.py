@@ -45,10 +45,14 @@ def _inside(name: str, value: Any) -> Iterator[Found]:
                 yield from _inside(f"{name}.{one.name}", getattr(value, one.name))
     elif isinstance(value, Mapping):
         items = cast("Mapping[Any, Any]", value)
+        items = {key: one for key, one in items.items() if key not in _TAKES}
         inner = {key: one for key, one in items.items() if isinstance(one, np.ndarray | Mapping) or is_dataclass(one)}
         for key, one in inner.items():
             yield from _inside(f"{name}.{key}", one)
         yield from _inside(name, [one for key, one in items.items() if key not in inner])
+    elif isinstance(value, list | tuple) and any(isinstance(one, Result) for one in cast("list[Any]", value)):
+        for number, one in enumerate(cast("list[Any]", value)):
+            yield from _inside(f"{name}.{number}", one)
     else:
         numbers, words = _leaves(value)
         whole = [one for one in numbers if _is_whole(one)]
@@ -75,7 +79,8 @@ def _leaves(value: Any) -> tuple[list[float], list[str]]:
         return np.asarray(value).ravel().tolist(), []
     parts: list[Any] = []
     if is_dataclass(value) and not isinstance(value, type):
-        parts = [getattr(value, one.name) for one in fields(value) if not one.name.startswith("_")]
+        named = (one.name for one in fields(value) if not one.name.startswith("_") and one.name not in _TAKES)
+        parts = [getattr(value, name) for name in named]
     elif isinstance(value, Mapping):
         parts = [item for pair in cast("Mapping[Any, Any]", value).items() for item in pair]
     elif isinstance(value, list | tuple):
