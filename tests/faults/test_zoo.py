@@ -151,7 +151,11 @@ def asked(name: str, family: str, condition: str) -> tuple[list[Any], dict[str, 
         return harness._python(cell), cell.arguments
     pairs = Pairs((Pair(Prompt(ids=IDS), Prompt(ids=OTHER), (3,), (4,)),))
     kinds = {"Prompt": list(IDS), "Pairs": pairs, "Texts": [list(IDS), list(OTHER)]}
-    words = {name: 5 for name in ("toward", "against") if name in cell.arguments}
+    words: dict[str, Any] = {name: 5 for name in ("toward", "against") if name in cell.arguments}
+    if name == "claim":
+        said = "variable: v = given\ncarried by: resid_pre layer 1 at END\nswap v -> becomes the other answer"
+        both = Pairs((*pairs.pairs, Pair(Prompt(ids=OTHER), Prompt(ids=IDS), (4,), (3,))))
+        return [said], {"pairs": both, "variables": {"v": [0, 1]}, "controls": cell.arguments.get("controls", "all")}
     return [kinds[harness.commands()[name].bodies[0].__name__]], cell.arguments | words
 
 
