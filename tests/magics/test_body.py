@@ -195,3 +195,17 @@ def test_flags_of_a_task_are_not_ignored_beside_own_pairs(flag: str, shell: Any,
     lend("gpt2")
     outcome = harness.ask("magic", shell, f"%%interp patch {flag}\n{BODY}")
     harness.refused(outcome, flag.split()[0], "is about a task's pairs", "leave it out")
+
+
+def test_prompts_that_stand_alone_need_no_key() -> None:
+    """A claim's prompts: a text and its answer."""
+    plain = pairs("The capital of [France]{C} is\nanswer: Paris\n\nNote: Rome is in\nanswer: Italy", alone=True)
+    keyed = pairs(
+        "clean: The capital of [France]{C} is\nanswer: Paris\n\nclean: Note: Rome is in\nanswer: Italy", alone=True
+    )
+    assert plain == keyed
+    assert plain.pairs[0].clean.marks[0].name == "C"
+    with pytest.raises(InputError, match=r"line 2 is not one of clean:"):
+        pairs("one\ntwo\nanswer: c", alone=True)
+    with pytest.raises(InputError, match=r"line 1 is not one of clean:"):
+        pairs("one\nanswer: c")

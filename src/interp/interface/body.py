@@ -23,7 +23,7 @@ def pairs(cell: str, encoder: bool = False, alone: bool = False) -> Pairs:
 
     Values are stripped; which token ``answer: John`` means after the clean prompt is the tokenizer's to say. A prompt
     of several lines, such as a chat, is indented below a ``clean:`` or ``corrupted:`` with nothing behind it. Where the
-    clean prompts are all that is read they may stand `alone`.
+    clean prompts are all that is read they may stand `alone`, and need no ``clean:`` in front.
 
     Raises
     ------
@@ -46,6 +46,9 @@ def pairs(cell: str, encoder: bool = False, alone: bool = False) -> Pairs:
         match = _LINE.match(line)
         key = match.group(1).lower() if match else ""
         if match is None or key not in _KEYS:
+            if alone and "clean" not in found[-1] and key not in ROLES:
+                found[-1]["clean"] = line.strip()
+                continue
             named = closest(key, _KEYS) if key else ""
             if key in ROLES:
                 named = "; the turns of a chat are indented below clean: and corrupted:"
