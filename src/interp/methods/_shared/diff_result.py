@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from interp.methods._shared.circuit.changes import EdgeChange
 from interp.results import Result, resolve
 from interp.results.tables import frame_of
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from interp.methods._shared.circuit.changes import EdgeChange
     from interp.results.tables import Float
 
 

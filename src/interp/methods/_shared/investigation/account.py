@@ -114,7 +114,7 @@ def _prediction(facts: Facts, steps: Mapping[str, Result]) -> Iterator[Sentence]
     """Yield what the model says, and whether that is the answer."""
     margin, count = float(facts.margins.mean()), len(facts.margins)
     target, against = short(facts.target[0]), short(facts.against[0])
-    low, high = interval(facts.margins)
+    low, high = map(float, interval(facts.margins))
     if count > 1:
         right = int((facts.margins > 0).sum())
         said = (
@@ -147,7 +147,7 @@ def _prediction(facts: Facts, steps: Mapping[str, Result]) -> Iterator[Sentence]
 def _twin(facts: Facts) -> Iterator[Sentence]:
     """Yield what the corrupted prompt changes."""
     moved = facts.margins - facts.changed
-    low, high = interval(moved)
+    low, high = map(float, interval(moved))
     mean, count = float(moved.mean()), len(moved)
     sure = exceeds(moved)
     turned = "turns the answer" if float(facts.changed.mean()) < 0 else "weakens the answer without turning it"

@@ -180,7 +180,7 @@ def circuit(steps: Mapping[str, Result], named: Sequence[str]) -> Iterator[Sente
 def _faithful(report: Any) -> Sentence:
     random = report.random[np.isfinite(report.random)]
     value = float(report.faithfulness)
-    low, high = report.faithfulness_interval
+    low, high = map(float, report.faithfulness_interval)
     mean, best = (float(random.mean()), float(random.max())) if len(random) else (0.0, 0.0)
     nearer = abs(1 - value) < min((abs(1 - one) for one in random.tolist()), default=1.0)
     sure = bool(nearer and value > 0 and (not np.isfinite(low) or low > 0))
@@ -199,7 +199,7 @@ def _faithful(report: Any) -> Sentence:
 
 def _complete(report: Any) -> Sentence:
     value, faithful = float(report.left), float(report.faithfulness)
-    low, high = report.left_interval
+    low, high = map(float, report.left_interval)
     sure = bool(value < 0.5 * faithful)
     lead = "The model needs the circuit" if sure else "Not established that the model needs the circuit"
     minimal = int(np.isfinite(report.marginal).sum())
