@@ -319,15 +319,15 @@ def test_files_stand_one_after_the_other_on_a_line() -> None:
 def test_ctrl_c_between_claims_keeps_those_that_were_tested(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for place in ("head 2.1 at END", "head 2.0 at END"):
         asked(program, place, controls="random")
-    again, calls = session.again, [0]
+    once, calls = session.called, [0]
 
     def stopping(*given: Any, **named: Any) -> Any:
         calls[0] += 1
         if calls[0] == 2:
             raise KeyboardInterrupt
-        return again(*given, **named)
+        return once(*given, **named)
 
-    monkeypatch.setattr(type(session), "again", lambda self, *given, **named: stopping(*given, **named))  # noqa: ARG005
+    monkeypatch.setattr(type(session), "called", lambda self, *given, **named: stopping(*given, **named))  # noqa: ARG005
     with pytest.raises(Interrupted) as stopped:
         repeated.claims(session)
     assert stopped.value.result.changes == ("unchanged", "not run")

@@ -83,7 +83,7 @@ def test_smollm2(task):
     assert first.established
     report = next(one for one in result.account if one.step == "validate")
     assert report.established
-    assert report.value > 0.3
+    assert report.value > 0.1  # of random circuits none goes a thousandth
 
 
 @pytest.mark.parametrize(
