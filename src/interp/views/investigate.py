@@ -45,7 +45,9 @@ align-items:start;padding:3px 0}
 .interp-frame .interp-i-value{text-align:right;font-weight:600}
 .interp-frame .interp-i-step{color:var(--interp-muted);white-space:nowrap}
 .interp-frame .interp-i-strip{display:block;width:180px;height:18px;overflow:visible}
-.interp-frame .interp-i-rivals{border-collapse:collapse;margin:2px 0 4px 24px}
+.interp-frame table.interp-i-rivals{border-collapse:collapse;border:0;margin:2px 0 4px 24px;width:auto;font-size:12px;
+display:table}
+.interp-frame table.interp-i-rivals tr:nth-child(n){background:none;border:0}
 .interp-frame .interp-i-rivals td,.interp-frame .interp-i-rivals th{padding:1px 14px 1px 0;text-align:left;
 font-weight:400;border:0;background:none}
 .interp-frame .interp-i-rivals th{color:var(--interp-muted)}
