@@ -328,7 +328,7 @@ def test_what_it_saves(bundled: Any, tmp_path: Any) -> None:  # noqa: ARG001
         assert report.save(tmp_path / f"report.{suffix}").stat().st_size > 500
     held = json.loads((tmp_path / "report.json").read_text())
     assert held["faithfulness"] == report.faithfulness
-    assert held["provenance"]["arguments"]["circuit"] == {"kind": "CircuitResult"}
+    assert held["provenance"]["arguments"]["circuit"]["kind"] == "CircuitResult"
     frame = report.to_frame().set_index("finding")
     assert frame.loc["faithfulness", "value"] == report.faithfulness
     assert tuple(frame.loc["faithfulness", ["low", "high"]]) == tuple(report.faithfulness_interval)
