@@ -135,6 +135,7 @@ ALLOWED: dict[str, set[str]] = {
         "engine.model",
         "engine.exactness",
         "engine.memory",
+        "engine.linalg",
         "engine.metrics",
     },
     "engine.circuits": {

@@ -179,3 +179,13 @@ def test_what_cannot_be_learned_is_refused(ioi: Any) -> None:
         fit(model, places, [], [], CLASSES, rank=1, seed=0)
     with torch.inference_mode(), pytest.raises(InputError, match=r"inference_mode"):
         learned(model, places, some)
+
+
+def test_weights_that_are_not_finite_end_no_process(ioi: Any) -> None:
+    """LAPACK ends the process where what it decomposes is not finite."""
+    made, _ = ioi
+    model = load.load(made.bridge(), options=load.Options(device="cpu"))
+    with torch.no_grad():
+        model.bridge.blocks[2].attn.o.weight[0, 0] = float("nan")
+    with pytest.raises(InputError, match="NaN or infinity"):
+        learned(model, [Place(Site("resid_post", 1))], swaps(made, 0, 24))

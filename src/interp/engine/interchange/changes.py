@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from interp.engine import linalg
 from interp.engine.metrics import upcast
 from interp.errors import InputError
 
@@ -131,7 +132,7 @@ def random_basis(width: int, rank: int, seed: int) -> Tensor:
     if not 0 < rank <= width:
         raise InputError(f"no subspace of {rank} dimensions in {width}; the rank is 1–{width}")
     drawn = torch.randn(width, rank, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return torch.linalg.qr(drawn).Q
+    return linalg.qr(drawn, "random numbers")[0]
 
 
 def _direction(width: int, seed: int) -> Tensor:

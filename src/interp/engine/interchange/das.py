@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from interp.engine import exactness, memory
+from interp.engine import exactness, linalg, memory
 from interp.engine.interchange import hooked, lean
 from interp.engine.interchange.changes import Subspace, random_basis
 from interp.engine.interchange.places import Place, Swap, first_layer, require, runs_of
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 STEPS = 200
 BATCH = 32  # swaps of a step
+_LEARNED = "the slopes that a subspace is learned by"
 RATE = 0.05  # of Adam at the first step; it falls to nothing in a straight line
 
 # (some swaps' numbers, of one length; the subspace) → their logits, with gradients.
@@ -163,7 +164,7 @@ class _Learning:
         adam = torch.optim.Adam(free, lr=RATE)
         losses: list[float] = []
         for step, batch in enumerate(self._batches(steps)):
-            bases = [torch.linalg.qr(one).Q for one in free]
+            bases = [linalg.qr(one, _LEARNED)[0] for one in free]
             held = [basis.detach().requires_grad_() for basis in bases]
             total, slopes = 0.0, [torch.zeros_like(basis) for basis in held]
 
@@ -191,7 +192,7 @@ class _Learning:
             adam.step()
             losses.append(total)
             on_step(step + 1, steps)
-        return Subspace(tuple(torch.linalg.qr(one.detach()).Q for one in free), tuple(losses))
+        return Subspace(tuple(linalg.qr(one.detach(), _LEARNED)[0] for one in free), tuple(losses))
 
     def _batches(self, steps: int) -> Iterator[list[int]]:
         """Yield the numbers of each step's swaps: all of them in a drawn order, before any comes again."""
