@@ -139,18 +139,22 @@ def test_files_that_hold_no_labels(found: FeaturesLabelResult, tmp_path: Path) -
         path.write_text(json.dumps(good | given), "utf-8")
         return str(path)
 
+    rules = [{"kind": "shell", "of": "rm"}, None, None]
+    own = good["interp"]
+    exact = [one if one["at"] != ["rules"] else {"at": ["rules"], "value": rules} for one in own["exact"]]
+    assert exact != own["exact"]
     for path, message in (
         (str(tmp_path / "none.json"), "none.json"),
-        (changed(more=1), "holds no labels"),
+        (changed(more=1), "an unknown more"),
         (changed(labels=good["labels"][:1]), "not of as many"),
-        (changed(scores=[[1.0, 1.0]] * 3), "not of as many"),
+        (changed(scores=[[1.0, 1.0]] * 3), "do not fit"),
         (changed(features=["5.0", "5.1", "5.2"]), "not of as many"),
-        (changed(rules=[{"kind": "shell", "of": "rm"}, None, None]), "damaged"),
+        (changed(rules=rules, interp=own | {"exact": exact}), "damaged"),
         (changed(scores="x"), "damaged"),
     ):
         with pytest.raises(InputError, match=message) as refused:
             interp.load_labels(path)
         assert len(str(refused.value).splitlines()) == 1
     (tmp_path / "list.json").write_text("[]", "utf-8")
-    with pytest.raises(InputError, match="holds no labels"):
+    with pytest.raises(InputError, match="no result's file"):
         interp.load_labels(tmp_path / "list.json")
