@@ -15,7 +15,8 @@ import interp
 import zoo
 from interp import Intervention, Site
 from interp.errors import InputError, Interrupted
-from interp.methods._shared.many.result import share_interval, spread
+from interp.methods._shared.intervals import share_interval
+from interp.methods._shared.many.result import spread
 from interp.prompts import as_prompt
 
 FAMILIES = ["gpt2", "llama", "neox", "gemma2", "bloom"]

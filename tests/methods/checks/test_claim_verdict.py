@@ -11,7 +11,8 @@ from interp.errors import InputError
 from interp.methods._shared.claims.controls import NAMES, chosen
 from interp.methods._shared.claims.drawing import matched
 from interp.methods._shared.claims.repeated_result import change
-from interp.methods._shared.claims.verdict import Share, interval, verdict
+from interp.methods._shared.claims.verdict import Share, verdict
+from interp.methods._shared.intervals import share_interval as interval
 
 NONE = {"labels": Share(1, 32), "model": Share(2, 32), "random": Share(0, 32)}
 

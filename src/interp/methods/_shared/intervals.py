@@ -147,3 +147,23 @@ def _quantile(count: int) -> float:
     from scipy.special import stdtrit  # Student's t: scipy.stats has it too, and takes a second to import
 
     return float(stdtrit(count - 1, 0.5 + (0.95 + 0.1 / count) / 2))
+
+
+def share_interval(hits: int, count: int) -> Float:
+    """Return the 95 % interval of a share, ``[2]``, which covers at least that however few there are; NaN of none.
+
+    Clopper and Pearson (1934), "The Use of Confidence or Fiducial Limits Illustrated in the Case of the Binomial": a
+    mean's interval has no length where every prompt is answered alike, and this one has.
+
+    Examples
+    --------
+    >>> share_interval(4, 4).round(3).tolist()
+    [0.398, 1.0]
+    """
+    from scipy.special import betaincinv
+
+    if not count:
+        return np.full(2, np.nan)
+    low = betaincinv(hits, count - hits + 1, 0.025) if hits else 0.0
+    high = betaincinv(hits + 1, count - hits, 0.975) if hits < count else 1.0
+    return np.array([low, high], np.float64)

@@ -16,6 +16,7 @@ from interp.methods._shared import labels, span_places
 from interp.methods._shared import pairs as pairs_of
 from interp.methods._shared.circuit import choice, foreseen
 from interp.methods._shared.circuit.result import LESS_IS_BETTER, ONE_MEAN, CircuitResult
+from interp.methods._shared.circuit.unchosen import circuit_of
 from interp.methods._shared.models import require_causal
 from interp.methods._shared.pairs import Encodings, check, encode
 from interp.results.costs import lasting
@@ -362,23 +363,10 @@ def _result(
         first.append(f"partial: {scored.stopped}; {lost:,} edges have no score and are not kept")
     elif lost:
         first.append(f"the scores of {lost:,} edges are NaN or infinite and are not kept")
-    by_position = np.zeros((*exists.shape, 0), dtype=np.float32)
-    return CircuitResult(
-        writers=tuple(node.name for node in scored.writers),
-        readers=tuple(node.name for node in scored.readers),
-        exists=exists,
-        scores=scores,
-        per_pair=scored.per_pair.numpy(),
-        by_position=by_position if scored.by_position is None else scored.by_position.numpy(),
-        kept=np.zeros_like(exists),
-        method="",
-        steps=1,
-        ablation="",
-        level="",
+    return circuit_of(
+        scored,
+        shape.n_heads // shape.n_kv_heads,
         metric=metric.name,
-        clean_metric=scored.clean.numpy(),
-        ablated_metric=scored.ablated.numpy(),
-        group_size=shape.n_heads // shape.n_kv_heads,
         positions=encoded[0].clean.strings,
         checks=checks,
         task=pairs.task,

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from interp.methods._shared.circuit import choice
-from interp.methods._shared.circuit.result import CircuitResult
+from interp.methods._shared.circuit.unchosen import circuit_of
 from interp.methods._shared.intervals import interval
-from interp.results.effects import PairChecks
 
 if TYPE_CHECKING:
     from interp.engine.circuits.edges import EdgeScores
-    from interp.results.tables import Float
 
 _ROUNDING = 1e-4  # of the largest score: what two runs of one model could differ by
 
@@ -58,7 +56,7 @@ def changes(base: EdgeScores, tuned: EdgeScores, size: int, group: int) -> tuple
     group
         How many query heads share a KV head.
     """
-    models = [_circuit(one, group) for one in (base, tuned)]
+    models = [circuit_of(one, group, level="edge") for one in (base, tuned)]
     kept = [choice.of_size(one, size) for one in models]
     writer, reader = np.nonzero(kept[0] != kept[1])
     if not len(writer):
@@ -101,28 +99,3 @@ def summary(found: Sequence[EdgeChange], size: int) -> str:
     gained, lost, unsure = (sum(one.said == kind for one in found) for kind in ("gained", "lost", "unsure"))
     near = f"; {unsure} too near to tell" if unsure else ""
     return f"{gained or 'no'} edges gained, {lost or 'none'} lost (circuits of {size} edges){near}"
-
-
-def _circuit(scored: EdgeScores, group: int) -> CircuitResult:
-    """Return scores as a circuit of no edges, which choices are made of."""
-    exists = scored.exists.numpy()
-    scores: Float = scored.scores.numpy().copy()
-    return CircuitResult(
-        writers=tuple(node.name for node in scored.writers),
-        readers=tuple(node.name for node in scored.readers),
-        exists=exists,
-        scores=scores,
-        per_pair=scored.per_pair.numpy(),
-        by_position=np.zeros((*exists.shape, 0), np.float32),
-        kept=np.zeros_like(exists),
-        method="eap-ig",
-        steps=scored.steps,
-        ablation="corrupted",
-        level="edge",
-        metric="",
-        clean_metric=scored.clean.numpy(),
-        ablated_metric=scored.ablated.numpy(),
-        group_size=group,
-        positions=(),
-        checks=PairChecks((), (), (), (), ()),
-    )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from interp.errors import InputError
+from interp.methods._shared.intervals import share_interval
 
 LEAST = 8  # interchanges: of fewer no interval says anything
 Verdict = Literal["supported", "supported in part", "rejected", "not established"]
@@ -36,28 +37,12 @@ class Share:
     @property
     def interval(self) -> tuple[float, float]:
         """The 95 % interval of Clopper and Pearson (1934): it covers at least what it says, however few there are."""
-        return interval(self.hits, self.of)
+        low, high = map(float, share_interval(self.hits, self.of))
+        return low, high
 
     def __str__(self) -> str:
         low, high = self.interval
         return f"{self.value:.2f} ({low:.2f}–{high:.2f})"
-
-
-def interval(hits: int, of: int) -> tuple[float, float]:
-    """Return the exact 95 % interval of a share: Clopper and Pearson (1934), by quantiles of the beta distribution.
-
-    Examples
-    --------
-    >>> interval(0, 8)[0], round(interval(0, 8)[1], 3), interval(8, 8)[1]
-    (0.0, 0.369, 1.0)
-    """
-    from scipy.special import betaincinv
-
-    if not of:
-        return math.nan, math.nan
-    low = 0.0 if hits == 0 else float(betaincinv(hits, of - hits + 1, 0.025))
-    high = 1.0 if hits == of else float(betaincinv(hits + 1, of - hits, 0.975))
-    return low, high
 
 
 def verdict(

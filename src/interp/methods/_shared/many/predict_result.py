@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from interp.errors import printable
-from interp.methods._shared.many.result import ManyResult, Spread, share_interval, spread
+from interp.methods._shared.intervals import share_interval
+from interp.methods._shared.many.result import ManyResult, Spread, spread
 from interp.results.tables import frame_of
 
 if TYPE_CHECKING:

@@ -99,21 +99,3 @@ def spread(each: NDArray[Any]) -> Spread:
     if count < 2:
         return Spread(count, values.mean(0), np.full(values.shape[1:], np.nan), interval(values))
     return Spread(count, values.mean(0), values.std(0, ddof=1) / np.sqrt(count), interval(values))
-
-
-def share_interval(hits: int, count: int) -> Float:
-    """Return the 95 % interval of a share, ``[2]``, which covers at least that at any number of prompts.
-
-    Clopper and Pearson (1934), "The Use of Confidence or Fiducial Limits Illustrated in the Case of the Binomial": a
-    mean's interval has no length where every prompt is answered alike, and this one has.
-
-    Examples
-    --------
-    >>> share_interval(4, 4).round(3).tolist()
-    [0.398, 1.0]
-    """
-    from scipy.special import betaincinv
-
-    low = betaincinv(hits, count - hits + 1, 0.025) if hits else 0.0
-    high = betaincinv(hits + 1, count - hits, 0.975) if hits < count else 1.0
-    return np.array([low, high], np.float64)
