@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 from torch import Tensor
@@ -36,6 +37,10 @@ STOPPED = 2  # values of it after an interrupt, which waits for them: the two ru
 
 Answer = TypeVar("Answer")
 Key = tuple[Hashable, ...]
+Way = Literal["lean", "hooked"]
+
+# Of a shard of a command's work: the way that was decided for all of them.
+_decided: ContextVar[Way | None] = ContextVar("decided", default=None)
 
 # Model → (state, key) → the longest prompt that was compared.
 _trusted: WeakKeyDictionary[LoadedModel, dict[tuple[Hashable, Key], int]] = WeakKeyDictionary()
@@ -155,6 +160,11 @@ def run(
     InputError
         The lean way cannot be trusted, and there is no hooked one.
     """
+    if (way := _decided.get()) is not None:
+        if way == "lean":
+            return Done(lean(unchecked), path)
+        assert not isinstance(hooked, Refusal)
+        return Done(hooked(Fallback("hooked", ())), "hooked")
     compared = False
 
     def check(*, stopped: bool = False) -> None:
@@ -175,6 +185,15 @@ def run(
         raise InputError(hooked.why(reason))
     fallback = Fallback(f"hooked: {reason}", notes)
     return Done(hooked(fallback), fallback.path, notes)
+
+
+def by(way: Way, body: Callable[[], Answer]) -> Answer:
+    """Call `body`, in which all is computed one way and nothing compared: whoever asked for this does that."""
+    token = _decided.set(way)
+    try:
+        return body()
+    finally:
+        _decided.reset(token)
 
 
 def _compare(

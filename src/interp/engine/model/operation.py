@@ -18,6 +18,7 @@ from interp.engine import memory
 from interp.engine.model import hooks
 from interp.engine.model.handle import Handle
 from interp.engine.model.meter import Meter
+from interp.engine.model.store import ActivationStore
 from interp.engine.model.tokens import Tokens
 from interp.errors import InputError, Interrupted, OutOfMemory
 from interp.results import Costs, Own, Provenance, Result
@@ -71,6 +72,8 @@ class Operation:
 
 class Operated(Handle):
     """A bridge on which one command works at a time; the base of `LoadedModel`, which documents the attributes."""
+
+    store: ActivationStore
 
     def __init__(self, name: str, bridge: TransformerBridge) -> None:
         super().__init__(name, bridge)
@@ -189,6 +192,29 @@ class Operated(Handle):
             whole.features |= step.features
             whole.tokens.extend(ids for ids in step.tokens if ids not in whole.tokens)
             whole.path = step.path if whole.path == "store" else whole.path
+
+    def apart(self, body: Callable[[], Value], **changed: Any) -> tuple[Value, Operation]:
+        """Return what `body` gives with a record and a store of its own, of which nothing is the command's, and that.
+
+        Parameters
+        ----------
+        changed
+            What the record has otherwise than that of the command under way.
+        """
+        whole, store, count = self._operation, self.store, self.forwards
+        if whole is None:
+            raise RuntimeError("a part is one of a command: call it within `operate`")
+        own = {"forwards": 0, "tokens": [], "notes": [], "taken": {}, "functions": {}, "forecast": None, "meter": None}
+        part = replace(whole, on_partial=None, pool=None, **own, **changed)
+
+        def begin() -> None:
+            self._operation, self.store = part, ActivationStore(store.budget)
+
+        def end() -> None:
+            self._operation, self.store, self.forwards = whole, store, count
+            whole.network = part.network
+
+        return hooks.interruptible(body, before=begin, after=end), part
 
     def operate_if_free(self, technique: str, body: Callable[[Operation], Value]) -> Value:
         """Call `body` as `operate` does, or refuse at once where another thread has the lock.

@@ -23,6 +23,7 @@ from interp.engine.patching.ends import Ends
 from interp.engine.patching.noise import Noise, measured_noise
 from interp.engine.patching.plan import after, take
 from interp.engine.patching.runs import PlainRuns
+from interp.engine.pool import sharing
 from interp.engine.transformer import incremental, network
 
 if TYPE_CHECKING:
@@ -128,7 +129,9 @@ class Sweep:
 
     def run(self) -> Swept:
         """Compute every cell, to the end or to where it had to stop; in the command's pool, where there is one."""
-        self.pool = pooled.pool_of(self)
+        if self.planner.travels is not None:
+            metric = self.given[0].scorer.metric
+            self.pool = sharing.pool_of(self.model, self.source_model, metric=metric)
         self.swept.noise = self._noise.floor
         self.driver.run(
             self.key if self.pool is None else (*self.key, self.pool.name),
@@ -141,7 +144,7 @@ class Sweep:
         self.swept.path += self.where
         return self.swept
 
-    def shard(self, way: pooled.Way) -> None:
+    def shard(self, way: exactness.Way) -> None:
         """Compute every cell one way, here, and compare nothing: whoever asked for this does that."""
         if way == "lean":
             self._incremental(exactness.unchecked)

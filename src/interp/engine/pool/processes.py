@@ -174,7 +174,7 @@ class _Seat:
             task = entry.task
             names = [model.name for model in task.models]
             asked = {"do": "shard", "shard": entry.number, "job": task.job, "head": dict(task.head), "models": names}
-            head, tensors = self.asked(asked)
+            head, tensors = self.asked(asked, task.tensors)
         finally:
             self.running = None
         self.worker.state = "ready"

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
+from interp.engine.pool import plain
+from interp.engine.pool.alone import alone
 from interp.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from interp.engine.pool.travel import Travelling
 
 # What a worker can be asked for; nothing else is ever called there.
-JOBS = {"sweep": "interp.engine.patching.shards:run"}
+JOBS = {"sweep": "interp.engine.patching.shards:swept"}
 
 Step = Callable[[], None]
 
@@ -34,11 +36,17 @@ class Task:
         What is asked, as plain data.
     models
         The models that it runs on.
+    tensors
+        What of it is no plain data.
+    assets
+        By digest: what several shards need, and a worker keeps.
     """
 
     job: str
     head: Mapping[str, Any]
     models: tuple[Travelling, ...]
+    tensors: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    assets: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True)
@@ -127,13 +135,29 @@ class Pool(Protocol):
         ...
 
 
-def perform(job: str, head: Mapping[str, Any], models: Sequence[LoadedModel], step: Step) -> Reply:
+def perform(
+    job: str,
+    head: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    assets: Mapping[str, Any],
+    models: Sequence[LoadedModel],
+    step: Step,
+) -> Reply:
     """Do a shard's work on models that are here.
 
     Parameters
     ----------
+    head, tensors, assets
+        Of the task.
     step
         Called between steps; what it raises ends the work.
     """
-    module, _, function = JOBS[job].partition(":")
-    return Reply(*getattr(importlib.import_module(module), function)(head, models, step))
+    module, _, name = JOBS[job].partition(":")
+    function = getattr(importlib.import_module(module), name)
+    asked = plain.whole(head["asked"], tensors, assets)
+    changes = plain.whole(head["changes"], tensors, assets)
+    given = [models[number] for number in head["models"]]
+    done = alone(given, head["way"], changes, step, lambda: function(given, **asked))
+    found: dict[str, Tensor] = {}
+    value = plain.flat(done.answer, found)
+    return Reply({"value": value, "forwards": done.forwards, "notes": done.notes}, found)

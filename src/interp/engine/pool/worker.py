@@ -93,8 +93,7 @@ class _Worker:
 
         def run(message: Message) -> Message:
             while message[0]["do"] == "shard" and message[0]["models"] == names:
-                head = message[0]
-                self._told(lambda head=head: self._shard(head, models))
+                self._told(lambda message=message: self._shard(*message, models))
                 message = self._inbox.get()
             return message
 
@@ -103,7 +102,7 @@ class _Worker:
             around = lambda model=model, inside=around: model.operate("pool", {}, lambda _: inside())  # noqa: E731
         return around()
 
-    def _shard(self, head: Mapping[str, Any], models: list[LoadedModel]) -> None:
+    def _shard(self, head: Mapping[str, Any], tensors: Mapping[str, Tensor], models: list[LoadedModel]) -> None:
         from interp.engine.pool.protocol import Cancelled, perform
 
         def step() -> None:
@@ -112,7 +111,7 @@ class _Worker:
 
         try:
             step()
-            reply = perform(head["job"], head["head"], models, step)
+            reply = perform(head["job"], head["head"], tensors, {}, models, step)
         except Cancelled:
             self.say({"is": "cancelled"})
             return
