@@ -56,9 +56,8 @@ def alone(
     for model in dict.fromkeys(models):
 
         def within(model: LoadedModel = model, inside: Callable[[], Any] = around) -> Any:
-            answer, part = model.operate(
-                "pool", {}, lambda _: model.apart(inside, on_step=told, on_forward=told, interventions=own)
-            )
+            told = {"on_step": tell, "on_forward": tell, "interventions": changes if model is models[0] else ()}
+            answer, part = model.operate("pool", {}, lambda _: model.apart(inside, **told))
             parts.append(part)
             return answer
 
