@@ -119,6 +119,9 @@ def run(sweep: Sweep, pool: Pool, way: Way, check: exactness.Check = exactness.u
             if reply.lost:
                 lost = " and ".join(dict.fromkeys(reply.lost))
                 sweep.swept.notes.append(f"{lost} ended at a shard, which then ran again elsewhere")
+            if reply.overtaken:
+                slow = " and ".join(reply.overtaken)
+                sweep.swept.notes.append(f"{slow} had not done a shard yet when another worker was through with it")
             if shard is shards[0]:
                 check()
             sweep.driver.step()

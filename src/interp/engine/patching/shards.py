@@ -24,10 +24,15 @@ from interp.spec import Node
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.patching.planner import Planner
+    from interp.engine.pool.protocol import Asset
 
 
 def run(
-    head: Mapping[str, Any], models: Sequence[LoadedModel], step: Callable[[], None]
+    head: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],  # noqa: ARG001  # everything stands in the head
+    assets: Mapping[str, Asset],  # noqa: ARG001
+    models: Sequence[LoadedModel],
+    step: Callable[[], None],
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return what a shard gives: ``values`` and ``reached``, ``[case, cell]``, ``base`` and ``source``, ``[case]``.
 

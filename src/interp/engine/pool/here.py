@@ -39,7 +39,7 @@ class Here:
             task = self._waiting.pop(future)
             models = [one.model for one in task.models]
             try:
-                future.set_result(perform(task.job, task.head, models, _nothing))
+                future.set_result(perform(task.job, task.head, task.tensors, task.assets, models, _nothing))
             except Exception as error:
                 future.set_exception(error)
             self._worker.shards += 1

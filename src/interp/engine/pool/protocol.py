@@ -23,6 +23,27 @@ Step = Callable[[], None]
 
 
 @dataclass(frozen=True)
+class Asset:
+    """What several shards need, such as a dictionary of features: a worker is sent it once.
+
+    Attributes
+    ----------
+    head
+        Plain data.
+    tensors
+        Arrays.
+    """
+
+    head: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+
+    @property
+    def nbytes(self) -> int:
+        """What its arrays take."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+
+@dataclass(frozen=True)
 class Task:
     """One shard: pure and idempotent, so that it may run anywhere, and again.
 
@@ -34,20 +55,37 @@ class Task:
         What is asked, as plain data.
     models
         The models that it runs on.
+    tensors
+        Arrays that go with this shard.
+    assets
+        Digest → what other shards need, too.
     """
 
     job: str
     head: Mapping[str, Any]
     models: tuple[Travelling, ...]
+    tensors: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    assets: Mapping[str, Asset] = field(default_factory=dict[str, Asset])
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What a shard gave; `lost` says which workers ended while they had it."""
+    """What a shard gave.
+
+    Attributes
+    ----------
+    head, tensors
+        Plain data, and arrays.
+    lost
+        The workers that ended while they had it.
+    overtaken
+        The workers that were still at it when another one, which had nothing else to do, was through.
+    """
 
     head: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
     lost: tuple[str, ...] = ()
+    overtaken: tuple[str, ...] = ()
 
 
 @dataclass
@@ -66,6 +104,8 @@ class Worker:
         Where its models are.
     shards
         How many it has done.
+    overtaken
+        At how many another worker was through first.
     held
         Name → fingerprint of the models that it holds.
     nbytes
@@ -79,6 +119,7 @@ class Worker:
     process: int = 0
     device: str = ""
     shards: int = 0
+    overtaken: int = 0
     held: dict[str, str] = field(default_factory=dict[str, str])
     nbytes: int = 0
     seen: float = 0.0
@@ -127,13 +168,22 @@ class Pool(Protocol):
         ...
 
 
-def perform(job: str, head: Mapping[str, Any], models: Sequence[LoadedModel], step: Step) -> Reply:
+def perform(
+    job: str,
+    head: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    assets: Mapping[str, Asset],
+    models: Sequence[LoadedModel],
+    step: Step,
+) -> Reply:
     """Do a shard's work on models that are here.
 
     Parameters
     ----------
+    job, head, tensors, assets
+        As in `Task`; the job's function is called with these, `models` and `step`.
     step
         Called between steps; what it raises ends the work.
     """
     module, _, function = JOBS[job].partition(":")
-    return Reply(*getattr(importlib.import_module(module), function)(head, models, step))
+    return Reply(*getattr(importlib.import_module(module), function)(head, tensors, assets, models, step))
