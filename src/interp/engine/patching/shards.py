@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from interp.engine import exactness
-from interp.engine.patching.driver import contained, silent
+from interp.engine.patching.driver import contained
 from interp.engine.patching.path import Paths
 from interp.engine.patching.sweep import Sites
 from interp.engine.patching.waves import Sweep, unfinished
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 def swept(
     models: Sequence[LoadedModel],
+    step: Callable[[], None],
     *,
     way: exactness.Way,
     planner: Mapping[str, Any],
@@ -36,6 +37,8 @@ def swept(
     ----------
     models
         The model that runs, and the one whose activations are put in.
+    step
+        Called between waves.
     planner, shape, cases, cells
         As `interp.engine.patching.pooled` writes them.
 
@@ -47,7 +50,11 @@ def swept(
     model, source_model = models
     made = _planner(planner, model, source_model, shape)
     found = unfinished(len(cases), shape)
-    job = Sweep(model, cases, made, found, silent, source_model=source_model, cells=cells)
+
+    def on_step(*_: int) -> None:
+        step()
+
+    job = Sweep(model, cases, made, found, on_step, source_model=source_model, cells=cells)
     finish(lambda: job.shard(way), job.driver.progress)
     part = {"values": job.values[:, list(cells)], "reached": job.reached[:, list(cells)]}
     return {**part, "base": found.base, "source": found.source}

@@ -51,11 +51,22 @@ class Task:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a shard gave; `lost` says which workers ended while they had it."""
+    """What a shard gave.
+
+    Attributes
+    ----------
+    head, tensors
+        Plain data, and arrays.
+    lost
+        The workers that ended while they had it.
+    overtaken
+        The workers that were still at it when another one, which had nothing else to do, was through.
+    """
 
     head: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
     lost: tuple[str, ...] = ()
+    overtaken: tuple[str, ...] = ()
 
 
 @dataclass
@@ -74,6 +85,8 @@ class Worker:
         Where its models are.
     shards
         How many it has done.
+    overtaken
+        At how many another worker was through first.
     held
         Name → fingerprint of the models that it holds.
     nbytes
@@ -87,6 +100,7 @@ class Worker:
     process: int = 0
     device: str = ""
     shards: int = 0
+    overtaken: int = 0
     held: dict[str, str] = field(default_factory=dict[str, str])
     nbytes: int = 0
     seen: float = 0.0
@@ -157,7 +171,7 @@ def perform(
     asked = plain.whole(head["asked"], tensors, assets)
     changes = plain.whole(head["changes"], tensors, assets)
     given = [models[number] for number in head["models"]]
-    done = alone(given, head["way"], changes, step, lambda: function(given, **asked))
+    done = alone(given, head["way"], changes, step, lambda: function(given, step, **asked))
     found: dict[str, Tensor] = {}
     value = plain.flat(done.answer, found)
     return Reply({"value": value, "forwards": done.forwards, "notes": done.notes}, found)

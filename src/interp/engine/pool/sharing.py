@@ -127,6 +127,9 @@ def run(
                 notes[f"{' and '.join(dict.fromkeys(reply.lost))} ended at a shard, which then ran again elsewhere"] = (
                     None
                 )
+            if reply.overtaken:
+                slow = " and ".join(reply.overtaken)
+                notes[f"{slow} had not done a shard yet when another worker was through with it"] = None
             if number == 0:
                 check()
     finally:

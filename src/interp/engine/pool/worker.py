@@ -1,6 +1,7 @@
-"""A worker process: ``python -m interp.engine.pool.worker``, which the kernel starts and talks to by two pipes.
+"""What a worker does, however it is asked; and a worker process, which the kernel starts and talks to by two pipes.
 
-It ends when the kernel does, however that happens: the pipe that it reads from ends, or it has another parent.
+``python -m interp.engine.pool.worker`` ends when the kernel does, however that happens: the pipe that it reads from
+ends, or it has another parent.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from interp.engine.pool import messages
 
@@ -25,38 +26,36 @@ if TYPE_CHECKING:
 _WATCH = 1.0  # seconds between looks at the parent
 
 
-class _Worker:
-    """What it holds, and its two pipes."""
+class Loop:
+    """What a worker holds, and the messages that it answers one after the other, each once.
 
-    def __init__(self, inward: BinaryIO, outward: BinaryIO, parent: int) -> None:
-        self._inward, self._outward, self._parent = inward, outward, parent
+    Parameters
+    ----------
+    say
+        Sends an answer: plain data and tensors.
+    """
+
+    def __init__(self, say: Callable[[Mapping[str, Any], Mapping[str, Tensor]], None]) -> None:
+        self._say = say
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._dropped: set[int] = set()
         self._models: dict[str, LoadedModel] = {}
-        for watch in (self._listen, self._watch):
-            threading.Thread(target=watch, daemon=True).start()
+        self._assets: dict[str, Any] = {}
+        self._doing: dict[str, Callable[[Mapping[str, Any], Mapping[str, Tensor]], Message]] = {
+            "load": self._load,
+            "digests": self._digests,
+            "change": self._change,
+            "asset": self._asset,
+            "forget": self._forget,
+        }
 
-    def _listen(self) -> None:
-        """Take messages in while a shard runs: that it is not wanted any more, or that there is nobody."""
-        try:
-            while True:
-                head, tensors = messages.received(self._inward)
-                if head["do"] == "cancel":
-                    self._dropped.add(head["shard"])
-                else:
-                    self._inbox.put((head, tensors))
-        finally:  # whatever it was: without the kernel there is nothing to do
-            os._exit(0)
+    def ask(self, head: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Take a message, which is answered in its turn."""
+        self._inbox.put((dict(head), dict(tensors)))
 
-    def _watch(self) -> None:
-        """End with the kernel where a process that it forked keeps the pipe open."""
-        while os.getppid() == self._parent:
-            time.sleep(_WATCH)
-        os._exit(0)
-
-    def say(self, head: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> None:
-        """Answer."""
-        messages.sent(self._outward, head, tensors)
+    def drop(self, shard: int) -> None:
+        """Let go of a shard, which ends at its next step."""
+        self._dropped.add(shard)
 
     def serve(self) -> None:
         """Do what is asked, for as long as there is somebody who asks."""
@@ -65,26 +64,55 @@ class _Worker:
             if message[0]["do"] == "shard":
                 message = self._shards(message)
                 continue
-            self._told(lambda message=message: self._model(*message))
+            self._told(message, lambda message=message: self._done(*message))
             message = self._inbox.get()
 
-    def _model(self, head: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Load a model, tell of its weights, or change them."""
+    # -- what is asked beside shards ---------------------------------------------------------------------------------
+
+    def _done(self, head: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Message:
+        from interp.errors import InputError
+
+        do = self._doing.get(head["do"])
+        if do is None:
+            raise InputError(f"a worker does not know what {head['do']!r} is")
+        return do(head, tensors)
+
+    def _load(self, head: Mapping[str, Any], _: Mapping[str, Tensor]) -> Message:
         from interp.engine.pool import travel
 
-        name = head["name"]
-        if head["do"] == "digests":
-            self.say({"is": "digests", "digests": travel.digests(self._models[name])})
-            return
-        if head["do"] == "load":
-            held = self._models.pop(name, None)
-            if held is not None:
-                held.close()
-            self._models[name] = travel.built(head["recipe"])
-        else:
-            travel.change(self._models[name], tensors)
+        held = self._models.pop(head["name"], None)
+        if held is not None:
+            held.close()
+        self._models[head["name"]] = travel.built(head["recipe"])
+        return self._held(head["name"])
+
+    def _digests(self, head: Mapping[str, Any], _: Mapping[str, Tensor]) -> Message:
+        from interp.engine.pool import travel
+
+        return {"is": "digests", "digests": travel.digests(self._models[head["name"]])}, {}
+
+    def _change(self, head: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Message:
+        from interp.engine.pool import travel
+
+        travel.change(self._models[head["name"]], tensors)
+        return self._held(head["name"])
+
+    def _held(self, name: str) -> Message:
         model = self._models[name]
-        self.say({"is": "held", "fingerprint": model.fingerprint(), "device": str(model.device)})
+        return {"is": "held", "fingerprint": model.fingerprint(), "device": str(model.device)}, {}
+
+    def _asset(self, head: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Message:
+        from interp.engine.pool import plain
+
+        self._assets[head["digest"]] = plain.whole(head["value"], tensors)
+        return {"is": "held"}, {}
+
+    def _forget(self, head: Mapping[str, Any], _: Mapping[str, Tensor]) -> Message:
+        for digest in head["digests"]:
+            del self._assets[digest]
+        return {"is": "forgotten"}, {}
+
+    # -- shards ------------------------------------------------------------------------------------------------------
 
     def _shards(self, first: Message) -> Message:
         """Do shards on the same models, for which these are looked at once; return the message that is none of them."""
@@ -93,7 +121,7 @@ class _Worker:
 
         def run(message: Message) -> Message:
             while message[0]["do"] == "shard" and message[0]["models"] == names:
-                self._told(lambda message=message: self._shard(*message, models))
+                self._told(message, lambda message=message: self._shard(*message, models))
                 message = self._inbox.get()
             return message
 
@@ -102,54 +130,87 @@ class _Worker:
             around = lambda model=model, inside=around: model.operate("pool", {}, lambda _: inside())  # noqa: E731
         return around()
 
-    def _shard(self, head: Mapping[str, Any], tensors: Mapping[str, Tensor], models: list[LoadedModel]) -> None:
+    def _shard(self, head: Mapping[str, Any], tensors: Mapping[str, Tensor], models: list[LoadedModel]) -> Message:
         from interp.engine.pool.protocol import Cancelled, perform
 
+        number = head["shard"]
+
         def step() -> None:
-            if head["shard"] in self._dropped:
+            if number in self._dropped:
                 raise Cancelled
 
         try:
             step()
-            reply = perform(head["job"], head["head"], tensors, {}, models, step)
+            assets = {digest: self._assets[digest] for digest in head["assets"]}
+            reply = perform(head["job"], head["head"], tensors, assets, models, step)
         except Cancelled:
-            self.say({"is": "cancelled"})
-            return
-        self.say({"is": "done", "head": dict(reply.head)}, reply.tensors)
+            return {"is": "cancelled"}, {}
+        finally:
+            self._dropped.discard(number)
+        return {"is": "done", "head": dict(reply.head)}, dict(reply.tensors)
 
-    def _told(self, body: Callable[[], None]) -> None:
-        """Call `body`; an error goes to the kernel, in one line."""
+    def _told(self, message: Message, body: Callable[[], Message]) -> None:
+        """Send what `body` returns, or in one line what it raises, with the number of the message that it answers."""
         from interp.engine import memory
         from interp.engine.exactness import Unreadable
         from interp.errors import InputError, OutOfMemory
 
+        tensors: Mapping[str, Tensor] = {}
         try:
-            body()
+            found, tensors = body()
         except Unreadable as error:
-            self.say({"is": "unreadable", "why": str(error)})
+            found = {"is": "unreadable", "why": str(error)}
         except InputError as error:
-            self.say({"is": "refused", "why": str(error)})
+            found = {"is": "refused", "why": str(error)}
         except Exception as error:
             out = isinstance(error, OutOfMemory) or memory.is_out_of_memory(error)
             said = str(error) if isinstance(error, OutOfMemory) else f"{type(error).__name__}: {error}"
-            self.say({"is": "memory" if out else "failed", "why": said})
+            found = {"is": "memory" if out else "failed", "why": said}
+        self._say({"to": message[0]["number"], **found}, tensors)
 
 
-def main() -> None:
-    """Work until the kernel is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the kernel's to hear
-    # What a library prints must not get between the answers.
-    outward = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    worker = _Worker(sys.stdin.buffer, outward, os.getppid())
+def greeting() -> dict[str, Any]:
+    """Make this process ready for shards, of one thread each, and return a worker's first word."""
     import torch
 
     from interp.engine.model.operation import versions
     from interp.engine.pool import travel  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
     torch.set_num_threads(1)
-    worker.say({"is": "ready", "process": os.getpid(), "versions": dict(versions())})
-    worker.serve()
+    return {"is": "ready", "process": os.getpid(), "versions": dict(versions())}
+
+
+def _listen(loop: Loop, inward: BinaryIO) -> None:
+    """Take messages in while a shard runs: that it is not wanted any more, or that there is nobody."""
+    try:
+        while True:
+            head, tensors = messages.received(inward)
+            if head["do"] == "drop":
+                loop.drop(head["shard"])
+            else:
+                loop.ask(head, tensors)
+    finally:  # whatever it was: without the kernel there is nothing to do
+        os._exit(0)
+
+
+def _watch(parent: int) -> None:
+    """End with the kernel where a process that it forked keeps the pipe open."""
+    while os.getppid() == parent:
+        time.sleep(_WATCH)
+    os._exit(0)
+
+
+def main() -> None:
+    """Work until the kernel is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the kernel's to hear
+    # What a library prints must not get between the answers.
+    outward = cast("BinaryIO", os.fdopen(os.dup(1), "wb"))
+    os.dup2(2, 1)
+    loop = Loop(lambda head, tensors: messages.sent(outward, head, tensors))
+    for watch, given in ((_listen, (loop, sys.stdin.buffer)), (_watch, (os.getppid(),))):
+        threading.Thread(target=watch, args=given, daemon=True).start()
+    messages.sent(outward, greeting())
+    loop.serve()
 
 
 if __name__ == "__main__":
