@@ -38,6 +38,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_of_earlier_files_is_looked_through() -> None:
+    """Let collections pass over what is there when a file begins.
+
+    All files' tests and the libraries are a million objects and more, which each collection would look through for a
+    second; letting go of a model is a collection.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Return ``folder(family, bos=True, added=())``: a model saved as a Hugging Face folder, made once."""
