@@ -16,6 +16,7 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # A job in the background is started with interrupts ignored; the tests of interrupts need Python's own handler.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+gc.disable()  # until all tests are collected: what that makes stays
 pytest.register_assert_rewrite("faults.harness")
 pytest_plugins = ["real"]  # the fixtures of real weights
 
@@ -36,6 +37,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         # Hundreds of commands, models and faults: minutes in all, though each is quick.
         if Path(__file__).parent / "faults" in item.path.parents and "name" in given:
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage from now on."""
+    gc.enable()
 
 
 @pytest.fixture(scope="module", autouse=True)
