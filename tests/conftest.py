@@ -107,8 +107,16 @@ def clean_session() -> Iterator[Any]:
     empty()
 
 
+@pytest.fixture(scope="module")
+def _states() -> dict[Any, str]:
+    """Of each model that tests of a file share: its fingerprint."""
+    return {}
+
+
 @pytest.fixture
-def lend(clean_session: Any, _engine_models: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+def lend(
+    clean_session: Any, _engine_models: Callable[..., Any], _states: dict[Any, str]
+) -> Iterator[Callable[..., Any]]:
     """Return ``lend(family, bos=True, added=())``: a loaded model shared by all tests, as the current one.
 
     Whoever changes its weights, its hooks or its shape, or unloads it, loads an own one from `folder` instead.
@@ -126,13 +134,16 @@ def lend(clean_session: Any, _engine_models: Callable[..., Any]) -> Iterator[Cal
             features.unloaded(model, name)
         clean_session.models[model.name] = model
         clean_session.current = model.name
-        lent.append((model, model.fingerprint()))
+        if model not in _states:
+            _states[model] = model.fingerprint()
+        lent.append(model)
         return model
 
     yield of
-    for model, state in lent:
+    for model in lent:
         model.store.clear()
-        assert model.fingerprint() == state, "a test changed a model that it shares with others"
+        before, _states[model] = _states[model], model.fingerprint()
+        assert _states[model] == before, "a test changed a model that it shares with others"
 
 
 @pytest.fixture

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Sequence
+from itertools import product
+from typing import Any, TypeVar
 
 EVERY = os.environ.get("INTERP_ZOO") == "all"
 
@@ -21,3 +22,17 @@ def spread(cases: Sequence[Case], most: int) -> list[Case]:
 def turns(count: int) -> int:
     """Return how many of `count` random turns are made, and of what they must have met."""
     return count if EVERY else -(-count // 3)
+
+
+def crossed(*factors: Iterable[Any]) -> list[tuple[Any, ...]]:
+    """Return cases in which each value of each factor meets each value of each other; not all three at once.
+
+    The last factor's values take turns over the others' (a Latin square).
+    """
+    *others, last = ([*enumerate(factor)] for factor in factors)
+    return [
+        (*(value for _, value in case), value)
+        for case in product(*others)
+        for number, value in last
+        if EVERY or sum(at for at, _ in case) % len(last) == number
+    ]

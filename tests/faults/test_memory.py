@@ -14,7 +14,7 @@ from faults import harness
 from interp.errors import OutOfMemory
 from interp.interface.session import session
 from interp.results import Result
-from sampled import turns
+from sampled import crossed, turns
 
 each_bodied = pytest.mark.parametrize("name", harness.bodied())
 each_door = pytest.mark.parametrize("door", harness.DOORS)
@@ -78,14 +78,17 @@ class Asking(Failing):
         return torch.empty(2**46)
 
 
+each_name_sign_and_door = pytest.mark.parametrize(
+    ("name", "sign", "door"), crossed(harness.bodied(), SIGNS, harness.DOORS)
+)
+
+
 def without_store(model):
     model.store.clear()
     return model
 
 
-@each_door
-@pytest.mark.parametrize("sign", SIGNS)
-@each_bodied
+@each_name_sign_and_door
 def test_row_28_memory_runs_out_in_a_forward(name, sign, door, shell, lend):
     model = lend("gpt2")
     clean = harness.answer(harness.worked(harness.ask(door, shell, harness.valid(name))))
@@ -192,9 +195,7 @@ def frames_of(error):
     return found
 
 
-@each_door
-@pytest.mark.parametrize("sign", SIGNS)
-@each_bodied
+@each_name_sign_and_door
 def test_row_48_an_out_of_memory_cell_pins_nothing(name, sign, door, shell, lend):
     model = lend("gpt2")
     shell.user_ns["interp"] = __import__("interp")
