@@ -36,3 +36,8 @@ def crossed(*factors: Iterable[Any]) -> list[tuple[Any, ...]]:
         for number, value in last
         if EVERY or sum(at for at, _ in case) % len(last) == number
     ]
+
+
+def in_turn(cases: Sequence[Case], turn: int) -> list[Case]:
+    """Return every second of `cases`; the others are the next turn's."""
+    return list(cases) if EVERY else [case for number, case in enumerate(cases) if (number + turn) % 2 == 0]
