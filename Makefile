@@ -58,7 +58,7 @@ quick: .venv/.installed $(SCRIPTS)
 # The tests in JupyterLab and Notebook 7 alone.
 browser: .venv/.installed $(SCRIPTS)
 	sh tools/need_chromium.sh
-	$(BIN)/python -m pytest tests/browser
+	$(BIN)/python -m pytest -n logical --maxprocesses 2 --dist loadfile tests/browser
 
 check: .venv/.installed $(SCRIPTS)
 	$(BIN)/ruff check .
