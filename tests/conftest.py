@@ -7,7 +7,7 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # A job in the background is started with interrupts ignored; the tests of interrupts need Python's own handler.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-gc.disable()  # until all tests are collected: what that makes stays
 pytest.register_assert_rewrite("faults.harness")
 pytest_plugins = ["real"]  # the fixtures of real weights
 
@@ -39,9 +38,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
-def pytest_collection_finish() -> None:
-    """Look for garbage from now on."""
-    gc.enable()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, Any, Any]:
+    """Look for no garbage while tests are collected: what that makes stays."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 @pytest.fixture(scope="module", autouse=True)
