@@ -7,7 +7,7 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         # Hundreds of commands, models and faults: minutes in all, though each is quick.
         if Path(__file__).parent / "faults" in item.path.parents and "name" in given:
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, Any, Any]:
+    """Look for no garbage while tests are collected: what that makes stays."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_of_earlier_files_is_looked_through() -> None:
+    """Let collections pass over what is there when a file begins.
+
+    All files' tests and the libraries are a million objects and more, which each collection would look through for a
+    second; letting go of a model is a collection.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -90,8 +111,16 @@ def clean_session() -> Iterator[Any]:
     empty()
 
 
+@pytest.fixture(scope="module")
+def _states() -> dict[Any, str]:
+    """Of each model that tests of a file share: its fingerprint."""
+    return {}
+
+
 @pytest.fixture
-def lend(clean_session: Any, _engine_models: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+def lend(
+    clean_session: Any, _engine_models: Callable[..., Any], _states: dict[Any, str]
+) -> Iterator[Callable[..., Any]]:
     """Return ``lend(family, bos=True, added=())``: a loaded model shared by all tests, as the current one.
 
     Whoever changes its weights, its hooks or its shape, or unloads it, loads an own one from `folder` instead.
@@ -109,13 +138,16 @@ def lend(clean_session: Any, _engine_models: Callable[..., Any]) -> Iterator[Cal
             features.unloaded(model, name)
         clean_session.models[model.name] = model
         clean_session.current = model.name
-        lent.append((model, model.fingerprint()))
+        if model not in _states:
+            _states[model] = model.fingerprint()
+        lent.append(model)
         return model
 
     yield of
-    for model, state in lent:
+    for model in lent:
         model.store.clear()
-        assert model.fingerprint() == state, "a test changed a model that it shares with others"
+        before, _states[model] = _states[model], model.fingerprint()
+        assert _states[model] == before, "a test changed a model that it shares with others"
 
 
 @pytest.fixture

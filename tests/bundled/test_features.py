@@ -24,6 +24,7 @@ METRICS = json.loads((FEATURES / "metrics.json").read_text())
 def loaded(clean_session: Any) -> Any:
     """Yield the model with its features, and fresh documents."""
     model = clean_session.load()
+    model.store.set_budget(0)  # each document is asked once
     result = interp.features_load("bundled")
     assert result.notes == ()
     prompts = [model.encode(one) for one in train_features.texts(SEED, 12_000)]
@@ -37,7 +38,8 @@ def test_they_are_small() -> None:
 def test_they_give_back_what_the_mlps_write(loaded: Any) -> None:
     model, dictionaries, prompts = loaded
     assert [one.reads.name for one in dictionaries] == [f"L{n} mlp_normed" for n in range(4)]
-    found = measure(model, dictionaries, prompts, loss=False)
+    # As one command, so that the model's state is looked at once.
+    found = model.operate("measure", {}, lambda _: measure(model, dictionaries, prompts, loss=False))
     print([f"FVU {one.fvu:.3f}, L0 {one.l0:.2f}, dead {one.dead:.3f}" for one in found])
     for one, said in zip(found, METRICS["features"], strict=True):
         assert one.fvu <= 0.05
@@ -49,7 +51,8 @@ def test_they_give_back_what_the_mlps_write(loaded: Any) -> None:
 def test_the_model_does_as_well_with_them(loaded: Any) -> None:
     model, dictionaries, prompts = loaded
     alone = [one for one in prompts if len(one.ids) < 512][:120]  # as the card has it
-    recovered = [one.ce_recovered for one in measure(model, dictionaries, alone)]
+    found = model.operate("measure", {}, lambda _: measure(model, dictionaries, alone))
+    recovered = [one.ce_recovered for one in found]
     print([f"CE recovered {one:.3f}" for one in recovered])
     assert min(recovered) >= 0.97  # on the card's documents .987 and more; of fewer it is another .01 or so
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -317,14 +318,21 @@ def answer(result: Any) -> Any:
     return content(result, frozenset({"provenance", "notes", "seconds", "forwards"}))
 
 
+# Of each model what was kept before the first fault; drawing takes longer than most faults.
+_kept: weakref.WeakKeyDictionary[Any, dict[str, tuple[Any, ...]]] = weakref.WeakKeyDictionary()
+
+
 @contextlib.contextmanager
 def unharmed(model: Any, shell: Any) -> Iterator[None]:
     """Assert that a fault inside leaves earlier results, the next forward, the hooks and the session as they were."""
-    kept = {}
+    kept = _kept.pop(model, {})
     for name in bodied()[:2]:
-        worked(ask("magic", shell, valid(name, family_of(model)).source(out=f"kept_{name.replace('-', '_')}")))
-        result = shell.user_ns[f"kept_{name.replace('-', '_')}"]
-        kept[name] = (result, content(result), repr(result), result.text())
+        out = f"kept_{name.replace('-', '_')}"
+        if name not in kept:
+            worked(ask("magic", shell, valid(name, family_of(model)).source(out=out)))
+            result = shell.user_ns[out]
+            kept[name] = (result, content(result), repr(result), result.text())
+        shell.user_ns[out] = kept[name][0]
     hooked, logits, loaded, current = census(model), forward(model), dict(session.models), session.current
     yield
     assert census(model) == hooked, "a hook was left behind or taken away"
@@ -336,3 +344,4 @@ def unharmed(model: Any, shell: Any) -> Iterator[None]:
         assert shell.user_ns[f"kept_{name.replace('-', '_')}"] is result
         assert content(result) == before, f"an earlier result of {name} has changed"
         assert (repr(result), result.text()) == (shown, text)
+    _kept[model] = kept

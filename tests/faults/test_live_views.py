@@ -19,6 +19,7 @@ from faults.test_network import INSIDE, LOADS
 from faults.test_text_in_pictures import FORBIDDEN, HIDDEN, MARKUP, read_html, read_svg
 from interp.selection import selection
 from interp.views.kit.text import visible
+from sampled import turns
 from widgets.conftest import ask, page, wire  # noqa: F401
 
 ASKS = re.compile(r"https?:(?!//www\.w3\.org/2000/svg)|\bfetch\(|XMLHttpRequest|WebSocket|import\(")
@@ -143,14 +144,14 @@ def test_row_39_views_outlive_a_reload(name, shell, lend, wire):  # noqa: F811
 
 
 @pytest.mark.parametrize("name", LIVE)
-def test_row_46_a_cell_that_ends_in_a_view_a_thousand_times(name, shell, lend, page, wire):  # noqa: F811
+def test_row_46_a_cell_that_ends_in_a_view_again_and_again(name, shell, lend, page, wire):  # noqa: F811
     model = lend("gpt2")
     result = harness.worked(harness.ask("magic", shell, harness.valid(name)))
     model.store.clear()
     gc.collect()
     before = {id(held) for held in gc.get_objects() if isinstance(held, torch.Tensor)}
     alive = weakref.WeakSet()
-    for n in range(1000):
+    for n in range(turns(1000)):
         copy = dataclasses.replace(result)
         alive.update((copy, copy.widget))
         if n % 20 == 0:

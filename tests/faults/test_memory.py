@@ -14,6 +14,7 @@ from faults import harness
 from interp.errors import OutOfMemory
 from interp.interface.session import session
 from interp.results import Result
+from sampled import crossed, turns
 
 each_bodied = pytest.mark.parametrize("name", harness.bodied())
 each_door = pytest.mark.parametrize("door", harness.DOORS)
@@ -77,14 +78,17 @@ class Asking(Failing):
         return torch.empty(2**46)
 
 
+each_name_sign_and_door = pytest.mark.parametrize(
+    ("name", "sign", "door"), crossed(harness.bodied(), SIGNS, harness.DOORS)
+)
+
+
 def without_store(model):
     model.store.clear()
     return model
 
 
-@each_door
-@pytest.mark.parametrize("sign", SIGNS)
-@each_bodied
+@each_name_sign_and_door
 def test_row_28_memory_runs_out_in_a_forward(name, sign, door, shell, lend):
     model = lend("gpt2")
     clean = harness.answer(harness.worked(harness.ask(door, shell, harness.valid(name))))
@@ -191,9 +195,7 @@ def frames_of(error):
     return found
 
 
-@each_door
-@pytest.mark.parametrize("sign", SIGNS)
-@each_bodied
+@each_name_sign_and_door
 def test_row_48_an_out_of_memory_cell_pins_nothing(name, sign, door, shell, lend):
     model = lend("gpt2")
     shell.user_ns["interp"] = __import__("interp")
@@ -248,7 +250,7 @@ def test_row_48_loading_pins_nothing(shell, lend, folder, monkeypatch):
     assert {id(t) for t in tensors()} <= before
 
 
-CELLS = 200
+CELLS = turns(200)
 
 
 @each_bodied
@@ -266,7 +268,7 @@ def test_row_46_many_cells_that_end_in_a_result(name, shell, lend):
         kept.append(shell.user_ns["kept"])
     assert all(isinstance(result, Result) for result in kept)
     assert len({id(result) for result in kept}) == CELLS
-    for result in kept[::50]:
+    for result in kept[::20]:
         result.html(), result.text(), result._repr_mimebundle_()
     in_store = {id(t) for t in model.store._held.values()}
     assert [t.shape for t in tensors() if id(t) not in before | in_store] == []
@@ -281,7 +283,7 @@ def test_row_46_many_cells_that_end_in_a_result(name, shell, lend):
 def test_row_46_the_store_keeps_to_its_budget(shell, lend):
     model = lend("gpt2")
     shell.run_cell("%config Interp.store_budget = 20000")
-    for n in range(30):
+    for n in range(turns(30)):
         for name in harness.bodied():
             harness.worked(harness.ask("magic", shell, harness.valid(name, text=f"Mary {n}")))
             assert model.store.ledger().ram_bytes <= 20_000

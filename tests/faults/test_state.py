@@ -15,6 +15,7 @@ import torch
 from faults import harness
 from interp.errors import InputError
 from interp.interface.session import session
+from sampled import in_turn
 
 each_bodied = pytest.mark.parametrize("name", harness.bodied())
 # Under hooks of the user's own, replaced forwards or autocast; what has no way with hooks is refused in one line there.
@@ -123,7 +124,9 @@ def test_row_31_a_hook_of_the_users_own(family, hook, shell, own):
     if hook is by_add_hook and family == "bert":
         pytest.skip("reset_hooks takes BERT's own wiring away too")
     unhooked = [name for name in harness.bodied(family) if name in harness.UNHOOKED]
-    clean = {name: cell_of(name, family, "magic", shell) for name in harness.bodied(family) if name not in unhooked}
+    others = [name for name in harness.bodied(family) if name not in unhooked]
+    names = in_turn(others, HOOKS.index(hook) + harness.FAMILIES.index(family))
+    clean = {name: cell_of(name, family, "magic", shell) for name in names}
     logits, baseline = harness.forward(model), harness.census(model)
     entries = model.store.ledger().entries
     model.store.clear()
@@ -280,7 +283,9 @@ def fresh_answer(model, name, family, shell):
 @each_family
 def test_row_32_an_edit_and_then_the_same_cell(family, edit, shell, own):
     model = own(family)
-    before = {name: cell_of(name, family, "magic", shell) for name in harness.bodied(family)}
+    others = [name for name in harness.bodied(family) if name != "predict"]
+    names = ["predict", *in_turn(others, EDITS.index(edit) + harness.FAMILIES.index(family))]
+    before = {name: cell_of(name, family, "magic", shell) for name in names}
     kept, logits = {name: harness.content(result) for name, result in before.items()}, harness.forward(model)
     try:
         edit(model)

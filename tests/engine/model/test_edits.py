@@ -16,6 +16,7 @@ import models
 from interp.engine.model.load import Options, load
 from interp.interface import registry
 from interp.interface.session import session
+from sampled import turns
 
 from . import edits_of_code, edits_of_objects
 from .edits import EDITS, Inapplicable, Subject
@@ -141,7 +142,7 @@ def test_the_table_is_long_enough() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @settings(
-    max_examples=int(os.environ.get("INTERP_EXAMPLES", "40")),
+    max_examples=int(os.environ.get("INTERP_EXAMPLES", turns(40))),
     deadline=None,
     database=None,
     derandomize=True,

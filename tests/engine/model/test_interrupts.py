@@ -1,4 +1,4 @@
-"""A thousand interrupts at random moments inside forwards and the handling of hooks leave nothing behind."""
+"""Hundreds of interrupts at random moments inside forwards and the handling of hooks leave nothing behind."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from interp.engine.model.hooks import census
 from interp.engine.model.load import Options, load
 from interp.engine.model.loaded import LoadedModel
 from interp.interface import registry
+from sampled import turns
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
 
 REFERENCE = torch.tensor([[3, 141, 59, 26, 53]])
-PER_FAMILY = 334
-ENOUGH = {"landed": 100, "inside hooks": 33}  # a busy machine may need more turns, up to MOST
+PER_FAMILY = turns(334)
+ENOUGH = {"landed": turns(100), "inside hooks": turns(33)}  # a busy machine may need more turns, up to MOST
 MOST = 4 * PER_FAMILY
 
 

@@ -276,20 +276,6 @@ def test_a_tokenizer_that_cannot_be_read_is_told(folder: Any, tmp_path: Path) ->
     assert logits(model).shape[1] == len(IDS)
 
 
-def test_the_gguf_of_gemma_3_is_loaded_and_its_spaces_are_spelled(gemma3_file: Path) -> None:
-    loaded = load(gemma3_file, options=CPU)
-    g = loaded.geometry
-    assert (g.n_layers, g.n_heads, g.n_kv_heads, g.d_model, g.d_vocab) == (18, 4, 1, 640, 262144)
-    assert loaded.hf_model.config.architectures == ["Gemma3ForCausalLM"]
-    encoded = loaded.encode(interp.Prompt("The capital of France is"))
-    assert encoded.strings[1:] == ("The", " capital", " of", " France", " is")
-    assert encoded.notes == ()
-    chances = loaded.run("When Mary and John went to the store, John gave a drink to").logits[0, -1].softmax(-1)
-    top = int(chances.argmax())
-    assert loaded.tokens.string(top) == " Mary"
-    assert float(chances[top]) == pytest.approx(0.853, abs=2e-3)
-
-
 def test_a_damaged_gguf_file(gguf_file: Path, tmp_path: Path) -> None:
     for content in (b"", b"GGUF" + bytes(40), gguf_file.read_bytes()[:3_000_000]):
         (tmp_path / "cut.gguf").write_bytes(content)

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other kernels d
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(mapped, "_SETTLED", 0)  # the file has just been written
     monkeypatch.setattr(content, "_known", {})
+    monkeypatch.setattr(content, "_FEW", 0)
     return models.save(tmp_path / "small", "llama")
 
 

@@ -26,6 +26,7 @@ from interp.engine.transformer.block import Block
 from interp.errors import Interrupted
 from interp.sites import SITES, Site
 from interp.spec import Pair, Prompt
+from sampled import spread, turns
 
 pytestmark = pytest.mark.usefixtures("one_thread", "every_sweep_runs")
 
@@ -174,22 +175,23 @@ def test_memory_runs_out_once_at_every_step(sign: str, path: str, lend: Any, mon
     hooked = hooks.census(model.modules())
     injected = 0
     for owner, name in seams(path):
-        k = 0
-        while True:
+
+        def asked(k: int, owner: Any = owner, name: str = name) -> tuple[Any, int]:
             model.store.clear()
             exactness.forget(model)
-            failing = Failing(getattr(owner, name), lambda call, k=k: call == k, SIGNS[sign])
+            failing = Failing(getattr(owner, name), lambda call: call == k, SIGNS[sign])
             with monkeypatch.context() as patch:
                 patch.setattr(owner, name, lambda *a, f=failing, **b: f(*a, **b))
-                result = ask()
-            if failing.calls <= k:
-                break
+                return ask(), failing.calls
+
+        _, steps = asked(-1)
+        for k in spread(range(steps), 8 if sign == "cuda" else 4):
+            result, _ = asked(k)
             assert np.abs(whole(result, path) - expected).max() < 1e-5, (name, k)
             assert result.clean_metric == pytest.approx(ask().clean_metric, abs=1e-5)
             injected += 1
-            k += 1 if sign == "cuda" else 3  # each sign at some steps, one at all of them
     print(f"{path}, {sign}: memory ran out at {injected} different steps")
-    assert injected > (20 if sign == "cuda" else 6)
+    assert injected > (12 if sign == "cuda" else 6)
     assert hooks.census(model.modules()) == hooked
 
 
@@ -269,8 +271,9 @@ def test_another_error_stays_itself(path: str, lend: Any, monkeypatch: pytest.Mo
 
 # -- interrupts ------------------------------------------------------------------------------------------------------
 
-TURNS = 250  # for each family and path: 1,000 in all
-ENOUGH = {"landed": 75, "partial": 50, "with finished cells": 25}  # a busy machine may need more turns, up to MOST
+TURNS = turns(250)  # for each family and path
+# A busy machine may need more turns, up to MOST.
+ENOUGH = {"landed": turns(75), "partial": turns(50), "with finished cells": turns(25)}
 MOST = 4 * TURNS
 QUESTIONS = [
     {"site": "z", "by": "head-position", "pairs": [ONE, FIRST]},

@@ -14,6 +14,7 @@ from interp.engine.model.load import Options, load
 from interp.engine.model.loaded import LoadedModel
 from interp.methods._shared.models import way
 from interp.spec import Pair, Pairs, Prompt
+from methods.features.test_trace import adds_up
 from real import PROMPT, STORE
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread", "gemma3")]
@@ -33,6 +34,19 @@ def gemma3(_gemma3: LoadedModel, clean_session: Any) -> LoadedModel:
     clean_session.models[_gemma3.name] = _gemma3
     clean_session.current = _gemma3.name
     return _gemma3
+
+
+def test_its_gguf_is_loaded_and_its_spaces_are_spelled(gemma3: LoadedModel) -> None:
+    g = gemma3.geometry
+    assert (g.n_layers, g.n_heads, g.n_kv_heads, g.d_model, g.d_vocab) == (18, 4, 1, 640, 262144)
+    assert gemma3.hf_model.config.architectures == ["Gemma3ForCausalLM"]
+    encoded = gemma3.encode(Prompt("The capital of France is"))
+    assert encoded.strings[1:] == ("The", " capital", " of", " France", " is")
+    assert encoded.notes == ()
+    chances = gemma3.run(STORE).logits[0, -1].softmax(-1)
+    top = int(chances.argmax())
+    assert gemma3.tokens.string(top) == " Mary"
+    assert float(chances[top]) == pytest.approx(0.853, abs=2e-3)
 
 
 def test_it_runs_without_hooks_and_says_what_it_is_known_to_say(gemma3: LoadedModel) -> None:
@@ -103,3 +117,7 @@ def test_composition_is_read_off_its_weights(gemma3: LoadedModel) -> None:
     composed = interp.compose(kind="q")
     assert composed.scores["q"].shape == (gemma3.geometry.n_layers, 4, gemma3.geometry.n_layers, 4)
     assert np.isfinite(composed.scores["q"][0, :, 1:]).all()
+
+
+def test_a_trace_of_it_adds_up(gemma3: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    adds_up(gemma3, monkeypatch)

@@ -203,7 +203,7 @@ def test_memory_is_flat_in_the_number_of_texts(cluster: bool, lend: Any, monkeyp
     peaks: dict[int, tuple[int, int]] = {}
     per_text = 0
     for count in (20, 200):
-        texts = [TEXTS[0]] * count
+        texts = [f"{TEXTS[0]} {TEXTS[0]}"] * count
         tensors: list[int] = []
 
         def look(done: int, total: int, said: str, tensors: list[int] = tensors) -> None:  # noqa: ARG001

@@ -15,6 +15,7 @@ from interp.engine.model.mapped import Key, Mappings
 
 _CHUNK = 1 << 22  # elements hashed at once on a device: 32 MB of weights beside them
 _PIECE = 1 << 24  # bytes that one core hashes at once
+_FEW = 1 << 24  # bytes that are hashed sooner than the kernel lists what is mapped
 PLAIN = {Tensor, torch.nn.Parameter, torch.nn.Buffer}
 
 Place = tuple[int, int, torch.device]
@@ -56,10 +57,11 @@ def digest(contents: Sequence[Bytes]) -> str:
     """Return 128 bits in hexadecimal: the hash of all pieces' hashes, in order, which as many cores take as torch uses.
 
     xxh3 reads at the rate of one core; a model's weights come faster from memory than that. What is still a file's and
-    was hashed as such (`mapped`) is not read again.
+    was hashed as such (`mapped`) is not read again, unless it is little.
     """
     views = [memoryview(one).cast("B") if memoryview(one).nbytes else memoryview(b"") for one in contents]
-    mappings = Mappings() if any(isinstance(one, ctypes.Array) for one in contents) else None
+    stored = sum(len(view) for one, view in zip(contents, views, strict=True) if isinstance(one, ctypes.Array))
+    mappings = Mappings() if stored > _FEW else None
     keys = [
         mappings.key(ctypes.addressof(one), len(view)) if mappings and isinstance(one, ctypes.Array) else None
         for one, view in zip(contents, views, strict=True)
