@@ -40,7 +40,9 @@ class Loop:
         self._say = say
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._dropped: set[int] = set()
+        self._at: int | None = None  # the shard that runs
         self._models: dict[str, LoadedModel] = {}
+        self._known: dict[str, dict[str, Any]] = {}  # of each model, what it was loaded by, and its fingerprints
         self._assets: dict[str, Asset] = {}
         self._doing: dict[str, Callable[[Mapping[str, Any], Mapping[str, Tensor]], Message]] = {
             "load": self._load,
@@ -57,6 +59,16 @@ class Loop:
     def drop(self, shard: int) -> None:
         """Let go of a shard, which ends at its next step."""
         self._dropped.add(shard)
+
+    def release(self) -> None:
+        """Let go of the shard that runs: who asked for it is gone."""
+        if (shard := self._at) is not None:
+            self.drop(shard)
+
+    def holds(self) -> dict[str, Any]:
+        """Return what it has, for one who asks for the first time."""
+        self._dropped.clear()
+        return {"models": self._known, "assets": {digest: asset.nbytes for digest, asset in self._assets.items()}}
 
     def serve(self) -> None:
         """Do what is asked, for as long as there is somebody who asks."""
@@ -81,11 +93,15 @@ class Loop:
     def _load(self, head: Mapping[str, Any], _: Mapping[str, Tensor]) -> Message:
         from interp.engine.pool import travel
 
-        held = self._models.pop(head["name"], None)
+        name = head["name"]
+        held = self._models.pop(name, None)
+        self._known.pop(name, None)
         if held is not None:
             held.close()
-        self._models[head["name"]] = travel.built(head["recipe"])
-        return self._held(head["name"])
+        model = self._models[name] = travel.built(head["recipe"])
+        found = model.fingerprint()
+        self._known[name] = {"recipe": head["recipe"], "loaded": found, "fingerprint": found}
+        return self._held(name)
 
     def _digests(self, head: Mapping[str, Any], _: Mapping[str, Tensor]) -> Message:
         from interp.engine.pool import travel
@@ -95,12 +111,13 @@ class Loop:
     def _change(self, head: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Message:
         from interp.engine.pool import travel
 
-        travel.change(self._models[head["name"]], tensors)
-        return self._held(head["name"])
+        name = head["name"]
+        travel.change(self._models[name], tensors)
+        self._known[name]["fingerprint"] = self._models[name].fingerprint()
+        return self._held(name)
 
     def _held(self, name: str) -> Message:
-        model = self._models[name]
-        return {"is": "held", "fingerprint": model.fingerprint(), "device": str(model.device)}, {}
+        return {"is": "held", "fingerprint": self._known[name]["fingerprint"]}, {}
 
     def _asset(self, head: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Message:
         from interp.engine.pool.protocol import Asset
@@ -140,6 +157,7 @@ class Loop:
             if number in self._dropped:
                 raise Cancelled
 
+        self._at = number
         try:
             step()
             assets = {digest: self._assets[digest] for digest in head["assets"]}
@@ -147,6 +165,7 @@ class Loop:
         except Cancelled:
             return {"is": "cancelled"}, {}
         finally:
+            self._at = None
             self._dropped.discard(number)
         return {"is": "done", "head": dict(reply.head)}, dict(reply.tensors)
 
@@ -194,7 +213,7 @@ def _listen(loop: Loop, inward: BinaryIO) -> None:
         os._exit(0)
 
 
-def _watch(parent: int) -> None:
+def watch(parent: int) -> None:
     """End with the kernel where a process that it forked keeps the pipe open."""
     while os.getppid() == parent:
         time.sleep(_WATCH)
@@ -208,8 +227,8 @@ def main() -> None:
     outward = cast("BinaryIO", os.fdopen(os.dup(1), "wb"))
     os.dup2(2, 1)
     loop = Loop(lambda head, tensors: messages.sent(outward, head, tensors))
-    for watch, given in ((_listen, (loop, sys.stdin.buffer)), (_watch, (os.getppid(),))):
-        threading.Thread(target=watch, args=given, daemon=True).start()
+    for target, given in ((_listen, (loop, sys.stdin.buffer)), (watch, (os.getppid(),))):
+        threading.Thread(target=target, args=given, daemon=True).start()
     messages.sent(outward, greeting())
     loop.serve()
 
