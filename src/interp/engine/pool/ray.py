@@ -35,6 +35,18 @@ _LARGE = 1 << 20  # bytes from which on a message's arrays go to Ray's object st
 _HELD = 2 << 30  # bytes that are kept there
 
 
+def require() -> None:
+    """See to it that Ray is there.
+
+    Raises
+    ------
+    InputError
+        It is not.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise InputError("workers on Ray need Ray; type pip install 'interp[ray]'")
+
+
 class _Bridge:
     """The process that talks to Ray, and the thread that hands out what it says."""
 
@@ -235,8 +247,7 @@ class Ray(Scheduler):
     """
 
     def __init__(self, address: str = "", count: int | None = None, *, gpus: float = 0.0, name: str = "") -> None:
-        if importlib.util.find_spec("ray") is None:
-            raise InputError("workers on Ray need Ray; type pip install 'interp[ray]'")
+        require()
         self._bridge = _Bridge(address, count or os.cpu_count() or 1, gpus, name)
         try:
             found = self._bridge.first()
