@@ -121,7 +121,7 @@ class _Bridge:
 
     def _do_start(self, head: Mapping[str, Any], _: list[bytes]) -> None:
         seat, name = head["seat"], self._asked["name"]
-        options: dict[str, Any] = {"num_cpus": 1, "num_gpus": self._asked["gpus"]}
+        options: dict[str, Any] = {"num_cpus": 1, "num_gpus": self._asked["gpus"], "scheduling_strategy": "SPREAD"}
         if name:
             options |= {"name": f"{name} {seat}", "lifetime": "detached", "get_if_exists": True}
         actor = self._actors[seat] = self._class.options(**options).remote()

@@ -237,7 +237,7 @@ class Scheduler:
         ended: dict[str, list[str]] = {}
         for seat in self._seats:
             ended.setdefault(seat.worker.state, []).append(seat.worker.name)
-        whose = {state: names[0] if len(names) == 1 else f"{len(names)} workers" for state, names in ended.items()}
+        whose = {state: names[0] if len(names) == 1 else f"each of {len(names)}" for state, names in ended.items()}
         return "; ".join(f"{names} {state}" for state, names in whose.items())
 
     # -- slow ones ---------------------------------------------------------------------------------------------------

@@ -159,7 +159,10 @@ class Seat(ABC):
         held.pop(model.name, None)
         if self._recipes.get(model.name) != recipe:
             self._recipes.pop(model.name, None)
-            answer, _ = self.asked({"do": "load", "name": model.name, "recipe": recipe[0]})
+            try:
+                answer, _ = self.asked({"do": "load", "name": model.name, "recipe": recipe[0]})
+            except InputError as error:
+                raise Ejected(f"is refused: it cannot load {model.name}: {error}") from None
             found = answer["fingerprint"]
             if found != model.loaded:
                 raise Ejected(
