@@ -39,16 +39,11 @@ PATIENCE = 90.0
 CLUSTER = """
 import json, sys
 from ray.cluster_utils import Cluster
-head, other = json.loads(sys.argv[1])
+from interp.engine.pool.bridge import _patient
+_patient()
 cluster = Cluster()
-for node in (head, other):
-    for last in (False, False, True):
-        try:
-            cluster.add_node(**node)
-            break
-        except Exception:  # on a busy machine Ray's thirty seconds may not be enough
-            if last:
-                raise
+for node in json.loads(sys.argv[1]):
+    cluster.add_node(**node)
 print(cluster.address, flush=True)
 sys.stdin.read()
 cluster.shutdown()
@@ -104,6 +99,7 @@ def address(homes: tuple[Path, Path]) -> Iterator[str]:
         "PYTHONPATH": str(Path(interp.__file__).parents[1]),
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_register_timeout_seconds": "300",
         "HF_HUB_OFFLINE": "1",
     }
     command = [sys.executable, "-c", CLUSTER, json.dumps(nodes)]

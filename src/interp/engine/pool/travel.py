@@ -15,12 +15,15 @@ import torch
 import xxhash
 from torch import Tensor
 
-from interp import files
+from interp import bundled, files
 from interp.engine.model.load import Options, load
 from interp.errors import InputError
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
+
+
+_BUNDLED = "bundled"
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,8 @@ def travelling(model: LoadedModel, *, local: bool) -> Travelling:
             "save_pretrained(folder) and %interp load folder, or %interp disconnect"
         )
     source = origin.source if origin.path is None else str(origin.path.resolve())
+    if source == str(bundled.MODEL.resolve()):
+        source = _BUNDLED  # a worker on another machine has its own
     recipe = {"name": model.name, "source": source, "options": _plain(origin.options)}
     return Travelling(model.name, found, recipe, origin.fingerprint or found, model)
 
@@ -84,7 +89,8 @@ def _plain(options: Options) -> dict[str, Any]:
 
 def built(recipe: Mapping[str, Any]) -> LoadedModel:
     """Load a model by its recipe."""
-    return load(recipe["source"], name=recipe["name"], options=Options(**recipe["options"]))
+    source = bundled.MODEL if recipe["source"] == _BUNDLED else recipe["source"]
+    return load(source, name=recipe["name"], options=Options(**recipe["options"]))
 
 
 def tensors_of(model: LoadedModel) -> dict[str, Tensor]:
