@@ -39,11 +39,15 @@ PATIENCE = 90.0
 CLUSTER = """
 import json, sys
 from ray.cluster_utils import Cluster
-from interp.engine.pool.bridge import _patient
-_patient()
 cluster = Cluster()
 for node in json.loads(sys.argv[1]):
-    cluster.add_node(**node)
+    for last in (False, False, True):
+        try:
+            cluster.add_node(**node)
+            break
+        except Exception:  # on a busy machine a start can take longer than Ray gives itself
+            if last:
+                raise
 print(cluster.address, flush=True)
 sys.stdin.read()
 cluster.shutdown()

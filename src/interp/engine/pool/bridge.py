@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any, BinaryIO, cast
 
@@ -26,7 +26,6 @@ from interp.engine.pool import messages
 from interp.engine.pool.worker import watch
 
 NAMESPACE = "interp"
-_START = 300.0  # seconds that a start may take
 _REACH = 5.0  # seconds in which a head must answer
 _LOOK = 1.0  # seconds between looks whether it is there
 _MISSED = 5  # looks at which it was not, until it is gone
@@ -37,27 +36,6 @@ def _line(error: BaseException) -> str:
     """Return what an error of Ray's, which are long, says in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return (lines[-1] if "creation task" in lines[0] else lines[0])[:300]
-
-
-def _patient() -> None:
-    """Let Ray wait for a node that it starts for longer than the thirty seconds that are written into it.
-
-    On a busy machine they are not enough, and what was started goes on starting while Ray gives up.
-    """
-    services: Any = importlib.import_module("ray._private.services")
-    plain: Callable[..., Any] = services.get_node
-
-    def get_node(*given: Any) -> Any:
-        end = time.monotonic() + _START
-        while True:
-            try:
-                return plain(*given)
-            except RuntimeError:
-                if time.monotonic() > end:
-                    raise
-                time.sleep(_LOOK / 10)
-
-    services.get_node = get_node
 
 
 def _reached(address: str) -> bool:
@@ -95,7 +73,6 @@ class _Bridge:
                 raise ConnectionError(f"nobody answers at {self._address}")
             ray.init(self._address, **quiet)
         else:
-            _patient()
             ray.init(
                 "local",
                 num_cpus=self._asked["cpus"],

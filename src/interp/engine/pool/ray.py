@@ -31,6 +31,7 @@ from interp.engine.pool.seat import Ejected, Seat
 from interp.errors import InputError
 
 _PATIENCE = 15.0  # seconds until a bridge that was told to end is ended
+_STARTS = 3
 _LARGE = 1 << 20  # bytes from which on a message's arrays go to Ray's object store, once for all workers
 _HELD = 2 << 30  # bytes that are kept there
 
@@ -249,9 +250,8 @@ class Ray(Scheduler):
 
     def __init__(self, address: str = "", count: int | None = None, *, gpus: float = 0.0, name: str = "") -> None:
         require()
-        self._bridge = _Bridge(address, count or os.cpu_count() or 1, gpus, name)
+        self._bridge, found = _connected(address, count or os.cpu_count() or 1, gpus, name)
         try:
-            found = self._bridge.first()
             numbers = _numbers(found, count, gpus, address)
         except BaseException:
             self._bridge.close()
@@ -268,6 +268,22 @@ class Ray(Scheduler):
             cast("_Actor", seat).lasting = self.lasting
         super().close()
         self._bridge.close()
+
+
+def _connected(address: str, cpus: int, gpus: float, name: str) -> tuple[_Bridge, Mapping[str, Any]]:
+    """Return a bridge, and what Ray has; on a busy machine a start can take longer than Ray gives itself."""
+    tries = 1 if address else _STARTS
+    while True:
+        bridge = _Bridge(address, cpus, gpus, name)
+        try:
+            return bridge, bridge.first()
+        except InputError as error:
+            tries -= 1
+            if not tries or "timed out during startup" not in str(error):
+                raise
+        except BaseException:
+            bridge.close()
+            raise
 
 
 def _numbers(found: Mapping[str, Any], count: int | None, gpus: float, address: str) -> list[int]:
