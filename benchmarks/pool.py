@@ -1,7 +1,8 @@
-"""What worker processes give: one and two beside each other, and what a shard costs beside its work.
+"""What workers give: one and two processes beside each other, and what a shard costs beside its work, on Ray, too.
 
 ``python benchmarks/pool.py [PAIRS]``: what a pool takes for shards of the bundled model that are next to nothing, less
-what the same shards take in this process, a shard; and a sweep of every head of SmolLM2 over so many pairs (64) by one
+what the same shards take in this process, a shard, by a worker process and, where Ray is installed, by an actor of a
+local one; and, unless PAIRS is 0, a sweep of every head of SmolLM2 over so many pairs (64) by one
 worker and by two, in turns, as a ratio of wall times. Bits are compared. One thread everywhere; the ratio means
 something on two cores that nobody else uses.
 """
@@ -12,6 +13,7 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import importlib.util
 import statistics
 import sys
 import time
@@ -28,6 +30,7 @@ import interp
 from interp.engine.patching import pooled
 from interp.engine.pool.here import Here
 from interp.engine.pool.processes import Processes
+from interp.engine.pool.ray import Ray
 from interp.interface.session import session
 
 TURNS = 3
@@ -57,8 +60,8 @@ def side_by_side(one: Any, two: Any, count: int) -> None:
     print(f"one / two: {statistics.median(ratios):.2f} (bar 1.8)", flush=True)
 
 
-def overhead(one: Any) -> None:
-    """Print what a shard costs in a worker beyond what it costs here."""
+def overhead(one: Any, bar: int) -> None:
+    """Print what a shard costs in a worker beyond what it costs here, and what it may."""
     interp.load(name="bundled", device="cpu")
     pooled.ROWS = 1
     asked = {"task": "ioi", "n": SMALL, "layer": 3}
@@ -71,24 +74,33 @@ def overhead(one: Any) -> None:
         shards = int(first.provenance.path.split()[2])
         assert np.array_equal(first.per_pair, second.per_pair)
         costs.append((there - here) / shards)
-        print(f"{shards} shards: {there / shards * 1e3:.1f} ms each in a worker, {here / shards * 1e3:.1f} ms here")
-    print(f"overhead of a shard: {statistics.median(costs) * 1e3:.1f} ms (bar 20)", flush=True)
+        print(f"{shards} shards: {there / shards * 1e3:.1f} ms each on {one.name}, {here / shards * 1e3:.1f} ms here")
+    print(f"overhead of a shard on {one.name}: {statistics.median(costs) * 1e3:.1f} ms (bar {bar})", flush=True)
 
 
 def main() -> None:
-    """Measure both."""
+    """Measure all of it."""
     torch.set_num_threads(1)
-    one, two = Processes(1), Processes(2)
+    pairs = int(sys.argv[1]) if len(sys.argv) > 1 else 64
+    pools: list[Any] = []
     try:
-        for pool in (one, two):
-            pool.await_ready()
-        overhead(one)
+        pools.append(Processes(1))
+        pools[0].await_ready()
+        overhead(pools[0], 20)
+        if importlib.util.find_spec("ray") is not None:
+            pools.append(Ray(count=1))
+            pools[1].await_ready()
+            overhead(pools[1], 50)
+            pools.pop().close()
         pooled.ROWS = 4 * pooled.WAVE_ROWS
-        side_by_side(one, two, int(sys.argv[1]) if len(sys.argv) > 1 else 64)
+        if pairs:
+            pools.append(Processes(2))
+            pools[1].await_ready()
+            side_by_side(*pools, pairs)
     finally:
         session.pool = None
-        one.close()
-        two.close()
+        for pool in pools:
+            pool.close()
 
 
 if __name__ == "__main__":

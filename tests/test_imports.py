@@ -115,7 +115,7 @@ ALLOWED: dict[str, set[str]] = {
         "engine.exactness",
         "engine.metrics",
     },
-    "engine.pool": {*PLAIN, "engine.model", "engine.memory", "engine.exactness"},
+    "engine.pool": {*PLAIN, "bundled", "engine.model", "engine.memory", "engine.exactness"},
     "engine.patching": {
         *PLAIN,
         "engine.pool",

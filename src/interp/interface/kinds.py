@@ -285,13 +285,13 @@ class Over(Open):
 
 
 class Pool(Kind):
-    """Where work runs: in this process, or in worker processes, of which a number alone is enough."""
+    """Where work runs: in this process, in worker processes, of which a number alone is enough, or on Ray."""
 
     def check(self, value: Any, name: str) -> Any:
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else super().check(value, name)
 
     def complete(self, partial: str, session: Loaded, commands: Iterable[str]) -> Iterable[str]:  # noqa: ARG002
-        return ("here", "processes")
+        return ("here", "processes", "ray", "ray://")
 
 
 TASK = Task()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -15,21 +16,30 @@ if TYPE_CHECKING:
     from interp.engine.pool.protocol import Worker
     from interp.interface.session import Session
 
-_KINDS = ("here", "processes")
+_KINDS = ("here", "processes", "ray")
 _NONE = "no workers: everything runs in this process"
+_ADDRESS = re.compile(r"(ray://)?[\w.-]+:\d+")
 
 
 @command
-def connect(session: Session, where: PoolName, count: int | None = None) -> Table:
+def connect(
+    session: Session, where: PoolName, count: int | None = None, *, gpus: float | None = None, name: str | None = None
+) -> Table:
     """Let workers do the sweeps of patch and path, in shards: with any number of them a result has the same bits.
 
     Parameters
     ----------
     where
-        processes, on this machine, of one thread each; a number alone, such as 4, means so many of them; here runs the
-        same shards in this process.
+        processes, on this machine, of one thread each; a number alone, such as 4, means so many of them; ray for those
+        of a Ray that is started on this machine; ray://head:10001 or head:6379 for those of a Ray cluster; here runs
+        the same shards in this process.
     count
-        How many processes; as many as this machine has cores when not given.
+        How many workers; as many as there are cores when not given.
+    gpus
+        With Ray: what part of a GPU each worker has, such as 1 or 0.5, for a model that is loaded on cuda.
+    name
+        With a Ray cluster: workers of this name go on when the notebook ends, with the models that they hold, and are
+        found again by it; %interp disconnect --end ends them.
 
     Returns
     -------
@@ -44,7 +54,8 @@ def connect(session: Session, where: PoolName, count: int | None = None) -> Tabl
     Notes
     -----
     Each worker loads the model from where it came from, and must find the same fingerprint; weights that you changed
-    since are sent to it. Nothing listens anywhere, and no code is sent.
+    since are sent to it. No code is sent. Nothing listens anywhere with processes; a Ray that is started here listens
+    on this machine's loopback interface, for who has its token.
 
     Examples
     --------
@@ -53,30 +64,46 @@ def connect(session: Session, where: PoolName, count: int | None = None) -> Tabl
     >>> interp.disconnect()
     Table(no workers: everything runs in this process)
     """
-    kind = where.strip().lower()
+    kind, address = where.strip(), ""
+    if _ADDRESS.fullmatch(kind):
+        kind, address = "ray", kind
+    kind = kind.lower()
     if kind.isdecimal():
         if count is not None:
             raise InputError(f"{where} and {count} both say how many; type %interp connect processes {count}")
         kind, count = "processes", int(kind)
     if kind not in _KINDS:
-        raise InputError(f"{where!r} is no kind of workers{closest(kind, _KINDS)}; use {', '.join(_KINDS)} or a number")
+        known = f"{', '.join(_KINDS)}, ray://host:port or a number"
+        raise InputError(f"{where!r} is no kind of workers{closest(kind, _KINDS)}; use {known}")
     if kind == "here" and count is not None:
         raise InputError("here is this process alone; leave the number out, or type %interp connect processes 2")
+    if kind != "ray" and (gpus is not None or name is not None):
+        raise InputError(f"--{'gpus' if gpus is not None else 'name'} is for workers on Ray: %interp connect ray")
+    if name is not None and (not address or not name.strip()):
+        raise InputError("a name is for workers that stay in a cluster: %interp connect ray://host:port --name lab")
+    if gpus is not None and not 0 < gpus <= 64:
+        raise InputError(f"{gpus:g} is no part of the GPUs of a worker; type 1, or 0.5 for two workers on one")
     cores = os.cpu_count() or 1
-    count = cores if count is None else count
-    if not 1 <= count <= max(64, 4 * cores):
+    if count is not None and not 1 <= count <= (10_000 if address else max(64, 4 * cores)):
         raise InputError(f"{count} is no number of workers for this machine, which has {cores} cores")
-    # Before the old ones end: what is asked is known to be possible.
+    return _connected(session, kind, address, count if address else count or cores, gpus or 0.0, (name or "").strip())
+
+
+def _connected(session: Session, kind: str, address: str, count: int | None, gpus: float, name: str) -> Table:
     from interp.engine.pool.here import Here
     from interp.engine.pool.processes import Processes
+    from interp.engine.pool.ray import Ray, require
 
-    _ended(session)
+    if kind == "ray":
+        require()
+    _ended(session)  # not before: what is asked is known to be possible
     if kind == "here":
         session.pool = Here()
         return workers(session)
     if session.on_phase is not None:
-        session.on_phase(f"connect: starting {count} processes")
-    pool = Processes(count)
+        what = f"workers at {address}" if address else f"{count} {'Ray workers' if kind == 'ray' else 'processes'}"
+        session.on_phase(f"connect: starting {what}")
+    pool = Ray(address, count, gpus=gpus, name=name) if kind == "ray" else Processes(count or 1)
     try:
         pool.await_ready()
     except BaseException:
@@ -105,14 +132,21 @@ def workers(session: Session) -> Table:
 
 
 @command
-def disconnect(session: Session) -> Table:
-    """End the workers: everything runs in this process again, as a whole.
+def disconnect(session: Session, *, end: bool = False) -> Table:
+    """End the workers, or let go of those that have a name: everything runs in this process again, as a whole.
+
+    Parameters
+    ----------
+    end
+        End workers that have a name, too.
 
     Examples
     --------
     >>> interp.disconnect()
     Table(no workers: everything runs in this process)
     """
+    if session.pool is not None and end:
+        session.pool.lasting = False
     _ended(session)
     return Table(title=_NONE, columns=(), rows=())
 
@@ -132,7 +166,7 @@ def _row(worker: Worker) -> tuple[str, ...]:
         worker.state,
         str(worker.process),
         worker.device or "–",
-        str(worker.shards),
+        f"{worker.shards} ({worker.overtaken} overtaken)" if worker.overtaken else str(worker.shards),
         held or "nothing yet",
         readable(worker.nbytes),
         f"{max(0.0, time.monotonic() - worker.seen):.0f} s ago" if worker.seen else "–",

@@ -133,7 +133,8 @@ def test_the_commands(shell: Any, lend: Any) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (("ray",), "'ray' is no kind of workers; use here, processes or a number"),
+        (("dask",), "'dask' is no kind of workers; use here, processes, ray, ray://host:port or a number"),
+        (("rays",), "did you mean ray"),
         (("process",), "did you mean processes"),
         (("here", 2), "here is this process alone"),
         ((4, 2), "both say how many"),
@@ -144,4 +145,19 @@ def test_the_commands(shell: Any, lend: Any) -> None:
 def test_what_is_no_pool_is_refused(given: tuple[Any, ...], said: str) -> None:
     with pytest.raises(InputError, match=said):
         interp.connect(*given)
+    assert interp.workers().rows == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "more", "said"),
+    [
+        (("processes", 2), {"name": "lab"}, "--name is for workers on Ray"),
+        (("here",), {"gpus": 1}, "--gpus is for workers on Ray"),
+        (("ray",), {"name": "lab"}, "a name is for workers that stay in a cluster"),
+        (("ray://head:10001",), {"gpus": -1}, "-1 is no part of the GPUs"),
+    ],
+)
+def test_what_is_ray_s_is_refused_elsewhere(given: tuple[Any, ...], more: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        interp.connect(*given, **more)
     assert interp.workers().rows == ()

@@ -22,6 +22,7 @@ class Here:
 
     name = "this process"
     local = True
+    lasting = False
 
     def __init__(self) -> None:
         self._worker = Worker("here", "ready", os.getpid(), seen=time.monotonic())

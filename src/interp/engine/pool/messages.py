@@ -51,6 +51,28 @@ def received(stream: BinaryIO) -> Message:
     return unpacked(_read(stream, size))
 
 
+def write(stream: BinaryIO, head: Mapping[str, Any], *parts: bytes) -> None:
+    """Write plain data and bytes, which are passed on unread, to a pipe."""
+    data = json.dumps({"head": head, "sizes": [len(part) for part in parts]}).encode()
+    stream.write(_LENGTH.pack(len(data)) + data)
+    for part in parts:
+        stream.write(part)
+    stream.flush()
+
+
+def read(stream: BinaryIO) -> tuple[dict[str, Any], list[bytes]]:
+    """Read what `write` wrote.
+
+    Raises
+    ------
+    EOFError
+        The other end is gone.
+    """
+    (size,) = _LENGTH.unpack(_read(stream, _LENGTH.size))
+    found = json.loads(_read(stream, size))
+    return found["head"], [_read(stream, size) for size in found["sizes"]]
+
+
 def _read(stream: BinaryIO, size: int) -> bytes:
     data = stream.read(size)
     if len(data) < size:

@@ -123,10 +123,13 @@ class Pool(Protocol):
         What results and tables call it, such as ``"2 processes"``.
     local
         Whether shards run in this process, on the user's own model.
+    lasting
+        Whether workers go on after `close`, with what they hold, for a kernel that comes back.
     """
 
     name: str
     local: bool
+    lasting: bool
 
     def submit(self, task: Task) -> Future[Reply]:
         """Take a shard."""
@@ -145,7 +148,7 @@ class Pool(Protocol):
         ...
 
     def close(self) -> None:
-        """End; no process is left when this returns."""
+        """End; no process is left when this returns, but for workers that last."""
         ...
 
 

@@ -36,6 +36,7 @@ class Scheduler:
     """
 
     local = False
+    lasting = False
 
     def __init__(self, name: str, seats: Sequence[Seat]) -> None:
         self.name = name
@@ -55,7 +56,8 @@ class Scheduler:
 
     def _begin(self) -> None:
         for seat in self._seats:
-            seat.begin()
+            with contextlib.suppress(Ejected):  # its thread will see that
+                seat.begin()
         for thread in self._threads:
             thread.start()
 
@@ -127,8 +129,7 @@ class Scheduler:
 
     def _feed(self, seat: Seat) -> None:
         """Give one worker shards, one after the other; start it again where it ends."""
-        fruitless = 0
-        last = ""
+        fruitless, ejected, last = 0, False, ""
         while not self._closed and fruitless < _TRIES:
             entry: Entry | None = None
             try:
@@ -145,12 +146,12 @@ class Scheduler:
                 if entry is not None and not self._closed:
                     self._again(seat, entry)
             except Ejected as error:
-                last = f"is refused: {error}"
+                last, ejected = str(error), True
                 if entry is not None and not entry.began:
                     self._waiting.put(entry)
                 break
         self._ended(seat)
-        seat.worker.state = last if last.startswith("is refused") else f"ended{f' ({last})' if last else ''}"
+        seat.worker.state = last if ejected else f"ended{f' ({last})' if last else ''}"
         with self._lock:
             self._left -= 1
         if not self._left and not self._closed:
@@ -219,7 +220,7 @@ class Scheduler:
 
     def _strand(self) -> None:
         """Say of every shard that waits that nobody is left to take it."""
-        why = "; ".join(f"{seat.worker.name} {seat.worker.state}" for seat in self._seats)
+        why = self._why()
         while True:
             try:
                 entry = self._waiting.get_nowait()
@@ -230,6 +231,14 @@ class Scheduler:
                     entry.future.set_exception(
                         WorkerLost(f"no worker is left: {why}; %interp connect again, or %interp disconnect")
                     )
+
+    def _why(self) -> str:
+        """Return what became of the workers, and each reason once."""
+        ended: dict[str, list[str]] = {}
+        for seat in self._seats:
+            ended.setdefault(seat.worker.state, []).append(seat.worker.name)
+        whose = {state: names[0] if len(names) == 1 else f"each of {len(names)}" for state, names in ended.items()}
+        return "; ".join(f"{names} {state}" for state, names in whose.items())
 
     # -- slow ones ---------------------------------------------------------------------------------------------------
 

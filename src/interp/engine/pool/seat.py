@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import time
 from abc import ABC, abstractmethod
 from collections import OrderedDict
@@ -24,7 +25,7 @@ _ASSETS = 1 << 30  # bytes of assets that a worker keeps
 
 
 class Ejected(Exception):
-    """A worker that must not be asked for anything: what it has is not what the kernel has."""
+    """A worker that is not asked for anything any more; the message is its state from then on."""
 
 
 class Entry:
@@ -96,7 +97,12 @@ class Seat(ABC):
         head, _ = self._heard()
         here, there = versions(), cast("dict[str, str]", head["versions"])
         if other := next((name for name in here if there.get(name) != here[name]), None):
-            raise Ejected(f"it has {other} {there.get(other)}, the kernel {here[other]}")
+            raise Ejected(f"is refused: it has {other} {there.get(other)}, the kernel {here[other]}")
+        holds: Mapping[str, Any] = head.get("holds", {"models": {}, "assets": {}})
+        for name, known in holds["models"].items():
+            self._recipes[name] = known["recipe"], known["loaded"]
+            self.worker.held[name] = known["fingerprint"]
+        self._assets.update(holds["assets"])
         self.worker.process = head["process"]
         self.worker.state = "ready"
 
@@ -146,18 +152,22 @@ class Seat(ABC):
             What it was loaded from is another one there.
         """
         held = self.worker.held
+        self.worker.device = str(model.model.device)
         if held.get(model.name) == model.fingerprint:
             return
-        recipe = (dict(model.recipe), model.loaded)
+        recipe = (json.loads(json.dumps(model.recipe)), model.loaded)
         held.pop(model.name, None)
         if self._recipes.get(model.name) != recipe:
             self._recipes.pop(model.name, None)
-            answer, _ = self.asked({"do": "load", "name": model.name, "recipe": recipe[0]})
+            try:
+                answer, _ = self.asked({"do": "load", "name": model.name, "recipe": recipe[0]})
+            except InputError as error:
+                raise Ejected(f"is refused: it cannot load {model.name}: {error}") from None
             found = answer["fingerprint"]
             if model.loaded and found != model.loaded:
                 raise Ejected(
-                    f"its {model.name} is another one (fingerprint {found[:8]} instead of {model.loaded[:8]}): the "
-                    "files were changed, or are read otherwise there"
+                    f"is refused: its {model.name} is another one (fingerprint {found[:8]} instead of "
+                    f"{model.loaded[:8]}): the files were changed, or are read otherwise there"
                 )
             self._recipes[model.name] = recipe
         else:
@@ -168,7 +178,6 @@ class Seat(ABC):
             answer, _ = self.asked({"do": "change", "name": model.name}, tensors)
             if answer["fingerprint"] != model.fingerprint:
                 raise travel.more_than_weights(model.name)
-        self.worker.device = str(model.model.device)
         held[model.name] = model.fingerprint
 
     def keep(self, assets: Mapping[str, Any]) -> None:

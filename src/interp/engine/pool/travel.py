@@ -15,13 +15,16 @@ import torch
 import xxhash
 from torch import Tensor
 
-from interp import files
+from interp import bundled, files
 from interp.engine.model.load import Options, load
 from interp.engine.pool import rebuilt
 from interp.errors import InputError
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
+
+
+_BUNDLED = "bundled"
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,8 @@ def travelling(model: LoadedModel, *, local: bool) -> Travelling:
             )
         return Travelling(model.name, found, {"name": model.name, "made_of": made_of}, "", model)
     source = origin.source if origin.path is None else str(origin.path.resolve())
+    if source == str(bundled.MODEL.resolve()):
+        source = _BUNDLED  # a worker on another machine has its own
     recipe = {"name": model.name, "source": source, "options": _plain(origin.options)}
     return Travelling(model.name, found, recipe, origin.fingerprint or found, model)
 
@@ -91,7 +96,8 @@ def built(recipe: Mapping[str, Any]) -> LoadedModel:
     """Load a model by its recipe, or make one like it."""
     if "made_of" in recipe:
         return rebuilt.rebuilt(recipe["name"], recipe["made_of"])
-    return load(recipe["source"], name=recipe["name"], options=Options(**recipe["options"]))
+    source = bundled.MODEL if recipe["source"] == _BUNDLED else recipe["source"]
+    return load(source, name=recipe["name"], options=Options(**recipe["options"]))
 
 
 def tensors_of(model: LoadedModel) -> dict[str, Tensor]:

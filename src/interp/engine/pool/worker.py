@@ -39,8 +39,10 @@ class Loop:
         self._say = say
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._dropped: set[int] = set()
+        self._at: int | None = None  # the shard that runs
         self._models: dict[str, LoadedModel] = {}
-        self._assets: dict[str, Any] = {}
+        self._known: dict[str, dict[str, Any]] = {}  # of each model, what it was loaded by, and its fingerprints
+        self._assets: dict[str, tuple[Any, int]] = {}  # digest → what it is, and its bytes
         self._doing: dict[str, Callable[[Mapping[str, Any], Mapping[str, Tensor]], Message]] = {
             "load": self._load,
             "digests": self._digests,
@@ -56,6 +58,16 @@ class Loop:
     def drop(self, shard: int) -> None:
         """Let go of a shard, which ends at its next step."""
         self._dropped.add(shard)
+
+    def release(self) -> None:
+        """Let go of the shard that runs: who asked for it is gone."""
+        if (shard := self._at) is not None:
+            self.drop(shard)
+
+    def holds(self) -> dict[str, Any]:
+        """Return what it has, for one who asks for the first time."""
+        self._dropped.clear()
+        return {"models": self._known, "assets": {digest: size for digest, (_, size) in self._assets.items()}}
 
     def serve(self) -> None:
         """Do what is asked, for as long as there is somebody who asks."""
@@ -80,11 +92,15 @@ class Loop:
     def _load(self, head: Mapping[str, Any], _: Mapping[str, Tensor]) -> Message:
         from interp.engine.pool import travel
 
-        held = self._models.pop(head["name"], None)
+        name = head["name"]
+        held = self._models.pop(name, None)
+        self._known.pop(name, None)
         if held is not None:
             held.close()
-        self._models[head["name"]] = travel.built(head["recipe"])
-        return self._held(head["name"])
+        model = self._models[name] = travel.built(head["recipe"])
+        found = model.fingerprint()
+        self._known[name] = {"recipe": head["recipe"], "loaded": found, "fingerprint": found}
+        return self._held(name)
 
     def _digests(self, head: Mapping[str, Any], _: Mapping[str, Tensor]) -> Message:
         from interp.engine.pool import travel
@@ -94,17 +110,19 @@ class Loop:
     def _change(self, head: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Message:
         from interp.engine.pool import travel
 
-        travel.change(self._models[head["name"]], tensors)
-        return self._held(head["name"])
+        name = head["name"]
+        travel.change(self._models[name], tensors)
+        self._known[name]["fingerprint"] = self._models[name].fingerprint()
+        return self._held(name)
 
     def _held(self, name: str) -> Message:
-        model = self._models[name]
-        return {"is": "held", "fingerprint": model.fingerprint(), "device": str(model.device)}, {}
+        return {"is": "held", "fingerprint": self._known[name]["fingerprint"]}, {}
 
     def _asset(self, head: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Message:
         from interp.engine.pool import plain
 
-        self._assets[head["digest"]] = plain.whole(head["value"], tensors)
+        size = sum(tensor.nbytes for tensor in tensors.values())
+        self._assets[head["digest"]] = plain.whole(head["value"], tensors), size
         return {"is": "held"}, {}
 
     def _forget(self, head: Mapping[str, Any], _: Mapping[str, Tensor]) -> Message:
@@ -139,13 +157,15 @@ class Loop:
             if number in self._dropped:
                 raise Cancelled
 
+        self._at = number
         try:
             step()
-            assets = {digest: self._assets[digest] for digest in head["assets"]}
+            assets = {digest: self._assets[digest][0] for digest in head["assets"]}
             reply = perform(head["job"], head["head"], tensors, assets, models, step)
         except Cancelled:
             return {"is": "cancelled"}, {}
         finally:
+            self._at = None
             self._dropped.discard(number)
         return {"is": "done", "head": dict(reply.head)}, dict(reply.tensors)
 
@@ -193,7 +213,7 @@ def _listen(loop: Loop, inward: BinaryIO) -> None:
         os._exit(0)
 
 
-def _watch(parent: int) -> None:
+def watch(parent: int) -> None:
     """End with the kernel where a process that it forked keeps the pipe open."""
     while os.getppid() == parent:
         time.sleep(_WATCH)
@@ -207,8 +227,8 @@ def main() -> None:
     outward = cast("BinaryIO", os.fdopen(os.dup(1), "wb"))
     os.dup2(2, 1)
     loop = Loop(lambda head, tensors: messages.sent(outward, head, tensors))
-    for watch, given in ((_listen, (loop, sys.stdin.buffer)), (_watch, (os.getppid(),))):
-        threading.Thread(target=watch, args=given, daemon=True).start()
+    for target, given in ((_listen, (loop, sys.stdin.buffer)), (watch, (os.getppid(),))):
+        threading.Thread(target=target, args=given, daemon=True).start()
     messages.sent(outward, greeting())
     loop.serve()
 
