@@ -12,7 +12,7 @@ from torch import Tensor
 
 from interp.engine.pool import plain
 from interp.engine.pool.alone import alone
-from interp.errors import InputError
+from interp.errors import InputError, closest
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
@@ -168,7 +168,14 @@ def perform(
         Of the task.
     step
         Called between steps; what it raises ends the work.
+
+    Raises
+    ------
+    InputError
+        There is no such job.
     """
+    if job not in JOBS:
+        raise InputError(f"{job!r:.40} is no job of workers{closest(job, JOBS)}")
     module, _, name = JOBS[job].partition(":")
     function = getattr(importlib.import_module(module), name)
     asked = plain.whole(head["asked"], tensors, assets)
