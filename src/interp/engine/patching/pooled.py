@@ -35,26 +35,29 @@ class Shard:
     cells: tuple[int, ...]
 
 
-def cut(cases: Sequence[Case], cells: Sequence[int], way: exactness.Way) -> list[Shard]:
+def cut(cases: Sequence[Case], cells: Sequence[int], way: exactness.Way, most_rows: int | None = None) -> list[Shard]:
     """Return the shards of a sweep over `cells` of each of `cases`, in order.
 
-    Small pairs go together, up to `ROWS` positions of patched runs; a large one is cut. With hooks, where nothing is
-    shared, each pair goes by itself.
+    Small pairs go together, up to `most_rows` positions of patched runs (`ROWS` when not given); a large one is cut.
+    With hooks, where nothing is shared, each pair goes by itself.
     """
-    return pieces([len(case.base) for case in cases], cells, way)
+    return pieces([len(case.base) for case in cases], cells, way, most_rows)
 
 
-def pieces(lengths: Sequence[int], cells: Sequence[int], way: exactness.Way = "lean") -> list[Shard]:
+def pieces(
+    lengths: Sequence[int], cells: Sequence[int], way: exactness.Way = "lean", most_rows: int | None = None
+) -> list[Shard]:
     """Return the shards of `cells` of each of some prompts of these lengths; see `cut`."""
+    most_rows = ROWS if most_rows is None else most_rows
     found: list[Shard] = []
     together: list[int] = []
     rows = 0
     for number, length in enumerate(lengths):
         own = len(cells) * length
-        if together and (way == "hooked" or rows + own > ROWS):
+        if together and (way == "hooked" or rows + own > most_rows):
             found.append(Shard(tuple(together), tuple(cells)))
             together, rows = [], 0
-        most = max(1, ROWS // length) if way == "lean" else 64
+        most = max(1, most_rows // length) if way == "lean" else 64
         if len(cells) > most:
             found += [Shard((number,), tuple(cells[start : start + most])) for start in range(0, len(cells), most)]
             continue
@@ -66,14 +69,15 @@ def pieces(lengths: Sequence[int], cells: Sequence[int], way: exactness.Way = "l
 def run(sweep: Sweep, pool: Pool, way: exactness.Way, check: exactness.Check = exactness.unchecked) -> None:
     """Run a sweep's shards in a pool, and take in what they give."""
     shards = cut(sweep.given, sweep.chosen.tolist(), way)
-    asked = {"way": way, "planner": dict(sweep.planner.travels or {}), "shape": tuple(sweep.swept.values.shape[1:])}
-    features = sweep.planner.features
+    planner, features = dict(sweep.planner.travels or {}), sweep.planner.features
+    job = planner.pop("job", "sweep")
+    asked = {"way": way, "planner": planner, "shape": tuple(sweep.swept.values.shape[1:])}
     heads = [
         {
             **asked,
             "cases": tuple(sweep.given[n] for n in shard.cases),
             "cells": shard.cells,
-            "features": None if features is None else features.part(shard.cases),
+            **({} if features is None else {"features": features.part(shard.cases)}),
         }
         for shard in shards
     ]
@@ -84,7 +88,7 @@ def run(sweep: Sweep, pool: Pool, way: exactness.Way, check: exactness.Check = e
         sweep.driver.step()
 
     models = (sweep.model, sweep.source_model)
-    sweep.where = sharing.run(pool, "sweep", models, heads, take, way=way, check=check)
+    sweep.where = sharing.run(pool, job, models, heads, take, way=way, check=check)
 
 
 def _take(sweep: Sweep, shard: Shard, tensors: Mapping[str, Tensor]) -> None:

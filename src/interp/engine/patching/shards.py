@@ -35,7 +35,7 @@ def swept(
     shape: tuple[int, ...],
     cases: Sequence[Case],
     cells: Sequence[int],
-    features: Mapping[str, Any] | None,
+    features: Mapping[str, Any] | None = None,
 ) -> dict[str, Tensor]:
     """Return what a shard gives: ``values`` and ``reached``, ``[case, cell]``, ``base`` and ``source``, ``[case]``.
 
@@ -56,12 +56,27 @@ def swept(
     model, source_model = models
     known = features_of(model, source_model, cases, features)
     made = _planner(planner, model, source_model, shape, known)
+    return done(models, step, made, way=way, shape=shape, cases=cases, cells=cells)
+
+
+def done(
+    models: Sequence[LoadedModel],
+    step: Callable[[], None],
+    planner: Planner,
+    *,
+    way: exactness.Way,
+    shape: tuple[int, ...],
+    cases: Sequence[Case],
+    cells: Sequence[int],
+) -> dict[str, Tensor]:
+    """Return what `swept` does, of a planner that is there."""
+    model, source_model = models
     found = unfinished(len(cases), shape)
 
     def on_step(*_: int) -> None:
         step()
 
-    job = Sweep(model, cases, made, found, on_step, source_model=source_model, cells=cells)
+    job = Sweep(model, cases, planner, found, on_step, source_model=source_model, cells=cells)
     finish(lambda: job.shard(way), job.driver.progress)
     part = {"values": job.values[:, list(cells)], "reached": job.reached[:, list(cells)]}
     return {**part, "base": found.base, "source": found.source}

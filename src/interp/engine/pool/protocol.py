@@ -21,8 +21,15 @@ if TYPE_CHECKING:
 # What a worker can be asked for; nothing else is ever called there.
 JOBS = {
     "ablation": "interp.engine.patching.ablation_shards:ablated",
+    "between": "interp.methods._shared.heads.between:looked",
+    "edges": "interp.engine.circuits.shards:edges",
     "estimate": "interp.engine.patching.attribution_shards:attributed",
     "filling": "interp.engine.patching.ablation_shards:filled",
+    "gradients": "interp.engine.circuits.shards:gradients",
+    "heads": "interp.methods._shared.heads.scores:scored",
+    "relations": "interp.methods._shared.heads.relations:looked",
+    "roles": "interp.methods._shared.heads.flow:staged",
+    "subsets": "interp.engine.circuits.shards:subsets",
     "sweep": "interp.engine.patching.shards:swept",
 }
 
