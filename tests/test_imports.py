@@ -108,6 +108,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "engine.features": {
         *PLAIN,
+        "engine.pool",
         "engine.forecast",
         "engine.transformer",
         "engine.model",
@@ -154,6 +155,7 @@ ALLOWED: dict[str, set[str]] = {
         "engine.features",
         "engine.linalg",
         "engine.patching",
+        "engine.pool",
         "engine.forecast",
         "engine.transformer",
         "engine.model",

@@ -110,9 +110,9 @@ def test_pooled_activations_are_the_bridges_own(lend: Any, family: str, site: st
     encoded = [model.encode(as_prompt(text)) for text in texts_of(9)]
     if (family, site) == ("neox", "resid_mid"):
         with pytest.raises(InputError, match="no resid_mid"):
-            engine.pooled(model, encoded, site, position)
+            engine.pooled(model, [one.ids for one in encoded], site, position)
         return
-    found = engine.pooled(model, encoded, site, position)
+    found = engine.pooled(model, [one.ids for one in encoded], site, position)
     assert found.values.shape == (2, 9, 32)
     normed = family == "bert" and site in {"resid_mid", "attn_out"}
     assert found.path == (f"hooked: its hooks show {site} normed, as part of the stream" if normed else "forward")
@@ -127,10 +127,10 @@ def test_pooled_activations_are_the_bridges_own(lend: Any, family: str, site: st
 
 def test_batches_change_nothing(lend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = lend("llama")
-    encoded = [model.encode(as_prompt(text)) for text in texts_of(30)]
-    whole = engine.pooled(model, encoded, "resid_post", "mean").values.clone()
+    ids = [model.encode(as_prompt(text)).ids for text in texts_of(30)]
+    whole = engine.pooled(model, ids, "resid_post", "mean").values.clone()
     monkeypatch.setattr(memory, "ROWS", 1)
-    np.testing.assert_allclose(engine.pooled(model, encoded, "resid_post", "mean").values, whole, atol=1e-5)
+    np.testing.assert_allclose(engine.pooled(model, ids, "resid_post", "mean").values, whole, atol=1e-5)
     monkeypatch.undo()
     real, largest = engine.forward, []
 
@@ -141,7 +141,7 @@ def test_batches_change_nothing(lend: Any, monkeypatch: pytest.MonkeyPatch) -> N
         return real(net, resid=resid, **more)
 
     monkeypatch.setattr(engine, "forward", hungry)
-    np.testing.assert_allclose(engine.pooled(model, encoded, "resid_post", "mean").values, whole, atol=1e-5)
+    np.testing.assert_allclose(engine.pooled(model, ids, "resid_post", "mean").values, whole, atol=1e-5)
     assert max(largest) == 2
 
 
@@ -151,7 +151,8 @@ def test_scores_and_weights_are_scikit_learns(lend: Any, kind: str) -> None:
     listed = texts_of(60)
     labels = fair(60) if kind == "classes" else [len(text) + 0.5 for text in listed]
     result = interp.probe(listed, labels, strength=2.0, seed=4, folds=4)
-    rows = engine.pooled(model, [model.encode(as_prompt(t)) for t in listed], "resid_post", "last").values[1].double()
+    ids = [model.encode(as_prompt(t)).ids for t in listed]
+    rows = engine.pooled(model, ids, "resid_post", "last").values[1].double()
     last = LogisticRegression(C=0.5, max_iter=1000) if kind == "classes" else Ridge(alpha=2.0)
     cut = (StratifiedKFold if kind == "classes" else KFold)(4, shuffle=True, random_state=4)
     pipe = make_pipeline(StandardScaler(), last)

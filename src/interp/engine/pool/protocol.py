@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from interp.engine.pool.travel import Travelling
 
 # What a worker can be asked for; nothing else is ever called there.
-JOBS = {"sweep": "interp.engine.patching.shards:swept"}
+JOBS = {
+    "activations": "interp.engine.readouts.text_activations:shard",
+    "neurons": "interp.engine.readouts.neuron_texts:shard",
+    "sweep": "interp.engine.patching.shards:swept",
+}
 
 Step = Callable[[], None]
 
@@ -133,7 +137,10 @@ class Pool(Protocol):
         ...
 
     def completed(self, futures: Iterable[Future[Reply]]) -> Iterator[Future[Reply]]:
-        """Yield futures as they end, in whatever order."""
+        """Yield futures as they end, in whatever order.
+
+        Futures are drawn as others end: an iterable that submits its shards as it is drawn from has few of them waiting.
+        """
         ...
 
     def cancel(self, futures: Iterable[Future[Reply]]) -> None:

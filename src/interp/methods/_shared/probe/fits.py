@@ -37,7 +37,7 @@ class Fits:
         chance = np.random.default_rng(seed)
         self.shuffled = [chance.permutation(target.values) for _ in range(shuffles)]
 
-    def all(self, values: Float, on_step: Any) -> dict[str, Any]:
+    def all(self, values: NDArray[Any], on_step: Any) -> dict[str, Any]:
         """Return the arrays of a ProbeResult for activations ``[layer, text, d_model]``, and ``notes``."""
         import warnings
 
@@ -51,7 +51,8 @@ class Fits:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ConvergenceWarning)
             try:
-                for layer, rows in enumerate(values):
+                for layer, single in enumerate(values):
+                    rows = single.astype(np.float64, copy=False)  # of one layer at a time: they are the most there is
                     score, even = self._scores(rows, self.target.values)
                     control = [float(self._scores(rows, labels)[0].mean()) for labels in self.shuffled]
                     found.append((score, even, control, *self._weights(rows)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,6 @@ from interp.spec import as_prompt
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from interp.engine.model.tokens import Encoded
 
 
 def given(texts: Any, labels: Any, text: str | None, column: str, label: str) -> tuple[list[Any], list[Any]]:
@@ -154,22 +153,35 @@ def enough(target: Target, groups: NDArray[np.int_], folds: int) -> None:
         )
 
 
-def groups_of(ids: Sequence[Sequence[int]], together: Sequence[int] = ()) -> NDArray[np.int_]:
-    """Return a number for each text, the same for equal ones and for those that are told to stay `together`.
+def groups_of(ids: Iterable[Sequence[int]]) -> NDArray[np.int_]:
+    """Return a number for each text, the same for equal ones.
 
     Examples
     --------
-    >>> groups_of([(1,), (2,), (1,), (3,)]).tolist(), groups_of([(1,), (2,), (1,), (3,)], [0, 0, 1, 1]).tolist()
-    ([0, 1, 0, 2], [0, 0, 0, 0])
+    >>> groups_of([(1,), (2,), (1,), (3,)]).tolist()
+    [0, 1, 0, 2]
     """
-    groups = np.unique([str(one) for one in ids], return_inverse=True)[1]
+    numbers: dict[bytes, int] = {}
+    found = (hashlib.blake2b(repr(one).encode(), digest_size=16).digest() for one in ids)
+    return np.fromiter((numbers.setdefault(one, len(numbers)) for one in found), np.int64)
+
+
+def joined(groups: NDArray[np.int_], together: Sequence[int]) -> NDArray[np.int_]:
+    """Return groups in which texts that are told to stay `together` are of one, with all that are equal to them.
+
+    Examples
+    --------
+    >>> joined(np.array([0, 1, 0, 2]), [0, 0, 1, 1]).tolist()
+    [0, 0, 0, 0]
+    """
+    groups = groups.copy()
     for number in dict.fromkeys(together):
         own = groups[np.asarray(together) == number]
         groups[np.isin(groups, own)] = own.min()
     return np.unique(groups, return_inverse=True)[1]
 
 
-def twice(texts: Sequence[Encoded]) -> list[str]:
+def twice(groups: NDArray[np.int_]) -> list[str]:
     """Return a note where texts are there more than once."""
-    again = len(texts) - len({one.ids for one in texts})
+    again = len(groups) - len(np.unique(groups))
     return [f"{again} texts are there more than once: equal texts are in one fold"] if again else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,33 @@ if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
 
 SIDES = ("clean", "corrupted")
+_RECORDED = 1000  # texts whose tokens a provenance has
+
+
+class Read(Collection[tuple[int, ...]]):
+    """Texts as token ids, which are made anew each time: of a million they are not all in memory.
+
+    Raises
+    ------
+    InputError
+        When they are gone through: an empty or too long text; of several it is named by its number.
+    """
+
+    def __init__(self, model: LoadedModel, texts: Sequence[Any], bos: bool | None, truncate: bool) -> None:
+        self._model, self._texts, self._bos, self._truncate = model, texts, bos, truncate
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def __contains__(self, ids: object) -> bool:
+        return any(ids == own for own in self)
+
+    def __iter__(self) -> Iterator[tuple[int, ...]]:
+        for number, text in enumerate(self._texts):
+            try:
+                yield self._model.tokens.ids(as_prompt(text, self._bos, self._truncate, literal=True))[0]
+            except InputError as error:
+                raise InputError(f"text {number}: {error}" if len(self) > 1 else str(error)) from None
 
 
 @dataclass(frozen=True)
@@ -25,14 +52,17 @@ class Probed:
 
     Attributes
     ----------
-    spanned, labels
+    ids, labels
         As many of both.
+    spanned
+        The prompts with their spans; empty where no positions are asked for.
     together
         Of pairs that are told apart, each prompt's pair: both are held out together. Empty for texts.
     """
 
-    spanned: Sequence[Spanned]
+    ids: Collection[tuple[int, ...]]
     labels: list[Any]
+    spanned: Sequence[Spanned] = ()
     together: tuple[int, ...] = ()
 
     def positions(self, at: Any) -> list[tuple[int, ...]] | None:
@@ -72,15 +102,21 @@ def prompts(
     pairs = prompts_of.pairs_of(model, texts, task, n=n, seed=seed, bos=bos)
     if pairs is None:
         read, held = given(texts, labels, text, column, label)
+        if at is None and len(read) > _RECORDED:
+            return Probed(Read(model, read, bos, truncate), held)
         asked = [as_prompt(one, bos, truncate, literal=True) for one in read]
         if named_positions.is_named(at):
             asked = [named_positions.read(one) for one in asked]
-        return Probed(named_positions.of_texts(model, files.encoded(model, asked)), held)
+        return _spanned(named_positions.of_texts(model, files.encoded(model, asked)), held)
     if labels is None:
         spanned = named_positions.of_pairs(model, pairs, both=True)
         together = tuple(number // 2 for number in range(len(spanned)))
-        return Probed(spanned, [*SIDES] * len(pairs.pairs), together)
+        return _spanned(spanned, [*SIDES] * len(pairs.pairs), together)
     held = [*(labels.tolist() if hasattr(labels, "tolist") else labels)]
     if len(held) != len(pairs.pairs):
         raise InputError(f"there are {len(pairs.pairs)} pairs and {len(held)} labels; give one label for each pair")
-    return Probed(named_positions.of_pairs(model, pairs), held)
+    return _spanned(named_positions.of_pairs(model, pairs), held)
+
+
+def _spanned(spanned: Sequence[Spanned], labels: list[Any], together: tuple[int, ...] = ()) -> Probed:
+    return Probed([one.encoded.ids for one in spanned], labels, spanned, together)
