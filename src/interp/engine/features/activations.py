@@ -46,7 +46,7 @@ class Reader:
     _net: network.Network
 
     def __init__(self, model: LoadedModel, places: Sequence[Place], prompts: Sequence[Ids]) -> None:
-        self._model, self.places = model, tuple(places)
+        self.model, self.places = model, tuple(places)
         few = sorted(prompts, key=len)[-exactness.sample_of(model) :]
 
         def lean(check: exactness.Check) -> Runner:
@@ -81,7 +81,7 @@ class Reader:
         exactness.require_known(*(point for point in points if point in SITES))
         if "neuron" in points:
             exactness.require_known("neuron")
-        return network.read(self._model, encoders=[*points & SITES.keys(), "mlp_out"])
+        return network.read(self.model, encoders=[*points & SITES.keys(), "mlp_out"])
 
     def _lean(self, prompts: Sequence[Ids]) -> list[Tensor]:
         held: dict[Place, Tensor] = {}
@@ -99,7 +99,7 @@ class Reader:
         last = max(place.layer for place in self.places)
         resid = self._net.begin(prompts)
         forward(self._net, edits={site: keep(site) for site in sites}, resid=resid, stop=last + 1)
-        self._model.count(1)
+        self.model.count(1)
         return [held[place] for place in self.places]
 
     def _hooked(self, prompts: Sequence[Ids]) -> list[Tensor]:
@@ -113,8 +113,8 @@ class Reader:
 
         at: dict[str, list[Place]] = {}
         for place in self.places:
-            at.setdefault(place.hook(self._model), []).append(place)
-        self._model.forward(list(prompts), {name: keep(here) for name, here in at.items()})
+            at.setdefault(place.hook(self.model), []).append(place)
+        self.model.forward(list(prompts), {name: keep(here) for name, here in at.items()})
         return [held[place] for place in self.places]
 
 

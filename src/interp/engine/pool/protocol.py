@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # What a worker can be asked for; nothing else is ever called there.
 JOBS = {
     "activations": "interp.engine.readouts.text_activations:shard",
+    "codes": "interp.engine.features.reading:shard",
     "neurons": "interp.engine.readouts.neuron_texts:shard",
     "sweep": "interp.engine.patching.shards:swept",
 }
@@ -139,7 +140,7 @@ class Pool(Protocol):
     def completed(self, futures: Iterable[Future[Reply]]) -> Iterator[Future[Reply]]:
         """Yield futures as they end, in whatever order.
 
-        Futures are drawn as others end: an iterable that submits its shards as it is drawn from has few of them waiting.
+        Futures are drawn as others end: an iterable that submits shards as it is drawn from has few of them waiting.
         """
         ...
 

@@ -21,8 +21,8 @@ _TRIES = 3  # workers that one shard may take with it, and times that one worker
 _LOOK = 0.02  # seconds between looks at workers that start
 # A shard that has run for so many times the median of those done, and for so many seconds, is given to an idle worker.
 _SLOW, _SLOWEST = 3.0, 1.0
-# Shards for each worker that are there at once, counted from the oldest that has not ended: enough to keep all busy, and
-# few enough that those of a million texts are not all in memory.
+# Shards for each worker that are there at once, counted from the oldest that has not ended: enough to keep all busy,
+# and few enough that those of a million texts are not all in memory.
 _AHEAD = 8
 _OVERSEE = 0.25  # seconds between looks for such shards
 

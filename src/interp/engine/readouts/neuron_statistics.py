@@ -114,7 +114,7 @@ class Best:
 
 
 def _first(ranked: Tensor, count: int) -> Tensor:
-    """Return the rows of the `count` largest of each column, ascending, ``[column, count]``; of equal ones the first."""
+    """Return the rows of each column's `count` largest, ascending, ``[column, count]``; of equal ones the first."""
     least = ranked.topk(count, dim=0).values[-1]
     chosen = ranked >= least
     many = chosen.sum(0) > count
