@@ -31,8 +31,6 @@ PAIRED = 2048  # features of a dictionary, up to which all pairs are counted
 _KEPT = 8  # dictionaries whose pass is kept for a model
 
 
-
-
 @dataclass(eq=False)
 class Activity:
     """What one dictionary's features do in texts.

@@ -145,14 +145,14 @@ def _shared(
 
     def shards() -> Iterator[dict[str, Any]]:
         for chunk in every:
-            own = slice(chunk[0], chunk[-1] + 1)
+            own = slice(chunk.start, chunk.stop)
             yield {"dictionaries": tuple(dictionaries), "texts": packed(texts[own]), "first": tuple(first[own])}
 
     def taken(number: int, batches: Sequence[Batch]) -> None:
         chunk = every[number]
         done.done += len(chunk) - sum(len(one.texts) for one in batches)
         for one in batches:
-            take(replace(one, texts=one.texts + chunk[0]))
+            take(replace(one, texts=one.texts + chunk.start))
 
     way: exactness.Way = "hooked" if reader.path.startswith("hooked") else "lean"
     done.notes = reader.notes
@@ -181,18 +181,16 @@ def shard(
     return found
 
 
-def chunks(texts: Sequence[Ids]) -> Iterator[list[int]]:
+def chunks(texts: Sequence[Ids]) -> Iterator[range]:
     """Yield the numbers of texts, as many at a time as have `_CHUNK` tokens."""
-    held: list[int] = []
-    count = 0
+    start = count = 0
     for n, ids in enumerate(texts):
-        held.append(n)
         count += len(ids)
         if count >= _CHUNK:
-            yield held
-            held, count = [], 0
-    if held:
-        yield held
+            yield range(start, n + 1)
+            start, count = n + 1, 0
+    if start < len(texts):
+        yield range(start, len(texts))
 
 
 def longest(texts: Sequence[Ids], chunk: Sequence[int]) -> list[int]:

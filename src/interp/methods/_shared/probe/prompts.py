@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from interp.errors import InputError
+from interp.lazy import Lazy
 from interp.methods._shared import named_positions, prompts_of
 from interp.methods._shared import texts as files
 from interp.methods._shared.named_positions import Spanned
@@ -17,33 +18,16 @@ if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
 
 SIDES = ("clean", "corrupted")
-_RECORDED = 1000  # texts whose tokens a provenance has
+_RECORDED = 1000  # texts whose tokens a provenance has; of more they are made anew each time
 
 
-class Read(Collection[tuple[int, ...]]):
-    """Texts as token ids, which are made anew each time: of a million they are not all in memory.
-
-    Raises
-    ------
-    InputError
-        When they are gone through: an empty or too long text; of several it is named by its number.
-    """
-
-    def __init__(self, model: LoadedModel, texts: Sequence[Any], bos: bool | None, truncate: bool) -> None:
-        self._model, self._texts, self._bos, self._truncate = model, texts, bos, truncate
-
-    def __len__(self) -> int:
-        return len(self._texts)
-
-    def __contains__(self, ids: object) -> bool:
-        return any(ids == own for own in self)
-
-    def __iter__(self) -> Iterator[tuple[int, ...]]:
-        for number, text in enumerate(self._texts):
-            try:
-                yield self._model.tokens.ids(as_prompt(text, self._bos, self._truncate, literal=True))[0]
-            except InputError as error:
-                raise InputError(f"text {number}: {error}" if len(self) > 1 else str(error)) from None
+def _read(model: LoadedModel, texts: Sequence[Any], bos: bool | None, truncate: bool) -> Iterator[tuple[int, ...]]:
+    """Yield texts as token ids."""
+    for number, text in enumerate(texts):
+        try:
+            yield model.tokens.ids(as_prompt(text, bos, truncate, literal=True))[0]
+        except InputError as error:
+            raise InputError(f"text {number}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -103,7 +87,7 @@ def prompts(
     if pairs is None:
         read, held = given(texts, labels, text, column, label)
         if at is None and len(read) > _RECORDED:
-            return Probed(Read(model, read, bos, truncate), held)
+            return Probed(Lazy(lambda: _read(model, read, bos, truncate)), held)
         asked = [as_prompt(one, bos, truncate, literal=True) for one in read]
         if named_positions.is_named(at):
             asked = [named_positions.read(one) for one in asked]
