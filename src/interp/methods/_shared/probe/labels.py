@@ -44,7 +44,7 @@ def given(texts: Any, labels: Any, text: str | None, column: str, label: str) ->
         raise InputError(f"there are {len(prompts)} texts and {len(held)} labels; give one label for each text")
     for number, one in enumerate(prompts):
         try:
-            prompts[number] = as_prompt(one, literal=True)
+            as_prompt(one, literal=True)  # which is made again as it is read: a million are not held
         except InputError as error:
             raise InputError(f"text {number}: {error}") from None
     return prompts, held
