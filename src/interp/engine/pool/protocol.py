@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 JOBS = {
     "activations": "interp.engine.readouts.text_activations:shard",
     "codes": "interp.engine.features.reading:shard",
+    "harvest": "interp.engine.features.activations:shard",
     "neurons": "interp.engine.readouts.neuron_texts:shard",
     "sweep": "interp.engine.patching.shards:swept",
 }

@@ -74,6 +74,7 @@ def run(
     *,
     way: exactness.Way = "lean",
     check: exactness.Check = exactness.unchecked,
+    keep: bool = True,
 ) -> str:
     """Run shards in a pool, and return what a provenance says of them, such as ``" in 12 shards on 4 processes"``.
 
@@ -90,6 +91,8 @@ def run(
         Called with a shard's number and what it gave, as it ends, in any order; see `in_order`.
     way, check
         See `exactness.run`; it compares what the first shard gave.
+    keep
+        Whether answers are kept for what is asked next.
 
     Raises
     ------
@@ -110,7 +113,7 @@ def run(
             count = number + 1
             task = _task(job, way, model, numbers, travellers, shard)
             name = _name(task)
-            known = model.recall((), [name])
+            known = model.recall((), [name]) if keep else None
             if known is None:
                 future = pool.submit(task)
                 waiting[future] = number, name
@@ -127,9 +130,9 @@ def run(
         for future in pool.completed(submitted()):
             (number, name), reply = waiting.pop(future), future.result()
             take(number, plain.whole(reply.head["value"], reply.tensors))
-            data = bytearray(messages.packed({"value": reply.head["value"]}, reply.tensors))
-            kept += len(data)
-            if kept <= _KEPT:
+            kept += sum(tensor.nbytes for tensor in reply.tensors.values())
+            if keep and kept <= _KEPT:
+                data = bytearray(messages.packed({"value": reply.head["value"]}, reply.tensors))
                 model.keep((), {name: torch.frombuffer(data, dtype=torch.uint8)})
             model.count(reply.head["forwards"])
             notes |= dict.fromkeys(reply.head["notes"])
