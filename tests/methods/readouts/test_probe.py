@@ -21,6 +21,7 @@ from interp.engine.model.load import Options, load
 from interp.engine.readouts import text_activations as engine
 from interp.errors import InputError, Interrupted
 from interp.interface.session import session
+from interp.methods._shared.probe import fits, streamed
 from interp.sites import Site
 from interp.spec import as_prompt
 
@@ -340,3 +341,35 @@ def test_on_smollm2_praise_is_read_after_the_word_is_past(smollm2: Any) -> None:
     assert result.classes == ("False", "True")
     assert result.accuracy.max() > 0.9
     assert abs(result.control.mean() - 0.5) < 0.25
+
+
+@pytest.mark.parametrize("kind", [0, 2, 4])
+def test_what_is_read_some_at_a_time_is_fitted_as_scikit_learn_does(kind: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streamed, "_ENTRIES", 100)  # 20 rows at once
+    draw = np.random.default_rng(0)
+    rows = (draw.normal(size=(300, 5)) * [1, 2, 3, 0, 1] + 7).astype(np.float32)
+    score = rows @ draw.normal(size=5) + draw.normal(size=300)
+    labels = np.digitize(score, np.quantile(score, np.arange(1, kind) / kind)) if kind else score
+    train, test = np.arange(0, 300, 2), np.arange(1, 300, 2)
+    released: list[int] = []
+    found = streamed.Streamed(rows, train, labels, kind, 2.0, lambda: released.append(1))
+    last = LogisticRegression(C=0.5, max_iter=1000) if kind else Ridge(alpha=2.0)
+    pipe = make_pipeline(StandardScaler(), last).fit(rows[train].astype(np.float64), labels[train])
+    coef = np.atleast_2d(last.coef_) / pipe.steps[0][1].scale_
+    np.testing.assert_allclose(found.coef, coef, atol=2e-3 if kind else 1e-9)
+    said, expected = found.predict(test), pipe.predict(rows[test].astype(np.float64))
+    assert (said == expected).mean() > 0.98 if kind else np.allclose(said, expected)
+    assert len(released) > 30
+
+
+def test_activations_in_a_file_are_those_in_memory(lend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    lend("gpt2")
+    listed, labels = texts_of(60), fair(60)
+    whole = interp.probe(listed, labels, folds=3)
+    monkeypatch.setattr(engine, "_IN_MEMORY", 0)
+    filed = interp.probe(listed, labels, folds=3)
+    assert filed.coef.tobytes() == whole.coef.tobytes()
+    monkeypatch.setattr(fits, "LARGEST", 0)
+    again = interp.probe(listed, labels, folds=3)
+    np.testing.assert_allclose(again.coef, whole.coef, atol=5e-3)
+    np.testing.assert_allclose(again.scores, whole.scores, atol=0.06)

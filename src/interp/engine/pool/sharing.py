@@ -148,7 +148,7 @@ def run(
     finally:
         pool.cancel(list(waiting))
         model.operation.notes.extend(notes)
-    return f" in {count} shard{'' if count == 1 else 's'} on {pool.name}"
+    return f" in {count} {'shard' if count < 2 else 'shards'} on {pool.name}"
 
 
 def in_order(take: Take) -> Take:

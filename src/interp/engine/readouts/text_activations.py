@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import mmap
+import shutil
+import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from interp.engine import exactness, memory
+from interp.engine import exactness, linalg, memory
 from interp.engine.model import hooks
 from interp.engine.readouts import text_passes
 from interp.engine.readouts.text_passes import Given, Ids, Positions, Work
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
 
     from interp.engine.model.loaded import LoadedModel
 
+_IN_MEMORY = 2**26  # bytes of activations; more are in a file
 # (layer, ``[n, position, d_model]``) → nothing.
 _Keep = Callable[[int, Tensor], None]
 
@@ -34,16 +39,19 @@ class Pooled:
     Attributes
     ----------
     values
-        ``float32 [layer, text, d_model]``, on the CPU.
+        ``float32 [layer, text, d_model]``, on the CPU; what is much is in a file that ends with them.
     path
         ``"forward"``, or ``"hooked: why"``.
     notes
         What is worth knowing.
+    release
+        Lets go of the memory of values that are in a file; they are read from there again.
     """
 
     values: Tensor
     path: str
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...]
+    release: Callable[[], None]
 
 
 def pooled(
@@ -82,24 +90,43 @@ def pooled(
     chosen = tuple(range(model.geometry.n_layers) if layers is None else layers)
     model.require_site(site, chosen)
     shape = len(chosen), len(texts), model.geometry.d_model
-    needed, free = 4 * shape[0] * shape[1] * shape[2], memory.free_bytes(torch.device("cpu"))
-    if needed > free // 2:
-        raise InputError(
-            f"{len(texts)} texts need {memory.readable(needed)} and {memory.readable(free)} is free; give fewer texts"
-            f"{' or layers' * (len(chosen) > 1)}"
-        )
-    values = torch.empty(shape)
+    values, release = _room(shape)
 
     def take(first: int, given: Given) -> None:
         own = given["values"]
+        for layer, rows in zip(chosen, own, strict=True):
+            linalg.finite(rows.numpy(), f"activations of {site} in layer {layer}")
         values[:, first : first + own.shape[1]] = own
+        release()
 
     work = _work(Reader(model, site, position, chosen), at)
     done = text_passes.run(model, work, texts, len(texts), take)
     if done.interrupt is not None:
         raise done.interrupt
     notes = tuple(dict.fromkeys(note for own in done.paths.values() for note in own))
-    return Pooled(values, "; ".join(done.paths), notes)
+    return Pooled(values, "; ".join(done.paths), notes, release)
+
+
+def _room(shape: tuple[int, int, int]) -> tuple[Tensor, Callable[[], None]]:
+    """Return room for values, and what takes out of memory what is in a file: much has one, which nobody else sees."""
+    needed = 4 * math.prod(shape)
+    if needed <= _IN_MEMORY:
+        return torch.empty(shape), lambda: None
+    free = shutil.disk_usage(tempfile.gettempdir()).free
+    if needed > free // 2:
+        raise InputError(
+            f"{shape[1]} texts need {memory.readable(needed)} and {memory.readable(free)} is free in "
+            f"{tempfile.gettempdir()}; give fewer texts{' or layers' * (shape[0] > 1)}"
+        )
+    with tempfile.TemporaryFile() as file:
+        file.truncate(needed)
+        mapped = mmap.mmap(file.fileno(), needed)
+
+    def release() -> None:
+        if hasattr(mmap, "MADV_DONTNEED"):
+            mapped.madvise(mmap.MADV_DONTNEED)  # what was written stays in the file
+
+    return torch.frombuffer(mapped, dtype=torch.float32).view(shape), release
 
 
 class Reader:

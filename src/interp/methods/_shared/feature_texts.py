@@ -46,7 +46,7 @@ class Ready:
 
 
 # A tokenizer → the texts that it was given last, and what it made of them.
-_last: WeakKeyDictionary[Tokens, tuple[tuple[Prompt, ...], Ready]] = WeakKeyDictionary()
+_last: WeakKeyDictionary[Tokens, tuple[Sequence[Prompt], Ready]] = WeakKeyDictionary()
 
 
 def ready(model: LoadedModel, texts: Texts) -> Ready:

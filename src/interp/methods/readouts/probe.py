@@ -230,6 +230,10 @@ class ProbeResult(Result):
         )
 
 
+def _nothing() -> None:
+    """Keep what is in memory, which no file has."""
+
+
 def _between(low: float, high: float, width: int = 0) -> str:
     """Return an interval in words, or nothing where there is none."""
     return f" [{low:{width}.3f}, {high:{width}.3f}]" if math.isfinite(low) else ""
@@ -358,12 +362,12 @@ def probe(
     if codes is None:
         found = pooled(model, asked.ids, site, position, places, layers)
         model.note(found.path, found.notes)
-        values = found.values.numpy()
+        values, release = found.values.numpy(), found.release
     else:
-        values, layers = codes.values, codes.layers
-    for number, rows in zip(layers or range(len(values)), values, strict=True):
-        linalg.finite(rows, f"activations of {site} in layer {number}")
-    fits = Fits(target, groups, folds, shuffles, strength, seed)
+        values, layers, release = codes.values, codes.layers, _nothing
+        for number, rows in zip(layers, values, strict=True):
+            linalg.finite(rows, f"activations of {site} in layer {number}")
+    fits = Fits(target, groups, folds, shuffles, strength, seed, release)
     fitted = fits.all(values, model.on_step)
     result = ProbeResult(
         site=site,
