@@ -525,6 +525,7 @@ def probe(
     site: Any = ...,
     position: Literal["last", "mean"] = ...,
     at: Any = ...,
+    layer: Any = ...,
     task: Any = ...,
     n: int = ...,
     folds: int = ...,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from typing import Any, SupportsIndex, cast, overload
 
@@ -98,3 +99,40 @@ def between(first: Sequence[Any], second: Sequence[Any]) -> tuple[range, range]:
     begin = next((n for n in range(least) if first[n] != second[n]), least)
     end = next((n for n in range(least - begin) if first[-1 - n] != second[-1 - n]), least - begin)
     return range(begin, len(first) - end), range(begin, len(second) - end)
+
+
+class Table(Sequence[tuple[int, ...]]):
+    """The token ids of many prompts, in four bytes each: tuples of a million take several times as much.
+
+    Examples
+    --------
+    >>> table = Table()
+    >>> table.append((5, 6))
+    >>> table.append(TypedIds((7,), (1,)))
+    >>> table[0], table[-1].types, len(table)
+    ((5, 6), (1,), 2)
+    """
+
+    def __init__(self) -> None:
+        self._ids, self._ends = array("i"), array("q", [0])
+        self._types: dict[int, tuple[int, ...]] = {}
+
+    def append(self, ids: Sequence[int]) -> None:
+        """Add a prompt."""
+        if types := types_of(ids):
+            self._types[len(self)] = types
+        self._ids.extend(ids)
+        self._ends.append(len(self._ids))
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[int, ...]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[int, ...]]: ...
+    def __getitem__(self, index: int | slice) -> tuple[int, ...] | list[tuple[int, ...]]:
+        if isinstance(index, slice):
+            return [self[n] for n in range(*index.indices(len(self)))]
+        number = range(len(self))[index]
+        return typed(tuple(self._ids[self._ends[number] : self._ends[number + 1]]), self._types.get(number, ()))

@@ -157,7 +157,7 @@ def test_neurons_and_probes_read_the_pairs_own_activations(both: Both) -> None:
         inner = module.intermediate(module.attention(hidden[0])[0])[0, :, 3]
     assert off(np.sort(found.activations.reshape(-1)), inner.sort().values[-3:]) <= 1e-4
 
-    encoded = [both.model.tokens.encode(as_prompt(text)) for text in texts]
+    encoded = [both.model.tokens.encode(as_prompt(text)).ids for text in texts]
     values = pooled(both.model, encoded, "resid_pre", "last").values
     assert off(values[1, 0], hidden[1][0, -1]) <= 1e-4
     assert interp.probe(texts, ["a", "b"] * 3, folds=2, shuffles=1).counts == (3, 3)

@@ -11,11 +11,13 @@ import torch
 from engine.features import made
 from interp.engine import memory
 from interp.engine.features import activity as engine
-from interp.engine.features.activity import Activity, Read, count_pairs
+from interp.engine.features import reading
+from interp.engine.features.activity import Activity, count_pairs
 from interp.engine.features.codes import Codes
 from interp.engine.features.dictionary import Dictionary
 from interp.engine.features.kept import Kept, drawn
 from interp.engine.features.places import captured
+from interp.engine.features.reading import Read
 from interp.spec import Prompt
 
 FAMILIES = ("gpt2", "llama", "neox")
@@ -92,7 +94,7 @@ def test_a_sample_is_the_same_in_any_batches_and_all_there_is_where_it_has_room(
     prompts = texts(model, 60)
     (wide,) = read(model, one, prompts, key="wide").activities
     monkeypatch.setattr(memory, "ROWS", 16)
-    monkeypatch.setattr(engine, "_CHUNK", 50)
+    monkeypatch.setattr(reading, "_CHUNK", 50)
     (narrow,) = read(model, one, prompts, key="narrow").activities
     assert int(wide.counts.max()) > engine.SAMPLE
     torch.testing.assert_close(wide.sample.scores, narrow.sample.scores)

@@ -40,7 +40,7 @@ def test_what_is_read_is_what_is_active(family: str, position: str, lend: Any) -
     every = [made.every(model, 0)["stream"], made.every(model, 1)["skip"]]
     given = made.load(model, *every)
     encoded = [model.encode(interp.Prompt(text)) for text in TEXTS]
-    found = read(model, encoded, given, position)
+    found = read(model, [one.ids for one in encoded], given, position)
     assert found.layers == (0, 1)
     for layer, one in enumerate(every):
         dense = expected(model, one, position)

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 import interp
 from interp.engine.model import hooks
-from interp.engine.readouts import neurons as engine
+from interp.engine.readouts import neuron_statistics, text_passes
 from interp.errors import InputError, Interrupted
 from interp.interface.session import session
 from interp.methods._shared.clusters import embedder
@@ -199,6 +199,7 @@ def test_memory_is_flat_in_the_number_of_texts(cluster: bool, lend: Any, monkeyp
     from interp.methods.readouts import neurons as method
 
     monkeypatch.setattr(method, "embedder", lambda kind: lambda *_: None)  # noqa: ARG005
+    monkeypatch.setattr(text_passes, "TOKENS", 64)
     options: dict[str, Any] = {"top": 5, "context": 4, "points": 50, "cluster": "umap" if cluster else None}
     peaks: dict[int, tuple[int, int]] = {}
     per_text = 0
@@ -229,12 +230,12 @@ def test_memory_is_flat_in_the_number_of_texts(cluster: bool, lend: Any, monkeyp
 
 def test_what_is_kept_is_the_best_of_any_number_of_texts() -> None:
     draw = torch.Generator().manual_seed(0)
-    best = engine.Best(3, 4, 2)
+    best = neuron_statistics.Best(3, 4, 2)
     every: list[tuple[float, int, int, int]] = []
     for text in range(50):
         ids = torch.randint(0, 99, (int(torch.randint(1, 9, (1,), generator=draw)),), generator=draw)
         values = torch.randn(len(ids), 3, generator=draw)
-        best.add(text, ids, values, values)
+        best.add(neuron_statistics.Rows.of({text: (ids.tolist(), values)}, None))
         every += [(float(values[p, n]), n, text, p) for p in range(len(ids)) for n in range(3)]
         for n in range(3):
             order = sorted((found for found in every if found[1] == n), reverse=True)[:4]
@@ -246,10 +247,10 @@ def test_what_is_kept_is_the_best_of_any_number_of_texts() -> None:
 def test_a_sample_is_uniform_and_bounded() -> None:
     counts = np.zeros(40)
     for seed in range(300):
-        sample = engine.Sample(10, 1, seed)
+        sample = neuron_statistics.Sample(10, 1, seed)
         for start in range(0, 40, 8):
             ids = torch.arange(start, start + 8)
-            sample.add(ids, ids[:, None].float())
+            sample.add(neuron_statistics.Rows.of({start: (ids.tolist(), ids[:, None].float())}, None))
         assert len(sample.ids) == 10
         assert sample.rows[:, 0].tolist() == sample.ids.tolist()
         counts[sample.ids.numpy()] += 1

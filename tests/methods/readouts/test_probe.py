@@ -21,6 +21,7 @@ from interp.engine.model.load import Options, load
 from interp.engine.readouts import text_activations as engine
 from interp.errors import InputError, Interrupted
 from interp.interface.session import session
+from interp.methods._shared.probe import fits, streamed
 from interp.sites import Site
 from interp.spec import as_prompt
 
@@ -110,9 +111,9 @@ def test_pooled_activations_are_the_bridges_own(lend: Any, family: str, site: st
     encoded = [model.encode(as_prompt(text)) for text in texts_of(9)]
     if (family, site) == ("neox", "resid_mid"):
         with pytest.raises(InputError, match="no resid_mid"):
-            engine.pooled(model, encoded, site, position)
+            engine.pooled(model, [one.ids for one in encoded], site, position)
         return
-    found = engine.pooled(model, encoded, site, position)
+    found = engine.pooled(model, [one.ids for one in encoded], site, position)
     assert found.values.shape == (2, 9, 32)
     normed = family == "bert" and site in {"resid_mid", "attn_out"}
     assert found.path == (f"hooked: its hooks show {site} normed, as part of the stream" if normed else "forward")
@@ -127,10 +128,10 @@ def test_pooled_activations_are_the_bridges_own(lend: Any, family: str, site: st
 
 def test_batches_change_nothing(lend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = lend("llama")
-    encoded = [model.encode(as_prompt(text)) for text in texts_of(30)]
-    whole = engine.pooled(model, encoded, "resid_post", "mean").values.clone()
+    ids = [model.encode(as_prompt(text)).ids for text in texts_of(30)]
+    whole = engine.pooled(model, ids, "resid_post", "mean").values.clone()
     monkeypatch.setattr(memory, "ROWS", 1)
-    np.testing.assert_allclose(engine.pooled(model, encoded, "resid_post", "mean").values, whole, atol=1e-5)
+    np.testing.assert_allclose(engine.pooled(model, ids, "resid_post", "mean").values, whole, atol=1e-5)
     monkeypatch.undo()
     real, largest = engine.forward, []
 
@@ -141,7 +142,7 @@ def test_batches_change_nothing(lend: Any, monkeypatch: pytest.MonkeyPatch) -> N
         return real(net, resid=resid, **more)
 
     monkeypatch.setattr(engine, "forward", hungry)
-    np.testing.assert_allclose(engine.pooled(model, encoded, "resid_post", "mean").values, whole, atol=1e-5)
+    np.testing.assert_allclose(engine.pooled(model, ids, "resid_post", "mean").values, whole, atol=1e-5)
     assert max(largest) == 2
 
 
@@ -151,7 +152,8 @@ def test_scores_and_weights_are_scikit_learns(lend: Any, kind: str) -> None:
     listed = texts_of(60)
     labels = fair(60) if kind == "classes" else [len(text) + 0.5 for text in listed]
     result = interp.probe(listed, labels, strength=2.0, seed=4, folds=4)
-    rows = engine.pooled(model, [model.encode(as_prompt(t)) for t in listed], "resid_post", "last").values[1].double()
+    ids = [model.encode(as_prompt(t)).ids for t in listed]
+    rows = engine.pooled(model, ids, "resid_post", "last").values[1].double()
     last = LogisticRegression(C=0.5, max_iter=1000) if kind == "classes" else Ridge(alpha=2.0)
     cut = (StratifiedKFold if kind == "classes" else KFold)(4, shuffle=True, random_state=4)
     pipe = make_pipeline(StandardScaler(), last)
@@ -339,3 +341,35 @@ def test_on_smollm2_praise_is_read_after_the_word_is_past(smollm2: Any) -> None:
     assert result.classes == ("False", "True")
     assert result.accuracy.max() > 0.9
     assert abs(result.control.mean() - 0.5) < 0.25
+
+
+@pytest.mark.parametrize("kind", [0, 2, 4])
+def test_what_is_read_some_at_a_time_is_fitted_as_scikit_learn_does(kind: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streamed, "_ENTRIES", 100)  # 20 rows at once
+    draw = np.random.default_rng(0)
+    rows = (draw.normal(size=(300, 5)) * [1, 2, 3, 0, 1] + 7).astype(np.float32)
+    score = rows @ draw.normal(size=5) + draw.normal(size=300)
+    labels = np.digitize(score, np.quantile(score, np.arange(1, kind) / kind)) if kind else score
+    train, test = np.arange(0, 300, 2), np.arange(1, 300, 2)
+    released: list[int] = []
+    found = streamed.Streamed(rows, train, labels, kind, 2.0, lambda: released.append(1))
+    last = LogisticRegression(C=0.5, max_iter=1000) if kind else Ridge(alpha=2.0)
+    pipe = make_pipeline(StandardScaler(), last).fit(rows[train].astype(np.float64), labels[train])
+    coef = np.atleast_2d(last.coef_) / pipe.steps[0][1].scale_
+    np.testing.assert_allclose(found.coef, coef, atol=2e-3 if kind else 1e-9)
+    said, expected = found.predict(test), pipe.predict(rows[test].astype(np.float64))
+    assert (said == expected).mean() > 0.98 if kind else np.allclose(said, expected)
+    assert len(released) > 30
+
+
+def test_activations_in_a_file_are_those_in_memory(lend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    lend("gpt2")
+    listed, labels = texts_of(60), fair(60)
+    whole = interp.probe(listed, labels, folds=3)
+    monkeypatch.setattr(engine, "_IN_MEMORY", 0)
+    filed = interp.probe(listed, labels, folds=3)
+    assert filed.coef.tobytes() == whole.coef.tobytes()
+    monkeypatch.setattr(fits, "LARGEST", 0)
+    again = interp.probe(listed, labels, folds=3)
+    np.testing.assert_allclose(again.coef, whole.coef, atol=5e-3)
+    np.testing.assert_allclose(again.scores, whole.scores, atol=0.06)

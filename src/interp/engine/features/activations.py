@@ -6,7 +6,8 @@ and of what was drawn before it only its own pool is computed again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,8 @@ from torch import Tensor
 from interp.engine import exactness, memory
 from interp.engine.features.places import Place, flat
 from interp.engine.model import hooks
+from interp.engine.pool import sharing
+from interp.engine.pool.texts import packed, unpacked
 from interp.engine.transformer import network
 from interp.engine.transformer.forward import Edit, forward
 from interp.ids import as_ids
@@ -25,10 +28,13 @@ if TYPE_CHECKING:
     from transformer_lens.hook_points import HookPoint
 
     from interp.engine.model.loaded import LoadedModel
+    from interp.engine.pool.protocol import Pool
 
 POOL = 256 * 2**20  # bytes of a pool
 
+_PARTS = 8  # batches of a shard
 Ids = tuple[int, ...]
+Part = tuple[int, list[Ids]]  # positions left out at each one's beginning, and texts that run together
 Runner = Callable[[Sequence[Ids]], list[Tensor]]
 
 
@@ -46,7 +52,7 @@ class Reader:
     _net: network.Network
 
     def __init__(self, model: LoadedModel, places: Sequence[Place], prompts: Sequence[Ids]) -> None:
-        self._model, self.places = model, tuple(places)
+        self.model, self.places = model, tuple(places)
         few = sorted(prompts, key=len)[-exactness.sample_of(model) :]
 
         def lean(check: exactness.Check) -> Runner:
@@ -81,7 +87,7 @@ class Reader:
         exactness.require_known(*(point for point in points if point in SITES))
         if "neuron" in points:
             exactness.require_known("neuron")
-        return network.read(self._model, encoders=[*points & SITES.keys(), "mlp_out"])
+        return network.read(self.model, encoders=[*points & SITES.keys(), "mlp_out"])
 
     def _lean(self, prompts: Sequence[Ids]) -> list[Tensor]:
         held: dict[Place, Tensor] = {}
@@ -99,7 +105,7 @@ class Reader:
         last = max(place.layer for place in self.places)
         resid = self._net.begin(prompts)
         forward(self._net, edits={site: keep(site) for site in sites}, resid=resid, stop=last + 1)
-        self._model.count(1)
+        self.model.count(1)
         return [held[place] for place in self.places]
 
     def _hooked(self, prompts: Sequence[Ids]) -> list[Tensor]:
@@ -113,8 +119,8 @@ class Reader:
 
         at: dict[str, list[Place]] = {}
         for place in self.places:
-            at.setdefault(place.hook(self._model), []).append(place)
-        self._model.forward(list(prompts), {name: keep(here) for name, here in at.items()})
+            at.setdefault(place.hook(self.model), []).append(place)
+        self.model.forward(list(prompts), {name: keep(here) for name, here in at.items()})
         return [held[place] for place in self.places]
 
 
@@ -139,6 +145,8 @@ class Stream:
     ----------
     rows
         How many rows the prompts have together.
+    where
+        In which pool the prompts run, such as ``" on 2 processes"``; training takes its steps here.
     """
 
     def __init__(
@@ -160,6 +168,7 @@ class Stream:
         self.rows = sum(self._counts)
         self._most = most_rows(sum(tensor.shape[-1] for tensor in reader([prompts[0]])), batch, budget)
         self._held: tuple[tuple[int, ...], list[Tensor]] = ((), [])
+        self.where = ""
 
     def seen(self) -> list[Tensor]:
         """Return the first pool, for each place ``[row, width]``: what trainings begin with."""
@@ -186,16 +195,68 @@ class Stream:
             return self._held[1]
         self._held = ((), [])  # two are not there at once
         found: list[list[Tensor]] = [[] for _ in self._reader.places]
+        parts: list[Part] = []
         for (length, left), members in grouped(self._prompts, self._first, chosen):
-            prompts = [self._prompts[index] for index in members]
-
-            def some(part: Sequence[Ids], left: int = left) -> None:
-                for rows, tensor in zip(found, self._reader(part), strict=True):
-                    rows.append(tensor[:, left:].flatten(0, 1))
-
-            memory.halving(prompts, max(1, memory.ROWS // length), some, self._model.device)
+            size = max(1, memory.ROWS // length)
+            for start in range(0, len(members), size):
+                parts.append((left, [self._prompts[index] for index in members[start : start + size]]))
+        pool = sharing.pool_of(self._model)
+        if pool is None:
+            _rows(self._reader, parts, found)
+        else:
+            self._shared(parts, pool, found)
         self._held = (chosen, [torch.cat(rows) for rows in found])
         return self._held[1]
+
+    def _shared(self, parts: Sequence[Part], pool: Pool, found: list[list[Tensor]]) -> None:
+        """Let workers run parts, some together, and take what they read in in order."""
+        shards = [
+            {
+                "places": self._reader.places,
+                "parts": tuple((left, len(prompts)) for left, prompts in some),
+                "texts": packed([ids for _, prompts in some for ids in prompts]),
+            }
+            for some in (parts[start : start + _PARTS] for start in range(0, len(parts), _PARTS))
+        ]
+
+        def take(_: int, given: Sequence[Tensor]) -> None:
+            for rows, tensor in zip(found, given, strict=True):
+                rows.append(tensor.to(self._model.device))
+
+        way: exactness.Way = "hooked" if self._reader.path.startswith("hooked") else "lean"
+        sharing.run(pool, "harvest", [self._model], shards, sharing.in_order(take), way=way, keep=False)
+        self.where = f" on {pool.name}"
+
+
+def _rows(
+    reader: Reader, parts: Sequence[Part], found: list[list[Tensor]], step: Callable[[], object] = lambda: None
+) -> None:
+    """Run texts, and add what is read of each token to the rows of each place."""
+    for left, prompts in parts:
+
+        def some(part: Sequence[Ids], left: int = left) -> None:
+            for rows, tensor in zip(found, reader(part), strict=True):
+                rows.append(tensor[:, left:].flatten(0, 1))
+            step()
+
+        memory.halving(prompts, len(prompts), some, reader.model.device)
+
+
+def shard(
+    models: Sequence[LoadedModel],
+    step: Callable[[], None],
+    *,
+    places: Sequence[Place],
+    parts: Sequence[tuple[int, int]],
+    texts: Mapping[str, Tensor],
+) -> list[Tensor]:
+    """Return for each place ``[row, width]`` of a shard's texts, as many of one length together as `parts` say."""
+    rest = iter(unpacked(texts))
+    given = [(left, list(itertools.islice(rest, count))) for left, count in parts]
+    reader = Reader(models[0], places, given[0][1][:1])
+    found: list[list[Tensor]] = [[] for _ in places]
+    _rows(reader, given, found, step)
+    return [torch.cat(rows) for rows in found]
 
 
 def most_rows(width: int, batch: int, budget: int = POOL) -> int:

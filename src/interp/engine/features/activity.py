@@ -6,7 +6,7 @@ of all its entries (of which the tenths of its activations are made), and counts
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -14,13 +14,11 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from interp.engine import exactness, memory
-from interp.engine.features.activations import Ids, Reader, grouped
+from interp.engine.features.activations import Ids
 from interp.engine.features.codes import Codes
 from interp.engine.features.dictionary import Dictionary
 from interp.engine.features.kept import Kept, drawn
-from interp.engine.model import hooks
-from interp.ids import as_ids
+from interp.engine.features.reading import Read, over_texts
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
@@ -30,13 +28,7 @@ LEAST_SAMPLE = 20
 _HELD = 64 * 2**20  # bytes of them in a dictionary, before there are fewer
 PER_OCTAVE, OCTAVES = 4, 24  # bins of the histogram: quarters of a factor of 2, from 2^−24 to 2^24
 PAIRED = 2048  # features of a dictionary, up to which all pairs are counted
-_CHUNK = 2**17  # tokens of texts that are grouped by length
-ENTRIES = 2**24  # of rows × features at once
 _KEPT = 8  # dictionaries whose pass is kept for a model
-
-
-# Which dictionary, its features' activations, the texts' numbers, the position of their first row, rows of a text.
-Keep = Callable[[int, Codes, Tensor, int, int], None]
 
 
 @dataclass(eq=False)
@@ -203,29 +195,6 @@ def count_pairs(codes: Codes, row_of: Tensor, into: Tensor) -> None:
         into.view(-1).index_add_(0, flat, torch.ones_like(flat))
 
 
-@dataclass
-class Read:
-    """What a pass gave.
-
-    Attributes
-    ----------
-    activities
-        One for each dictionary.
-    done
-        How many texts were read.
-    path, notes
-        How, see `Reader`.
-    interrupt
-        What stopped it.
-    """
-
-    activities: list[Activity]
-    done: int
-    path: str = "store"
-    notes: tuple[str, ...] = ()
-    interrupt: KeyboardInterrupt | None = None
-
-
 _passes: WeakKeyDictionary[LoadedModel, dict[Hashable, Activity]] = WeakKeyDictionary()
 
 
@@ -308,64 +277,3 @@ def _keeps(model: LoadedModel) -> bool:
 def forget(model: LoadedModel) -> None:
     """Keep no pass of a model's."""
     _passes.pop(model, None)
-
-
-def over_texts(
-    model: LoadedModel, dictionaries: Sequence[Dictionary], texts: Sequence[Ids], first: Sequence[int], keep: Keep
-) -> Read:
-    """Run texts, those of equal length together, and hand what features do in them to `keep`; see `read`."""
-    done = Read([], 0)
-
-    def some(reader: Reader, chosen: Sequence[int]) -> None:
-        left, length = first[chosen[0]], len(texts[chosen[0]]) - first[chosen[0]]
-        values = dict(zip(reader.places, reader([as_ids(texts[n]) for n in chosen]), strict=True))
-        codes = [_encoded(one, values[one.reads][:, left:].flatten(0, 1)) for one in dictionaries]
-        numbers = torch.tensor(chosen)
-        for n, found in enumerate(codes):
-            # What is counted twice or by halves is worse than an interrupt that waits for some milliseconds.
-            hooks.undisturbed(lambda n=n, c=found: keep(n, c, numbers, left, length))
-        done.done += len(chosen)
-        model.on_step(done.done, len(texts))
-
-    places = list(dict.fromkeys(one.reads for one in dictionaries))
-    try:
-        for chunk in chunks(texts):
-            reader = Reader(model, places, [as_ids(texts[n]) for n in longest(texts, chunk)])
-            done.path, done.notes = reader.path, reader.notes
-            there = [n for n in chunk if len(texts[n]) > first[n]]
-            done.done += len(chunk) - len(there)
-            for (length, _), members in grouped(texts, first, there):
-                rows = max(1, memory.ROWS // length)
-                memory.halving(members, rows, lambda part, r=reader: some(r, part), model.device)
-    except KeyboardInterrupt as interrupt:
-        done.interrupt = interrupt
-    return done
-
-
-def chunks(texts: Sequence[Ids]) -> Iterator[list[int]]:
-    """Yield the numbers of texts, as many at a time as have `_CHUNK` tokens."""
-    held: list[int] = []
-    count = 0
-    for n, ids in enumerate(texts):
-        held.append(n)
-        count += len(ids)
-        if count >= _CHUNK:
-            yield held
-            held, count = [], 0
-    if held:
-        yield held
-
-
-def longest(texts: Sequence[Ids], chunk: Sequence[int]) -> list[int]:
-    """Return the texts whose runs may be compared with hooked ones."""
-    return sorted(chunk, key=lambda n: len(texts[n]))[-exactness.SAMPLE :]
-
-
-def _encoded(dictionary: Dictionary, rows: Tensor) -> Codes:
-    """Return the features' activations in rows, on the CPU; of wide dictionaries some rows at a time."""
-    with torch.no_grad():
-        parts = [dictionary.encode(some) for some in rows.split(max(1, ENTRIES // dictionary.width))]
-    joined = [torch.cat([getattr(part, name) for part in parts]).cpu() for name in ("features", "values")]
-    counts = torch.cat([part.counts for part in parts]).cpu()
-    starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    return Codes(starts, joined[0], joined[1].float(), dictionary.width)

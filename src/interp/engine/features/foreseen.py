@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from interp.engine import exactness, memory
-from interp.engine.features import activations, activity
+from interp.engine.features import activations, activity, reading
 from interp.engine.features.activations import Ids
 from interp.engine.features.places import Place, widths
 from interp.engine.forecast.costs import Foresight
@@ -80,10 +80,10 @@ class Reading:
     def over_texts(
         self, texts: Sequence[Ids], first: Sequence[int], dictionaries: Sequence[Dictionary], each: Sequence[Each]
     ) -> Work:
-        """Return the work of `activity.over_texts`; `each` says what becomes of a dictionary's activations."""
+        """Return the work of `reading.over_texts`; `each` says what becomes of a dictionary's activations."""
         work = NOTHING
-        for chunk in activity.chunks(texts):
-            work = work + self.compared([len(texts[n]) for n in activity.longest(texts, chunk)])
+        for chunk in reading.chunks(texts):
+            work = work + self.compared([len(texts[n]) for n in reading.longest(texts, chunk)])
             there = [n for n in chunk if len(texts[n]) > first[n]]
             for count, length in self.batches(texts, first, there):
                 rows = count * length
@@ -107,7 +107,7 @@ class Each:
 
 def encoding(one: Dictionary, rows: int) -> Work:
     """Return the work of a dictionary's activations in `rows` rows."""
-    at_once = min(rows, max(1, activity.ENTRIES // one.width))
+    at_once = min(rows, max(1, reading.ENTRIES // one.width))
     dense = 4.0 * rows * one.width
     product = 2.0 * rows * one.width * one.encoder.shape[1]
     return Work(flops=product, moved=7 * dense, calls=20, peak=6 * at_once * one.width)

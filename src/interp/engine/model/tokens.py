@@ -105,6 +105,19 @@ class Tokens:
             An empty prompt, half a surrogate pair, an id outside the vocabulary, a pair of sentences or types that the
             model cannot read, or more tokens than the context window holds (unless ``prompt.truncate``).
         """
+        prompt = self.rendered(prompt)
+        ids, notes = self.ids(prompt)
+        strings, glyphs = self.strings(ids)
+        if not (prompt.marks or prompt.roles):
+            return Encoded(ids, strings, glyphs, notes)
+        told = list(notes)
+        wrapped = self.bidirectional and prompt.bos is not False
+        spans = spanned.spans(self.tokenizer, prompt, ids, told, wrapped=wrapped)
+        turns = frozenset(role.name for role in prompt.roles) & spans.keys()
+        return Encoded(ids, strings, glyphs, tuple(told), spans, turns)
+
+    def ids(self, prompt: Prompt) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        """Return the ids and the notes of `encode`, which refuses the same."""
         notes: list[str] = []
         prompt = self.rendered(prompt)
         ids = self._given(prompt, notes) if prompt.ids is not None else self._tokenized(prompt, notes)
@@ -120,13 +133,7 @@ class Tokens:
                 )
             notes.append(f"the prompt was cut from {len(ids)} to {self.n_ctx} tokens, the context window")
             ids = ids[: self.n_ctx]
-        strings, glyphs = self.strings(ids)
-        if not (prompt.marks or prompt.roles):
-            return Encoded(ids, strings, glyphs, tuple(notes))
-        wrapped = self.bidirectional and prompt.bos is not False
-        spans = spanned.spans(self.tokenizer, prompt, ids, notes, wrapped=wrapped)
-        turns = frozenset(role.name for role in prompt.roles) & spans.keys()
-        return Encoded(ids, strings, glyphs, tuple(notes), spans, turns)
+        return ids, tuple(notes)
 
     @property
     def has_template(self) -> bool:

@@ -22,6 +22,7 @@ from interp.ids import TypedIds
 # What may be made of plain data, and nothing else.
 KINDS = {
     "Act": "interp.engine.features.dictionary:Act",
+    "Batch": "interp.engine.features.reading:Batch",
     "Case": "interp.engine.patching.cases:Case",
     "Codes": "interp.engine.features.codes:Codes",
     "Dictionary": "interp.engine.features.dictionary:Dictionary",

@@ -21,12 +21,16 @@ if TYPE_CHECKING:
 # What a worker can be asked for; nothing else is ever called there.
 JOBS = {
     "ablation": "interp.engine.patching.ablation_shards:ablated",
+    "activations": "interp.engine.readouts.text_activations:shard",
     "between": "interp.methods._shared.heads.between:looked",
+    "codes": "interp.engine.features.reading:shard",
     "edges": "interp.engine.circuits.shards:edges",
     "estimate": "interp.engine.patching.attribution_shards:attributed",
     "filling": "interp.engine.patching.ablation_shards:filled",
     "gradients": "interp.engine.circuits.shards:gradients",
+    "harvest": "interp.engine.features.activations:shard",
     "heads": "interp.methods._shared.heads.scores:scored",
+    "neurons": "interp.engine.readouts.neuron_texts:shard",
     "relations": "interp.methods._shared.heads.relations:looked",
     "roles": "interp.methods._shared.heads.flow:staged",
     "subsets": "interp.engine.circuits.shards:subsets",
@@ -148,7 +152,10 @@ class Pool(Protocol):
         ...
 
     def completed(self, futures: Iterable[Future[Reply]]) -> Iterator[Future[Reply]]:
-        """Yield futures as they end, in whatever order."""
+        """Yield futures as they end, in whatever order.
+
+        Futures are drawn as others end: an iterable that submits shards as it is drawn from has few of them waiting.
+        """
         ...
 
     def cancel(self, futures: Iterable[Future[Reply]]) -> None:

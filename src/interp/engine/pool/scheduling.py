@@ -23,6 +23,9 @@ _LIVES = 5  # of one worker in which it answers nothing, one after the other
 _LOOK = 0.02  # seconds between looks at workers that start
 # A shard that has run for so many times the median of those done, and for so many seconds, is given to an idle worker.
 _SLOW, _SLOWEST = 2.0, 1.0
+# Shards for each worker that are there at once, counted from the oldest that has not ended: enough to keep all busy,
+# and few enough that those of a million texts are not all in memory.
+_AHEAD = 8
 _OVERSEE = 0.25  # seconds between looks for such shards
 
 
@@ -93,13 +96,21 @@ class Scheduler:
     def completed(self, futures: Iterable[Future[Reply]]) -> Iterator[Future[Reply]]:
         """Yield futures as they end."""
         ended: queue.SimpleQueue[Future[Reply]] = queue.SimpleQueue()
-        count = 0
-        for future in futures:
-            future.add_done_callback(ended.put)
-            count += 1
+        source = iter(futures)
         del futures  # what was yielded is its taker's to keep, or to let go of
-        for _ in range(count):
+        order: deque[Future[Reply]] = deque()  # from the oldest that has not ended
+        running = 0
+        while True:
+            while order and order[0].done():
+                order.popleft()
+            for future in itertools.islice(source, max(0, _AHEAD * len(self._seats) - len(order))):
+                future.add_done_callback(ended.put)
+                order.append(future)
+                running += 1
+            if not running:
+                return
             future = ended.get()
+            running -= 1
             self._entries.pop(future, None)
             yield future
 

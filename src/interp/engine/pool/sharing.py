@@ -7,7 +7,7 @@ workers, in whatever order they end, gives the same bits.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from interp.metric import Metric
 
 Take = Callable[[int, Any], None]
+_KEPT = 2**28  # bytes of one command's answers that are kept for the next one: texts have no end
 
 
 def pool_of(model: LoadedModel, *others: LoadedModel, metric: Metric | None = None) -> Pool | None:
@@ -68,11 +69,12 @@ def run(
     pool: Pool,
     job: str,
     models: Sequence[LoadedModel],
-    shards: Sequence[Mapping[str, Any]],
+    shards: Iterable[Mapping[str, Any]],
     take: Take,
     *,
     way: exactness.Way = "lean",
     check: exactness.Check = exactness.unchecked,
+    keep: bool = True,
 ) -> str:
     """Run shards in a pool, and return what a provenance says of them, such as ``" in 12 shards on 4 processes"``.
 
@@ -83,11 +85,14 @@ def run(
     models
         The model of the command, and others that run.
     shards
-        What is asked of each: arguments of the job, which `plain` can write.
+        What is asked of each: arguments of the job, which `plain` can write. They are made as others end: of many, few
+        are there at a time.
     take
-        Called with a shard's number and what it gave, as it ends, in any order.
+        Called with a shard's number and what it gave, as it ends, in any order; see `in_order`.
     way, check
         See `exactness.run`; it compares what the first shard gave.
+    keep
+        Whether answers are kept for what is asked next.
 
     Raises
     ------
@@ -96,51 +101,73 @@ def run(
     """
     model = models[0]
     assert model.operation is not None
-    travellers = tuple(travelling(one, local=pool.local) for one in dict.fromkeys(models))
-    numbers = [list(dict.fromkeys(models)).index(one) for one in models]
-    tasks = [_task(job, way, model, numbers, travellers, shard) for shard in shards]
-    names = [_name(task) for task in tasks]
-    waiting: list[int] = []
-    for number, name in enumerate(names):
-        known = model.recall((), [name])
-        if known is None:
-            waiting.append(number)
-        else:
+    held = list(dict.fromkeys(models))
+    travellers = tuple(travelling(one, local=pool.local) for one in held)
+    numbers = [held.index(one) for one in models]
+    waiting: dict[Future[Reply], tuple[int, tuple[str, str]]] = {}
+    count = kept = 0
+
+    def submitted() -> Iterator[Future[Reply]]:
+        nonlocal count
+        for number, shard in enumerate(shards):
+            count = number + 1
+            task = _task(job, way, model, numbers, travellers, shard)
+            name = _name(task)
+            known = model.recall((), [name]) if keep else None
+            if known is None:
+                future = pool.submit(task)
+                waiting[future] = number, name
+                yield future
+                continue
             data, tensors = messages.unpacked(known[name].numpy().tobytes())
             take(number, plain.whole(data["value"], tensors))
-    if shards and 0 not in waiting:
-        check()
-    model.alive(f"{len(shards)} shards on {pool.name}")
-    futures: dict[Future[Reply], int] = {}
+            if number == 0:
+                check()
+
+    model.alive(f"{len(shards)} shards on {pool.name}" if isinstance(shards, Sized) else f"shards on {pool.name}")
     notes: dict[str, None] = {}
     try:
-        for number in waiting:
-            futures[pool.submit(tasks[number])] = number
-        for future in pool.completed(list(futures)):
-            number, reply = futures[future], future.result()
+        for future in pool.completed(submitted()):
+            (number, name), reply = waiting.pop(future), future.result()
             take(number, plain.whole(reply.head["value"], reply.tensors))
-            held = bytearray(messages.packed({"value": reply.head["value"]}, reply.tensors))
-            model.keep((), {names[number]: torch.frombuffer(held, dtype=torch.uint8)})
+            kept += sum(tensor.nbytes for tensor in reply.tensors.values())
+            if keep and kept <= _KEPT:
+                data = bytearray(messages.packed({"value": reply.head["value"]}, reply.tensors))
+                model.keep((), {name: torch.frombuffer(data, dtype=torch.uint8)})
             model.count(reply.head["forwards"])
             notes |= dict.fromkeys(reply.head["notes"])
             if reply.lost:
-                notes[f"{' and '.join(dict.fromkeys(reply.lost))} ended at a shard, which then ran again elsewhere"] = (
-                    None
-                )
+                lost = " and ".join(dict.fromkeys(reply.lost))
+                notes[f"{lost} ended at a shard, which then ran again elsewhere"] = None
             if reply.overtaken:
                 slow = " and ".join(reply.overtaken)
                 notes[f"{slow} had not done a shard yet when another worker was through with it"] = None
             if number == 0:
                 check()
     finally:
-        pool.cancel(list(futures))
+        pool.cancel(list(waiting))
         model.operation.notes.extend(notes)
-    return said(len(shards), pool)
+    return said(count, pool)
 
 
 def said(count: int, pool: Pool) -> str:
     """Return what a provenance says of `count` shards."""
-    return f" in {count} shard{'' if count == 1 else 's'} on {pool.name}"
+    return f" in {count} {'shard' if count < 2 else 'shards'} on {pool.name}"
+
+
+def in_order(take: Take) -> Take:
+    """Return what holds answers back until all before them are there: for sums, whose last bits depend on the order."""
+    held: dict[int, Any] = {}
+    following = 0
+
+    def taken(number: int, value: Any) -> None:
+        nonlocal following
+        held[number] = value
+        while following in held:
+            take(following, held.pop(following))
+            following += 1
+
+    return taken
 
 
 def slices(count: int, size: int) -> list[range]:

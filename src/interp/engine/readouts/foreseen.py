@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from interp.engine import exactness
 from interp.engine.forecast.costs import Foresight
 from interp.engine.forecast.work import NOTHING, Hooked, Stored, Through, Work, one_batch, passing, total
-from interp.engine.readouts import lens, loss
+from interp.engine.readouts import lens, loss, neuron_texts, text_passes
 from interp.engine.readouts.favourite import TRIED
 from interp.errors import InputError
 from interp.sites import Site
@@ -19,25 +19,31 @@ if TYPE_CHECKING:
     from interp.engine.features.places import Place
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.readouts.neurons import Reader
-    from interp.spec import Prompt
 
 _FEWER = ("fewer texts (--n)", "shorter texts")
 
 
-def of_neurons(model: LoadedModel, reader: Reader, texts: Sequence[Prompt], *, static: int) -> tuple[Foresight, Work]:
-    """Return the work of reading texts, one at a time, and of what `static` neurons' weights say."""
+def of_neurons(model: LoadedModel, reader: Reader, lengths: Sequence[int], *, static: int) -> tuple[Foresight, Work]:
+    """Return the work of reading texts of these `lengths`, and of what `static` neurons' weights say."""
     sight, work = Foresight(model, half=False, encoders=()), NOTHING
     sizes, stop, compared = sight.sizes, max(reader.chosen) + 1, -1
-    for length in (len(model.tokens.encode(text).ids) for text in texts):
-        if sight.net is None:
-            work = work + one_batch(model, length, len(reader.chosen))
-            continue
-        through = Through(length, stop, scores=length * length)
-        calls = 12 * stop + 60
-        work = work + Work(1, (through,), calls=calls, peak=sizes.element * length * sizes.hidden, advice=_FEWER)
-        # Texts twice as long as any that was compared are compared too.
-        if length.bit_length() > compared and not exactness.trusted(model, reader.key, length):
-            work, compared = work + one_batch(model, length, len(reader.chosen)), length.bit_length()
+    for own in text_passes.cut(lengths, neuron_texts.tokens_of(reader.width)):
+        if sight.net is not None and not exactness.trusted(model, reader.key, max(own)):
+            # Texts twice as long as any that was compared are compared too.
+            if max(own).bit_length() > compared:
+                for length in sorted(own)[-exactness.sample_of(model) :]:
+                    through = Through(length, stop, scores=length * length)
+                    work = work + Work(1, (through,), calls=12 * stop + 60)
+                    work = work + one_batch(model, length, len(reader.chosen))
+            compared = max(compared, max(own).bit_length())
+        for part in text_passes.grouped(own):
+            rows, length = len(part) * own[part[0]], own[part[0]]
+            if sight.net is None:
+                work = work + one_batch(model, rows, len(reader.chosen))
+                continue
+            through = Through(rows, stop, scores=rows * length)
+            peak = sizes.element * rows * sizes.hidden + 4 * sum(own) * reader.width
+            work = work + Work(1, (through,), calls=12 * stop + 60, peak=peak, advice=_FEWER)
     table = 4 * static * sizes.vocabulary
     return sight, work + Work(flops=2.0 * static * sizes.unembed, moved=20.0 * table, peak=4 * table)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from interp.errors import InputError
+from interp.ids import Table
 from interp.methods._shared import held_out
 from interp.spec import Prompt, Texts
 
@@ -32,8 +35,8 @@ class Ready:
         What is worth knowing of the first texts of which there is something.
     """
 
-    ids: list[tuple[int, ...]]
-    first: list[int]
+    ids: Sequence[tuple[int, ...]]
+    first: Sequence[int]
     notes: tuple[str, ...]
 
     @cached_property
@@ -43,7 +46,7 @@ class Ready:
 
 
 # A tokenizer → the texts that it was given last, and what it made of them.
-_last: WeakKeyDictionary[Tokens, tuple[tuple[Prompt, ...], Ready]] = WeakKeyDictionary()
+_last: WeakKeyDictionary[Tokens, tuple[Sequence[Prompt], Ready]] = WeakKeyDictionary()
 
 
 def ready(model: LoadedModel, texts: Texts) -> Ready:
@@ -59,18 +62,19 @@ def ready(model: LoadedModel, texts: Texts) -> Ready:
     held = _last.get(model.tokens)
     if held is not None and held[0] == texts.texts:
         return replace(held[1], notes=(*texts.notes, *held[1].notes))
-    ids: list[tuple[int, ...]] = []
+    ids = Table()
+    first = array("b")
     notes: dict[str, None] = {}
     for number, prompt in enumerate(texts.texts):
         where = f"text {number}: " if len(texts.texts) > 1 else ""
         try:
-            found = model.tokens.encode(prompt)
+            one, found = model.tokens.ids(prompt)
         except InputError as error:
             raise InputError(f"{where}{error}") from None
-        ids.append(found.ids)
+        ids.append(one)
+        first.append(int(one[0] == model.tokens.bos_id))
         if len(notes) < _NOTED:
-            notes |= dict.fromkeys(f"{where}{note}" for note in found.notes)
-    first = [int(one[0] == model.tokens.bos_id) for one in ids]
+            notes |= dict.fromkeys(f"{where}{note}" for note in found)
     if all(len(one) == left for one, left in zip(ids, first, strict=True)):
         raise InputError("no text has a token besides BOS; type longer ones")
     made = Ready(ids, first, tuple(notes))

@@ -231,6 +231,7 @@ class _Job:
                 if not bool(rows.isfinite().all()):
                     raise InputError(f"{self.model.name} has NaN or infinity at {place.name}: nothing is learnt there")
             states = [training.beginning(recipe, seen[reads], seen[writes]) for reads, writes in self.pairs]
+        self.model.note(self.reader.path + self.stream.where)
         self.trainers = [training.Trainer(recipe, state) for state in states]
         self.resumed = self.steps
         every = max(1, recipe.steps // _SAVES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from interp.engine.model.loaded import LoadedModel
-    from interp.engine.readouts.neurons import Best, Moments, Reader, Sample, Static
+    from interp.engine.readouts.neurons import Static
     from interp.results.tables import Float
 
 _NEURON = re.compile(r"(\d+)\.(\d+|\*)")
@@ -212,6 +213,8 @@ def neurons(
     from interp.engine.forecast.costs import foresee
     from interp.engine.readouts import foreseen
     from interp.engine.readouts import neurons as engine
+    from interp.engine.readouts.neuron_statistics import Asked
+    from interp.engine.readouts.neuron_texts import read
 
     for name, value, least in (("top", top, 1), ("context", context, 0), ("points", points, 10)):
         if value < least:
@@ -220,15 +223,18 @@ def neurons(
     names, chosen = _chosen(model, which)
     if optimise:
         _optimisable(model, names, length, steps, lowest)
-    said = _checked(model, texts)
+    said, lengths = _checked(model, texts)
 
     reader = engine.Reader(model, chosen)
     static = len(names) if len(names) <= _STATIC else 0
-    foresee(model, lambda: foreseen.of_neurons(model, reader, texts.texts, static=static))
-    best = engine.Best(len(names), top, context)
-    moments = engine.Moments(len(names))
-    sample = engine.Sample(points, len(names), seed) if cluster is not None else None
-    done, lost, stopped = _read(model, reader, texts, best, moments, sample, lowest)
+    foresee(model, lambda: foreseen.of_neurons(model, reader, lengths, static=static))
+    asked = Asked(top, context, lowest, points if cluster is not None else 0, seed)
+    count = len(lengths)
+    found, done = read(model, reader, (model.tokens.ids(prompt)[0] for prompt in texts.texts), count, asked)
+    for path, extra in done.paths.items():
+        model.note(path, extra)
+    best, moments, sample = found.best, found.moments, found.sample
+    lost, stopped = found.lost, done.interrupt
     if not moments.count:
         if stopped is not None:
             raise stopped
@@ -247,12 +253,12 @@ def neurons(
             clusters = layout(rows, of, names, [model.tokens.string(n) for n in sample.ids.tolist()], seed)
     except KeyboardInterrupt as interrupt:
         stopped = interrupt
-    partial = ", ".join([f"partial: interrupted after {done} of {len(texts.texts)} texts", *rest])
+    partial = ", ".join([f"partial: interrupted after {found.texts} of {count} texts", *rest])
     notes = [partial] if stopped is not None else []
-    found: tuple[Favourite, ...] = ()
+    inputs: tuple[Favourite, ...] = ()
     if optimise and stopped is None:
-        found, stopped = favourites.of_neurons(model, names, length=length, steps=steps, seed=seed)
-        notes += [favourites.partial(found[-1], steps)] if stopped is not None else []
+        inputs, stopped = favourites.of_neurons(model, names, length=length, steps=steps, seed=seed)
+        notes += [favourites.partial(inputs[-1], steps)] if stopped is not None else []
     if lost:
         notes.append(f"activations are NaN or infinite in {lost} texts, which are left out")
     values, ids, around, place = (
@@ -274,11 +280,11 @@ def neurons(
         stats={name: value[back].numpy().copy() for name, value in moments.statistics().items()},
         inputs=() if weights is None else weights.inputs,
         **{**empty, **arrays},
-        texts=done,
+        texts=found.texts,
         tokens_read=moments.count,
         source=texts.source,
         clusters=clusters,
-        favourites=found,
+        favourites=inputs,
         notes=(*notes, *said, *unread),
     )
     return unless_interrupted(result, stopped)
@@ -328,52 +334,23 @@ def _chosen(model: LoadedModel, which: Any) -> tuple[list[str], dict[int, list[i
     return list(names), chosen
 
 
-def _checked(model: LoadedModel, texts: Texts) -> list[str]:
-    """Check every text before anything runs, and return what is worth knowing; ids are not kept."""
-    if not texts.texts:
-        raise InputError("there are no texts; give at least one")
+def _checked(model: LoadedModel, texts: Texts) -> tuple[list[str], array[int]]:
+    """Check every text before anything runs; return what is worth knowing, and how long they are: ids are not kept."""
+    lengths = array("i")
     notes: dict[str, None] = {}
+    several = len(texts.texts) > 1
     for number, prompt in enumerate(texts.texts):
-        where = f"text {number}: " if len(texts.texts) > 1 else ""
+        where = f"text {number}: " if several else ""
         try:
-            found = model.tokens.encode(prompt).notes
+            ids, found = model.tokens.ids(prompt)
         except InputError as error:
             raise InputError(f"{where}{error}") from None
+        lengths.append(len(ids))
         if len(notes) < _NOTED:
             notes |= dict.fromkeys(f"{where}{note}" for note in found)
-    return list(notes)
-
-
-def _read(
-    model: LoadedModel, reader: Reader, texts: Texts, best: Best, moments: Moments, sample: Sample | None, lowest: bool
-) -> tuple[int, int, KeyboardInterrupt | None]:
-    """Run the texts; return how many were read, how many were not finite, and the interrupt that stopped it."""
-    import torch
-
-    lost = done = 0
-    try:
-        for number, prompt in enumerate(texts.texts):
-            encoded = model.tokens.encode(prompt)
-            activations = reader(encoded.ids)
-            done = number + 1
-            if not bool(activations.isfinite().all()):
-                lost += 1
-                continue
-            first = int(encoded.ids[0] == model.tokens.bos_id)
-            if len(encoded.ids) > first:
-                ids = torch.tensor(encoded.ids)
-                ranked = -activations if lowest else activations
-                if first:
-                    ranked = ranked.clone() if ranked is activations else ranked
-                    ranked[0] = float("-inf")
-                best.add(number, ids, activations, ranked)
-                moments.add(activations[first:])
-                if sample is not None:
-                    sample.add(ids[first:], activations[first:])
-            model.on_step(done, len(texts.texts))
-    except KeyboardInterrupt as interrupt:
-        return done, lost, interrupt
-    return done, lost, None
+    if not lengths:
+        raise InputError("there are no texts; give at least one")
+    return list(notes), lengths
 
 
 def _static(model: LoadedModel, chosen: Mapping[int, list[int]]) -> tuple[Static | None, list[str]]:

@@ -16,13 +16,13 @@ from interp.methods._shared.features import features_of
 from interp.methods._shared.intervals import too_few
 from interp.methods._shared.probe.features import read as of_features
 from interp.methods._shared.probe.fits import Fits
-from interp.methods._shared.probe.labels import enough, groups_of, target_of, twice
+from interp.methods._shared.probe.labels import enough, groups_of, joined, target_of, twice
 from interp.methods._shared.probe.prompts import prompts
 from interp.results import Result, resolve
 from interp.results.tables import frame_of
 from interp.sites import FEATURES, ranges
 from interp.spans import Positions
-from interp.spec import FeaturesName, Variable
+from interp.spec import FeaturesName, Indices, Variable, resolve_indices
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -230,6 +230,10 @@ class ProbeResult(Result):
         )
 
 
+def _nothing() -> None:
+    """Keep what is in memory, which no file has."""
+
+
 def _between(low: float, high: float, width: int = 0) -> str:
     """Return an interval in words, or nothing where there is none."""
     return f" [{low:{width}.3f}, {high:{width}.3f}]" if math.isfinite(low) else ""
@@ -247,6 +251,7 @@ def probe(
     site: ProbeSite = "resid_post",
     position: Literal["last", "mean"] = "last",
     at: Positions = None,
+    layer: Indices = None,
     task: Annotated[str, "task"] | None = None,
     n: int = 32,
     folds: int = 5,
@@ -279,6 +284,8 @@ def probe(
     at
         Of which tokens: the last, or the mean, of a span's by its name, such as S2, or of positions; texts are read for
         marks then, [Mary]{IO}. Of all when not given.
+    layer
+        Layers, such as 5, 0-3 or 0,5,7; all when not given. Of each, one vector per text is kept.
     task
         A task whose pairs are told apart instead of texts.
     n
@@ -342,23 +349,25 @@ def probe(
     if features is not None and site != FEATURES.name:
         raise InputError(f"--features names a set of dictionaries, and {site} has none; add --site features")
     given_set = features_of(model, features) if site == FEATURES.name else None
+    layers = None if layer is None else resolve_indices(layer, model.geometry.n_layers, "layer")
     asked = prompts(
         model, texts, labels, text, column, label, task=task, n=n, seed=seed, at=at, bos=bos, truncate=truncate
     )
     target = target_of(asked.labels)
-    encoded, places = [one.encoded for one in asked.spanned], asked.positions(at)
-    groups = groups_of([one.ids for one in encoded], asked.together)
+    places = asked.positions(at)
+    equal = groups_of(asked.ids)
+    groups = joined(equal, asked.together)
     enough(target, groups, folds)
-    codes = None if given_set is None else of_features(model, encoded, given_set, position, places)
+    codes = None if given_set is None else of_features(model, asked.ids, given_set, position, places, layers)
     if codes is None:
-        found = pooled(model, encoded, site, position, places)
+        found = pooled(model, asked.ids, site, position, places, layers)
         model.note(found.path, found.notes)
-        values = found.values.double().numpy()
+        values, release = found.values.numpy(), found.release
     else:
-        values = codes.values
-    for number, rows in enumerate(values):
-        linalg.finite(rows, f"activations of {site} in layer {number}")
-    fits = Fits(target, groups, folds, shuffles, strength, seed)
+        values, layers, release = codes.values, codes.layers, _nothing
+        for number, rows in zip(layers, values, strict=True):
+            linalg.finite(rows, f"activations of {site} in layer {number}")
+    fits = Fits(target, groups, folds, shuffles, strength, seed, release)
     fitted = fits.all(values, model.on_step)
     result = ProbeResult(
         site=site,
@@ -366,11 +375,11 @@ def probe(
         metric="accuracy" if target.classes else "R²",
         classes=target.classes,
         counts=target.counts,
-        baseline=max(target.counts) / len(encoded) if target.classes else 0.0,
-        layers=() if codes is None else codes.layers,
+        baseline=max(target.counts) / len(groups) if target.classes else 0.0,
+        layers=layers or (),
         features=() if codes is None else codes.names,
         at="" if at is None else named_positions.named(at),
-        notes=tuple(fitted.pop("notes") + twice(encoded) + too_few(folds, "folds") + asked.notes(at, position)),
+        notes=tuple(fitted.pop("notes") + twice(equal) + too_few(folds, "folds") + asked.notes(at, position)),
         **fitted,
     )
     return unless_interrupted(result, fits.interrupt)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from interp.engine.features.activations import Ids
-from interp.engine.features.activity import Read, over_texts
 from interp.engine.features.codes import Codes
 from interp.engine.features.dictionary import Dictionary
+from interp.engine.features.reading import Read, over_texts
 from interp.engine.features.rules.corpus import Bools, Corpus
 
 if TYPE_CHECKING:

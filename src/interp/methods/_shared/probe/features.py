@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from interp.engine.features.codes import Codes
     from interp.engine.features.held import FeatureSet
     from interp.engine.model.loaded import LoadedModel
-    from interp.engine.model.tokens import Encoded
     from interp.results.tables import Float
 
 
@@ -39,10 +38,11 @@ class Read:
 
 def read(
     model: LoadedModel,
-    texts: Sequence[Encoded],
+    texts: Collection[Sequence[int]],
     given: FeatureSet,
     position: str,
     at: Sequence[Sequence[int]] | None = None,
+    layers: Sequence[int] | None = None,
 ) -> Read:
     """Return features at each text's last token, or their mean over all but special tokens; of those `at` where given.
 
@@ -57,11 +57,12 @@ def read(
     from interp.engine.features.coded import coded
     from interp.engine.features.codes import Codes
 
-    dictionaries = [given.at(layer) for layer in given.layers]
+    chosen = given.layers if layers is None else tuple(layers)
+    dictionaries = [given.at(layer) for layer in chosen]
     rows: list[list[Codes]] = [[] for _ in dictionaries]
     for number, text in enumerate(texts):
-        counts = _counts(model, text.ids, position, None if at is None else at[number])
-        for own, held in zip(rows, coded(model, text.ids, dictionaries), strict=True):
+        counts = _counts(model, text, position, None if at is None else at[number])
+        for own, held in zip(rows, coded(model, text, dictionaries), strict=True):
             codes, weights = held.codes, counts.to(held.codes.values)
             whole = codes.values * weights[codes.rows]
             own.append(Codes.entries(torch.zeros_like(codes.rows), codes.features, whole, 1, codes.width))
@@ -85,7 +86,7 @@ def read(
         tuple(f"{one.layer}.{feature}" for feature in own.tolist())
         for one, own in zip(dictionaries, active, strict=True)
     )
-    return Read(values, given.layers, names)
+    return Read(values, chosen, names)
 
 
 def _counts(model: LoadedModel, ids: Sequence[int], position: str, at: Sequence[int] | None) -> Any:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from interp.errors import InputError
 from interp.methods._shared.intervals import LEAST
+from interp.methods._shared.probe.streamed import Streamed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from interp.methods._shared.probe.labels import Target
     from interp.results.tables import Float
 
+LARGEST = 2**24  # activations of a layer that are fitted at once: more are read some at a time
 _CUTS = 20  # that are tried, where many texts are equal, for one without an empty fold
 
 
@@ -26,26 +28,58 @@ def _padded(rows: Sequence[Any], count: int) -> Float:
     return np.concatenate([found, np.full((count - len(found), *found.shape[1:]), np.nan)])
 
 
-class Fits:
-    """The probes of all layers, and the interrupt that stopped them."""
+class _Whole:
+    """A probe fitted by scikit-learn; see `Streamed`."""
 
     def __init__(
-        self, target: Target, groups: NDArray[np.int_], folds: int, shuffles: int, strength: float, seed: int
+        self, rows: NDArray[Any], chosen: NDArray[np.int_], labels: NDArray[Any], classes: bool, strength: float
     ) -> None:
+        from sklearn.linear_model import LogisticRegression, Ridge
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        last: Any = LogisticRegression(C=1 / strength, max_iter=1000) if classes else Ridge(alpha=strength)
+        self._rows = rows
+        self._made: Any = make_pipeline(StandardScaler(), last).fit(rows[chosen].astype(np.float64), labels[chosen])
+        self.coef: Float = np.atleast_2d(last.coef_) / self._made.steps[0][1].scale_
+        self.intercept: Float = np.atleast_1d(last.intercept_) - self.coef @ self._made.steps[0][1].mean_
+
+    def predict(self, chosen: NDArray[np.int_]) -> NDArray[Any]:
+        """Return the labels that are said of some rows."""
+        return self._made.predict(self._rows[chosen].astype(np.float64))
+
+
+class Fits:
+    """The probes of all layers, and the interrupt that stopped them.
+
+    Parameters
+    ----------
+    release
+        Lets go of the memory of rows that are in a file.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        groups: NDArray[np.int_],
+        folds: int,
+        shuffles: int,
+        strength: float,
+        seed: int,
+        release: Callable[[], None],
+    ) -> None:
+        self._release = release
         self.target, self.groups, self.folds, self.strength, self.seed = target, groups, folds, strength, seed
         self.interrupt: KeyboardInterrupt | None = None
         chance = np.random.default_rng(seed)
         self.shuffled = [chance.permutation(target.values) for _ in range(shuffles)]
 
-    def all(self, values: Float, on_step: Any) -> dict[str, Any]:
+    def all(self, values: NDArray[Any], on_step: Any) -> dict[str, Any]:
         """Return the arrays of a ProbeResult for activations ``[layer, text, d_model]``, and ``notes``."""
         import warnings
 
         from sklearn.exceptions import ConvergenceWarning
 
-        lost = [layer for layer, rows in enumerate(values) if not np.isfinite(rows).all()]
-        if lost:
-            raise InputError(f"the activations are NaN or infinite from layer {lost[0]} on; a probe cannot read them")
         found: list[tuple[Any, ...]] = []  # of each layer
         notes: list[str] = []
         with warnings.catch_warnings(record=True) as caught:
@@ -77,26 +111,19 @@ class Fits:
             "notes": notes,
         }
 
-    def _model(self) -> Any:
-        from sklearn.linear_model import LogisticRegression, Ridge
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
+    def _fitted(self, rows: NDArray[Any], chosen: NDArray[np.int_], labels: NDArray[Any]) -> _Whole | Streamed:
+        if rows.size > LARGEST:
+            return Streamed(rows, chosen, labels, len(self.target.classes), self.strength, self._release)
+        return _Whole(rows, chosen, labels, bool(self.target.classes), self.strength)
 
-        last: Any = (
-            LogisticRegression(C=1 / self.strength, max_iter=1000)
-            if self.target.classes
-            else Ridge(alpha=self.strength)
-        )
-        return make_pipeline(StandardScaler(), last)
-
-    def _scores(self, rows: Float, labels: NDArray[Any]) -> tuple[Float, float]:
+    def _scores(self, rows: NDArray[Any], labels: NDArray[Any]) -> tuple[Float, float]:
         """Return each fold's score, and the mean balanced accuracy."""
         from sklearn.metrics import r2_score, recall_score
 
         found: list[float] = []
         even: list[float] = []
         for train, test in self._cut(labels):
-            said = self._model().fit(rows[train], labels[train]).predict(rows[test])
+            said = self._fitted(rows, train, labels).predict(test)
             if self.target.classes:
                 found.append(float((said == labels[test]).mean()))
                 # Of the classes that are in this fold: equal texts stay together, and may leave one out.
@@ -118,12 +145,10 @@ class Fits:
                 return parts
         raise InputError("so many texts are equal that a fold is empty or has one label; use fewer --folds")
 
-    def _weights(self, rows: Float) -> tuple[Float, Float]:
+    def _weights(self, rows: NDArray[Any]) -> tuple[Float, Float]:
         """Return the weights of the probe fitted to all texts, of activations that are not standardised."""
-        fitted = self._model().fit(rows, self.target.values)
-        scaler, last = (step for _, step in fitted.steps)
-        coef = np.atleast_2d(last.coef_) / scaler.scale_
-        return coef, np.atleast_1d(last.intercept_) - coef @ scaler.mean_
+        fitted = self._fitted(rows, np.arange(len(rows)), self.target.values)
+        return fitted.coef, fitted.intercept
 
     def _interval(self, scores: Float) -> Float:
         from scipy.stats import t

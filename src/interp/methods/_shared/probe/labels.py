@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,14 +10,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from interp.errors import InputError, closest
-from interp.methods._shared import texts as files
+from interp import rows
+from interp.errors import InputError
+from interp.rows import Rows
 from interp.spec import as_prompt
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from interp.engine.model.tokens import Encoded
 
 
 def given(texts: Any, labels: Any, text: str | None, column: str, label: str) -> tuple[list[Any], list[Any]]:
@@ -32,23 +32,10 @@ def given(texts: Any, labels: Any, text: str | None, column: str, label: str) ->
     if text is not None:
         if labels is not None:
             raise InputError("the file holds the labels: name their column with --label")
-        rows = files.rows(text)
-        if not all(isinstance(row, Mapping) for row in rows):
-            raise InputError(
-                f"{text!r} has no columns; a probe needs a .csv, .tsv, .json or .jsonl with texts and labels"
-            )
-        prompts: list[Any] = [files.cell(row, column, text) for row in rows]
-        known = {str(name) for row in rows for name in row}
-        if label not in known:
-            raise InputError(f"{text!r} has no column {label!r}{closest(label, known)}; name the labels' with --label")
-        held: list[Any] = [row.get(label) for row in rows]
-    elif hasattr(texts, "columns"):
-        for name, flag in ((column, "column"), *(((label, "label"),) if labels is None else ())):
-            if name not in texts.columns:
-                raise InputError(
-                    f"the table has no column {name!r}{closest(name, map(str, texts.columns))}; add {flag}=…"
-                )
-        prompts, held = _list(texts[column], "texts"), _list(texts[label] if labels is None else labels, "labels")
+        prompts, held = _columns(rows.of_file(text), column, label)
+    elif (table := rows.of_any(texts)) is not None:
+        prompts, held = _columns(table, column, label if labels is None else None)
+        held = held if labels is None else _list(labels, "labels")
     else:
         if labels is None:
             raise InputError("a probe needs a label for each text: interp.probe(texts, labels)")
@@ -57,9 +44,24 @@ def given(texts: Any, labels: Any, text: str | None, column: str, label: str) ->
         raise InputError(f"there are {len(prompts)} texts and {len(held)} labels; give one label for each text")
     for number, one in enumerate(prompts):
         try:
-            prompts[number] = as_prompt(one, literal=True)
+            as_prompt(one, literal=True)  # which is made again as it is read: a million are not held
         except InputError as error:
             raise InputError(f"text {number}: {error}") from None
+    return prompts, held
+
+
+def _columns(read: Rows, column: str, label: str | None) -> tuple[list[Any], list[Any]]:
+    """Return what a table holds under two columns."""
+    read.require(column)
+    if label is not None:
+        read.require(label, "label")
+    prompts: list[Any] = []
+    held: list[Any] = []
+    for where, (text, *own) in read.cells(column, *(() if label is None else (label,))):
+        if not isinstance(text, str):
+            raise rows.no_text(where, text)
+        prompts.append(text)
+        held += own
     return prompts, held
 
 
@@ -154,22 +156,35 @@ def enough(target: Target, groups: NDArray[np.int_], folds: int) -> None:
         )
 
 
-def groups_of(ids: Sequence[Sequence[int]], together: Sequence[int] = ()) -> NDArray[np.int_]:
-    """Return a number for each text, the same for equal ones and for those that are told to stay `together`.
+def groups_of(ids: Iterable[Sequence[int]]) -> NDArray[np.int_]:
+    """Return a number for each text, the same for equal ones.
 
     Examples
     --------
-    >>> groups_of([(1,), (2,), (1,), (3,)]).tolist(), groups_of([(1,), (2,), (1,), (3,)], [0, 0, 1, 1]).tolist()
-    ([0, 1, 0, 2], [0, 0, 0, 0])
+    >>> groups_of([(1,), (2,), (1,), (3,)]).tolist()
+    [0, 1, 0, 2]
     """
-    groups = np.unique([str(one) for one in ids], return_inverse=True)[1]
+    numbers: dict[bytes, int] = {}
+    found = (hashlib.blake2b(repr(one).encode(), digest_size=16).digest() for one in ids)
+    return np.fromiter((numbers.setdefault(one, len(numbers)) for one in found), np.int64)
+
+
+def joined(groups: NDArray[np.int_], together: Sequence[int]) -> NDArray[np.int_]:
+    """Return groups in which texts that are told to stay `together` are of one, with all that are equal to them.
+
+    Examples
+    --------
+    >>> joined(np.array([0, 1, 0, 2]), [0, 0, 1, 1]).tolist()
+    [0, 0, 0, 0]
+    """
+    groups = groups.copy()
     for number in dict.fromkeys(together):
         own = groups[np.asarray(together) == number]
         groups[np.isin(groups, own)] = own.min()
     return np.unique(groups, return_inverse=True)[1]
 
 
-def twice(texts: Sequence[Encoded]) -> list[str]:
+def twice(groups: NDArray[np.int_]) -> list[str]:
     """Return a note where texts are there more than once."""
-    again = len(texts) - len({one.ids for one in texts})
+    again = len(groups) - len(np.unique(groups))
     return [f"{again} texts are there more than once: equal texts are in one fold"] if again else []
