@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import csv
+import codecs
+import gzip
 import io
 import json
 import os
 import re
 import stat
 import tempfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, BinaryIO, TextIO, cast
 
 from interp.errors import InputError
 
 # Files of texts: a word with one of these at its end is not itself a text.
-_TEXTS = frozenset({".txt", ".csv", ".tsv", ".json", ".jsonl"})
+_TEXTS = frozenset({".txt", ".csv", ".tsv", ".json", ".jsonl", ".parquet"})
+_GZIP = b"\x1f\x8b"  # what a packed file begins with
 _CHECKPOINT = re.compile(r"(checkpoint|step|epoch|global_step)[-_]?\d+")  # what a training calls its folders
 _NAME_BYTES, _PATH_BYTES = 255, 4095  # the most that file systems take
 
@@ -26,10 +30,21 @@ def is_texts(text: str) -> bool:
 
     Examples
     --------
-    >>> is_texts("prompts.csv"), is_texts("The cat sat")
-    (True, False)
+    >>> is_texts("prompts.csv"), is_texts("prompts.jsonl.gz"), is_texts("The cat sat")
+    (True, True, False)
     """
-    return PurePath(text).suffix.lower() in _TEXTS
+    return kind_of(PurePath(text)) in _TEXTS
+
+
+def kind_of(path: PurePath) -> str:
+    """Return the suffix that says what a file holds, which stands before a ``.gz``.
+
+    Examples
+    --------
+    >>> kind_of(PurePath("a/B.CSV")), kind_of(PurePath("b.csv.gz")), kind_of(PurePath("c"))
+    ('.csv', '.csv', '')
+    """
+    return (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
 
 
 def path_of(given: Any) -> Path:
@@ -196,28 +211,59 @@ def read_json(given: Any, instead: str) -> Any:
     return parsed(read(given, instead), repr(str(given)), instead)
 
 
-def table(content: str, separator: str, what: str) -> list[dict[str, str]]:
-    """Return the rows of a table in text, column → cell; a cell is of any length and holds any character.
+@contextmanager
+def opened(given: Any, instead: str, newline: str = "") -> Generator[TextIO]:
+    """Open a file of text in UTF-8 to be read a line at a time; one that gzip has packed is unpacked on the way.
+
+    Parameters
+    ----------
+    instead
+        What to give, where it cannot be read.
+    newline
+        As Python's ``open`` takes it: lines keep their ends.
 
     Raises
     ------
     InputError
-        It is no table.
-
-    Examples
-    --------
-    >>> table("text,label\\na\\u2028b,1\\n", ",", "it")
-    [{'text': 'a\\u2028b', 'label': '1'}]
+        As `read_text`, as far as it is read.
     """
-    before = csv.field_size_limit(max(131_072, len(content) + 1))
-    # Lines end as universal newlines do; str.splitlines also cuts at a form feed, at U+2028 …
-    reader = csv.DictReader(io.StringIO(content, newline=""), delimiter=separator)
+    path = file_at(given, instead)
     try:
-        return list(reader)
-    except csv.Error as error:
-        raise InputError(f"{what} is no table: {error} in line {reader.line_num}; save it again as CSV") from None
-    finally:
-        csv.field_size_limit(before)
+        with path.open("rb") as file:
+            if not os.fstat(file.fileno()).st_size and file.read(1):
+                raise InputError(f"{str(given)!r} does not say how large it is; copy what it holds into a file")
+            packed = file.read(2) == _GZIP
+            file.seek(0)
+            content = cast("BinaryIO", gzip.GzipFile(fileobj=file)) if packed else file
+            with io.TextIOWrapper(content, "utf-8-sig", newline=newline) as text:
+                yield text
+    except UnicodeDecodeError:
+        raise InputError(f"{str(given)!r} is not UTF-8 text (byte {_spoilt(path)}); save it as UTF-8") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise InputError(f"{str(given)!r} was not packed to its end by gzip; pack it again") from None
+    except (OSError, MemoryError) as error:
+        reason = reason_of(error) if isinstance(error, OSError) else "it does not fit into memory"
+        raise InputError(f"{str(given)!r} cannot be read ({reason}); {instead}") from None
+
+
+def _spoilt(path: Path) -> int:
+    """Return the first byte of a file, as it is unpacked, that is no UTF-8."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    before = 0
+    with path.open("rb") as file:
+        packed = file.read(2) == _GZIP
+        file.seek(0)
+        content = gzip.GzipFile(fileobj=file) if packed else file
+        while True:
+            pending = len(decoder.getstate()[0])
+            part = content.read(1 << 20)
+            try:
+                decoder.decode(part, final=not part)
+            except UnicodeDecodeError as error:
+                return before - pending + error.start
+            before += len(part)
+            if not part:
+                return before
 
 
 def writable(given: Any) -> Path:

@@ -163,13 +163,15 @@ class Pairs:
 class Texts:
     """What a technique over running text is asked about: the texts, and where they came from.
 
+    Many that are read from a file or a dataset are no tuple but `lazy.Lazy`: go through them in order.
+
     Examples
     --------
     >>> len(Texts((Prompt("Once upon a time"), Prompt("The end"))).texts)
     2
     """
 
-    texts: tuple[Prompt, ...]
+    texts: Sequence[Prompt]
     source: str = ""
     notes: tuple[str, ...] = ()  # on how a file was cut into texts
 

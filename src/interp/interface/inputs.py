@@ -14,6 +14,7 @@ from interp.claim_language import Claim, Claimed, divided
 from interp.errors import InputError
 from interp.interface import body as cells
 from interp.interface.registry import Command
+from interp.lazy import Lazy, each
 from interp.methods._shared.python_pairs import FIELDS, pairs_of
 from interp.prompts import as_typed
 from interp.spec import Pair, Pairs, Prompt, Prompts, Texts, as_prompt
@@ -308,16 +309,20 @@ def _texts(
     alone = body[0] if body else listed
     if isinstance(alone, str) and templated:  # it may be a typed chat; texts of lists and files are read as they are
         alone = Prompt(alone, turns=turns(alone, literal=True))
-    found = texts.from_file(path, column) if path is not None else texts.several(alone)
     if n < 1:
         raise InputError(f"--n {n} takes no text; use 1 or more")
-    prompts = tuple(
-        replace(prompt, bos=prompt.bos if bos is None else bos, truncate=prompt.truncate or truncate)
-        for prompt in found.texts[: n if path is not None else None]
+    if path is not None:
+        found = texts.from_file(path, column, n)
+    else:
+        found = texts.several(alone, column, n if "n" in given else None)
+    prompts = each(
+        found.texts,
+        lambda prompt: replace(prompt, bos=prompt.bos if bos is None else bos, truncate=prompt.truncate or truncate),
     )
     if path is None:
-        given["texts"] = [_plain(prompt, bos, truncate, running=True) for prompt in prompts]
-    written = tuple(_written(model, prompt if templated else as_typed(prompt), bos) for prompt in prompts)
+        held = not isinstance(prompts, Lazy)  # what is too much to hold is noted as what it was given as
+        given["texts"] = [_plain(prompt, bos, truncate, running=True) for prompt in prompts] if held else alone
+    written = each(prompts, lambda prompt: _written(model, prompt if templated else as_typed(prompt), bos))
     return (replace(found, texts=written),), given
 
 

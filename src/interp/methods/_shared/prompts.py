@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
-from interp import files
+from interp import rows
 from interp.errors import InputError
 from interp.ids import TypedIds
 from interp.methods._shared import answers, texts
 from interp.methods._shared.python_pairs import pairs_of
 from interp.prompts import is_pair
+from interp.rows import Rows
 from interp.spec import Pair, Pairs, Prompt, Prompts, as_answers, as_prompt, plain
 
 if TYPE_CHECKING:
@@ -49,8 +51,7 @@ def from_file(path: str | os.PathLike[str], column: str, n: int) -> Prompts:
     InputError
         There is no such file or column, or no prompt in it.
     """
-    held, notes = texts.cut(path)
-    return _of_rows(held[:n], column, str(path), source=files.path_of(path).name, notes=notes)
+    return _of_rows(rows.of_file(path), column, n)
 
 
 def several(given: Any, column: str = "text") -> Prompts | None:
@@ -74,10 +75,9 @@ def several(given: Any, column: str = "text") -> Prompts | None:
         return given
     if isinstance(given, Pairs | Pair) or isinstance(getattr(given, "pairs", None), tuple):  # or a task's result
         return _of_python_pairs(given)
-    if isinstance(given, os.PathLike):
-        return from_file(cast("os.PathLike[str]", given), column, 10**9)
-    if hasattr(given, "to_dict") and hasattr(given, "columns"):
-        return _of_rows(list(given.to_dict("records")), column, "the table")
+    read = None if isinstance(given, str) else rows.of_any(given)
+    if read is not None:
+        return _of_rows(read, column)
     held: Any = plain(given)
     if not isinstance(held, list | tuple) or isinstance(held, TypedIds) or is_pair(held):
         return None
@@ -109,22 +109,25 @@ def _of_python_pairs(given: Any) -> Prompts:
     return of_pairs(pairs_of(given))
 
 
-def _of_rows(rows: Sequence[Any], column: str, where: str, source: str = "", notes: tuple[str, ...] = ()) -> Prompts:
-    """Return the prompts of a table's rows, each a text or a mapping of columns."""
-    if not rows:
-        raise InputError(f"{where} holds no prompt")
-    first = rows[0]
-    if isinstance(first, Mapping) and column == "text" and "text" not in first and {"clean", "corrupted"} <= set(first):
+def _of_rows(read: Rows, column: str, n: int | None = None) -> Prompts:
+    """Return the first `n` prompts of rows, or all, each a text or a mapping of columns."""
+    if column == "text" and not read.named("text") and len(read.named("clean", "corrupted")) == 2:
         column = "clean"
-    found = tuple(_numbered(texts.cell(row, column, where), number) for number, row in enumerate(rows))
-    own = {name: [_answers(row, name) for row in rows] for name in ("answer", "wrong")}
-    given = {name: tuple(each) if any(each) else () for name, each in own.items()}
-    return Prompts(found, answer=given["answer"], wrong=given["wrong"], source=source, notes=notes)
-
-
-def _answers(row: Any, name: str) -> tuple[str | int, ...]:
-    held = cast("Mapping[str, Any]", row).get(name) if isinstance(row, Mapping) else None
-    return () if held is None or held == "" or held != held else as_answers(held, name)
+    answered = read.named("answer", "wrong")
+    found: list[Prompt] = []
+    own: dict[str, list[tuple[str | int, ...]]] = {"answer": [], "wrong": []}
+    for number, (where, (text, *given)) in enumerate(islice(read.cells(column, *answered), n)):
+        if not isinstance(text, str):
+            raise rows.no_text(where, text)
+        found.append(_numbered(text, number))
+        values = dict(zip(answered, given, strict=True))
+        for name, listed in own.items():
+            value = values.get(name)
+            listed.append(() if rows.is_empty(value) else as_answers(value, name))
+    if not found:
+        raise InputError(f"{read.name} holds no prompt")
+    answer, wrong = (tuple(each) if any(each) else () for each in own.values())
+    return Prompts(tuple(found), answer=answer, wrong=wrong, source=read.source, notes=read.notes)
 
 
 def encode(model: LoadedModel, prompts: Prompts) -> list[Encoded]:

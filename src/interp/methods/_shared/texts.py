@@ -3,108 +3,50 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
-from interp import files
+from interp import files, lazy, rows
 from interp.errors import InputError
 from interp.prompts import is_chat
+from interp.rows import Rows
 from interp.spec import Prompt, Texts, as_prompt, plain
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.model.tokens import Encoded
 
-_LINES = re.compile(r"\r\n|\n|\r")  # str.splitlines also cuts at a form feed, at U+2028 …
-_MANY_LINES = 8  # fewer without a blank one are one text, as a poem is
-_BLANK = re.compile(r"(?:\r\n|\n|\r)[ \t]*(?:\r\n|\n|\r)\s*")
+HELD = 4096  # texts that are held at once; more are read anew each time
 
 
-def from_file(path: str | os.PathLike[str], column: str = "text") -> Texts:
-    """Return the texts that a file holds.
+def from_file(path: str | os.PathLike[str], column: str = "text", n: int | None = None) -> Texts:
+    """Return the first `n` texts that a file holds, or all; `rows.of_file` says how it is cut.
 
-    A ``.csv`` or ``.tsv`` file has one to a row, in `column`; a ``.json`` file is a list, a ``.jsonl`` file has one to
-    a line, each a string or an object with the key `column`; any other file is plain text, a blank line between two.
-    Where plain text has many lines and no blank one, each line is a text, and a note says so.
+    Many are not held: they are read anew each time that they are gone through.
 
     Raises
     ------
     InputError
         There is no such file or column, it is not UTF-8, or it holds no text.
     """
-    held, notes = cut(path)
-    texts = [cell(row, column, str(path)) for row in held]
-    found = tuple(Prompt(text) for text in texts if text.strip())
+    return of_rows(rows.of_file(path), column, n)
+
+
+def of_rows(read: Rows, column: str = "text", n: int | None = None) -> Texts:
+    """Return the first `n` texts of rows, or all; see `from_file`."""
+    found = lazy.held(lambda: islice(map(Prompt, read.texts(column)), n), HELD)
     if not found:
-        raise InputError(f"{str(path)!r} holds no text")
-    return Texts(found, source=files.path_of(path).name, notes=notes)
+        raise InputError(f"{read.name} holds no text")
+    return Texts(found, source=read.source, notes=read.notes)
 
 
-def rows(path: str | os.PathLike[str]) -> list[Any]:
-    """Return the rows of a file as `from_file` reads it: each a text, or a mapping of columns.
+def several(given: Any, column: str = "text", n: int | None = None) -> Texts:
+    """Return one text, a path, a list of texts or of token ids, a table or a dataset as `Texts`.
 
-    Raises
-    ------
-    InputError
-        There is no such file, or it is not UTF-8, or no JSON.
-    """
-    return cut(path)[0]
-
-
-def cut(path: str | os.PathLike[str]) -> tuple[list[Any], tuple[str, ...]]:
-    """Return the rows of a file as `rows` does, and what is worth knowing of how it was cut."""
-    content = files.read_text(path, "type the path of a file of texts")
-    kind = files.path_of(path).suffix.lower()
-    if kind in {".csv", ".tsv"}:
-        return list(files.table(content, "\t" if kind == ".tsv" else ",", repr(str(path)))), ()
-    if kind in {".json", ".jsonl"}:
-        return _json(content, kind, str(path)), ()
-    content = content.strip()
-    lines = [line for line in _LINES.split(content) if line.strip()]
-    if len(lines) >= _MANY_LINES and not _BLANK.search(content):
-        name = files.path_of(path).name
-        said = f"{name} has no blank line: each of its {len(lines)} lines is a text; blank lines divide others"
-        return lines, (said,)
-    return list(_BLANK.split(content)), ()
-
-
-def _json(content: str, kind: str, path: str) -> list[Any]:
-    instead = "give a list of texts, or of objects with the texts under one key"
-    if kind == ".json":
-        held: Any = files.parsed(content, repr(path), instead)
-    else:
-        lines = enumerate(content.split("\n"), 1)
-        held = [files.parsed(line, f"line {n} of {path!r}", instead) for n, line in lines if line.strip()]
-    if not isinstance(held, list):
-        raise InputError(f"{path!r} must hold a list of texts, or of objects with the texts under one key")
-    return cast("list[Any]", held)
-
-
-def cell(row: Any, column: str, path: str) -> str:
-    """Return a row's text, or what it holds in `column`.
-
-    Raises
-    ------
-    InputError
-        There is no such column, or no text in it.
-    """
-    if isinstance(row, dict):
-        held = cast("dict[str, Any]", row)
-        if column not in held:
-            known = ", ".join(str(name) for name in list(held)[:8])
-            raise InputError(f"{path!r} has no column {column!r}; it has {known}: name one with --column")
-        row = held[column]
-    if not isinstance(row, str):
-        raise InputError(f"{path!r} holds {type(row).__name__} where a text should be; name its column with --column")
-    return row
-
-
-def several(given: Any) -> Texts:
-    """Return one text, a path, a list of texts or of token ids, or a table's column as `Texts`.
-
-    A list may also hold pairs of sentences, each a tuple of two, and chats, each a list of messages; a list of messages
-    alone is one chat, a tuple of texts alone is several texts.
+    Of a table, a dataset and a file it is the first `n` texts in `column`. A list may also hold pairs of sentences,
+    each a tuple of two, and chats, each a list of messages; a list of messages alone is one chat, a tuple of texts
+    alone is several texts.
 
     Raises
     ------
@@ -120,23 +62,26 @@ def several(given: Any) -> Texts:
     """
     if isinstance(given, Texts):
         return given
-    if isinstance(given, os.PathLike):
-        return from_file(cast("os.PathLike[str]", given))
+    if isinstance(given, os.PathLike) or not isinstance(given, str):
+        read = rows.of_any(given)
+        if read is not None:
+            return of_rows(read, column, n)
     held: Any = plain(given)
-    if not isinstance(held, list | tuple | str | Prompt | Mapping):
+    if not isinstance(held, Sequence | Prompt | Mapping) or isinstance(held, bytes):
         raise InputError(f"texts are a list of texts, a table's column or a file, not {type(given).__name__}")
-    alone = isinstance(held, str | Prompt | Mapping)
-    items: list[Any] = [held] if alone else [plain(item) for item in cast("Sequence[Any]", held)]
+    items: Sequence[Any] = [held] if isinstance(held, str | Prompt | Mapping) else held
+    if isinstance(items, list | tuple):  # others, such as a dataset's column, may be read from a file
+        items = [plain(item) for item in items]
     if not items:
         raise InputError("there are no texts; give at least one")
     if all(isinstance(item, int) and not isinstance(item, bool) for item in items):
-        items = [items]  # the ids of one text
+        items = [list(items)]  # the ids of one text
     if is_chat(items):
         items = [items]
     wrong = next((item for item in items if not isinstance(item, str | Prompt | list | tuple | Mapping)), None)
     if wrong is not None:
         raise InputError(f"texts are a list of texts, or of token ids; {type(wrong).__name__} is neither")
-    return Texts(tuple(as_prompt(item, literal=True) for item in items))
+    return Texts(lazy.held(lambda: (as_prompt(item, literal=True) for item in items), HELD))
 
 
 def of_argument(which: str, given: Any) -> Texts:
@@ -159,21 +104,26 @@ def of_argument(which: str, given: Any) -> Texts:
     return several(given)
 
 
-def encoded(model: LoadedModel, texts: Sequence[Prompt], called: str = "text") -> list[Encoded]:
-    """Return the texts, or what else they are `called`, as tokens.
+def read(model: LoadedModel, texts: Iterable[Prompt], called: str = "text") -> Iterator[Encoded]:
+    """Yield the texts, or what else they are `called`, as tokens, one at a time.
 
     Raises
     ------
     InputError
         An empty or too long text; of several it is named by its number.
     """
-    found: list[Encoded] = []
     for number, prompt in enumerate(texts):
         try:
-            found.append(model.encode(prompt))
+            found = model.encode(prompt)
         except InputError as error:
-            raise InputError(f"{called} {number}: {error}" if len(texts) > 1 else str(error)) from None
-    return found
+            several = number or not isinstance(texts, Sequence) or len(texts) > 1
+            raise InputError(f"{called} {number}: {error}" if several else str(error)) from None
+        yield found
+
+
+def encoded(model: LoadedModel, texts: Iterable[Prompt], called: str = "text") -> list[Encoded]:
+    """Return the texts, or what else they are `called`, as tokens, all of them together; see `read`."""
+    return list(read(model, texts, called))
 
 
 def encode(model: LoadedModel, texts: Texts) -> list[Encoded]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from interp.errors import InputError
+from interp.lazy import each
 from interp.methods._shared import directions, named_positions, names
 from interp.methods._shared.features import features_of
 from interp.sites import Site
@@ -62,7 +63,7 @@ class Away:
     def read(self, data: Texts) -> Texts:
         """Return texts with their marks read, where names are asked for."""
         names = named_positions.is_named(self.asked) or any(isinstance(end, str) for end in self._ends)
-        return replace(data, texts=tuple(map(named_positions.read, data.texts))) if names else data
+        return replace(data, texts=each(data.texts, named_positions.read)) if names else data
 
     @property
     def _ends(self) -> set[int | str]:

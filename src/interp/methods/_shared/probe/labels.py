@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from interp.errors import InputError, closest
-from interp.methods._shared import texts as files
+from interp import rows
+from interp.errors import InputError
+from interp.rows import Rows
 from interp.spec import as_prompt
 
 if TYPE_CHECKING:
@@ -32,23 +33,10 @@ def given(texts: Any, labels: Any, text: str | None, column: str, label: str) ->
     if text is not None:
         if labels is not None:
             raise InputError("the file holds the labels: name their column with --label")
-        rows = files.rows(text)
-        if not all(isinstance(row, Mapping) for row in rows):
-            raise InputError(
-                f"{text!r} has no columns; a probe needs a .csv, .tsv, .json or .jsonl with texts and labels"
-            )
-        prompts: list[Any] = [files.cell(row, column, text) for row in rows]
-        known = {str(name) for row in rows for name in row}
-        if label not in known:
-            raise InputError(f"{text!r} has no column {label!r}{closest(label, known)}; name the labels' with --label")
-        held: list[Any] = [row.get(label) for row in rows]
-    elif hasattr(texts, "columns"):
-        for name, flag in ((column, "column"), *(((label, "label"),) if labels is None else ())):
-            if name not in texts.columns:
-                raise InputError(
-                    f"the table has no column {name!r}{closest(name, map(str, texts.columns))}; add {flag}=…"
-                )
-        prompts, held = _list(texts[column], "texts"), _list(texts[label] if labels is None else labels, "labels")
+        prompts, held = _columns(rows.of_file(text), column, label)
+    elif (table := rows.of_any(texts)) is not None:
+        prompts, held = _columns(table, column, label if labels is None else None)
+        held = held if labels is None else _list(labels, "labels")
     else:
         if labels is None:
             raise InputError("a probe needs a label for each text: interp.probe(texts, labels)")
@@ -60,6 +48,21 @@ def given(texts: Any, labels: Any, text: str | None, column: str, label: str) ->
             prompts[number] = as_prompt(one, literal=True)
         except InputError as error:
             raise InputError(f"text {number}: {error}") from None
+    return prompts, held
+
+
+def _columns(read: Rows, column: str, label: str | None) -> tuple[list[Any], list[Any]]:
+    """Return what a table holds under two columns."""
+    read.require(column)
+    if label is not None:
+        read.require(label, "label")
+    prompts: list[Any] = []
+    held: list[Any] = []
+    for where, (text, *own) in read.cells(column, *(() if label is None else (label,))):
+        if not isinstance(text, str):
+            raise rows.no_text(where, text)
+        prompts.append(text)
+        held += own
     return prompts, held
 
 
