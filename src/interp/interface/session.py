@@ -21,7 +21,7 @@ from interp.methods._shared.claims import kept
 from interp.methods._shared.claims.kept import Kept
 from interp.methods._shared.models import way
 from interp.results import Own, Result, held_in
-from interp.spec import Prompts, Texts
+from interp.spec import Pairs, Prompts, Texts
 
 if TYPE_CHECKING:
     from interp.engine.model.load import OnStep
@@ -307,7 +307,7 @@ class Session:
             operation.pool = self.pool
             model.intervene(changes)
             phase(f"{command.name}: preparing")
-            noted = (one for one in inputs if isinstance(one, Prompts | Texts | Claimed))
+            noted = (one for one in inputs if isinstance(one, Pairs | Prompts | Texts | Claimed))
             operation.notes.extend(note for one in noted for note in one.notes)
 
             def whole(result: Result) -> Result:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from interp import files, lazy, rows
+from interp import files, lazy, reading
 from interp.errors import InputError
 from interp.prompts import is_chat
 from interp.rows import Rows
@@ -21,7 +21,7 @@ HELD = 4096  # texts that are held at once; more are read anew each time
 
 
 def from_file(path: str | os.PathLike[str], column: str = "text", n: int | None = None) -> Texts:
-    """Return the first `n` texts that a file holds, or all; `rows.of_file` says how it is cut.
+    """Return the first `n` texts that a file holds, or all; `reading.of_file` says how it is cut.
 
     Many are not held: they are read anew each time that they are gone through.
 
@@ -30,7 +30,7 @@ def from_file(path: str | os.PathLike[str], column: str = "text", n: int | None 
     InputError
         There is no such file or column, it is not UTF-8, or it holds no text.
     """
-    return of_rows(rows.of_file(path), column, n)
+    return of_rows(reading.of_file(path), column, n)
 
 
 def of_rows(read: Rows, column: str = "text", n: int | None = None) -> Texts:
@@ -63,7 +63,7 @@ def several(given: Any, column: str = "text", n: int | None = None) -> Texts:
     if isinstance(given, Texts):
         return given
     if isinstance(given, os.PathLike) or not isinstance(given, str):
-        read = rows.of_any(given)
+        read = reading.of_any(given)
         if read is not None:
             return of_rows(read, column, n)
     held: Any = plain(given)
