@@ -8,7 +8,6 @@ import io
 import json
 import re
 import tracemalloc
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -129,7 +128,7 @@ def test_a_dataset_of_hugging_faces_own() -> None:
         assert [p.clean.text for p in pairs_of(one).pairs] == [row["clean"] for row in ROWS]
         assert len(texts.several(one, "clean", 2).texts) == 2
     assert [one.text for one in texts.several(own["clean"]).texts] == [row["clean"] for row in ROWS]
-    with pytest.raises(InputError, match="no column 'claen' .did you mean clean"):
+    with pytest.raises(InputError, match=r"no column 'claen' \(did you mean clean"):
         texts.several(own, "claen")
     with pytest.raises(InputError, match="several datasets"):
         pairs_of(datasets.DatasetDict(train=own))
@@ -154,14 +153,16 @@ def test_a_table_comes_back_as_it_was_written(cells: list[tuple[str, str]], tmp_
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    st.lists(st.sampled_from(["a", " b", "c ", "\n", "\r\n", "\r", "\t", " ", "\x0c", "\n\n", "\u2028"]), max_size=40)
+    parts=st.lists(
+        st.sampled_from(["a", " b", "c ", "\n", "\r\n", "\r", "\t", " ", "\x0c", "\n\n", "\u2028"]), max_size=40
+    )
 )
 def test_plain_text_is_cut_as_all_of_it_at_once_would_be(parts: list[str], tmp_path: Path) -> None:
     content = "".join(parts)
     path = tmp_path / "h.txt"
     path.write_bytes(content.encode())
     whole = content.strip()
-    blank = re.compile(r"(?:\r\n|\n|\r)[ \t]*(?:\r\n|\n|\r)\s*")
+    blank = re.compile(r"(?>\r\n|\n|\r)[ \t]*(?>\r\n|\n|\r)\s*")
     lines = [line for line in re.split(r"\r\n|\n|\r", whole) if line.strip()]
     if len(lines) >= 8 and not blank.search(whole):
         expected = lines
@@ -172,7 +173,8 @@ def test_plain_text_is_cut_as_all_of_it_at_once_would_be(parts: list[str], tmp_p
 
 
 ODD: list[tuple[str, bytes, str]] = [
-    ("a.csv", b"", "holds no text"),
+    ("a.csv", b"", "is empty"),
+    ("a.csv", b"\n\n", "is empty"),
     ("a.csv", b"text\n", "holds no text"),
     ("a.csv", b"title,label\nx,y\n", "no column 'text'"),
     ("a.csv", b"text,text\na,b\n", "2 columns 'text'"),
@@ -272,35 +274,34 @@ def test_many_texts_are_a_sequence_that_is_read_anew(tmp_path: Path, monkeypatch
         read.texts[100]
 
 
-def _csv(path: Path, count: int) -> Path:
+def _long(n: int) -> str:
+    return f"The cat number {n} sat on the mat, and then it slept. {'More of it. ' * 170}"
+
+
+def _csv(path: Path, count: int) -> None:
     with path.open("w") as file:
         file.write("id,text\n")
-        for n in range(count):
-            file.write(
-                f'{n},"The cat number {n} sat on the mat, and then it slept for a while. {"More of it. " * 8}"\n'
-            )
-    return path
+        file.writelines(f'{n},"{_long(n)}"\n' for n in range(count))
 
 
-def _lines(path: Path, count: int) -> Path:
+def _lines(path: Path, count: int) -> None:
     with path.open("w") as file:
-        for n in range(count):
-            file.write(f"The cat number {n} sat on the mat, and then it slept for a while. {'More of it. ' * 8}\n")
-    return path
+        file.writelines(f"{_long(n)}\n" for n in range(count))
 
 
-def _parquet(path: Path, count: int) -> Path:
-    table = pa.table({"text": [f"The cat number {n} sat on the mat. {'More of it. ' * 8}" for n in range(count)]})
-    pq.write_table(table, path, use_dictionary=False, compression="none")
-    return path
+def _parquet(path: Path, count: int) -> None:
+    with pq.ParquetWriter(path, pa.schema({"text": pa.string()}), compression="none", use_dictionary=False) as file:
+        for start in range(0, count, 1000):
+            file.write_table(pa.table({"text": [_long(n) for n in range(start, start + 1000)]}))
 
 
-@pytest.mark.parametrize("write", [_csv, _lines, _parquet], ids=["csv", "txt", "parquet"])
-def test_a_large_file_is_read_and_never_held(write: Callable[[Path, int], Path], tmp_path: Path) -> None:
-    kind = {"_csv": ".csv", "_lines": ".txt", "_parquet": ".parquet"}[write.__name__]
-    path = write(tmp_path / f"large{kind}", 60_000)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [".csv", ".txt", ".parquet"])
+def test_a_large_file_is_read_and_never_held(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"large{kind}"
+    {".csv": _csv, ".txt": _lines, ".parquet": _parquet}[kind](path, 25_000)
     size = path.stat().st_size
-    assert size > 8 << 20
+    assert size > 50e6
     before = pa.total_allocated_bytes()
     tracemalloc.start()
     try:
@@ -311,12 +312,11 @@ def test_a_large_file_is_read_and_never_held(write: Callable[[Path, int], Path],
         count = most = 0
         for prompt in found:
             count += len(prompt.text or "")
-            if not count % 97:
-                most = max(most, pa.total_allocated_bytes() - before)
+            most = max(most, pa.total_allocated_bytes() - before)
         peak = tracemalloc.get_traced_memory()[1] - base
     finally:
         tracemalloc.stop()
-    assert count > 0.8 * size
+    assert count > 0.9 * size
     assert peak + most < size / 8
 
 

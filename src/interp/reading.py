@@ -108,7 +108,10 @@ class _Table:
 
     def header(self) -> tuple[str, ...]:
         """Return the names of the columns."""
-        return tuple(next(self._lines(), (0, []))[1])
+        found = tuple(next(self._lines(), (0, []))[1])
+        if not found:
+            raise InputError(f"{str(self.path)!r} is empty; its first line names the columns")
+        return found
 
     def rows(self, columns: Sequence[str] | None) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield the rows below the header, and the lines they end in."""
