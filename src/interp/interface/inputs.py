@@ -172,7 +172,7 @@ def _pairs(
     if body and "pairs" in own_pairs:
         raise InputError(f"{command.name} takes its pairs from one place: pairs=…, or those that are given without it")
     sources = dict(zip(("clean", "corrupted"), body, strict=False)) | own_pairs
-    if len(body) == 1 and not isinstance(body[0], str) and "corrupted" not in sources:
+    if len(body) == 1 and (is_path(body[0]) or not isinstance(body[0], str)) and "corrupted" not in sources:
         sources = {"pairs": sources.pop("clean"), **sources}
     elif len(body) == 1 and isinstance(body[0], str) and task is None and "corrupted" not in sources:
         if " " in body[0].strip():

@@ -145,6 +145,10 @@ CHANGES = Parameter(
 )
 # What a technique that can say what it takes before it starts takes besides.
 DRY = Parameter("dry_run", bool, False, False, help="say what it would take, and run nothing")
+# What a technique takes besides whose result has numbers of single pairs; the session uses it up.
+OUT = Parameter(
+    "out", str, None, False, names="file", help="a .parquet file for the numbers of single pairs; many stay there alone"
+)
 # What a technique takes besides whose call is repeated; the session uses it up.
 OVER = Parameter(
     "over",

@@ -15,6 +15,7 @@ from interp.methods._shared.pairs import encode
 from interp.methods._shared.patching import samples as measured
 from interp.methods._shared.patching import taken_away
 from interp.results import Result
+from interp.results.per_pair import Table
 from interp.results.tables import frame_of
 from interp.spans import Positions
 from interp.spec import (
@@ -116,6 +117,10 @@ class AblationResult(Result):
             f"({self.mode}, {count} prompt{'s' * (count != 1)}){part}"
         )
 
+    def _pairs(self) -> Table:
+        axes = {"condition": self.conditions, "prompt": range(self.per_prompt.shape[1])}
+        return Table(axes, {"value": self.per_prompt}, {"value": "per_prompt"})
+
     def to_frame(self) -> pd.DataFrame:
         """Return one row per condition, and where there are several components what adding up would give."""
         table = frame_of({"without": self.conditions, self.metric: self.values})
@@ -130,7 +135,7 @@ class AblationResult(Result):
         return table
 
 
-@technique(body=Pairs | Texts, forecasts=True, changes=True)
+@technique(body=Pairs | Texts, forecasts=True, changes=True, per_pair=True)
 def ablate(
     model: LoadedModel,
     data: Pairs | Texts,
