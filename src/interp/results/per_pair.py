@@ -122,7 +122,7 @@ def table_of(result: Result) -> Table:
 
 def digest(values: NDArray[Any]) -> str:
     """Return what tells an array's bytes from all others'."""
-    return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(values))
+    return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(values).data)
 
 
 class Filed:

@@ -576,7 +576,7 @@ def test_more_texts_than_are_held_give_what_they_give_together(
 ) -> None:
     from interp.methods._shared import texts
 
-    lend("bundled")
+    lend("gpt2")
     path = tmp_path / "many.txt"
     path.write_text("\n".join(f"Text {n} says that the {'big ' * (n % 5)}cat sat." for n in range(60)))
     calls: dict[str, dict[str, Any]] = {"heads": {"heads": "0.1,1.0"}, "edges": {"knockout": "0.1:2->1"}}
