@@ -15,6 +15,7 @@ from interp.spec import Prompt, Texts
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.patching.ablation import Ablated, Job
+    from interp.engine.patching.driver import OnStep
     from interp.methods._shared.patching.taken_away import Away
     from interp.metric import Metric
     from interp.results.tables import Float
@@ -47,6 +48,8 @@ def ablated(
     read = away.read(data).texts
     total, first, noted = len(read), 0, 0
     whole: Ablated | None = None
+    shape = 1 + len(away.components) + (len(away.components) > 1), total
+    values, done = torch.full(shape, float("nan"), dtype=torch.float64), torch.zeros(shape, dtype=torch.bool)
     weights = np.ones(total)
     for some in _parts(read, model.geometry.d_model * len({part.layer for part in away.parts})):
         encoded = texts.encode(model, Texts(some), first=first)
@@ -72,9 +75,7 @@ def ablated(
             _foresee(model, job, -(-total // len(some)))
         ran = job.run()
         if whole is None:
-            shape = len(ran.values), total
             whole = ran
-            values, done = torch.full(shape, float("nan"), dtype=torch.float64), torch.zeros(shape, dtype=torch.bool)
         here = slice(first, first + len(some))
         values[:, here], done[:, here] = ran.values, ran.done
         if metric.of_text:
@@ -103,10 +104,14 @@ def _parts(read: Iterable[Prompt], width: int) -> Iterator[list[Prompt]]:
         yield part
 
 
-def _told(model: LoadedModel, first: int, total: int, components: int) -> Any:
+def _told(model: LoadedModel, first: int, total: int, components: int) -> OnStep:
     """Return what tells how far it is of all texts."""
     runs = 1 + components + (components > 1)
-    return lambda done, _: model.on_step(first * runs + done, total * runs)
+
+    def told(done: int, of: int) -> None:  # noqa: ARG001
+        model.on_step(first * runs + done, total * runs)
+
+    return told
 
 
 def _foresee(model: LoadedModel, job: Job, parts: int) -> None:
