@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from interp import files, rows
+from interp import files, reading
 from interp.errors import InputError, closest
 from interp.methods._shared import texts
 
@@ -92,13 +92,13 @@ def test_a_cell_keeps_every_character(character: str, end: str, tmp_path: Path) 
     for kind, separator in ((".csv", ","), (".tsv", "\t")):
         file = tmp_path / f"x{kind}"
         file.write_bytes(f"text{separator}label{end}{cell}{separator}a{end}three{separator}b{end}".encode())
-        assert list(rows.of_file(file)) == [{"text": cell, "label": "a"}, {"text": "three", "label": "b"}]
+        assert list(reading.of_file(file)) == [{"text": cell, "label": "a"}, {"text": "three", "label": "b"}]
     plain = tmp_path / "x.txt"
     plain.write_bytes(f"{cell}{end}{end}three".encode())
-    assert list(rows.of_file(plain)) == [cell, "three"]
+    assert list(reading.of_file(plain)) == [cell, "three"]
     lines = tmp_path / "y.txt"
     lines.write_bytes(end.join([cell] * 9).encode())
-    assert list(rows.of_file(lines)) == [cell] * 9
+    assert list(reading.of_file(lines)) == [cell] * 9
 
 
 def test_a_cell_may_be_long_and_the_limit_of_others_stays(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_cell_may_be_long_and_the_limit_of_others_stays(tmp_path: Path) -> Non
     file = tmp_path / "x.csv"
     file.write_text(f"text\n{'a' * 200_000}\n")
     before = csv.field_size_limit()
-    assert [len(row["text"]) for row in list(rows.of_file(file))] == [200_000]
+    assert [len(row["text"]) for row in list(reading.of_file(file))] == [200_000]
     assert csv.field_size_limit() == before
 
 

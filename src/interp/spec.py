@@ -146,7 +146,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Pairs:
-    """What a technique over pairs is asked about: the pairs, and the task that they came from.
+    """What a technique over pairs is asked about: the pairs, and the task, or the file, that they came from.
 
     Examples
     --------
@@ -157,6 +157,8 @@ class Pairs:
     pairs: tuple[Pair, ...]
     task: str = ""
     metric: str = ""
+    source: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from interp.interface.registry import Command
 from interp.lazy import Lazy, each
 from interp.methods._shared.python_pairs import FIELDS, pairs_of
 from interp.prompts import as_typed
+from interp.reading import is_dataset, is_path, is_table
 from interp.spec import Pair, Pairs, Prompt, Prompts, Texts, as_prompt
 
 if TYPE_CHECKING:
@@ -167,10 +168,11 @@ def _pairs(
     task, n, corruption = arguments.pop("task", None), arguments.pop("n", 32), arguments.pop("corruption", None)
     seed = arguments.get("seed", 0)
     _drop(command, arguments, "seed", "text", "column", "truncate")
-    sources = dict(zip(("clean", "corrupted"), body, strict=False)) | {
-        name: arguments.pop(name) for name in INPUTS[Pairs] if name in arguments
-    }
-    if len(body) == 1 and not isinstance(body[0], str) and "corrupted" not in sources:
+    own_pairs = {name: arguments.pop(name) for name in INPUTS[Pairs] if arguments.get(name) is not None}
+    if body and "pairs" in own_pairs:
+        raise InputError(f"{command.name} takes its pairs from one place: pairs=…, or those that are given without it")
+    sources = dict(zip(("clean", "corrupted"), body, strict=False)) | own_pairs
+    if len(body) == 1 and (is_path(body[0]) or not isinstance(body[0], str)) and "corrupted" not in sources:
         sources = {"pairs": sources.pop("clean"), **sources}
     elif len(body) == 1 and isinstance(body[0], str) and task is None and "corrupted" not in sources:
         if " " in body[0].strip():
@@ -184,7 +186,11 @@ def _pairs(
     if task is not None and sources:
         raise InputError(f"{command.name} takes a task or pairs, not both")
     own = inspect.signature(command.function).parameters
+    table = "pairs" in sources and (
+        is_path(sources["pairs"]) or is_dataset(sources["pairs"]) or is_table(sources["pairs"])
+    )
     idle = [name for name in ("n", "corruption", "seed") if task is None and name in given and name not in own]
+    idle = [name for name in idle if name != "n" or not table]
     if idle:
         raise InputError(f"--{idle[0]} is about a task's pairs, and these are pairs of your own; leave it out")
     if task is not None:
@@ -192,10 +198,13 @@ def _pairs(
 
         found = from_task(model, task, n=n, seed=seed, corruption=corruption, bos=bos)
     elif "pairs" in sources:
-        found = pairs_of(sources["pairs"])
+        if n < 1:
+            raise InputError(f"--n {n} takes no pair; use 1 or more")
+        typed = isinstance(sources["pairs"], str)
+        found = pairs_of(sources["pairs"], n if typed or "n" in given else None)
         if not templated:
             found = replace(found, pairs=tuple(map(_as_typed, found.pairs)))
-        given["pairs"] = found.pairs
+        given["pairs"] = sources["pairs"] if typed else found.pairs
         if found.metric:
             given.setdefault("metric", found.metric)
     elif "clean" in sources and "corrupted" in sources:

@@ -56,6 +56,8 @@ def run(session: Session, command: Command, asked: Any, body: Sequence[Any], arg
     varied = _varied(command)
     if given.get("dry_run"):
         raise InputError("--dry-run is about one run, and --over makes several; leave one of them out")
+    if given.get("out") is not None:
+        raise InputError("--out writes one file, and --over makes several results; leave one of them out")
     if varied != "model" and given.get(varied) is not None:
         raise InputError(f"--over takes the place of {varied.upper()}: name it in --over, or leave --over out")
     first = given.get(command.model)

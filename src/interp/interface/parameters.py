@@ -82,7 +82,15 @@ _PROMPT_PARAMETERS = (
 # What every command over pairs takes besides: where the pairs come from, when not from the cell.
 _PAIRS_PARAMETERS = (
     Parameter("task", str, None, False, names="task", help="a task that makes the pairs: ioi, facts:landmarks …"),
-    Parameter("n", int, 32, False, help="how many pairs the task makes"),
+    Parameter(
+        "pairs",
+        str,
+        None,
+        False,
+        names="file",
+        help="a file of pairs, .csv, .jsonl or .parquet: columns clean, corrupted, answer, wrong",
+    ),
+    Parameter("n", int, 32, False, help="how many pairs the task makes, or how many of the file's are read"),
     Parameter("seed", int, 0, False, names="seed", help="of the task's pairs"),
     Parameter("corruption", str, None, False, help="which of the task's corruptions"),
     _TEMPLATE_PARAMETER,
@@ -91,7 +99,12 @@ _PAIRS_PARAMETERS = (
 # What every command over running text takes besides.
 _TEXTS_PARAMETERS = (
     Parameter(
-        "text", str, None, False, names="file", help="a file of texts: .txt (a blank line between two), .csv, .json"
+        "text",
+        str,
+        None,
+        False,
+        names="file",
+        help="a file of texts: .txt (a blank line between two), .csv, .jsonl, .parquet",
     ),
     Parameter("column", str, "text", False, help="the file's column or key that holds the text"),
     Parameter("n", int, 32, False, help="how many of the file's texts, from the first on"),
@@ -102,7 +115,9 @@ _PROMPTS_PARAMETERS = (
     Parameter("task", str, None, False, names="task", help="a task whose clean prompts are read: ioi, facts:landmarks"),
     Parameter("n", int, 32, False, help="how many prompts the task makes, or how many of the file's are read"),
     Parameter("seed", int, 0, False, names="seed", help="of the task's prompts"),
-    Parameter("text", str, None, False, names="file", help="the prompt; or a file of prompts: .txt, .csv, .json"),
+    Parameter(
+        "text", str, None, False, names="file", help="the prompt; or a file of prompts: .txt, .csv, .jsonl, .parquet"
+    ),
     Parameter("column", str, "text", False, help="the file's or the table's column that holds the prompt"),
 )
 # What a command that tests a claim takes besides: where its prompts come from, when not from the cell.
@@ -110,7 +125,9 @@ _CLAIM_PARAMETERS = (
     Parameter("task", str, None, False, names="task", help="a task whose clean prompts it is tested on: ioi, facts"),
     Parameter("n", int, 32, False, help="how many prompts the task makes, or how many of the file's are read"),
     Parameter("seed", int, 0, False, names="seed", help="of the task's prompts, of the swaps and of the controls"),
-    Parameter("text", str, None, False, names="file", help="a file of prompts with a column answer: .csv, .json"),
+    Parameter(
+        "text", str, None, False, names="file", help="a file of prompts with a column answer: .csv, .jsonl, .parquet"
+    ),
     Parameter("column", str, "text", False, help="the file's or the table's column that holds the prompt"),
     _TEMPLATE_PARAMETER,
     Parameter("bos", bool, None, False, help="put the tokenizer's BOS in front (default: as the model's config says)"),
@@ -128,6 +145,10 @@ CHANGES = Parameter(
 )
 # What a technique that can say what it takes before it starts takes besides.
 DRY = Parameter("dry_run", bool, False, False, help="say what it would take, and run nothing")
+# What a technique takes besides whose result has numbers of single pairs; the session uses it up.
+OUT = Parameter(
+    "out", str, None, False, names="file", help="a .parquet file for the numbers of single pairs; many stay there alone"
+)
 # What a technique takes besides whose call is repeated; the session uses it up.
 OVER = Parameter(
     "over",

@@ -25,7 +25,7 @@ from typing import (
 from interp.errors import InputError, closest, unknown
 from interp.hints import ALIASES, HINTS
 from interp.interface import kinds
-from interp.interface.parameters import CHANGES, DRY, MISSING, MODEL, OVER, SHARED, Parameter
+from interp.interface.parameters import CHANGES, DRY, MISSING, MODEL, OUT, OVER, SHARED, Parameter
 from interp.spec import ModelName
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -66,6 +66,8 @@ class Command:
         What stands behind the docstring's ``>>>``, each on one line.
     model
         The argument that names the function's model, where it needs one.
+    per_pair
+        Whether ``out`` names a file for its result's numbers of single pairs.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Command:
     examples: tuple[str, ...] = ()
     model: str = "model"
     changes: bool = False
+    per_pair: bool = False
 
     @property
     def bodies(self) -> tuple[type, ...]:
@@ -112,7 +115,13 @@ _OWN = (
 
 
 def technique(
-    *, body: Body, name: str | None = None, forecasts: bool = False, changes: bool = False, model: str = "model"
+    *,
+    body: Body,
+    name: str | None = None,
+    forecasts: bool = False,
+    changes: bool = False,
+    model: str = "model",
+    per_pair: bool = False,
 ) -> Callable[[Function], Function]:
     """Declare a technique: a function ``(model, body, …) -> Result``.
 
@@ -129,6 +138,8 @@ def technique(
         Of a technique over several models: what the first is called, which is then given by its place, not by a flag.
     changes
         Whether it takes ``--interventions``, which are then on every run of the model that it makes.
+    per_pair
+        Whether its result has numbers of single pairs (`Result._pairs`), which ``--out`` then writes to a file.
 
     Returns
     -------
@@ -147,7 +158,7 @@ def technique(
     >>> @technique(body=None)  # doctest: +SKIP
     ... def layers(model) -> Result: ...
     """
-    options: dict[str, Any] = {"forecasts": forecasts, "changes": changes, "model": model}
+    options: dict[str, Any] = {"forecasts": forecasts, "changes": changes, "model": model, "per_pair": per_pair}
     return lambda function: _declare(function, body, needs_model=True, name=name, **options)
 
 
@@ -165,6 +176,7 @@ def _declare(
     forecasts: bool = False,
     model: str = "model",
     changes: bool = False,
+    per_pair: bool = False,
 ) -> Function:
     called = name or function.__name__.replace("_", "-")
     held = _commands.get(called)
@@ -176,6 +188,7 @@ def _declare(
         own = (replace(MODEL, name=model, positional=True, default=MISSING, help="a loaded model"), *own)
     more = [
         *([CHANGES] if changes else []),
+        *([OUT] if per_pair else []),
         *([DRY] if forecasts else []),
         *([MODEL] if needs_model and model == "model" else []),
         # What writes one file cannot write it for several models.
@@ -193,6 +206,7 @@ def _declare(
         examples=_examples(doc),
         model=model,
         changes=changes,
+        per_pair=per_pair,
     )
     return function
 

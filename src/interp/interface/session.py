@@ -20,8 +20,8 @@ from interp.methods._shared import features
 from interp.methods._shared.claims import kept
 from interp.methods._shared.claims.kept import Kept
 from interp.methods._shared.models import way
-from interp.results import Own, Result, held_in
-from interp.spec import Prompts, Texts
+from interp.results import Own, Result, held_in, per_pair
+from interp.spec import Pairs, Prompts, Texts
 
 if TYPE_CHECKING:
     from interp.engine.model.load import OnStep
@@ -263,6 +263,8 @@ class Session:
         }
         asked, dry = arguments.pop(command.model, None), bool(arguments.pop("dry_run", False))
         changes = arguments.pop("interventions", None) if command.changes else None
+        written = arguments.pop("out", None) if command.per_pair else None
+        target = None if written is None else per_pair.out(written)
         model = self.get(asked)
         watcher, phase = self.on_step or _nobody, self.on_phase or _deaf
         phase(f"{command.name}: reading the input")
@@ -273,6 +275,8 @@ class Session:
             given["dry_run"] = True
         if changes is not None:
             given["interventions"] = changes
+        if written is not None:
+            given["out"] = written
         seed = seed_of(command, given)
         for parameter in command.parameters:
             if arguments.get(parameter.name) is not None:
@@ -307,7 +311,7 @@ class Session:
             operation.pool = self.pool
             model.intervene(changes)
             phase(f"{command.name}: preparing")
-            noted = (one for one in inputs if isinstance(one, Prompts | Texts | Claimed))
+            noted = (one for one in inputs if isinstance(one, Pairs | Prompts | Texts | Claimed))
             operation.notes.extend(note for one in noted for note in one.notes)
 
             def whole(result: Result) -> Result:
@@ -333,7 +337,8 @@ class Session:
                 stop.result = whole(stop.result)
                 raise
 
-        return model.operate(command.name, given, once)
+        made = model.operate(command.name, given, once)
+        return made if target is None or dry else per_pair.kept(made, target)
 
 
 def _nobody(done: int, total: int, what: str) -> None:

@@ -150,6 +150,8 @@ def _arguments(found: Command, result: Result, given: Mapping[str, Any]) -> dict
         The call has no such argument.
     """
     held = dict(result.provenance.arguments)
+    if found.per_pair:
+        held.pop("out", None)  # what was written stays as it was
     known = {*held, *(parameter.name for parameter in found.parameters)}
     for name in given:
         if name not in known:

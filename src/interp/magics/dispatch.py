@@ -63,11 +63,12 @@ def _run(shell: InteractiveShell, line: str, cell: str | None, began: float) -> 
     elif cell is not None and _spells_pairs(bodies, cell):
         body = [pairs(cell, _reads_pairs(call, cell))]
     elif Pairs in bodies and cell is None:
-        if "task" not in call.arguments:
+        if not {"task", "pairs"} & set(call.arguments):
             file = ", a --text FILE" if Texts in bodies else ""
             raise InputError(
-                f"{call.command.name} needs pairs: name a --task ({', '.join(TASK.names)}){file}, or type %%interp "
-                f"{call.command.name} (two percent signs) with clean:, corrupted:, answer: and wrong: lines below"
+                f"{call.command.name} needs pairs: name a --task ({', '.join(TASK.names)}), --pairs FILE{file}, or "
+                f"type %%interp {call.command.name} (two percent signs) with clean:, corrupted:, answer: and wrong: "
+                "lines below"
             )
     elif Claimed in bodies and cell is not None:
         body = [cell]

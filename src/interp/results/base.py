@@ -156,6 +156,27 @@ class Result:
         """Return the result as a pandas table."""
         raise NotImplementedError(f"{type(self).__name__} has no table")
 
+    def pairs_frame(self, **where: Any) -> pd.DataFrame:
+        """Return the numbers of single pairs as a long pandas table: one row per pair and layer, head, position ….
+
+        Parameters
+        ----------
+        where
+            Which rows: the label of a column, or a list of labels. Of numbers that are in a file no others are read.
+
+        Raises
+        ------
+        InputError
+            This kind of result has none, there is no such column or label, or the file is not there.
+
+        Examples
+        --------
+        >>> found = interp.patch(task="ioi", n=4)
+        >>> len(found.pairs_frame(layer=0, head=[1, 2]))
+        8
+        """
+        return cast("pd.DataFrame", resolve("interp.results.per_pair:frame")(self, where))
+
     def to_plotly(self, **options: Any) -> go.Figure:
         """Return the result as a Plotly figure; `options` are the figure's own."""
         if self._plotly is None:
@@ -263,6 +284,8 @@ class Result:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the result to `path`; the suffix says how: .json, .npz, .html, .svg or .png.
 
+        As .parquet its numbers of single pairs are written, the table of `pairs_frame`, by pyarrow.
+
         Returns
         -------
         Path
@@ -287,6 +310,8 @@ class Result:
             ".png": self.png,
         }
         target = files.writable(path)
+        if target.suffix.lower() == ".parquet":
+            return cast(Path, resolve("interp.results.per_pair:written")(self, target))
         writer = writers.get(target.suffix.lower())
         if writer is None:
             raise InputError(f"cannot save as {target.suffix or 'a file without a suffix'}; use {', '.join(writers)}")
@@ -328,6 +353,10 @@ class Result:
     def _held(self) -> Iterable[Result]:
         """Return the results that this one is made of, which were computed with it and can be opened."""
         return ()
+
+    def _pairs(self) -> Any:
+        """Return the `per_pair.Table` of its numbers of single pairs; ``None`` where it has none."""
+        return None
 
     def _saved(self) -> Any:
         """Return what a JSON file of this holds."""

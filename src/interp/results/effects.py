@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from interp.results.base import Result
+from interp.results.per_pair import Table
 from interp.results.tables import frame_of
 
 if TYPE_CHECKING:
@@ -143,6 +144,25 @@ class PatchedResult(EffectsResult):
     recovery_interval: Float
     per_pair: Float
     noise: float = 0.0
+
+    def _pairs(self) -> Table:
+        own = {
+            name: np.array(held)
+            for name, held in (("clean", self.checks.clean_metric), ("corrupted", self.checks.corrupted_metric))
+            if len(held) == len(self.per_pair)
+        }
+        axes = {"pair": range(len(self.per_pair)), **self._labels()}
+        there = self._there()
+        mask = None if there is None else np.broadcast_to(there, self.per_pair.shape)
+        return Table(axes, {"patched": self.per_pair, **own}, {} if mask is not None else {"patched": "per_pair"}, mask)
+
+    @abstractmethod
+    def _labels(self) -> Mapping[str, Sequence[Any]]:
+        """Return the labels of each of the axes."""
+
+    def _there(self) -> NDArray[np.bool_] | None:
+        """Return which cells there are, ``[*axes]``; ``None`` for all."""
+        return None
 
     @property
     def below_noise(self) -> NDArray[np.bool_]:

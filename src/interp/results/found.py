@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from interp.results.base import Result
+from interp.results.per_pair import Filed
 from interp.results.tables import Float
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ def found_in(result: Result) -> Iterator[Found]:
 
 
 def _inside(name: str, value: Any) -> Iterator[Found]:
-    if isinstance(value, np.ndarray):
-        held = cast("NDArray[Any]", value)
+    if isinstance(value, np.ndarray | Filed):
+        held: NDArray[Any] = np.asarray(value)
         yield Found(name, np.asarray(held, np.float64), whole=held.dtype.kind in "biu")
     elif is_dataclass(value) and not isinstance(value, type):
         for one in fields(value):

@@ -19,6 +19,7 @@ from interp import files
 from interp.errors import InputError
 from interp.results.base import Result, filed, resolve
 from interp.results.code import Own, from_exact, words
+from interp.results.per_pair import placed
 from interp.results.saving import SCHEMA
 from interp.results.values import KNOWN, Exact, Typed, by_fields, listed, of_list, optional, value_of
 
@@ -168,7 +169,7 @@ def built(kind: type[Any], saved: Saved, kinds: Mapping[str, type[Result]], know
         held = _placed(saved, kinds)
         if (reader := filed(kind).reader) is not None:
             held = resolve(reader)(held, saved.size)
-        made = value_of(kind, held, {**KNOWN, **known, **kinds})
+        made = placed(value_of(kind, held, {**KNOWN, **known, **kinds}), files.path_of(saved.name).parent)
         _shown(made)
     except (RecursionError, MemoryError, *WRONG) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__

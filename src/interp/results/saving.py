@@ -16,6 +16,7 @@ from typing import Any, cast
 import numpy as np
 
 from interp.results.code import exact
+from interp.results.per_pair import Filed
 
 # What files hold beside the fields: a reader refuses those of a later number.
 SCHEMA = 1
@@ -40,6 +41,8 @@ def as_data(value: Any, arrays: bool = True) -> Any:
     """
     if isinstance(value, np.ndarray):
         return as_data(value.tolist()) if arrays else None
+    if isinstance(value, Filed):
+        return value.data()
     if isinstance(value, np.generic):
         return as_data(value.item())
     if isinstance(value, float) and not np.isfinite(value):

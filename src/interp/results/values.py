@@ -14,6 +14,7 @@ from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hin
 import numpy as np
 from numpy.typing import NDArray
 
+from interp.results import per_pair
 from interp.results.base import Result, filed, resolve
 from interp.results.effects import PairChecks
 from interp.results.provenance import Provenance
@@ -149,7 +150,8 @@ def _array(data: Any, scalar: Any) -> Any:
             raise TypeError(f"an array of {held.dtype} where {wanted.__name__} is due")
         return held
     if isinstance(data, dict):
-        return _unpacked(cast("dict[str, Any]", data), wanted)
+        said = cast("dict[str, Any]", data)
+        return per_pair.of_data(said) if "parquet" in said else _unpacked(said, wanted)
     return of_list(data, np.dtype(wanted))
 
 

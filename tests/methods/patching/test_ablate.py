@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -568,3 +569,32 @@ def test_smollm2(smollm2: LoadedModel) -> None:
     assert loss.values[0] < 3
     assert loss.values[2] > loss.values[0] + 1
     print(f"SmolLM2 loss: {loss.values.round(3).tolist()} nats per token")
+
+
+def test_more_texts_than_are_held_give_what_they_give_together(
+    lend: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from interp.methods._shared import texts
+
+    lend("gpt2")
+    path = tmp_path / "many.txt"
+    path.write_text("\n".join(f"Text {n} says that the {'big ' * (n % 5)}cat sat." for n in range(60)))
+    calls: dict[str, dict[str, Any]] = {"heads": {"heads": "0.1,1.0"}, "edges": {"knockout": "0.1:2->1"}}
+    for asked in calls.values():
+        together = interp.ablate(text=str(path), n=60, **asked)
+        with monkeypatch.context() as few:
+            few.setattr(texts, "HELD", 16)
+            apart = interp.ablate(text=str(path), n=60, **asked)
+        assert np.allclose(apart.per_prompt, together.per_prompt, atol=1e-5)
+        assert np.array_equal(apart.weights, together.weights)
+        assert (apart.values.shape, apart.task, apart.replacement) == (
+            together.values.shape,
+            together.task,
+            together.replacement,
+        )
+        assert len(apart.provenance.tokens) == 16
+        assert any("first 16 of 60" in note for note in apart.notes)
+    path.write_text("\n".join([*("A text of some words" for _ in range(40)), "x " * 5000]))
+    monkeypatch.setattr(texts, "HELD", 16)
+    with pytest.raises(InputError, match="text 40: "):
+        interp.ablate(text=str(path), n=60, heads="0.1")

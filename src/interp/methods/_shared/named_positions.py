@@ -157,10 +157,12 @@ def of_pairs(model: LoadedModel, pairs: Pairs, *, both: bool = False) -> list[Sp
     return found
 
 
-def of_texts(model: LoadedModel, encoded: Sequence[Encoded]) -> list[Spanned]:
-    """Return texts with what they mark."""
-    several = len(encoded) > 1
-    return [of_prompt(model, one, where=f"text {number}: " if several else "") for number, one in enumerate(encoded)]
+def of_texts(model: LoadedModel, encoded: Sequence[Encoded], *, first: int = 0) -> list[Spanned]:
+    """Return texts with what they mark, numbered from `first` on."""
+    several = first or len(encoded) > 1
+    return [
+        of_prompt(model, one, where=f"text {number}: " if several else "") for number, one in enumerate(encoded, first)
+    ]
 
 
 def read(prompt: Prompt) -> Prompt:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
-from interp import rows
+from interp import reading, rows
 from interp.errors import InputError
 from interp.ids import TypedIds
 from interp.methods._shared import answers, texts
@@ -19,6 +19,8 @@ from interp.spec import Pair, Pairs, Prompt, Prompts, as_answers, as_prompt, pla
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.model.tokens import Encoded
+
+_ANSWERS = ("answer", "wrong")
 
 
 def of_pairs(pairs: Pairs, source: str = "") -> Prompts:
@@ -51,7 +53,7 @@ def from_file(path: str | os.PathLike[str], column: str, n: int) -> Prompts:
     InputError
         There is no such file or column, or no prompt in it.
     """
-    return _of_rows(rows.of_file(path), column, n)
+    return _of_rows(reading.of_file(path), column, n)
 
 
 def several(given: Any, column: str = "text") -> Prompts | None:
@@ -75,7 +77,7 @@ def several(given: Any, column: str = "text") -> Prompts | None:
         return given
     if isinstance(given, Pairs | Pair) or isinstance(getattr(given, "pairs", None), tuple):  # or a task's result
         return _of_python_pairs(given)
-    read = None if isinstance(given, str) else rows.of_any(given)
+    read = None if isinstance(given, str) else reading.of_any(given)
     if read is not None:
         return _of_rows(read, column)
     held: Any = plain(given)
@@ -113,20 +115,17 @@ def _of_rows(read: Rows, column: str, n: int | None = None) -> Prompts:
     """Return the first `n` prompts of rows, or all, each a text or a mapping of columns."""
     if column == "text" and not read.named("text") and len(read.named("clean", "corrupted")) == 2:
         column = "clean"
-    answered = read.named("answer", "wrong")
     found: list[Prompt] = []
-    own: dict[str, list[tuple[str | int, ...]]] = {"answer": [], "wrong": []}
-    for number, (where, (text, *given)) in enumerate(islice(read.cells(column, *answered), n)):
+    own: tuple[list[tuple[str | int, ...]], ...] = ([], [])
+    for number, (where, (text, *given)) in enumerate(islice(read.cells(column, maybe=_ANSWERS), n)):
         if not isinstance(text, str):
             raise rows.no_text(where, text)
         found.append(_numbered(text, number))
-        values = dict(zip(answered, given, strict=True))
-        for name, listed in own.items():
-            value = values.get(name)
+        for name, listed, value in zip(_ANSWERS, own, given, strict=True):
             listed.append(() if rows.is_empty(value) else as_answers(value, name))
     if not found:
         raise InputError(f"{read.name} holds no prompt")
-    answer, wrong = (tuple(each) if any(each) else () for each in own.values())
+    answer, wrong = (tuple(each) if any(each) else () for each in own)
     return Prompts(tuple(found), answer=answer, wrong=wrong, source=read.source, notes=read.notes)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from interp import files, lazy, rows
+from interp import files, lazy, reading
 from interp.errors import InputError
 from interp.prompts import is_chat
 from interp.rows import Rows
@@ -21,7 +21,7 @@ HELD = 4096  # texts that are held at once; more are read anew each time
 
 
 def from_file(path: str | os.PathLike[str], column: str = "text", n: int | None = None) -> Texts:
-    """Return the first `n` texts that a file holds, or all; `rows.of_file` says how it is cut.
+    """Return the first `n` texts that a file holds, or all; `reading.of_file` says how it is cut.
 
     Many are not held: they are read anew each time that they are gone through.
 
@@ -30,7 +30,7 @@ def from_file(path: str | os.PathLike[str], column: str = "text", n: int | None 
     InputError
         There is no such file or column, it is not UTF-8, or it holds no text.
     """
-    return of_rows(rows.of_file(path), column, n)
+    return of_rows(reading.of_file(path), column, n)
 
 
 def of_rows(read: Rows, column: str = "text", n: int | None = None) -> Texts:
@@ -63,7 +63,7 @@ def several(given: Any, column: str = "text", n: int | None = None) -> Texts:
     if isinstance(given, Texts):
         return given
     if isinstance(given, os.PathLike) or not isinstance(given, str):
-        read = rows.of_any(given)
+        read = reading.of_any(given)
         if read is not None:
             return of_rows(read, column, n)
     held: Any = plain(given)
@@ -104,17 +104,20 @@ def of_argument(which: str, given: Any) -> Texts:
     return several(given)
 
 
-def read(model: LoadedModel, texts: Iterable[Prompt], called: str = "text") -> Iterator[Encoded]:
+def read(model: LoadedModel, texts: Iterable[Prompt], called: str = "text", *, first: int = 0) -> Iterator[Encoded]:
     """Yield the texts, or what else they are `called`, as tokens, one at a time.
+
+    They are numbered from `first` on; those behind a first part of many (above 0) are not put on record.
 
     Raises
     ------
     InputError
         An empty or too long text; of several it is named by its number.
     """
-    for number, prompt in enumerate(texts):
+    encode = model.tokens.encode if first else model.encode
+    for number, prompt in enumerate(texts, first):
         try:
-            found = model.encode(prompt)
+            found = encode(prompt)
         except InputError as error:
             several = number or not isinstance(texts, Sequence) or len(texts) > 1
             raise InputError(f"{called} {number}: {error}" if several else str(error)) from None
@@ -126,8 +129,8 @@ def encoded(model: LoadedModel, texts: Iterable[Prompt], called: str = "text") -
     return list(read(model, texts, called))
 
 
-def encode(model: LoadedModel, texts: Texts) -> list[Encoded]:
-    """Return the texts as tokens, each with at least one token to predict.
+def encode(model: LoadedModel, texts: Texts, *, first: int = 0) -> list[Encoded]:
+    """Return the texts as tokens, each with at least one token to predict; `first` is as in `read`.
 
     Raises
     ------
@@ -139,9 +142,9 @@ def encode(model: LoadedModel, texts: Texts) -> list[Encoded]:
             f"{model.name} reads in both directions and predicts no next token: it has no loss on a text; load a "
             "causal model"
         )
-    found = encoded(model, texts.texts)
-    for number, one in enumerate(found):
+    found = list(read(model, texts.texts, first=first))
+    for number, one in enumerate(found, first):
         if len(one.ids) < 2:
-            where = f"text {number}" if len(found) > 1 else "the text"
+            where = f"text {number}" if first or len(found) > 1 else "the text"
             raise InputError(f"{where} is a single token, which predicts nothing; type at least two")
     return found

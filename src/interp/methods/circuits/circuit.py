@@ -40,7 +40,7 @@ _SHARED = 0.25  # of a run for each edge: measured 0.18–0.23, where runs share
 _LONG = 600.0  # seconds
 
 
-@technique(body=Pairs, forecasts=True, changes=True)
+@technique(body=Pairs, forecasts=True, changes=True, per_pair=True)
 def circuit(
     model: LoadedModel,
     pairs: Pairs,

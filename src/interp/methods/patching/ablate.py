@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 
@@ -13,8 +13,9 @@ from interp.methods._shared import named_positions, several, texts
 from interp.methods._shared.intervals import interval, too_few
 from interp.methods._shared.pairs import encode
 from interp.methods._shared.patching import samples as measured
-from interp.methods._shared.patching import taken_away
+from interp.methods._shared.patching import streamed, taken_away
 from interp.results import Result
+from interp.results.per_pair import Table
 from interp.results.tables import frame_of
 from interp.spans import Positions
 from interp.spec import (
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from interp.methods._shared.named_positions import Spanned
     from interp.methods._shared.pairs import Encodings
     from interp.results.tables import Float
+
+_CUT = "edges cut before the softmax"
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -116,6 +119,10 @@ class AblationResult(Result):
             f"({self.mode}, {count} prompt{'s' * (count != 1)}){part}"
         )
 
+    def _pairs(self) -> Table:
+        axes = {"condition": self.conditions, "prompt": range(self.per_prompt.shape[1])}
+        return Table(axes, {"value": self.per_prompt}, {"value": "per_prompt"})
+
     def to_frame(self) -> pd.DataFrame:
         """Return one row per condition, and where there are several components what adding up would give."""
         table = frame_of({"without": self.conditions, self.metric: self.values})
@@ -130,7 +137,7 @@ class AblationResult(Result):
         return table
 
 
-@technique(body=Pairs | Texts, forecasts=True, changes=True)
+@technique(body=Pairs | Texts, forecasts=True, changes=True, per_pair=True)
 def ablate(
     model: LoadedModel,
     data: Pairs | Texts,
@@ -227,6 +234,13 @@ def ablate(
     )
     if not chosen.several:
         metrics.try_out(chosen, model.geometry.d_vocab_out, model.device)
+    words: Any = {"mode": mode, "metric": chosen.name, "seed": seed, "at": away.at}
+    if streamed.applies(data, away, mode):
+        ran, weights, noted = streamed.ablated(model, cast("Texts", data), away, chosen, mode, seed)
+        model.note(ran.path, [*ran.notes, *away.notes, *streamed.note(noted, len(weights))])
+        said = "zero" if away.replaces else _CUT
+        result = _result(ran, away.names, weights, replacement=said, task=cast("Texts", data).source, **words)
+        return unless_interrupted(result, ran.interrupt)
     if isinstance(data, Texts):
         encoded = texts.encode(model, away.read(data))
         prompts = named_positions.of_texts(model, encoded) if away.named else []
@@ -253,13 +267,12 @@ def ablate(
     foresee(model, lambda: foreseen.of_ablation(job))
     ran = job.run()
     model.note(ran.path, [*ran.notes, *away.notes])
-    said = taken_away.replacement(mode, references, seed) if away.replaces else "edges cut before the softmax"
+    said = taken_away.replacement(mode, references, seed) if away.replaces else _CUT
     if pairs and pairs[0].answers:
         ran = several.of_samples(ran, pairs, chosen)
     weights = np.array([len(s.ids) - 1 for s in samples] if isinstance(data, Texts) and chosen.of_text else 1.0)
     weights = np.broadcast_to(weights, ran.values.shape[1:]).copy()
-    words: Any = {"mode": mode, "replacement": said, "metric": chosen.name, "task": task, "seed": seed, "at": away.at}
-    result = _result(ran, away.names, weights, **words)
+    result = _result(ran, away.names, weights, replacement=said, task=task, **words)
     return unless_interrupted(result, ran.interrupt)
 
 

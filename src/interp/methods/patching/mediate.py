@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -18,6 +18,7 @@ from interp.methods._shared.pairs import encode
 from interp.methods._shared.patching import features_swept, mediated
 from interp.methods._shared.permutation import LEVEL, corrector
 from interp.results.effects import EffectsResult
+from interp.results.per_pair import Table
 from interp.results.tables import frame_of
 from interp.sites import axes, find
 from interp.spec import Components, FeaturesName, Indices, MetricName, Pairs, SiteName, plain, resolve_metric
@@ -128,6 +129,13 @@ class MediationResult(EffectsResult):
 
     def _ranked(self) -> Float:
         return self.indirect
+
+    def _pairs(self) -> Table:
+        own: Mapping[str, Sequence[Any]] = {"layer": self.layers, "feature": self.features}
+        sizes = zip(self.axes, self.indirect.shape, strict=True)
+        axes = {"pair": range(len(self.per_pair_total))} | {name: own.get(name, range(n)) for name, n in sizes}
+        each = {"indirect": self.per_pair_indirect, "direct": self.per_pair_direct}
+        return Table(axes, {**each, "total": self.per_pair_total}, {name: f"per_pair_{name}" for name in each})
 
     def index(self, mediator: Any) -> tuple[int, ...]:
         """Return where a mediator stands in the arrays: given as ``"2.0"``, (2, 0), or a layer's number.
@@ -250,7 +258,7 @@ class MediationResult(EffectsResult):
         )
 
 
-@technique(body=Pairs, forecasts=True, changes=True)
+@technique(body=Pairs, forecasts=True, changes=True, per_pair=True)
 def mediate(
     model: LoadedModel,
     pairs: Pairs,

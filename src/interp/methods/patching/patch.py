@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from interp.engine.patching.waves import Sweep, Swept
 
 
-@technique(body=Pairs, forecasts=True, changes=True)
+@technique(body=Pairs, forecasts=True, changes=True, per_pair=True)
 def patch(
     model: LoadedModel,
     pairs: Pairs,

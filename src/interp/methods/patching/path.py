@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -86,6 +86,16 @@ class PathResult(PatchedResult):
         at = f" at {self.places[index[1]]}" if self.places else ""
         return f"{self.senders[index[0]]} → {self.receivers[index[1]]}{at}"
 
+    def _labels(self) -> Mapping[str, Sequence[Any]]:
+        where = [f" at {one}" for one in self.places] or [""] * len(self.receivers)
+        return {
+            "sender": self.senders,
+            "receiver": [name + at for name, at in zip(self.receivers, where, strict=True)],
+        }
+
+    def _there(self) -> NDArray[np.bool_]:
+        return self.exists
+
     def to_frame(self) -> pd.DataFrame:
         """Return one row per path that exists: sender, receiver, where, patched metric, effect, recovery, interval."""
         sender, receiver = np.nonzero(self.exists)
@@ -94,7 +104,7 @@ class PathResult(PatchedResult):
         return frame_of(ends | where | self._columns(sender, receiver))
 
 
-@technique(body=Pairs, forecasts=True, changes=True)
+@technique(body=Pairs, forecasts=True, changes=True, per_pair=True)
 def path(
     model: LoadedModel,
     pairs: Pairs,

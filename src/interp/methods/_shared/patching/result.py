@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -131,6 +131,11 @@ class PatchingResult(PatchedResult):
 
         return self._run(run, "what the patched model says")
 
+    def _labels(self) -> Mapping[str, Sequence[Any]]:
+        own: Mapping[str, Sequence[Any]] = {"layer": self.layers, "span": self.positions}
+        sizes = zip(self.axes, self.patched.shape, strict=True)
+        return {name: own.get(name, range(size)) for name, size in sizes}
+
     def to_frame(self) -> pd.DataFrame:
         """Return one row per cell: its axes, the patched metric, effect, recovery, interval and, if any, estimate."""
         grid = np.indices(self.patched.shape).reshape(len(self.axes), -1)
@@ -166,6 +171,9 @@ class FeaturePatchingResult(PatchingResult):
         """Return what the cell at `index` is called: a feature ``"2.417"``, or ``"2.417 position 3"``."""
         feature, *position = index
         return self.features[feature] + (f" position {position[0]}" if position else "")
+
+    def _labels(self) -> Mapping[str, Sequence[Any]]:
+        return {**super()._labels(), self.axes[0]: self.features}
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per cell: its feature, its position, the patched metric, effect, recovery, interval."""

@@ -74,8 +74,10 @@ class Away:
         """Return where in each prompt outputs and coordinates are taken away; empty for everywhere."""
         return [] if self.asked is None else [one.positions(self.asked) for one in prompts]
 
-    def placed(self, model: LoadedModel, samples: Sequence[Sample], prompts: Sequence[Spanned]) -> list[Sample]:
-        """Return the prompts with what ends of edges mean in each.
+    def placed(
+        self, model: LoadedModel, samples: Sequence[Sample], prompts: Sequence[Spanned], *, first: int = 0
+    ) -> list[Sample]:
+        """Return the prompts, numbered from `first` on, with what ends of edges mean in each.
 
         Raises
         ------
@@ -88,19 +90,19 @@ class Away:
                 replace(sample, ends={end: one.positions(end) for end in ends})
                 for sample, one in zip(samples, prompts, strict=True)
             ]
-        self._check(model, samples)
+        self._check(model, samples, first)
         return list(samples)
 
-    def _check(self, model: LoadedModel, samples: Sequence[Sample]) -> None:
+    def _check(self, model: LoadedModel, samples: Sequence[Sample], first: int) -> None:
         causal = model.geometry.causal
         edges = [
             (self.parts[numbers[0]], numbers, name)
             for numbers, name in zip(self.components, self.names, strict=True)
             if self.parts[numbers[0]].site == "scores"
         ]
-        for number, sample in enumerate(samples):
+        for number, sample in enumerate(samples if edges else (), first):
             length = len(sample.ids)
-            where = f"prompt {number}" if len(samples) > 1 else "the prompt"
+            where = f"prompt {number}" if first or len(samples) > 1 else "the prompt"
             gone: dict[tuple[int, int | None, int], set[int]] = defaultdict(set)
             for part, numbers, name in edges:
                 given = [end for end in (part.query, part.key) if isinstance(end, int) and end not in sample.ends]

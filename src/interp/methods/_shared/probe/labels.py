@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from interp import rows
+from interp import reading, rows
 from interp.errors import InputError
 from interp.rows import Rows
 from interp.spec import as_prompt
@@ -32,8 +32,8 @@ def given(texts: Any, labels: Any, text: str | None, column: str, label: str) ->
     if text is not None:
         if labels is not None:
             raise InputError("the file holds the labels: name their column with --label")
-        prompts, held = _columns(rows.of_file(text), column, label)
-    elif (table := rows.of_any(texts)) is not None:
+        prompts, held = _columns(reading.of_file(text), column, label)
+    elif (table := reading.of_any(texts)) is not None:
         prompts, held = _columns(table, column, label if labels is None else None)
         held = held if labels is None else _list(labels, "labels")
     else:
