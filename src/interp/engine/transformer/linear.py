@@ -30,10 +30,10 @@ _FUSED: dict[Activation, tuple[str, str]] = {
     functional.gelu: ("gelu", "none"),
     functional.silu: ("swish", ""),
 }
-# oneDNN and what torch calls it by keep what they made for each number of rows, a thousand of them unless told: with texts
-# of all lengths that is a gigabyte, and it makes nothing faster that could be measured. Both ask when they are used first.
+# oneDNN, and torch's door to it, keep what they make for each number of rows: a thousand of them unless told, which is a
+# gigabyte with texts of all lengths, and fewer are no slower. Both ask when they are first used.
 for _cache in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
-    os.environ.setdefault(_cache, "128")
+    os.environ.setdefault(_cache, "64")
 _onednn: Any = (
     getattr(torch.ops.mkldnn, "_linear_pointwise", None)
     if torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
