@@ -154,7 +154,7 @@ class Seat(ABC):
             self._recipes.pop(model.name, None)
             answer, _ = self.asked({"do": "load", "name": model.name, "recipe": recipe[0]})
             found = answer["fingerprint"]
-            if found != model.loaded:
+            if model.loaded and found != model.loaded:
                 raise Ejected(
                     f"its {model.name} is another one (fingerprint {found[:8]} instead of {model.loaded[:8]}): the "
                     "files were changed, or are read otherwise there"

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from interp import files
 from interp.engine.model.load import Options, load
+from interp.engine.pool import rebuilt
 from interp.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Travelling:
     recipe
         How to load it, as plain data.
     loaded
-        The fingerprint that loading it must give.
+        The fingerprint that loading it must give; an empty string of one that is made anew, whose weights are sent.
     model
         The model itself: its weights are asked for where they are others than the recipe's.
     """
@@ -59,17 +60,21 @@ def travelling(model: LoadedModel, *, local: bool) -> Travelling:
     Raises
     ------
     InputError
-        It came from no file, so that no worker can load it.
+        It came from no file, and is of a class that no worker can make.
     """
     origin, operation = model.origin, model.operation
     found = model.fingerprint() if operation is None else operation.fingerprint
     if local:
         return Travelling(model.name, found, {}, found, model)
     if origin is None or not isinstance(origin.source, str):
-        raise InputError(
-            f"{model.name} is held in this notebook alone, and workers load models from files: save it with "
-            "save_pretrained(folder) and %interp load folder, or %interp disconnect"
-        )
+        made_of = rebuilt.description(model)
+        if made_of is None:
+            raise InputError(
+                f"{model.name} is held in this notebook alone, and a worker cannot make a "
+                f"{type(model.hf_model).__name__}: save it with save_pretrained(folder) and %interp load folder, or "
+                "%interp disconnect"
+            )
+        return Travelling(model.name, found, {"name": model.name, "made_of": made_of}, "", model)
     source = origin.source if origin.path is None else str(origin.path.resolve())
     recipe = {"name": model.name, "source": source, "options": _plain(origin.options)}
     return Travelling(model.name, found, recipe, origin.fingerprint or found, model)
@@ -83,7 +88,9 @@ def _plain(options: Options) -> dict[str, Any]:
 
 
 def built(recipe: Mapping[str, Any]) -> LoadedModel:
-    """Load a model by its recipe."""
+    """Load a model by its recipe, or make one like it."""
+    if "made_of" in recipe:
+        return rebuilt.rebuilt(recipe["name"], recipe["made_of"])
     return load(recipe["source"], name=recipe["name"], options=Options(**recipe["options"]))
 
 
@@ -138,7 +145,11 @@ def change(model: LoadedModel, tensors: Mapping[str, Tensor]) -> None:
     own = tensors_of(model)
     with torch.no_grad():
         for name, tensor in tensors.items():
-            if own[name].shape == tensor.shape and own[name].dtype == tensor.dtype:
+            if own[name].shape != tensor.shape:
+                continue
+            if own[name].dtype != tensor.dtype:  # a buffer that was cast with the model
+                own[name].data = tensor.to(own[name].device)
+            else:
                 own[name].copy_(tensor)
 
 
