@@ -30,7 +30,7 @@ _FUSED: dict[Activation, tuple[str, str]] = {
     functional.gelu: ("gelu", "none"),
     functional.silu: ("swish", ""),
 }
-# oneDNN, and torch's door to it, keep what they make for each number of rows: a thousand of them unless told, which is a
+# oneDNN, and torch's door to it, keep what they make for each number of rows: a thousand unless told, which is a
 # gigabyte with texts of all lengths, and fewer are no slower. Both ask when they are first used.
 for _cache in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
     os.environ.setdefault(_cache, "64")
