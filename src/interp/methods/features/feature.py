@@ -196,7 +196,7 @@ def _together(found: Activity, dictionary: Dictionary, number: int) -> tuple[Ran
     return tuple((f"{dictionary.layer}.{n}", value) for n, value in kept), shares
 
 
-def _exemplars(model: LoadedModel, found: Activity, texts: list[tuple[int, ...]], number: int) -> list[Exemplar]:
+def _exemplars(model: LoadedModel, found: Activity, texts: Sequence[tuple[int, ...]], number: int) -> list[Exemplar]:
     """Return what is shown of the places that were kept: those with the same tokens around as one."""
     deciles = found.deciles(number)
     every: dict[tuple[int, int], tuple[float, Tensor]] = {}
