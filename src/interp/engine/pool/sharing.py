@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from interp.metric import Metric
 
 Take = Callable[[int, Any], None]
-_KEPT = 2**28  # bytes of one command's answers that are kept for the next one: texts have no end
+_KEPT = 2**26  # bytes of one command's answers that are kept for the next one: texts have no end
 
 
 def pool_of(model: LoadedModel, *others: LoadedModel, metric: Metric | None = None) -> Pool | None:

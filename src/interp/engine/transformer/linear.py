@@ -7,6 +7,7 @@ times as fast on those, and applies an activation function while the product is 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -29,6 +30,10 @@ _FUSED: dict[Activation, tuple[str, str]] = {
     functional.gelu: ("gelu", "none"),
     functional.silu: ("swish", ""),
 }
+# oneDNN, and torch's door to it, keep what they make for each number of rows: a thousand unless told, which is a
+# gigabyte with texts of all lengths, and fewer are no slower. Both ask when they are first used.
+for _cache in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
+    os.environ.setdefault(_cache, "64")
 _onednn: Any = (
     getattr(torch.ops.mkldnn, "_linear_pointwise", None)
     if torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
