@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     from interp.engine.pool.travel import Travelling
 
 # What a worker can be asked for; nothing else is ever called there.
-JOBS = {"sweep": "interp.engine.patching.shards:swept"}
+JOBS = {
+    "command": "interp.interface.remote:ran",
+    "control": "interp.methods._shared.claims.controls:made",
+    "interchange": "interp.engine.interchange.shards:answered",
+    "plain": "interp.engine.interchange.shards:unpatched",
+    "selfcheck": "interp.methods.checks.selfcheck:scored",
+    "sweep": "interp.engine.patching.shards:swept",
+}
 
 Step = Callable[[], None]
 

@@ -71,7 +71,7 @@ def run(
     shards: Sequence[Mapping[str, Any]],
     take: Take,
     *,
-    way: exactness.Way = "lean",
+    way: exactness.Way | None = "lean",
     check: exactness.Check = exactness.unchecked,
 ) -> str:
     """Run shards in a pool, and return what a provenance says of them, such as ``" in 12 shards on 4 processes"``.
@@ -87,7 +87,7 @@ def run(
     take
         Called with a shard's number and what it gave, as it ends, in any order.
     way, check
-        See `exactness.run`; it compares what the first shard gave.
+        See `exactness.run`; it compares what the first shard gave. ``None``: each shard decides by itself.
 
     Raises
     ------
@@ -98,7 +98,8 @@ def run(
     assert model.operation is not None
     travellers = tuple(travelling(one, local=pool.local) for one in dict.fromkeys(models))
     numbers = [list(dict.fromkeys(models)).index(one) for one in models]
-    tasks = [_task(job, way, model, numbers, travellers, shard) for shard in shards]
+    changes = tuple(model.operation.interventions)
+    tasks = [_task(job, way, changes, numbers, travellers, shard) for shard in shards]
     names = [_name(task) for task in tasks]
     waiting: list[int] = []
     for number, name in enumerate(names):
@@ -111,31 +112,73 @@ def run(
     if shards and 0 not in waiting:
         check()
     model.alive(f"{len(shards)} shards on {pool.name}")
-    futures: dict[Future[Reply], int] = {}
     notes: dict[str, None] = {}
+
+    def taken(number: int, future: Future[Reply]) -> None:
+        reply = future.result()
+        take(number, plain.whole(reply.head["value"], reply.tensors))
+        held = bytearray(messages.packed({"value": reply.head["value"]}, reply.tensors))
+        model.keep((), {names[number]: torch.frombuffer(held, dtype=torch.uint8)})
+        model.count(reply.head["forwards"])
+        notes.update(dict.fromkeys([*reply.head["notes"], *lives(reply)]))
+        if number == 0:
+            check()
+
     try:
-        for number in waiting:
-            futures[pool.submit(tasks[number])] = number
+        each(pool, {number: tasks[number] for number in waiting}, taken)
+    finally:
+        model.operation.notes.extend(notes)
+    return said(len(shards), pool)
+
+
+def each(pool: Pool, tasks: Mapping[int, Task], take: Callable[[int, Future[Reply]], None]) -> None:
+    """Run tasks in a pool; `take` is given each one's number and its future as it ends, in any order.
+
+    Where that raises, or an interrupt comes, the others are let go of.
+    """
+    futures: dict[Future[Reply], int] = {}
+    try:
+        for number, task in tasks.items():
+            futures[pool.submit(task)] = number
         for future in pool.completed(list(futures)):
-            number, reply = futures[future], future.result()
-            take(number, plain.whole(reply.head["value"], reply.tensors))
-            held = bytearray(messages.packed({"value": reply.head["value"]}, reply.tensors))
-            model.keep((), {names[number]: torch.frombuffer(held, dtype=torch.uint8)})
-            model.count(reply.head["forwards"])
-            notes |= dict.fromkeys(reply.head["notes"])
-            if reply.lost:
-                notes[f"{' and '.join(dict.fromkeys(reply.lost))} ended at a shard, which then ran again elsewhere"] = (
-                    None
-                )
-            if reply.overtaken:
-                slow = " and ".join(reply.overtaken)
-                notes[f"{slow} had not done a shard yet when another worker was through with it"] = None
-            if number == 0:
-                check()
+            take(futures[future], future)
     finally:
         pool.cancel(list(futures))
-        model.operation.notes.extend(notes)
-    return f" in {len(shards)} shard{'' if len(shards) == 1 else 's'} on {pool.name}"
+
+
+def task(job: str, shard: Mapping[str, Any], models: Sequence[LoadedModel] = (), *, local: bool = False) -> Task:
+    """Return a task that decides by itself how it computes, on models that travel as they are.
+
+    Raises
+    ------
+    InputError
+        There is something in it that does not travel.
+    """
+    travellers = tuple(travelling(one, local=local) for one in models)
+    return _task(job, None, (), range(len(models)), travellers, shard)
+
+
+def lives(reply: Reply) -> list[str]:
+    """Return what is worth knowing of the workers that had a shard."""
+    found: list[str] = []
+    if reply.lost:
+        ended = " and ".join(dict.fromkeys(reply.lost))
+        found.append(f"{ended} ended at a shard, which then ran again elsewhere")
+    if reply.overtaken:
+        slow = " and ".join(reply.overtaken)
+        found.append(f"{slow} had not done a shard yet when another worker was through with it")
+    return found
+
+
+def said(count: int, pool: Pool) -> str:
+    """Return what a provenance says of shards.
+
+    Examples
+    --------
+    >>> said(2, Here())
+    ' in 2 shards on this process'
+    """
+    return f" in {count} shard{'' if count == 1 else 's'} on {pool.name}"
 
 
 def slices(count: int, size: int) -> list[range]:
@@ -151,17 +194,16 @@ def slices(count: int, size: int) -> list[range]:
 
 def _task(
     job: str,
-    way: exactness.Way,
-    model: LoadedModel,
+    way: exactness.Way | None,
+    changes: tuple[Any, ...],
     numbers: Sequence[int],
     travellers: tuple[Any, ...],
     shard: Mapping[str, Any],
 ) -> Task:
     tensors: dict[str, Tensor] = {}
     assets: dict[str, Any] = {}
-    assert model.operation is not None
-    changes = plain.flat(tuple(model.operation.interventions), tensors, assets)
-    head = {"way": way, "models": list(numbers), "changes": changes, "asked": plain.flat(dict(shard), tensors, assets)}
+    changed = plain.flat(changes, tensors, assets)
+    head = {"way": way, "models": list(numbers), "changes": changed, "asked": plain.flat(dict(shard), tensors, assets)}
     return Task(job, head, travellers, tensors, assets)
 
 

@@ -7,16 +7,20 @@ Weights that the user has changed since are sent, and the fingerprint must then 
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import transformers
 import xxhash
 from torch import Tensor
 
 from interp import files
 from interp.engine.model.load import Options, load
+from interp.engine.model.load.source import offline
 from interp.engine.pool import rebuilt
 from interp.errors import InputError
 
@@ -76,22 +80,50 @@ def travelling(model: LoadedModel, *, local: bool) -> Travelling:
             )
         return Travelling(model.name, found, {"name": model.name, "made_of": made_of}, "", model)
     source = origin.source if origin.path is None else str(origin.path.resolve())
-    recipe = {"name": model.name, "source": source, "options": _plain(origin.options)}
+    recipe = {"name": model.name, "source": source, "options": plain_options(origin.options)}
     return Travelling(model.name, found, recipe, origin.fingerprint or found, model)
 
 
-def _plain(options: Options) -> dict[str, Any]:
+def plain_options(options: Options) -> dict[str, Any]:
     """Return how a model was loaded as plain data; another process may be in another folder."""
     adapter = None if options.adapter is None else str(files.path_of(options.adapter).resolve())
     said = {one.name: getattr(options, one.name) for one in fields(options) if one.name != "on_step"}
     return said | {"adapter": adapter}
 
 
-def built(recipe: Mapping[str, Any]) -> LoadedModel:
-    """Load a model by its recipe, or make one like it."""
+def built(recipe: Mapping[str, Any], tokenizer: Any = None) -> LoadedModel:
+    """Load a model by its recipe, or make one like it; `tokenizer` is for weights that have none beside them."""
     if "made_of" in recipe:
         return rebuilt.rebuilt(recipe["name"], recipe["made_of"])
-    return load(recipe["source"], name=recipe["name"], options=Options(**recipe["options"]))
+    return load(recipe["source"], tokenizer=tokenizer, name=recipe["name"], options=Options(**recipe["options"]))
+
+
+def tokenizer_files(tokenizer: Any) -> dict[str, bytes]:
+    """Return the files that a tokenizer is saved as: name → content; none of none."""
+    if tokenizer is None:
+        return {}
+    with tempfile.TemporaryDirectory(prefix="interp-") as folder:
+        tokenizer.save_pretrained(folder)
+        return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir()) if path.is_file()}
+
+
+def tokenizer_of(held: Mapping[str, bytes]) -> Any:
+    """Return the tokenizer that `tokenizer_files` wrote.
+
+    Raises
+    ------
+    InputError
+        One of the names is no plain file's.
+    """
+    if not held:
+        return None
+    with tempfile.TemporaryDirectory(prefix="interp-") as folder:
+        for name, content in held.items():
+            if Path(name).name != name:
+                raise InputError(f"{name!r} is no file of a tokenizer")
+            (Path(folder) / name).write_bytes(content)
+        with offline():
+            return transformers.AutoTokenizer.from_pretrained(folder)
 
 
 def tensors_of(model: LoadedModel) -> dict[str, Tensor]:
