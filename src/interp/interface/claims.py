@@ -86,7 +86,8 @@ def claims(session: Session, files: FileNames = None, *, model: ModelName | None
     tested = [now.get(number, "it was stopped before this one") for number in range(len(kept))]
     found = _result(kept, tested, interrupt)
     if shared is not None:
-        found = replace(found, notes=(*found.notes, f"tested{shared.said}", *notes))
+        made = replace(found.provenance, path=shared.said.strip())
+        found = replace(found, notes=(*found.notes, *notes), provenance=made)
     return unless_interrupted(found, interrupt)
 
 

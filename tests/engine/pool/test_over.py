@@ -18,6 +18,7 @@ from faults import harness
 from interp.engine.pool.here import Here
 from interp.engine.pool.protocol import Reply
 from interp.errors import InputError, Interrupted
+from interp.interface import remote, shards
 
 CLEAN = "When Mary and John went to the store, John gave a drink to"
 OTHER = "When John and Mary went to the store, Mary gave a drink to"
@@ -67,7 +68,7 @@ def bits(result: Any) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "family"), [("patch", "gpt2"), ("circuit", "llama"), ("loss", "llama")])
+@pytest.mark.parametrize(("name", "family"), [("patch", "gpt2"), ("circuit", "llama")])
 def test_any_number_of_workers_gives_the_same_bits(
     name: str, family: str, run: Any, session_with: Any, one: Any, two: Any, clean_session: Any
 ) -> None:
@@ -96,3 +97,109 @@ def test_any_number_of_workers_gives_the_same_bits(
         assert a.code() == b.code()
     assert first.code() == plain.code()
     assert all(set(worker.held) <= {"run"} for worker in two.workers())
+
+
+def test_what_fails_there_is_said_as_here(run: Any, session_with: Any, two: Any) -> None:
+    """And of two models one is held, the other loaded."""
+    place = run()
+    asked: dict[str, Any] = {"pairs": PAIRS[:1], "over": "checkpoint-3,checkpoint-20", "tokens": 0}
+    (place / "checkpoint-20" / "config.json").write_text("[1]")
+    plain = interp.diff("run", **asked)
+    session_with(two)
+    found = interp.diff("run", **asked)
+    assert found.failures == plain.failures
+    assert "no model's configuration" in found.failures[1]
+    assert [(one.base, one.tuned) for one in found.results if one is not None] == [("run", "checkpoint-3")]
+    assert found.code() == plain.code()
+    np.testing.assert_allclose(found.values, plain.values, atol=1e-4)
+    with pytest.raises(InputError, match="layer 7"):
+        interp.attention(CLEAN, layer=7, over="checkpoint-3")
+
+
+def test_an_interrupt_keeps_what_is_done(run: Any, clean_session: Any, session_with: Any, two: Any) -> None:
+    run()
+    session_with(two)
+    told: list[tuple[int, int, str]] = []
+
+    def stop(*step: Any) -> None:
+        told.append(step)
+        if step[0] == 1:
+            raise KeyboardInterrupt
+
+    clean_session.on_step = stop
+    with pytest.raises(Interrupted) as caught:
+        interp.loss(CLEAN, over="run,checkpoint-3,checkpoint-20")
+    clean_session.on_step = None
+    assert told == [(0, 3, "loss: on 2 processes"), (1, 3, "loss: on 2 processes")]
+    part = caught.value.result
+    assert len(part.steps) == 1
+    assert part.notes[0] == "partial: stopped after 1 of 3"
+    whole = interp.loss(CLEAN, over="run,checkpoint-3,checkpoint-20")
+    assert whole.steps == ("run", "checkpoint-3", "checkpoint-20")
+    assert whole.at(part.steps[0]).mean == part.results[0].mean
+
+
+def test_what_does_not_travel_is_refused_and_runs_here_as_without_workers(
+    run: Any, clean_session: Any, session_with: Any, two: Any
+) -> None:
+    run()
+    model = clean_session.get("run")
+    handle = model.hf_model.register_forward_hook(nothing)
+    session_with(two)
+    with pytest.raises(InputError, match="hooks or functions of yours are on run, and no code goes to workers"):
+        interp.loss(CLEAN, over="run,checkpoint-3")
+    session_with(Here())
+    assert "shard" not in interp.loss(CLEAN, over="run").provenance.path
+    handle.remove()
+    asked: dict[str, Any] = {"pairs": PAIRS, "over": "checkpoint-3"}
+    assert "shard" not in interp.patch(metric=mine, **asked).provenance.path
+    session_with(two)
+    with pytest.raises(InputError, match="a function does not go to workers: %interp disconnect"):
+        interp.patch(metric=mine, **asked)
+    held, model.origin = model.origin, None
+    with pytest.raises(InputError, match="run is held in this notebook alone"):
+        interp.loss(CLEAN, over="run")
+    model.origin = held
+    model.bridge.tokenizer.add_tokens(["John gave"])
+    found = interp.loss(CLEAN, over="run,checkpoint-3")
+    assert found.failures[0].startswith("the tokenizer of run is another one than it was loaded with")
+    assert not found.failures[1]  # weights without a tokenizer are lent the one that is here
+
+
+def mine(logits: torch.Tensor) -> torch.Tensor:
+    return logits[:, 0]
+
+
+def nothing(*_: Any) -> None:
+    """Change nothing."""
+
+
+def test_workers_that_find_different_models_are_told_apart(run: Any, session_with: Any) -> None:
+    run()
+    pool = Here()
+    session_with(pool)
+    assert not any(interp.loss(CLEAN, over="checkpoint-3,run").failures)
+    (known,) = shards._found[pool].items()
+    shards._found[pool][known[0]] = "0" * 32
+    found = interp.loss(CLEAN, over="checkpoint-3,run")
+    assert found.failures[0].startswith("a worker found another checkpoint-3 (fingerprint ")
+    assert not found.failures[1]
+
+
+@pytest.mark.parametrize("name", ["load", "features-load", "features-train", "status", "no-such"])
+def test_a_worker_runs_commands_that_leave_nothing_behind(name: str) -> None:
+    asked: dict[str, Any] = {"body": (), "arguments": {}, "recipe": None, "tokenizer": {}, "reads": {}, "folder": "."}
+    with pytest.raises(InputError, match="is no command that a worker runs"):
+        remote.ran([], lambda: None, name=name, **asked)
+
+
+def test_results_go_as_their_files(run: Any, session_with: Any, two: Any) -> None:
+    """One circuit over checkpoints."""
+    run()
+    circuit = interp.circuit(pairs=PAIRS, edges=10)
+    asked: dict[str, Any] = {"pairs": PAIRS, "over": "run,checkpoint-3", "random": 2}
+    plain = interp.validate(circuit, **asked)
+    session_with(two)
+    found = interp.validate(circuit, **asked)
+    assert found.failures == plain.failures == ("", "")
+    np.testing.assert_allclose(found.values, plain.values, atol=1e-3)

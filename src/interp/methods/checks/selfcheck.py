@@ -120,11 +120,12 @@ def selfcheck(
         if watcher is not None:
             watcher(int(np.isfinite(found.auroc).sum()), found.auroc.size, said)
 
-    where: list[str] = []
+    path, lives = "", list[str]()
 
     def run() -> None:
+        nonlocal path
         if session.pool is not None:
-            where.extend(_shared(session.pool, found, step))
+            path = _shared(session.pool, found, step, lives)
             return
         for place, name in enumerate(programs):
             _check(truth.build(name), found, place, step)
@@ -132,8 +133,8 @@ def selfcheck(
     stopped, interrupt = driver.contained(
         run, lambda: f"{int(np.isfinite(found.auroc).sum())} of {found.auroc.size} scores"
     )
-    notes = [*([f"partial: {stopped}"] if stopped else []), *_explained(found), *too_few(n), *where]
-    provenance = replace(found.provenance, seconds=time.perf_counter() - started)
+    notes = [*([f"partial: {stopped}"] if stopped else []), *_explained(found), *too_few(n), *lives]
+    provenance = replace(found.provenance, path=path, seconds=time.perf_counter() - started)
     result = replace(found, notes=tuple(notes), provenance=provenance)
     return unless_interrupted(result, interrupt)
 
@@ -162,8 +163,14 @@ def _nothing(programs: Sequence[str], ablations: Sequence[str], n: int, seed: in
 _ARRAYS = ("auroc", "interval", "seconds", "true", "false", "undefined")
 
 
-def _shared(pool: Pool, found: SelfcheckResult, step: Callable[[str], None]) -> list[str]:
-    """Score each model with each ablation as a shard, and return what is worth knowing of that."""
+def _shared(pool: Pool, found: SelfcheckResult, step: Callable[[str], None], lives: list[str]) -> str:
+    """Score each model with each ablation as a shard, and return what a provenance says of that.
+
+    Parameters
+    ----------
+    lives
+        Is given what is worth knowing of the workers.
+    """
     from interp.engine.pool import plain, sharing
 
     cells = [(p, a) for p in range(len(found.programs)) for a in range(len(found.ablations))]
@@ -190,7 +197,8 @@ def _shared(pool: Pool, found: SelfcheckResult, step: Callable[[str], None]) -> 
     finally:
         for number in sorted(hidden):
             found.hidden.update(hidden[number])
-    return [f"scored{sharing.said(len(tasks), pool)}", *notes]
+        lives.extend(notes)
+    return sharing.said(len(tasks), pool).strip()
 
 
 def scored(
