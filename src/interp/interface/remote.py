@@ -63,7 +63,11 @@ def ran(
             "disconnect runs this here"
         )
     own = Session(models={one.name: one for one in models}, current=models[0].name if models else None)
-    own.on_step, own.on_phase = lambda *_: step(), lambda _: step()
+
+    def tell(*_: object) -> None:
+        step()
+
+    own.on_step = own.on_phase = tell
 
     def call() -> Any:
         made: LoadedModel | None = None

@@ -64,6 +64,7 @@ CALLS: dict[str, Callable[..., Any]] = {
 def bits(result: Any) -> Any:
     found = harness.content(result, {"provenance", "results"})
     del found["numbers"]["seconds"]
+    found["notes"] = [note for note in found["notes"] if not note.startswith("worker ")]  # that one was slow
     return found, [harness.content(one, {"provenance"}) for one in result.results if one is not None]
 
 
@@ -160,7 +161,7 @@ def test_what_does_not_travel_is_refused_and_runs_here_as_without_workers(
     with pytest.raises(InputError, match="run is held in this notebook alone"):
         interp.loss(CLEAN, over="run")
     model.origin = held
-    model.bridge.tokenizer.add_tokens(["John gave"])
+    model.bridge.tokenizer.add_tokens(["xyzzy"])
     found = interp.loss(CLEAN, over="run,checkpoint-3")
     assert found.failures[0].startswith("the tokenizer of run is another one than it was loaded with")
     assert not found.failures[1]  # weights without a tokenizer are lent the one that is here
@@ -197,7 +198,7 @@ def test_results_go_as_their_files(run: Any, session_with: Any, two: Any) -> Non
     """One circuit over checkpoints."""
     run()
     circuit = interp.circuit(pairs=PAIRS, edges=10)
-    asked: dict[str, Any] = {"pairs": PAIRS, "over": "run,checkpoint-3", "random": 2}
+    asked: dict[str, Any] = {"over": "run,checkpoint-3", "random": 2}
     plain = interp.validate(circuit, **asked)
     session_with(two)
     found = interp.validate(circuit, **asked)

@@ -10,6 +10,7 @@ from torch import Tensor
 from interp.engine.interchange.changes import Change
 from interp.engine.interchange.places import Place, Swap
 from interp.engine.interchange.run import answers, plain
+from interp.engine.patching.driver import OnStep
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
@@ -25,7 +26,7 @@ def answered(
     change: Change,
 ) -> Tensor:
     """Return what `answers` gives of some swaps."""
-    return answers(models[0], places, swaps, classes, change, on_step=lambda *_: step())
+    return answers(models[0], places, swaps, classes, change, on_step=_told(step))
 
 
 def unpatched(
@@ -37,4 +38,11 @@ def unpatched(
     classes: Sequence[int],
 ) -> Tensor:
     """Return what `plain` gives of some prompts."""
-    return plain(models[0], prompts, positions, classes, on_step=lambda *_: step())
+    return plain(models[0], prompts, positions, classes, on_step=_told(step))
+
+
+def _told(step: Callable[[], None]) -> OnStep:
+    def tell(*_: int) -> None:
+        step()
+
+    return tell
