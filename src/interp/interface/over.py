@@ -280,7 +280,7 @@ def _calls(
     named = [arguments.get(one.name) for one in command.parameters if one.names == "model" and one.name != varied]
     named += [like.name] if varied != command.model else []
     others = [session.models[name] for name in dict.fromkeys(named) if name in session.models]
-    lent = {}
+    lent: dict[str, bytes] = {}
     found: list[shards.Call] = []
     for step in steps:
         given = {**arguments, varied: step.name}
@@ -297,7 +297,7 @@ def _calls(
         source = str(files.path_of(held.given).resolve()) if files.there(files.path_of(held.given)) else held.given
         recipe = {"name": step.name, "source": source, "options": travel.plain_options(held.options)}
         lent = lent or travel.tokenizer_files(held.lent)
-        found.append(shards.Call(command, tuple(body), given, tuple(others), recipe, lent if held.lent else {}))
+        found.append(shards.Call(command, tuple(body), given, tuple(others), recipe, {} if held.lent is None else lent))
     return found
 
 

@@ -89,10 +89,11 @@ def _fill(
     featured = any(place.site.kind is FEATURES for place in places)  # of sets that are loaded here
     pool = None if featured else sharing.pool_of(model)
     where = ""
+    compared = [number for length in sorted(lengths, reverse=True) for number in lengths[length]]
 
     def shared(way: exactness.Way, check: exactness.Check) -> None:
         """Run them in the command's pool, the longest first, those of a shard of one length."""
-        nonlocal where
+        nonlocal where, compared
         assert pool is not None
         out[:] = float("nan")
         cut = [
@@ -100,6 +101,7 @@ def _fill(
             for length, numbers in sorted(lengths.items(), reverse=True)
             for some in sharing.slices(len(numbers), max(1, SHARD // length))
         ]
+        compared = cut[0] if cut else []  # whichever is done first
         asked = {"places": tuple(places), "classes": tuple(classes), "change": change}
         heads = [{**asked, "swaps": tuple(swaps[n] for n in numbers)} for numbers in cut]
 
@@ -148,8 +150,7 @@ def _fill(
         return hooked.ends(model, places, some, runs_of(model, places, some)[0], classes, change)
 
     def sample() -> Iterator[float]:
-        done = (number for length in sorted(lengths, reverse=True) for number in lengths[length])
-        few = [number for number in done if not bool(out[number].isnan().any())][: exactness.sample_of(model)]
+        few = [number for number in compared if not bool(out[number].isnan().any())][: exactness.sample_of(model)]
         for number in few:
             yield exactness.difference(out[number], by_hooks([swaps[number]])[0].double().cpu())
 
