@@ -52,6 +52,9 @@ def answered(model: Any, count: int = 12) -> list[Pair]:
     return [Pair(ids, ids, said) for ids, said in turns[:count]]
 
 
+_COST = {"provenance", "forwards", "seconds"}  # of a run, which says nothing of the model
+
+
 def bits(result: Any) -> Any:
     return _plain(harness.content(result, {"provenance"}))
 
@@ -59,7 +62,7 @@ def bits(result: Any) -> Any:
 def _plain(value: Any) -> Any:
     """Return what a result holds, and those in it, without how they were made, and that a worker was slow."""
     if isinstance(value, dict):
-        return {name: _plain(held) for name, held in value.items() if name != "provenance"}
+        return {name: _plain(held) for name, held in value.items() if name not in _COST}
     if isinstance(value, list):
         return [_plain(held) for held in value if not str(held).startswith("worker ")]
     return value
