@@ -16,6 +16,7 @@ from interp.interface.saved import load_result as load_result
 from interp.methods._shared.circuit.file import load_circuit as load_circuit
 from interp.methods._shared.circuit.report import CircuitReport as _CircuitReport
 from interp.methods._shared.circuit.result import CircuitResult as _CircuitResult
+from interp.methods._shared.circuit.selfcheck_result import SelfcheckResult as _SelfcheckResult
 from interp.methods._shared.claims.repeated_result import ClaimsResult as _ClaimsResult
 from interp.methods._shared.claims.result import ClaimResult as _ClaimResult
 from interp.methods._shared.diff_result import DiffResult as _DiffResult
@@ -39,7 +40,6 @@ from interp.methods._shared.samples_result import SamplesResult as _SamplesResul
 from interp.methods._shared.trace.file import load_graph as load_graph
 from interp.methods._shared.trace.result import TraceResult as _TraceResult
 from interp.methods._shared.trace.score_result import ScoreResult as _ScoreResult
-from interp.methods.checks.selfcheck import SelfcheckResult as _SelfcheckResult
 from interp.methods.checks.task import TaskResult as _TaskResult
 from interp.methods.heads.attention import AttentionResult as _AttentionResult
 from interp.methods.heads.compose import ComposeResult as _ComposeResult

@@ -187,8 +187,11 @@ def run(
     return Done(hooked(fallback), fallback.path, notes)
 
 
-def by(way: Way, body: Callable[[], Answer]) -> Answer:
-    """Call `body`, in which all is computed one way and nothing compared: whoever asked for this does that."""
+def by(way: Way | None, body: Callable[[], Answer]) -> Answer:
+    """Call `body`, in which all is computed one way and nothing compared: whoever asked for this does that.
+
+    Without a `way` it decides and compares by itself.
+    """
     token = _decided.set(way)
     try:
         return body()

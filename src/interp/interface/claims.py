@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from interp.errors import InputError, OutOfMemory, unless_interrupted
-from interp.interface import registry
+from interp.interface import registry, shards
 from interp.interface.registry import command
 from interp.interface.saved import load_result
 from interp.methods._shared.claims.kept import Kept
@@ -17,9 +18,10 @@ from interp.results.code import Own
 from interp.spec import FileNames, ModelName
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from interp.interface.session import Session
+    from interp.results import Result
 
 
 @command
@@ -58,35 +60,72 @@ def claims(session: Session, files: FileNames = None, *, model: ModelName | None
     kept = list(session.kept) if files is None else [_of_file(path) for path in files]
     if model is not None:
         session.get(model)
-    now: list[ClaimResult | str] = []
+    asked = [_call(session, one.result, model) for one in kept]
+    now: dict[int, ClaimResult | str] = {n: one for n, one in enumerate(asked) if isinstance(one, str)}
+    calls = {n: one for n, one in enumerate(asked) if isinstance(one, dict)}
+    shared = shards.shared(session.pool, registry.find("claim"), lambda: _shards(session, calls.values()))
+    numbers = list(calls)
+    notes: list[str] = []
     interrupt: BaseException | None = None
-    for number, one in enumerate(kept, 1):
-        if session.on_phase is not None:
-            session.on_phase(f"claims: {number} of {len(kept)}, {_name(one)}")
-        try:
-            now.append(_again(session, one.result, model))
-        except KeyboardInterrupt as stop:
-            interrupt = stop
-            break
-    now += ["it was stopped before this one"] * (len(kept) - len(now))
-    return unless_interrupted(_result(kept, now, interrupt), interrupt)
+
+    def take(number: int, result: Result | None, said: str) -> None:
+        now[numbers[number]] = _claim(result, said)
+        _counted(session, len(now), len(kept))
+
+    try:
+        if shared is None:
+            for number, arguments in calls.items():
+                if session.on_phase is not None:
+                    session.on_phase(f"claims: {number + 1} of {len(kept)}, {_name(kept[number])}")
+                now[number] = _again(session, arguments)
+        else:
+            _counted(session, len(now), len(kept))
+            notes = shared.run(take)
+    except KeyboardInterrupt as stop:
+        interrupt = stop
+    tested = [now.get(number, "it was stopped before this one") for number in range(len(kept))]
+    found = _result(kept, tested, interrupt)
+    if shared is not None:
+        made = replace(found.provenance, path=shared.said.strip())
+        found = replace(found, notes=(*found.notes, *notes), provenance=made)
+    return unless_interrupted(found, interrupt)
 
 
-def _again(session: Session, was: ClaimResult, model: str | None) -> ClaimResult | str:
-    """Return a claim as it is now, or why it cannot be tested."""
+def _counted(session: Session, done: int, total: int) -> None:
+    if session.on_step is not None and session.pool is not None:
+        session.on_step(done, total, f"claims: on {session.pool.name}")
+
+
+def _call(session: Session, was: ClaimResult, model: str | None) -> dict[str, Any] | str:
+    """Return the arguments by which a claim is tested as it is now, or why it cannot be."""
     said = was.provenance
     arguments = {name: value for name, value in said.arguments.items() if name != "model"}
     lost = [name for name, value in arguments.items() if isinstance(value, Own)]
     if lost:
         return f"its {lost[0]} is of Python's, which a file does not hold: test it anew by interp.claim"
     where = model or (said.model if said.model in session.models else session.current)
-    if where is not None:
-        arguments["model"] = where
+    try:
+        return {**arguments, "model": session.get(where).name}
+    except InputError as error:
+        return str(error)
+
+
+def _shards(session: Session, calls: Iterable[dict[str, Any]]) -> list[shards.Call]:
+    claim = registry.find("claim")
+    return [shards.Call(claim, (), one, (session.models[one["model"]],)) for one in calls]
+
+
+def _again(session: Session, arguments: dict[str, Any]) -> ClaimResult | str:
+    """Return a claim as it is now, or why it cannot be tested."""
     try:
         found = session.called(registry.find("claim"), **arguments)
     except (InputError, OutOfMemory) as error:
         return str(error)
-    return found if isinstance(found, ClaimResult) else "it gives no claim"
+    return _claim(found, "")
+
+
+def _claim(found: Any, said: str) -> ClaimResult | str:
+    return found if isinstance(found, ClaimResult) else said or "it gives no claim"
 
 
 def _of_file(path: str) -> Kept:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from interp.errors import InputError
-from interp.spec import Intervention
+from interp.results import Result, held_in
+from interp.spec import Intervention, as_interventions
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
@@ -51,3 +53,15 @@ class Live:
             return body(model)
 
         return model.operate_if_free("view", once)
+
+
+def bind(result: Result, model: LoadedModel, arguments: Mapping[str, Any]) -> Result:
+    """Return a result that another process made of `model`, by a call with `arguments`, with its way back to that."""
+    changes = as_interventions(arguments.get("interventions"))
+
+    def live(one: Result) -> Live:
+        return Live(model, result.provenance.fingerprint, next(iter(one.provenance.prompts), ()), changes)
+
+    for part in held_in(result):
+        object.__setattr__(part, "_live", live(part))
+    return replace(result, _live=live(result))

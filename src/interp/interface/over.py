@@ -1,4 +1,7 @@
-"""One command over several models, checkpoints or revisions: each is loaded when its turn comes, and then let go of."""
+"""One command over several models, checkpoints or revisions: each is loaded when its turn comes, and then let go of.
+
+With workers each is loaded by one of them, which gives back what the command says of it.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp import files
 from interp.errors import InputError, OutOfMemory, closest, unless_interrupted
+from interp.interface import shards
 from interp.results import Result
 from interp.results.over import OverResult, collected
 
@@ -42,7 +46,7 @@ class Step:
 
 
 def run(session: Session, command: Command, asked: Any, body: Sequence[Any], arguments: Mapping[str, Any]) -> Any:
-    """Run `command` over what is `asked` for, one after the other; at most one model more than there were is loaded.
+    """Run `command` over what is `asked` for; here or on a worker, at most one model more than there were is loaded.
 
     Raises
     ------
@@ -69,20 +73,31 @@ def run(session: Session, command: Command, asked: Any, body: Sequence[Any], arg
     if twice is not None:
         raise InputError(f"--over names {twice} twice; name it once")
     began = time.perf_counter()
-    done: list[tuple[Step, Result | None, str]] = []
+    shared = shards.shared(session.pool, command, lambda: _calls(session, command, varied, steps, model, body, given))
+    found: dict[int, tuple[Result | None, str]] = {}
+    notes: list[str] = []
     interrupt: BaseException | None = None
     told = _Told(session, command.name, len(steps))
+
+    def take(number: int, result: Result | None, said: str) -> None:
+        found[number] = result, said
+        told.counted(len(found))
+
     try:
-        for number, step in enumerate(steps):
-            told.now(number, step.name)
-            result, said = _one(session, command, varied, step, model, body, given)
-            done.append((step, result, said))
+        if shared is None:
+            for number, step in enumerate(steps):
+                told.now(number, step.name)
+                found[number] = _one(session, command, varied, step, model, body, given)
+        else:
+            told.counted(0)
+            notes = shared.run(take)
     except KeyboardInterrupt as stop:
-        if not any(result is not None for _, result, _ in done):
+        if not any(result is not None for result, _ in found.values()):
             raise
         interrupt = stop.with_traceback(None)
     finally:
         told.over()
+    done = [(steps[number], *found[number]) for number in sorted(found)]
     results = [result for _, result, _ in done if result is not None]
     if not results:
         raise InputError(_none_worked(done))
@@ -91,9 +106,11 @@ def run(session: Session, command: Command, asked: Any, body: Sequence[Any], arg
         [result for _, result, _ in done],
         [said for _, _, said in done],
         varies="/".join(dict.fromkeys(step.kind for step, _, _ in done)),
-        notes=[f"partial: stopped after {len(done)} of {len(steps)}"] if interrupt is not None else [],
+        notes=[*([f"partial: stopped after {len(done)} of {len(steps)}"] if interrupt is not None else []), *notes],
     )
     made = replace(made, provenance=_provenance(made, results, command, model, first, words, began))
+    if shared is not None:
+        made = replace(made, provenance=replace(made.provenance, path=made.provenance.path + shared.said))
     return unless_interrupted(made, interrupt)
 
 
@@ -156,6 +173,11 @@ class _Told:
             self._session.on_phase = lambda what: on_phase(f"{said}: {what}")
             on_phase(f"{self._name}: {said}")
 
+    def counted(self, done: int) -> None:
+        """Say how many runs are over, where workers make them."""
+        if self._session.on_step is not None and self._session.pool is not None:
+            self._session.on_step(done, self._count, f"{self._name}: on {self._session.pool.name}")
+
     def over(self) -> None:
         """Let the session say again what it said."""
         self._session.on_step, self._session.on_phase, self._session.on_partial = self._held
@@ -190,28 +212,96 @@ def _one(
     return None, said
 
 
-def _loaded(session: Session, step: Step, like: LoadedModel) -> LoadedModel:
-    """Load a step with the options of the model that it is like."""
+@dataclass(frozen=True)
+class _Source:
+    """What a step is loaded from, and how.
+
+    Attributes
+    ----------
+    given
+        A folder or a name, or an object in memory, of which a copy is taken.
+    lent
+        The tokenizer, where there is none beside the weights.
+    """
+
+    given: Any
+    options: Any
+    lent: Any
+
+
+def _source(step: Step, like: LoadedModel) -> _Source:
+    """Return what a step is loaded from, with the options of the model that it is like."""
     from interp.engine.model import load as loading
 
     origin = like.origin
     options = loading.Options() if origin is None else origin.options
-    if session.on_step is not None:
-        options = replace(options, on_step=session.on_step)
     if step.path is None:
         assert origin is not None
-        source: Any = origin.source
-        options = replace(options, revision=step.name)
-    elif options.adapter is not None and origin is not None and loading.alone(step.path):
-        source, options = origin.object(), replace(options, adapter=str(step.path))  # another state of the adapter
-    else:
-        source, options = str(step.path), replace(options, adapter=None, revision=None)
-    copied = not isinstance(source, str)
+        return _Source(origin.source, replace(options, revision=step.name), None)
     # A training saves weights alone, as a rule: the tokenizer is for those.
-    lent: Any = None if step.path is None else like.bridge.tokenizer
-    model = loading.load(source, tokenizer=lent, copy_model=copied, name=step.name, options=options)
+    lent: Any = like.bridge.tokenizer
+    if options.adapter is not None and origin is not None and loading.alone(step.path):
+        # Another state of the adapter.
+        return _Source(origin.object(), replace(options, adapter=str(step.path)), lent)
+    return _Source(str(step.path), replace(options, adapter=None, revision=None), lent)
+
+
+def _loaded(session: Session, step: Step, like: LoadedModel) -> LoadedModel:
+    """Load a step."""
+    from interp.engine.model import load as loading
+
+    held = _source(step, like)
+    options = held.options if session.on_step is None else replace(held.options, on_step=session.on_step)
+    copied = not isinstance(held.given, str)
+    model = loading.load(held.given, tokenizer=held.lent, copy_model=copied, name=step.name, options=options)
     session.furnish(model)
     return model
+
+
+# -- in a pool ---------------------------------------------------------------------------------------------------------
+
+
+def _calls(
+    session: Session,
+    command: Command,
+    varied: str,
+    steps: Sequence[Step],
+    like: LoadedModel,
+    body: Sequence[Any],
+    arguments: Mapping[str, Any],
+) -> list[shards.Call]:
+    """Return the calls of all steps, as workers are asked for them.
+
+    Raises
+    ------
+    InputError
+        A step is loaded from an object that is in this notebook alone.
+    """
+    from interp.engine.pool import travel
+    from interp.engine.pool.tokenizer_files import tokenizer_files
+
+    named = [arguments.get(one.name) for one in command.parameters if one.names == "model" and one.name != varied]
+    named += [like.name] if varied != command.model else []
+    others = [session.models[name] for name in dict.fromkeys(named) if name in session.models]
+    lent: dict[str, bytes] = {}
+    found: list[shards.Call] = []
+    for step in steps:
+        given = {**arguments, varied: step.name}
+        if step.kind == "model":
+            models = (session.models[step.name], *(one for one in others if one.name != step.name))
+            found.append(shards.Call(command, tuple(body), given, models))
+            continue
+        held = _source(step, like)
+        if not isinstance(held.given, str):
+            raise InputError(
+                f"{like.name} is held in this notebook alone, and workers load models from files: %interp disconnect "
+                "runs this here"
+            )
+        source = str(files.path_of(held.given).resolve()) if files.there(files.path_of(held.given)) else held.given
+        recipe = {"name": step.name, "source": source, "options": travel.plain_options(held.options)}
+        lent = lent or tokenizer_files(held.lent)
+        found.append(shards.Call(command, tuple(body), given, tuple(others), recipe, {} if held.lent is None else lent))
+    return found
 
 
 # -- what there is to run over -----------------------------------------------------------------------------------------

@@ -102,6 +102,9 @@ class Command:
         raise InputError(f"{self.name} has no argument {name!r}{closest(name, known)}; it takes {', '.join(known)}")
 
 
+# Commands that leave something with the model, which later ones read: another process has other models.
+MAKING = frozenset({"features-label", "features-load", "features-train", "lens-train"})
+
 _commands: dict[str, Command] = {}
 
 # Where commands declare themselves: every file of the techniques' folders but `_shared`, and the session's own.

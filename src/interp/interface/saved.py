@@ -45,7 +45,21 @@ def load_result(path: str | os.PathLike[str]) -> Any:
     >>> interp.load_result(saved).pattern.shape
     (4, 4, 4, 4)
     """
-    saved = loading.opened(path)
+    return _made(loading.opened(path))
+
+
+def from_bytes(content: bytes, name: str) -> Any:
+    """Return the result that a file of these bytes holds; messages call it `name`.
+
+    Raises
+    ------
+    InputError
+        They are no result's.
+    """
+    return _made(loading.unpacked(content, name))
+
+
+def _made(saved: loading.Saved) -> Any:
     return loading.built(loading.kind_in(saved, kinds()), saved, kinds(), _named())
 
 

@@ -25,8 +25,6 @@ from interp.spec import ModelName, SavedResult
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
 
-# Commands that make what later ones read: to call them again would put it in the place of what is there.
-_MAKING = frozenset({"features-label", "features-load", "features-train", "lens-train"})
 _GIVING = "it is not kept with the result; give it: verify({}=…)"
 
 
@@ -136,7 +134,7 @@ def _no_call(result: Result) -> str:
         return "it tested claims again itself: type %interp claims anew"
     if not name or not (result.provenance.arguments or result.provenance.fingerprint):
         return "the call that made it is not in it"
-    if name in _MAKING:
+    if name in registry.MAKING:
         return f"{name} makes what later calls read, and its call would replace that; run it again yourself"
     return ""
 

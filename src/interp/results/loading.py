@@ -62,7 +62,17 @@ def opened(path: Any, instead: str = _INSTEAD) -> Saved:
     InputError
         There is no such file, or it holds no fields.
     """
-    content, name = files.read(path, instead), str(path)
+    return unpacked(files.read(path, instead), str(path), instead)
+
+
+def unpacked(content: bytes, name: str, instead: str = _INSTEAD) -> Saved:
+    """Return what the bytes of a file hold.
+
+    Raises
+    ------
+    InputError
+        They hold no fields.
+    """
     if content[:4] == b"PK\3\4":
         held = _of_npz(content, name, instead)
     else:

@@ -115,7 +115,7 @@ def version() -> str:
     return installed("interp")
 
 
-def as_npz(value: Any) -> bytes:
+def as_npz(value: Any, *, compressed: bool = True) -> bytes:
     """Return a dataclass as an npz file's bytes: its arrays by name, all else as JSON under ``meta`` and ``interp``.
 
     An array of a mapping is called by the field's name and the key, ``stats_entropy``; one that lies deeper by its
@@ -133,7 +133,6 @@ def as_npz(value: Any) -> bytes:
     rest = {name: held for name, held in as_data(value, arrays=False).items() if name not in arrays}
     said = {"meta": rest, "interp": header(value, entries)}
     buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer, allow_pickle=False, **arrays, **{name: np.array(json.dumps(held)) for name, held in said.items()}
-    )
+    write = np.savez_compressed if compressed else np.savez
+    write(buffer, allow_pickle=False, **arrays, **{name: np.array(json.dumps(held)) for name, held in said.items()})
     return buffer.getvalue()

@@ -11,7 +11,7 @@ from interp.views.kit import draw, page
 from interp.views.kit.draw import Drawing, number
 
 if TYPE_CHECKING:
-    from interp.methods.checks.selfcheck import SelfcheckResult
+    from interp.methods._shared.circuit.selfcheck_result import SelfcheckResult
 
 _TITLE = "Selfcheck"
 # Wider than many a notebook: it is scrolled rather than shrunk until its print cannot be read.

@@ -73,6 +73,6 @@ def test_a_class_of_the_user_s_is_refused(clean_session: Any, session_with: Any,
     session_with(two)
     with pytest.raises(InputError, match="own is held in this notebook alone, and a worker cannot make a Own"):
         interp.patch(pairs=PAIRS)
-    asked = {"kind": "pipeline", "config_kind": "LlamaConfig", "config": {}, "tokenizer": None, "device": "cpu"}
+    asked = {"kind": "pipeline", "config_kind": "LlamaConfig", "config": {}, "tokenizer": {}, "device": "cpu"}
     with pytest.raises(InputError, match="is no model of transformers' here"):
         rebuilt.rebuilt("own", asked)

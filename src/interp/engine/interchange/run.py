@@ -16,12 +16,17 @@ from interp.engine.metrics import upcast
 from interp.engine.model import hooks
 from interp.engine.patching.cases import by_length
 from interp.engine.patching.driver import OnStep, silent
+from interp.engine.pool import sharing
 from interp.sites import FEATURES
 from interp.spec import resolve_indices
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.model.operation import Operation
+    from interp.engine.pool.protocol import Pool
+
+SHARD = 256  # positions of the runs of a shard
+_PROMPTS = 16  # of a shard of unpatched runs
 
 
 def answers(
@@ -81,6 +86,30 @@ def _fill(
     out: Tensor,
 ) -> None:
     lengths = by_length([swap.base for swap in swaps])
+    featured = any(place.site.kind is FEATURES for place in places)  # of sets that are loaded here
+    pool = None if featured else sharing.pool_of(model)
+    where = ""
+    compared = [number for length in sorted(lengths, reverse=True) for number in lengths[length]]
+
+    def shared(way: exactness.Way, check: exactness.Check) -> None:
+        """Run them in the command's pool, the longest first, those of a shard of one length."""
+        nonlocal where, compared
+        assert pool is not None
+        out[:] = float("nan")
+        cut = [
+            [numbers[n] for n in some]
+            for length, numbers in sorted(lengths.items(), reverse=True)
+            for some in sharing.slices(len(numbers), max(1, SHARD // length))
+        ]
+        compared = cut[0] if cut else []  # whichever is done first
+        asked = {"places": tuple(places), "classes": tuple(classes), "change": change}
+        heads = [{**asked, "swaps": tuple(swaps[n] for n in numbers)} for numbers in cut]
+
+        def take(number: int, found: Tensor) -> None:
+            out[cut[number]] = found
+            on_step(int((~out[:, 0].isnan()).sum()), len(swaps))
+
+        where = sharing.run(pool, "interchange", [model], heads, take, way=way, check=check)
 
     def every(run: Callable[[Sequence[Swap]], Tensor], check: exactness.Check) -> None:
         out[:] = float("nan")
@@ -99,6 +128,9 @@ def _fill(
 
     def lean_way(check: exactness.Check) -> None:
         net, first = lean.read(model, places), first_layer(model, places)
+        if pool is not None:
+            shared("lean", check)
+            return
 
         def run(some: Sequence[Swap]) -> Tensor:
             sources, streams = runs_of(model, places, some, first)
@@ -108,25 +140,30 @@ def _fill(
 
         every(run, check)
 
+    def hooked_way(fallback: exactness.Fallback) -> None:  # noqa: ARG001
+        if pool is not None:
+            shared("hooked", exactness.unchecked)
+        else:
+            every(by_hooks, exactness.unchecked)
+
     def by_hooks(some: Sequence[Swap]) -> Tensor:
         return hooked.ends(model, places, some, runs_of(model, places, some)[0], classes, change)
 
     def sample() -> Iterator[float]:
-        done = (number for length in sorted(lengths, reverse=True) for number in lengths[length])
-        few = [number for number in done if not bool(out[number].isnan().any())][: exactness.sample_of(model)]
+        few = [number for number in compared if not bool(out[number].isnan().any())][: exactness.sample_of(model)]
         for number in few:
             yield exactness.difference(out[number], by_hooks([swaps[number]])[0].double().cpu())
 
     def work() -> None:
         done = exactness.run(
             model,
-            key(model, places),
+            key(model, places) if pool is None else (*key(model, places), pool.name),
             lean=lean_way,
-            hooked=lambda fallback: every(by_hooks, exactness.unchecked),  # noqa: ARG005
+            hooked=hooked_way,
             sample=sample,
             length=max(lengths, default=0),
         )
-        model.note(done.path, done.notes)
+        model.note(done.path + where, done.notes)
 
     hooks.guarded(work)
 
@@ -138,9 +175,19 @@ def key(model: LoadedModel, places: Sequence[Place]) -> exactness.Key:
 
 
 def plain(
-    model: LoadedModel, prompts: Sequence[Sequence[int]], positions: Sequence[int], classes: Sequence[int]
+    model: LoadedModel,
+    prompts: Sequence[Sequence[int]],
+    positions: Sequence[int],
+    classes: Sequence[int],
+    *,
+    on_step: OnStep = silent,
 ) -> Tensor:
     """Return the logits of `classes` at a position of each prompt, unpatched, ``float64 [prompt, class]``.
+
+    Parameters
+    ----------
+    on_step
+        Called with prompts done and prompts in all.
 
     Raises
     ------
@@ -150,9 +197,42 @@ def plain(
     resolve_indices(tuple(classes), model.geometry.d_vocab_out, "token")
     tokens = list(classes)
     rows: list[Tensor] = []
+    if (pool := sharing.pool_of(model)) is not None:
+        return _plain_shared(model, pool, prompts, positions, classes, on_step)
     for ids, position in zip(prompts, positions, strict=True):
         (at,) = resolve_indices(position, len(ids), "position")
         name = "last_logits" if at == len(ids) - 1 else "logits"
         logits = model.activations_of(ids, [name])[name][0]
         rows.append(upcast((logits if name == "last_logits" else logits[at])[tokens]).double().cpu())
+        on_step(len(rows), len(prompts))
     return torch.stack(rows) if rows else torch.empty(0, len(tokens), dtype=torch.float64)
+
+
+def _plain_shared(
+    model: LoadedModel,
+    pool: Pool,
+    prompts: Sequence[Sequence[int]],
+    positions: Sequence[int],
+    classes: Sequence[int],
+    on_step: OnStep,
+) -> Tensor:
+    out = torch.empty(len(prompts), len(classes), dtype=torch.float64)
+    cut = sharing.slices(len(prompts), _PROMPTS)
+    heads = [
+        {
+            "prompts": tuple(tuple(prompts[n]) for n in some),
+            "positions": tuple(positions[n] for n in some),
+            "classes": tuple(classes),
+        }
+        for some in cut
+    ]
+    done = 0
+
+    def take(number: int, found: Tensor) -> None:
+        nonlocal done
+        out[list(cut[number])] = found
+        done += len(cut[number])
+        on_step(done, len(prompts))
+
+    sharing.run(pool, "plain", [model], heads, take, way=None)
+    return out

@@ -216,6 +216,18 @@ class Operated(Handle):
 
         return hooks.interruptible(body, before=begin, after=end), part
 
+    def anew(self, body: Callable[[], Value]) -> Value:
+        """Call `body` as if no command were under way, and with a store of its own: its commands have own records."""
+        whole, store, count = self._operation, self.store, self.forwards
+
+        def begin() -> None:
+            self._operation, self.store = None, ActivationStore(store.budget)
+
+        def end() -> None:
+            self._operation, self.store, self.forwards = whole, store, count
+
+        return hooks.interruptible(body, before=begin, after=end)
+
     def operate_if_free(self, technique: str, body: Callable[[Operation], Value]) -> Value:
         """Call `body` as `operate` does, or refuse at once where another thread has the lock.
 

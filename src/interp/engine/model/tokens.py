@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import blake2b
 from inspect import signature
 from itertools import takewhile
 from typing import Any
@@ -81,6 +82,15 @@ class Tokens:
     def is_outdated(self) -> bool:
         """Whether the tokenizer has changed since this was made: a token added, another BOS, other rules of its own."""
         return self._settings != _settings(self.tokenizer)
+
+    @property
+    def digest(self) -> str:
+        """A hash of vocabulary, rules and chat template: texts are read alike where it is equal."""
+        vocabulary = [] if self.tokenizer is None else sorted(self.tokenizer.get_vocab().items())
+        template = getattr(self.tokenizer, "chat_template", None)
+        return blake2b(
+            repr((self._settings, self.default_bos, template, vocabulary)).encode(), digest_size=16
+        ).hexdigest()
 
     @cached_property
     def bos_id(self) -> int | None:

@@ -28,7 +28,7 @@ class Done:
 
 def alone(
     models: Sequence[LoadedModel],
-    way: exactness.Way,
+    way: exactness.Way | None,
     changes: tuple[Intervention, ...],
     step: Callable[[], None],
     body: Callable[[], Any],
@@ -39,9 +39,9 @@ def alone(
     Parameters
     ----------
     models
-        The first is the one whose runs are changed.
+        The first is the one whose runs are changed; none where the work makes its own.
     way
-        The one that was decided for all shards: nothing is compared here.
+        The one that was decided for all shards: nothing is compared here. ``None``: the work decides by itself.
     changes
         On every run.
     step

@@ -45,8 +45,9 @@ class Here:
                 future.set_exception(error)
             self._worker.shards += 1
             self._worker.seen = time.monotonic()
-            self._worker.device = str(models[0].device)
-            self._worker.held = {one.name: one.fingerprint for one in task.models}
+            if models:
+                self._worker.device = str(models[0].device)
+                self._worker.held = {one.name: one.fingerprint for one in task.models}
             yield future
 
     def cancel(self, futures: Iterable[Future[Reply]]) -> None:

@@ -7,11 +7,7 @@ as those that were changed, and the fingerprint says whether the two are one.
 from __future__ import annotations
 
 import base64
-import shutil
-import tempfile
-import weakref
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -21,6 +17,7 @@ from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.model_bridge import TransformerBridge
 
 from interp.engine.model.load import Options, load
+from interp.engine.pool.tokenizer_files import tokenizer_files, tokenizer_of
 from interp.errors import InputError
 
 if TYPE_CHECKING:
@@ -65,7 +62,8 @@ def rebuilt(name: str, made_of: Mapping[str, Any]) -> LoadedModel:
         It is of a class that is not made here.
     """
     kind, given = made_of["kind"], made_of["config"]
-    tokenizer, options = _tokenizer(made_of["tokenizer"]), Options(device=made_of["device"])
+    tokenizer = tokenizer_of({file: base64.b64decode(content) for file, content in made_of["tokenizer"].items()})
+    options = Options(device=made_of["device"])
     if kind == _NATIVE:
         config = TransformerBridgeConfig(**{size: given[size] for size in _SIZES}, act_fn=given["act_fn"])
         vars(config).update({**given, "dtype": getattr(torch, given["dtype"]), "device": made_of["device"]})
@@ -113,30 +111,6 @@ def _plain(value: Any) -> Any:
     raise InputError(f"a setting of the model's is a {type(value).__name__}, which does not go to workers")
 
 
-def _files(model: LoadedModel) -> dict[str, str] | None:
-    tokenizer: Any = model.tokens.tokenizer
-    if tokenizer is None:
-        return None
-    with tempfile.TemporaryDirectory(prefix="interp-tokenizer-") as folder:
-        tokenizer.save_pretrained(folder)
-        paths = [path for path in Path(folder).rglob("*") if path.is_file()]
-        return {str(path.relative_to(folder)): base64.b64encode(path.read_bytes()).decode() for path in paths}
-
-
-def _tokenizer(held: Mapping[str, str] | None) -> Any:
-    if held is None:
-        return None
-    folder = Path(tempfile.mkdtemp(prefix="interp-tokenizer-")).resolve()
-    try:
-        for name, content in held.items():
-            path = (folder / name).resolve()
-            if not path.is_relative_to(folder):
-                raise InputError(f"a tokenizer's file is called {name!r}")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(base64.b64decode(content))
-        read = transformers.AutoTokenizer.from_pretrained(folder)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    weakref.finalize(read, shutil.rmtree, folder, ignore_errors=True)  # the bridge reads it once more
-    return read
+def _files(model: LoadedModel) -> dict[str, str]:
+    files = tokenizer_files(model.tokens.tokenizer)
+    return {name: base64.b64encode(content).decode() for name, content in files.items()}

@@ -72,7 +72,7 @@ def run(
     shards: Iterable[Mapping[str, Any]],
     take: Take,
     *,
-    way: exactness.Way = "lean",
+    way: exactness.Way | None = "lean",
     check: exactness.Check = exactness.unchecked,
     keep: bool = True,
 ) -> str:
@@ -90,7 +90,7 @@ def run(
     take
         Called with a shard's number and what it gave, as it ends, in any order; see `in_order`.
     way, check
-        See `exactness.run`; it compares what the first shard gave.
+        See `exactness.run`; it compares what the first shard gave. ``None``: each shard decides by itself.
     keep
         Whether answers are kept for what is asked next.
 
@@ -104,54 +104,94 @@ def run(
     held = list(dict.fromkeys(models))
     travellers = tuple(travelling(one, local=pool.local) for one in held)
     numbers = [held.index(one) for one in models]
-    waiting: dict[Future[Reply], tuple[int, tuple[str, str]]] = {}
+    changes = tuple(model.operation.interventions)
+    names: dict[int, tuple[str, str]] = {}
+    notes: dict[str, None] = {}
     count = kept = 0
 
-    def submitted() -> Iterator[Future[Reply]]:
+    def asked() -> Iterator[tuple[int, Task]]:
         nonlocal count
         for number, shard in enumerate(shards):
             count = number + 1
-            task = _task(job, way, model, numbers, travellers, shard)
+            task = _task(job, way, changes, numbers, travellers, shard)
             name = _name(task)
             known = model.recall((), [name]) if keep else None
             if known is None:
-                future = pool.submit(task)
-                waiting[future] = number, name
-                yield future
+                names[number] = name
+                yield number, task
                 continue
             data, tensors = messages.unpacked(known[name].numpy().tobytes())
             take(number, plain.whole(data["value"], tensors))
             if number == 0:
                 check()
 
+    def taken(number: int, future: Future[Reply]) -> None:
+        nonlocal kept
+        reply, name = future.result(), names.pop(number)
+        take(number, plain.whole(reply.head["value"], reply.tensors))
+        kept += sum(tensor.nbytes for tensor in reply.tensors.values())
+        if keep and kept <= _KEPT:
+            data = bytearray(messages.packed({"value": reply.head["value"]}, reply.tensors))
+            model.keep((), {name: torch.frombuffer(data, dtype=torch.uint8)})
+        model.count(reply.head["forwards"])
+        notes.update(dict.fromkeys([*reply.head["notes"], *lives(reply)]))
+        if number == 0:
+            check()
+
     model.alive(f"{len(shards)} shards on {pool.name}" if isinstance(shards, Sized) else f"shards on {pool.name}")
-    notes: dict[str, None] = {}
     try:
-        for future in pool.completed(submitted()):
-            (number, name), reply = waiting.pop(future), future.result()
-            take(number, plain.whole(reply.head["value"], reply.tensors))
-            kept += sum(tensor.nbytes for tensor in reply.tensors.values())
-            if keep and kept <= _KEPT:
-                data = bytearray(messages.packed({"value": reply.head["value"]}, reply.tensors))
-                model.keep((), {name: torch.frombuffer(data, dtype=torch.uint8)})
-            model.count(reply.head["forwards"])
-            notes |= dict.fromkeys(reply.head["notes"])
-            if reply.lost:
-                lost = " and ".join(dict.fromkeys(reply.lost))
-                notes[f"{lost} ended at a shard, which then ran again elsewhere"] = None
-            if reply.overtaken:
-                slow = " and ".join(reply.overtaken)
-                notes[f"{slow} had not done a shard yet when another worker was through with it"] = None
-            if number == 0:
-                check()
+        each(pool, asked(), taken)
     finally:
-        pool.cancel(list(waiting))
         model.operation.notes.extend(notes)
     return said(count, pool)
 
 
+def each(pool: Pool, tasks: Iterable[tuple[int, Task]], take: Callable[[int, Future[Reply]], None]) -> None:
+    """Run numbered tasks in a pool; `take` is given each one's number and its future as it ends, in any order.
+
+    They are drawn as others end. Where `take` raises, or an interrupt comes, the others are let go of.
+    """
+    waiting: dict[Future[Reply], int] = {}
+
+    def submitted() -> Iterator[Future[Reply]]:
+        for number, task in tasks:
+            future = pool.submit(task)
+            waiting[future] = number
+            yield future
+
+    try:
+        for future in pool.completed(submitted()):
+            take(waiting.pop(future), future)
+    finally:
+        pool.cancel(list(waiting))
+
+
+def task(job: str, shard: Mapping[str, Any], models: Sequence[LoadedModel] = (), *, local: bool = False) -> Task:
+    """Return a task that decides by itself how it computes, on models that travel as they are.
+
+    Raises
+    ------
+    InputError
+        There is something in it that does not travel.
+    """
+    travellers = tuple(travelling(one, local=local) for one in models)
+    return _task(job, None, (), range(len(models)), travellers, shard)
+
+
+def lives(reply: Reply) -> list[str]:
+    """Return what is worth knowing of the workers that had a shard."""
+    found: list[str] = []
+    if reply.lost:
+        ended = " and ".join(dict.fromkeys(reply.lost))
+        found.append(f"{ended} ended at a shard, which then ran again elsewhere")
+    if reply.overtaken:
+        slow = " and ".join(reply.overtaken)
+        found.append(f"{slow} had not done a shard yet when another worker was through with it")
+    return found
+
+
 def said(count: int, pool: Pool) -> str:
-    """Return what a provenance says of `count` shards."""
+    """Return what a provenance says of shards, such as ``" in 12 shards on 4 processes"``."""
     return f" in {count} {'shard' if count < 2 else 'shards'} on {pool.name}"
 
 
@@ -183,17 +223,16 @@ def slices(count: int, size: int) -> list[range]:
 
 def _task(
     job: str,
-    way: exactness.Way,
-    model: LoadedModel,
+    way: exactness.Way | None,
+    changes: tuple[Any, ...],
     numbers: Sequence[int],
     travellers: tuple[Any, ...],
     shard: Mapping[str, Any],
 ) -> Task:
     tensors: dict[str, Tensor] = {}
     assets: dict[str, Any] = {}
-    assert model.operation is not None
-    changes = plain.flat(tuple(model.operation.interventions), tensors, assets)
-    head = {"way": way, "models": list(numbers), "changes": changes, "asked": plain.flat(dict(shard), tensors, assets)}
+    changed = plain.flat(changes, tensors, assets)
+    head = {"way": way, "models": list(numbers), "changes": changed, "asked": plain.flat(dict(shard), tensors, assets)}
     return Task(job, head, travellers, tensors, assets)
 
 

@@ -81,23 +81,23 @@ def travelling(model: LoadedModel, *, local: bool) -> Travelling:
     source = origin.source if origin.path is None else str(origin.path.resolve())
     if source == str(bundled.MODEL.resolve()):
         source = _BUNDLED  # a worker on another machine has its own
-    recipe = {"name": model.name, "source": source, "options": _plain(origin.options)}
+    recipe = {"name": model.name, "source": source, "options": plain_options(origin.options)}
     return Travelling(model.name, found, recipe, origin.fingerprint or found, model)
 
 
-def _plain(options: Options) -> dict[str, Any]:
+def plain_options(options: Options) -> dict[str, Any]:
     """Return how a model was loaded as plain data; another process may be in another folder."""
     adapter = None if options.adapter is None else str(files.path_of(options.adapter).resolve())
     said = {one.name: getattr(options, one.name) for one in fields(options) if one.name != "on_step"}
     return said | {"adapter": adapter}
 
 
-def built(recipe: Mapping[str, Any]) -> LoadedModel:
-    """Load a model by its recipe, or make one like it."""
+def built(recipe: Mapping[str, Any], tokenizer: Any = None) -> LoadedModel:
+    """Load a model by its recipe, or make one like it; `tokenizer` is for weights that have none beside them."""
     if "made_of" in recipe:
         return rebuilt.rebuilt(recipe["name"], recipe["made_of"])
     source = bundled.MODEL if recipe["source"] == _BUNDLED else recipe["source"]
-    return load(source, name=recipe["name"], options=Options(**recipe["options"]))
+    return load(source, tokenizer=tokenizer, name=recipe["name"], options=Options(**recipe["options"]))
 
 
 def tensors_of(model: LoadedModel) -> dict[str, Tensor]:

@@ -109,8 +109,7 @@ def claim(
         change = test.change()
         got = test.got(change)
         try:
-            for name in [*wanted, *([made.STREAM] if test.stays else [])]:
-                found.append(made.control(name, test, change, got))
+            made.run([*wanted, *([made.STREAM] if test.stays else [])], test, change, got, found)
         except KeyboardInterrupt as stop:
             interrupt = stop
     return unless_interrupted(_result(question, test, swaps, got, found, len(solved), wrong, interrupt), interrupt)
@@ -121,7 +120,8 @@ def _solved(model: LoadedModel, question: Question) -> tuple[list[Sample], list[
     from interp.engine.interchange.run import plain
 
     samples, classes = question.samples, question.classes
-    logits = plain(model, [one.ids for one in samples], [one.position for one in samples], classes)
+    at = [one.position for one in samples]
+    logits = plain(model, [one.ids for one in samples], at, classes, on_step=model.on_step)
     likeliest = [classes[n] for n in logits.argmax(1).tolist()]
     right = [one for one, token in zip(samples, likeliest, strict=True) if token == one.answer]
     return right, [one for one, token in zip(samples, likeliest, strict=True) if token != one.answer]

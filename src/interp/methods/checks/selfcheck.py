@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -14,152 +14,31 @@ from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import command
 from interp.methods._shared import pairs as pairs_of
 from interp.methods._shared.circuit.scored import scores_by
+from interp.methods._shared.circuit.selfcheck_result import BARS, METHODS, SelfcheckResult, rounded
 from interp.methods._shared.intervals import LEAST, jackknifed, too_few
 from interp.methods._shared.pairs import encode
-from interp.results import Provenance, Result
-from interp.results.tables import frame_of
+from interp.results import Provenance
 from interp.spec import Metric
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from concurrent.futures import Future
+
     from numpy.typing import NDArray
 
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.patching.cases import Case
+    from interp.engine.pool.protocol import Pool, Reply
     from interp.interface.session import Session
     from interp.results.tables import Float
     from interp.truth import Compiled
 
     Scores = Callable[[], Float]
 
-# Method → the edge AUROC that it has to reach.
-BARS: Mapping[str, float] = {"exact": 0.95, "acdc": 0.95, "eap-ig": 0.90, "eap": 0.0, "trace": 0.99, "random": 0.0}
-METHODS = tuple(BARS)
 _WEAK = 0.98  # a method's lowest below it is explained, whether it reaches a bar or not
 _WHY = {
     "eap": "the clean run's slope is small where a softmax is nearly sure",
     "eap-ig": "slopes on the way from the ablated to the clean run vanish, or cancel where a head turns on the way",
 }
-
-
-@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class SelfcheckResult(Result):
-    """How well each method tells a compiled model's true edges from all others.
-
-    Attributes
-    ----------
-    programs, ablations, methods
-        What the axes are: compiled models, what an ablated edge carries, and methods.
-    auroc
-        ``float64 [program, ablation, method]``: the share of pairs of a true and a false edge in which the true one has
-        the larger score, either way, ties counted half; NaN where it was not reached.
-    interval
-        ``float64 [2, program, ablation, method]``: the 95 % interval over pairs, how far the AUROC hangs on
-        which pairs were drawn, by the jackknife; NaN where a method scores no pair by itself, and for fewer than
-        four pairs.
-    seconds
-        ``float64 [program, ablation, method]``.
-    true, false, undefined
-        ``int64 [program, ablation]``: edges that change the output by construction when they alone are ablated, those
-        that nothing reads, and those left out: what they carry is the same after the ablation.
-    hidden
-        ``"program ablation method"`` → the true edge that the method puts lowest, with its score there, its exact score
-        and how many false edges are above it; only where there are any.
-    pairs, seed
-        How many pairs each model was run on, and what drew them.
-    bars
-        Method → the AUROC that it has to reach; 0 for none.
-    """
-
-    programs: tuple[str, ...]
-    ablations: tuple[str, ...]
-    methods: tuple[str, ...]
-    auroc: Float
-    interval: Float
-    seconds: Float
-    true: NDArray[np.int64]
-    false: NDArray[np.int64]
-    undefined: NDArray[np.int64]
-    hidden: dict[str, tuple[str, float, float, int]]
-    pairs: int
-    seed: int
-    bars: Mapping[str, float] = field(default_factory=lambda: dict(BARS))
-
-    _html: ClassVar[str] = "interp.views.selfcheck:html"
-    _svg: ClassVar[str | None] = "interp.views.selfcheck:svg"
-
-    def summary(self) -> str:
-        """Return each method's lowest AUROC."""
-        lowest = [
-            f"{method} {_number(np.nanmin(values))}"
-            for method, values in zip(self.methods, np.moveaxis(self.auroc, -1, 0), strict=True)
-            if np.isfinite(values).any()
-        ]
-        count = f"{len(self.programs)} model{'s' if len(self.programs) > 1 else ''} × {len(self.ablations)} ablations"
-        return f"{count}, lowest edge AUROC: {', '.join(lowest) or 'nothing was reached'}"
-
-    def misses(self) -> list[tuple[str, str, str, float]]:
-        """Return what is below its bar: (program, ablation, method, AUROC).
-
-        Examples
-        --------
-        >>> result.misses()
-        []
-        """
-        found: list[tuple[str, str, str, float]] = []
-        for place in np.argwhere(self.auroc < [self.bars[method] for method in self.methods]):
-            program, ablation, method = (int(n) for n in place)
-            value = float(self.auroc[program, ablation, method])
-            found.append((self.programs[program], self.ablations[ablation], self.methods[method], value))
-        return found
-
-    def text(self) -> str:
-        """Return the AUROCs as a table, a row for each model and ablation, and the seconds of each method."""
-        head = ["", "ablation", *self.methods, "true", "false", "undefined"]
-        rows = [head]
-        for p, program in enumerate(self.programs):
-            for a, ablation in enumerate(self.ablations):
-                counts = [str(int(edges[p, a])) for edges in (self.true, self.false, self.undefined)]
-                rows.append([program, ablation, *(_number(value) for value in self.auroc[p, a]), *counts])
-        spent = [f"{np.nansum(self.seconds[..., n]):.1f}" for n in range(len(self.methods))]
-        rows.append(["seconds", "", *spent, "", "", ""])
-        widths = [max(len(row[n]) for row in rows) for n in range(len(head))]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if n < 2 else cell.rjust(width)
-                for n, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in rows
-        ]
-        return "\n".join([repr(self), *lines, *(f"note: {note}" for note in self.notes)])
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return one row per model, ablation and method: AUROC, interval, bar, seconds, how many edges are which."""
-        return frame_of(
-            [
-                {
-                    "model": program,
-                    "ablation": ablation,
-                    "method": method,
-                    "auroc": self.auroc[p, a, m],
-                    "low": self.interval[0, p, a, m],
-                    "high": self.interval[1, p, a, m],
-                    "bar": self.bars[method] or float("nan"),
-                    "seconds": self.seconds[p, a, m],
-                    "true": self.true[p, a],
-                    "false": self.false[p, a],
-                    "undefined": self.undefined[p, a],
-                }
-                for p, program in enumerate(self.programs)
-                for a, ablation in enumerate(self.ablations)
-                for m, method in enumerate(self.methods)
-            ]
-        )
-
-
-def _number(value: float) -> str:
-    # Rounded down, as in the picture: what is below a bar must not read as reaching it.
-    return f"{math.floor(1000 * value + 1e-9) / 1000:.3f}" if np.isfinite(value) else "–"
 
 
 def auroc(scores: Float, true: NDArray[np.bool_]) -> float:
@@ -233,11 +112,39 @@ def selfcheck(
         raise InputError(f"the mean ablation needs two pairs or more, not {n}; use --n 16")
     programs = tuple(truth.PROGRAMS) if program is None else (program,)
     ablations = truth.ABLATIONS if ablation is None else (ablation,)
+    started = time.perf_counter()
+    found = _nothing(programs, ablations, n, seed)
+    watcher = session.on_step
+
+    def step(said: str) -> None:
+        if watcher is not None:
+            watcher(int(np.isfinite(found.auroc).sum()), found.auroc.size, said)
+
+    path, lives = "", list[str]()
+
+    def run() -> None:
+        nonlocal path
+        if session.pool is not None:
+            path = _shared(session.pool, found, step, lives)
+            return
+        for place, name in enumerate(programs):
+            _check(truth.build(name), found, place, step)
+
+    stopped, interrupt = driver.contained(
+        run, lambda: f"{int(np.isfinite(found.auroc).sum())} of {found.auroc.size} scores"
+    )
+    notes = [*([f"partial: {stopped}"] if stopped else []), *_explained(found), *too_few(n), *lives]
+    provenance = replace(found.provenance, path=path, seconds=time.perf_counter() - started)
+    result = replace(found, notes=tuple(notes), provenance=provenance)
+    return unless_interrupted(result, interrupt)
+
+
+def _nothing(programs: Sequence[str], ablations: Sequence[str], n: int, seed: int) -> SelfcheckResult:
+    """Return a result in which nothing is reached yet."""
     shape = (len(programs), len(ablations))
     counts = np.zeros((3, *shape), dtype=np.int64)
-    started = time.perf_counter()
-    found = SelfcheckResult(
-        programs=programs,
+    return SelfcheckResult(
+        programs=tuple(programs),
         ablations=tuple(ablations),
         methods=METHODS,
         auroc=np.full((*shape, len(METHODS)), np.nan),
@@ -251,23 +158,61 @@ def selfcheck(
         seed=seed,
         provenance=Provenance(technique="selfcheck", seed=seed),
     )
-    watcher = session.on_step
 
-    def step(said: str) -> None:
-        if watcher is not None:
-            watcher(int(np.isfinite(found.auroc).sum()), found.auroc.size, said)
 
-    def run() -> None:
-        for number, name in enumerate(programs):
-            _check(truth.build(name), found, number, step)
+_ARRAYS = ("auroc", "interval", "seconds", "true", "false", "undefined")
 
-    stopped, interrupt = driver.contained(
-        run, lambda: f"{int(np.isfinite(found.auroc).sum())} of {found.auroc.size} scores"
-    )
-    notes = [*([f"partial: {stopped}"] if stopped else []), *_explained(found), *too_few(n)]
-    provenance = replace(found.provenance, seconds=time.perf_counter() - started)
-    result = replace(found, notes=tuple(notes), provenance=provenance)
-    return unless_interrupted(result, interrupt)
+
+def _shared(pool: Pool, found: SelfcheckResult, step: Callable[[str], None], lives: list[str]) -> str:
+    """Score each model with each ablation as a shard, and return what a provenance says of that.
+
+    Parameters
+    ----------
+    lives
+        Is given what is worth knowing of the workers.
+    """
+    from interp.engine.pool import plain, sharing
+
+    cells = [(p, a) for p in range(len(found.programs)) for a in range(len(found.ablations))]
+    asked = {"pairs": found.pairs, "seed": found.seed}
+    shards = [{**asked, "program": found.programs[p], "ablation": found.ablations[a]} for p, a in cells]
+    tasks = {number: sharing.task("selfcheck", shard) for number, shard in enumerate(shards)}
+    hidden: dict[int, dict[str, Any]] = {}
+    notes: dict[str, None] = {}
+
+    def take(number: int, future: Future[Reply]) -> None:
+        reply = future.result()
+        value = plain.whole(reply.head["value"], reply.tensors)
+        p, a = cells[number]
+        for name in _ARRAYS:
+            held = getattr(found, name)
+            held[(slice(None), p, a) if name == "interval" else (p, a)] = value[name]
+        hidden[number] = value["hidden"]
+        notes.update(dict.fromkeys(sharing.lives(reply)))
+        step(f"selfcheck: on {pool.name}")
+
+    step(f"selfcheck: on {pool.name}")
+    try:
+        sharing.each(pool, tasks.items(), take)
+    finally:
+        for number in sorted(hidden):
+            found.hidden.update(hidden[number])
+        lives.extend(notes)
+    return sharing.said(len(tasks), pool).strip()
+
+
+def scored(
+    models: Sequence[LoadedModel], step: Callable[[], None], *, program: str, ablation: str, pairs: int, seed: int
+) -> dict[str, Any]:
+    """Return what a worker finds of one model and one ablation: arrays of `SelfcheckResult` without these axes."""
+    from interp import truth
+
+    del models  # it makes its own
+    found = _nothing((program,), (ablation,), pairs, seed)
+    _check(truth.build(program), found, 0, lambda _: step())
+    arrays = {name: getattr(found, name) for name in _ARRAYS}
+    cut = {name: held[:, 0, 0] if name == "interval" else held[0, 0] for name, held in arrays.items()}
+    return {**cut, "hidden": found.hidden}
 
 
 def _explained(found: SelfcheckResult) -> list[str]:
@@ -287,7 +232,7 @@ def _explained(found: SelfcheckResult) -> list[str]:
         bar = f", below {found.bars[method]:.2f}" if value < found.bars[method] else ""
         why = f": {_WHY[method]}" if method in _WHY else ""
         notes.append(
-            f"{method} has {_number(value)}{between} on {program}, {ablation} ablation{bar}: {edge} is true and scores "
+            f"{method} has {rounded(value)}{between} on {program}, {ablation} ablation{bar}: {edge} is true and scores "
             f"{score:.2g}, less than {above} false edges, where ablating it costs {exact:.2g}{why}"
         )
     return notes
@@ -375,3 +320,6 @@ def cases_of(model: LoadedModel, made: Compiled, n: int, seed: int) -> list[Case
     """Return a compiled model's pairs, ready to run."""
     metric = Metric()
     return pairs_of.cases(model, encode(model, made.pairs(n, seed), metric), metric, "noise")
+
+
+__all__ = ["BARS", "METHODS", "SelfcheckResult", "auroc", "selfcheck"]

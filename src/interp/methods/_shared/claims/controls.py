@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from interp.engine import exactness
 from interp.engine.interchange.changes import SameNorm, Whole
 from interp.engine.interchange.places import Place, Swap
 from interp.engine.interchange.run import answers
+from interp.engine.pool import sharing
 from interp.errors import InputError, OutOfMemory, unknown
 from interp.methods._shared.claims.verdict import Share
 from interp.sites import FEATURES, Site
@@ -153,6 +155,48 @@ def control(name: str, test: Test, change: Whole | Subspace, got: Sequence[int])
         return Control(name, words, missing=str(why))
     except (InputError, OutOfMemory) as error:
         return Control(name, words, missing=f"cannot be made: {error}")
+
+
+def run(names: Sequence[str], test: Test, change: Whole | Subspace, got: Sequence[int], into: list[Control]) -> None:
+    """Append controls to `into`, in the order of their names; in the command's pool each is a shard.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        Ctrl-C: those that are made are in `into`.
+    """
+    pool = None if _featured(test) else sharing.pool_of(test.model)
+    if pool is None:
+        for name in names:
+            into.append(control(name, test, change, got))
+        return
+    asked = {one.name: getattr(test, one.name) for one in fields(test) if one.name != "model"}
+    shards = [{"name": name, "test": asked, "change": change, "got": tuple(got)} for name in names]
+    found: dict[int, Control] = {}
+
+    def take(number: int, one: Control) -> None:
+        found[number] = one
+        test.model.on_step(len(found), len(names), "claim: controls")
+
+    try:
+        sharing.run(pool, "control", [test.model], shards, take, way=None)
+    finally:
+        into += [found[number] for number in sorted(found)]
+
+
+def made(
+    models: Sequence[LoadedModel],
+    step: Callable[[], None],
+    *,
+    name: str,
+    test: Mapping[str, Any],
+    change: Whole | Subspace,
+    got: Sequence[int],
+) -> Control:
+    """Return one control, as a worker makes it."""
+    step()
+    exactness.forget(models[0])  # what was compared before depends on who did what
+    return control(name, Test(models[0], **test), change, got)
 
 
 def label(swap: Swap, classes: Sequence[int], seed: int) -> int:
