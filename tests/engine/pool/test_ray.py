@@ -37,8 +37,10 @@ pytestmark = [
 ]
 PATIENCE = 90.0
 CLUSTER = """
-import json, sys
+import json, os, sys
+from ray._common.utils import get_default_ray_temp_dir
 from ray.cluster_utils import Cluster
+os.makedirs(get_default_ray_temp_dir(), exist_ok=True)  # where it writes the address
 cluster = Cluster()
 for node in json.loads(sys.argv[1]):
     for last in (False, False, True):
@@ -103,6 +105,7 @@ def address(homes: tuple[Path, Path]) -> Iterator[str]:
         "PYTHONPATH": str(Path(interp.__file__).parents[1]),
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "disabled",
         "RAY_worker_register_timeout_seconds": "300",
         "HF_HUB_OFFLINE": "1",
     }
