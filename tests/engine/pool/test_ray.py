@@ -304,7 +304,7 @@ def test_a_dead_head_is_one_line(lend: Any, session_with: Any, local: Ray) -> No
     interp.patch(pairs=PAIRS)
     processes = below(local._bridge.process.pid)
     next(process for process in processes if process.name() == "gcs_server").kill()
-    soon(lambda: local.workers()[0].state.startswith("ended"))
+    soon(lambda: bool(local._bridge.gone))
     session_with(local)
     with pytest.raises(InputError, match="no worker is left: worker 1 ended: Ray is gone, the one of this notebook; "):
         interp.patch(pairs=PAIRS)
