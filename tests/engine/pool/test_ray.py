@@ -37,8 +37,10 @@ pytestmark = [
 ]
 PATIENCE = 90.0
 CLUSTER = """
-import json, sys
+import json, os, sys
+from ray._common.utils import get_default_ray_temp_dir
 from ray.cluster_utils import Cluster
+os.makedirs(get_default_ray_temp_dir(), exist_ok=True)  # where it writes the address
 cluster = Cluster()
 for node in json.loads(sys.argv[1]):
     for last in (False, False, True):
@@ -103,6 +105,7 @@ def address(homes: tuple[Path, Path]) -> Iterator[str]:
         "PYTHONPATH": str(Path(interp.__file__).parents[1]),
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "disabled",
         "RAY_worker_register_timeout_seconds": "300",
         "HF_HUB_OFFLINE": "1",
     }
@@ -301,7 +304,7 @@ def test_a_dead_head_is_one_line(lend: Any, session_with: Any, local: Ray) -> No
     interp.patch(pairs=PAIRS)
     processes = below(local._bridge.process.pid)
     next(process for process in processes if process.name() == "gcs_server").kill()
-    soon(lambda: local.workers()[0].state.startswith("ended"))
+    soon(lambda: bool(local._bridge.gone))
     session_with(local)
     with pytest.raises(InputError, match="no worker is left: worker 1 ended: Ray is gone, the one of this notebook; "):
         interp.patch(pairs=PAIRS)

@@ -22,6 +22,8 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any, BinaryIO, cast
 
+import psutil
+
 from interp.engine.pool import messages
 from interp.engine.pool.worker import watch
 
@@ -111,6 +113,9 @@ class _Bridge:
             missed = 0 if there else missed + 1
         where = f"the one at {self._asked['address']}" if self._asked["address"] else "the one of this notebook"
         messages.write(self._outward, {"is": "gone", "why": f"Ray is gone, {where}"})
+        for process in psutil.Process().children(recursive=True):  # what of it was started here
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         os._exit(1)
 
     # -- what the kernel says ----------------------------------------------------------------------------------------
