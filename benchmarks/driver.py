@@ -1,0 +1,163 @@
+"""What a pool costs the notebook's process, with workers that only wait: 1,000 of them, at 200 shards a second.
+
+``python benchmarks/driver.py [WORKERS] [SECONDS]``: seats of the real scheduler whose workers are none. Each answers with
+an array of a shard's size after a time drawn for that shard (lognormal, 5 s in the mean with 1,000 workers), and every
+message is packed and unpacked as one to a process is. Three runs of the same shards: nobody fails; 1 % of the shards take
+their worker with them, which is away for a while, and 1 % take eight times as long; and shards that take no time, for
+what the scheduler can do at most. Printed of each: the process' CPU seconds a shard and its share of one core, memory,
+and wall time beside the work's own (the sum of the drawn times, divided by the workers).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import torch
+
+from interp.engine.pool import messages
+from interp.engine.pool import processes
+from interp.engine.pool.processes import Processes, _Seat
+from interp.engine.pool.protocol import Task
+from interp.engine.pool.travel import Travelling
+
+RATE = 200  # shards a second
+SPREAD = 0.3  # of the logarithm of a shard's time
+LOST, SLOW = 0.01, 0.01  # shares of the shards
+SLOWER = 8
+AWAY = 10.0  # seconds that a worker takes to start again
+PAIRS, CELLS = 8, 64
+
+
+class Fate:
+    """How long each shard takes, and what goes wrong with it: drawn by its number, so the same in every run."""
+
+    def __init__(self, mean: float, *, fails: bool) -> None:
+        self.mean, self.fails = mean, fails
+
+    def of(self, shard: int, attempt: int) -> tuple[float, bool]:
+        """Return a shard's seconds, and whether its worker ends at it."""
+        if not self.mean:
+            return 0.0, False
+        draw = random.Random(1000 * shard + attempt)
+        seconds = self.mean * math.exp(draw.gauss(0, SPREAD) - SPREAD**2 / 2)
+        if not self.fails:
+            return seconds, False
+        kind = draw.random()
+        return seconds * (SLOWER if LOST < kind < LOST + SLOW else 1), kind < LOST
+
+
+class Waiting(_Seat):
+    """A seat whose worker does nothing but wait."""
+
+    fate = Fate(0, fails=False)
+    answer = b""
+    tries: dict[int, int] = {}
+
+    def start(self) -> None:
+        self.process = None
+        self.dropped = threading.Event()
+        if self.worker.seen:
+            time.sleep(AWAY)
+        self.worker.held = {}
+        self._recipes.clear()
+
+    def greeted(self) -> None:
+        self.worker.seen = time.monotonic()
+        self.worker.state = "ready"
+
+    def say(self, head: Mapping[str, Any], tensors: Mapping[str, torch.Tensor] | None = None) -> None:
+        messages.packed(head, tensors or {})
+
+    def asked(self, head: Mapping[str, Any], tensors: Mapping[str, torch.Tensor] | None = None) -> messages.Message:
+        data = messages.packed(head, tensors or {})
+        self.worker.nbytes += len(data)
+        if head["do"] != "shard":
+            return {"is": "held", "fingerprint": "0" * 32}, {}
+        attempt = self.tries[head["shard"]] = self.tries.get(head["shard"], 0) + 1
+        seconds, ends = self.fate.of(head["shard"], attempt)
+        time.sleep(seconds / 2 if ends else seconds)
+        if ends:
+            raise EOFError
+        self.worker.seen = time.monotonic()
+        self.worker.nbytes += len(self.answer)
+        return messages.unpacked(self.answer)
+
+    def end(self) -> str:
+        return ""
+
+
+def head(number: int) -> dict[str, Any]:
+    """Return a shard as plain data, as long as a real one."""
+    case = {
+        "base": [list(range(16)), None],
+        "source": [list(range(16)), None],
+        "metric": ["logit_diff", None],
+        "answer": [number],
+        "wrong": [11],
+        "positions": None,
+        "following": [],
+        "position": 15,
+        "clean_base": True,
+        "source_position": 15,
+        "spans": None,
+        "aligned": None,
+        "heard": None,
+    }
+    return {"way": "lean", "planner": {"kind": "sites"}, "cells": list(range(CELLS)), "cases": [case] * PAIRS}
+
+
+def measured(count: int, shards: int, fate: Fate) -> None:
+    """Run so many shards on so many workers, and print what that took."""
+    Waiting.fate, Waiting.tries = fate, {}
+    values = {"values": torch.rand(PAIRS, CELLS), "reached": torch.ones(PAIRS, CELLS, dtype=torch.bool)}
+    found = {**values, "base": torch.rand(PAIRS), "source": torch.rand(PAIRS)}
+    Waiting.answer = messages.packed({"is": "done", "head": {"forwards": 1}}, found)
+    model = Travelling("m", "0" * 32, {}, "0" * 32, SimpleNamespace(device="cpu"))  # pyright: ignore
+    this = psutil.Process()
+    before = this.memory_info().rss
+    pool = Processes(count)
+    pool.await_ready()
+    seated = this.memory_info().rss
+    total = torch.zeros(shards * PAIRS, CELLS)
+    wall, cpu, peak = time.perf_counter(), time.process_time(), seated
+    futures = {pool.submit(Task("sweep", head(number), (model,))): number for number in range(shards)}
+    lost = 0
+    for done, future in enumerate(pool.completed(list(futures))):
+        reply, number = future.result(), futures.pop(future)
+        total[number * PAIRS : (number + 1) * PAIRS] = reply.tensors["values"]
+        lost += bool(reply.lost)
+        if done % 500 == 0:
+            peak = max(peak, this.memory_info().rss)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    pool.close()
+    assert bool((total > 0).any(1).all())
+    own = sum(fate.of(number, 1)[0] for number in range(shards)) / count
+    print(
+        f"{'failures' if fate.fails else 'none fails' if fate.mean else 'no time'}: {shards} shards, {count} workers: "
+        f"{wall:.1f} s ({shards / wall:.0f} shards a second; the work alone {own:.1f} s), CPU {cpu / shards * 1e3:.2f} ms "
+        f"a shard, {cpu / wall:.0%} of a core; {lost} ran again; memory {before >> 20} MB + {seated - before >> 20} MB "
+        f"for seats + {peak - seated >> 20} MB for shards",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Measure all three."""
+    torch.set_num_threads(1)
+    count, seconds = (int(given) for given in (*sys.argv[1:], *("1000", "30")[len(sys.argv) - 1 :]))
+    processes._Seat = Waiting
+    shards = RATE * seconds
+    for fate in (Fate(count / RATE, fails=False), Fate(count / RATE, fails=True), Fate(0, fails=False)):
+        measured(count, shards, fate)
+
+
+if __name__ == "__main__":
+    main()
