@@ -1,0 +1,149 @@
+"""Kill worker processes at random moments of a sweep, and compare what it gives, bit for bit, with this process alone.
+
+    python tools/kill_workers.py [KILLS] [SEED]
+
+The bundled model is swept on two processes. Before each sweep a moment is drawn: any of it; while a worker that starts
+imports, loads and compares; in the middle of an answer, of which the pipe holds a part; and any moment for both at once.
+A sweep is asked anew each time, so that nothing is known of it. Prints what was killed, how many shards ran again, and
+which processes are left; exits with 1 where any bit differed, a sweep gave none, or a process stayed.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import fcntl
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np  # noqa: E402
+import psutil  # noqa: E402
+
+import interp  # noqa: E402
+from interp.engine.patching import pooled  # noqa: E402
+from interp.engine.pool.here import Here  # noqa: E402
+from interp.engine.pool.processes import Processes  # noqa: E402
+from interp.errors import InputError  # noqa: E402
+from interp.interface.session import session  # noqa: E402
+
+MOMENTS = ("any", "start", "answer", "both")
+START = 4.0  # seconds that a worker takes about until it has a model
+_PIPE = 4096  # bytes that a pipe holds at least
+
+
+class _Cut:
+    """The pipe of a worker that is killed as soon as the length of its next answer is read."""
+
+    def __init__(self, stream: BinaryIO, end: Callable[[], None]) -> None:
+        self._stream, self._end = stream, end
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(stream, fcntl.F_SETPIPE_SZ, _PIPE)
+
+    def read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        if size == 8:
+            self._end()
+        return data
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def kill(worker: Any) -> bool:
+    """Kill a worker's process where it runs; whether it did."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(worker.process, signal.SIGKILL)
+        return True
+    return False
+
+
+def armed(pool: Processes, moment: str, draw: random.Random, span: float) -> list[threading.Thread]:
+    """See to it that workers are killed at a moment of the sweep that is asked next, which takes about `span` seconds."""
+    workers = pool.workers()
+    victim = draw.randrange(len(workers))
+
+    def later(seconds: float, *those: Any) -> threading.Thread:
+        timer = threading.Timer(seconds, lambda: [kill(one) for one in those])
+        timer.start()
+        return timer
+
+    if moment == "any":
+        return [later(draw.random() * span, workers[victim])]
+    if moment == "both":
+        return [later(draw.random() * span, *workers)]
+    if moment == "start":
+        kill(workers[victim])
+        return [later(draw.random() * START, workers[victim])]
+    process: Any = pool._seats[victim].process
+    process.stdout = _Cut(process.stdout, lambda: kill(workers[victim]) and None)
+    return []
+
+
+def main() -> int:
+    """Kill so many; return whether anything was wrong."""
+    wanted, seed = (int(given) for given in (*sys.argv[1:], *("100", "0")[len(sys.argv) - 1 :]))
+    draw = random.Random(seed)
+    import faulthandler; faulthandler.dump_traceback_later(500)
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    interp.load(device="cpu")
+    pooled.ROWS = 1000; import interp.engine.pool.processes as pp; pp._TRIES = 6
+    asked: dict[str, Any] = {"task": "ioi", "n": 8, "by": "head-position", "site": "z"}
+
+    def swept(pool: Any) -> tuple[float, Any]:
+        interp.model.store.clear()
+        session.pool = pool
+        began = time.perf_counter()
+        found = interp.patch(**asked)
+        return time.perf_counter() - began, found
+
+    _, whole = swept(Here())
+    pool = Processes(2)
+    pool.await_ready()
+    swept(pool)
+    span, _ = swept(pool)
+    print(f"a sweep of {whole.provenance.path.split(' in ')[-1]}: {span:.1f} s on two", flush=True)
+    seen: set[int] = set()
+    moments: collections.Counter[str] = collections.Counter()
+    again = 0
+    wrong: list[str] = []
+    began = time.monotonic()
+    for number in range(wanted):
+        moment = MOMENTS[number % len(MOMENTS)]
+        pool.await_ready()
+        seen |= {worker.process for worker in pool.workers()}
+        timers = armed(pool, moment, draw, span)
+        try:
+            _, found = swept(pool)
+            for name in ("per_pair", "patched", "effect", "done"):
+                if not np.array_equal(getattr(whole, name), getattr(found, name), equal_nan=True):
+                    wrong.append(f"{number} ({moment}): other bits in {name}")
+            again += sum("ran again elsewhere" in note for note in found.notes)
+        except InputError as error:
+            wrong.append(f"{number} ({moment}): {error}")
+        for timer in timers:
+            timer.join()
+        seen |= {worker.process for worker in pool.workers()}
+        moments[moment] += 1
+        print(number, moment, time.monotonic() - began, [w.state for w in pool.workers()], flush=True)
+        if number % 10 == 9:
+            print(f"{number + 1} kills in {time.monotonic() - began:.0f} s, {again} sweeps said it", flush=True)
+    pool.close()
+    session.pool = None
+    left = {child.pid for child in psutil.Process().children(recursive=True)} - before
+    left |= {process for process in seen if psutil.pid_exists(process)}
+    print(f"{sum(moments.values())} sweeps with a kill {dict(moments)}: {again} say that shards ran again; {len(seen)} processes seen")
+    print(f"wrong: {wrong or 'none'}; processes left: {sorted(left) or 'none'}")
+    return int(bool(wrong or left))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
