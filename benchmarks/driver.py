@@ -10,6 +10,7 @@ and wall time beside the work's own (the sum of the drawn times, divided by the 
 
 from __future__ import annotations
 
+import collections
 import math
 import random
 import sys
@@ -17,15 +18,17 @@ import threading
 import time
 from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import torch
 
+from interp.engine.model.operation import versions
 from interp.engine.pool import messages
-from interp.engine.pool import processes
-from interp.engine.pool.processes import Processes, _Seat
+from interp.engine.pool.messages import Message
 from interp.engine.pool.protocol import Task
+from interp.engine.pool.scheduling import Scheduler
+from interp.engine.pool.seat import Seat
 from interp.engine.pool.travel import Travelling
 
 RATE = 200  # shards a second
@@ -34,6 +37,7 @@ LOST, SLOW = 0.01, 0.01  # shares of the shards
 SLOWER = 8
 AWAY = 10.0  # seconds that a worker takes to start again
 PAIRS, CELLS = 8, 64
+NAME = "0" * 32
 
 
 class Fate:
@@ -54,44 +58,59 @@ class Fate:
         return seconds * (SLOWER if LOST < kind < LOST + SLOW else 1), kind < LOST
 
 
-class Waiting(_Seat):
+class Waiting(Seat):
     """A seat whose worker does nothing but wait."""
 
     fate = Fate(0, fails=False)
-    answer = b""
-    tries: dict[int, int] = {}
+    answer: dict[str, torch.Tensor] = {}
+    tries: collections.Counter[int] = collections.Counter()
+    own: list[float] = []  # CPU seconds that were the workers'
 
     def start(self) -> None:
-        self.process = None
-        self.dropped = threading.Event()
-        if self.worker.seen:
-            time.sleep(AWAY)
-        self.worker.held = {}
-        self._recipes.clear()
+        """Be away for a while, but for the first time."""
+        self._heads: collections.deque[dict[str, Any]] = collections.deque([{"do": "start"}])
+        self._dropped: set[int] = set()
+        self._stop = threading.Event()
+        if self.worker.shards:
+            self._stop.wait(AWAY)
 
-    def greeted(self) -> None:
-        self.worker.seen = time.monotonic()
-        self.worker.state = "ready"
+    def send(self, head: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
+        """Take a message."""
+        messages.packed(head, tensors)
+        self._heads.append(dict(head))
 
-    def say(self, head: Mapping[str, Any], tensors: Mapping[str, torch.Tensor] | None = None) -> None:
-        messages.packed(head, tensors or {})
-
-    def asked(self, head: Mapping[str, Any], tensors: Mapping[str, torch.Tensor] | None = None) -> messages.Message:
-        data = messages.packed(head, tensors or {})
-        self.worker.nbytes += len(data)
+    def receive(self) -> Message:
+        """Wait for as long as the shard takes, and answer."""
+        head = self._heads.popleft()
+        answer: dict[str, Any] = {"to": head.get("number"), "is": "held", "fingerprint": NAME}
+        if head["do"] == "start":
+            return {"is": "ready", "process": 0, "versions": versions()}, {}
         if head["do"] != "shard":
-            return {"is": "held", "fingerprint": "0" * 32}, {}
-        attempt = self.tries[head["shard"]] = self.tries.get(head["shard"], 0) + 1
-        seconds, ends = self.fate.of(head["shard"], attempt)
-        time.sleep(seconds / 2 if ends else seconds)
+            return answer, {}
+        self.tries[head["shard"]] += 1
+        seconds, ends = self.fate.of(head["shard"], self.tries[head["shard"]])
+        self._stop.clear()
+        if head["shard"] not in self._dropped and self._stop.wait(seconds / 2 if ends else seconds):
+            return {**answer, "is": "cancelled"}, {}
         if ends:
             raise EOFError
-        self.worker.seen = time.monotonic()
-        self.worker.nbytes += len(self.answer)
-        return messages.unpacked(self.answer)
+        began = time.thread_time()
+        data = messages.packed({**answer, "is": "done", "head": {"forwards": 1}}, self.answer)
+        self.own.append(time.thread_time() - began)
+        return messages.unpacked(data)
+
+    def drop(self, shard: int) -> None:
+        """Wait no longer."""
+        self._dropped.add(shard)
+        self._stop.set()
 
     def end(self) -> str:
+        """Have nothing to say."""
         return ""
+
+    def kill(self) -> None:
+        """Wait no longer."""
+        self._stop.set()
 
 
 def head(number: int) -> dict[str, Any]:
@@ -116,34 +135,36 @@ def head(number: int) -> dict[str, Any]:
 
 def measured(count: int, shards: int, fate: Fate) -> None:
     """Run so many shards on so many workers, and print what that took."""
-    Waiting.fate, Waiting.tries = fate, {}
+    Waiting.fate = fate
+    Waiting.tries.clear()
+    Waiting.own.clear()
     values = {"values": torch.rand(PAIRS, CELLS), "reached": torch.ones(PAIRS, CELLS, dtype=torch.bool)}
-    found = {**values, "base": torch.rand(PAIRS), "source": torch.rand(PAIRS)}
-    Waiting.answer = messages.packed({"is": "done", "head": {"forwards": 1}}, found)
-    model = Travelling("m", "0" * 32, {}, "0" * 32, SimpleNamespace(device="cpu"))  # pyright: ignore
+    Waiting.answer = {**values, "base": torch.rand(PAIRS), "source": torch.rand(PAIRS)}
+    model = Travelling("m", NAME, {}, NAME, cast("Any", SimpleNamespace(device="cpu")))
     this = psutil.Process()
     before = this.memory_info().rss
-    pool = Processes(count)
+    pool = Scheduler("fakes", [Waiting(f"worker {number}") for number in range(count)])
     pool.await_ready()
     seated = this.memory_info().rss
     total = torch.zeros(shards * PAIRS, CELLS)
     wall, cpu, peak = time.perf_counter(), time.process_time(), seated
     futures = {pool.submit(Task("sweep", head(number), (model,))): number for number in range(shards)}
-    lost = 0
+    lost = overtaken = 0
     for done, future in enumerate(pool.completed(list(futures))):
         reply, number = future.result(), futures.pop(future)
         total[number * PAIRS : (number + 1) * PAIRS] = reply.tensors["values"]
         lost += bool(reply.lost)
+        overtaken += bool(reply.overtaken)
         if done % 500 == 0:
             peak = max(peak, this.memory_info().rss)
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu - sum(Waiting.own)
     pool.close()
     assert bool((total > 0).any(1).all())
     own = sum(fate.of(number, 1)[0] for number in range(shards)) / count
     print(
         f"{'failures' if fate.fails else 'none fails' if fate.mean else 'no time'}: {shards} shards, {count} workers: "
         f"{wall:.1f} s ({shards / wall:.0f} shards a second; the work alone {own:.1f} s), CPU {cpu / shards * 1e3:.2f} ms "
-        f"a shard, {cpu / wall:.0%} of a core; {lost} ran again; memory {before >> 20} MB + {seated - before >> 20} MB "
+        f"a shard, {cpu / wall:.0%} of a core; {lost} ran again, {overtaken} were overtaken; memory {before >> 20} MB + {seated - before >> 20} MB "
         f"for seats + {peak - seated >> 20} MB for shards",
         flush=True,
     )
@@ -153,7 +174,6 @@ def main() -> None:
     """Measure all three."""
     torch.set_num_threads(1)
     count, seconds = (int(given) for given in (*sys.argv[1:], *("1000", "30")[len(sys.argv) - 1 :]))
-    processes._Seat = Waiting
     shards = RATE * seconds
     for fate in (Fate(count / RATE, fails=False), Fate(count / RATE, fails=True), Fate(0, fails=False)):
         measured(count, shards, fate)

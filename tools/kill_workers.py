@@ -92,10 +92,9 @@ def main() -> int:
     """Kill so many; return whether anything was wrong."""
     wanted, seed = (int(given) for given in (*sys.argv[1:], *("100", "0")[len(sys.argv) - 1 :]))
     draw = random.Random(seed)
-    import faulthandler; faulthandler.dump_traceback_later(500)
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     interp.load(device="cpu")
-    pooled.ROWS = 1000; import interp.engine.pool.processes as pp; pp._TRIES = 6
+    pooled.ROWS = 1000
     asked: dict[str, Any] = {"task": "ioi", "n": 8, "by": "head-position", "site": "z"}
 
     def swept(pool: Any) -> tuple[float, Any]:
@@ -133,7 +132,6 @@ def main() -> int:
             timer.join()
         seen |= {worker.process for worker in pool.workers()}
         moments[moment] += 1
-        print(number, moment, time.monotonic() - began, [w.state for w in pool.workers()], flush=True)
         if number % 10 == 9:
             print(f"{number + 1} kills in {time.monotonic() - began:.0f} s, {again} sweeps said it", flush=True)
     pool.close()

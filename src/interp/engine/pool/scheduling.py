@@ -17,10 +17,11 @@ from interp.engine.model import hooks
 from interp.engine.pool.protocol import Reply, Task, Worker, WorkerLost
 from interp.engine.pool.seat import Ejected, Entry, Seat
 
-_TRIES = 3  # workers that one shard may take with it, and times that one worker is started again without an answer
+_TRIES = 3  # workers that one shard may take with it
+_LIVES = 5  # of one worker in which it answers nothing, one after the other
 _LOOK = 0.02  # seconds between looks at workers that start
 # A shard that has run for so many times the median of those done, and for so many seconds, is given to an idle worker.
-_SLOW, _SLOWEST = 3.0, 1.0
+_SLOW, _SLOWEST = 2.0, 1.0
 _OVERSEE = 0.25  # seconds between looks for such shards
 
 
@@ -95,6 +96,7 @@ class Scheduler:
         for future in futures:
             future.add_done_callback(ended.put)
             count += 1
+        del futures  # what was yielded is its taker's to keep, or to let go of
         for _ in range(count):
             future = ended.get()
             self._entries.pop(future, None)
@@ -130,18 +132,19 @@ class Scheduler:
     def _feed(self, seat: Seat) -> None:
         """Give one worker shards, one after the other; start it again where it ends."""
         fruitless, ejected, last = 0, False, ""
-        while not self._closed and fruitless < _TRIES:
+        while not self._closed and fruitless < _LIVES:
             entry: Entry | None = None
+            answered = False
             try:
                 if not seat.up:
                     seat.begin()
                 seat.greeted()
                 while (entry := self._waiting.get()) is not None:
                     self._answer(seat, entry)
-                    entry, fruitless = None, 0
+                    entry, answered = None, True
                 break
             except (EOFError, OSError):
-                fruitless += 1
+                fruitless = 0 if answered else fruitless + 1
                 last = self._ended(seat)
                 if entry is not None and not self._closed:
                     self._again(seat, entry)
@@ -207,7 +210,6 @@ class Scheduler:
         if entry.began:
             return
         if len(entry.lost) < _TRIES:
-            entry.copied = False
             self._waiting.put(entry)
             return
         with contextlib.suppress(InvalidStateError):  # it was cancelled meanwhile
@@ -258,10 +260,10 @@ class Scheduler:
         with self._lock:
             slow = now - max(_SLOWEST, _SLOW * statistics.median(self._took or [0.0]))
             overdue = [
-                (min(entry.began.values()), entry.number, entry)
+                (began, entry.number, entry)
                 for entry in self._running
-                if not entry.copied and not entry.future.done() and min(entry.began.values()) < slow
+                # Since the last one began: a copy can be slow, too.
+                if not entry.future.done() and (began := max(entry.began.values())) < slow
             ]
             for _, _, entry in sorted(overdue)[:idle]:
-                entry.copied = True
                 self._waiting.put(entry)

@@ -35,8 +35,6 @@ class Entry:
         self.number, self.task = number, task
         self.future: Future[Reply] = Future()
         self.lost: list[str] = []
-        self.overtaken: list[str] = []
-        self.copied = False
         self.began: dict[Seat, float] = {}  # who is at it, and since when
 
 
