@@ -5,13 +5,20 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 _LENGTH = struct.Struct("<Q")
+_MOST = 1 << 38  # bytes of a message
+_PIECE = 1 << 26  # that are read at once: a length alone takes no memory
 Message = tuple[dict[str, Any], dict[str, Tensor]]
+
+
+class Garbled(EOFError):
+    """What came is no message, so that nothing after it can be: its sender is not listened to any more."""
 
 
 def packed(head: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bytes:
@@ -27,9 +34,22 @@ def packed(head: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def unpacked(data: bytes) -> Message:
-    """Return what `packed` was given."""
-    (size,) = _LENGTH.unpack_from(data)
-    return json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["head"]), load(data)
+    """Return what `packed` was given.
+
+    Raises
+    ------
+    Garbled
+        It is nothing that `packed` makes.
+    """
+    try:
+        (size,) = _LENGTH.unpack_from(data)
+        head = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["head"])
+        tensors = load(data)
+    except (ValueError, TypeError, LookupError, RecursionError, struct.error, SafetensorError) as error:
+        raise Garbled(f"sent {len(data)} bytes that are no message") from error
+    if not isinstance(head, dict):
+        raise Garbled("sent a message that is no object")
+    return cast("dict[str, Any]", head), tensors
 
 
 def sent(stream: BinaryIO, head: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> None:
@@ -45,9 +65,11 @@ def received(stream: BinaryIO) -> Message:
     Raises
     ------
     EOFError
-        The other end is gone.
+        The other end is gone, or (`Garbled`) what it sent is no message.
     """
     (size,) = _LENGTH.unpack(_read(stream, _LENGTH.size))
+    if size > _MOST:
+        raise Garbled(f"sent a message of {size} bytes, which none has")
     return unpacked(_read(stream, size))
 
 
@@ -74,7 +96,10 @@ def read(stream: BinaryIO) -> tuple[dict[str, Any], list[bytes]]:
 
 
 def _read(stream: BinaryIO, size: int) -> bytes:
-    data = stream.read(size)
-    if len(data) < size:
-        raise EOFError("the other end of the pipe is gone")
-    return data
+    pieces: list[bytes] = []
+    while size > 0:
+        pieces.append(stream.read(min(size, _PIECE)))
+        size -= len(pieces[-1])
+        if not pieces[-1]:
+            raise EOFError("the other end of the pipe is gone")
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)

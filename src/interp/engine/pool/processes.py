@@ -20,6 +20,7 @@ from interp.engine.pool.messages import Message
 from interp.engine.pool.scheduling import Scheduler
 from interp.engine.pool.seat import Seat
 
+_WAIT = 1.0  # seconds until a shard that is not wanted is left to its worker
 _PATIENCE = 5.0  # seconds until a worker that was told to end is ended
 
 
@@ -70,9 +71,14 @@ class _Process(Seat):
 
     def drop(self, shard: int) -> None:
         """Write that to its pipe, which it reads while it works."""
-        if self.process is not None:
+        # Where something large is on its way for long, or to a worker that does not read, it does the shard in vain.
+        if self.process is None or not self._writing.acquire(timeout=_WAIT):
+            return
+        try:
             with contextlib.suppress(OSError, ValueError):  # it is gone, and the shard with it
-                self.send({"do": "drop", "shard": shard}, {})
+                messages.sent(cast("BinaryIO", self.process.stdin), {"do": "drop", "shard": shard})
+        finally:
+            self._writing.release()
 
     def end(self) -> str:
         """End its process, and return its last words."""

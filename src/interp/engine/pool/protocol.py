@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
-from interp.errors import InputError
+from interp.errors import InputError, closest
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
@@ -187,6 +187,13 @@ def perform(
         As in `Task`; the job's function is called with these, `models` and `step`.
     step
         Called between steps; what it raises ends the work.
+
+    Raises
+    ------
+    InputError
+        There is no such job.
     """
+    if job not in JOBS:
+        raise InputError(f"{job!r:.40} is no job of workers{closest(job, JOBS)}")
     module, _, function = JOBS[job].partition(":")
     return Reply(*getattr(importlib.import_module(module), function)(head, tensors, assets, models, step))

@@ -14,6 +14,7 @@ from concurrent.futures import Future, InvalidStateError
 from dataclasses import replace
 
 from interp.engine.model import hooks
+from interp.engine.pool.messages import Garbled
 from interp.engine.pool.protocol import Reply, Task, Worker, WorkerLost
 from interp.engine.pool.seat import Ejected, Entry, Seat
 
@@ -57,7 +58,7 @@ class Scheduler:
 
     def _begin(self) -> None:
         for seat in self._seats:
-            with contextlib.suppress(Ejected):  # its thread will see that
+            with contextlib.suppress(Ejected, OSError):  # its thread will see that
                 seat.begin()
         for thread in self._threads:
             thread.start()
@@ -143,9 +144,9 @@ class Scheduler:
                     self._answer(seat, entry)
                     entry, answered = None, True
                 break
-            except (EOFError, OSError):
+            except (EOFError, OSError) as error:
                 fruitless = 0 if answered else fruitless + 1
-                last = self._ended(seat)
+                last = self._ended(seat, error)
                 if entry is not None and not self._closed:
                     self._again(seat, entry)
             except Ejected as error:
@@ -160,11 +161,17 @@ class Scheduler:
         if not self._left and not self._closed:
             self._strand()
 
-    def _ended(self, seat: Seat) -> str:
+    def _ended(self, seat: Seat, error: EOFError | OSError | None = None) -> str:
+        """End a worker that may have ended, and return why it did: an error that says it, else its last words."""
+        said = isinstance(error, Garbled | OSError) and not isinstance(error, ConnectionError)
+        why = str(error) if said else ""
         if not seat.up:
-            return ""
+            return why
         seat.up = False
-        return seat.end()
+        if isinstance(error, Garbled):
+            seat.kill()  # it may go on for long
+        last = seat.end()
+        return why or last
 
     def _answer(self, seat: Seat, entry: Entry) -> None:
         """Let a worker do one shard."""

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from interp.engine import exactness
 from interp.engine.model.operation import versions
-from interp.engine.pool import travel
-from interp.engine.pool.messages import Message
+from interp.engine.pool import checked, travel
+from interp.engine.pool.messages import Garbled, Message
 from interp.engine.pool.protocol import Asset, Reply, Task, Worker
 from interp.engine.pool.travel import Travelling
 from interp.errors import InputError, OutOfMemory
@@ -92,7 +92,7 @@ class Seat(ABC):
 
     def greeted(self) -> None:
         """Wait for its first word, and eject it where its libraries are others."""
-        head, _ = self._heard()
+        head, _ = self._heard("ready")
         here, there = versions(), cast("dict[str, str]", head["versions"])
         if other := next((name for name in here if there.get(name) != here[name]), None):
             raise Ejected(f"is refused: it has {other} {there.get(other)}, the kernel {here[other]}")
@@ -109,8 +109,17 @@ class Seat(ABC):
         self.send(head, tensors or {})
         self.worker.nbytes += sum(tensor.nbytes for tensor in (tensors or {}).values())
 
-    def _heard(self) -> Message:
+    def _heard(self, *wanted: str, to: int | None = None) -> Message:
+        """Wait for a word of the kinds that are `wanted`, or why there is none; what answers others is dropped."""
         head, tensors = self.receive()
+        while head.get("to") != to:
+            head, tensors = self.receive()
+        try:
+            found = checked.kind(head, "is", checked.ANSWERS)
+        except ValueError as error:
+            raise Garbled(f"sent an answer that is none: {error}") from error
+        if found not in wanted and "why" not in head:
+            raise Garbled(f"answered {found!r} where {' or '.join(wanted)} was to come")
         self.worker.seen = time.monotonic()
         self.worker.nbytes += sum(tensor.nbytes for tensor in tensors.values())
         return head, tensors
@@ -125,9 +134,7 @@ class Seat(ABC):
         """
         number = next(self._numbers)
         self.say({**head, "number": number}, tensors)
-        found, more = self._heard()
-        while found.get("to") != number:
-            found, more = self._heard()
+        found, more = self._heard(*checked.FOLLOWING[head["do"]], to=number)
         why = found.get("why", "")
         if found["is"] == "refused":
             raise InputError(why)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from interp.engine.pool import messages
+from interp.engine.pool import checked, messages
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,10 +50,15 @@ class Loop:
             "change": self._change,
             "asset": self._asset,
             "forget": self._forget,
+            "refuse": self._refuse,
         }
 
     def ask(self, head: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Take a message, which is answered in its turn."""
+        """Take a message, which is answered in its turn; one that a worker does not know is refused."""
+        try:
+            checked.kind(head, "do", checked.REQUESTS)
+        except ValueError as error:
+            head = {"do": "refuse", "number": head.get("number"), "why": f"a worker does not know that: {error}"}
         self._inbox.put((dict(head), dict(tensors)))
 
     def drop(self, shard: int) -> None:
@@ -83,12 +88,17 @@ class Loop:
     # -- what is asked beside shards ---------------------------------------------------------------------------------
 
     def _done(self, head: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Message:
+        return self._doing[head["do"]](head, tensors)
+
+    def _refuse(self, head: Mapping[str, Any], _: Mapping[str, Tensor]) -> Message:
+        return {"is": "refused", "why": head["why"]}, {}
+
+    def _model(self, name: str) -> LoadedModel:
         from interp.errors import InputError
 
-        do = self._doing.get(head["do"])
-        if do is None:
-            raise InputError(f"a worker does not know what {head['do']!r} is")
-        return do(head, tensors)
+        if name not in self._models:
+            raise InputError(f"this worker holds no model {name!r}")
+        return self._models[name]
 
     def _load(self, head: Mapping[str, Any], _: Mapping[str, Tensor]) -> Message:
         from interp.engine.pool import travel
@@ -106,13 +116,13 @@ class Loop:
     def _digests(self, head: Mapping[str, Any], _: Mapping[str, Tensor]) -> Message:
         from interp.engine.pool import travel
 
-        return {"is": "digests", "digests": travel.digests(self._models[head["name"]])}, {}
+        return {"is": "digests", "digests": travel.digests(self._model(head["name"]))}, {}
 
     def _change(self, head: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Message:
         from interp.engine.pool import travel
 
         name = head["name"]
-        travel.change(self._models[name], tensors)
+        travel.change(self._model(name), tensors)
         self._known[name]["fingerprint"] = self._models[name].fingerprint()
         return self._held(name)
 
@@ -123,11 +133,11 @@ class Loop:
         from interp.engine.pool.protocol import Asset
 
         self._assets[head["digest"]] = Asset(head["head"], tensors)
-        return {"is": "held"}, {}
+        return {"is": "kept"}, {}
 
     def _forget(self, head: Mapping[str, Any], _: Mapping[str, Tensor]) -> Message:
         for digest in head["digests"]:
-            del self._assets[digest]
+            self._assets.pop(digest, None)
         return {"is": "forgotten"}, {}
 
     # -- shards ------------------------------------------------------------------------------------------------------
@@ -135,6 +145,9 @@ class Loop:
     def _shards(self, first: Message) -> Message:
         """Do shards on the same models, for which these are looked at once; return the message that is none of them."""
         names = first[0]["models"]
+        if unknown := next((name for name in names if name not in self._models), None):
+            self._told(first, lambda: self._model(unknown) and ({}, {}))
+            return self._inbox.get()
         models = [self._models[name] for name in names]
 
         def run(message: Message) -> Message:
@@ -186,7 +199,7 @@ class Loop:
             out = isinstance(error, OutOfMemory) or memory.is_out_of_memory(error)
             said = str(error) if isinstance(error, OutOfMemory) else f"{type(error).__name__}: {error}"
             found = {"is": "memory" if out else "failed", "why": said}
-        self._say({"to": message[0]["number"], **found}, tensors)
+        self._say({"to": message[0].get("number"), **found}, tensors)
 
 
 def greeting() -> dict[str, Any]:
@@ -205,8 +218,8 @@ def _listen(loop: Loop, inward: BinaryIO) -> None:
     try:
         while True:
             head, tensors = messages.received(inward)
-            if head["do"] == "drop":
-                loop.drop(head["shard"])
+            if head.get("do") == "drop":
+                loop.drop(head.get("shard", -1))
             else:
                 loop.ask(head, tensors)
     finally:  # whatever it was: without the kernel there is nothing to do
