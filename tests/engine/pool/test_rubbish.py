@@ -46,15 +46,9 @@ RUBBISH = {
     "a head that is a list": save({}, metadata={"head": "[1]"}),
     "a deep head": save({}, metadata={"head": "[" * 100_000}),
     "another shape": file_of([4], bytes(12)),
-    "no shape": file_of(
-        {"is": "done"}, {"x": {"dtype": "F32", "shape": [float("nan")], "data_offsets": [0, 4]}}, bytes(4)
-    ),
-    "a negative shape": file_of(
-        {"is": "done"}, {"x": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}, bytes(4)
-    ),
-    "a huge shape": file_of(
-        {"is": "done"}, {"x": {"dtype": "F32", "shape": [2**62, 2**62], "data_offsets": [0, 4]}}, bytes(4)
-    ),
+    "no shape": file_of([float("nan")], bytes(4)),
+    "a negative shape": file_of([-1], bytes(4)),
+    "a huge shape": file_of([2**62, 2**62], bytes(4)),
     "truncated": PLAIN[:-5],
     "too long": PLAIN + bytes(5),
 }
