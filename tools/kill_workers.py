@@ -1,11 +1,12 @@
 """Kill worker processes at random moments of a sweep, and compare what it gives, bit for bit, with this process alone.
 
-    python tools/kill_workers.py [KILLS] [SEED]
+    python tools/kill_workers.py [KILLS] [SECONDS] [SEED]
 
 The bundled model is swept on two processes. Before each sweep a moment is drawn: any of it; while a worker that starts
 imports, loads and compares; in the middle of an answer, of which the pipe holds a part; and any moment for both at once.
-A sweep is asked anew each time, so that nothing is known of it. Prints what was killed, how many shards ran again, and
-which processes are left; exits with 1 where any bit differed, a sweep gave none, or a process stayed.
+A sweep is asked anew each time, so that nothing is known of it. Prints how many were killed, how often a result says
+that a shard ran again, and which processes are left; exits with 1 where any bit differed, a sweep gave none, or a
+process stayed.
 """
 
 from __future__ import annotations
@@ -58,12 +59,14 @@ class _Cut:
         self._stream.close()
 
 
-def kill(worker: Any) -> bool:
-    """Kill a worker's process where it runs; whether it did."""
+killed: list[int] = []  # processes
+
+
+def kill(worker: Any) -> None:
+    """Kill a worker's process where it runs."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(worker.process, signal.SIGKILL)
-        return True
-    return False
+        killed.append(worker.process)
 
 
 def armed(pool: Processes, moment: str, draw: random.Random, span: float) -> list[threading.Thread]:
@@ -84,13 +87,13 @@ def armed(pool: Processes, moment: str, draw: random.Random, span: float) -> lis
         kill(workers[victim])
         return [later(draw.random() * START, workers[victim])]
     process: Any = pool._seats[victim].process
-    process.stdout = _Cut(process.stdout, lambda: kill(workers[victim]) and None)
+    process.stdout = _Cut(process.stdout, lambda: kill(workers[victim]))
     return []
 
 
 def main() -> int:
     """Kill so many; return whether anything was wrong."""
-    wanted, seed = (int(given) for given in (*sys.argv[1:], *("100", "0")[len(sys.argv) - 1 :]))
+    wanted, seconds, seed = (int(given) for given in (*sys.argv[1:], *("100", "3600", "0")[len(sys.argv) - 1 :]))
     draw = random.Random(seed)
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     interp.load(device="cpu")
@@ -110,35 +113,35 @@ def main() -> int:
     swept(pool)
     span, _ = swept(pool)
     print(f"a sweep of {whole.provenance.path.split(' in ')[-1]}: {span:.1f} s on two", flush=True)
-    seen: set[int] = set()
     moments: collections.Counter[str] = collections.Counter()
     again = 0
     wrong: list[str] = []
     began = time.monotonic()
-    for number in range(wanted):
-        moment = MOMENTS[number % len(MOMENTS)]
+    while len(killed) < wanted and time.monotonic() - began < seconds:
+        moment = MOMENTS[moments.total() % len(MOMENTS)]
+        moments[moment] += 1
         pool.await_ready()
-        seen |= {worker.process for worker in pool.workers()}
         timers = armed(pool, moment, draw, span)
         try:
             _, found = swept(pool)
             for name in ("per_pair", "patched", "effect", "done"):
                 if not np.array_equal(getattr(whole, name), getattr(found, name), equal_nan=True):
-                    wrong.append(f"{number} ({moment}): other bits in {name}")
+                    wrong.append(f"{moment}: other bits in {name}")
             again += sum("ran again elsewhere" in note for note in found.notes)
         except InputError as error:
-            wrong.append(f"{number} ({moment}): {error}")
+            wrong.append(f"{moment}: {error}")
         for timer in timers:
             timer.join()
-        seen |= {worker.process for worker in pool.workers()}
-        moments[moment] += 1
-        if number % 10 == 9:
-            print(f"{number + 1} kills in {time.monotonic() - began:.0f} s, {again} sweeps said it", flush=True)
+        if moments.total() % len(MOMENTS) == 0:
+            past = time.monotonic() - began
+            print(
+                f"{len(killed)} killed in {past:.0f} s, {again} times it is said; wrong: {wrong or 'none'}", flush=True
+            )
     pool.close()
     session.pool = None
     left = {child.pid for child in psutil.Process().children(recursive=True)} - before
-    left |= {process for process in seen if psutil.pid_exists(process)}
-    print(f"{sum(moments.values())} sweeps with a kill {dict(moments)}: {again} say that shards ran again; {len(seen)} processes seen")
+    left |= {process for process in killed if psutil.pid_exists(process)}
+    print(f"{len(killed)} workers killed in {moments.total()} sweeps, {dict(moments)}: {again} times a shard ran again")
     print(f"wrong: {wrong or 'none'}; processes left: {sorted(left) or 'none'}")
     return int(bool(wrong or left))
 

@@ -27,8 +27,15 @@ LOGIT_ROWS = 256  # that are unembedded at once
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
-# torch's CPU allocator and some kernels raise a plain RuntimeError.
-_SIGNS = ("not enough memory", "can't allocate memory", "cannot allocate memory", "out of memory", "bad allocation")
+# torch's CPU allocator and some kernels raise a plain RuntimeError; the last is what oneDNN says of it.
+_SIGNS = (
+    "not enough memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "out of memory",
+    "bad allocation",
+    "could not create a primitive",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

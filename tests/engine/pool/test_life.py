@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -76,6 +80,63 @@ def test_a_shard_that_runs_elsewhere_is_said(lend: Any, session_with: Any, two: 
         found = interp.patch(pairs=PAIRS)
     assert "worker 1 ended at a shard, which then ran again elsewhere" in found.notes
     two.await_ready()
+
+
+@contextlib.contextmanager
+def limited(pool: Processes, what: int, amount: Callable[[psutil.Process], int]) -> Iterator[None]:
+    """Let a pool's one worker have so much of something, and all that there is afterwards."""
+    process = pool.workers()[0].process
+    before = resource.prlimit(process, what)
+    resource.prlimit(process, what, (amount(psutil.Process(process)), before[1]))
+    yield
+    assert pool.workers()[0].process == process
+    resource.prlimit(process, what, before)
+
+
+@pytest.mark.usefixtures("clean_session")
+def test_a_worker_out_of_memory_halves_and_goes_on(session_with: Any, one: Processes, monkeypatch: Any) -> None:
+    monkeypatch.setattr("interp.engine.patching.pooled.ROWS", 10_000)
+    interp.load()
+    asked: dict[str, Any] = {"task": "ioi", "n": 12, "by": "head-position"}
+    session_with(Here())
+    whole = interp.patch(**asked)
+    session_with(one)
+    same(whole, interp.patch(**asked))
+    session_with(one)
+    # No more than it had; what it has got back from there may still do.
+    with limited(one, resource.RLIMIT_AS, lambda process: process.memory_info().vms - 100_000_000):
+        found = interp.patch(**asked)
+    assert found.done.all()
+    assert not found.notes
+    assert np.abs(found.per_pair - whole.per_pair).max() < 1e-4  # halves have other last bits
+
+
+def test_no_disk_is_needed_there(lend: Any, session_with: Any, one: Processes) -> None:
+    lend("llama")
+    session_with(Here())
+    whole = interp.patch(pairs=PAIRS)
+    session_with(one)
+    with limited(one, resource.RLIMIT_FSIZE, lambda _: 0):
+        same(whole, interp.patch(pairs=PAIRS))
+
+
+def test_a_full_disk_here_changes_nothing(folder: Any, clean_session: Any, session_with: Any, monkeypatch: Any) -> None:
+    model = clean_session.load(folder("llama"), name="own", spill=0.05)
+    session_with(Here())
+    whole = interp.patch(pairs=PAIRS)
+    tried: list[Any] = []
+
+    def full(tensors: Any, path: Any, metadata: Any = None) -> None:  # noqa: ARG001
+        tried.append(path)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("interp.engine.model.store.save_file", full)
+    model.store.set_budget(2000)
+    for _ in range(2):
+        session_with(Here())
+        same(whole, interp.patch(pairs=PAIRS))
+    assert tried
+    assert model.store.ledger().disk_bytes == 0
 
 
 def test_another_weight_is_refused_by_name(folder: Any, tmp_path: Path, clean_session: Any, session_with: Any) -> None:

@@ -205,7 +205,7 @@ class _Actor(Seat):
         if data is None:
             raise EOFError
         head, tensors = messages.unpacked(data)
-        if head["is"] == "taken":
+        if head.get("is") == "taken":
             raise Ejected("ended: another notebook has connected to it")
         return head, tensors
 
