@@ -1,11 +1,12 @@
 """What a pool costs the notebook's process, with workers that only wait: 1,000 of them, at 200 shards a second.
 
-``python benchmarks/driver.py [WORKERS] [SECONDS]``: seats of the real scheduler whose workers are none. Each answers with
-an array of a shard's size after a time drawn for that shard (lognormal, 5 s in the mean with 1,000 workers), and every
-message is packed and unpacked as one to a process is. Three runs of the same shards: nobody fails; 1 % of the shards take
-their worker with them, which is away for a while, and 1 % take eight times as long; and shards that take no time, for
-what the scheduler can do at most. Printed of each: the process' CPU seconds a shard and its share of one core, memory,
-and wall time beside the work's own (the sum of the drawn times, divided by the workers).
+``python benchmarks/driver.py [WORKERS] [SECONDS]``: the real scheduler, with seats whose workers are none. Each answers
+with arrays of a shard's size after a time drawn for that shard (lognormal, 5 s in the mean with 1,000 workers); every
+message is packed and unpacked as one to a process is. Three runs of the same shards: nobody fails; 1 % of the shards
+take their worker with them, which is away for a while, and 1 % take eight times as long; shards that take no time, for
+what the scheduler can do at most. Printed of each: wall time beside the work's own (the sum of the drawn times, divided
+by the workers), the process' CPU seconds a shard, less what the seats took for packing answers, and at the rate that
+was asked for its share of one core; and memory.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -58,13 +60,32 @@ class Fate:
         return seconds * (SLOWER if LOST < kind < LOST + SLOW else 1), kind < LOST
 
 
+@dataclass
+class Run:
+    """What the seats of one run share.
+
+    Attributes
+    ----------
+    answer
+        What each shard gives.
+    tries
+        How often each shard was begun.
+    own
+        CPU seconds that were the workers'.
+    """
+
+    fate: Fate
+    answer: Mapping[str, torch.Tensor]
+    tries: collections.Counter[int] = field(default_factory=lambda: collections.Counter[int]())
+    own: list[float] = field(default_factory=list[float])
+
+
 class Waiting(Seat):
     """A seat whose worker does nothing but wait."""
 
-    fate = Fate(0, fails=False)
-    answer: dict[str, torch.Tensor] = {}
-    tries: collections.Counter[int] = collections.Counter()
-    own: list[float] = []  # CPU seconds that were the workers'
+    def __init__(self, name: str, run: Run) -> None:
+        super().__init__(name)
+        self._run = run
 
     def start(self) -> None:
         """Be away for a while, but for the first time."""
@@ -87,16 +108,16 @@ class Waiting(Seat):
             return {"is": "ready", "process": 0, "versions": versions()}, {}
         if head["do"] != "shard":
             return answer, {}
-        self.tries[head["shard"]] += 1
-        seconds, ends = self.fate.of(head["shard"], self.tries[head["shard"]])
+        self._run.tries[head["shard"]] += 1
+        seconds, ends = self._run.fate.of(head["shard"], self._run.tries[head["shard"]])
         self._stop.clear()
         if head["shard"] not in self._dropped and self._stop.wait(seconds / 2 if ends else seconds):
             return {**answer, "is": "cancelled"}, {}
         if ends:
             raise EOFError
         began = time.thread_time()
-        data = messages.packed({**answer, "is": "done", "head": {"forwards": 1}}, self.answer)
-        self.own.append(time.thread_time() - began)
+        data = messages.packed({**answer, "is": "done", "head": {"forwards": 1}}, self._run.answer)
+        self._run.own.append(time.thread_time() - began)
         return messages.unpacked(data)
 
     def drop(self, shard: int) -> None:
@@ -135,15 +156,12 @@ def head(number: int) -> dict[str, Any]:
 
 def measured(count: int, shards: int, fate: Fate) -> None:
     """Run so many shards on so many workers, and print what that took."""
-    Waiting.fate = fate
-    Waiting.tries.clear()
-    Waiting.own.clear()
     values = {"values": torch.rand(PAIRS, CELLS), "reached": torch.ones(PAIRS, CELLS, dtype=torch.bool)}
-    Waiting.answer = {**values, "base": torch.rand(PAIRS), "source": torch.rand(PAIRS)}
+    run = Run(fate, {**values, "base": torch.rand(PAIRS), "source": torch.rand(PAIRS)})
     model = Travelling("m", NAME, {}, NAME, cast("Any", SimpleNamespace(device="cpu")))
     this = psutil.Process()
     before = this.memory_info().rss
-    pool = Scheduler("fakes", [Waiting(f"worker {number}") for number in range(count)])
+    pool = Scheduler("fakes", [Waiting(f"worker {number}", run) for number in range(count)])
     pool.await_ready()
     seated = this.memory_info().rss
     total = torch.zeros(shards * PAIRS, CELLS)
@@ -157,17 +175,17 @@ def measured(count: int, shards: int, fate: Fate) -> None:
         overtaken += bool(reply.overtaken)
         if done % 500 == 0:
             peak = max(peak, this.memory_info().rss)
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu - sum(Waiting.own)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu - sum(run.own)
     pool.close()
     assert bool((total > 0).any(1).all())
     own = sum(fate.of(number, 1)[0] for number in range(shards)) / count
-    print(
-        f"{'failures' if fate.fails else 'none fails' if fate.mean else 'no time'}: {shards} shards, {count} workers: "
-        f"{wall:.1f} s ({shards / wall:.0f} shards a second; the work alone {own:.1f} s), CPU {cpu / shards * 1e3:.2f} ms "
-        f"a shard, {cpu / wall:.0%} of a core; {lost} ran again, {overtaken} were overtaken; memory {before >> 20} MB + {seated - before >> 20} MB "
-        f"for seats + {peak - seated >> 20} MB for shards",
-        flush=True,
-    )
+    what = "failures" if fate.fails else "none fails" if fate.mean else "no time"
+    print(f"{what}: {shards} shards on {count} workers in {wall:.1f} s; the work alone takes {own:.1f} s")
+    share = RATE * cpu / shards
+    print(f"  CPU {cpu / shards * 1e3:.2f} ms a shard, at {RATE} shards a second {share:.0%} of a core (bar 30 %)")
+    print(f"  {lost} ran again, {overtaken} were overtaken")
+    sizes = (size >> 20 for size in (before, seated - before, peak - seated))
+    print("  memory: {} MB, {} MB for seats, {} MB for shards".format(*sizes), flush=True)
 
 
 def main() -> None:

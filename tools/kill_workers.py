@@ -3,7 +3,7 @@
     python tools/kill_workers.py [KILLS] [SECONDS] [SEED]
 
 The bundled model is swept on two processes. Before each sweep a moment is drawn: any of it; while a worker that starts
-imports, loads and compares; in the middle of an answer, of which the pipe holds a part; and any moment for both at once.
+imports, loads and compares; in the middle of an answer, of which the pipe holds a part; any moment for both at once.
 A sweep is asked anew each time, so that nothing is known of it. Prints how many were killed, how often a result says
 that a shard ran again, and which processes are left; exits with 1 where any bit differed, a sweep gave none, or a
 process stayed.
@@ -21,20 +21,20 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import numpy as np  # noqa: E402
-import psutil  # noqa: E402
+import numpy as np
+import psutil
 
-import interp  # noqa: E402
-from interp.engine.patching import pooled  # noqa: E402
-from interp.engine.pool.here import Here  # noqa: E402
-from interp.engine.pool.processes import Processes  # noqa: E402
-from interp.errors import InputError  # noqa: E402
-from interp.interface.session import session  # noqa: E402
+import interp
+from interp.engine.patching import pooled
+from interp.engine.pool.here import Here
+from interp.engine.pool.processes import Processes
+from interp.errors import InputError
+from interp.interface.session import session
 
 MOMENTS = ("any", "start", "answer", "both")
 START = 4.0  # seconds that a worker takes about until it has a model
@@ -70,7 +70,7 @@ def kill(worker: Any) -> None:
 
 
 def armed(pool: Processes, moment: str, draw: random.Random, span: float) -> list[threading.Thread]:
-    """See to it that workers are killed at a moment of the sweep that is asked next, which takes about `span` seconds."""
+    """See to it that workers are killed while the sweep runs that is asked next, which takes about `span` seconds."""
     workers = pool.workers()
     victim = draw.randrange(len(workers))
 
@@ -86,7 +86,7 @@ def armed(pool: Processes, moment: str, draw: random.Random, span: float) -> lis
     if moment == "start":
         kill(workers[victim])
         return [later(draw.random() * START, workers[victim])]
-    process: Any = pool._seats[victim].process
+    process = cast("Any", pool)._seats[victim].process
     process.stdout = _Cut(process.stdout, lambda: kill(workers[victim]))
     return []
 
