@@ -110,6 +110,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "interface.workers": {
         *PLAIN,
+        "results",
         "interface.registry",
         "interface.session",
         "interface.commands",

@@ -45,14 +45,16 @@ class _Cut:
     """The pipe of a worker that is killed as soon as the length of its next answer is read."""
 
     def __init__(self, stream: BinaryIO, end: Callable[[], None]) -> None:
-        self._stream, self._end = stream, end
+        self._stream = stream
+        self._end: Callable[[], None] | None = end
         with contextlib.suppress(OSError):
             fcntl.fcntl(stream, fcntl.F_SETPIPE_SZ, _PIPE)
 
     def read(self, size: int) -> bytes:
         data = self._stream.read(size)
-        if size == 8:
-            self._end()
+        if size == 8 and self._end is not None:
+            end, self._end = self._end, None
+            end()
         return data
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from interp.errors import InputError, closest
 from interp.interface.commands import Table
 from interp.interface.registry import command
+from interp.results.costs import lasting
 from interp.spec import PoolName
 
 if TYPE_CHECKING:
@@ -124,10 +125,18 @@ def workers(session: Session) -> Table:
     """
     if session.pool is None:
         return Table(title=_NONE, columns=("worker", "state"), rows=())
+    known = session.pool.workers()
+    lost: dict[str, list[str]] = {}
+    for worker in known:
+        if not worker.there:
+            lost.setdefault(worker.state, []).append(worker.name)
+    count = sum(map(len, lost.values()))
     return Table(
-        title=f"shards run in {session.pool.name}",
+        title=f"shards run in {session.pool.name}"
+        + (f", {count} of which {'takes' if count == 1 else 'take'} none any more" if count else ""),
+        notes=tuple(f"{names[0] if len(names) == 1 else f'{len(names)} workers'} {why}" for why, names in lost.items()),
         columns=("worker", "state", "process", "device", "shards", "holds", "arrays", "last heard"),
-        rows=tuple(_row(worker) for worker in session.pool.workers()),
+        rows=tuple(_row(worker) for worker in known),
     )
 
 
@@ -163,13 +172,13 @@ def _row(worker: Worker) -> tuple[str, ...]:
     held = ", ".join(f"{name} {fingerprint[:8]} ✓" for name, fingerprint in worker.held.items())
     return (
         worker.name,
-        worker.state,
+        worker.state if worker.there else worker.state.removeprefix("is ").partition(":")[0].partition(" (")[0],
         str(worker.process),
         worker.device or "–",
         f"{worker.shards} ({worker.overtaken} overtaken)" if worker.overtaken else str(worker.shards),
-        held or "nothing yet",
+        held or ("nothing yet" if worker.there else "–"),
         readable(worker.nbytes),
-        f"{max(0.0, time.monotonic() - worker.seen):.0f} s ago" if worker.seen else "–",
+        f"{lasting(max(0, round(time.monotonic() - worker.seen)))} ago" if worker.seen else "–",
     )
 
 

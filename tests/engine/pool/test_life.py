@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +27,9 @@ from interp.engine.pool.processes import Processes
 from interp.errors import InputError
 
 from .test_pool import PAIRS, same
+
+sys.path.insert(0, str(Path(__file__).parents[3] / "tools"))
+import kill_workers
 
 pytestmark = [pytest.mark.usefixtures("small_shards"), pytest.mark.slow]
 PATIENCE = 60.0  # seconds that a loaded machine may take to notice
@@ -50,16 +52,17 @@ def test_killed_at_random_moments(lend: Any, session_with: Any, two: Processes) 
     session_with(two)
     interp.patch(pairs=PAIRS)  # the model is there
     draw = random.Random(0)
-    for _ in range(3):
+    kill_workers.killed.clear()
+    for moment in ("answer", "both"):  # tools/kill_workers.py has more of them, a hundred times
         session_with(two)  # nothing is known
-        victim = draw.choice(two.workers()).process
-        killer = threading.Timer(draw.random() / 4, os.kill, (victim, signal.SIGKILL))
-        killer.start()
+        timers = kill_workers.armed(two, moment, draw, 0.3)
         same(whole, interp.patch(pairs=PAIRS))
-        killer.join()
-        assert gone(victim)
+        for timer in timers:
+            timer.join()
+        assert all(gone(process) for process in kill_workers.killed)
         two.await_ready()
-    assert victim not in [worker.process for worker in two.workers()]
+    assert len(kill_workers.killed) == 3
+    assert not {*kill_workers.killed} & {worker.process for worker in two.workers()}
 
 
 def test_a_shard_that_runs_elsewhere_is_said(lend: Any, session_with: Any, two: Processes, monkeypatch: Any) -> None:

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+import interp
 from interp.engine.model.operation import versions
 from interp.engine.pool import messages, protocol
 from interp.engine.pool.messages import Garbled
@@ -147,11 +148,16 @@ class Foreign(Threaded):
         self._words.put(messages.packed({"is": "ready", "process": 0, "versions": there}, {}))
 
 
-def test_other_libraries_are_refused_by_name(pool_of: Any) -> None:
+def test_other_libraries_are_refused_by_name(pool_of: Any, session_with: Any) -> None:
     mixed = pool_of(Foreign("old"), Threaded("b"), ready=False)
     assert values(mixed, [task(x) for x in range(10)]) == [2.0 * x for x in range(10)]
     mine = versions()["torch"]
     assert mixed.workers()[0].state == f"is refused: it has torch 1.0, the kernel {mine}"
+    session_with(mixed)
+    table = interp.workers()
+    assert table.title == "shards run in threads, 1 of which takes none any more"
+    assert [row[:2] for row in table.rows] == [("old", "refused"), ("b", "ready")]
+    assert table.notes == (f"old is refused: it has torch 1.0, the kernel {mine}",)
     none = pool_of(Foreign("old"), Foreign("without"), ready=False)
     with pytest.raises(WorkerLost, match=r"old is refused: it has torch 1\.0, .*without is refused: it has \w+ None"):
         none.submit(task(1)).result(PATIENCE)

@@ -15,7 +15,7 @@ from interp.engine.model import hooks
 from interp.engine.model.meter import Meter
 from interp.engine.transformer import network
 from interp.errors import Foreseen
-from interp.results.costs import Costs
+from interp.results.costs import Costs, lasting
 from interp.results.forecast import Forecast
 
 if TYPE_CHECKING:
@@ -99,8 +99,12 @@ def foresee(model: LoadedModel, make: Callable[[], tuple[Foresight, Work]]) -> N
     advice = () if whole.peak_bytes <= free else (*work.advice, "a smaller model, or a shorter prompt")
     if operation.dry:
         if operation.pool is not None and not operation.pool.local:
-            pool = operation.pool.name
-            operation.notes.append(f"that is in this process alone; sweeps of sites and paths go to {pool}")
+            pool, count = operation.pool.name, sum(worker.there for worker in operation.pool.workers())
+            least = lasting(whole.seconds / max(1, count))
+            operation.notes.append(
+                f"that is in this process alone; what of it is cut into shards takes {least} or more on {pool}: each "
+                "works with one thread, and loads the model before its first shard"
+            )
         raise Foreseen(
             Forecast(costs=whole, free_bytes=free, path=sight.path, advice=tuple(f"try {line}" for line in advice))
         )

@@ -126,6 +126,11 @@ class Worker:
     nbytes: int = 0
     seen: float = 0.0
 
+    @property
+    def there(self) -> bool:
+        """Whether it takes shards, now or when it has started."""
+        return self.state in ("starting", "ready", "busy")
+
 
 class WorkerLost(InputError):
     """Shards have no worker any more that could take them."""

@@ -76,7 +76,7 @@ class Scheduler:
         """
         while any(seat.worker.state == "starting" for seat in self._seats):
             time.sleep(_LOOK)
-        bad = next((seat.worker for seat in self._seats if seat.worker.state not in ("ready", "busy")), None)
+        bad = next((seat.worker for seat in self._seats if not seat.worker.there), None)
         if bad is not None:
             raise WorkerLost(f"{bad.name} {bad.state}")
 
@@ -166,6 +166,7 @@ class Scheduler:
                     self._waiting.put(entry)
                 break
         self._ended(seat)
+        seat.worker.held = {}
         seat.worker.state = last if ejected else f"ended{f' ({last})' if last else ''}"
         with self._lock:
             self._left -= 1
