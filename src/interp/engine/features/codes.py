@@ -70,6 +70,10 @@ class Codes:
         """How many features are active in each row, ``int64 [row]``."""
         return self.starts.diff()
 
+    def to(self, device: torch.device) -> Codes:
+        """Return it there."""
+        return Codes(self.starts.to(device), self.features.to(device), self.values.to(device), self.width)
+
     def dense(self) -> Tensor:
         """Return ``[row, width]``; for narrow dictionaries and few rows."""
         out = self.values.new_zeros(len(self), self.width)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -45,6 +45,11 @@ class Difference:
     change: Codes
     unit: Tensor
 
+    def to(self, device: torch.device) -> Difference:
+        """Return it there."""
+        base, source, change = (one.to(device) for one in (self.base, self.source, self.change))
+        return Difference(base, source, change, self.unit.to(device))
+
 
 class Features:
     """The features of some layers in pairs of runs.
@@ -57,6 +62,8 @@ class Features:
         The pairs; all their prompts are run.
     dictionaries
         For each layer, in order.
+    known
+        What `part` gave of these pairs, in another process: nothing is run then.
 
     Attributes
     ----------
@@ -65,13 +72,24 @@ class Features:
     """
 
     def __init__(
-        self, model: LoadedModel, source_model: LoadedModel, cases: Sequence[Case], dictionaries: Sequence[Dictionary]
+        self,
+        model: LoadedModel,
+        source_model: LoadedModel,
+        cases: Sequence[Case],
+        dictionaries: Sequence[Dictionary],
+        known: Mapping[str, Any] | None = None,
     ) -> None:
         self.model = model
         self.dictionaries = tuple(dictionaries)
         for one in self.dictionaries:
             sites_of(one)
         self._runs = [(case.base, case.source) for case in cases]
+        if known is not None:
+            self.differences: list[list[Difference]] = [
+                [one.to(model.device) for one in own] for own in known["differences"]
+            ]
+            self.active = [own.to(model.device) for own in known["active"]]
+            return
         self.differences = [
             [
                 Difference(base.codes, source.codes, source.codes.minus(base.codes), base.unit)
@@ -81,6 +99,14 @@ class Features:
             ]
             for case in cases
         ]
+
+    def part(self, cases: Sequence[int]) -> dict[str, Any]:
+        """Return what is known of some pairs, for the processes that sweep these: the features are the same there."""
+        return {
+            "dictionaries": self.dictionaries,
+            "differences": [self.differences[number] for number in cases],
+            "active": self.active,
+        }
 
     def of(self, case: Case) -> list[Difference]:
         """Return a pair's differences; its metric may know more by now than when they were taken."""

@@ -72,7 +72,7 @@ def sweep_features(
     return Sweep(
         features.model,
         cases,
-        _Cells(features, by),
+        Cells(features, by),
         swept,
         step,
         source_model=source_model,
@@ -81,11 +81,10 @@ def sweep_features(
     )
 
 
-class _Cells:
+class Cells:
     """The cells of a sweep over features."""
 
     rides = True
-    travels: Mapping[str, Any] | None = None
     refusal: exactness.Refusal | None = None
 
     def __init__(self, features: Features, by: str) -> None:
@@ -94,6 +93,7 @@ class _Cells:
         digests = tuple(one.digest for one in features.dictionaries)
         self.key: exactness.Key = ("features", by, digests)
         self.kept: tuple[Hashable, ...] | None = ("features", by, digests)
+        self.travels: Mapping[str, Any] | None = {"kind": "features", "by": by}
         self.encoders: tuple[str, ...] | None = tuple({site.name for site in self._places()})
 
     def _places(self) -> list[Site]:

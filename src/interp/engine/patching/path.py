@@ -70,9 +70,8 @@ def sweep_paths(
     """
     swept = unfinished(len(cases), (len(senders), len(receivers)))
     planner = Paths(model, senders, receivers, freeze, features=features)
-    if features is None:
-        names = [[node.name for node in nodes] for nodes in (senders, receivers)]
-        planner.travels = {"kind": "paths", "ends": names, "freeze": freeze}
+    names = [[node.name for node in nodes] for nodes in (senders, receivers)]
+    planner.travels = {"kind": "paths", "ends": names, "freeze": freeze}
     return Sweep(model, cases, planner, swept, on_step)
 
 

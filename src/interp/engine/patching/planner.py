@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from interp.engine import exactness
     from interp.engine.forecast.work import Stored, Work
     from interp.engine.patching.cases import Case
+    from interp.engine.patching.feature_plan import Features
     from interp.engine.patching.plan import Plan
     from interp.engine.transformer.base_runs import Base
     from interp.engine.transformer.network import Network
@@ -35,6 +36,8 @@ class Planner(Protocol):
         ``None`` where it is not.
     travels
         What makes a planner like it in another process, as plain data; ``None`` where it runs in this one alone.
+    features
+        What of the pairs' runs' features goes with it; ``None`` where it is about none.
     """
 
     key: exactness.Key
@@ -43,6 +46,11 @@ class Planner(Protocol):
     encoders: tuple[str, ...] | None
     kept: tuple[Hashable, ...] | None
     travels: Mapping[str, Any] | None
+
+    @property
+    def features(self) -> Features | None:
+        """The features of the pairs' runs."""
+        ...
 
     def plan(self, net: Network, base: Base, source: Base, case: Case, number: int, start: int) -> Plan:
         """Return the interventions on one pair, whose runs can differ from `start` on."""

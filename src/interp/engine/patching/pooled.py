@@ -63,7 +63,16 @@ def run(sweep: Sweep, pool: Pool, way: exactness.Way, check: exactness.Check = e
     """Run a sweep's shards in a pool, and take in what they give."""
     shards = cut(sweep.given, sweep.chosen.tolist(), way)
     asked = {"way": way, "planner": dict(sweep.planner.travels or {}), "shape": tuple(sweep.swept.values.shape[1:])}
-    heads = [{**asked, "cases": tuple(sweep.given[n] for n in shard.cases), "cells": shard.cells} for shard in shards]
+    features = sweep.planner.features
+    heads = [
+        {
+            **asked,
+            "cases": tuple(sweep.given[n] for n in shard.cases),
+            "cells": shard.cells,
+            "features": None if features is None else features.part(shard.cases),
+        }
+        for shard in shards
+    ]
     sweep.compared = shards[0]
 
     def take(number: int, found: Mapping[str, Tensor]) -> None:

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from interp.engine import exactness
 from interp.engine.patching.driver import contained
+from interp.engine.patching.feature_plan import Features
+from interp.engine.patching.features import Cells
 from interp.engine.patching.path import Paths
 from interp.engine.patching.sweep import Sites
 from interp.engine.patching.waves import Sweep, unfinished
@@ -16,6 +18,7 @@ from interp.errors import OutOfMemory
 from interp.spec import Node
 
 if TYPE_CHECKING:
+    from interp.engine.features.dictionary import Dictionary
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.patching.cases import Case
     from interp.engine.patching.planner import Planner
@@ -30,6 +33,7 @@ def swept(
     shape: tuple[int, ...],
     cases: Sequence[Case],
     cells: Sequence[int],
+    features: Mapping[str, Any] | None,
 ) -> dict[str, Tensor]:
     """Return what a shard gives: ``values`` and ``reached``, ``[case, cell]``, ``base`` and ``source``, ``[case]``.
 
@@ -39,7 +43,7 @@ def swept(
         The model that runs, and the one whose activations are put in.
     step
         Called between waves.
-    planner, shape, cases, cells
+    planner, shape, cases, cells, features
         As `interp.engine.patching.pooled` writes them.
 
     Raises
@@ -48,7 +52,8 @@ def swept(
         Not even one cell fits.
     """
     model, source_model = models
-    made = _planner(planner, model, source_model, shape)
+    known = features_of(model, source_model, cases, features)
+    made = _planner(planner, model, source_model, shape, known)
     found = unfinished(len(cases), shape)
 
     def on_step(*_: int) -> None:
@@ -69,11 +74,33 @@ def finish(body: Any, progress: Any) -> None:
         raise OutOfMemory(stopped)
 
 
+def features_of(
+    model: LoadedModel, source_model: LoadedModel, cases: Sequence[Case], part: Mapping[str, Any] | None
+) -> Features | None:
+    """Return the features of pairs' runs of which `Features.part` told; none where there are none."""
+    if part is None:
+        return None
+    dictionaries = [placed(one, model) for one in part["dictionaries"]]
+    return Features(model, source_model, cases, dictionaries, known=part)
+
+
+def placed(one: Dictionary, model: LoadedModel) -> Dictionary:
+    """Return a dictionary where a model computes."""
+    return one if one.encoder.device == model.device else one.to(model.device, one.encoder.dtype)
+
+
 def _planner(
-    given: Mapping[str, Any], model: LoadedModel, source_model: LoadedModel, shape: tuple[int, ...]
+    given: Mapping[str, Any],
+    model: LoadedModel,
+    source_model: LoadedModel,
+    shape: tuple[int, ...],
+    features: Features | None,
 ) -> Planner:
     if given["kind"] == "sites":
         return Sites(model, source_model, given["site"], given["by"], given["layers"], shape)
+    if given["kind"] == "features":
+        assert features is not None
+        return Cells(features, given["by"])
     assert given["kind"] == "paths"
     senders, receivers = ([Node.parse(name) for name in names] for names in given["ends"])
-    return Paths(model, senders, receivers, given["freeze"])
+    return Paths(model, senders, receivers, given["freeze"], features=features)

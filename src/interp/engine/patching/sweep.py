@@ -88,6 +88,7 @@ class Sites:
     """The cells of one site."""
 
     rides = True
+    features = None
     refusal: exactness.Refusal | None = None
 
     def __init__(

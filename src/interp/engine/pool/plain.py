@@ -23,7 +23,9 @@ from interp.ids import TypedIds
 KINDS = {
     "Act": "interp.engine.features.dictionary:Act",
     "Case": "interp.engine.patching.cases:Case",
+    "Codes": "interp.engine.features.codes:Codes",
     "Dictionary": "interp.engine.features.dictionary:Dictionary",
+    "Difference": "interp.engine.patching.feature_plan:Difference",
     "Encoded": "interp.engine.model.tokens:Encoded",
     "Intervention": "interp.spec:Intervention",
     "Metric": "interp.metric:Metric",
