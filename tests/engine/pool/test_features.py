@@ -12,12 +12,16 @@ import interp
 from engine.features import made
 from engine.pool.test_pool import PAIRS, Backwards, same
 from interp.engine import exactness
-from interp.engine.patching.cases import Case
+from interp.engine.patching import feature_plan, pooled
+from interp.engine.patching.cases import Ids
 from interp.engine.pool.here import Here
 
 SOME = PAIRS[:3]
 
-pytestmark = pytest.mark.usefixtures("small_shards")
+
+@pytest.fixture(autouse=True)
+def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pooled, "ROWS", 700)
 
 
 def load(model: Any, *kinds: str) -> None:
@@ -65,7 +69,7 @@ def test_patches_of_features(
     for other in found[1:]:
         same(found[0], other)
         assert other.provenance.path.startswith("hooked: " if hooked else plain.provenance.path + " in ")
-    assert found[2].provenance.path.endswith(" shards on 2 processes")
+    assert found[2].provenance.path.endswith(" on 2 processes")
     assert np.abs(found[0].patched - plain.patched).max() < 1e-4
     assert np.ptp(plain.patched) > 1e-3
 
@@ -81,21 +85,21 @@ def test_mediation(features: str, lend: Any, everywhere: Any) -> None:
     for other in found[1:]:
         for name in ("per_pair_indirect", "per_pair_direct", "per_pair_total"):
             assert np.array_equal(getattr(found[0], name), getattr(other, name), equal_nan=True)
-    assert found[2].provenance.path.endswith(" shards on 2 processes")
+    assert found[2].provenance.path.endswith(" on 2 processes")
     assert np.nanmax(np.abs(found[0].per_pair_direct - plain.per_pair_direct)) < 1e-4
     assert int(plain.done.sum()) == (2 if features else plain.done.size)
 
 
 @pytest.mark.parametrize(
     ("family", "from_", "to", "freeze"),
-    [("llama", "F0.*,0.0,0.mlp", "F1.*,1.0.v,logits", "heads"), ("gpt2", "F0.*", "F1.*", "all")],
+    [("llama", "F0.*,0.0", "1.0.v,logits", "heads"), ("gpt2", "F0.*", "F1.*", "all")],
 )
 def test_paths(family: str, from_: str, to: str, freeze: Any, lend: Any, everywhere: Any) -> None:
     load(lend(family), "transcoder", "transcoder")
     plain, *found = everywhere(lambda: interp.path(pairs=SOME, from_=from_, to=to, freeze=freeze))
     for other in found[1:]:
         same(found[0], other)
-    assert found[2].provenance.path.endswith(" shards on 2 processes")
+    assert found[2].provenance.path.endswith(" on 2 processes")
     assert np.nanmax(np.abs(found[0].patched - plain.patched)) < 1e-4
     assert {name[0] for name in plain.senders} >= {"F"}
 
@@ -108,7 +112,7 @@ def test_a_dictionary_goes_to_a_worker_once(lend: Any, session_with: Any, one: A
     (seat,) = one._seats
     held = dict(seat._assets)
     size = sum(tensor.nbytes for tensor in model.feature_sets["made"].at(0).held)
-    assert set(held) == {model.feature_sets["made"].at(layer).digest for layer in range(2)}
+    assert set(held) >= {model.feature_sets["made"].at(layer).digest for layer in range(2)}
     before = seat.worker.nbytes
     model.store.clear()
     interp.patch(pairs=PAIRS[:1], site="features")
@@ -120,15 +124,14 @@ def test_the_kernel_says_which_features_there_are(lend: Any, monkeypatch: Any, s
     """A shard runs nothing to find them: at a threshold another number of threads finds others."""
     load(lend("llama"), "stream", "stream")
     session_with(Here())
-    cases: list[Case] = []
-    from interp.engine.patching import feature_plan
+    prompts: list[Ids] = []
 
     def counting(model: Any, ids: Any, dictionaries: Any) -> Any:
-        cases.append(ids)
+        prompts.append(ids)
         assert model.operation.pool is not None  # in a shard there is none
         return coded(model, ids, dictionaries)
 
     coded = feature_plan.coded
     monkeypatch.setattr(feature_plan, "coded", counting)
     assert interp.patch(pairs=PAIRS, site="features").done.all()
-    assert len(cases) == 2 * len(PAIRS)
+    assert len(prompts) == 2 * len(PAIRS)

@@ -14,10 +14,11 @@ from interp.engine import exactness, memory
 from interp.engine.features import edits
 from interp.engine.metrics import upcast
 from interp.engine.model.interventions import composed, require_read, written
-from interp.engine.patching import ablated_features
+from interp.engine.patching import ablated_features, ablation_pooled, captured
 from interp.engine.patching.cases import Ids, by_length
 from interp.engine.patching.driver import Driver, OnStep, Outcome, nothing, silent
-from interp.engine.patching.fillings import MODES, Capture, Fillings, Part, along, by_position, donors, own
+from interp.engine.patching.fillings import MODES, Capture, Fillings, Part, along, by_position, donors
+from interp.engine.pool import sharing
 from interp.engine.transformer import network
 from interp.engine.transformer.forward import Edit, forward
 from interp.sites import Site
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from interp.engine.metrics import Scorer
     from interp.engine.model.hooks import Hook
     from interp.engine.model.loaded import LoadedModel
+    from interp.engine.patching.pooled import Shard
+    from interp.engine.pool.protocol import Pool
 
 Change = Callable[[Tensor], Tensor]
 
@@ -115,7 +118,7 @@ def ablate(
         For each sample, which reference.
     """
     held = [(n,) for n in range(len(parts))] if components is None else components
-    return Job(model, samples, parts, Fillings(parts, mode, references, taken, seed, at), on_step, held)
+    return Job(model, samples, parts, Fillings(parts, mode, references, taken, seed, at), conditions(held), on_step)
 
 
 class Job:
@@ -125,27 +128,32 @@ class Job:
         samples: Sequence[Sample],
         parts: Sequence[Part],
         fillings: Fillings,
+        conditions: Sequence[tuple[int, ...]],
         on_step: OnStep,
-        components: Sequence[Sequence[int]],
     ) -> None:
         self.model = model
         self.samples = list(samples)
         self.parts = list(parts)
         self.fillings = fillings
-        self.conditions = conditions(components)
+        self.conditions = list(conditions)
         self.found = Ablated(*nothing(len(self.conditions), len(self.samples)), path="forward")
         self.driver = Driver(model, self.found, self.found.done.numel(), on_step)
         self.before: dict[tuple[int, int], Tensor] = {}  # sample, layer → the unablated residual stream
+        self.pool: Pool | None = None
+        self.compared: Shard | None = None  # the part of which a sample is taken
+        self.where = ""  # what a provenance adds of shards
 
     def run(self) -> Ablated:
-        """Compute every run, without hooks where that can be trusted."""
+        """Compute every run, without hooks where that can be trusted; in the command's pool, where there is one."""
+        self.pool = sharing.pool_of(self.model, metric=self.samples[0].scorer.metric)
         self.driver.run(
-            self.key,
+            self.key if self.pool is None else (*self.key, self.pool.name),
             lean=self._without_hooks,
             hooked=self._with_hooks,
             sample=self._sample,
             length=self.longest,
         )
+        self.found.path += self.where
         return self.found
 
     @property
@@ -163,14 +171,18 @@ class Job:
     def _without_hooks(self, check: exactness.Check) -> None:
         exactness.require_known(*(part.site for part in self.parts if part.site != "scores"))
         net = network.read(self.model, encoders={part.site for part in self.parts})
-        self._go(
-            lambda ids, wanted: _seen(net, self.model, ids, wanted), lambda c, some: self._lean(net, c, some), check
-        )
+        if self.pool is not None:
+            ablation_pooled.run(self, self.pool, "lean", check)
+            return
+        self._go(captured.without_hooks(self.model, net), lambda c, some: self._lean(net, c, some), check)
 
     def _with_hooks(self) -> None:
         sites = {Site("pattern" if part.site == "scores" else part.site, part.layer) for part in self.parts}
         require_read(self.model, sorted(sites, key=lambda site: (site.layer, site.name)))
-        self._go(self._caught, self._hooked)
+        if self.pool is not None:
+            ablation_pooled.run(self, self.pool, "hooked")
+            return
+        self._go(captured.with_hooks(self.model), self._hooked)
 
     def _go(
         self,
@@ -178,7 +190,7 @@ class Job:
         measure: Callable[[int, Sequence[int]], Tensor],
         check: exactness.Check = exactness.unchecked,
     ) -> None:
-        self.fillings.prepare(ablated_features.capturing(self.model, capture))
+        self.fillings.prepare(capture)
         for condition in range(len(self.conditions)):
             for length, some in by_length([sample.ids for sample in self.samples]).items():
 
@@ -199,8 +211,17 @@ class Job:
 
     def _sample(self) -> Iterator[float]:
         """Yield how far a few finished runs are from the plain hooked forward's."""
-        finished = self.found.done.nonzero().tolist()
-        for condition, sample in random.Random(0).sample(finished, min(exactness.sample_of(self.model), len(finished))):
+        there = self.found.done
+        if (part := self.compared) is not None:
+            there = torch.zeros_like(there)
+            there[torch.tensor(part.cells)[:, None], torch.tensor(part.cases)] = True
+        finished = there.nonzero().tolist()
+        chosen = random.Random(0).sample(finished, min(exactness.sample_of(self.model), len(finished)))
+        if self.pool is not None:  # what shards were told of their own samples is not known here
+            self.fillings.prepare(captured.with_hooks(self.model), [sample for _, sample in chosen])
+        for condition, sample in chosen:
+            if self.pool is not None and condition:
+                self._hooked(0, [sample])  # a metric may ask for the unablated run
             yield exactness.difference(self.found.values[condition, sample], self._hooked(condition, [sample])[0])
 
     # -- what the parts become -----------------------------------------------------------------------------------------
@@ -300,14 +321,6 @@ class Job:
 
     # -- the hooked forward --------------------------------------------------------------------------------------------
 
-    def _caught(self, prompts: Sequence[Ids], wanted: Sequence[Part]) -> list[list[Tensor]]:
-        names = [Site(part.site, part.layer).hook_name for part in wanted]
-        found: list[list[Tensor]] = []
-        for ids in prompts:
-            held = self.model.activations_of(ids, list(dict.fromkeys(names)))
-            found.append([own(part, held[name][0]) for part, name in zip(wanted, names, strict=True)])
-        return found
-
     def _hooked(self, condition: int, chosen: Sequence[int]) -> Tensor:
         functions: dict[str, list[Hook]] = {}
         for (site, layer), numbers in self._by_place(condition).items():
@@ -345,34 +358,6 @@ class Job:
                 self._know(sample, lambda row=row: row[0])
             values.append(self.samples[sample].scorer.of_logits(row)[0].double().cpu())
         return torch.stack(values)
-
-
-def _seen(
-    net: network.Network, model: LoadedModel, prompts: Sequence[Ids], wanted: Sequence[Part]
-) -> list[list[Tensor]]:
-    """Return each part's own activation on each prompt, ``[position, width]``."""
-    found: list[list[Tensor]] = [[] for _ in prompts]
-    stop = max(part.layer for part in wanted) + 1
-    for length, some in by_length(prompts).items():
-
-        def run(chosen: Sequence[int]) -> None:
-            held: dict[tuple[str, int], Tensor] = {}
-
-            def keep(site: str) -> Edit:
-                def edit(layer: int, tensor: Tensor) -> None:
-                    if any((part.site, part.layer) == (site, layer) for part in wanted):
-                        held[site, layer] = tensor
-
-                return edit
-
-            looked = {site: keep(site) for site in {part.site for part in wanted}}
-            forward(net, edits=looked, resid=net.begin([prompts[n] for n in chosen]), stop=stop)
-            model.count(len(chosen))
-            for row, n in enumerate(chosen):
-                found[n] = [own(part, held[part.site, part.layer][row]).clone() for part in wanted]
-
-        memory.halving(some, max(1, memory.WAVE_ROWS // length), run, model.device)
-    return found
 
 
 __all__ = ["MODES", "Ablated", "Part", "Sample", "ablate", "by_position", "conditions", "donors"]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from interp.engine.patching.cases import Ids
+from interp.engine.patching.moments import Filled
 from interp.errors import InputError
 
 if TYPE_CHECKING:
@@ -93,6 +94,10 @@ class Fillings:
         As for `ablation.ablate`.
     at
         For each sample, the positions where parts become something else; everywhere when empty.
+    numbers
+        What the samples' draws depend on: their numbers among all that are measured, of which these may be some.
+    filled
+        What is taken of the references, where that is known: they are not run then.
     """
 
     def __init__(
@@ -103,6 +108,8 @@ class Fillings:
         taken: Sequence[int],
         seed: int,
         at: Sequence[Sequence[int]] = (),
+        numbers: Sequence[int] | None = None,
+        filled: Filled | None = None,
     ) -> None:
         self.parts = list(parts)
         self.at = at
@@ -110,11 +117,26 @@ class Fillings:
         self.references = list(references)
         self.taken = list(taken)
         self.seed = seed
-        self._filled: dict[int, Callable[[int, int], Tensor]] = {}
+        self.numbers = numbers
+        self.filled = filled
+        self.replaced = [n for n, part in enumerate(self.parts) if part.site != "scores"]
+        self._places = {n: at for at, n in enumerate(self.replaced)}
+        self._own: dict[int, list[Tensor]] = {}  # reference → what each part is there
+        self._filled: Filled | None = None
 
     def of(self, part: int, sample: int, length: int) -> Tensor:
-        """Return what a part becomes in a prompt, ``[position, width]``, or what is added to it."""
-        return self._filled[part](sample, length)
+        """Return what a part becomes in a prompt, ``[position, width]``, or what is added to it; a 0 for zeros."""
+        at = self._places[part]
+        if self.mode == "zero":
+            return torch.zeros(())
+        if self.mode == "resample":
+            return self._own[self.taken[sample]][at][:length]
+        assert self._filled is not None
+        if self.mode == "mean":
+            return self._filled.mean(at, length)
+        # A draw of its own for each part and sample, the same alone and together with others.
+        number = sample if self.numbers is None else self.numbers[sample]
+        return self._filled.noise(at, length, hash((self.seed, part, number)) % 2**63)
 
     def within(self, now: Tensor, becomes: Tensor, chosen: Sequence[int]) -> Tensor:
         """Return what samples' activation, ``[n, position, …]``, becomes where it is to change, and elsewhere is."""
@@ -126,41 +148,39 @@ class Fillings:
         return torch.where(there[..., None], becomes, now)
 
     @property
+    def spread(self) -> bool:
+        """Whether it is the spread over the references that matters, and not their mean."""
+        return self.mode == "noise"
+
+    @property
+    def aligned(self) -> bool:
+        """Whether means are taken position by position."""
+        return self.mode == "mean" and by_position(self.references)
+
+    @property
+    def averages(self) -> bool:
+        """Whether something is taken of all references together."""
+        return bool(self.replaced) and self.mode in {"mean", "noise"}
+
+    @property
     def needed(self) -> Sequence[int]:
         """The numbers of the references that something is taken from."""
-        if self.mode == "zero" or all(part.site == "scores" for part in self.parts):
+        if self.mode == "zero" or not self.replaced:
             return ()
         return sorted(set(self.taken)) if self.mode == "resample" else range(len(self.references))
 
-    def prepare(self, capture: Capture) -> None:
-        """Run the references that are needed with `capture`."""
-        replaced = [n for n, part in enumerate(self.parts) if part.site != "scores"]
-        needed = self.needed
-        if not needed:
-            self._filled = {n: lambda sample, length: torch.zeros(()) for n in replaced}  # noqa: ARG005
+    def prepare(self, capture: Capture, samples: Sequence[int] | None = None) -> None:
+        """Run the references that are needed with `capture`; those of some samples where `samples` are given."""
+        wanted = [self.parts[n] for n in self.replaced]
+        if self.averages:
+            self._filled = self.filled or Filled.of(
+                capture, self.references, wanted, spread=self.spread, aligned=self.aligned
+            )
             return
-        wanted = [self.parts[n] for n in replaced]
-        seen = dict(zip(needed, capture([self.references[n] for n in needed], wanted), strict=True))
-        for at, part in enumerate(replaced):
-            held = {n: tensors[at] for n, tensors in seen.items()}
-            if self.mode == "resample":
-                self._filled[part] = lambda sample, length, held=held: held[self.taken[sample]][:length]
-            elif self.mode == "mean":
-                mean = _mean(list(held.values()))
-                self._filled[part] = lambda sample, length, mean=mean: mean(length)  # noqa: ARG005
-            else:
-                self._filled[part] = self._noise(part, _spread(list(held.values())), next(iter(held.values())))
-
-    def _noise(self, part: int, spread: tuple[float, float], like: Tensor) -> Callable[[int, int], Tensor]:
-        def draw(sample: int, length: int) -> Tensor:
-            # A draw of its own for each part and sample, the same alone and together with others.
-            source = torch.Generator().manual_seed(hash((self.seed, part, sample)) % 2**63)
-            drawn = torch.randn(length, like.shape[-1], generator=source)
-            drawn[:1] *= spread[0]
-            drawn[1:] *= spread[1]
-            return drawn.to(like)
-
-        return draw
+        needed = self.needed if samples is None else sorted({self.taken[sample] for sample in samples if self.taken})
+        if needed and self.replaced:
+            seen = capture([self.references[n] for n in needed], wanted)
+            self._own = dict(zip(needed, seen, strict=True))
 
 
 def own(part: Part, tensor: Tensor) -> Tensor:
@@ -184,25 +204,3 @@ def by_position(references: Sequence[Ids]) -> bool:
     (True, False, False)
     """
     return len(references) > 1 and len({len(ids) for ids in references}) == 1
-
-
-def _mean(held: Sequence[Tensor]) -> Callable[[int], Tensor]:
-    """Return length → the mean, ``[position, width]``; over all positions too where they cannot be told apart.
-
-    The first position stays apart: in many models its activations are a hundred times the others', and a mean with them
-    would be theirs.
-    """
-    if len(held) > 1 and len(set(map(len, held))) == 1:
-        mean = torch.stack(list(held)).mean(0)
-        return lambda length: mean[:length]
-    first = torch.stack([one[0] for one in held]).mean(0)
-    others = torch.cat([one[1:] for one in held])
-    rest = others.mean(0) if len(others) else first
-    return lambda length: torch.cat([first[None], rest.expand(length - 1, -1)])
-
-
-def _spread(held: Sequence[Tensor]) -> tuple[float, float]:
-    """Return the standard deviation of a part's values at the first position, and at all others."""
-    first = torch.stack([one[0] for one in held])
-    rest = torch.cat([one[1:] for one in held])
-    return float(first.std(correction=0)), float(rest.std(correction=0)) if len(rest) else 0.0

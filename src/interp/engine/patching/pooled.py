@@ -41,18 +41,22 @@ def cut(cases: Sequence[Case], cells: Sequence[int], way: exactness.Way) -> list
     Small pairs go together, up to `ROWS` positions of patched runs; a large one is cut. With hooks, where nothing is
     shared, each pair goes by itself.
     """
+    return pieces([len(case.base) for case in cases], cells, way)
+
+
+def pieces(lengths: Sequence[int], cells: Sequence[int], way: exactness.Way = "lean") -> list[Shard]:
+    """Return the shards of `cells` of each of some prompts of these lengths; see `cut`."""
     found: list[Shard] = []
     together: list[int] = []
     rows = 0
-    for number, case in enumerate(cases):
-        own = len(cells) * len(case.base)
+    for number, length in enumerate(lengths):
+        own = len(cells) * length
         if together and (way == "hooked" or rows + own > ROWS):
             found.append(Shard(tuple(together), tuple(cells)))
             together, rows = [], 0
-        most = max(1, ROWS // len(case.base)) if way == "lean" else 64
+        most = max(1, ROWS // length) if way == "lean" else 64
         if len(cells) > most:
-            pieces = (tuple(cells[start : start + most]) for start in range(0, len(cells), most))
-            found += [Shard((number,), piece) for piece in pieces]
+            found += [Shard((number,), tuple(cells[start : start + most])) for start in range(0, len(cells), most)]
             continue
         together.append(number)
         rows += own

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor
 
 from interp.engine import exactness
-from interp.engine.patching.driver import contained
+from interp.engine.patching.driver import Outcome, contained
 from interp.engine.patching.feature_plan import Features
 from interp.engine.patching.features import Cells
 from interp.engine.patching.path import Paths
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
     from interp.engine.patching.cases import Case
     from interp.engine.patching.planner import Planner
+
+Found = TypeVar("Found", bound=Outcome)
 
 
 def swept(
@@ -72,6 +74,15 @@ def finish(body: Any, progress: Any) -> None:
         raise interrupt
     if stopped:
         raise OutOfMemory(stopped)
+
+
+def whole(found: Found) -> Found:
+    """Return what ran to its end, and raise what stopped it."""
+    if found.interrupt is not None:
+        raise found.interrupt
+    if found.stopped:
+        raise OutOfMemory(found.stopped)
+    return found
 
 
 def features_of(

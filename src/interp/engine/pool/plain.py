@@ -27,8 +27,10 @@ KINDS = {
     "Dictionary": "interp.engine.features.dictionary:Dictionary",
     "Difference": "interp.engine.patching.feature_plan:Difference",
     "Encoded": "interp.engine.model.tokens:Encoded",
+    "Filled": "interp.engine.patching.moments:Filled",
     "Intervention": "interp.spec:Intervention",
     "Metric": "interp.metric:Metric",
+    "Moments": "interp.engine.patching.moments:Moments",
     "Node": "interp.spec:Node",
     "Part": "interp.engine.patching.fillings:Part",
     "Place": "interp.engine.features.places:Place",
@@ -39,7 +41,7 @@ KINDS = {
 }
 _NAMES = {path: name for name, path in KINDS.items()}
 # Those of them that are large and asked for again and again: a worker keeps them, by their digest.
-KEPT = {"Dictionary"}
+KEPT = {"Dictionary", "Filled"}
 
 
 def flat(value: Any, tensors: dict[str, Tensor], assets: dict[str, Any] | None = None) -> Any:

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from interp.engine.pool.travel import Travelling
 
 # What a worker can be asked for; nothing else is ever called there.
-JOBS = {"sweep": "interp.engine.patching.shards:swept"}
+JOBS = {
+    "ablation": "interp.engine.patching.ablation_shards:ablated",
+    "filling": "interp.engine.patching.ablation_shards:filled",
+    "sweep": "interp.engine.patching.shards:swept",
+}
 
 Step = Callable[[], None]
 
