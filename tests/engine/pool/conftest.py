@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from interp.engine.patching import pooled
+from interp.engine.pool.here import Here
 from interp.engine.pool.processes import Processes
 
 
@@ -52,3 +53,19 @@ def session_with(clean_session: Any) -> Iterator[Any]:
 
     yield use
     clean_session.pool = None
+
+
+@pytest.fixture
+def everywhere(session_with: Any, one: Any, two: Any) -> Callable[[Callable[[], Any]], list[Any]]:
+    """Return a function that makes a call without a pool, here in shards, on one worker, on two, and backwards."""
+
+    from engine.pool.test_pool import Backwards
+
+    def call(body: Callable[[], Any]) -> list[Any]:
+        found = []
+        for pool in (None, Here(), one, two, Backwards()):
+            session_with(pool)
+            found.append(body())
+        return found
+
+    return call

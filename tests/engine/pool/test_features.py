@@ -1,8 +1,7 @@
-"""Sweeps over features in a pool: dictionaries go to workers once, and which features there are is the kernel's word."""
+"""Sweeps over features in a pool: dictionaries go there once, and which features there are is the kernel's word."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 
 import interp
 from engine.features import made
-from engine.pool.test_pool import PAIRS, Backwards, same
+from engine.pool.test_pool import PAIRS, same
 from interp.engine import exactness
 from interp.engine.patching import feature_plan, pooled
 from interp.engine.patching.cases import Ids
@@ -27,20 +26,6 @@ def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 def load(model: Any, *kinds: str) -> None:
     """Load dictionaries of these kinds, of a layer each."""
     made.load(model, *(made.every(model, layer)[kind] for layer, kind in enumerate(kinds)))
-
-
-@pytest.fixture
-def everywhere(session_with: Any, one: Any, two: Any) -> Callable[[Callable[[], Any]], list[Any]]:
-    """Return a function that makes a call without a pool, here in shards, on one worker, on two, and backwards."""
-
-    def call(body: Callable[[], Any]) -> list[Any]:
-        found = []
-        for pool in (None, Here(), one, two, Backwards()):
-            session_with(pool)
-            found.append(body())
-        return found
-
-    return call
 
 
 @pytest.mark.parametrize(

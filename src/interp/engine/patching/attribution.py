@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,18 +13,21 @@ from torch.nn import functional
 from interp.engine import exactness, memory
 from interp.engine.forecast.work import NOTHING, Work
 from interp.engine.metrics import upcast
+from interp.engine.patching import attribution_pooled
 from interp.engine.patching.cases import Case, measured, ready, unpatched_differ
 from interp.engine.patching.driver import OnStep, silent
 from interp.engine.patching.gradients import differentiated, over_cases, require_slope
 from interp.engine.patching.noise import measured_noise
 from interp.engine.patching.recorded import HookedRuns, LeanRuns, Recorded, Runner
 from interp.engine.patching.runs import keep_end
+from interp.engine.pool import sharing
 from interp.sites import SITES
 
 if TYPE_CHECKING:
     from interp.engine.features.places import Place
     from interp.engine.memory import Stretch
     from interp.engine.model.loaded import LoadedModel
+    from interp.engine.pool.protocol import Pool
 
 
 @dataclass
@@ -143,6 +146,9 @@ class Job:
         self.sites = model.sites
         self.reads: tuple[Place, ...] = ()  # where dictionaries of features read that the runs are to show
         self.answer, self.done = self._empty()
+        self.pool: Pool | None = None
+        self.compared: Sequence[int] = ()  # the pairs of which some are compared; all where it is empty
+        self.where = ""  # what a provenance adds of shards
 
     def _empty(self) -> tuple[Attributed, Tensor]:
         count = len(self.given)
@@ -151,20 +157,26 @@ class Job:
         return empty, torch.zeros(count, dtype=torch.bool)
 
     def run(self) -> Attributed:
-        """Estimate without hooks where the network can be read, otherwise through the model's own forward."""
+        """Estimate without hooks where the network can be read, otherwise through the model's own forward.
+
+        In the command's pool, where there is one.
+        """
         return differentiated(self.given, self._run)
 
     def _run(self) -> Attributed:
-        self.cases = ready(self.model, self.source_model, self.given)
+        self.pool = sharing.pool_of(self.model, self.source_model, metric=self.given[0].scorer.metric)
+        if self.pool is None:
+            self.cases = ready(self.model, self.source_model, self.given)
         exactness.run(
             self.model,
-            self.key,
+            self.key if self.pool is None else (*self.key, self.pool.name),
             lean=self._without_hooks,
             hooked=self._with_hooks,
             sample=self._sample,
             length=max(len(case.base) for case in self.given),
             noise=lambda: measured_noise(self.model, self.source_model, self.given).relative,
         )
+        self.answer.path += self.where
         return self._finished()
 
     @property
@@ -173,9 +185,10 @@ class Job:
         return ("gradients", self.steps, *measured(self.given, self.model, self.source_model))
 
     def _sample(self) -> Iterator[float]:
-        found = self._finished()
-        cases = [self.given[number] for number in found.kept]
-        return unpatched_differ(self.model, self.source_model, cases, found.base, found.source)
+        done = self.done.nonzero()[:, 0].tolist()
+        some = [number for number in self.compared if self.done[number]] or done
+        base, source = self.answer.base[some], self.answer.source[some]
+        return unpatched_differ(self.model, self.source_model, [self.given[n] for n in some], base, source)
 
     def _finished(self) -> Attributed:
         """Return the estimates of the pairs that are done."""
@@ -191,6 +204,7 @@ class Job:
 
     def _without_hooks(self, check: exactness.Check) -> None:
         exactness.require_known(self.asked)
+        runs = LeanRuns(self.model, self.source_model, self.sites, self.reads)
         longest = max(range(len(self.cases)), key=lambda number: len(self.cases[number].base))
 
         def step(done: int, total: int) -> None:
@@ -198,17 +212,22 @@ class Job:
                 check()
             self.on_step(done, total)
 
-        self._all(LeanRuns(self.model, self.source_model, self.sites, self.reads), step)
+        self._all("lean", runs, step, check)
         check(stopped=self.answer.interrupt is not None)
 
     def _with_hooks(self, fallback: exactness.Fallback) -> None:
         self.answer, self.done = self._empty()
         self.answer.path, self.answer.notes = fallback.path, list(fallback.notes)
-        self._all(HookedRuns(self.model, self.source_model, self.sites, self.reads), self.on_step)
+        self._all("hooked", HookedRuns(self.model, self.source_model, self.sites, self.reads), self.on_step)
 
-    def _all(self, runner: Runner, step: OnStep) -> None:
+    def _all(
+        self, way: exactness.Way, runner: Runner, step: OnStep, check: exactness.Check = exactness.unchecked
+    ) -> None:
         try:
-            self.over(lambda piece: self._piece(piece, runner), step)
+            if self.pool is not None:
+                attribution_pooled.run(self, self.pool, way, check)
+            else:
+                self.over(lambda piece: self._piece(piece, runner), step)
         except KeyboardInterrupt as interrupt:  # caught here: what is kept is compared as a whole answer is
             if not self.done.any():
                 raise
@@ -254,6 +273,10 @@ class Job:
         if found.ends is not None:
             self._keep(piece, found.ends)
         self._add(piece, nodes, singles, ends)
+
+    def asks(self, numbers: Sequence[int]) -> dict[str, Any]:  # noqa: ARG002
+        """Return what makes an estimate of some of the pairs in another process."""
+        return {"steps": self.steps, "neurons": self.neurons, "asked": self.asked}
 
     def beside(self, rows: int) -> Work:  # noqa: ARG002
         """Return the work of what is done at `rows` differentiated positions beside running them."""

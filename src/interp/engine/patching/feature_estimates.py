@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -67,6 +67,10 @@ class FeatureJob(Job):
         self.sites = [site for site in self.model.sites if site in wanted]
         if steps > 1:
             self.reads = tuple(dict.fromkeys(one.reads for one in features.dictionaries))
+
+    def asks(self, numbers: Sequence[int]) -> dict[str, Any]:
+        """Return what makes an estimate of some of the pairs in another process."""
+        return {**super().asks(numbers), "features": self.features.part(numbers), "by": self.by}
 
     def beside(self, rows: int) -> Work:
         """Return the work of reading the features of `rows` positions on the way anew."""

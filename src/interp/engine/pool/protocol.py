@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # What a worker can be asked for; nothing else is ever called there.
 JOBS = {
     "ablation": "interp.engine.patching.ablation_shards:ablated",
+    "estimate": "interp.engine.patching.attribution_shards:attributed",
     "filling": "interp.engine.patching.ablation_shards:filled",
     "sweep": "interp.engine.patching.shards:swept",
 }
