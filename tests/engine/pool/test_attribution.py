@@ -25,7 +25,7 @@ ASKED: list[dict[str, Any]] = [
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch, small_shards: Any) -> None:  # noqa: ARG001
-    monkeypatch.setattr(attribution_pooled, "ROWS", 42)  # two pairs, or two points of one
+    monkeypatch.setattr(attribution_pooled, "ROWS", 28)  # two pairs, or the points of one
 
 
 def compared(found: list[Any], *names: str) -> None:
@@ -49,9 +49,8 @@ def test_any_number_of_workers_gives_the_same_bits(
     lend(family)
     found = everywhere(lambda: interp.patch(method="attribution", **asked))
     compared(found)
-    count = len(asked["pairs"])
-    expected = f"gradients in {count if asked.get('steps') else (count + 1) // 2} shards on 2 processes"
-    assert found[3].provenance.path.startswith(expected)
+    count = {"z": 4, "mlp_out": 5, "neuron": 2}[asked["site"]]
+    assert found[3].provenance.path.startswith(f"gradients in {count} shards on 2 processes")
     assert int(found[3].done.sum()) == asked.get("verify", 0)
 
 
@@ -76,7 +75,8 @@ def test_activations_of_another_model(lend: Any, folder: Any, clean_session: Any
     other = clean_session.load(folder("llama"), name="other")
     other.bridge.blocks[1].attn.o.weight.data.mul_(1.5)
     lend("llama")
-    compared(everywhere(lambda: interp.patch(pairs=PAIRS[:3], method="attribution", from_model="other")))
+    asked: dict[str, Any] = {"site": "attn_out", "by": "layer", "from_model": "other"}
+    compared(everywhere(lambda: interp.patch(pairs=PAIRS[:3], method="attribution", **asked)))
 
 
 def test_an_interrupt_keeps_the_pairs_that_are_done(lend: Any, clean_session: Any, session_with: Any, two: Any) -> None:

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("small_shards")
 def changes(width: int) -> list[Intervention]:
     return [
         Intervention(Site("z", 0), head=1, position=2, mode="zero"),
-        Intervention(Site("resid_post", 0), mode="add", value=np.linspace(-1, 1, width), coefficient=2.0),
+        Intervention(Site("resid_post", 0), mode="add", value=np.linspace(-2, 2, width)),
     ]
 
 
