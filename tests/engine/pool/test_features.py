@@ -96,7 +96,7 @@ def test_a_dictionary_goes_to_a_worker_once(lend: Any, session_with: Any, one: A
     interp.patch(pairs=PAIRS, site="features")
     (seat,) = one._seats
     held = dict(seat._assets)
-    size = sum(tensor.nbytes for tensor in model.feature_sets["made"].at(0).held)
+    size = sum(tensor.nbytes for layer in range(2) for tensor in model.feature_sets["made"].at(layer).held)
     assert set(held) >= {model.feature_sets["made"].at(layer).digest for layer in range(2)}
     before = seat.worker.nbytes
     model.store.clear()
