@@ -30,5 +30,5 @@ def test_the_same_bits(family: str, asked: dict[str, Any], lend: Any, everywhere
             assert np.array_equal(values[0], other, equal_nan=True)
         if name.startswith("per_pair"):
             assert np.nanmax(np.abs(values[0] - getattr(plain, name))) < 1e-4
-    assert found[2].provenance.path.endswith(" shards on 2 processes")
+    assert found[2].provenance.path.endswith(" on 2 processes")
     assert np.array_equal(found[0].done, plain.done)
