@@ -14,6 +14,7 @@ from engine.pool.test_pool import PAIRS
 from interp.engine import exactness
 from interp.engine.patching.moments import Filled, Moments
 from interp.engine.pool.here import Here
+from interp.errors import Interrupted
 from interp.spec import Prompt, Texts
 
 pytestmark = pytest.mark.usefixtures("small_shards")
@@ -107,6 +108,27 @@ def test_what_is_known_is_not_asked_again(lend: Any, session_with: Any, two: Any
     again = interp.ablate(pairs=PAIRS, heads="0.1,1.0", mode="mean")
     assert again.provenance.forwards == 0
     same(first, again)
+
+
+def test_an_interrupt_keeps_the_part(lend: Any, clean_session: Any, session_with: Any, two: Any) -> None:
+    lend("llama")
+    session_with(Here())
+    whole = interp.ablate(pairs=PAIRS * 3, heads="0.1,1.0")
+    session_with(two)
+
+    def stop(done: int, total: int, said: str) -> None:  # noqa: ARG001
+        if done:
+            raise KeyboardInterrupt
+
+    clean_session.on_step = stop
+    with pytest.raises(Interrupted) as stopped:
+        interp.ablate(pairs=PAIRS * 3, heads="0.1,1.0")
+    clean_session.on_step = None
+    part = stopped.value.result.per_prompt
+    there = np.isfinite(part)
+    assert 0 < there.sum() < there.size
+    assert np.array_equal(part[there], whole.per_prompt[there])
+    same(whole, interp.ablate(pairs=PAIRS * 3, heads="0.1,1.0"))
 
 
 def test_moments_of_parts_are_those_of_all_values() -> None:

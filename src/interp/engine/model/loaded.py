@@ -169,7 +169,8 @@ class LoadedModel(Operated):
 
     def _look_up(self, tokens: Encoded, sites: Sequence[str], operation: Operation) -> dict[str, Tensor]:
         if operation.altered:  # what the user's functions do is not in any key
-            operation.path = f"hooked: {operation.altered}"
+            if not operation.path.startswith("hooked: "):  # what says so already may say where, too
+                operation.path = f"hooked: {operation.altered}"
             return self._compute(tokens, sites, operation)
         if operation.random:  # a stored answer would be one draw, for ever
             return self._compute(tokens, sites, operation)
