@@ -141,6 +141,7 @@ ALLOWED: dict[str, set[str]] = {
     "engine.circuits": {
         *PLAIN,
         "engine.patching",
+        "engine.pool",
         "engine.forecast",
         "engine.transformer",
         "engine.model",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import xxhash
 from torch import Tensor
 
 from interp.engine import exactness, memory
@@ -144,6 +146,21 @@ class Written:
     embed: Tensor
     z: list[Tensor]
     mlp: list[Tensor]
+
+    @cached_property
+    def digest(self) -> str:
+        """By what workers know it."""
+        made = xxhash.xxh3_128()
+        for tensor in (self.embed, *self.z, *self.mlp):
+            held = tensor.detach().cpu().contiguous()
+            made.update(f"{held.dtype} {list(held.shape)}".encode())
+            made.update(held.reshape(-1).view(torch.uint8).numpy().tobytes())
+        return made.hexdigest()
+
+    def to(self, device: torch.device) -> Written:
+        """Return the same on a device."""
+        z, mlp = ([tensor.to(device) for tensor in tensors] for tensors in (self.z, self.mlp))
+        return Written(self.embed.to(device), z, mlp)
 
     def of(self, site: str, layer: int) -> Tensor:
         """Return what is written at ``resid_pre`` (of layer 0), ``z`` or ``mlp_out``."""

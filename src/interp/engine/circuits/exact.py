@@ -62,7 +62,7 @@ def exact_edges(
     if ablation != "corrupted":
         refusal = exactness.Refusal(f"{ablation} ablation of edges is done", "use --ablation corrupted")
         constant, ablated = hooks.guarded(lambda: _nothing_left(model, cases, ablation, refusal))
-    planner = _planner(model, ablation, constant, refusal)
+    planner = edge_paths(model, ablation, constant, refusal)
     writers, readers = list(planner.senders), list(planner.receivers)
     swept = unfinished(len(cases), (len(writers), len(readers)))
     Sweep(model, cases, planner, swept, on_step).run()
@@ -85,7 +85,9 @@ def exact_edges(
     )
 
 
-def _planner(model: LoadedModel, ablation: str, constant: Written | None, refusal: exactness.Refusal | None) -> Paths:
+def edge_paths(
+    model: LoadedModel, ablation: str, constant: Written | None, refusal: exactness.Refusal | None = None
+) -> Paths:
     """Return the edges as paths; what ablated writers write is `constant` where it is no run's."""
     writers, readers = ends(model)
     planner = _Aligned(model, writers, readers, "all")
@@ -94,12 +96,13 @@ def _planner(model: LoadedModel, ablation: str, constant: Written | None, refusa
         make = functools.partial(_EdgePlan, constant=constant)
         planner = Paths(model, writers, readers, "all", make=make, given=given, refusal=refusal)
     planner.key = ("edges", ablation)
+    planner.travels = {"job": "edges", "ablation": ablation, "constant": constant}
     return planner
 
 
 def planned(model: LoadedModel, cases: Sequence[Case], ablation: str) -> Sweep:
     """Return the sweep of all edges, to be looked at: what ablated writers write is not in it."""
-    planner = _planner(model, ablation, None, None)
+    planner = edge_paths(model, ablation, None)
     return Sweep(model, cases, planner, unfinished(len(cases), tuple(planner.exists.shape)), silent)
 
 

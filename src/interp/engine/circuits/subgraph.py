@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from interp.engine import exactness, memory
-from interp.engine.circuits.edges import ABLATIONS, Written, ends, key_of, require_one_length, written_by
+from interp.engine.circuits import pooled
+from interp.engine.circuits.edges import ABLATIONS, Written, ends, key_of, require_one_length, written_by, zeros
 from interp.engine.circuits.edges import written as constants
 from interp.engine.circuits.subset_run import Batch, Run
 from interp.engine.model import hooks
@@ -30,6 +31,7 @@ from interp.engine.patching.cases import Case, by_shape, ready, unpatched_differ
 from interp.engine.patching.driver import OnStep, silent
 from interp.engine.patching.noise import measured_noise
 from interp.engine.patching.path import reaching
+from interp.engine.pool import sharing
 from interp.engine.transformer import network
 from interp.engine.transformer.forward import Edit, forward
 from interp.engine.transformer.network import Network
@@ -57,14 +59,17 @@ class Subset:
         alone is then not what it writes where it is ablated; with every edge ablated it is the corrupted run at the
         position asked about, which is given that run's own.
 
+    carried
+        The mean that ablated edges carry, where that is over more pairs than these.
+
     Attributes
     ----------
     writers, readers
         The ends of edges, bottom to top.
     exists
         ``bool [writer, reader]``: which edges there are.
-    cases
-        The pairs, their metrics ready.
+    given, cases
+        The pairs; with their metrics ready.
     forwards
         Runs so far, one for each mask and pair.
 
@@ -74,24 +79,36 @@ class Subset:
         The replay does not know this model, or means of prompts of several lengths.
     """
 
-    def __init__(self, model: LoadedModel, cases: Sequence[Case], ablation: str = "corrupted") -> None:
+    def __init__(
+        self, model: LoadedModel, cases: Sequence[Case], ablation: str = "corrupted", carried: Written | None = None
+    ) -> None:
         self.model = model
         self.ablation = ablation
         self.writers, self.readers = ends(model)
         self.exists = reaching(model, self.writers, self.readers)
         self.forwards = 0
         require_one_length(cases, ablation, positions=False)
+        self.given = tuple(cases)
         self.cases = list(cases)
+        self.carried = carried
+        self.shards = 0
         self._batches: list[Batch] = []
+        self._pool = sharing.pool_of(model, metric=self.given[0].scorer.metric)
+        key = key_of(model, cases, ablation)
         self.net: Network = exactness.run(
             model,
-            key_of(model, cases, ablation),
+            key if self._pool is None else (*key, self._pool.name),
             lean=self._prepared,
             hooked=exactness.Refusal("circuits are run", "use a model that %interp load says to run without hooks"),
-            sample=functools.partial(self._sample, tuple(cases)),
+            sample=self._sample,
             length=max(len(case.base) for case in cases),
             noise=lambda: measured_noise(model, model, cases).relative,
         ).answer
+
+    @property
+    def path(self) -> str:
+        """How it ran, for a provenance."""
+        return "replay" if self._pool is None else "replay" + sharing.said(self.shards, self._pool)
 
     @property
     def whole(self) -> Tensor:
@@ -127,6 +144,9 @@ class Subset:
         masks = torch.as_tensor(masks, dtype=torch.bool) & self.exists
         chosen = list(range(len(self.cases))) if which is None else list(which)
         found = torch.full((len(masks), len(chosen)), float("nan"), dtype=torch.float64) if into is None else into
+        if self._pool is not None:
+            pooled.run(self, self._pool, masks, chosen, found, on_step)
+            return found
         column = {number: n for n, number in enumerate(chosen)}
         done = 0
 
@@ -171,14 +191,16 @@ class Subset:
 
     def _prepare(self) -> None:
         self.cases = ready(self.model, self.model, self.cases)
-        self._batches = [self._batch(numbers) for numbers in by_shape(self.cases)]
+        if self.carried is None and self.ablation == "mean":
+            self.carried = constants(self.model, self.net, self.cases, self.ablation)
+        if self._pool is None:
+            self._batches = [self._batch(numbers) for numbers in by_shape(self.cases)]
 
     def _batch(self, numbers: list[int]) -> Batch:
         clean = torch.tensor([self.cases[n].base for n in numbers], device=self.model.device)
         written = torch.stack([self.net.embed(ids) for ids in clean])
         if self.ablation != "corrupted":
-            constant = constants(self.model, self.net, self.cases, self.ablation)
-            return self._carrying(numbers, written, constant)
+            return self._carrying(numbers, written, zeros(self.net) if self.carried is None else self.carried)
         if self.cases[numbers[0]].aligned is not None:
             return self._carrying(numbers, written, self._aligned(numbers))
         held = self._source(torch.tensor([self.cases[n].source for n in numbers], device=self.model.device))
@@ -240,12 +262,12 @@ class Subset:
         embed = constant.embed.expand(shape)
         return Batch(numbers, embed, spread(resid), spread(mid), spread(constant.z), spread(constant.mlp), written)
 
-    def _sample(self, given: Sequence[Case]) -> Iterator[float]:
+    def _sample(self) -> Iterator[float]:
         """Yield how far the whole model, and with corrupted prompts nothing of it, are from the model's own runs."""
-        some = list(range(min(exactness.sample_of(self.model), len(given))))
+        some = list(range(min(exactness.sample_of(self.model), len(self.given))))
         whole, nothing = self.run(torch.stack([self.exists, self.nothing]), some)
         yield from unpatched_differ(
-            self.model, self.model, given, whole, nothing if self.ablation == "corrupted" else None
+            self.model, self.model, self.given, whole, nothing if self.ablation == "corrupted" else None
         )
 
     # -- one batch of runs -------------------------------------------------------------------------------------------

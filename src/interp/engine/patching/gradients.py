@@ -62,6 +62,23 @@ def first_done(cases: Sequence[Case], pieces: Sequence[Stretch], last: int) -> l
     return [cases[number] for number in sorted(done)]
 
 
+def stretches(cases: Sequence[Case], last: int, *, closed: bool) -> Iterator[Stretch]:
+    """Yield which cases are run together, those of one length, at all points of an integral.
+
+    Parameters
+    ----------
+    last, closed
+        The number of the last point, the first being 0, and whether it is run too.
+    """
+    # The first pair comes first, since it is the one that pictures show: it is there as soon as any is.
+    for numbers in sorted(by_shape(cases), key=lambda numbers: 0 not in numbers):
+        length = len(cases[numbers[0]].base)
+        numbers.sort(key=lambda number: (number > 0, cases[number].start))  # a batch shares its shortest prefix
+        size = max(1, memory.GRADIENT_ROWS // (length * (last + int(closed))))
+        for at in range(0, len(numbers), size):
+            yield Stretch(tuple(numbers[at : at + size]), 0, last)
+
+
 def over_cases(
     model: LoadedModel,
     cases: Sequence[Case],
@@ -79,7 +96,7 @@ def over_cases(
     run
         Adds what a stretch gives all at once, when it has it: memory may run out before, and it is then called again.
     last, closed
-        The number of the last point, the first being 0, and whether it is run too.
+        As for `stretches`.
     limit
         How many positions fit, over all pairs and points of a stretch.
     on_step
@@ -87,15 +104,6 @@ def over_cases(
     """
     extra = int(closed)
     done = 0
-
-    def pieces() -> Iterator[Stretch]:
-        # The first pair comes first, since it is the one that pictures show: it is there as soon as any is.
-        for numbers in sorted(by_shape(cases), key=lambda numbers: 0 not in numbers):
-            length = len(cases[numbers[0]].base)
-            numbers.sort(key=lambda number: (number > 0, cases[number].start))  # a batch shares its shortest prefix
-            size = max(1, memory.GRADIENT_ROWS // (length * (last + extra)))
-            for at in range(0, len(numbers), size):
-                yield Stretch(tuple(numbers[at : at + size]), 0, last)
 
     def rows(piece: Stretch) -> int:
         first = cases[piece.cases[0]]
@@ -109,4 +117,4 @@ def over_cases(
             done += len(piece.cases)
             on_step(done, len(cases))
 
-    memory.halving_pieces(pieces(), limit, rows, one, model.device)
+    memory.halving_pieces(stretches(cases, last, closed=closed), limit, rows, one, model.device)

@@ -34,7 +34,8 @@ class Planner(Protocol):
         What tells its cells from those of other sweeps over the same pairs, so that where they end can be kept;
         ``None`` where it is not.
     travels
-        What makes a planner like it in another process, as plain data; ``None`` where it runs in this one alone.
+        What makes a planner like it in another process, as plain data, and the ``job`` of `protocol.JOBS` that does so
+        where it is not ``"sweep"``; ``None`` where it runs in this one alone.
     """
 
     key: exactness.Key

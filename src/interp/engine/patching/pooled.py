@@ -35,21 +35,24 @@ class Shard:
     cells: tuple[int, ...]
 
 
-def cut(cases: Sequence[Case], cells: Sequence[int], way: exactness.Way) -> list[Shard]:
+def cut(
+    cases: Sequence[Case], cells: Sequence[int], way: exactness.Way, most_rows: int | None = None
+) -> list[Shard]:
     """Return the shards of a sweep over `cells` of each of `cases`, in order.
 
-    Small pairs go together, up to `ROWS` positions of patched runs; a large one is cut. With hooks, where nothing is
-    shared, each pair goes by itself.
+    Small pairs go together, up to `most_rows` positions of patched runs (`ROWS` when not given); a large one is cut.
+    With hooks, where nothing is shared, each pair goes by itself.
     """
+    most_rows = ROWS if most_rows is None else most_rows
     found: list[Shard] = []
     together: list[int] = []
     rows = 0
     for number, case in enumerate(cases):
         own = len(cells) * len(case.base)
-        if together and (way == "hooked" or rows + own > ROWS):
+        if together and (way == "hooked" or rows + own > most_rows):
             found.append(Shard(tuple(together), tuple(cells)))
             together, rows = [], 0
-        most = max(1, ROWS // len(case.base)) if way == "lean" else 64
+        most = max(1, most_rows // len(case.base)) if way == "lean" else 64
         if len(cells) > most:
             pieces = (tuple(cells[start : start + most]) for start in range(0, len(cells), most))
             found += [Shard((number,), piece) for piece in pieces]
@@ -62,7 +65,9 @@ def cut(cases: Sequence[Case], cells: Sequence[int], way: exactness.Way) -> list
 def run(sweep: Sweep, pool: Pool, way: exactness.Way, check: exactness.Check = exactness.unchecked) -> None:
     """Run a sweep's shards in a pool, and take in what they give."""
     shards = cut(sweep.given, sweep.chosen.tolist(), way)
-    asked = {"way": way, "planner": dict(sweep.planner.travels or {}), "shape": tuple(sweep.swept.values.shape[1:])}
+    planner = dict(sweep.planner.travels or {})
+    job = planner.pop("job", "sweep")
+    asked = {"way": way, "planner": planner, "shape": tuple(sweep.swept.values.shape[1:])}
     heads = [{**asked, "cases": tuple(sweep.given[n] for n in shard.cases), "cells": shard.cells} for shard in shards]
     sweep.compared = shards[0]
 
@@ -71,7 +76,7 @@ def run(sweep: Sweep, pool: Pool, way: exactness.Way, check: exactness.Check = e
         sweep.driver.step()
 
     models = (sweep.model, sweep.source_model)
-    sweep.where = sharing.run(pool, "sweep", models, heads, take, way=way, check=check)
+    sweep.where = sharing.run(pool, job, models, heads, take, way=way, check=check)
 
 
 def _take(sweep: Sweep, shard: Shard, tensors: Mapping[str, Tensor]) -> None:

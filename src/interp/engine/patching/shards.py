@@ -47,14 +47,27 @@ def swept(
     OutOfMemory
         Not even one cell fits.
     """
+    return done(models, step, _planner(planner, *models, shape), way=way, shape=shape, cases=cases, cells=cells)
+
+
+def done(
+    models: Sequence[LoadedModel],
+    step: Callable[[], None],
+    planner: Planner,
+    *,
+    way: exactness.Way,
+    shape: tuple[int, ...],
+    cases: Sequence[Case],
+    cells: Sequence[int],
+) -> dict[str, Tensor]:
+    """Return what `swept` does, of a planner that is there."""
     model, source_model = models
-    made = _planner(planner, model, source_model, shape)
     found = unfinished(len(cases), shape)
 
     def on_step(*_: int) -> None:
         step()
 
-    job = Sweep(model, cases, made, found, on_step, source_model=source_model, cells=cells)
+    job = Sweep(model, cases, planner, found, on_step, source_model=source_model, cells=cells)
     finish(lambda: job.shard(way), job.driver.progress)
     part = {"values": job.values[:, list(cells)], "reached": job.reached[:, list(cells)]}
     return {**part, "base": found.base, "source": found.source}

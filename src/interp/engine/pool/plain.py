@@ -34,10 +34,11 @@ KINDS = {
     "Scorer": "interp.engine.metrics:Scorer",
     "Site": "interp.sites:Site",
     "Taken": "interp.engine.features.dictionary:Taken",
+    "Written": "interp.engine.circuits.edges:Written",
 }
 _NAMES = {path: name for name, path in KINDS.items()}
 # Those of them that are large and asked for again and again: a worker keeps them, by their digest.
-KEPT = {"Dictionary"}
+KEPT = {"Dictionary", "Written"}
 
 
 def flat(value: Any, tensors: dict[str, Tensor], assets: dict[str, Any] | None = None) -> Any:

@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     from interp.engine.pool.travel import Travelling
 
 # What a worker can be asked for; nothing else is ever called there.
-JOBS = {"sweep": "interp.engine.patching.shards:swept"}
+JOBS = {
+    "edges": "interp.engine.circuits.shards:edges",
+    "gradients": "interp.engine.circuits.shards:gradients",
+    "subsets": "interp.engine.circuits.shards:subsets",
+    "sweep": "interp.engine.patching.shards:swept",
+}
 
 Step = Callable[[], None]
 

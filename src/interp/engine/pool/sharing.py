@@ -135,7 +135,12 @@ def run(
     finally:
         pool.cancel(list(futures))
         model.operation.notes.extend(notes)
-    return f" in {len(shards)} shard{'' if len(shards) == 1 else 's'} on {pool.name}"
+    return said(len(shards), pool)
+
+
+def said(count: int, pool: Pool) -> str:
+    """Return what a provenance says of `count` shards."""
+    return f" in {count} shard{'' if count == 1 else 's'} on {pool.name}"
 
 
 def slices(count: int, size: int) -> list[range]:

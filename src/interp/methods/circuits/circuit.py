@@ -295,7 +295,7 @@ def _acdc(
         clean=ends[0],
         ablated=ends[1],
         source=ends[1] if ablation == "corrupted" else engine.corrupted(model, subset.net, subset.cases),
-        path="replay",
+        path=subset.path,
         stopped=stopped,
         interrupt=interrupt,
     )

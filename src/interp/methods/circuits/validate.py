@@ -254,6 +254,7 @@ class _Evidence:
         from interp.engine.patching import driver
 
         stopped, interrupt = driver.contained(self._runs, self._progress)
+        self.model.note(self.subset.path)
         if stopped:
             self.notes.insert(0, f"partial: {stopped}; what was not reached is NaN")
         return interrupt
