@@ -1,92 +1,146 @@
-"""Circuits in a pool: the same bits whoever runs a shard, and but for these those of a circuit without one."""
+"""Circuits in a pool: the same bits whoever runs a shard, and but for these what a circuit without one is."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
 import interp
-from interp.engine.circuits import pooled
+from interp.engine import exactness, memory
+from interp.engine.circuits import pooled as circuits
+from interp.engine.patching import pooled
 from interp.engine.pool.here import Here
+from interp.errors import InputError, Interrupted
+from interp.spec import Pair, Prompt
 
-from .test_pool import PAIRS, Backwards
+from .test_pool import PAIRS, Backwards, mine
 
-LONGER = interp.Pair(interp.Prompt(ids=(5, 90, 33, 171, 7, 40, 2, 77)), PAIRS[0].corrupted, 14, 15)
+THREE = PAIRS[:3]
+LONGER = Pair(Prompt(ids=(5, 90, 33, 171, 7, 40, 2, 77)), PAIRS[0].corrupted, 14, 15)
+SCORES = ("scores", "per_pair", "per_node", "kept")
 
 
 @pytest.fixture(autouse=True)
-def _small(monkeypatch: pytest.MonkeyPatch, small_shards: None) -> None:  # noqa: ARG001
-    monkeypatch.setattr(pooled, "ROWS", 150)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pooled, "ROWS", 2500)
+    monkeypatch.setattr(circuits, "ROWS", 250)
+    monkeypatch.setattr(memory, "GRADIENT_ROWS", 14)
 
 
-def in_pools(session_with: Any, ask: Any, *pools: Any) -> list[Any]:
-    found = []
-    for pool in (None, Here(), Backwards(), *pools):
-        session_with(pool)
-        found.append(ask())
-    return found
+@pytest.fixture
+def same(session_with: Any, one: Any, two: Any) -> Callable[..., Any]:
+    """Return what compares a command's numbers in every pool, and returns its result on two workers."""
 
+    def compare(ask: Callable[[], Any], names: tuple[str, ...]) -> Any:
+        found: list[Any] = []
+        for pool in (None, Here(), Backwards(), one, two):
+            session_with(pool)
+            found.append(ask())
+        plain, first, *others = found
+        for name in names:
+            expected = np.asarray(getattr(first, name))
+            assert all(np.array_equal(expected, getattr(other, name), equal_nan=True) for other in others), name
+            assert np.allclose(expected, getattr(plain, name), atol=1e-4, equal_nan=True), name
+        path = others[-1].provenance.path
+        assert path.startswith(plain.provenance.path + " in ")
+        assert path.endswith(" shards on 2 processes")
+        return others[-1]
 
-def same(names: tuple[str, ...], plain: Any, *found: Any) -> None:
-    for name in names:
-        first = np.asarray(getattr(found[0], name))
-        for other in found[1:]:
-            assert np.array_equal(first, np.asarray(getattr(other, name)), equal_nan=True), name
-        assert np.allclose(first, np.asarray(getattr(plain, name)), atol=1e-4, equal_nan=True), name
-
-
-def of(circuit: Any) -> Any:
-    return circuit.checks
-
-
-SCORES = ("scores", "per_pair", "per_node", "kept")
+    return compare
 
 
 @pytest.mark.parametrize(
     ("family", "asked"),
     [
-        ("llama", {}),
         ("llama", {"level": "head"}),
         ("gpt2", {"ablation": "mean"}),
-        ("gpt2", {"ablation": "zero", "level": "head"}),
-        ("llama", {"metric": "kl"}),
+        ("gpt2", {"ablation": "zero", "level": "head", "metric": "kl"}),
     ],
-    ids=["corrupted", "heads", "mean", "zero", "kl"],
+    ids=["corrupted", "mean", "zero"],
 )
-def test_exact_scores(family: str, asked: dict[str, Any], lend: Any, session_with: Any, one: Any, two: Any) -> None:
+def test_exact_scores(family: str, asked: dict[str, Any], lend: Any, same: Any) -> None:
     lend(family)
-    found = in_pools(session_with, lambda: interp.circuit(pairs=PAIRS, method="exact", **asked), one, two)
-    same(SCORES, *found)
-    assert all(each.checks == found[1].checks for each in found[2:])
-    assert found[0].provenance.path == "replay"
-    assert found[4].provenance.path.startswith("replay in ")
-    assert found[4].provenance.path.endswith(" shards on 2 processes")
+    same(lambda: interp.circuit(pairs=THREE, method="exact", **asked), SCORES)
 
 
-def test_exact_scores_of_pairs_of_two_lengths(lend: Any, session_with: Any, two: Any) -> None:
+@pytest.mark.parametrize("method", ["exact", "eap-ig"])
+def test_pairs_of_two_lengths(method: str, lend: Any, same: Any) -> None:
     lend("llama")
-    pairs = [LONGER, *PAIRS]
-    same(SCORES, *in_pools(session_with, lambda: interp.circuit(pairs=pairs, method="exact"), two))
+    same(lambda: interp.circuit(pairs=[LONGER, *THREE[:2]], method=method), SCORES)
+
+
+@pytest.mark.parametrize(
+    ("family", "asked"),
+    [
+        ("gpt2", {"method": "eap"}),
+        ("llama", {"positions": True, "metric": "kl"}),
+        ("llama", {"steps": 5}),
+        ("gpt2", {"ablation": "mean", "positions": True}),
+        ("llama", {"ablation": "zero"}),
+    ],
+    ids=["eap", "positions", "steps", "mean", "zero"],
+)
+def test_estimates(family: str, asked: dict[str, Any], lend: Any, same: Any) -> None:
+    lend(family)
+    more = ("by_position",) if asked.get("positions") else ()  # added up over pairs, in the order of shards
+    same(lambda: interp.circuit(pairs=THREE, edges=30, **asked), (*SCORES, "steps", *more))
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
-def test_acdc(family: str, lend: Any, session_with: Any, one: Any, two: Any) -> None:
+def test_acdc(family: str, lend: Any, same: Any) -> None:
     lend(family)
-    asked = {"method": "acdc", "among": 40, "steps": 2, "threshold": 0.001}
-    found = in_pools(session_with, lambda: interp.circuit(pairs=PAIRS, **asked), one, two)
-    same(("scores", "kept"), *found)
-    assert 0 < found[1].kept.sum() < 40
-    assert found[4].provenance.path.endswith(" shards on 2 processes")
+    asked = {"method": "acdc", "among": 25, "steps": 2, "threshold": 0.001}
+    found = same(lambda: interp.circuit(pairs=THREE, **asked), ("scores", "kept"))
+    assert 0 < found.kept.sum() <= 25
 
 
-@pytest.mark.parametrize(("family", "ablation"), [("llama", "corrupted"), ("gpt2", "mean"), ("gpt2", "zero")])
-def test_validation(family: str, ablation: str, lend: Any, session_with: Any, one: Any, two: Any) -> None:
+@pytest.mark.parametrize(("family", "ablation"), [("llama", "corrupted"), ("gpt2", "mean")])
+def test_validation(family: str, ablation: str, lend: Any, session_with: Any, same: Any) -> None:
     lend(family)
-    circuit = interp.circuit(pairs=PAIRS, method="eap", edges=30, ablation=ablation)
-    found = in_pools(session_with, lambda: interp.validate(circuit, random=3, top=5), one, two)
+    session_with(None)
+    circuit = interp.circuit(pairs=THREE, method="eap", edges=30, ablation=ablation)
     numbers = ("whole", "nothing", "alone", "without", "faithfulness_interval", "random", "curve", "marginal", "cpr")
-    same(numbers, *found)
-    assert found[4].circuit.provenance.path == found[0].circuit.provenance.path
-    assert found[4].provenance.path.endswith(" shards on 2 processes")
+    same(lambda: interp.validate(circuit, random=2, top=3), numbers)
+
+
+def test_what_does_not_travel_is_refused(lend: Any, session_with: Any, two: Any) -> None:
+    lend("llama")
+    session_with(two)
+    for method in ("eap", "exact", "acdc"):
+        with pytest.raises(InputError, match="the metric mine is a function of yours, and no code goes to workers"):
+            interp.circuit(pairs=THREE, method=method, metric=mine)
+
+
+def test_a_stop_keeps_the_pairs_that_are_done(lend: Any, clean_session: Any, session_with: Any, two: Any) -> None:
+    lend("llama")
+    session_with(two)
+
+    def stop(done: int, total: int, said: str) -> None:  # noqa: ARG001
+        if done >= 2:
+            raise KeyboardInterrupt
+
+    clean_session.on_step = stop
+    with pytest.raises(Interrupted) as stopped:
+        interp.circuit(pairs=PAIRS, method="eap")
+    clean_session.on_step = None
+    part = stopped.value.result
+    there = np.isfinite(part.per_pair).any((1, 2))
+    assert 0 < there.sum() < len(PAIRS)
+    session_with(Here())
+    whole = interp.circuit(pairs=PAIRS, method="eap")
+    assert np.array_equal(part.per_pair[there], whole.per_pair[there], equal_nan=True)
+
+
+def test_what_workers_give_is_compared(lend: Any, session_with: Any, two: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    exactness.forget(lend("gpt2"))
+    monkeypatch.setattr(exactness, "TOLERANCE", -1.0)  # nothing is near enough
+    session_with(two)
+    for method in ("eap", "acdc"):
+        with pytest.raises(InputError, match="the forward without hooks differed"):
+            interp.circuit(pairs=THREE, method=method)
+    hooked = interp.circuit(pairs=THREE[:1], method="exact")
+    assert hooked.provenance.path.startswith("hooked: ")
+    assert hooked.provenance.path.endswith(" shards on 2 processes")

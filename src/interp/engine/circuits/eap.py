@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from interp.engine import exactness, memory
+from interp.engine.circuits import pooled
 from interp.engine.circuits.edge_products import EdgeProducts, Estimate
 from interp.engine.circuits.edges import EdgeScores, corrupted, ends, require_one_length, written
 from interp.engine.patching.cases import Case, measured, ready, unpatched_differ
@@ -18,6 +19,7 @@ from interp.engine.patching.driver import OnStep, silent
 from interp.engine.patching.gradients import differentiated, over_cases
 from interp.engine.patching.noise import measured_noise
 from interp.engine.patching.path import reaching
+from interp.engine.pool import sharing
 from interp.engine.transformer import network
 
 if TYPE_CHECKING:
@@ -96,11 +98,12 @@ def attribute_edges(
     Transformation for Numerical Integration".
     """
     require_one_length(cases, ablation, positions)
-    job: _Job | None = None
+    key, pool = key_of(model, cases, ablation, steps), sharing.pool_of(model, metric=cases[0].scorer.metric)
+    job: EdgeGradients | None = None
 
     def lean(check: exactness.Check) -> EdgeScores:
         nonlocal job
-        job = _Job(model, cases, ablation, steps, positions, on_step, check)
+        job = EdgeGradients(model, cases, ablation, steps, positions, on_step, check)
         found = job.run()
         check(stopped=found.interrupt is not None)
         if steps is not None and steps > 1:
@@ -120,7 +123,7 @@ def attribute_edges(
         lambda: (
             exactness.run(
                 model,
-                key_of(model, cases, ablation, steps),
+                key if pool is None else (*key, pool.name),
                 lean=lean,
                 hooked=refusal,
                 sample=sample,
@@ -146,8 +149,16 @@ def rows_that_fit(model: LoadedModel, d_mlp: int, element: int, writers: int, ca
     return max(1, memory.free_bytes(model.device) // 2 // (element * (shape.n_layers * run + own)))
 
 
-class _Job:
-    """One estimate under way."""
+class EdgeGradients:
+    """One estimate under way.
+
+    Parameters
+    ----------
+    constant
+        What ablated writers write, where it is known already.
+    total
+        How many pairs the parts at positions are the mean over; all of these when not given.
+    """
 
     def __init__(
         self,
@@ -158,6 +169,9 @@ class _Job:
         positions: bool,
         on_step: OnStep,
         check: exactness.Check = exactness.unchecked,
+        *,
+        constant: Written | None = None,
+        total: int = 0,
     ) -> None:
         self.model = model
         self.given = tuple(cases)
@@ -167,7 +181,10 @@ class _Job:
         self.check = check
         self.steps = steps
         self.points, self.weights = _gauss(steps) if steps is not None else _between(_FIRST, 1)
-        self.constant: Written | None = None  # what ablated writers write, where it is known already
+        self.constant = constant
+        self.total = total or len(cases)
+        self.pool = sharing.pool_of(model, metric=cases[0].scorer.metric)
+        self.shards = 0
         self.done = torch.zeros(len(cases), dtype=torch.bool)
         writers, readers = ends(model)
         exists = reaching(model, writers, readers)
@@ -195,17 +212,21 @@ class _Job:
             below=exists.sum(0).tolist(),
         )
 
-    def run(self) -> EdgeScores:
-        """Estimate every edge."""
+    def prepare(self) -> None:
+        """Make what is there before any gradient."""
         self.cases = ready(self.model, self.model, self.given)
         if self.ablation != "corrupted":
-            net = self.asked.network
-            constant = self.constant or written(self.model, net, self.given, self.ablation)
+            constant = self.constant or written(self.model, self.asked.network, self.given, self.ablation)
             self.asked = replace(self.asked, constant=constant)
-            self.answer.source = corrupted(self.model, net, self.cases)
+
+    def run(self) -> EdgeScores:
+        """Estimate every edge."""
+        self.prepare()
         answer = self.answer
+        if self.ablation != "corrupted":
+            answer.source = corrupted(self.model, self.asked.network, self.cases)
         try:
-            self._add(list(range(len(self.cases))))
+            self.add(list(range(len(self.cases))))
             if self.steps is None:
                 self._refine()
         except KeyboardInterrupt as interrupt:
@@ -217,6 +238,8 @@ class _Job:
         answer.per_pair[:, ~answer.exists] = float("nan")
         if answer.by_position is not None:
             answer.by_position[~answer.exists] = float("nan")
+        if self.pool is not None:
+            answer.path += sharing.said(self.shards, self.pool)
         return answer
 
     def _refine(self) -> None:
@@ -236,7 +259,7 @@ class _Job:
             reached = self.done.clone()
             self.done[unsettled] = False
             try:
-                self._add(unsettled)
+                self.add(unsettled)
             except KeyboardInterrupt:  # what is half done is left as it was before
                 again = [n for n, row in enumerate(unsettled) if not self.done[row]]
                 answer.per_pair[[unsettled[n] for n in again]] = before[again]
@@ -259,9 +282,8 @@ class _Job:
                 f"the largest, most of all in {len(unsettled)} of {total} pairs"
             )
 
-    def _add(self, rows: Sequence[int]) -> None:
+    def add(self, rows: Sequence[int]) -> None:
         """Add what the pairs `rows` get from the points as they are now."""
-
         longest = max(rows, key=lambda row: len(self.cases[row].base))
 
         def step(done: int, _: int) -> None:
@@ -270,6 +292,9 @@ class _Job:
             self.on_step(len(self.cases) - len(rows) + done if self.steps is not None else settled, len(self.cases))
 
         settled = len(self.cases) - len(rows)
+        if self.pool is not None:
+            pooled.add(self, self.pool, rows, step)
+            return
         net, element = self.asked.network, self.asked.network.unembed.weight.element_size()
         over_cases(
             self.model,
@@ -295,7 +320,7 @@ class _Job:
         answer = self.answer
         answer.per_pair[rows] += found.values.cpu()
         if answer.by_position is not None and found.by_position is not None:
-            answer.by_position[..., start:] += found.by_position.cpu() / len(self.cases)
+            answer.by_position[..., start:] += found.by_position.cpu() / self.total
         answer.clean[rows], answer.ablated[rows] = found.clean.cpu(), found.ablated.cpu()
         self.done[rows] = piece.last == len(self.points)
 
@@ -318,15 +343,14 @@ def _between(count: int, every: int = 2) -> tuple[Tensor, Tensor]:
     return s - turn.sin() / (2 * torch.pi), (1 - turn.cos()) / count
 
 
-def _missed(job: _Job, found: EdgeScores) -> list[str]:
+def _missed(job: EdgeGradients, found: EdgeScores) -> list[str]:
     """Say how far the scores of as many gradients as were asked for are from the integral, by that of a few pairs."""
     assert job.steps is not None
     rows = job.done.nonzero()[:JUDGED, 0].tolist()
-    true = _Job(job.model, [job.given[row] for row in rows], job.ablation, None, False, silent)
     if found.stopped or not rows:
         return []
-    if job.asked.constant is not None:
-        true.constant = job.asked.constant
+    some = [job.given[row] for row in rows]
+    true = EdgeGradients(job.model, some, job.ablation, None, False, silent, constant=job.asked.constant)
     whole = true.run()
     if whole.interrupt is not None:
         found.interrupt = whole.interrupt

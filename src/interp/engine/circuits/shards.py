@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from interp.engine import exactness
+from interp.engine.circuits.eap import EdgeGradients
 from interp.engine.circuits.exact import edge_paths
 from interp.engine.circuits.subgraph import Subset
 from interp.engine.patching import shards
+from interp.engine.patching.gradients import differentiated
 
 if TYPE_CHECKING:
     from interp.engine.circuits.edges import Written
@@ -48,3 +50,54 @@ def edges(
     constant = None if constant is None else constant.to(models[0].device)
     made = edge_paths(models[0], planner["ablation"], constant)
     return shards.done(models, step, made, way=way, shape=shape, cases=cases, cells=cells)
+
+
+def gradients(
+    models: Sequence[LoadedModel],
+    step: Callable[[], None],
+    *,
+    cases: Sequence[Case],
+    ablation: str,
+    constant: Written | None,
+    integral: bool,
+    points: Tensor,
+    weights: Tensor,
+    positions: bool,
+    total: int,
+) -> dict[str, Tensor | None]:
+    """Return what pairs get from some points of an integral.
+
+    Parameters
+    ----------
+    ablation, constant, integral, positions, total
+        As `EdgeGradients` and its estimate have them.
+    points, weights
+        Of the integral.
+
+    Returns
+    -------
+    dict
+        ``values``, ``[pair, writer, reader]``; ``clean`` and ``ablated``, ``[pair]``; ``by_position``, ``[writer,
+        reader, position]``, a sum over the pairs and over `total`.
+    """
+    (model,) = models
+
+    def work() -> dict[str, Tensor | None]:
+        job = EdgeGradients(
+            model,
+            cases,
+            ablation,
+            None if integral else 1,
+            positions,
+            lambda done, total: step(),  # noqa: ARG005
+            constant=None if constant is None else constant.to(model.device),
+            total=total,
+        )
+        job.points, job.weights = points, weights
+        job.prepare()
+        job.add(range(len(cases)))
+        found = job.answer
+        values = {"values": found.per_pair, "clean": found.clean, "ablated": found.ablated}
+        return {**values, "by_position": found.by_position}
+
+    return differentiated(cases, work)

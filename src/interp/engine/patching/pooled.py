@@ -35,9 +35,7 @@ class Shard:
     cells: tuple[int, ...]
 
 
-def cut(
-    cases: Sequence[Case], cells: Sequence[int], way: exactness.Way, most_rows: int | None = None
-) -> list[Shard]:
+def cut(cases: Sequence[Case], cells: Sequence[int], way: exactness.Way, most_rows: int | None = None) -> list[Shard]:
     """Return the shards of a sweep over `cells` of each of `cases`, in order.
 
     Small pairs go together, up to `most_rows` positions of patched runs (`ROWS` when not given); a large one is cut.

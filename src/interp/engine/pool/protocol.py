@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 
 # What a worker can be asked for; nothing else is ever called there.
 JOBS = {
+    "between": "interp.methods._shared.heads.between:looked",
     "edges": "interp.engine.circuits.shards:edges",
     "gradients": "interp.engine.circuits.shards:gradients",
+    "heads": "interp.methods._shared.heads.scores:scored",
+    "relations": "interp.methods._shared.heads.relations:looked",
     "subsets": "interp.engine.circuits.shards:subsets",
     "sweep": "interp.engine.patching.shards:swept",
 }

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from interp.errors import InputError
 from interp.methods._shared import named_positions
+from interp.methods._shared.heads.groups import over
 from interp.methods._shared.heads.scores import Scored, together
 from interp.methods._shared.heads.watched import watch
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from interp.engine.model.loaded import LoadedModel
     from interp.methods._shared.named_positions import Span, Spanned
+    from interp.results.tables import Float
 
 
 def name_of(from_: Any, to: Any) -> str:
@@ -41,8 +43,6 @@ def score(model: LoadedModel, prompts: Sequence[Spanned], from_: Any, to: Any) -
     InputError
         A span that a prompt lacks, or keys that no query sees.
     """
-    import torch
-
     causal = model.geometry.causal
     ends = [(one.positions(from_), one.positions(to)) for one in prompts]
     for one, (queries, keys) in zip(prompts, ends, strict=True):
@@ -54,21 +54,19 @@ def score(model: LoadedModel, prompts: Sequence[Spanned], from_: Any, to: Any) -
     geometry = model.geometry
     each = np.full((len(prompts), geometry.n_layers, geometry.n_heads), np.nan)
     batches = _batches(prompts)
+    groups = [
+        {"ids": tuple(prompts[n].encoded.ids for n in some), "ends": tuple(ends[n] for n in some)} for some in batches
+    ]
     done: list[int] = []
     interrupt: KeyboardInterrupt | None = None
     notes = [note for asked in (from_, to) for note in named_positions.lengths(asked, prompts)]
     try:
-        for number, some in enumerate(batches):
 
-            def see(layer: int, pattern: Tensor, z: Tensor, some: Sequence[int] = some) -> None:  # noqa: ARG001
-                for row, n in enumerate(some):
-                    queries, keys = (list(end) for end in ends[n])
-                    looked = pattern[row][:, queries][:, :, keys].double()
-                    each[n, layer] = looked.sum(-1).mean(-1).cpu().numpy()
+        def take(number: int, scores: Mapping[str, Float]) -> None:
+            each[batches[number]] = scores["attention"]
+            done.extend(batches[number])
 
-            ids = torch.tensor([prompts[n].encoded.ids for n in some], device=model.device)
-            watch(model, ids, see, group=(number, len(batches)))
-            done += some
+        over(model, "between", groups, lambda n: _looked(model, **groups[n], group=(n, len(groups))), take)
     except KeyboardInterrupt as stopped:
         if not done:
             raise
@@ -79,6 +77,27 @@ def score(model: LoadedModel, prompts: Sequence[Spanned], from_: Any, to: Any) -
     name = name_of(from_, to)
     chance = {name: np.full(each.shape[1:], even)}
     return Scored({name: each[kept]}, chance, notes=tuple(dict.fromkeys(notes)), interrupt=interrupt)
+
+
+def looked(models: Sequence[LoadedModel], step: Callable[[], None], **asked: Any) -> dict[str, Float]:  # noqa: ARG001
+    """Score a group of prompts, as a worker does."""
+    return _looked(models[0], **asked, group=(0, 1))
+
+
+def _looked(
+    model: LoadedModel, *, ids: Sequence[Sequence[int]], ends: Sequence[tuple[Span, Span]], group: tuple[int, int]
+) -> dict[str, Float]:
+    """Return the ``attention`` of prompts of one length, ``[prompt, layer, head]``."""
+    import torch
+
+    each: list[Float] = []
+
+    def see(layer: int, pattern: Tensor, z: Tensor) -> None:  # noqa: ARG001
+        rows = [own[:, list(queries)][:, :, list(keys)] for own, (queries, keys) in zip(pattern, ends, strict=True)]
+        each.append(np.stack([row.double().sum(-1).mean(-1).cpu().numpy() for row in rows]))
+
+    watch(model, torch.tensor(ids, device=model.device), see, group=group)
+    return {"attention": np.stack(each, axis=1)}
 
 
 def _batches(prompts: Sequence[Spanned]) -> list[list[int]]:

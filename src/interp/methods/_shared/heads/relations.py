@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from interp.errors import InputError
+from interp.methods._shared.heads.groups import over
 from interp.methods._shared.heads.scores import Scored, together
 from interp.methods._shared.heads.watched import watch
 from interp.methods._shared.pairs import counted, vocabulary
@@ -61,17 +63,20 @@ def score(model: LoadedModel, name: str, n: int, seed: int) -> Scored:
         queries, keys = (max(pair), min(pair)) if causal else pair
         batches[len(ids)].append(_Case(ids, queries, keys))
     groups = [batch[some] for length, batch in batches.items() for some in together(len(batch), length)]
-    parts: list[tuple[Float, Float]] = []
+    parts: dict[int, Mapping[str, Float]] = {}
+    asked = [{"cases": tuple((case.ids, case.queries, case.keys) for case in group)} for group in groups]
     interrupt: KeyboardInterrupt | None = None
     try:
-        for number, group in enumerate(groups):
-            parts.append(_looked(model, group, (number, len(groups))))
+        here = lambda n: _looked(model, **asked[n], group=(n, len(groups)))  # noqa: E731
+        over(model, "relations", asked, here, parts.__setitem__)
     except KeyboardInterrupt as stopped:
-        if sum(len(own) for own, _ in parts) < 2:
+        if sum(len(part["attention"]) for part in parts.values()) < 2:
             raise
         interrupt = stopped
-    cases = [case for group in groups[: len(parts)] for case in group]
-    attention, baseline = (np.concatenate(values) for values in zip(*parts, strict=True))
+    cases = [case for number in sorted(parts) for case in groups[number]]
+    attention, baseline = (
+        np.concatenate([parts[number][name] for number in sorted(parts)]) for name in ("attention", "elsewhere")
+    )
     if not np.isfinite(baseline).any():
         raise InputError(f"no sentence of {name} has other places as far apart in this tokenizer; ask for more: --n 60")
     level = np.nanmean(baseline, axis=0)
@@ -92,26 +97,47 @@ def score(model: LoadedModel, name: str, n: int, seed: int) -> Scored:
     )
 
 
-def _looked(model: LoadedModel, batch: list[_Case], group: tuple[int, int]) -> tuple[Float, Float]:
-    """Run sentences of one length; return the attention between their words and elsewhere, ``[n, layer, head]``."""
+def looked(models: Sequence[LoadedModel], step: Callable[[], None], **asked: Any) -> dict[str, Float]:  # noqa: ARG001
+    """Score a group of sentences, as a worker does."""
+    return _looked(models[0], **asked, group=(0, 1))
+
+
+def _looked(
+    model: LoadedModel,
+    *,
+    cases: Sequence[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]],
+    group: tuple[int, int],
+) -> dict[str, Float]:
+    """Run sentences of one length; return the ``attention`` between their words and ``elsewhere``.
+
+    Parameters
+    ----------
+    cases
+        Token ids, and the positions of queries and keys.
+
+    Returns
+    -------
+    dict
+        Of both, ``[n, layer, head]``.
+    """
     import torch
 
-    looked: list[tuple[list[Float], list[Float]]] = []
-    ids = torch.tensor([case.ids for case in batch], device=model.device)
+    found: list[tuple[list[Float], list[Float]]] = []
+    ids = torch.tensor([case[0] for case in cases], device=model.device)
     last = ids.shape[1] if model.geometry.causal else ids.shape[1] - 1  # what the tokenizer puts behind is no word
 
     def see(layer: int, pattern: Tensor, z: Tensor) -> None:  # noqa: ARG001
-        held = list(zip(pattern.double().cpu().numpy(), batch, strict=True))
-        looked.append(
+        held = list(zip(pattern.double().cpu().numpy(), cases, strict=True))
+        found.append(
             (
-                [between(heads, case.queries, case.keys) for heads, case in held],
-                [elsewhere(heads, case.queries, case.keys, 1, last) for heads, case in held],
+                [between(heads, queries, keys) for heads, (_, queries, keys) in held],
+                [elsewhere(heads, queries, keys, 1, last) for heads, (_, queries, keys) in held],
             )
         )
 
     watch(model, ids, see, group=group)
-    own, others = zip(*looked, strict=True)
-    return np.stack(own, axis=1), np.stack(others, axis=1)
+    own, others = zip(*found, strict=True)
+    return {"attention": np.stack(own, axis=1), "elsewhere": np.stack(others, axis=1)}
 
 
 def between(pattern: Float, queries: tuple[int, ...], keys: tuple[int, ...]) -> Float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from interp.errors import InputError
+from interp.methods._shared.heads.groups import over
 from interp.methods._shared.heads.watched import watch
 from interp.spec import Prompt
 
@@ -176,19 +178,29 @@ def score(model: LoadedModel, n: int, seed: int) -> Scored:
         )
     except exactness.Unreadable as error:
         notes.append(f"without copying and anti-induction, which need weights of a known layout: {error}")
-    parts: list[dict[str, Float]] = []
+    parts: dict[int, Mapping[str, Float]] = {}
     interrupt: KeyboardInterrupt | None = None
     groups = together(n, prompts.ids.shape[1])
+    once = [None if alone is None else alone.of(some) for some in groups]
+    drawn = {"length": prompts.length, "front": prompts.front}
+    asked = [
+        {**drawn, "ids": prompts.ids[some], "alone": None if one is None else one.ids}
+        for some, one in zip(groups, once, strict=True)
+    ]
+
+    def here(number: int) -> dict[str, Float]:
+        return _scored(model, net, prompts.of(groups[number]), once[number], (number, len(groups)))
+
     try:
-        for number, some in enumerate(groups):
-            once = None if alone is None else alone.of(some)
-            parts.append(_scored(model, net, prompts.of(some), once, (number, len(groups))))
+        over(model, "heads", asked, here, parts.__setitem__)
     except KeyboardInterrupt as stopped:
         if not parts:
             raise
         interrupt = stopped
-        notes.insert(0, f"partial: interrupted after {groups[len(parts) - 1].stop} of {n} prompts")
-    each = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        done = sum(groups[number].stop - groups[number].start for number in parts)
+        notes.insert(0, f"partial: interrupted after {done} of {n} prompts")
+    first = min(parts)
+    each = {name: np.concatenate([parts[number][name] for number in sorted(parts)]) for name in parts[first]}
     losses = each.pop("losses", None)
     shape = each["induction"].shape
     chance = {name: np.full(shape[1:], value) for name, value in _chance(prompts, model.geometry.causal).items()}
@@ -196,6 +208,28 @@ def score(model: LoadedModel, n: int, seed: int) -> Scored:
         each["copying"] = np.broadcast_to(copying, shape)
     chance |= {name: np.zeros(shape[1:]) for name in each if name not in chance}
     return Scored(each, chance, _losses(prompts, losses), shuffled, tuple(notes), interrupt)
+
+
+def scored(
+    models: Sequence[LoadedModel],
+    step: Callable[[], None],  # noqa: ARG001
+    *,
+    ids: Tensor,
+    length: int,
+    front: int,
+    alone: Tensor | None,
+) -> dict[str, Float]:
+    """Score a group of prompts, as a worker does."""
+    from interp.engine import exactness
+    from interp.engine.transformer import network
+
+    (model,) = models
+    net: Network | None = None
+    with suppress(exactness.Unreadable):  # those scores that need it are left out, and the command says so
+        net = network.weights(model)
+    prompts, once = (None if each is None else Prompts(each.to(model.device), length, front) for each in (ids, alone))
+    assert prompts is not None
+    return _scored(model, net, prompts, once, (0, 1))
 
 
 def _scored(
