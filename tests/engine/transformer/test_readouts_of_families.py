@@ -16,7 +16,7 @@ from interp.engine.transformer import network
 from interp.engine.transformer.forward import forward
 from interp.errors import InputError
 from interp.methods._shared.circuit.component import _effects
-from interp.methods._shared.heads import roles
+from interp.methods._shared.heads import flow
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
@@ -66,9 +66,9 @@ def test_effects_of_components_and_heads_are_the_parts_of_the_logit_difference(m
             if kind == "mlp" or "." in name:
                 effect = model.operate("circuit", {}, lambda _, node=node: _effects(model, net, [IDS], node))[0]
                 assert float(effect[RIGHT] - effect[WRONG]) == pytest.approx(part, abs=1e-4), name
-        run = roles.run(net, torch.tensor([IDS]))
-        towards = roles._towards(net, run.end, torch.tensor([[RIGHT, WRONG]]))
-        assert np.abs(roles._direct(net, run, towards)[0] - parts.heads).max() < 1e-4
+        run = flow.run(net, torch.tensor([IDS]))
+        towards = flow.direction(net, run.end, torch.tensor([[RIGHT, WRONG]]))
+        assert np.abs(flow.direct(net, run, towards)[0] - parts.heads).max() < 1e-4
 
 
 def test_saliency_is_that_of_the_models_own_embeddings(model: Any) -> None:

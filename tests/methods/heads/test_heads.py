@@ -18,7 +18,7 @@ from interp.engine.transformer import network
 from interp.engine.transformer.forward import forward
 from interp.errors import InputError, Interrupted
 from interp.methods._shared import labels
-from interp.methods._shared.heads import roles, scores
+from interp.methods._shared.heads import flow, scores
 from interp.methods._shared.heads.scores import explained
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -276,9 +276,9 @@ def test_effects_through_queries_are_those_of_a_run_with_that_query(family: str,
     out = ov_qk.unembedding(net)
     towards = out[[3, 4]] - out[[50, 60]]
     with torch.no_grad():
-        clean, other = roles.run(net, ids), roles.run(net, other_ids)
+        clean, other = flow.run(net, ids), flow.run(net, other_ids)
         readers = [(1, 0), (1, 3)]
-        effects = roles.through_queries(net, clean, other, towards, readers)
+        effects = flow.through_queries(net, clean, other, towards, readers)
         size = net.final.size(clean.end)
         layer = net.layers[1]
         for sender in range(net.n_heads):

@@ -25,6 +25,7 @@ JOBS = {
     "gradients": "interp.engine.circuits.shards:gradients",
     "heads": "interp.methods._shared.heads.scores:scored",
     "relations": "interp.methods._shared.heads.relations:looked",
+    "roles": "interp.methods._shared.heads.flow:staged",
     "subsets": "interp.engine.circuits.shards:subsets",
     "sweep": "interp.engine.patching.shards:swept",
 }

@@ -54,7 +54,7 @@ def score(model: LoadedModel, prompts: Sequence[Spanned], from_: Any, to: Any) -
     geometry = model.geometry
     each = np.full((len(prompts), geometry.n_layers, geometry.n_heads), np.nan)
     batches = _batches(prompts)
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"ids": tuple(prompts[n].encoded.ids for n in some), "ends": tuple(ends[n] for n in some)} for some in batches
     ]
     done: list[int] = []

@@ -64,11 +64,18 @@ def score(model: LoadedModel, name: str, n: int, seed: int) -> Scored:
         batches[len(ids)].append(_Case(ids, queries, keys))
     groups = [batch[some] for length, batch in batches.items() for some in together(len(batch), length)]
     parts: dict[int, Mapping[str, Float]] = {}
-    asked = [{"cases": tuple((case.ids, case.queries, case.keys) for case in group)} for group in groups]
+    asked: list[dict[str, Any]] = [
+        {"cases": tuple((case.ids, case.queries, case.keys) for case in group)} for group in groups
+    ]
     interrupt: KeyboardInterrupt | None = None
     try:
-        here = lambda n: _looked(model, **asked[n], group=(n, len(groups)))  # noqa: E731
-        over(model, "relations", asked, here, parts.__setitem__)
+        over(
+            model,
+            "relations",
+            asked,
+            lambda n: _looked(model, **asked[n], group=(n, len(groups))),
+            parts.__setitem__,
+        )
     except KeyboardInterrupt as stopped:
         if sum(len(part["attention"]) for part in parts.values()) < 2:
             raise
