@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # What a worker can be asked for; nothing else is ever called there.
 JOBS = {
     "between": "interp.methods._shared.heads.between:looked",
+    "difference": "interp.engine.patching.difference:swapped",
     "edges": "interp.engine.circuits.shards:edges",
     "gradients": "interp.engine.circuits.shards:gradients",
     "heads": "interp.methods._shared.heads.scores:scored",
