@@ -14,6 +14,8 @@ from interp.engine.pool.here import Here
 
 from .test_pool import PAIRS, Backwards
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(("family", "what"), [("llama", "weights"), ("gpt2", "activations")])
 def test_any_number_of_workers_gives_the_same_bits(
@@ -42,5 +44,5 @@ def test_any_number_of_workers_gives_the_same_bits(
         assert all(np.array_equal(expected, getattr(each, name), equal_nan=True) for each in others), name
         assert np.allclose(expected, getattr(plain, name), atol=1e-4, equal_nan=True), name
     assert first.kept == plain.kept == others[-1].kept
-    assert first.edges == others[-1].edges
+    assert repr(first.edges) == repr(others[-1].edges)
     assert others[-1].provenance.path.endswith(" shards on 2 processes")
