@@ -22,6 +22,8 @@ THREE = PAIRS[:3]
 LONGER = Pair(Prompt(ids=(5, 90, 33, 171, 7, 40, 2, 77)), PAIRS[0].corrupted, 14, 15)
 SCORES = ("scores", "per_pair", "per_node", "kept")
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:

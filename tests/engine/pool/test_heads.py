@@ -33,6 +33,7 @@ def same(first: Any, second: Any, atol: float = 0.0) -> None:
     assert first.labels == second.labels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "asked"),
     [

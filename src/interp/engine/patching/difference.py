@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -11,17 +12,22 @@ from torch import Tensor
 
 from interp.engine import exactness, memory
 from interp.engine.metrics import upcast
+from interp.engine.model import hooks
 from interp.engine.patching.ablation import Sample
 from interp.engine.patching.cases import Case, by_length
 from interp.engine.patching.driver import Driver, OnStep, Outcome, nothing
 from interp.engine.patching.noise import measured_noise
 from interp.engine.patching.swapped import Component, Swap, components, weight_change
+from interp.engine.pool import sharing
 from interp.engine.transformer import network
 
 if TYPE_CHECKING:
     from interp.engine.model.loaded import LoadedModel
+    from interp.engine.pool.protocol import Pool
+    from interp.engine.transformer.network import Network
 
 _REFUSED = exactness.Refusal("components are put into another model", "use %interp patch --from-model")
+ROWS = memory.GRADIENT_ROWS  # tokens of a shard, each of which runs once for every component
 _PRUNED = 64  # components of a set that are tried without
 
 
@@ -86,24 +92,78 @@ class Difference:
         unknown, _ = nothing(2, len(samples))
         self.found = Carried(*nothing(rows, len(samples)), path="forward", base=unknown[0], other=unknown[1])
         self.driver = Driver(model, self.found, self.found.done.numel(), on_step)
+        self.pool = sharing.pool_of(model, other, metric=self.samples[0].scorer.metric)
+        self.shards = 0
 
     def run(self) -> Carried:
         """Compute all of it, to the end or to where it had to stop."""
         metric = exactness.of_metric(self.samples[0].scorer.metric)
+        key = ("difference", self.weights, metric, id(self.other), self.other.fingerprint())
         self.driver.run(
-            ("difference", self.weights, metric, id(self.other), self.other.fingerprint()),
+            key if self.pool is None else (*key, self.pool.name),
             lean=self._lean,
             hooked=_REFUSED,
             sample=self._sample,
             length=max(len(one.ids) for one in self.samples),
             noise=self._noise,
         )
+        if self.pool is not None:
+            self.found.path += sharing.said(self.shards, self.pool)
         return self.found
 
     def _lean(self, check: exactness.Check) -> None:
+        found, (ours, theirs) = self.found, self._networks()
+        if self.pool is None:
+            measured = self._swaps(ours, theirs, each=True)
+        else:
+            measured = functools.partial(self._share, self.pool)
+            measured(None)
+        self._whole = measured(range(len(found.components))) if self.weights else None
+        check()
+        found.weight_change = [weight_change(ours, theirs, one) for one in found.components]
+        if self.share and float((found.other - found.base).mean()):
+            self._search(measured)
+
+    def part(self, chosen: Sequence[int] | None) -> dict[str, Tensor]:
+        """Return what a shard gives: of each component alone, or of those `chosen` together."""
+        measured = self._swaps(*self._networks(), each=chosen is None)
+        if chosen is not None:
+            return {"together": measured(chosen)}
+        return {"values": self.found.values, "base": self.found.base, "other": self.found.other}
+
+    def _networks(self) -> tuple[Network, Network]:
         ours, theirs = (network.single(network.read(one, half=True)) for one in (self.model, self.other))
+        self.found.components = components(ours, weights=self.weights)
+        return ours, theirs
+
+    def _share(self, pool: Pool, chosen: Sequence[int] | None) -> Tensor:
+        """Return what is measured with components `chosen` together, in a pool; of none, measure each alone."""
+        found, together = self.found, torch.empty(len(self.samples), dtype=torch.float64)
+        prompts = by_length([one.ids for one in self.samples])
+        shards = [
+            [numbers[n] for n in some]
+            for length, numbers in prompts.items()
+            for some in sharing.slices(len(numbers), max(1, ROWS // length))
+        ]
+
+        def take(number: int, given: dict[str, Tensor]) -> None:
+            own = shards[number]
+            if chosen is not None:
+                together[own] = given["together"]
+                return
+            found.base[own], found.other[own] = given["base"], given["other"]
+            self.driver.record((slice(None), own), given["values"])
+            self.driver.step()
+
+        asked = {"weights": self.weights, "chosen": None if chosen is None else tuple(chosen)}
+        every = [{**asked, "samples": tuple(self.samples[n] for n in own)} for own in shards]
+        self.shards += len(shards)
+        sharing.run(pool, "difference", [self.model, self.other], every, take)
+        return together
+
+    def _swaps(self, ours: Network, theirs: Network, *, each: bool) -> Callable[[Sequence[int]], Tensor]:
+        """Run both models, measure `each` component alone, and return what measures several together."""
         found = self.found
-        found.components = components(ours, weights=self.weights)
         row = {one: n for n, one in enumerate(found.components)}
         swaps: list[tuple[list[int], Swap]] = []
 
@@ -112,7 +172,7 @@ class Difference:
             self.model.count(len(chosen))
             self.other.count(len(chosen))
             found.base[chosen], found.other[chosen] = swap.plain, swap.others
-            for layer in range(-1, len(ours.layers)):
+            for layer in range(-1, len(ours.layers) if each else -1):
                 for one, values in swap.alone(layer):
                     self.driver.record((row[one], chosen), values)
                 self.driver.step()
@@ -129,11 +189,7 @@ class Difference:
             self.model.count(len(self.samples))
             return values
 
-        self._whole = measured(range(len(found.components))) if self.weights else None
-        check()
-        found.weight_change = [weight_change(ours, theirs, one) for one in found.components]
-        if self.share and float((found.other - found.base).mean()):
-            self._search(measured)
+        return measured
 
     def _together(self, length: int) -> int:
         """Return how many prompts of `length` tokens are run at once."""
@@ -182,6 +238,20 @@ class Difference:
     def _noise(self) -> float:
         cases = [Case(one.ids, one.ids, one.scorer, one.position) for one in self.samples]
         return measured_noise(self.model, self.other, cases).relative
+
+
+def swapped(
+    models: Sequence[LoadedModel],
+    step: Callable[[], None],
+    *,
+    samples: Sequence[Sample],
+    weights: bool,
+    chosen: Sequence[int] | None,
+) -> dict[str, Tensor]:
+    """Measure components of a model in another one on some prompts, as a worker does; see `Difference.part`."""
+    model, other = models
+    job = Difference(model, other, samples, weights=weights, share=0.0, on_step=lambda done, total: step())  # noqa: ARG005
+    return hooks.guarded(lambda: job.part(chosen))
 
 
 def _fewest(count: int, enough: Callable[[int], bool]) -> int | None:

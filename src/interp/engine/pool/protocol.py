@@ -26,6 +26,7 @@ JOBS = {
     "codes": "interp.engine.features.reading:shard",
     "command": "interp.interface.remote:ran",
     "control": "interp.methods._shared.claims.controls:made",
+    "difference": "interp.engine.patching.difference:swapped",
     "edges": "interp.engine.circuits.shards:edges",
     "estimate": "interp.engine.patching.attribution_shards:attributed",
     "filling": "interp.engine.patching.ablation_shards:filled",

@@ -188,10 +188,11 @@ def _score(model: LoadedModel, other: LoadedModel, pairs: Pairs, metric: Any, fo
 
     chosen = resolve_metric(metric or pairs.metric or "logit-diff")
     metrics.require_gradient(chosen, model.geometry.d_vocab_out, model.device)
-    watch = model.on_step
+    watch, record = model.on_step, model.operation
     for of in (model, other):
 
-        def once(_: Operation, of: LoadedModel = of) -> EdgeScores:
+        def once(operation: Operation, of: LoadedModel = of) -> EdgeScores:
+            operation.pool = None if record is None else record.pool  # both models' edges in one, to the last bit
             made = cases(of, encode(of, pairs, chosen, lengths=True), chosen, "noise", whole=True)
             return attribute_edges(of, made, steps=None, on_step=lambda done, total: watch(done, total, "edges"))
 
