@@ -125,9 +125,7 @@ def test_an_interrupt_keeps_the_controls_that_are_made(
     assert part.control_accuracy.tolist() == [known[name] for name in part.controls]
 
 
-def test_claims_are_tested_again_by_workers(
-    folder: Any, clean_session: Any, session_with: Any, two: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_claims_are_tested_again_by_workers(folder: Any, clean_session: Any, session_with: Any, two: Any) -> None:
     other = clean_session.load(folder("gpt2"), name="other", device="cpu")
     clean_session.load(folder("llama"), name="llama", device="cpu")
     for place in ("resid_post layer 0", "head 1.2", "mlp 1"):
@@ -151,11 +149,6 @@ def test_claims_are_tested_again_by_workers(
         assert getattr(found[1], name) == getattr(plain, name)
     np.testing.assert_array_equal(found[1].accuracy, plain.accuracy)
     assert found[1].notes == plain.notes
-    monkeypatch.setattr(other, "origin", None)
-    session_with(two)
-    with pytest.raises(InputError, match="other is held in this notebook alone"):
-        interp.claims()
-    monkeypatch.undo()
     session_with(None)
     given = WHOLE.replace("the answer becomes the other v", "given").format("mlp 0")
     interp.claim(given, pairs=answered(clean_session.get("llama")), becomes=becomes, controls="none", model="llama")

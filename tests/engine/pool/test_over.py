@@ -156,10 +156,6 @@ def test_what_does_not_travel_is_refused_and_runs_here_as_without_workers(
     session_with(two)
     with pytest.raises(InputError, match="a function does not go to workers: %interp disconnect"):
         interp.patch(metric=mine, **asked)
-    held, model.origin = model.origin, None
-    with pytest.raises(InputError, match="run is held in this notebook alone"):
-        interp.loss(CLEAN, over="run")
-    model.origin = held
     model.bridge.tokenizer.add_tokens(["xyzzy"])
     found = interp.loss(CLEAN, over="run,checkpoint-3")
     assert found.failures[0].startswith("the tokenizer of run is another one than it was loaded with")
