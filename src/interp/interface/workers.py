@@ -24,9 +24,15 @@ _ADDRESS = re.compile(r"(ray://)?[\w.-]+:\d+")
 
 @command
 def connect(
-    session: Session, where: PoolName, count: int | None = None, *, gpus: float | None = None, name: str | None = None
+    session: Session,
+    where: PoolName,
+    count: int | None = None,
+    *,
+    gpus: float | None = None,
+    name: str | None = None,
+    trust: bool = False,
 ) -> Table:
-    """Let workers do the sweeps of patch and path, in shards: with any number of them a result has the same bits.
+    """Let workers do what takes long, in shards: with any number of them a result has the same bits.
 
     Parameters
     ----------
@@ -41,6 +47,8 @@ def connect(
     name
         With a Ray cluster: workers of this name go on when the notebook ends, with the models that they hold, and are
         found again by it; %interp disconnect --end ends them.
+    trust
+        Functions of yours, such as a metric, are sent to the workers, too, which run them; results say so.
 
     Returns
     -------
@@ -55,8 +63,8 @@ def connect(
     Notes
     -----
     Each worker loads the model from where it came from, and must find the same fingerprint; weights that you changed
-    since are sent to it. No code is sent. Nothing listens anywhere with processes; a Ray that is started here listens
-    on this machine's loopback interface, for who has its token.
+    since are sent to it. No code is sent without --trust. Nothing listens anywhere with processes; a Ray that is
+    started here listens on this machine's loopback interface, for who has its token.
 
     Examples
     --------
@@ -87,16 +95,22 @@ def connect(
     cores = os.cpu_count() or 1
     if count is not None and not 1 <= count <= (10_000 if address else max(64, 4 * cores)):
         raise InputError(f"{count} is no number of workers for this machine, which has {cores} cores")
-    return _connected(session, kind, address, count if address else count or cores, gpus or 0.0, (name or "").strip())
+    many = count if address else count or cores
+    return _connected(session, kind, address, many, gpus or 0.0, (name or "").strip(), trust)
 
 
-def _connected(session: Session, kind: str, address: str, count: int | None, gpus: float, name: str) -> Table:
+def _connected(
+    session: Session, kind: str, address: str, count: int | None, gpus: float, name: str, trust: bool
+) -> Table:
+    from interp.engine.pool import code
     from interp.engine.pool.here import Here
     from interp.engine.pool.processes import Processes
     from interp.engine.pool.ray import Ray, require
 
     if kind == "ray":
         require()
+    if trust:
+        code.require()
     _ended(session)  # not before: what is asked is known to be possible
     if kind == "here":
         session.pool = Here()
@@ -104,7 +118,11 @@ def _connected(session: Session, kind: str, address: str, count: int | None, gpu
     if session.on_phase is not None:
         what = f"workers at {address}" if address else f"{count} {'Ray workers' if kind == 'ray' else 'processes'}"
         session.on_phase(f"connect: starting {what}")
-    pool = Ray(address, count, gpus=gpus, name=name) if kind == "ray" else Processes(count or 1)
+    pool: Ray | Processes
+    if kind == "ray":
+        pool = Ray(address, count, gpus=gpus, name=name, trust=trust)
+    else:
+        pool = Processes(count or 1, trust=trust)
     try:
         pool.await_ready()
     except BaseException:

@@ -17,10 +17,10 @@ from interp.engine.pool.worker import Loop, greeting
 class Actor:
     """A worker's loop in a thread of its own; one message at a time, and beside it `drop` and `release`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, trust: bool = False) -> None:
         self._said: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._kernel = ""
-        self._greeting = greeting()
+        self._greeting = greeting(trusted=trust)
         self._loop = Loop(self._say)
         threading.Thread(target=self._serve, daemon=True).start()
 

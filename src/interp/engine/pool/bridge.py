@@ -129,7 +129,7 @@ class _Bridge:
         options: dict[str, Any] = {"num_cpus": 1, "num_gpus": self._asked["gpus"], "scheduling_strategy": "SPREAD"}
         if name:
             options |= {"name": f"{name} {seat}", "lifetime": "detached", "get_if_exists": True}
-        actor = self._actors[seat] = self._class.options(**options).remote()
+        actor = self._actors[seat] = self._class.options(**options).remote(trust=self._asked["trust"])
         actor.release.options(concurrency_group="beside").remote()
         self._told(seat, actor, actor.hello.remote(self._kernel))
 

@@ -22,6 +22,7 @@ class Here:
 
     name = "this process"
     local = True
+    trust = False  # it needs none: what is the user's runs here as it is
     lasting = False
 
     def __init__(self) -> None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from functools import cache
 from types import MappingProxyType
 from typing import Any, cast
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from interp.engine.pool import code
 from interp.errors import InputError
 from interp.ids import TypedIds
 
@@ -65,6 +67,19 @@ _NAMES = {path: name for name, path in KINDS.items()}
 KEPT = {"Dictionary", "Filled", "Written"}
 
 
+# Whether functions may be written down, too.
+_code: ContextVar[bool] = ContextVar("code", default=False)
+
+
+def with_code(trusted: bool, body: Callable[[], Any]) -> Any:
+    """Call `body`, in which `flat` writes functions down where workers are `trusted` with them."""
+    token = _code.set(trusted)
+    try:
+        return body()
+    finally:
+        _code.reset(token)
+
+
 def flat(value: Any, tensors: dict[str, Tensor], assets: dict[str, Any] | None = None) -> Any:
     """Return a value as plain data; its tensors and arrays go into `tensors`, under names that the data holds.
 
@@ -105,6 +120,10 @@ def flat(value: Any, tensors: dict[str, Tensor], assets: dict[str, Any] | None =
     if isinstance(value, Mapping):
         held = cast("Mapping[Any, Any]", value)
         return {"map": [[flat(key, tensors), flat(one, tensors, assets)] for key, one in held.items()]}
+    if _code.get() and callable(value) and not dataclasses.is_dataclass(value):
+        name = str(len(tensors))
+        tensors[name] = code.packed(value)
+        return {"code": name}
     name = _NAMES.get(f"{type(value).__module__}:{type(value).__qualname__}")
     if name is not None and dataclasses.is_dataclass(value):
         if assets is not None and name in KEPT:
@@ -134,6 +153,8 @@ def whole(data: Any, tensors: Mapping[str, Tensor], assets: Mapping[str, Any] = 
             return [whole(one, tensors, assets) for one in items]
         case {"tensor": name}:
             return tensors[name]
+        case {"code": name}:
+            return code.unpacked(tensors[name])
         case {"asset": digest}:
             return assets[digest]
         case {"array": name}:

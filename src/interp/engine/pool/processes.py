@@ -29,8 +29,9 @@ class _Process(Seat):
 
     process: subprocess.Popen[bytes] | None = None
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, trust: bool) -> None:
         super().__init__(name)
+        self._trust = trust
         self._writing = threading.Lock()
         self._errors: Any = None
 
@@ -47,7 +48,7 @@ class _Process(Seat):
         }
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # read when it has ended
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "interp.engine.pool.worker"],
+            [sys.executable, "-P", "-m", "interp.engine.pool.worker", *(["trust"] if self._trust else [])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -113,8 +114,13 @@ class Processes(Scheduler):
     ----------
     count
         How many worker processes.
+    trust
+        Whether they run functions of the user's.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, *, trust: bool = False) -> None:
+        self.trust = trust
         names = [f"worker {number}" for number in range(1, count + 1)]
-        super().__init__(f"{count} process{'' if count == 1 else 'es'}", [_Process(name) for name in names])
+        super().__init__(
+            f"{count} process{'' if count == 1 else 'es'}", [_Process(name, trust=trust) for name in names]
+        )

@@ -152,11 +152,14 @@ class Pool(Protocol):
         Whether shards run in this process, on the user's own model.
     lasting
         Whether workers go on after `close`, with what they hold, for a kernel that comes back.
+    trust
+        Whether workers run functions of the user's.
     """
 
     name: str
     local: bool
     lasting: bool
+    trust: bool
 
     def submit(self, task: Task) -> Future[Reply]:
         """Take a shard."""

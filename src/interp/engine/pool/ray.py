@@ -51,7 +51,7 @@ def require() -> None:
 class _Bridge:
     """The process that talks to Ray, and the thread that hands out what it says."""
 
-    def __init__(self, address: str, cpus: int, gpus: float, name: str) -> None:
+    def __init__(self, address: str, cpus: int, gpus: float, name: str, trust: bool) -> None:
         # A socket's path may have 107 letters, of which Ray needs some 65.
         base = tempfile.gettempdir()
         self.folder = tempfile.mkdtemp(prefix="interp-", dir=base if len(base) < 24 else "/tmp")
@@ -81,7 +81,7 @@ class _Bridge:
         self.words: dict[int, queue.SimpleQueue[bytes | None]] = {}
         self.last: dict[int, str] = {}  # what became of a worker
         self.gone = ""
-        asked = {"address": address, "cpus": cpus, "gpus": gpus, "name": name, "folder": self.folder}
+        asked = {"address": address, "cpus": cpus, "gpus": gpus, "name": name, "folder": self.folder, "trust": trust}
         self.say(asked)
 
     def first(self) -> dict[str, Any]:
@@ -248,9 +248,11 @@ class Ray(Scheduler):
         Ray is not installed, nobody answers at the address, or there is no room for so many workers.
     """
 
-    def __init__(self, address: str = "", count: int | None = None, *, gpus: float = 0.0, name: str = "") -> None:
+    def __init__(
+        self, address: str = "", count: int | None = None, *, gpus: float = 0.0, name: str = "", trust: bool = False
+    ) -> None:
         require()
-        self._bridge, found = _connected(address, count or os.cpu_count() or 1, gpus, name)
+        self._bridge, found = _connected(address, count or os.cpu_count() or 1, gpus, name, trust)
         try:
             numbers = _numbers(found, count, gpus, address)
         except BaseException:
@@ -260,7 +262,7 @@ class Ray(Scheduler):
         self._bridge.listen()
         called = f"{len(seats)} Ray worker{'' if len(seats) == 1 else 's'}"
         super().__init__(f"{called} at {address}" if address else called, seats)
-        self.lasting = bool(name)
+        self.lasting, self.trust = bool(name), trust
 
     def close(self) -> None:
         """End all workers, or leave them where they last, and what was started here with them."""
@@ -270,11 +272,11 @@ class Ray(Scheduler):
         self._bridge.close()
 
 
-def _connected(address: str, cpus: int, gpus: float, name: str) -> tuple[_Bridge, Mapping[str, Any]]:
+def _connected(address: str, cpus: int, gpus: float, name: str, trust: bool) -> tuple[_Bridge, Mapping[str, Any]]:
     """Return a bridge, and what Ray has; on a busy machine a start can take longer than Ray gives itself."""
     tries = 1 if address else _STARTS
     while True:
-        bridge = _Bridge(address, cpus, gpus, name)
+        bridge = _Bridge(address, cpus, gpus, name, trust)
         try:
             return bridge, bridge.first()
         except InputError as error:

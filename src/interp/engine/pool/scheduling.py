@@ -41,6 +41,7 @@ class Scheduler:
     """
 
     local = False
+    trust = False
     lasting = False
 
     def __init__(self, name: str, seats: Sequence[Seat]) -> None:

@@ -57,11 +57,14 @@ def pool_of(model: LoadedModel, *others: LoadedModel, metric: Metric | None = No
     own = f"the metric {metric.name} is a function of yours" if metric and metric.function is not None else ""
     if any(one.mode == "function" for one in changes):
         own = "an intervention is a function of yours"
-    for one in (model, *others):
-        if one.user_hooks():
-            own = f"hooks or functions of yours are on {one.name}"
+    hooked = next((one.name for one in (model, *others) if one.user_hooks()), "")
+    if own and not hooked and pool.trust:
+        operation.notes.append(f"{own}, and ran on {pool.name}, which you trust with it")
+        return pool
+    own = f"hooks or functions of yours are on {hooked}" if hooked else own
     if own and not pool.local:
-        raise InputError(f"{own}, and no code goes to workers: %interp disconnect runs this here")
+        instead = "" if hooked else "connect with --trust sends it, or "
+        raise InputError(f"{own}, and no code goes to workers: {instead}%interp disconnect runs this here")
     return None if own else pool
 
 
@@ -113,7 +116,7 @@ def run(
         nonlocal count
         for number, shard in enumerate(shards):
             count = number + 1
-            task = _task(job, way, changes, numbers, travellers, shard)
+            task = _task(job, way, changes, numbers, travellers, shard, trusted=pool.trust)
             name = _name(task)
             known = model.recall((), [name]) if keep else None
             if known is None:
@@ -228,11 +231,14 @@ def _task(
     numbers: Sequence[int],
     travellers: tuple[Any, ...],
     shard: Mapping[str, Any],
+    *,
+    trusted: bool = False,
 ) -> Task:
     tensors: dict[str, Tensor] = {}
     assets: dict[str, Any] = {}
-    changed = plain.flat(changes, tensors, assets)
-    head = {"way": way, "models": list(numbers), "changes": changed, "asked": plain.flat(dict(shard), tensors, assets)}
+    given = (changes, dict(shard))
+    changed, asked = plain.with_code(trusted, lambda: plain.flat(given, tensors, assets))
+    head = {"way": way, "models": list(numbers), "changes": changed, "asked": asked}
     return Task(job, head, travellers, tensors, assets)
 
 

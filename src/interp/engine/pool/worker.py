@@ -202,14 +202,25 @@ class Loop:
         self._say({"to": message[0].get("number"), **found}, tensors)
 
 
-def greeting() -> dict[str, Any]:
-    """Make this process ready for shards, of one thread each, and return a worker's first word."""
+def greeting(*, trusted: bool = False) -> dict[str, Any]:
+    """Make this process ready for shards, of one thread each, and return a worker's first word.
+
+    Parameters
+    ----------
+    trusted
+        Whether it runs functions that it is sent.
+    """
     import torch
 
     from interp.engine.model.operation import versions
-    from interp.engine.pool import travel  # noqa: F401  # pyright: ignore[reportUnusedImport]
+    from interp.engine.pool import (
+        code,
+        travel,  # noqa: F401  # pyright: ignore[reportUnusedImport]
+    )
 
     torch.set_num_threads(1)
+    if trusted:
+        code.trust()
     return {"is": "ready", "process": os.getpid(), "versions": dict(versions())}
 
 
@@ -242,7 +253,7 @@ def main() -> None:
     loop = Loop(lambda head, tensors: messages.sent(outward, head, tensors))
     for target, given in ((_listen, (loop, sys.stdin.buffer)), (watch, (os.getppid(),))):
         threading.Thread(target=target, args=given, daemon=True).start()
-    messages.sent(outward, greeting())
+    messages.sent(outward, greeting(trusted="trust" in sys.argv[1:]))
     loop.serve()
 
 
