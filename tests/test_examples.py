@@ -30,7 +30,9 @@ SLOW = ("selfcheck", "investigat", "probe", "validate", "mediate", "checks.task"
 
 # What an example of a Result's method calls `result`, by the module of its class.
 RESULTS: dict[str, Callable[[], Any]] = {
-    "interp.methods.checks.selfcheck": lambda: interp.selfcheck(program="induction", ablation="corrupted", n=2),
+    "interp.methods._shared.circuit.selfcheck_result": lambda: interp.selfcheck(
+        program="induction", ablation="corrupted", n=2
+    ),
     "interp.methods._shared.investigation.result": lambda: interp.investigate(
         "When Mary and John went to the store, John gave a drink to", candidates=8
     ),

@@ -101,12 +101,12 @@ def between(first: Sequence[Any], second: Sequence[Any]) -> tuple[range, range]:
     return range(begin, len(first) - end), range(begin, len(second) - end)
 
 
-class Table(Sequence[tuple[int, ...]]):
+class IdTable(Sequence[tuple[int, ...]]):
     """The token ids of many prompts, in four bytes each: tuples of a million take several times as much.
 
     Examples
     --------
-    >>> table = Table()
+    >>> table = IdTable()
     >>> table.append((5, 6))
     >>> table.append(TypedIds((7,), (1,)))
     >>> table[0], table[-1].types, len(table)

@@ -355,7 +355,7 @@ class Result:
         return ()
 
     def _pairs(self) -> Any:
-        """Return the `per_pair.Table` of its numbers of single pairs; ``None`` where it has none."""
+        """Return the `per_pair.PairTable` of its numbers of single pairs; ``None`` where it has none."""
         return None
 
     def _saved(self) -> Any:

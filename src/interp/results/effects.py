@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from interp.results.base import Result
-from interp.results.per_pair import Table
+from interp.results.per_pair import PairTable
 from interp.results.tables import frame_of
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class PatchedResult(EffectsResult):
     per_pair: Float
     noise: float = 0.0
 
-    def _pairs(self) -> Table:
+    def _pairs(self) -> PairTable:
         own = {
             name: np.array(held)
             for name, held in (("clean", self.checks.clean_metric), ("corrupted", self.checks.corrupted_metric))
@@ -154,7 +154,9 @@ class PatchedResult(EffectsResult):
         axes = {"pair": range(len(self.per_pair)), **self._labels()}
         there = self._there()
         mask = None if there is None else np.broadcast_to(there, self.per_pair.shape)
-        return Table(axes, {"patched": self.per_pair, **own}, {} if mask is not None else {"patched": "per_pair"}, mask)
+        return PairTable(
+            axes, {"patched": self.per_pair, **own}, {} if mask is not None else {"patched": "per_pair"}, mask
+        )
 
     @abstractmethod
     def _labels(self) -> Mapping[str, Sequence[Any]]:

@@ -28,7 +28,7 @@ _KEY = b"interp"  # of what the file says of itself
 
 
 @dataclass(frozen=True)
-class Table:
+class PairTable:
     """Numbers over pairs and other axes: one row for each of them together.
 
     Attributes
@@ -106,7 +106,7 @@ def written(result: Result, target: Path) -> Path:
     return files.write(target, write)
 
 
-def table_of(result: Result) -> Table:
+def table_of(result: Result) -> PairTable:
     """Return a result's numbers of single pairs.
 
     Raises
@@ -114,7 +114,7 @@ def table_of(result: Result) -> Table:
     InputError
         It has none.
     """
-    table = cast("Table | None", result._pairs())  # pyright: ignore[reportPrivateUsage]
+    table = cast("PairTable | None", result._pairs())  # pyright: ignore[reportPrivateUsage]
     if table is None:
         raise InputError(f"{type(result).__name__} has no numbers of single pairs; save it as .json, .npz or .html")
     return table

@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import queue
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -87,6 +89,34 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return tmp_path_factory.mktemp("first"), tmp_path_factory.mktemp("second")
 
 
+def started(command: list[str], environment: dict[str, str]) -> tuple[subprocess.Popen[str], str]:
+    """Start a cluster, and return its process and its address; on a busy machine a start can hang, and is made anew."""
+    for _ in range(3):
+        cluster = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            text=True,
+        )
+        said: queue.Queue[str] = queue.Queue()
+
+        def read(stream: Any = cluster.stdout, said: queue.Queue[str] = said) -> None:
+            for line in stream:
+                if line.startswith("127.0.0.1:"):
+                    said.put(line.strip())
+
+        threading.Thread(target=read, daemon=True).start()
+        try:
+            return cluster, said.get(timeout=PATIENCE)
+        except queue.Empty:
+            for process in [*below(cluster.pid), psutil.Process(cluster.pid)]:
+                process.kill()
+            cluster.wait()
+    raise AssertionError("no cluster of Ray's could be started")
+
+
 @pytest.fixture(scope="module")
 def address(homes: tuple[Path, Path]) -> Iterator[str]:
     """Return the address of a cluster of two nodes of two cores each, which share no cache."""
@@ -109,15 +139,10 @@ def address(homes: tuple[Path, Path]) -> Iterator[str]:
         "RAY_worker_register_timeout_seconds": "300",
         "HF_HUB_OFFLINE": "1",
     }
-    command = [sys.executable, "-c", CLUSTER, json.dumps(nodes)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, text=True
-    ) as cluster:
-        assert cluster.stdout is not None
-        lines = iter(cluster.stdout.readline, "")
-        yield next(line.strip() for line in lines if line.startswith("127.0.0.1:"))
-        processes = below(cluster.pid)
-        cluster.communicate()  # ends its input
+    cluster, found = started([sys.executable, "-c", CLUSTER, json.dumps(nodes)], environment)
+    yield found
+    processes = below(cluster.pid)
+    cluster.communicate()  # ends its input
     assert all(gone(process.pid) for process in processes)
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -18,13 +18,13 @@ from torch import Tensor
 
 import interp
 from interp.engine.model.operation import versions
-from interp.engine.pool import messages, protocol
+from interp.engine.pool import messages, plain, protocol
 from interp.engine.pool.messages import Garbled
 from interp.engine.pool.protocol import WorkerLost
 from interp.engine.pool.scheduling import _LIVES
 from interp.engine.pool.worker import Loop
 
-from .test_scheduling import PATIENCE, Threaded, double, pool_of, task, values
+from .test_scheduling import PATIENCE, Threaded, answered, double, pool_of, task, values
 
 __all__ = ["pool_of"]  # a fixture
 PLAIN = messages.packed({"is": "done"}, {"x": torch.ones(3)})
@@ -118,7 +118,7 @@ def test_whoever_sends_rubbish_is_started_again_and_the_shard_runs_elsewhere(wha
     rude = Rude("rude", SAID[what], times=1)
     pool = pool_of(rude)
     reply = pool.submit(task(4)).result(PATIENCE)
-    assert float(reply.tensors["y"][0]) == 8.0
+    assert float(answered(reply)[1][0]) == 8.0
     assert reply.lost == ("rude",)
     assert rude.starts == 2
     assert values(pool, [task(x) for x in range(5)]) == [2.0 * x for x in range(5)]
@@ -173,14 +173,14 @@ UNKNOWN: list[tuple[dict[str, Any], str]] = [
     ({"do": "digests", "name": 3}, "'digests' needs its name, as str"),
     ({"do": "digests", "name": "m"}, "holds no model 'm'"),
     ({"do": "change", "name": "m"}, "holds no model 'm'"),
-    ({"do": "asset", "digest": "a", "head": []}, "'asset' needs its head, as dict"),
+    ({"do": "asset", "digest": "a", "value": []}, "'asset' needs its value, as dict"),
     ({"do": "forget", "digests": [1]}, "'forget' needs its digests, as list"),
     ({"do": "shard", "shard": 1, "job": "double", "head": {}, "models": ["m"], "assets": []}, "holds no model 'm'"),
     ({"do": "shard", "shard": 1, "job": "os:system", "head": {}, "models": [], "assets": []}, "'os:system' is no job"),
     ({"do": "shard", "shard": 1, "job": "double", "head": {}, "models": [], "assets": ["a"]}, "'a'"),
     ({"do": "shard", "shard": 1, "job": "double", "head": {}, "models": [[]], "assets": []}, "its models, as list"),
     ({"do": "shard", "shard": "1", "job": "double", "head": {}, "models": [], "assets": []}, "its shard, as int"),
-    ({"do": "shard", "shard": 1, "job": "double", "head": {}, "models": [], "assets": []}, "KeyError: 'x'"),
+    ({"do": "shard", "shard": 1, "job": "double", "head": {}, "models": [], "assets": []}, "KeyError: 'asked'"),
 ]
 
 
@@ -196,7 +196,9 @@ def test_what_a_worker_does_not_know_is_refused_and_it_lives_on() -> None:
         assert "\n" not in said["why"]
         assert re.search(why, said["why"]), said["why"]
         assert not tensors
-    good = task(3)
+    good = task(3, {})
     head = {"do": "shard", "shard": 1, "job": "double", "head": dict(good.head), "models": [], "assets": []}
     loop.ask({**head, "number": 99}, good.tensors)
-    assert words.get(timeout=PATIENCE)[0] == {"to": 99, "is": "done", "head": {"asked": 3}}
+    said, tensors = words.get(timeout=PATIENCE)
+    assert (said["to"], said["is"]) == (99, "done")
+    assert plain.whole(said["head"]["value"], tensors)[0] == 3

@@ -102,7 +102,7 @@ def task(x: int, factors: Mapping[str, Taken] | None = None, **more: Any) -> Tas
     return Task("double", head, (), tensors, assets)
 
 
-def _answer(reply: Reply) -> tuple[int, Tensor]:
+def answered(reply: Reply) -> tuple[int, Tensor]:
     return plain.whole(reply.head["value"], reply.tensors)
 
 
@@ -124,7 +124,7 @@ def values(pool: Scheduler, tasks: list[Task]) -> list[float]:
     ended = list(pool.completed(futures))
     assert sorted(map(id, ended)) == sorted(map(id, futures))
     replies = [future.result() for future in futures]
-    return [float(_answer(one)[1][0]) for one in replies]
+    return [float(answered(one)[1][0]) for one in replies]
 
 
 @pytest.fixture
@@ -195,7 +195,7 @@ def test_a_slow_worker_is_overtaken(pool_of: Any) -> None:
     slow[thread] = time.monotonic() + PATIENCE
     futures = [pool.submit(task(x)) for x in range(8)]
     replies = [future.result(PATIENCE / 2) for future in futures]
-    assert [float(_answer(reply)[1][0]) for reply in replies] == [2.0 * x for x in range(8)]
+    assert [float(answered(reply)[1][0]) for reply in replies] == [2.0 * x for x in range(8)]
     assert [reply.overtaken for reply in replies if reply.overtaken] == [("slow",)]
     assert [worker.overtaken for worker in pool.workers()] == [0, 1]
     assert len(second.dropped) == 1
@@ -208,7 +208,7 @@ def test_an_error_is_the_shard_s_and_the_next_one_runs(pool_of: Any) -> None:
     bad, good = pool.submit(task(1, fail=True)), pool.submit(task(2))
     with pytest.raises(InputError, match="this shard fails"):
         bad.result(PATIENCE)
-    assert float(_answer(good.result(PATIENCE))[1][0]) == 4.0
+    assert float(answered(good.result(PATIENCE))[1][0]) == 4.0
 
 
 def test_a_shard_that_takes_workers_with_it_is_given_up(pool_of: Any) -> None:
@@ -222,7 +222,7 @@ def test_a_shard_that_takes_workers_with_it_is_given_up(pool_of: Any) -> None:
     with pytest.raises(WorkerLost, match="ended 3 times at one shard"):
         futures[5].result(PATIENCE)
     rest = [future.result(PATIENCE) for x, future in enumerate(futures) if x != 5]
-    assert [_answer(reply)[0] for reply in rest] == [0, 1, 2, 3, 4, 6, 7]
+    assert [answered(reply)[0] for reply in rest] == [0, 1, 2, 3, 4, 6, 7]
     assert sum(one.starts for one in seats) == 5
 
 

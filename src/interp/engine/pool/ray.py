@@ -30,6 +30,7 @@ from interp.engine.pool.scheduling import Scheduler
 from interp.engine.pool.seat import Ejected, Seat
 from interp.errors import InputError
 
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _PATIENCE = 15.0  # seconds until a bridge that was told to end is ended
 _STARTS = 3
 _LARGE = 1 << 20  # bytes from which on a message's arrays go to Ray's object store, once for all workers
@@ -58,6 +59,10 @@ class _Bridge:
         ours = str(Path(interp.__file__).parents[1])
         paths = [ours, *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "RAY_USAGE_STATS_ENABLED": "0"}
+        if (
+            address.removeprefix("ray://").partition(":")[0] in _LOOPBACK
+        ):  # else Ray asks at another interface's address
+            environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         if not address:  # what is started here is this notebook's alone
             environment |= {
                 "RAY_AUTH_MODE": "token",

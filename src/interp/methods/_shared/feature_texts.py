@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from interp.errors import InputError
-from interp.ids import Table
+from interp.ids import IdTable
 from interp.methods._shared import held_out
 from interp.spec import Prompt, Texts
 
@@ -62,7 +62,7 @@ def ready(model: LoadedModel, texts: Texts) -> Ready:
     held = _last.get(model.tokens)
     if held is not None and held[0] == texts.texts:
         return replace(held[1], notes=(*texts.notes, *held[1].notes))
-    ids = Table()
+    ids = IdTable()
     first = array("b")
     notes: dict[str, None] = {}
     for number, prompt in enumerate(texts.texts):

@@ -15,7 +15,7 @@ from interp.methods._shared.pairs import encode
 from interp.methods._shared.patching import samples as measured
 from interp.methods._shared.patching import streamed, taken_away
 from interp.results import Result
-from interp.results.per_pair import Table
+from interp.results.per_pair import PairTable
 from interp.results.tables import frame_of
 from interp.spans import Positions
 from interp.spec import (
@@ -119,9 +119,9 @@ class AblationResult(Result):
             f"({self.mode}, {count} prompt{'s' * (count != 1)}){part}"
         )
 
-    def _pairs(self) -> Table:
+    def _pairs(self) -> PairTable:
         axes = {"condition": self.conditions, "prompt": range(self.per_prompt.shape[1])}
-        return Table(axes, {"value": self.per_prompt}, {"value": "per_prompt"})
+        return PairTable(axes, {"value": self.per_prompt}, {"value": "per_prompt"})
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per condition, and where there are several components what adding up would give."""

@@ -18,7 +18,7 @@ from interp.methods._shared.pairs import encode
 from interp.methods._shared.patching import features_swept, mediated
 from interp.methods._shared.permutation import LEVEL, corrector
 from interp.results.effects import EffectsResult
-from interp.results.per_pair import Table
+from interp.results.per_pair import PairTable
 from interp.results.tables import frame_of
 from interp.sites import axes, find
 from interp.spec import Components, FeaturesName, Indices, MetricName, Pairs, SiteName, plain, resolve_metric
@@ -130,12 +130,12 @@ class MediationResult(EffectsResult):
     def _ranked(self) -> Float:
         return self.indirect
 
-    def _pairs(self) -> Table:
+    def _pairs(self) -> PairTable:
         own: Mapping[str, Sequence[Any]] = {"layer": self.layers, "feature": self.features}
         sizes = zip(self.axes, self.indirect.shape, strict=True)
         axes = {"pair": range(len(self.per_pair_total))} | {name: own.get(name, range(n)) for name, n in sizes}
         each = {"indirect": self.per_pair_indirect, "direct": self.per_pair_direct}
-        return Table(axes, {**each, "total": self.per_pair_total}, {name: f"per_pair_{name}" for name in each})
+        return PairTable(axes, {**each, "total": self.per_pair_total}, {name: f"per_pair_{name}" for name in each})
 
     def index(self, mediator: Any) -> tuple[int, ...]:
         """Return where a mediator stands in the arrays: given as ``"2.0"``, (2, 0), or a layer's number.

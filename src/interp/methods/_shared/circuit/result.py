@@ -15,7 +15,7 @@ from interp.methods._shared.circuit.groups import Groups
 from interp.methods._shared.circuit.packed import as_file
 from interp.results import Result, resolve
 from interp.results.effects import PairChecks
-from interp.results.per_pair import Table
+from interp.results.per_pair import PairTable
 from interp.results.tables import frame_of
 from interp.sites import Site
 from interp.spec import Node, Prompt
@@ -133,13 +133,13 @@ class CircuitResult(Result):
     def __post_init__(self) -> None:
         object.__setattr__(self, "groups", Groups(self.groups, (*self.writers, "logits")))
 
-    def _pairs(self) -> Table | None:
+    def _pairs(self) -> PairTable | None:
         if len(self.per_pair):
             axes = {"pair": range(len(self.per_pair)), "writer": self.writers, "reader": self.readers}
-            return Table(axes, {"score": self.per_pair}, exists=np.broadcast_to(self.exists, self.per_pair.shape))
+            return PairTable(axes, {"score": self.per_pair}, exists=np.broadcast_to(self.exists, self.per_pair.shape))
         if len(self.per_node):
             axes = {"pair": range(len(self.per_node)), "writer": self.writers}
-            return Table(axes, {"score": self.per_node})
+            return PairTable(axes, {"score": self.per_node})
         return None
 
     def summary(self) -> str:
