@@ -37,12 +37,16 @@ else
 	$(BIN)/jupyter lab demo/quickstart.ipynb
 endif
 
+# Ray gives its own processes some seconds to start: they have the machine to themselves.
+RAY = tests/engine/pool/test_ray.py
+
 # A process for each core, each with one thread for torch; the browser's tests come after, two at a time, for each of
 # them has a server, kernels and a browser beside it.
 test: check
 	sh tools/need_chromium.sh
 	$(NPM) test --silent
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --ignore=tests/browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --ignore=tests/browser --ignore=$(RAY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(RAY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 2 --dist loadfile tests/browser
 
 # Between edits: style, the contracts, and the tests of what everything stands on; a technique's own are named beside:

@@ -56,3 +56,9 @@ def svd(matrix: Tensor, what: str) -> tuple[Tensor, Tensor, Tensor]:
     """Return U, the singular values and Vᵀ, ``[…, m, k]``, ``[…, k]`` and ``[…, k, n]``."""
     u, values, vh = torch.linalg.svd(finite(matrix, what))
     return u, values, vh
+
+
+def solved(matrix: NDArray[np.float64], values: NDArray[np.float64], what: str) -> NDArray[np.float64]:
+    """Return x of ``matrix · x = values``, ``[n, n]`` and ``[n]``."""
+    found: NDArray[np.float64] = np.linalg.solve(finite(matrix, what), finite(values, what)).astype(np.float64)
+    return found

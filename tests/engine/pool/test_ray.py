@@ -267,14 +267,18 @@ def test_each_node_finds_its_own_files_and_a_pool_with_a_name_is_found_again(
     same(whole, interp.patch(pairs=PAIRS * 4))
     session_with(None)
     assert any(worker.held.get("tiny") == model.fingerprint() for worker in lab.workers())
-    before = [(worker.process, worker.held) for worker in lab.workers()]
+    before = [(worker.process, dict(worker.held)) for worker in lab.workers()]
 
     lab.close()
     assert all(psutil.pid_exists(process) for process, _ in before)
     again = Ray(address, name="lab")
     try:
         again.await_ready()
-        assert [(worker.process, worker.held) for worker in again.workers()] == before
+        assert [worker.process for worker in again.workers()] == [process for process, _ in before]
+        # One of them may have been loading still when it was let go of.
+        assert all(
+            held.items() <= worker.held.items() for worker, (_, held) in zip(again.workers(), before, strict=True)
+        )
         session_with(again)
         same(whole, interp.patch(pairs=PAIRS * 4))
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from interp.engine import linalg
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -97,7 +99,7 @@ class Streamed:
         for x, y in self._parts():
             gram += x.T @ x
             moment += x.T @ (y - level)
-        found = np.linalg.solve(gram + self._strength * np.eye(width), moment)
+        found = linalg.solved(gram + self._strength * np.eye(width), moment, "activations")
         return np.append(found, level)[None]
 
     def _logistic(self) -> Float:
