@@ -16,6 +16,7 @@ from interp.engine.model import load
 from interp.errors import InputError, Interrupted
 from interp.interface.registry import find
 from interp.interface.session import session
+from interp.methods._shared.circuit.selfcheck_result import rounded
 from interp.methods._shared.intervals import interval
 from interp.methods.checks import selfcheck as module
 from interp.methods.checks.selfcheck import BARS, METHODS, SelfcheckResult, auroc
@@ -83,7 +84,7 @@ def test_every_worst_is_explained_with_its_interval(whole: SelfcheckResult) -> N
     for column, method in enumerate(whole.methods):
         worst = np.unravel_index(int(whole.auroc[..., column].argmin()), whole.auroc.shape[:2])
         value, (low, high) = whole.auroc[(*worst, column)], whole.interval[(slice(None), *worst, column)]
-        said = f"{method} has {module._number(value)} [{low:.2f}, {high:.2f}] on {whole.programs[worst[0]]}"
+        said = f"{method} has {rounded(value)} [{low:.2f}, {high:.2f}] on {whole.programs[worst[0]]}"
         notes = [note for note in whole.notes if note.startswith(f"{method} has")]
         if method in explained:
             assert value < 0.98
@@ -164,7 +165,7 @@ def test_a_miss_is_shown_and_explained(monkeypatch: Any) -> None:
 
 
 def test_what_is_below_a_bar_does_not_read_as_reaching_it() -> None:
-    assert (module._number(0.94996), module._number(0.95), module._number(1.0)) == ("0.949", "0.950", "1.000")
+    assert (rounded(0.94996), rounded(0.95), rounded(1.0)) == ("0.949", "0.950", "1.000")
 
 
 def test_text_and_table(whole: SelfcheckResult) -> None:
