@@ -40,14 +40,13 @@ endif
 # Ray gives its own processes some seconds to start: they have the machine to themselves.
 RAY = tests/engine/pool/test_ray.py
 
-# A process for each core, each with one thread for torch; the browser's tests come after, two at a time, for each of
-# them has a server, kernels and a browser beside it.
+# A process for each core, each with one thread for torch; the browser's tests come after, alone, for their waits.
 test: check
 	sh tools/need_chromium.sh
 	$(NPM) test --silent
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --ignore=tests/browser --ignore=$(RAY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(RAY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 2 --dist loadfile tests/browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser
 
 # Between edits: style, the contracts, and the tests of what everything stands on; a technique's own are named beside:
 # make quick ALSO=tests/methods/patching. It says how long.
@@ -62,7 +61,7 @@ quick: .venv/.installed $(SCRIPTS)
 # The tests in JupyterLab and Notebook 7 alone.
 browser: .venv/.installed $(SCRIPTS)
 	sh tools/need_chromium.sh
-	$(BIN)/python -m pytest -n logical --maxprocesses 2 --dist loadfile tests/browser
+	$(BIN)/python -m pytest tests/browser
 
 check: .venv/.installed $(SCRIPTS)
 	$(BIN)/ruff check .
