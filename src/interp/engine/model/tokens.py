@@ -88,9 +88,8 @@ class Tokens:
         """A hash of vocabulary, rules and chat template: texts are read alike where it is equal."""
         vocabulary = [] if self.tokenizer is None else sorted(self.tokenizer.get_vocab().items())
         template = getattr(self.tokenizer, "chat_template", None)
-        return blake2b(
-            repr((self._settings, self.default_bos, template, vocabulary)).encode(), digest_size=16
-        ).hexdigest()
+        said = repr((self._settings, self.default_bos, template, vocabulary))
+        return blake2b(said.encode(), digest_size=16).hexdigest()
 
     @cached_property
     def bos_id(self) -> int | None:

@@ -77,27 +77,22 @@ def done(
         step()
 
     job = Sweep(model, cases, planner, found, on_step, source_model=source_model, cells=cells)
-    finish(lambda: job.shard(way), job.driver.progress)
+    _raise(*contained(lambda: job.shard(way), job.driver.progress))  # of a shard all is kept, or nothing
     part = {"values": job.values[:, list(cells)], "reached": job.reached[:, list(cells)]}
     return {**part, "base": found.base, "source": found.source}
 
 
-def finish(body: Any, progress: Any) -> None:
-    """Call what keeps what it has, and raise what stopped it: of a shard all is kept, or nothing."""
-    stopped, interrupt = contained(body, progress)
+def whole(found: Found) -> Found:
+    """Return what ran to its end, and raise what stopped it."""
+    _raise(found.stopped, found.interrupt)
+    return found
+
+
+def _raise(stopped: str, interrupt: BaseException | None) -> None:
     if interrupt is not None:
         raise interrupt
     if stopped:
         raise OutOfMemory(stopped)
-
-
-def whole(found: Found) -> Found:
-    """Return what ran to its end, and raise what stopped it."""
-    if found.interrupt is not None:
-        raise found.interrupt
-    if found.stopped:
-        raise OutOfMemory(found.stopped)
-    return found
 
 
 def features_of(
