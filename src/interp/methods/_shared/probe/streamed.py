@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from interp.engine import linalg
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -99,6 +97,8 @@ class Streamed:
         for x, y in self._parts():
             gram += x.T @ x
             moment += x.T @ (y - level)
+        from interp.engine import linalg
+
         found = linalg.solved(gram + self._strength * np.eye(width), moment, "activations")
         return np.append(found, level)[None]
 
