@@ -105,7 +105,7 @@ class Waiting(Seat):
         head = self._heads.popleft()
         answer: dict[str, Any] = {"to": head.get("number"), "is": "held", "fingerprint": NAME}
         if head["do"] == "start":
-            return {"is": "ready", "process": 0, "versions": versions()}, {}
+            return {"is": "ready", "process": 0, "processor": "", "versions": versions()}, {}
         if head["do"] != "shard":
             return answer, {}
         self._run.tries[head["shard"]] += 1

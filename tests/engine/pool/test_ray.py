@@ -27,6 +27,7 @@ from interp.engine.pool.here import Here
 from interp.engine.pool.ray import Ray
 from interp.errors import InputError
 
+from . import everything
 from .test_life import gone
 from .test_pool import PAIRS, same
 
@@ -210,6 +211,20 @@ def test_on_the_bundled_model(session_with: Any, local: Ray, lab: Ray, monkeypat
     for other in found[1:]:
         same(found[0], other)
     assert [worker.held["bundled"] for worker in lab.workers()] == [interp.model.fingerprint()] * 2
+
+
+@pytest.mark.usefixtures("clean_session")
+def test_every_command_on_the_bundled_model(local: Ray, lab: Ray, monkeypatch: pytest.MonkeyPatch) -> None:
+    everything.cut(monkeypatch)
+    interp.load()
+    interp.features_load("bundled")
+    for name in everything.COMMANDS:
+        before = [sum(worker.shards for worker in pool.workers()) for pool in (local, lab)]
+        here, *there = (everything.asked(name, pool) for pool in (Here(), local, lab))
+        assert all(here == other for other in there), name
+        after = [sum(worker.shards for worker in pool.workers()) for pool in (local, lab)]
+        assert all(last > first for first, last in zip(before, after, strict=True)), name
+    assert all(worker.shards for worker in lab.workers())
 
 
 def test_changed_weights_go_to_all_of_them_once(folder: Any, clean_session: Any, session_with: Any, lab: Ray) -> None:

@@ -145,7 +145,7 @@ class Foreign(Threaded):
         super().start()
         self._words = queue.SimpleQueue()
         there = {**versions(), "torch": "1.0"} if self.worker.name == "old" else {"torch": versions()["torch"]}
-        self._words.put(messages.packed({"is": "ready", "process": 0, "versions": there}, {}))
+        self._words.put(messages.packed({"is": "ready", "process": 0, "processor": "", "versions": there}, {}))
 
 
 def test_other_libraries_are_refused_by_name(pool_of: Any, session_with: Any) -> None:

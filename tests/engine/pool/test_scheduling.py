@@ -28,8 +28,11 @@ PATIENCE = 60.0
 class Threaded(Seat):
     """A worker's loop in a thread; `doing` is called before it is given a message, in the seat's own thread."""
 
-    def __init__(self, name: str, doing: Callable[[Mapping[str, Any]], None] = lambda _: None) -> None:
+    def __init__(
+        self, name: str, doing: Callable[[Mapping[str, Any]], None] = lambda _: None, *, processor: str = "one"
+    ) -> None:
         super().__init__(name)
+        self.processor = processor
         self.doing, self.heard, self.dropped, self.starts = doing, list[str](), list[int](), 0
 
     def start(self) -> None:
@@ -37,7 +40,11 @@ class Threaded(Seat):
         self._words: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self.loop = Loop(lambda head, tensors: self._words.put(messages.packed(head, tensors)))
         threading.Thread(target=self.loop.serve, daemon=True).start()
-        self._words.put(messages.packed({"is": "ready", "process": 0, "versions": dict(versions())}, {}))
+        self._words.put(
+            messages.packed(
+                {"is": "ready", "process": 0, "processor": self.processor, "versions": dict(versions())}, {}
+            )
+        )
 
     def send(self, head: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         self.heard.append(head["do"])

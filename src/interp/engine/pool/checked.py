@@ -17,7 +17,7 @@ REQUESTS: Mapping[str, Fields] = {
     "shard": {"shard": int, "job": str, "head": dict, "models": list, "assets": list},
 }
 ANSWERS: Mapping[str, Fields] = {
-    "ready": {"process": int, "versions": dict},
+    "ready": {"process": int, "versions": dict, "processor": str},
     "held": {"fingerprint": str},
     "digests": {"digests": dict},
     "kept": {},

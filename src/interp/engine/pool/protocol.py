@@ -34,6 +34,7 @@ JOBS = {
     "harvest": "interp.engine.features.activations:shard",
     "heads": "interp.methods._shared.heads.scores:scored",
     "interchange": "interp.engine.interchange.shards:answered",
+    "lens": "interp.engine.readouts.lens_training:shard",
     "neurons": "interp.engine.readouts.neuron_texts:shard",
     "plain": "interp.engine.interchange.shards:unpatched",
     "relations": "interp.methods._shared.heads.relations:looked",
@@ -103,6 +104,8 @@ class Worker:
         ``"starting"``, ``"ready"``, ``"busy"``, or why it takes nothing any more.
     process
         Its process' number.
+    processor
+        What it computes on.
     device
         Where its models are.
     shards
@@ -120,6 +123,7 @@ class Worker:
     name: str
     state: str = "starting"
     process: int = 0
+    processor: str = ""
     device: str = ""
     shards: int = 0
     overtaken: int = 0
@@ -161,8 +165,8 @@ class Pool(Protocol):
     lasting: bool
     trust: bool
 
-    def submit(self, task: Task) -> Future[Reply]:
-        """Take a shard."""
+    def submit(self, task: Task, processor: str = "") -> Future[Reply]:
+        """Take a shard; where a `processor` is named, for a worker that has it."""
         ...
 
     def completed(self, futures: Iterable[Future[Reply]]) -> Iterator[Future[Reply]]:

@@ -83,11 +83,11 @@ class Scheduler:
 
     # -- the kernel's side -------------------------------------------------------------------------------------------
 
-    def submit(self, task: Task) -> Future[Reply]:
-        """Take a shard."""
+    def submit(self, task: Task, processor: str = "") -> Future[Reply]:
+        """Take a shard; where a `processor` is named, for a worker that has it."""
         if not self._entries:
             self._took.clear()  # how long another command's took says nothing of this one's
-        entry = Entry(next(self._numbers), task)
+        entry = Entry(next(self._numbers), task, processor)
         self._entries[entry.future] = entry
         self._waiting.put(entry)
         if not self._left:
@@ -153,8 +153,12 @@ class Scheduler:
                     seat.begin()
                 seat.greeted()
                 while (entry := self._waiting.get()) is not None:
-                    self._answer(seat, entry)
-                    entry, answered = None, True
+                    if entry.processor in ("", seat.worker.processor):
+                        self._answer(seat, entry)
+                        answered = True
+                    else:
+                        self._pass_on(entry)
+                    entry = None
                 break
             except (EOFError, OSError) as error:
                 fruitless = 0 if answered else fruitless + 1
@@ -223,6 +227,17 @@ class Scheduler:
                     other.drop(entry.number)
             elif failure is not None and not others:  # one that is at it still may be luckier
                 entry.future.set_exception(failure)
+
+    def _pass_on(self, entry: Entry) -> None:
+        """Leave a shard to a worker with the processor that it is for."""
+        if entry.future.done():
+            return
+        if any(seat.worker.there and seat.worker.processor == entry.processor for seat in self._seats):
+            self._waiting.put(entry)
+            time.sleep(_LOOK)  # else this worker would take it again before another one wakes
+            return
+        with contextlib.suppress(InvalidStateError):  # it was cancelled meanwhile
+            entry.future.set_exception(WorkerLost(f"no worker is left with {entry.processor}"))
 
     def _again(self, seat: Seat, entry: Entry) -> None:
         """Let another worker do a shard whose worker ended, unless one is at it."""

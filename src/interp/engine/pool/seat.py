@@ -31,8 +31,8 @@ class Ejected(Exception):
 class Entry:
     """A shard on its way."""
 
-    def __init__(self, number: int, task: Task) -> None:
-        self.number, self.task = number, task
+    def __init__(self, number: int, task: Task, processor: str = "") -> None:
+        self.number, self.task, self.processor = number, task, processor
         self.future: Future[Reply] = Future()
         self.lost: list[str] = []
         self.began: dict[Seat, float] = {}  # who is at it, and since when
@@ -102,6 +102,7 @@ class Seat(ABC):
             self.worker.held[name] = known["fingerprint"]
         self._assets.update(holds["assets"])
         self.worker.process = head["process"]
+        self.worker.processor = head["processor"]
         self.worker.state = "ready"
 
     def say(self, head: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> None:

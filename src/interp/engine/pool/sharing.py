@@ -15,7 +15,7 @@ import torch
 import xxhash
 
 from interp.engine import exactness
-from interp.engine.pool import messages, plain
+from interp.engine.pool import messages, plain, processors
 from interp.engine.pool.protocol import Task
 from interp.engine.pool.travel import travelling
 from interp.errors import InputError
@@ -111,9 +111,11 @@ def run(
     names: dict[int, tuple[str, str]] = {}
     notes: dict[str, None] = {}
     count = kept = 0
+    first: tuple[int, Task] | None = None  # that nobody knew the answer of
+    answer: Reply | None = None
 
     def asked() -> Iterator[tuple[int, Task]]:
-        nonlocal count
+        nonlocal count, first
         for number, shard in enumerate(shards):
             count = number + 1
             task = _task(job, way, changes, numbers, travellers, shard, trusted=pool.trust)
@@ -121,6 +123,7 @@ def run(
             known = model.recall((), [name]) if keep else None
             if known is None:
                 names[number] = name
+                first = first or (number, task)
                 yield number, task
                 continue
             data, tensors = messages.unpacked(known[name].numpy().tobytes())
@@ -129,7 +132,7 @@ def run(
                 check()
 
     def taken(number: int, future: Future[Reply]) -> None:
-        nonlocal kept
+        nonlocal kept, answer
         reply, name = future.result(), names.pop(number)
         take(number, plain.whole(reply.head["value"], reply.tensors))
         kept += sum(tensor.nbytes for tensor in reply.tensors.values())
@@ -138,12 +141,16 @@ def run(
             model.keep((), {name: torch.frombuffer(data, dtype=torch.uint8)})
         model.count(reply.head["forwards"])
         notes.update(dict.fromkeys([*reply.head["notes"], *lives(reply)]))
+        if first is not None and number == first[0]:
+            answer = reply
         if number == 0:
             check()
 
     model.alive(f"{len(shards)} shards on {pool.name}" if isinstance(shards, Sized) else f"shards on {pool.name}")
     try:
         each(pool, asked(), taken)
+        if first is not None and answer is not None and len(processors.kinds(pool)) > 1:
+            notes[processors.spread(pool, first[1], answer)] = None
     finally:
         model.operation.notes.extend(notes)
     return said(count, pool)

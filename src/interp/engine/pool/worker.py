@@ -215,13 +215,19 @@ def greeting(*, trusted: bool = False) -> dict[str, Any]:
     from interp.engine.model.operation import versions
     from interp.engine.pool import (
         code,
+        processors,
         travel,  # noqa: F401  # pyright: ignore[reportUnusedImport]
     )
 
     torch.set_num_threads(1)
     if trusted:
         code.trust()
-    return {"is": "ready", "process": os.getpid(), "versions": dict(versions())}
+    return {
+        "is": "ready",
+        "process": os.getpid(),
+        "versions": dict(versions()),
+        "processor": processors.here(),
+    }
 
 
 def _listen(loop: Loop, inward: BinaryIO) -> None:
