@@ -58,6 +58,7 @@ from interp.methods.text.predict import PredictResult as _PredictResult
 from interp.methods.text.steer import SteeringResult as _SteeringResult
 from interp.methods.text.tokens import TokensResult as _TokensResult
 from interp.results import Result as Result
+from interp.results.base import Result as _Result
 from interp.results.comparison import compare as compare
 from interp.results.verified import Verified as _Verified
 from interp.selection import selection as selection
@@ -322,7 +323,7 @@ def heads(
     model: Any = ...,
     over: Any = ...,
 ) -> _HeadsResult: ...
-def help(command: Any = ...) -> _Table: ...
+def help(command: Any = ..., *, json: bool = ...) -> _Result: ...
 def investigate(
     *body: Any,
     target: Any = ...,

@@ -1,4 +1,4 @@
-"""The session's own commands: loading, choosing, looking at and freeing models, and help."""
+"""The session's own commands: loading, choosing, looking at and freeing models."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from interp.errors import InputError, printable
-from interp.interface import registry
 from interp.interface.registry import command
 from interp.methods._shared import features
 from interp.methods._shared.models import way
 from interp.results import Result
-from interp.spec import CommandName, DeviceName, DtypeName, LoadableName, ModelName, UnloadableName
+from interp.spec import DeviceName, DtypeName, LoadableName, ModelName, UnloadableName
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -283,73 +282,4 @@ def unload(session: Session, name: UnloadableName | None = None) -> Table:
     return Table(title=f"{gone} is unloaded{now}", columns=(), rows=())
 
 
-@command
-def help(session: Session, command: CommandName | None = None) -> Table:  # noqa: ARG001
-    """What commands there are, or what one of them takes.
-
-    Parameters
-    ----------
-    command
-        A command's name; all are listed when not given.
-
-    Raises
-    ------
-    InputError
-        No such command; the closest one is named.
-
-    Examples
-    --------
-    >>> interp.help("attention")
-    Table(%%interp attention [--layer LAYER] ... Attention patterns of a prompt: who looks at whom, in every head.)
-    """
-    if command is None:
-        rows = tuple((usage(c), c.summary) for c in registry.commands().values())
-        return Table(
-            title="%interp COMMAND, or %%interp COMMAND with the prompt below it",
-            columns=("command", "what it gives"),
-            rows=rows,
-            notes=("-o NAME binds the result to a name; %interp help COMMAND lists a command's arguments",),
-        )
-    found = registry.find(command)
-    rows = tuple((_spelled(p), p.help or "", _default(p)) for p in found.parameters)
-    return Table(
-        title=f"{usage(found)} — {found.summary}",
-        columns=("argument", "what it is", "default"),
-        rows=rows,
-        notes=tuple(f"in Python: {example}" for example in found.examples),
-    )
-
-
-def usage(found: registry.Command) -> str:
-    """Return how a command is typed.
-
-    Examples
-    --------
-    >>> usage(registry.find("compose"))
-    '%interp compose [--kind q|k|v]'
-    """
-    hidden = {"bos", "template", "truncate", "dry_run", "model", "over"} if found.needs_model else set[str]()
-    words = [_spelled(p) if p.required else f"[{_spelled(p)}]" for p in found.parameters if p.name not in hidden]
-    return " ".join([f"{'%%' if found.body else '%'}interp", found.name, *words])
-
-
-def _spelled(parameter: registry.Parameter) -> str:
-    flag = parameter.flag
-    if parameter.positional:
-        return parameter.name.upper()
-    if parameter.kind is bool:
-        spellings = {None: f"{flag}, --no-{flag[2:]}", True: f"--no-{flag[2:]}", False: flag}
-        return spellings[parameter.default]
-    value = "|".join(parameter.values.choices) or {"int": "N", "float": "X"}.get(
-        parameter.kind.__name__, flag[2:].upper()
-    )
-    return f"{flag} {value}"
-
-
-def _default(parameter: registry.Parameter) -> str:
-    if parameter.required:
-        return "must be given"
-    return "" if parameter.default in {None, False} else str(parameter.default)
-
-
-__all__ = ["InputError", "Table", "clear", "help", "load", "models", "status", "unload", "usage", "use"]
+__all__ = ["InputError", "Table", "clear", "load", "models", "status", "unload", "use"]

@@ -112,6 +112,7 @@ _TECHNIQUES = "interp.methods"
 _OWN = (
     "interp.interface.commands",
     "interp.interface.claims",
+    "interp.interface.helping",
     "interp.interface.verifying",
     "interp.interface.workers",
 )

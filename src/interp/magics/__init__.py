@@ -58,19 +58,17 @@ class Interp(Magics):
 
 def _usage() -> str:
     """Return what ``%%interp?`` shows: made when asked for, from the declared commands."""
-    from interp.interface import registry
-    from interp.interface.commands import usage
+    from interp.interface import catalogue
 
-    known = registry.commands().values()
-    width = max(len(usage(c)) for c in known) + 2
+    lines = ["Ask a transformer language model."]
+    for group, found in catalogue.grouped().items():
+        lines += ["", group, *(f"  {catalogue.short(one):<31} {one.summary}" for one in found)]
     return "\n".join(
         [
-            "Ask a transformer language model.",
-            "",
-            *(f"  {usage(c):<{width}}{c.summary}" for c in known),
+            *lines,
             "",
             "The cell below a %%interp line is the prompt, byte for byte; -o NAME binds the result to a name.",
-            "%interp help COMMAND lists a command's arguments.",
+            "%interp help COMMAND lists what a command takes, with a cell to try.",
         ]
     )
 
