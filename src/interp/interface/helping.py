@@ -114,8 +114,8 @@ def help(session: Session, command: CommandName | None = None, *, json: bool = F
         )
     return Help(
         title=f"{catalogue.short(found)}: {found.summary}",
-        columns=("argument", "what it is", "default"),
-        rows=tuple((_spelled(p), p.help or "", _default(p)) for p in found.parameters),
+        columns=("argument", "what it is"),
+        rows=tuple((_spelled(p), f"{p.help}{_default(p)}") for p in found.parameters),
         notes=tuple(f"in Python: {example}" for example in found.examples),
         cells=tuple(catalogue.cells(found.name)),
     )
@@ -128,7 +128,7 @@ def _spelled(parameter: registry.Parameter) -> str:
     if parameter.kind is bool:
         spellings = {None: f"{flag}, --no-{flag[2:]}", True: f"--no-{flag[2:]}", False: flag}
         return spellings[parameter.default]
-    value = "|".join(parameter.values.choices) or {"int": "N", "float": "X"}.get(
+    value = " | ".join(parameter.values.choices) or {"int": "N", "float": "X"}.get(
         parameter.kind.__name__, flag[2:].upper()
     )
     return f"{flag} {value}"
@@ -136,8 +136,9 @@ def _spelled(parameter: registry.Parameter) -> str:
 
 def _default(parameter: registry.Parameter) -> str:
     if parameter.required:
-        return "must be given"
-    return "" if parameter.default in {None, False} else str(parameter.default)
+        return " (must be given)"
+    # What a switch is without its flag, the flag tells.
+    return "" if parameter.default in {None, False, True} else f" ({parameter.default} when not given)"
 
 
 __all__ = ["CommandList", "Help", "help"]

@@ -57,7 +57,7 @@ class TaskResult(Result):
 
 @technique(body=Pairs, changes=True)
 def task(model: LoadedModel, pairs: Pairs) -> TaskResult:
-    """A task's prompt pairs (``--task ioi``), or pairs of one's own, with how the model does on them.
+    """A task's prompt pairs, or pairs of your own, with how the model does on them.
 
     Parameters
     ----------

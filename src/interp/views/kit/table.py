@@ -60,8 +60,10 @@ def html(result: Result) -> str:
     return frame.html(title, facts, body, notes=result.notes, css=CSS)
 
 
-def table(names: Sequence[str], rows: Sequence[Sequence[Any]], total: int | None = None) -> str:
+def table(names: Sequence[str], rows: Sequence[Sequence[Any]], total: int | None = None, *, widest: int = _WIDE) -> str:
     """Return rows as the markup of a table; numbers are aligned right, and `total` tells how many rows there are.
+
+    A cell of more than `widest` characters is cut.
 
     Examples
     --------
@@ -75,10 +77,8 @@ def table(names: Sequence[str], rows: Sequence[Sequence[Any]], total: int | None
         f'<th class="interp-cell interp-name{" interp-number" * numeric[n]}" scope="col">{escape(name)}</th>'
         for n, name in enumerate(shown)
     )
-    lines = "".join(
-        f'<tr class="interp-row">{"".join(_cell(row[n], numeric[n], digits[n]) for n in range(len(shown)))}</tr>'
-        for row in rows
-    )
+    cells = ["".join(_cell(row[n], numeric[n], digits[n], widest) for n in range(len(shown))) for row in rows]
+    lines = "".join(f'<tr class="interp-row">{row}</tr>' for row in cells)
     more = [
         f"… {count} more {what}"
         for count, what in (((total or 0) - len(rows), "rows"), (len(names) - len(shown), "columns"))
@@ -104,13 +104,13 @@ def _own_text(result: Result) -> str:
     return "\n".join(line for line in result.text().split("\n") if line not in said or not line)
 
 
-def _cell(value: Any, numeric: bool, digits: int) -> str:
+def _cell(value: Any, numeric: bool, digits: int, widest: int) -> str:
     if numeric:
         return f'<td class="interp-cell interp-number">{escape(_number(value, digits))}</td>'
     text = "" if value is None else ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    label = frame.visible_facts(text, _WIDE) if text == text.strip() else visible(text, _WIDE)
+    label = frame.visible_facts(text, widest) if text == text.strip() else visible(text, widest)
     # What is cut is there on demand.
-    title = tooltip(text, visible(text, _WIDE), 10_000) if len(text) > _WIDE else ""
+    title = tooltip(text, visible(text, widest), 10_000) if len(text) > widest else ""
     short = " interp-short" if len(label) <= _SHORT else ""
     return f'<td class="interp-cell{short}"{title}><bdi>{escape(label)}</bdi></td>'
 
