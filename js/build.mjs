@@ -37,6 +37,19 @@ const { metafile } = await build({
   metafile: true,
 });
 
+// What stands in for the kernel in a page of its own (`interp/widgets/alone.py`).
+await build({
+  entryPoints: { alone: "src/host/alone.ts" },
+  absWorkingDir: import.meta.dirname,
+  outdir: "../src/interp/widgets/static",
+  bundle: true,
+  minify: true,
+  format: "iife",
+  globalName: "interpAlone",
+  target: "es2022",
+  charset: "utf8",
+});
+
 /**
  * The page has one sheet of styles for all: confine each bundle's rules to its own frame, whose class is the bundle's
  * name. No rule gets more specific by it.

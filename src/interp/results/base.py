@@ -252,6 +252,10 @@ class Result:
         """Return the picture as PNG bytes; `scale` is in pixels per CSS pixel."""
         return cast(bytes, resolve("interp.views.export:png")(self.svg(theme), scale))
 
+    def _page(self) -> str:
+        """Return what writes this as a page: its live view, where it has one, else its picture."""
+        return "interp.views.export:page" if self._widget is None else "interp.widgets.alone:page"
+
     @property
     def widget(self) -> Any:
         """The interactive view, made on first use and again after it was closed.
@@ -305,7 +309,7 @@ class Result:
         writers: dict[str, Callable[[], bytes]] = {
             ".json": lambda: as_json({**self._saved(), "interp": header(self)}),
             ".npz": lambda: as_npz(self),
-            ".html": lambda: cast(str, resolve("interp.views.export:page")(self)).encode(),
+            ".html": lambda: cast(str, resolve(self._page())(self)).encode(),
             ".svg": lambda: self.svg().encode(),
             ".png": self.png,
         }

@@ -26,13 +26,19 @@ def page(result: Result) -> str:
     >>> page(Result())[:15]
     '<!doctype html>'
     """
+    return document(result, result.html())
+
+
+def document(result: Result, body: str, script: str = "") -> str:
+    """Return a page around `body` that fetches nothing, and runs no script but `script`'s, as its policy names it."""
     title = visible_facts(f"{type(result).__name__.removesuffix('Result')} · {result.summary()}", 120)
+    policy = f"{_POLICY}; script-src {script}" if script else _POLICY
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>:root{{color-scheme:light dark}}body{{margin:16px}}"
-        f".interp-frame{{margin:0 auto!important}}</style></head><body>{result.html()}</body></html>\n"
+        f".interp-frame{{margin:0 auto!important}}</style></head><body>{body}</body></html>\n"
     )
 
 

@@ -7,7 +7,7 @@ import os
 import sys
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -195,6 +195,10 @@ class Widget(anywidget.AnyWidget):
     def handlers(self) -> Mapping[str, Handler]:
         """Return the requests that this view makes: method → handler."""
         return {}
+
+    def questions(self) -> Iterable[tuple[str, Mapping[str, Any]]]:
+        """Return the requests, method and parameters, whose answers a page without a kernel is to have."""
+        return ()
 
     def check_selection(self, chosen: Mapping[str, int | None]) -> None:
         """Raise InputError where `chosen` names something that this view does not hold."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -75,6 +75,14 @@ class AttentionWidget(Widget):
             "token": self._on_token,
             "picture": self._on_picture,
         }
+
+    def questions(self) -> Iterable[tuple[str, Mapping[str, Any]]]:
+        """Return every head in full, and tokens that are shown shortened."""
+        for layer in self._layers:
+            for head in self._heads:
+                yield "head", {"layer": layer, "head": head, "mode": "pattern"}
+        for position in self.meta["long"]:
+            yield "token", {"position": position}
 
     def check_selection(self, chosen: Mapping[str, int | None]) -> None:
         """Raise InputError where `chosen` names a layer, a head or a position that this view does not hold."""

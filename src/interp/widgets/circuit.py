@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,6 +61,15 @@ class CircuitWidget(GroupingWidget):
             "pattern": self._on_pattern,
             "picture": self._on_picture,
         }
+
+    def questions(self) -> Iterable[tuple[str, Mapping[str, Any]]]:
+        """Return what each node does, and what each head looks at."""
+        for node in self._nodes:
+            if node == "logits":
+                continue
+            yield "function", {"node": node}
+            if node != "embed" and Node.parse(node).kind == "head":
+                yield "pattern", {"node": node}
 
     def check_selection(self, chosen: Mapping[str, int | None]) -> None:
         """Raise InputError where `chosen` names a layer or a head that the model does not have."""

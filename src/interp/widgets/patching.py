@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -76,6 +76,14 @@ class PatchingWidget(Widget):
     def handlers(self) -> Mapping[str, Handler]:
         """Return the heatmap's requests."""
         return {"slice": self._on_slice, "says": self._on_says, "picture": self._on_picture}
+
+    def questions(self) -> Iterable[tuple[str, Mapping[str, Any]]]:
+        """Return the planes of a sweep with three axes."""
+        if len(self._counts) < 3:
+            return
+        for hold, count in self._counts.items():
+            if hold in _HOLDS:
+                yield from (("slice", {"hold": hold, "index": index}) for index in range(count))
 
     def check_selection(self, chosen: Mapping[str, int | None]) -> None:
         """Raise InputError where `chosen` names a layer, a head or a position that this sweep does not have."""

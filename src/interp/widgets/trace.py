@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,6 +67,15 @@ class TraceWidget(GroupingWidget):
             "move": self._on_move,
             "picture": self._on_picture,
         }
+
+    def questions(self) -> Iterable[tuple[str, Mapping[str, Any]]]:
+        """Return where each feature is active, and what heads carry of each edge."""
+        for name, kind in zip(self._drawn.names, self._drawn.kinds, strict=True):
+            if kind == "feature":
+                yield "fires", {"node": name}
+        names = self._drawn.names
+        for source, target in zip(self._drawn.sources, self._drawn.targets, strict=True):
+            yield "edge", {"source": names[int(source)], "target": names[int(target)]}
 
     def check_selection(self, chosen: Mapping[str, int | None]) -> None:
         """Raise InputError where `chosen` names a layer, a head or a position that the prompt's run does not have."""
