@@ -1,0 +1,15 @@
+"""Sphinx's settings; `tools/build_site.py` puts this beside the pages that it makes."""
+
+project = "interp"
+extensions = ["myst_parser"]
+myst_enable_extensions = ["deflist"]
+myst_heading_anchors = 3
+highlight_language = "text"
+html_theme = "furo"
+html_title = "interp"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_js_files = ["site.js"]
+html_extra_path = ["extra"]
+html_show_copyright = False
+html_copy_source = True
