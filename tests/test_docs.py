@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import build_site
 import pytest
 from docsite import docstrings, pictures
-from test_examples import classifier
 
-import build_site
 from interp.claim_language import Claimed
 from interp.interface import registry
 from interp.interface.session import session
 from interp.spec import Pairs
+from test_examples import classifier
 
 ROOT = pictures.ROOT
 TEXT = "When Mary and John went to the store, John gave a drink to"

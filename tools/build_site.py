@@ -1,7 +1,7 @@
 """Build the documentation: `python tools/build_site.py`, and open `build/site/index.html`.
 
-Pages of docs/ are taken as they are; those of commands, of papers and `llms.txt` are made from what commands declare, and
-each command's picture by running its example on the bundled model. Warnings are errors.
+Pages of docs/ are taken as they are; those of commands, of papers and `llms.txt` are made from what commands declare,
+and each command's picture by running its example on the bundled model. Warnings are errors.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ import shutil
 import sys
 import time
 from pathlib import Path
-
-sys.path[:0] = [str(Path(__file__).resolve().parent)]
 
 from docsite import pages, pictures
 

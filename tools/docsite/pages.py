@@ -99,7 +99,7 @@ def llms(groups: Groups, known: Known, pages: Mapping[str, str]) -> str:
     parts = ["# interp", f"> {SAID}"]
     parts.append(
         "A cell is `%interp COMMAND --flag value -o NAME`, or `%%interp COMMAND` with the prompt below it. "
-        "`%interp load` loads a small bundled model without a download. `print(result)`, `result.to_frame()` and "
+        "`%interp load` loads a small bundled model without a download. `result.text()`, `result.to_frame()` and "
         '`result.save("r.json")` read a result without its picture.'
     )
     for group, names in groups.items():

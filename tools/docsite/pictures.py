@@ -78,7 +78,7 @@ def _notebook() -> Iterator[Any]:
 
 
 def _fresh(shell: Any) -> None:
-    """Let go of the workers, claims, and further models of the example before; the bundled model stays, and is current."""
+    """Let go of the workers, claims and further models of the example before; the bundled model is current."""
     from interp.interface.session import session
 
     if session.pool is not None:
