@@ -51,7 +51,8 @@ def _made(source: Path, known: pages.Known, groups: pages.Groups, written: dict[
     shown = pictures.shown(source.parent / "shown.json")
     for folder in ("commands", "pictures", "extra"):
         (source / folder).mkdir()
-    read = {name: (source / f"{name}.md").read_text("utf-8") for name in written if name not in OWN.values()}
+    general = {"index", "coming-from", "troubleshooting", *OWN.values()}
+    read = {name: (source / f"{name}.md").read_text("utf-8") for name in written if name not in general}
     for name, found in known.items():
         spoken = re.compile(rf"`%%?interp {name}\b(?!-)|^%%?interp {name}\b(?!-)", re.MULTILINE)
         mentioned = [(page, written[page]) for page, text in read.items() if spoken.search(text)]

@@ -49,10 +49,11 @@ def _term(term: str) -> str:
 
 
 def _argument(parameter: Parameter, text: str) -> str:
-    said = f"`{parameter.name.upper() if parameter.positional else parameter.flag}`"
+    typed = parameter.name.upper() if parameter.positional else parameter.flag
+    said = f"`--no-{parameter.flag.removeprefix('--')}`" if parameter.default is True else f"`{typed}`"
     if parameter.required:
         said += ", must be given"
-    elif parameter.default is not None and parameter.default is not False:
+    elif not isinstance(parameter.default, bool | None):
         said += f", `{parameter.default}` when not given"
     return f"{said}\n: {markdown(text)}" if text else said
 
@@ -74,12 +75,13 @@ def sources(known: Known) -> str:
     for name, found in known.items():
         for paper in papers(found.doc):
             named.setdefault(paper, set()).add(name)
-    for paper in [p for p in named if not p.title]:  # named in short: the same work as where the title is given
-        full = [
-            p for p in named if p.title and p.year == paper.year and p.authors.split()[0] == paper.authors.split()[0]
-        ]
-        if full:
-            named[full[0]] |= named.pop(paper)
+    for paper in sorted(named, key=lambda p: len(p.title)):  # the same work, in short or in other capitals
+        known_as = (paper.year, paper.authors.split()[0].rstrip(","), paper.title.casefold())
+        for other in named:
+            full = (other.year, other.authors.split()[0].rstrip(","), other.title.casefold())
+            if other != paper and full[:2] == known_as[:2] and full[2].startswith(known_as[2]):
+                named[other] |= named.pop(paper)
+                break
     rows = [
         f"| {markdown(paper.authors)} ({paper.year}) | {markdown(paper.title)} | "
         + ", ".join(f"[{name}](commands/{name}.md)" for name in sorted(where))
