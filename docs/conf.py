@@ -4,6 +4,7 @@ project = "interp"
 extensions = ["myst_parser"]
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
+smartquotes = False  # a quotation mark is what is typed
 highlight_language = "text"
 html_theme = "furo"
 html_title = "interp"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from docsite.docstrings import Paper, entries, markdown, papers, paragraphs, sections
@@ -28,7 +29,7 @@ def command(found: Command, shown: Shown, mentioned: Sequence[tuple[str, str]]) 
     parts += [paragraphs(above)] if above else []
     parts += ["## Example", *(f"```text\n{cell}\n```" for cell in shown.cells)]
     parts += [f"```{{raw}} html\n:file: ../pictures/{found.name}.html\n```"]
-    parts += ["## What is typed", f"```text\n{usage(found)} [-o NAME]\n```"]
+    parts += ["## What is typed", f"```text\n{_folded(usage(found))}\n```"]
     taken = [_argument(p, full.get(p.name) or p.help) for p in found.parameters]
     parts += taken or ["It takes no arguments."]
     if found.examples:
@@ -42,6 +43,17 @@ def command(found: Command, shown: Shown, mentioned: Sequence[tuple[str, str]]) 
     if mentioned:
         parts += ["## More", *(f"- [{title}](../{file}.md)" for file, title in mentioned)]
     return "\n\n".join(parts) + "\n"
+
+
+def _folded(line: str) -> str:
+    """Return a usage line in several, none of which begins or ends inside a flag's brackets."""
+    words = re.findall(r"\[[^\]]*\]|\S+", f"{line} [-o NAME]")
+    lines = [""]
+    for word in words:
+        if len(lines[-1]) + len(word) > 84:
+            lines.append("   ")
+        lines[-1] += f" {word}" if lines[-1] else word
+    return "\n".join(lines)
 
 
 def _term(term: str) -> str:

@@ -74,7 +74,7 @@ def _notebook() -> Iterator[Any]:
         try:
             yield shell
         finally:
-            shell.run_cell("%interp disconnect").raise_error()
+            shell.run_cell("%interp disconnect;").raise_error()
 
 
 def _fresh(shell: Any) -> None:
