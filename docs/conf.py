@@ -14,3 +14,4 @@ html_js_files = ["site.js"]
 html_extra_path = ["extra"]
 html_show_copyright = False
 html_copy_source = True
+html_show_search_summary = False  # it would fetch pages, which those of a folder cannot
