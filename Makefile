@@ -9,7 +9,7 @@ SCRIPTS := $(patsubst js/src/%/index.ts,src/interp/widgets/static/%.js,$(wildcar
 SOURCES := $(wildcard js/*.*) $(shell find js/src -type f) src/interp/views/kit/palette.json \
   $(wildcard src/interp/views/kit/layout/*.css)
 
-.PHONY: demo test quick browser check clean
+.PHONY: demo test quick browser docs check clean
 
 # torch goes first and under the constraints, so that no later step can bring another build of it.
 .venv/.installed: pyproject.toml constraints.txt
@@ -62,6 +62,10 @@ quick: .venv/.installed $(SCRIPTS)
 browser: .venv/.installed $(SCRIPTS)
 	sh tools/need_chromium.sh
 	$(BIN)/python -m pytest tests/browser
+
+# The documentation, with pictures made by running the examples: build/site/index.html.
+docs: .venv/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python tools/build_site.py
 
 check: .venv/.installed $(SCRIPTS)
 	$(BIN)/ruff check .
