@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from docsite.docstrings import Paper, entries, markdown, papers, paragraphs, sections
 from docsite.pictures import Shown
-from interp.interface.commands import usage
+from interp.interface.helping import usage
 from interp.interface.registry import Command, Parameter
 
 Known = Mapping[str, Command]

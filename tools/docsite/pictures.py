@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from interp.interface import catalogue
+
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
 
@@ -30,9 +32,13 @@ class Shown:
 
 
 def groups() -> dict[str, dict[str, tuple[str, ...]]]:
-    """Return group → command → cells, as `docs/commands.toml` has them."""
+    """Return group → command → cells: the help's, or what `docs/commands.toml` has instead."""
     read = tomllib.loads((ROOT / "docs" / "commands.toml").read_text("utf-8"))
-    return {group: {name: tuple(c.strip() for c in cells) for name, cells in of.items()} for group, of in read.items()}
+    own = {name: tuple(cell.strip() for cell in cells) for name, cells in read.items()}
+    return {
+        group.capitalize(): {one.name: own.get(one.name) or tuple(catalogue.cells(one.name)) for one in found}
+        for group, found in catalogue.grouped().items()
+    }
 
 
 def of_source(files: Iterable[Path]) -> str:

@@ -121,6 +121,19 @@ def help(session: Session, command: CommandName | None = None, *, json: bool = F
     )
 
 
+def usage(found: registry.Command) -> str:
+    """Return how a command is typed, with its flags.
+
+    Examples
+    --------
+    >>> usage(registry.find("compose"))
+    '%interp compose [--kind q | k | v]'
+    """
+    hidden = {"bos", "template", "truncate", "dry_run", "model", "over"} if found.needs_model else set[str]()
+    flags = [p for p in found.parameters if p.name not in hidden and not (p.positional and p.required)]
+    return " ".join([catalogue.short(found), *(f"[{_spelled(p)}]" for p in flags)])
+
+
 def _spelled(parameter: registry.Parameter) -> str:
     flag = parameter.flag
     if parameter.positional:
@@ -141,4 +154,4 @@ def _default(parameter: registry.Parameter) -> str:
     return "" if parameter.default in {None, False, True} else f" ({parameter.default} when not given)"
 
 
-__all__ = ["CommandList", "Help", "help"]
+__all__ = ["CommandList", "Help", "help", "usage"]
