@@ -21,7 +21,7 @@ from interp.results.effects import EffectsResult
 from interp.results.per_pair import PairTable
 from interp.results.tables import frame_of, lines_of
 from interp.sites import axes, find
-from interp.spec import Components, FeaturesName, Indices, MetricName, Pairs, SiteName, plain, resolve_metric
+from interp.spec import Components, FeaturesName, HeadNames, Indices, MetricName, Pairs, SiteName, plain, resolve_metric
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -267,7 +267,7 @@ def mediate(
     pairs: Pairs,
     *,
     site: SiteName = "z",
-    head: Components | None = None,
+    head: HeadNames | None = None,
     feature: Components | None = None,
     features: FeaturesName | None = None,
     layer: Indices = None,
