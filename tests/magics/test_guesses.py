@@ -26,6 +26,10 @@ def refusal(shell: Any, text: str) -> str:
     return harness.refused(harness.ask("magic", shell, text))
 
 
+def first_logit(logits: Any) -> Any:
+    return logits[:, 0]
+
+
 WORKS = {
     "%interp": "help",
     "%interp ?": "help",
@@ -131,8 +135,8 @@ def test_a_name_that_interp_has_not(name: str, said: str) -> None:
 
 
 def test_other_names_of_commands_are_functions_too() -> None:
-    assert interp.logit_lens("The cat").provenance.technique == "lens"
-    assert interp.activation_patching.__name__ == "patch"
+    assert getattr(interp, "logit_lens")("The cat").provenance.technique == "lens"  # noqa: B009
+    assert getattr(interp, "activation_patching").__name__ == "patch"  # noqa: B009
 
 
 @pytest.mark.parametrize(("name", "said"), OF_RESULTS.items())
@@ -161,7 +165,7 @@ def test_a_model_says_what_it_has_and_where_the_rest_is(bundled: Any) -> None:
     assert not [name for name in offered if name.startswith("_") or not hasattr(bundled, name)]
     assert "encode" not in offered
     with pytest.raises(AttributeError, match=r"interp\.model\.bridge\.W_Q"):
-        _ = interp.model.W_Q
+        getattr(interp.model, "W_Q")  # noqa: B009
 
 
 def test_a_loaded_model_says_what_to_try(shell: Any) -> None:
@@ -188,7 +192,7 @@ def test_a_loaded_model_says_what_to_try(shell: Any) -> None:
 def test_tab_completes_what_the_notebook_and_the_model_have(shell: Any, typed: str, offered: list[str]) -> None:
     from IPython.core.completer import provisionalcompleter
 
-    bound = {"my_result": interp.tokens("a"), "my_vector": np.ones(3), "my_metric": lambda logits: logits[:, 0]}
+    bound = {"my_result": interp.tokens("a"), "my_vector": np.ones(3), "my_metric": first_logit}
     shell.push(bound)
     try:
         with provisionalcompleter():
