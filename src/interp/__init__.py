@@ -66,11 +66,12 @@ def __getattr__(name: str) -> Any:
     if name == "load":
         return _telling(session.load, name)
     from interp.errors import closest
-    from interp.hints import HINTS
+    from interp.hints import ALIASES, HINTS
     from interp.interface import registry
 
     known = registry.commands()
-    found = known.get(name.replace("_", "-"))
+    plainly = name.replace("_", "-")
+    found = known.get(plainly) or known.get(ALIASES.get(plainly, ""))
     if found is None and name in HINTS:
         raise AttributeError(f"interp has no {name!r}: {HINTS[name]}")
     if found is None:

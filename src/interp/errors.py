@@ -131,12 +131,13 @@ def closest(word: str, known: Iterable[str]) -> str:
     """
     if len(word) > _LONGEST:
         return ""
-    candidates = sorted(set(known))
-    lowered = {name.lower(): name for name in candidates}
+    # The hyphens of flags are no likeness.
+    lowered = {name.lower().lstrip("-"): name for name in sorted(set(known))}
+    word = word.lower().lstrip("-")
     # Letters in another order first: "pathc" is patch, though path is nearer by what the two have in common.
-    swapped = [name for name in lowered if sorted(name) == sorted(word.lower())]
-    longer = sorted((name for name in lowered if len(word) > 2 and name.startswith(word.lower())), key=len)
-    found = swapped or longer or difflib.get_close_matches(word.lower(), list(lowered), n=1, cutoff=0.6)
+    swapped = [name for name in lowered if sorted(name) == sorted(word)]
+    longer = sorted((name for name in lowered if len(word) > 2 and name.startswith(word)), key=len)
+    found = swapped or longer or difflib.get_close_matches(word, list(lowered), n=1, cutoff=0.6)
     return f" (did you mean {lowered[found[0]]}?)" if found else ""
 
 

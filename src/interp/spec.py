@@ -41,6 +41,7 @@ MetricName = Annotated[str, "metric"]
 PromptName = Annotated[Any, "prompt"]  # a text, a pair of sentences, or token ids
 TokenName = Annotated[str | int, "token"]
 Components = Annotated[str | Sequence[str], "components"]
+HeadNames = Annotated[str | Sequence[str], "heads"]  # components, heads above all
 ControlNames = Annotated[str | Sequence[str], "controls"]  # of a claim: all, none, or some of them
 FileNames = Annotated[str | Sequence[str] | None, "files"]  # one or several, with spaces between them
 Numbers = Annotated[str | Sequence[float], "numbers"]

@@ -53,6 +53,7 @@ VALUES: dict[str, Callable[[], Any]] = {
     "hook": lambda: "blocks.0.hook_resid_pre",
     "indices": lambda: 0,
     "components": lambda: "0.1",
+    "heads": lambda: "0.1",
     "head": lambda: "0.0",
     "variable": lambda: _circuit(),
     "saved result": lambda: interp.tokens(texts("gpt2")),

@@ -68,7 +68,7 @@ _CELLS: Mapping[str, str] = {
     "features": "%interp features",
     "features-label": "%interp features-label 2.17 --text reviews.csv",
     "generate": f"%%interp generate --n 12\n{_GIFT}",
-    "steer": '%%interp steer --layer 2 --toward "I love you" --against "I hate you" --n 12\nI am',
+    "steer": '%%interp steer --layer 2 --toward " happy" --against " sad" --n 12\nThe girl was very',
     "load": "%interp load",
     "models": "%interp models",
     "use": "%interp use bundled",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Any, SupportsFloat, SupportsIndex, cast
 
 from interp import files, sites
 from interp.errors import InputError, closest, unknown
-from interp.interface.positions import Indices, Kind, Loaded, Open, Positions
+from interp.interface.positions import Head, Heads, Indices, Kind, Loaded, Open, Positions
 from interp.metric import LOSS, METRICS, metric_name
 from interp.spec import FEATURE, as_answers
 
@@ -179,6 +180,9 @@ class Metric(Open):
     def complete(self, partial: str, session: Loaded, commands: Iterable[str]) -> Iterable[str]:  # noqa: ARG002
         return METRICS
 
+    def of_notebook(self, variables: Mapping[str, Any]) -> Iterable[str]:
+        return [name for name, value in variables.items() if inspect.isfunction(value)]
+
 
 class Variable(Open):
     """What the notebook holds; on a line, its name."""
@@ -188,6 +192,9 @@ class Variable(Open):
             near = closest(value, [name for name in variables if not name.startswith("_")])
             raise InputError(f"{flag} {value!r} is no variable of this notebook{near}; name one that is")
         return variables[value]
+
+    def of_notebook(self, variables: Mapping[str, Any]) -> Iterable[str]:
+        return [name for name, value in variables.items() if not callable(value) and not inspect.ismodule(value)]
 
 
 class SavedResult(Variable):
@@ -200,6 +207,11 @@ class SavedResult(Variable):
 
     def complete(self, partial: str, session: Loaded, commands: Iterable[str]) -> Iterable[str]:  # noqa: ARG002
         return _entries(partial, (".json", ".npz"))
+
+    def of_notebook(self, variables: Mapping[str, Any]) -> Iterable[str]:
+        # Results stand above this file: one is told by the field that all of them have.
+        known = ((name, getattr(type(value), "__dataclass_fields__", ())) for name, value in variables.items())
+        return [name for name, fields in known if "provenance" in fields]
 
 
 class Direction(Variable):
@@ -325,7 +337,8 @@ KINDS: dict[str, Kind] = {
     "loadable": Offered(lambda partial, session, _commands: [*session.models, *_folders(partial)]),
     "command": Offered(lambda _partial, _session, commands: commands),
     "hook": Offered(lambda _partial, session, _commands: session.get().hook_names if session.current else ()),
-    "head": Kind(),
+    "head": Head(),
+    "heads": Heads(),
     "file": Kind(),
     "files": Files(),
     "task": TASK,

@@ -1,11 +1,11 @@
-"""The kinds of argument that are numbers or positions: indices, and names of spans where positions are meant."""
+"""The kinds of argument that are numbers, positions or heads: indices, names of spans, names of heads."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from interp.errors import InputError
 from interp.spans import END, NAME, UNMARKED, marks
@@ -64,6 +64,10 @@ class Kind:
 
     def complete(self, partial: str, session: Loaded, commands: Iterable[str]) -> Iterable[str]:  # noqa: ARG002
         """Return what could be typed, of which what begins with `partial` is offered."""
+        return ()
+
+    def of_notebook(self, variables: Mapping[str, Any]) -> Iterable[str]:  # noqa: ARG002
+        """Return the names of `variables` of the notebook that could be typed."""
         return ()
 
     def in_cell(self, cell: str, session: Loaded) -> Iterable[str]:  # noqa: ARG002
@@ -169,3 +173,42 @@ def _slots(task: str, tokenizer: Any) -> list[str]:
         return list(tasks.build(task, vocabulary, n=1).pairs[0].slots) if tokenizer is not None else []
     except InputError:
         return []
+
+
+def _heads(session: Loaded) -> list[str]:
+    """Return the names of the current model's heads."""
+    if session.current is None:
+        return []
+    g = session.get().geometry
+    return [f"{layer}.{head}" for layer in range(g.n_layers) for head in range(g.n_heads)]
+
+
+class Head(Kind):
+    """A head; (1, 0) and 1,0 are other ways to write 1.0."""
+
+    def parse(self, text: str, flag: str) -> Any:
+        return self.check(text, flag)
+
+    def check(self, value: Any, name: str) -> Any:
+        """Return the head's name.
+
+        Examples
+        --------
+        >>> Head().check((1, 0), "head"), Head().check("1,0", "head"), Head().check("L1H0", "head")
+        ('1.0', '1.0', 'L1H0')
+        """
+        if isinstance(value, tuple | list):
+            value = ".".join(map(str, cast("list[Any]", value)))
+        pair = re.fullmatch(r"\(?(\d+), ?(\d+)\)?", super().check(value, name))
+        return f"{pair[1]}.{pair[2]}" if pair else value
+
+    def complete(self, partial: str, session: Loaded, commands: Iterable[str]) -> Iterable[str]:  # noqa: ARG002
+        return _heads(session)
+
+
+class Heads(Open):
+    """Heads, and whatever else a technique takes away; behind a comma goes another one."""
+
+    def complete(self, partial: str, session: Loaded, commands: Iterable[str]) -> Iterable[str]:  # noqa: ARG002
+        before, comma, _ = partial.rpartition(",")
+        return [f"{before}{comma}{name}" for name in _heads(session)]

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from IPython.core.completer import SimpleCompletion, SimpleMatcherResult
+from IPython.core.getipython import get_ipython
 
 from interp.interface import registry
 from interp.interface.registry import Command, Parameter
@@ -75,4 +76,15 @@ def _next_positional(command: Command, words: list[str]) -> Parameter | None:
 
 def _values(parameter: Parameter, partial: str, cell: str) -> Iterable[str]:
     values = parameter.values
-    return [*values.complete(partial, session, registry.commands()), *values.in_cell(cell, session)]
+    return [
+        *values.complete(partial, session, registry.commands()),
+        *values.of_notebook(_variables()),
+        *values.in_cell(cell, session),
+    ]
+
+
+def _variables() -> dict[str, Any]:
+    """Return what the user's cells have bound."""
+    shell: Any = get_ipython()
+    hidden = shell.user_ns_hidden
+    return {name: value for name, value in shell.user_ns.items() if not name.startswith("_") and name not in hidden}

@@ -186,7 +186,7 @@ def _surplus(command: Command, word: str, before: str, last: Parameter | None) -
         return f"{before!r} and {word!r} are two words: write a list without spaces, {before}{word}"
     if last is not None and last.values.several:
         return f"{before!r} and {word!r} are two words: write a list with commas, {last.flag} {before},{word}"
-    heads = next((p.flag for p in command.parameters if p.names == "components"), None)
+    heads = next((p.flag for p in command.parameters if p.names == "heads"), None)
     if heads is not None and re.fullmatch(r"L?\d+[.H]\d+.*", word, re.IGNORECASE):
         return f"{word!r} stands alone; {command.name} takes it behind a flag: {heads} {word}"
     if Pairs in command.bodies:

@@ -150,7 +150,12 @@ class Result:
 
     def text(self) -> str:
         """Return what a terminal shows."""
-        return "\n".join([repr(self), *(f"note: {printable(note)}" for note in self.notes)])
+        notes = (f"note: {printable(note)}" for note in self.notes)
+        return "\n".join([repr(self), *map(printable, self._lines()), *notes])
+
+    def _lines(self) -> Iterable[str]:
+        """Return a few lines of the strongest numbers, for who reads without a picture."""
+        return ()
 
     def to_frame(self) -> pd.DataFrame:
         """Return the result as a pandas table."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from interp.results.base import Result
 from interp.results.per_pair import PairTable
-from interp.results.tables import frame_of
+from interp.results.tables import frame_of, lines_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -187,6 +187,9 @@ class PatchedResult(EffectsResult):
         [('18.6', 3.41, 0.52)]
         """
         return [(self.name(c), float(self.effect[c]), float(self.recovery[c])) for c in self.strongest(n)]
+
+    def _lines(self) -> list[str]:
+        return lines_of(("strongest", "effect", "recovery"), self.top(5))
 
     def _columns(self, *cells: NDArray[np.int64]) -> dict[str, Any]:
         """Return the numbers of some cells, given as one array of indices for each axis, as columns of a table."""

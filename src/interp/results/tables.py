@@ -21,6 +21,19 @@ def frame_of(data: Mapping[str, Any] | Iterable[Any], columns: list[str] | None 
     return pd.DataFrame(data, columns=columns)
 
 
+def lines_of(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
+    """Return a small table as lines of text, in aligned columns; numbers with three digits behind the point.
+
+    Examples
+    --------
+    >>> lines_of(["head", "effect"], [("2.0", 12.6324), ("10.11", -0.5)])
+    ['head   effect', '2.0    +12.632', '10.11  -0.500']
+    """
+    cells = [[f"{one:+.3f}" if isinstance(one, float) else str(one) for one in row] for row in (columns, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells] if len(cells) > 1 else []
+
+
 def padded(rows: Sequence[Sequence[float]], fill: float, kind: type[np.generic]) -> NDArray[Any]:
     """Return rows of several lengths as one array, filled up behind their ends.
 

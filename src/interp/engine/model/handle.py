@@ -55,6 +55,13 @@ class Geometry:
         )
 
 
+# What of a loaded model is meant for users; the rest is for techniques.
+USED = (
+    *("bridge", "device", "dtype", "family", "fingerprint", "geometry", "hf_model", "hook_names", "name", "nbytes"),
+    *("neurons", "notes", "run", "sites", "store", "tokens"),
+)
+
+
 class Handle:
     """A TransformerBridge under a name; the base of `LoadedModel`, which documents the attributes."""
 
@@ -74,6 +81,16 @@ class Handle:
             return f"{kind}({self.name}: unloaded)"
         g, way = self.geometry, "" if self.way is None else f", {self.way()}"
         return f"{kind}({self.name}: {g.n_layers} layers × {g.n_heads} heads, {self.dtype} on {self.device}{way})"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # noqa: ARG002
+        """Show the model in a notebook, with what to try."""
+        printer.text(repr(self))
+        if self._bridge is not None:
+            printer.text('\ntry: %interp attention "The cat sat on the mat"; %interp help lists the commands')
+
+    def __dir__(self) -> list[str]:
+        """Return what is meant for users: the completion of ``interp.model.``."""
+        return [name for name in USED if hasattr(type(self), name) or name in vars(self)]
 
     if not TYPE_CHECKING:  # a checker would take every name for one that is there
 

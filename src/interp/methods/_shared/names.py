@@ -104,14 +104,14 @@ def words(given: Any, flag: str) -> list[str]:
     """
     parts: Iterable[Any] = given.split(",") if isinstance(given, str) else given
     if not isinstance(parts, list | tuple):
-        raise InputError(f"{flag} takes names, such as 9.9,10.0, not {type(given).__name__}")
+        raise InputError(f"{flag} takes names, such as 1.0,2.0, not {type(given).__name__}")
     listed = [_dotted(part) for part in cast("Sequence[Any]", parts)]
     wrong = next((part for part in listed if not isinstance(part, str)), None)
     if wrong is not None:
-        raise InputError(f"{flag} takes names, such as '9.9'; {wrong!r} is none")
+        raise InputError(f"{flag} takes names, such as '1.0'; {wrong!r} is none")
     found = list(dict.fromkeys(part.strip() for part in listed if part.strip()))
     if not found:
-        raise InputError(f"{flag} names nothing; type names with commas between them, such as 9.9,10.0")
+        raise InputError(f"{flag} names nothing; type names with commas between them, such as 1.0,2.0")
     return found
 
 
@@ -165,7 +165,7 @@ def heads(given: Any, geometry: Geometry, flag: str = "--heads") -> list[Node]:
     """
     return list(
         dict.fromkeys(
-            _there(head(name, f"{flag} {name!r} is no head; type its layer and number, such as 9.9"), geometry)
+            _there(head(name, f"{flag} {name!r} is no head; type its layer and number, such as 1.0"), geometry)
             for name in words(given, flag)
         )
     )
@@ -182,7 +182,7 @@ def cuts(given: Any, geometry: Geometry, flag: str = "--knockout") -> list[Cut]:
     found: list[Cut] = []
     for name in words(given, flag):
         match = _CUT.fullmatch(name.replace("→", "->").replace(" ", ""))
-        refusal = f"{flag} {name!r} is no edge; type head:query->key, such as 9.9:14->2, 9.9:*->2 or 9.9:END->IO"
+        refusal = f"{flag} {name!r} is no edge; type head:query->key, such as 1.0:14->2, 1.0:*->2 or 1.0:END->IO"
         if match is None:
             raise InputError(refusal)
         looks, query, key = match.groups()

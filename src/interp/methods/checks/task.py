@@ -10,6 +10,7 @@ from interp.methods._shared.models import logits_of
 from interp.methods._shared.pairs import check, encode
 from interp.results import Result
 from interp.results.effects import PairChecks
+from interp.results.tables import lines_of
 from interp.spec import Metric, Pair, Pairs
 
 if TYPE_CHECKING:
@@ -49,6 +50,11 @@ class TaskResult(Result):
             f"{self.provenance.model}: {named}{len(self.pairs)} pairs, {self.metric} "
             f"clean {sum(clean) / len(clean):+.2f}, corrupted {sum(corrupted) / len(corrupted):+.2f}"
         )
+
+    def _lines(self) -> list[str]:
+        metrics = zip(self.checks.clean, self.checks.clean_metric, self.checks.corrupted_metric, strict=False)
+        rows = [("".join(tokens), float(a), float(b)) for tokens, a, b in list(metrics)[:4]]
+        return lines_of(("clean prompt", "clean", "corrupted"), rows)
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per pair: prompts, differing positions, answers, clean and corrupted metric."""

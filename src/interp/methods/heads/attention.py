@@ -16,7 +16,7 @@ from interp.methods._shared.many import attention as many
 from interp.methods._shared.many.attention_result import AttentionManyResult
 from interp.methods._shared.patterns import patterns, statistics
 from interp.results import Result, resolve
-from interp.results.tables import frame_of
+from interp.results.tables import frame_of, lines_of
 from interp.sites import Site
 from interp.spec import Indices, Node, Prompt, Prompts, Variable, as_interventions, resolve_indices
 
@@ -90,6 +90,13 @@ class AttentionResult(Result):
         """Return the model and the size of the pattern."""
         layers, heads, length, _ = self.pattern.shape
         return f"{self.provenance.model}: {layers} layers × {heads} heads × {length} tokens"
+
+    def _lines(self) -> list[str]:
+        stats = {name: values.reshape(-1) for name, values in self.stats.items()}
+        names = [f"{layer}.{head}" for layer in self.layers for head in self.heads]
+        most = {name: int(np.nanargmax(values)) for name, values in stats.items() if np.isfinite(values).any()}
+        rows = [(name.replace("_", " "), names[at], float(stats[name][at])) for name, at in most.items()]
+        return lines_of(("largest", "head", "value"), rows)
 
     def head(self, name: str) -> Float:
         """Return one head's pattern, ``float32 [query, key]``.

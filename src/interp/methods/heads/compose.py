@@ -12,6 +12,7 @@ from interp.errors import InputError, unless_interrupted
 from interp.interface.registry import technique
 from interp.methods._shared.models import opened
 from interp.results import Result
+from interp.results.tables import lines_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,6 +73,9 @@ class ComposeResult(Result):
                 if np.isfinite(flat[index]):
                     found.append((name, f"{a}.{b}", f"{c}.{d}", float(flat[index])))
         return sorted(found, key=lambda pair: -pair[3])[:n]
+
+    def _lines(self) -> list[str]:
+        return lines_of(("kind", "head", "read by", "score"), self.top(5))
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per pair and kind: kind, layer, head, reader's layer and head, score; strongest first."""

@@ -11,8 +11,8 @@ from interp.errors import InputError
 from interp.interface.registry import technique
 from interp.methods._shared import answers, names
 from interp.methods._shared.models import opened
-from interp.results import Result
-from interp.results.tables import frame_of
+from interp.results import Result, resolve
+from interp.results.tables import frame_of, lines_of
 from interp.spec import Examples, HeadName, Prompt, as_answers
 
 if TYPE_CHECKING:
@@ -99,6 +99,16 @@ class OVQKResult(Result):
         """Return the head and how positive its eigenvalues are."""
         score = "copying" if self.kind == "ov" else "matching"
         return f"{self.provenance.model}: {self.kind.upper()} of {self.head}, {score} {self.positivity:+.2f}"
+
+    def _lines(self) -> list[str]:
+        visible = resolve("interp.views.kit.text:visible")
+        rows = [
+            (visible(row.token), visible(row.top[0][0]), row.top[0][2], visible(row.bottom[0][0]), row.bottom[0][2])
+            for row in self.rows[:8]
+            if row.top and row.bottom
+        ]
+        ends = ("source", "most raised", "most lowered") if self.kind == "ov" else ("query", "best key", "worst key")
+        return lines_of((ends[0], ends[1], "", ends[2], ""), rows)
 
     def to_frame(self) -> pd.DataFrame:
         """Return one line per listed entry: the row's token and id, the column's, and the value."""

@@ -16,12 +16,13 @@ from interp.methods._shared.patching import samples as measured
 from interp.methods._shared.patching import streamed, taken_away
 from interp.results import Result
 from interp.results.per_pair import PairTable
-from interp.results.tables import frame_of
+from interp.results.tables import frame_of, lines_of
 from interp.spans import Positions
 from interp.spec import (
     Components,
     Direction,
     FeaturesName,
+    HeadNames,
     Indices,
     MetricName,
     Pairs,
@@ -123,6 +124,10 @@ class AblationResult(Result):
         axes = {"condition": self.conditions, "prompt": range(self.per_prompt.shape[1])}
         return PairTable(axes, {"value": self.per_prompt}, {"value": "per_prompt"})
 
+    def _lines(self) -> list[str]:
+        rows = zip(self.conditions, self.values.tolist(), self.effect.tolist(), strict=True)
+        return lines_of(("without", self.metric, "effect"), list(rows)[:12])
+
     def to_frame(self) -> pd.DataFrame:
         """Return one row per condition, and where there are several components what adding up would give."""
         table = frame_of({"without": self.conditions, self.metric: self.values})
@@ -142,7 +147,7 @@ def ablate(
     model: LoadedModel,
     data: Pairs | Texts,
     *,
-    heads: Components | None = None,
+    heads: HeadNames | None = None,
     mlps: Indices = None,
     knockout: Components | None = None,
     at: Positions = None,

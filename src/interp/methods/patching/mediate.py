@@ -19,9 +19,9 @@ from interp.methods._shared.patching import features_swept, mediated
 from interp.methods._shared.permutation import LEVEL, corrector
 from interp.results.effects import EffectsResult
 from interp.results.per_pair import PairTable
-from interp.results.tables import frame_of
+from interp.results.tables import frame_of, lines_of
 from interp.sites import axes, find
-from interp.spec import Components, FeaturesName, Indices, MetricName, Pairs, SiteName, plain, resolve_metric
+from interp.spec import Components, FeaturesName, HeadNames, Indices, MetricName, Pairs, SiteName, plain, resolve_metric
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,6 +126,9 @@ class MediationResult(EffectsResult):
             (self.name(c), float(self.indirect[c]), float(self.direct[c]), float(self.corrected[c]))
             for c in self.strongest(n)
         ]
+
+    def _lines(self) -> list[str]:
+        return lines_of(("strongest", "indirect", "direct", "corrected p"), self.top(5))
 
     def _ranked(self) -> Float:
         return self.indirect
@@ -264,7 +267,7 @@ def mediate(
     pairs: Pairs,
     *,
     site: SiteName = "z",
-    head: Components | None = None,
+    head: HeadNames | None = None,
     feature: Components | None = None,
     features: FeaturesName | None = None,
     layer: Indices = None,

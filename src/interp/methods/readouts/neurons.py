@@ -16,8 +16,8 @@ from interp.methods._shared import favourites
 from interp.methods._shared.clusters import Clusters, embedder
 from interp.methods._shared.favourites import Favourite
 from interp.methods._shared.names import words
-from interp.results import Result
-from interp.results.tables import frame_of
+from interp.results import Result, resolve
+from interp.results.tables import frame_of, lines_of
 from interp.spec import Components, Texts, resolve_indices
 
 if TYPE_CHECKING:
@@ -106,6 +106,14 @@ class NeuronsResult(Result):
         named = ", ".join(self.neurons[:4]) + (f" … ({len(self.neurons)})" if len(self.neurons) > 4 else "")
         found = f"; {self.clusters.count} clusters of {self.clusters.of}" if self.clusters is not None else ""
         return f"{self.provenance.model}: {named} over {self.texts} texts, {self.tokens_read:,} tokens{found}"
+
+    def _lines(self) -> list[str]:
+        visible = resolve("interp.views.kit.text:visible")
+        rows: list[tuple[str, float, str]] = []
+        for name in self.neurons[:5]:
+            for value, before, token, after in self.contexts(name)[:2]:
+                rows.append((name, value, visible("".join((*before[-6:], "«", *token, "»", *after[:3])))))
+        return lines_of(("neuron", "activation", "where"), rows)
 
     def contexts(self, neuron: str) -> list[tuple[float, tuple[str, ...], tuple[str, ...], tuple[str, ...]]]:
         """Return a neuron's strongest activations: (activation, tokens before, the token, tokens after).

@@ -41,7 +41,10 @@ def from_object(model: Any, tokenizer: Any, copy_model: bool) -> Source:
             "your model object was rewired in place (parameters renamed, attention eager); copy=True leaves it alone"
         )
     if getattr(model, "config", None) is None or not hasattr(model, "save_pretrained"):
-        raise InputError(f"cannot wrap a {type(model).__name__}; give a Hugging Face model or a TransformerBridge")
+        raise InputError(
+            f"cannot wrap a {type(model).__name__}; give a Hugging Face model or a TransformerBridge: "
+            "TransformerBridge.boot_native(config) of transformer_lens makes one without a checkpoint"
+        )
     if not model.config.architectures:  # of a model that was made of a configuration and never saved
         model.config.architectures = [type(model).__name__]
     read = survivor(tokenizer) if tokenizer is not None else None

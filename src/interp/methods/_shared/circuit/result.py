@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from interp.methods._shared.circuit.packed import as_file
 from interp.results import Result, resolve
 from interp.results.effects import PairChecks
 from interp.results.per_pair import PairTable
-from interp.results.tables import frame_of
+from interp.results.tables import frame_of, lines_of
 from interp.sites import Site
 from interp.spec import Node, Prompt
 
@@ -260,6 +261,11 @@ class CircuitResult(Result):
                 inputs = {**held["inputs"], kind: edge.score}
                 found.add_edge(edge.writer, node, score=held["score"] + edge.score, inputs=inputs)
         return found
+
+    def _lines(self) -> list[str]:
+        strongest = islice(self.ranked(self.kept), 8)
+        rows = [(edge.writer, edge.reader, edge.score) for edge in strongest]
+        return lines_of(("from", "to", "score"), rows)
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per edge of the model, the strongest first: writer, reader, score, and whether it is kept."""

@@ -14,7 +14,7 @@ from interp.errors import InputError, closest, printable
 from interp.methods._shared.circuit.groups import Groups
 from interp.methods._shared.trace.parts import TraceCheck, TraceEdge, TraceMove, TraceNode, TraceStability
 from interp.results import Result, resolve
-from interp.results.tables import frame_of
+from interp.results.tables import frame_of, lines_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -158,6 +158,9 @@ class TraceResult(Result):
         """Return the summary, and how stable the graph is over paraphrases where that was asked for."""
         own, *notes = super().text().split("\n")
         return "\n".join([own, *(() if self.stability is None else self.stability.lines()), *notes])
+
+    def _lines(self) -> list[str]:
+        return lines_of(("strongest", "influence"), self.top(5))
 
     @cached_property
     def names(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from interp.results import Result, strongest
-from interp.results.tables import frame_of
+from interp.results.tables import frame_of, lines_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,6 +68,9 @@ class ScoreResult(Result):
         3
         """
         return [(self.queries[a], self.keys[b], float(self.pairs[a, b])) for a, b in strongest(self.pairs, n)]
+
+    def _lines(self) -> list[str]:
+        return lines_of(("in the query", "in the key", "share"), self.top(5))
 
     def to_frame(self) -> pd.DataFrame:
         """Return the 100 strongest pairs: query, key, share."""
