@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.resources
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page
 
@@ -128,6 +130,16 @@ def test_a_sweep_shows_its_other_planes(page: Any) -> None:
         pickers.first.select_option(value)
         opened.wait_for_timeout(100)
         assert opened.get_by_role("alert").is_hidden()
+
+
+def test_data_can_be_saved_from_a_saved_page(page: Any, results: dict[str, Any]) -> None:
+    opened = page("patching")
+    opened.get_by_text("Save ▾").click()
+    with opened.expect_download() as download:
+        opened.get_by_role("button", name="Data (JSON)").click()
+    held = json.loads(download.value.path().read_text("utf-8"))
+    effect = np.abs(results["patching"].effect).max(-1)
+    np.testing.assert_allclose(np.abs(held["effect"]), effect, rtol=1e-5)
 
 
 def test_a_circuit_has_fewer_edges_and_cards_of_its_nodes(page: Any) -> None:

@@ -2,7 +2,9 @@ import { signal } from "@preact/signals-core";
 import "../../../src/interp/views/kit/layout/frame.css";
 import "../ui/frame.css";
 import "./attention.css";
+import { times } from "../draw/numbers";
 import { h, segmented } from "../ui/dom";
+import { textUrl } from "../ui/download";
 import { buttons, frame as framed } from "../ui/frame";
 import { type Mounted, mount } from "../ui/mount";
 import { room } from "../ui/room";
@@ -55,7 +57,18 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
     });
     return data.svg as string;
   };
-  const menu = saveMenu(() => `attention-${headName(chosen().layer, chosen().head)}`, picture, fail);
+  const json = () => {
+    const { values, side, scale, exact, params } = heads.current.peek();
+    const weights = times(side, (row) => Array.from(values.subarray(row * side, (row + 1) * side), (v) => v * scale));
+    const { model, tokens, layers, heads: numbers, labels, stats } = meta;
+    const data = { model, tokens, layers, heads: numbers, labels, stats, head: { ...params, exact, weights } };
+    return textUrl("application/json", JSON.stringify(data));
+  };
+  const menu = saveMenu(() => `attention-${headName(chosen().layer, chosen().head)}`, picture, fail, [
+    "Data (JSON)",
+    "json",
+    json,
+  ]);
   const controls = buttons(modes.element, h("label.check", {}, box, "Hide first-token sink"), menu);
   controls.as("attention");
   frame.append(

@@ -39,17 +39,25 @@ export function viewer(
   const sink = signal(false);
   const direction = signal<Direction>("from");
   const pointer = signal<Pointer>({});
+  // As the picture does, a view begins with what the last token looks at; whoever has let go of a token holds none.
+  const begun = signal(false);
   const held = computed(() => {
     const { token, cell } = pointer.value;
-    return token ?? cell?.[direction.value === "from" ? 0 : 1] ?? heldToken(link.selected.value, direction.value);
+    const chosen = heldToken(link.selected.value, direction.value);
+    const last = begun.value ? null : meta.tokens.length - 1;
+    return token ?? cell?.[direction.value === "from" ? 0 : 1] ?? chosen ?? last;
   });
+  const choose: Link["choose"] = (part) => {
+    if ("position" in part) begun.value = true;
+    link.choose(part);
+  };
   const top = computed(() => {
     const { values, side } = heads.current.value;
     const rest = (most: number, value: number, at: number) => (at % side && value > most ? value : most);
     return (sink.value && values.reduce(rest, 0)) || 1;
   });
   const shown = signal({ top: 0, left: 0, span: meta.tokens.length });
-  return { ...link, meta, heads, theme, ends, sink, direction, pointer, shown, held, top };
+  return { ...link, choose, meta, heads, theme, ends, sink, direction, pointer, shown, held, top };
 }
 
 /** The token at `position` with its number, as the footer and the captions write it. */

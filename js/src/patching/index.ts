@@ -3,7 +3,9 @@ import "../../../src/interp/views/kit/layout/patching.css";
 import "../ui/frame.css";
 import "../ui/drawn.css";
 import "./patching.css";
+import { times } from "../draw/numbers";
 import { h, segmented } from "../ui/dom";
+import { textUrl } from "../ui/download";
 import { buttons, frame as framed } from "../ui/frame";
 import { type Mounted, mount } from "../ui/mount";
 import { room } from "../ui/room";
@@ -41,7 +43,28 @@ export default mount((mounted: Mounted, el: HTMLElement) => {
     const { data } = await rpc.latest("picture", { theme: colours.current.peek().name });
     return data.svg as string;
   };
-  const menu = saveMenu(() => "patching", picture, fail);
+  const json = () => {
+    const { facts, metric, layers, tokens, span, pairs } = view.sweep.peek();
+    const { form, plane } = view.slice.peek();
+    const [, columns = 1] = form.shape;
+    const rows = (name: string) => {
+      const values = plane(name);
+      return times(form.shape[0], (row) => Array.from(values.subarray(row * columns, (row + 1) * columns)));
+    };
+    const held = { hold: form.hold, index: form.index, axes: form.axes };
+    const data = {
+      facts,
+      metric,
+      layers,
+      tokens,
+      span,
+      pairs,
+      ...held,
+      ...Object.fromEntries(form.planes.map((name) => [name, rows(name)])),
+    };
+    return textUrl("application/json", JSON.stringify(data));
+  };
+  const menu = saveMenu(() => "patching", picture, fail, ["Data (JSON)", "json", json]);
   const strongest = list(view, say);
   const beside = h("div.columns.beside", {}, strongest, asked);
   const controls = buttons(quantities.element, sources.element, menu);

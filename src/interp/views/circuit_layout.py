@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Float = NDArray[np.float64]
 
 EDGES, NODES = 3000, 600  # the most that are drawn
-OPENS = 200  # edges that a picture opens with
+OPENS = 20  # edges that a picture opens with: the strongest; of many more none could be followed
 HALF: float = theme.PALETTE["circuit"]["half"]  # of a pill's height
 _CONSIDERED = 4 * EDGES
 _LETTER, _PAD, _SPACE = 6.4, 16, 8
