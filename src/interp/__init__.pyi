@@ -570,6 +570,7 @@ def saliency(
     counterfactual: Any = ...,
     baseline: Any = ...,
     steps: int = ...,
+    samples: int = ...,
     interventions: Any = ...,
     by: Literal["span", "position", "end"] | None = ...,
     pairs: Any = ...,

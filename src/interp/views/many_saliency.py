@@ -10,6 +10,7 @@ from interp.views import many
 from interp.views.kit import bars, draw, figures, heatmap, page
 from interp.views.kit.grid import Cell, grid
 from interp.views.kit.text import escape, labels, signed, visible
+from interp.views.saliency import NAMES
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 _TOKEN, _SHORT, _PLACES, _PROMPTS, _WIDE = 14, 60, 24, 24, 18
 _LEAST = 1e-3
-_NAMES = {"ig": "Integrated gradients", "gradient-input": "Gradient × input", "rollout": "Attention rollout"}
 _STARTS = {"zero": "zero embedding", "mean": "mean embedding"}
 _BY = {"span": "span", "position": "position", "end": "position from the end"}
 
@@ -48,7 +48,7 @@ class _View:
     def __init__(self, result: SaliencyManyResult) -> None:
         self.result = result
         self.spread = result.spread
-        self.title = f"{_NAMES.get(result.method, result.method)} over prompts"
+        self.title = f"{NAMES.get(result.method, result.method)} over prompts"
 
     @property
     def units(self) -> str:
@@ -58,7 +58,7 @@ class _View:
     @cached_property
     def facts(self) -> str:
         result = self.result
-        start = f"from the {_STARTS[result.baseline]}" if result.method == "ig" else ""
+        start = f"from the {_STARTS[result.baseline]}" if result.baseline and result.method != "gradient-input" else ""
         return many.facts(result, start, f"by {_BY[result.by]}")
 
     @cached_property

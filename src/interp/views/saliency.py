@@ -23,10 +23,13 @@ _SHORT, _TOKEN, _TOP = 20, 12, 12
 _LEAST = 1e-3
 _SEEN = 5e-3
 _DRAWN, _WIDE = 300, 620  # tokens, and the lines that they are drawn in
-_NAMES = {
+NAMES = {
     "ig": "Integrated gradients",
     "gradient-input": "Gradient × input",
     "deeplift": "DeepLIFT",
+    "occlusion": "Occlusion",
+    "kernel-shap": "KernelSHAP",
+    "lime": "LIME",
     "rollout": "Attention rollout",
 }
 _STARTS = {"zero": "zero embedding", "mean": "mean embedding", "counterfactual": "counterfactual"}
@@ -55,7 +58,7 @@ class _View:
 
     def __init__(self, result: SaliencyResult) -> None:
         self.result = result
-        self.title = _NAMES[result.method]
+        self.title = NAMES[result.method]
         count = len(result.tokens)
         if count != len(result.attribution):
             raise InputError(
@@ -149,6 +152,7 @@ class _View:
             (f"on the {_STARTS[result.baseline]} ", signed(result.reference), False),
             ("difference ", signed(result.value - result.reference), False),
             ("the parts sum to ", signed(result.total), False),
+            *([("halves of the samples apart by ±", f"{result.error:.3g}", False)] if result.error else []),
             ("gap ", f"{result.relative_gap:.1%}" if math.isfinite(result.relative_gap) else "not a number", False),
         ]
 

@@ -48,7 +48,9 @@ class Attributed:
     value, reference
         The metric of the embeddings and of the baseline.
     steps
-        At how many points gradients were taken.
+        At how many points gradients were taken, or how often the model ran.
+    error
+        Of samples: half of the largest difference of two halves of them.
     interrupt
         What stopped it before the parts met the difference, or had all the gradients that they may take.
     """
@@ -58,16 +60,17 @@ class Attributed:
     reference: float
     steps: int
     interrupt: KeyboardInterrupt | None = None
+    error: float = 0.0
 
     def packed(self) -> Tensor:
         """Return all of it as one tensor, for the store."""
-        return torch.cat([self.parts, self.parts.new_tensor([self.value, self.reference, self.steps])])
+        return torch.cat([self.parts, self.parts.new_tensor([self.value, self.reference, self.steps, self.error])])
 
     @classmethod
     def of(cls, packed: Tensor) -> Attributed:
         """Return what `packed` holds."""
-        value, reference, steps = packed[-3:].tolist()
-        return cls(packed[:-3].cpu().clone(), value, reference, int(steps))
+        value, reference, steps, error = packed[-4:].tolist()
+        return cls(packed[:-4].cpu().clone(), value, reference, int(steps), error=error)
 
 
 class Embedded:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from interp.engine.model.tokens import Encoded
     from interp.methods._shared.saliency_result import SaliencyResult
 
+# Methods whose parts do not sum to the difference by what they are, and those that draw samples.
+UNSUMMED = ("occlusion", "lime")
+SAMPLED = ("lime", "kernel-shap")
 WARNED = 0.05  # of the difference: what the parts may miss before a warning
 
 
@@ -42,8 +45,8 @@ def same_length(encoded: Encoded, other: Encoded) -> None:
         raise InputError("the counterfactual is the prompt itself; change the words whose part is asked for")
 
 
-def require_captum() -> None:
-    """Refuse where captum is missing.
+def require_captum(method: str = "ig") -> None:
+    """Refuse where captum, or what it fits samples with, is missing.
 
     Raises
     ------
@@ -51,9 +54,9 @@ def require_captum() -> None:
         With the command that installs it.
     """
     if importlib.util.find_spec("captum") is None:
-        raise InputError(
-            "saliency by gradients needs captum: pip install 'interp[saliency]'; --method rollout does not"
-        )
+        raise InputError("this saliency needs captum: pip install 'interp[saliency]'; --method rollout does not")
+    if method in SAMPLED and importlib.util.find_spec("sklearn") is None:
+        raise InputError(f"{method} needs scikit-learn: pip install 'interp[saliency]'; --method occlusion does not")
 
 
 def refuse(method: str, given: Mapping[str, Any], why: str) -> None:
@@ -69,16 +72,18 @@ def refuse(method: str, given: Mapping[str, Any], why: str) -> None:
         raise InputError(f"{method} takes no {named}: {why}; drop it, or use method ig")
 
 
-def check(steps: int, counterfactual: Any, baseline: str | None) -> None:
-    """Refuse a way of integrating that cannot be.
+def check(steps: int, samples: int, counterfactual: Any, baseline: str | None) -> None:
+    """Refuse what cannot be.
 
     Raises
     ------
     InputError
-        No steps, or two baselines.
+        No steps, too few samples, or two baselines.
     """
     if steps < 1:
         raise InputError(f"--steps {steps} takes no gradient; use 1 or more")
+    if samples < 20:
+        raise InputError(f"--samples {samples} are too few to fit anything to; use 20 or more")
     if counterfactual is not None and baseline is not None:
         raise InputError("the counterfactual is the baseline; give one of them")
 
@@ -98,7 +103,7 @@ def noted(result: SaliencyResult, *, partial: bool = False) -> SaliencyResult:
     if lost.any():
         first = int(lost.argmax())
         notes.append(f"the attribution is NaN or infinite at {int(lost.sum())} positions, from position {first} on")
-    elif result.relative_gap > WARNED:
+    elif result.relative_gap > WARNED and result.method not in UNSUMMED:
         first = "this method is a first-order estimate" if result.steps == 1 else f"after {result.steps} gradients"
         easier = "" if result.counterfactual else "a counterfactual prompt is an easier baseline, or "
         more = "" if result.steps == 1 else f"; {easier}raise the steps"
@@ -107,6 +112,10 @@ def noted(result: SaliencyResult, *, partial: bool = False) -> SaliencyResult:
             f"{result.value - result.reference:+.3f} from the baseline, a gap of {result.relative_gap:.0%}: "
             f"{first}{more}"
         )
+    if result.method == "occlusion":
+        notes.append("one token at a time is replaced: what tokens do together, or for each other, is in no part")
+    if result.error:
+        notes.append("which tokens are replaced is sampled: error tells how far two halves of the samples are apart")
     if result.method == "rollout":
         notes.append("rollout follows attention alone, without values and MLPs: it says what can be reached, not used")
     return replace(result, notes=tuple(notes))

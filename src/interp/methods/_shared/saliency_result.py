@@ -26,7 +26,7 @@ class SaliencyResult(Result):
     Attributes
     ----------
     method
-        ``"ig"``, ``"gradient-input"``, ``"deeplift"`` or ``"rollout"``.
+        ``"ig"``, ``"gradient-input"``, ``"deeplift"``, ``"occlusion"``, ``"lime"``, ``"kernel-shap"`` or ``"rollout"``.
     tokens
         The token strings, one per position.
     attribution
@@ -45,7 +45,9 @@ class SaliencyResult(Result):
     value, reference
         The metric of the prompt and of the baseline; NaN for a rollout.
     steps
-        At how many points gradients were taken.
+        At how many points gradients were taken, or how often the model ran with tokens replaced.
+    error
+        Of what is sampled: half of the largest difference between two halves of the samples; 0 elsewhere.
     interventions
         How many changes there were of the run.
     """
@@ -62,6 +64,7 @@ class SaliencyResult(Result):
     value: float = float("nan")
     reference: float = float("nan")
     steps: int = 0
+    error: float = 0.0
     interventions: int = 0
 
     _html: ClassVar[str] = "interp.views.saliency:html"

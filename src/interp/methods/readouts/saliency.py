@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from interp.engine.model.tokens import Encoded
     from interp.engine.readouts.saliency import Attributed, Embedded
 
-Method = Literal["ig", "gradient-input", "deeplift", "rollout"]
+Method = Literal["ig", "gradient-input", "occlusion", "kernel-shap", "lime", "deeplift", "rollout"]
+BY_GRADIENTS = ("ig", "gradient-input", "deeplift")
 Baseline = Literal["zero", "mean"]
 Ids = int | tuple[int, ...] | None
 
@@ -54,18 +55,21 @@ def saliency(
     counterfactual: PromptName | None = None,
     baseline: Baseline | None = None,
     steps: int = 50,
+    samples: int = 400,
     interventions: Variable = None,
     by: Literal["span", "position", "end"] | None = None,
 ) -> SaliencyResult | SaliencyManyResult:
-    """Saliency: what each token adds to the answer, by integrated gradients or attention rollout.
+    """Saliency: what each token adds to the answer, by gradients, by runs without it, or by attention.
 
     Parameters
     ----------
     prompt
         The text; or many: a list, a table's column, a file, a task's or pairs' clean prompts.
     method
-        ig (integrated gradients), gradient-input, or rollout of attention. deeplift is for classifiers without
-        attention alone: its rule is for functions of one value, and attention multiplies two.
+        ig (integrated gradients), gradient-input, or rollout of attention; by runs in which tokens are the baseline's:
+        occlusion of one at a time, kernel-shap (Shapley values, estimated) or lime (a sparse linear model). deeplift
+        is for classifiers without attention alone: its rule is for functions of one value, and attention multiplies
+        two.
     answer
         The token, such as " Mary"; the model's own answer when not given, of a task or pairs theirs. Of many prompts
         it may be a list, one for each.
@@ -74,12 +78,15 @@ def saliency(
     metric
         logit-diff (the default with --wrong), logit (the default without), logprob or prob.
     counterfactual
-        A prompt with as many tokens, from which ig starts.
+        A prompt with as many tokens, from which ig starts, and whose tokens stand for those that are not there.
     baseline
         What ig starts from without a counterfactual: mean, the mean embedding (the default), or zero, next to which
         norms turn so sharply that the gap is often large.
     steps
         At how many points ig takes gradients at first; more where the parts miss the difference by over 1 %.
+    samples
+        How often the model runs for kernel-shap and lime, each time with other tokens replaced, the same ones each
+        time; Shapley values are exact where there are no more sets of tokens than that.
     interventions
         A list of interp.Intervention, in whose run it is measured; in a magic, the name of a variable that holds one.
     by
@@ -108,8 +115,10 @@ def saliency(
     -----
     Integrated gradients: Sundararajan, Taly and Yan (2017), "Axiomatic Attribution for Deep Networks", over
     token embeddings; positions stay. Tokens that the counterfactual shares add nothing by definition. Gradient × input
-    is captum's. Rollout: Abnar and Zuidema (2020), "Quantifying Attention Flow in Transformers". For a Hugging Face
-    classifier: saliency_of_classifier.
+    is captum's, and so are occlusion, KernelSHAP (Lundberg and Lee 2017, "A Unified Approach to Interpreting Model
+    Predictions") and LIME (Ribeiro, Singh and Guestrin 2016, "Why Should I Trust You?"): a token that is not there has
+    the baseline's embedding. Rollout: Abnar and Zuidema (2020), "Quantifying Attention Flow in Transformers". For a
+    Hugging Face classifier: saliency_of_classifier.
 
     Examples
     --------
@@ -124,7 +133,7 @@ def saliency(
             "use --method ig"
         )
     changes = as_interventions(interventions)
-    asked = _Asked(method, metric, baseline, steps, changes, by, isinstance(prompt, Prompts))
+    asked = _Asked(method, metric, baseline, steps, samples, changes, by, isinstance(prompt, Prompts))
     if by is not None and not isinstance(prompt, Prompts):
         raise InputError("--by is how many prompts line up; leave it out for one")
     if method == "rollout":
@@ -135,12 +144,12 @@ def saliency(
         return _rollout(model, model.encode(prompt), changes)
     if method == "gradient-input":
         refuse(method, {"counterfactual": counterfactual, "baseline": baseline}, "it has no baseline")
-    if any(one.site.kind is FEATURES for one in changes):
+    if method in BY_GRADIENTS and any(one.site.kind is FEATURES for one in changes):
         raise InputError(
             "gradients do not go through changes of features; use --method rollout, or change another site"
         )
-    require_captum()
-    check(steps, counterfactual, baseline)
+    require_captum(method)
+    check(steps, samples, counterfactual, baseline)
     if isinstance(prompt, Prompts):
         if counterfactual is not None:
             raise InputError("a counterfactual is of one prompt; give one prompt, or start from --baseline mean")
@@ -162,6 +171,7 @@ class _Asked:
     metric: str | None
     baseline: Baseline | None
     steps: int
+    samples: int
     changes: tuple[Intervention, ...]
     by: str | None
     many: bool
@@ -195,26 +205,31 @@ def _read(
         raise InputError(f"answer and wrong answer are both {model.tokens.string(min(shared))!r}; they must differ")
 
     from interp.engine.metrics import Scorer
+    from interp.engine.readouts import perturbed
     from interp.engine.readouts import saliency as engine
 
+    by_gradients = asked.method in BY_GRADIENTS
     scorer = Scorer(Metric(named), right, against)
 
     def work() -> Attributed:
         function = engine.Embedded(
             model, encoded.ids, position, scorer, logits, functions, together=edits.alike(asked.changes)
         )
-        model.note(function.path, function.notes)
+        model.note(function.path if by_gradients else function.path.replace("gradients", "forward"), function.notes)
         if asked.method == "gradient-input":
             return engine.gradient_times_input(function, function.tokens)
         begin = _begin(function, other, asked.baseline)
         # Of many prompts it is these that are counted.
         counted = () if asked.many else (model.on_step,)
+        if asked.method != "ig":
+            return perturbed.attributed(asked.method, function, function.tokens, begin, asked.samples, *counted)
         return engine.integrated(function, function.tokens, begin, asked.steps, *counted)
 
     # What was asked, by which the store knows the answer; what interventions do is in no key.
-    key = f"saliency:{(asked.method, named, right, against, asked.baseline, asked.steps, other and other.ids)}"
+    how = (asked.method, named, right, against, asked.baseline, asked.steps, asked.samples)
+    key = f"saliency:{(*how, other and other.ids)}"
     held = None if asked.changes else model.recall(encoded.ids, [key])
-    found = engine.Attributed.of(held[key]) if held else engine.with_gradients(work)
+    found = engine.Attributed.of(held[key]) if held else engine.with_gradients(work) if by_gradients else work()
     if found.interrupt is None and not asked.changes:
         model.keep(encoded.ids, {key: found.packed()})
     result = SaliencyResult(
@@ -230,6 +245,7 @@ def _read(
         value=found.value,
         reference=found.reference,
         steps=found.steps,
+        error=found.error,
         interventions=len(asked.changes),
     )
     return noted(result, partial=found.interrupt is not None), logits, found.interrupt

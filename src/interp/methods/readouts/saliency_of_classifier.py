@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
 
 from interp.errors import InputError, closest, unless_interrupted
+from interp.methods._shared.saliency_checks import SAMPLED
 from interp.methods._shared.saliency_result import SaliencyResult
 from interp.methods.readouts import saliency
 from interp.methods.readouts.saliency import Baseline, Method
@@ -33,6 +34,7 @@ def saliency_of_classifier(
     counterfactual: Any = None,
     baseline: Baseline | None = None,
     steps: int = 50,
+    samples: int = 400,
 ) -> SaliencyResult:
     """What each token adds to a class of a Hugging Face sequence classifier; the model is left as it is.
 
@@ -47,7 +49,7 @@ def saliency_of_classifier(
         The class whose logit is explained, by number or by name; the likeliest when not given.
     wrong
         The class whose logit is taken off.
-    method, counterfactual, baseline, steps
+    method, counterfactual, baseline, steps, samples
         As in `interp.saliency`. DeepLIFT is for classifiers of linear layers and such activations as ReLU; rollout,
         read from the first position, for one that was loaded with ``attn_implementation="eager"``.
 
@@ -85,7 +87,7 @@ def saliency_of_classifier(
         saliency.refuse(method, given, "it reads attention alone")
         result, encoded, interrupt = *_rollout(classifier, text), None
     else:
-        result, encoded, interrupt = _by_gradients(classifier, text, method, given, steps)
+        result, encoded, interrupt = _measured(classifier, text, method, given, steps, samples)
     tokens, types = as_run([encoded.ids])
     provenance = Provenance(
         model=classifier.name,
@@ -102,8 +104,9 @@ def saliency_of_classifier(
             "method": method,
             **{name: value for name, value in given.items() if value is not None},
             **({"steps": steps} if method == "ig" else {}),
+            **({"samples": samples} if method in SAMPLED else {}),
         },
-        path="gradients" if method != "rollout" else "forward",
+        path="gradients" if method in saliency.BY_GRADIENTS else "forward",
         seconds=time.perf_counter() - started,
     )
     result = saliency.noted(result, partial=interrupt is not None)
@@ -120,16 +123,22 @@ def _rollout(classifier: Classifier, text: Any) -> tuple[SaliencyResult, Encoded
     return result, encoded
 
 
-def _by_gradients(
-    classifier: Classifier, text: Any, method: str, given: dict[str, Any], steps: int
+def _measured(
+    classifier: Classifier,
+    text: Any,
+    method: str,
+    given: dict[str, Any],
+    steps: int,
+    samples: int,
 ) -> tuple[SaliencyResult, Encoded, KeyboardInterrupt | None]:
+    from interp.engine.readouts import perturbed
     from interp.engine.readouts import saliency as engine
 
     counterfactual, baseline = given["counterfactual"], given["baseline"]
     if method == "gradient-input":
         saliency.refuse(method, {"counterfactual": counterfactual, "baseline": baseline}, "it has no baseline")
-    saliency.require_captum()
-    saliency.check(steps, counterfactual, baseline)
+    saliency.require_captum(method)
+    saliency.check(steps, samples, counterfactual, baseline)
     encoded = classifier.encode(text)
     other = None if counterfactual is None else classifier.encode(counterfactual)
     if other is not None:
@@ -156,9 +165,11 @@ def _by_gradients(
             start = start + mean.to(start)
         if method == "deeplift":
             return engine.deeplift(classifier.model, function, embeddings, start)
-        return engine.integrated(function, embeddings, start, steps)
+        if method == "ig":
+            return engine.integrated(function, embeddings, start, steps)
+        return perturbed.attributed(method, function, embeddings, start, samples)
 
-    found = engine.with_gradients(work)
+    found = engine.with_gradients(work) if method in saliency.BY_GRADIENTS else work()
     result = SaliencyResult(
         method=method,
         tokens=encoded.strings,
@@ -172,5 +183,6 @@ def _by_gradients(
         value=found.value,
         reference=found.reference,
         steps=found.steps,
+        error=found.error,
     )
     return result, encoded, found.interrupt

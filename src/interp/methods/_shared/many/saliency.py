@@ -11,7 +11,7 @@ from interp.errors import InputError, unless_interrupted
 from interp.methods._shared.many.places import lined_up
 from interp.methods._shared.many.reading import Reading
 from interp.methods._shared.many.saliency_result import SaliencyManyResult
-from interp.methods._shared.saliency_checks import WARNED
+from interp.methods._shared.saliency_checks import UNSUMMED, WARNED
 from interp.results.tables import padded
 from interp.spec import Intervention, Prompts
 
@@ -44,7 +44,7 @@ def over(
     reading.one_by_one(one)
     held = reading.held(every)
     positions = {number: result.position for number, result in every.items()}
-    missed = sum(result.relative_gap > WARNED for result in held)
+    missed = sum(result.relative_gap > WARNED and result.method not in UNSUMMED for result in held)
     gap = (
         f"warning: in {missed} of {len(held)} prompts the parts miss the difference from the baseline by over "
         f"{WARNED:.0%}; raise the steps"
