@@ -18,6 +18,7 @@ import models
 from faults import harness
 from interp.errors import InputError
 from interp.results import Result
+from widgets.pages import taken_apart
 
 # What a page loads: an attribute or a style that names an address. Namespaces name none.
 LOADS = re.compile(
@@ -104,7 +105,8 @@ def test_row_47_every_command_and_every_picture(name, shell, lend, folder, asked
     cell = harness.Cell("load", {"source": str(folder("llama")), "name": "own"}) if name == "load" else None
     result = harness.worked(harness.ask("magic", shell, cell or harness.valid(name)))
     if isinstance(result, Result):
-        shown = [result.html(), result._repr_mimebundle_()["text/html"], result.save(tmp_path / "x.html").read_text()]
+        page = taken_apart(result.save(tmp_path / "x.html").read_text())
+        shown = [result.html(), result._repr_mimebundle_()["text/html"], page.around, *page.strings]
         if result._svg:
             shown += [result.svg(), result.svg("dark")]
             with warnings.catch_warnings():

@@ -18,6 +18,7 @@ from interp.errors import InputError
 from interp.results import Result
 from interp.spec import Prompt
 from interp.views.kit.text import labels, visible
+from widgets.pages import taken_apart
 
 SCRIPT = "</script><script>alert(1)</script>"
 IMAGE = "<img src=x onerror=alert(1)>"
@@ -47,6 +48,7 @@ ALLOWED_TAGS = frozenset(
         "title",
         "style",
         "body",
+        "main",
         "div",
         "span",
         "b",
@@ -145,6 +147,11 @@ def read_html(page):
     return "\n".join(reader.words)
 
 
+def read_saved(page):
+    parts = taken_apart(page)
+    return "\n".join([read_html(parts.around), *parts.strings])
+
+
 def read_svg(document):
     tree = ElementTree.fromstring(document)
     for node in tree.iter():
@@ -163,7 +170,7 @@ def everything(result, folder):
     shown = {
         "html": read_html(result.html()),
         "mime html": read_html(result._repr_mimebundle_()["text/html"]),
-        "saved html": read_html(result.save(folder / "x.html").read_text("utf-8")),
+        "saved html": read_saved(result.save(folder / "x.html").read_text("utf-8")),
         "text": result.text(),
         "mime text": result._repr_mimebundle_()["text/plain"],
     }

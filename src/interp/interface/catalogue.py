@@ -108,7 +108,7 @@ def short(command: Command) -> str:
     Examples
     --------
     >>> short(commands()["ov"]), short(commands()["patch"])
-    ('%interp ov HEADS', '%%interp patch')
+    ('%interp ov HEAD', '%%interp patch')
     """
     places = [parameter.name.upper() for parameter in command.parameters if parameter.positional and parameter.required]
     return " ".join([f"{'%%' if command.body else '%'}interp", command.name, *places])
