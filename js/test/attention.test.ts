@@ -28,6 +28,21 @@ describe("the viewer", () => {
     expect(drawn.images.filter(({ width }) => width > 10).length).toBeGreaterThanOrEqual(7);
   });
 
+  it("begins with what the last token looks at, and holds none once one was let go of", async () => {
+    const host = attention(TOKENS);
+    const { el, find } = open(host);
+    await settled();
+    const held = () => tokens(el).findIndex((token) => token.classList.contains("interp-held"));
+    expect(held()).toBe(3);
+    expect(text(find(".interp-wide"))).toContain("Text: what ␣sat (3) looks at");
+    expect(selects(host)).toEqual([]); // other views stay where they are
+    tokens(el)[1]?.click();
+    expect(held()).toBe(1);
+    tokens(el)[1]?.click();
+    await settled();
+    expect(held()).toBe(-1);
+  });
+
   it("writes hostile tokens as text only", async () => {
     const hostile = ["</script><script>window.bad=1</script>", "<img src=x onerror=window.bad=1>", '"><b>', "&amp;"];
     const host = attention(hostile);
