@@ -14,7 +14,6 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 import interp
-from browser.lab import browser
 from interp.interface.session import session
 
 PROMPT = "When Mary and John went to the store, John gave a drink to"
@@ -38,12 +37,6 @@ def results() -> Iterator[dict[str, Any]]:
     interp.unload("saved")
     session.models.update(before[0])
     session.current = before[1]
-
-
-@pytest.fixture(scope="module")
-def chrome() -> Iterator[Browser]:
-    with browser() as started:
-        yield started
 
 
 @pytest.fixture

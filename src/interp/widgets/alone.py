@@ -60,12 +60,7 @@ def _saved(widget: Widget) -> dict[str, Any]:
 
 def _said(widget: Widget) -> set[str]:
     """Return the traits that are the view's own, not the front end's machinery."""
-    return {name for name in widget.trait_names() if not name.startswith("_")} - {
-        "layout",
-        "tabbable",
-        "tooltip",
-        "comm",
-    }
+    return {name for name in widget.trait_names() if not name.startswith("_")} - _FRONT_END
 
 
 def _answers(widget: Widget) -> dict[str, Any]:
